@@ -1,0 +1,169 @@
+import { z } from "zod";
+
+/**
+ * The subset of OpenAI's chat dialect that the gateway honours. Inside messages and tools unknown
+ * keys are kept (`looseObject`); at the level of the request an unknown key is a 400.
+ */
+const textPartSchema = z.looseObject({ type: z.literal("text"), text: z.string() });
+
+export const messageContentSchema = z.union([z.string(), z.array(textPartSchema)]);
+
+export const toolCallSchema = z.looseObject({
+  id: z.string(),
+  type: z.literal("function"),
+  function: z.looseObject({ name: z.string(), arguments: z.string() }),
+});
+export type ToolCall = z.infer<typeof toolCallSchema>;
+
+export const systemMessageSchema = z.looseObject({
+  role: z.enum(["system", "developer"]),
+  content: messageContentSchema,
+});
+export const userMessageSchema = z.looseObject({
+  role: z.literal("user"),
+  content: messageContentSchema,
+});
+export const assistantMessageSchema = z.looseObject({
+  role: z.literal("assistant"),
+  content: messageContentSchema.nullish(),
+  tool_calls: z.array(toolCallSchema).nullish(),
+  reasoning_content: z.string().nullish(),
+});
+export const toolMessageSchema = z.looseObject({
+  role: z.literal("tool"),
+  tool_call_id: z.string(),
+  content: messageContentSchema,
+});
+export const messageSchema = z.discriminatedUnion("role", [
+  systemMessageSchema,
+  userMessageSchema,
+  assistantMessageSchema,
+  toolMessageSchema,
+]);
+export type ChatMessage = z.infer<typeof messageSchema>;
+export type AssistantMessage = z.infer<typeof assistantMessageSchema>;
+
+export const toolSchema = z.looseObject({
+  type: z.literal("function"),
+  function: z.looseObject({
+    name: z.string().min(1),
+    description: z.string().nullish(),
+    parameters: z.record(z.string(), z.unknown()).nullish(),
+    strict: z.boolean().nullish(),
+  }),
+});
+export type ChatTool = z.infer<typeof toolSchema>;
+
+/** Accepted and without effect: they change nothing about what is sampled. */
+export const ignoredChatKeys = [
+  "user",
+  "metadata",
+  "store",
+  "service_tier",
+  "safety_identifier",
+  "prompt_cache_key",
+  "prompt_cache_retention",
+] as const;
+
+const ignored = z.unknown().optional();
+
+export const chatRequestSchema = z.strictObject({
+  model: z.string().min(1),
+  messages: z.array(messageSchema).min(1),
+  tools: z.array(toolSchema).nullish(),
+  tool_choice: z.enum(["auto", "none"]).nullish(),
+  parallel_tool_calls: z.boolean().nullish(),
+  n: z.int().min(1).max(64).nullish(),
+  stop: z.union([z.string().min(1), z.array(z.string().min(1)).max(16)]).nullish(),
+  seed: z.int().nullish(),
+  temperature: z.number().min(0).max(2).nullish(),
+  top_p: z.number().gt(0).max(1).nullish(),
+  max_tokens: z.int().min(1).nullish(),
+  max_completion_tokens: z.int().min(1).nullish(),
+  logprobs: z.boolean().nullish(),
+  top_logprobs: z.literal(0).nullish(),
+  stream: z.boolean().nullish(),
+  stream_options: z
+    .strictObject({
+      include_usage: z.boolean().nullish(),
+      include_obfuscation: z.boolean().nullish(),
+    })
+    .nullish(),
+  frequency_penalty: z.literal(0).nullish(),
+  presence_penalty: z.literal(0).nullish(),
+  logit_bias: z.strictObject({}).nullish(),
+  response_format: z.strictObject({ type: z.literal("text") }).nullish(),
+  user: ignored,
+  metadata: ignored,
+  store: ignored,
+  service_tier: ignored,
+  safety_identifier: ignored,
+  prompt_cache_key: ignored,
+  prompt_cache_retention: ignored,
+});
+export type ChatRequest = z.infer<typeof chatRequestSchema>;
+
+export type FinishReason = "stop" | "length" | "tool_calls";
+
+export interface TokenLogprob {
+  token: string;
+  logprob: number;
+  bytes: number[] | null;
+  top_logprobs: never[];
+}
+
+export interface ChatChoice {
+  index: number;
+  message: {
+    role: "assistant";
+    content: string | null;
+    refusal: null;
+    tool_calls?: ToolCall[];
+    reasoning_content?: string;
+  };
+  logprobs: { content: TokenLogprob[]; refusal: null } | null;
+  finish_reason: FinishReason;
+}
+
+export interface Usage {
+  prompt_tokens: number;
+  completion_tokens: number;
+  total_tokens: number;
+}
+
+/** OpenAI's `chat.completion`; `model` is the policy that was sampled from, as `name@N`. */
+export interface ChatCompletion {
+  id: string;
+  object: "chat.completion";
+  created: number;
+  model: string;
+  choices: ChatChoice[];
+  usage: Usage;
+}
+
+export interface ChatChunk {
+  id: string;
+  object: "chat.completion.chunk";
+  created: number;
+  model: string;
+  choices: {
+    index: number;
+    delta: {
+      role?: "assistant";
+      content?: string | null;
+      tool_calls?: (ToolCall & { index: number })[];
+      reasoning_content?: string;
+    };
+    logprobs: { content: TokenLogprob[]; refusal: null } | null;
+    finish_reason: FinishReason | null;
+  }[];
+  usage?: Usage | null;
+}
+
+/** An entry of `GET /v1/models`. */
+export interface ModelEntry {
+  id: string;
+  object: "model";
+  created: number;
+  owned_by: string;
+}

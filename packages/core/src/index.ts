@@ -1,0 +1,75 @@
+export { errorCodes, HoneError, isErrorCode } from "./errors.ts";
+export type { ErrorCode, ErrorEnvelope, HoneErrorOptions } from "./errors.ts";
+export {
+  clientIdSchema,
+  modelNamePattern,
+  modelNameSchema,
+  newId,
+  parseModelRef,
+  policyName,
+  requireModelRef,
+} from "./ids.ts";
+export type { IdPrefix, PolicyName } from "./ids.ts";
+export {
+  assistantMessageSchema,
+  chatRequestSchema,
+  ignoredChatKeys,
+  messageSchema,
+  toolSchema,
+} from "./chat.ts";
+export type {
+  AssistantMessage,
+  ChatChoice,
+  ChatChunk,
+  ChatCompletion,
+  ChatMessage,
+  ChatRequest,
+  ChatTool,
+  FinishReason,
+  ModelEntry,
+  TokenLogprob,
+  ToolCall,
+  Usage,
+} from "./chat.ts";
+export {
+  createRolloutSchema,
+  patchRolloutSchema,
+  rewardSchema,
+  rolloutInfoSchema,
+  rolloutModeSchema,
+  rolloutStatusSchema,
+} from "./rollout.ts";
+export type {
+  CreateRollout,
+  PatchRollout,
+  RolloutInfo,
+  RolloutMode,
+  RolloutStatus,
+} from "./rollout.ts";
+export { groupSchema, rolloutExceptionSchema, trajectorySchema } from "./trajectory.ts";
+export type { RolloutException, Trajectory, TrajectoryGroup } from "./trajectory.ts";
+export {
+  dropReasonSchema,
+  modelInfoSchema,
+  operationEventSchema,
+  operationInfoSchema,
+  operationResultSchema,
+  putModelSchema,
+  submitOperationSchema,
+  trainConfigSchema,
+  trainResultSchema,
+} from "./operation.ts";
+export type {
+  DropReason,
+  ModelInfo,
+  OperationEvent,
+  OperationInfo,
+  OperationResult,
+  OperationStatus,
+  PutModel,
+  ResolvedTrainConfig,
+  SubmitOperation,
+  TrainConfig,
+  TrainOp,
+  TrainResult,
+} from "./operation.ts";

@@ -1,0 +1,239 @@
+import { z } from "zod";
+import { clientIdSchema, modelNameSchema } from "./ids.ts";
+import { rewardSchema } from "./rollout.ts";
+
+/** Why a group, or a member of one, trained nothing. */
+export const dropReasonSchema = z.enum([
+  "zero_variance",
+  "no_reward",
+  "group_too_small",
+  "no_tokens",
+  "too_long",
+  "judge_failed",
+  "stale",
+  "constrained",
+]);
+export type DropReason = z.infer<typeof dropReasonSchema>;
+
+export const loraSchema = z.strictObject({
+  r: z.int().min(1).max(256).default(16),
+  alpha: z.number().positive().default(32),
+});
+
+/** `PUT /v1/models/{model}`: creates the model, or finds it. */
+export const putModelSchema = z.strictObject({
+  /** Asserts what the server serves; it does not choose. */
+  base: z.string().optional(),
+  lora: loraSchema.optional(),
+  seed: z.int().min(0).optional(),
+});
+export type PutModel = z.input<typeof putModelSchema>;
+
+export const modelInfoSchema = z.object({
+  name: modelNameSchema,
+  object: z.literal("hone.model"),
+  base: z.string(),
+  lora: z.object({ r: z.int(), alpha: z.number() }),
+  /** The newest policy with a committed checkpoint. */
+  learnt: z.int(),
+  /** The newest policy that every live engine serves. */
+  served: z.int(),
+  /** Where `batches` goes on: committed with the step that consumed it. */
+  cursor: z.unknown().nullable(),
+  maxModelLen: z.int(),
+  createdAt: z.number(),
+});
+export type ModelInfo = z.infer<typeof modelInfoSchema>;
+
+/** The options of a training step. Unknown ones are refused by name. */
+export const trainConfigSchema = z.strictObject({
+  /** Peak learning rate of AdamW. */
+  learningRate: z.number().positive().default(3e-5),
+  /** Optimizer steps over which the rate rises linearly, counted over the model's life. */
+  warmupSteps: z.int().min(0).default(5),
+  beta1: z.number().min(0).lt(1).default(0.9),
+  beta2: z.number().min(0).lt(1).default(0.95),
+  weightDecay: z.number().min(0).default(0),
+  maxGradNorm: z.number().positive().default(1),
+  /** The clip range of the ratio to the policy at the start of the operation. */
+  epsilonLow: z.number().positive().default(0.2),
+  epsilonHigh: z.number().positive().default(0.2),
+  /** Cap of the importance weight π_o/π_s. */
+  importanceCap: z.number().positive().default(2),
+  /** C of the loss: tokens by which each rollout's sum is divided. */
+  normalizerTokens: z.number().positive().default(1024),
+  /** "group" divides the advantage by the group's standard deviation (ddof 1) + 1e-4. */
+  scaleRewards: z.enum(["none", "group"]).default("none"),
+  /** Optimizer steps per operation; rollouts are split over them by group. */
+  optimizerSteps: z.int().min(1).max(64).default(1),
+  /** Tokens of a micro-batch (padded). */
+  maxTokensPerMicroBatch: z.int().min(1).default(16384),
+  /** A rollout with a longer sequence is masked as `too_long`; default: the context length. */
+  maxSequenceTokens: z.int().min(1).optional(),
+  /** Rollouts whose policy is older than this many steps are masked as `stale`. */
+  maxStaleness: z.int().min(0).default(4),
+  /** Train completions whose sampling was constrained (temperature 0, top_p < 1). */
+  allowConstrained: z.boolean().default(false),
+  /** Mean |sampler − trainer| logprob above which the step is refused. Default .1 in fp32, .5 in bf16. */
+  maxMismatch: z.number().positive().optional(),
+});
+export type TrainConfig = z.input<typeof trainConfigSchema>;
+export type ResolvedTrainConfig = z.output<typeof trainConfigSchema>;
+
+const trainMemberSchema = z.strictObject({ rolloutId: z.string(), reward: rewardSchema });
+export const trainOpSchema = z.strictObject({
+  type: z.literal("train"),
+  groups: z
+    .array(
+      z.strictObject({
+        id: clientIdSchema,
+        rollouts: z.array(trainMemberSchema),
+        /** Set by whoever could not score the group. */
+        failed: z.literal("judge_failed").optional(),
+      }),
+    )
+    .min(1),
+  config: trainConfigSchema.default(() => trainConfigSchema.parse({})),
+  /** The dataset cursor after this step, committed with the checkpoint. */
+  cursor: z.unknown().optional(),
+});
+export type TrainOp = z.output<typeof trainOpSchema>;
+
+/** Makes a policy from a PEFT folder on the server's disk. Operators only. */
+export const importOpSchema = z.strictObject({
+  type: z.literal("import"),
+  path: z.string().min(1),
+});
+/** Serves the newest learnt policy, when an earlier publish failed. */
+export const publishOpSchema = z.strictObject({ type: z.literal("publish") });
+
+/** `POST /v1/models/{model}/operations` */
+export const submitOperationSchema = z.strictObject({
+  clientToken: clientIdSchema,
+  /** The step the client believes to be learnt; another is a 409. */
+  expectedStep: z.int().min(0).optional(),
+  op: z.discriminatedUnion("type", [trainOpSchema, importOpSchema, publishOpSchema]),
+});
+export type SubmitOperation = z.input<typeof submitOperationSchema>;
+
+export const operationStatusSchema = z.enum([
+  "queued",
+  "running",
+  "succeeded",
+  "failed",
+  "aborted",
+]);
+export type OperationStatus = z.infer<typeof operationStatusSchema>;
+
+export const groupOutcomeSchema = z.object({
+  id: z.string(),
+  /** null: the group trained. */
+  reason: dropReasonSchema.nullable(),
+  trainedRollouts: z.int(),
+  /** Members left out of a group that trained, counted by reason. */
+  dropped: z.partialRecord(dropReasonSchema, z.int()),
+});
+
+export const metricsRecordSchema = z.record(z.string(), z.number().nullable());
+
+export const trainResultSchema = z.object({
+  type: z.literal("train"),
+  /** False: nothing was trained, N did not advance, `reasons` says why. */
+  trained: z.boolean(),
+  step: z.int(),
+  policy: z.string(),
+  /** Groups by reason. */
+  reasons: z.partialRecord(dropReasonSchema, z.int()),
+  groups: z.array(groupOutcomeSchema),
+  metrics: metricsRecordSchema,
+  checkpoint: z.string().nullable(),
+  warnings: z.array(z.string()),
+});
+export type TrainResult = z.infer<typeof trainResultSchema>;
+export const publishResultSchema = z.object({
+  type: z.enum(["import", "publish"]),
+  step: z.int(),
+  policy: z.string(),
+  checkpoint: z.string().nullable(),
+});
+export const operationResultSchema = z.discriminatedUnion("type", [
+  trainResultSchema,
+  publishResultSchema,
+]);
+export type OperationResult = z.infer<typeof operationResultSchema>;
+
+export const operationInfoSchema = z.object({
+  id: z.string(),
+  object: z.literal("operation"),
+  model: z.string(),
+  type: z.enum(["train", "import", "publish"]),
+  clientToken: z.string(),
+  status: operationStatusSchema,
+  /** N at which it began; null while queued. */
+  fromStep: z.int().nullable(),
+  result: operationResultSchema.nullable(),
+  error: z
+    .object({
+      message: z.string(),
+      type: z.string(),
+      code: z.string().nullable(),
+      param: z.string().nullable(),
+    })
+    .nullable(),
+  createdAt: z.number(),
+});
+export type OperationInfo = z.infer<typeof operationInfoSchema>;
+
+/** SSE of `GET /v1/operations/{id}/events`: `id` is `seq`, `data` is one of these as JSON. */
+export const operationEventSchema = z.discriminatedUnion("type", [
+  z.object({ type: z.literal("started"), seq: z.int(), at: z.number(), step: z.int() }),
+  z.object({
+    type: z.literal("filtered"),
+    seq: z.int(),
+    at: z.number(),
+    reasons: z.partialRecord(dropReasonSchema, z.int()),
+    trainableRollouts: z.int(),
+    tokens: z.int(),
+  }),
+  /** The end of a stage, with its duration. */
+  z.object({
+    type: z.literal("stage"),
+    seq: z.int(),
+    at: z.number(),
+    stage: z.string(),
+    seconds: z.number(),
+  }),
+  z.object({
+    type: z.literal("progress"),
+    seq: z.int(),
+    at: z.number(),
+    done: z.int(),
+    total: z.int(),
+    tokens: z.int(),
+  }),
+  /** learnt = step: the commit point. */
+  z.object({
+    type: z.literal("committed"),
+    seq: z.int(),
+    at: z.number(),
+    step: z.int(),
+    checkpoint: z.string(),
+  }),
+  /** served = step. */
+  z.object({
+    type: z.literal("published"),
+    seq: z.int(),
+    at: z.number(),
+    step: z.int(),
+    policy: z.string(),
+  }),
+  z.object({ type: z.literal("warning"), seq: z.int(), at: z.number(), message: z.string() }),
+  /** The last event: the operation as it ended. */
+  z.object({
+    type: z.literal("ended"),
+    seq: z.int(),
+    at: z.number(),
+    operation: operationInfoSchema,
+  }),
+]);
+export type OperationEvent = z.infer<typeof operationEventSchema>;
