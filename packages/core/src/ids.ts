@@ -37,9 +37,14 @@ export function requireModelRef(ref: string): { model: string; step: number | nu
 
 export type IdPrefix = "ro" | "op" | "cmpl" | "grp" | "chatcmpl" | "run";
 
+// Web Crypto is everywhere Hone runs; core has the types of no platform.
+const { crypto } = globalThis as unknown as {
+  crypto: { getRandomValues(array: Uint8Array): Uint8Array };
+};
+
 /** A new random id, such as `ro_2f0c…` (24 hexadecimal digits). */
 export function newId<P extends IdPrefix>(prefix: P): `${P}_${string}` {
-  const bytes = globalThis.crypto.getRandomValues(new Uint8Array(12));
+  const bytes = crypto.getRandomValues(new Uint8Array(12));
   return `${prefix}_${Array.from(bytes, (b) => b.toString(16).padStart(2, "0")).join("")}`;
 }
 

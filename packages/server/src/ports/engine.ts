@@ -1,0 +1,43 @@
+/** Token ids in, token ids out: one engine behind the server (docs/worker-contract.md). */
+export interface Engine {
+  readonly kind: "embedded" | "vllm";
+  /** The name under which the bare base answers, and its context length in tokens. */
+  info(): Promise<{ base: string; maxModelLen: number }>;
+  /**
+   * Samples `n` choices. With `stream` the chunks come as they are sampled; without it one chunk per
+   * choice. The generator ends only when every choice has finished; an engine that dies throws
+   * `engine_error`, a missing one `engine_unavailable`. Aborting the signal ends the generation.
+   */
+  generate(request: EngineRequest): AsyncIterable<EngineChunk>;
+  /** Makes an adapter servable under a name that was never used before. */
+  load(policy: string, path: string): Promise<void>;
+  /** Requests in flight on it finish. */
+  unload(policy: string): Promise<void>;
+  /** Names of the adapters that it serves now. */
+  served(): Promise<Set<string>>;
+}
+
+export interface EngineRequest {
+  /** `name@N`, or the base's name. */
+  model: string;
+  prompt: readonly number[];
+  n: number;
+  maxTokens: number;
+  temperature: number;
+  topP: number;
+  seed: number | null;
+  stop: readonly string[];
+  stopTokenIds: readonly number[];
+  stream: boolean;
+  signal: AbortSignal;
+}
+
+export interface EngineChunk {
+  index: number;
+  /** New visible text: no special tokens, nothing of a stop string. */
+  text: string;
+  tokenIds: readonly number[];
+  /** One per token id, of the distribution sampled from. */
+  logprobs: readonly number[];
+  finishReason: "stop" | "length" | null;
+}

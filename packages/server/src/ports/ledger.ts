@@ -1,0 +1,42 @@
+import type { ChatMessage, ChatTool } from "@hone/core";
+
+/** One sampled completion, as the ledger keeps it. Token arrays are never re-tokenised text. */
+export interface LedgerCompletion {
+  id: string;
+  rolloutId: string;
+  /** Order within the rollout, from 0. */
+  seq: number;
+  /** The completion whose prompt + sampled ids this prompt begins with; null for a root. */
+  parentId: string | null;
+  /** The prompt after the parent's ids; the whole prompt of a root. */
+  promptSuffix: Int32Array;
+  sampled: Int32Array;
+  /** Sampler's logprob of each sampled id. */
+  logprobs: Float32Array;
+  policy: string;
+  temperature: number;
+  topP: number;
+  seed: number | null;
+  finishReason: "stop" | "length" | "tool_calls";
+  /** Of n > 1 choices, which; and how many there were. */
+  choice: number;
+  choices: number;
+  /** The request's messages and tools, and the assistant's answer as it was delivered. */
+  messages: readonly ChatMessage[];
+  tools: readonly ChatTool[] | null;
+  answer: ChatMessage;
+  /** False until the response has been written whole to the client: then it may train. */
+  delivered: boolean;
+  /** Why it did not extend an earlier completion although the rollout had some; null where it did. */
+  splitReason: "edited_history" | "cannot_bridge" | "tools_changed" | "new_conversation" | null;
+  createdAt: number;
+}
+
+/** What the gateway needs of the ledger. Reads are from memory for open rollouts. */
+export interface Ledger {
+  /** Completions of a rollout in order. */
+  list(rolloutId: string): Promise<readonly LedgerCompletion[]>;
+  append(completions: readonly LedgerCompletion[]): Promise<void>;
+  /** The response went out whole. */
+  markDelivered(ids: readonly string[]): Promise<void>;
+}

@@ -1,0 +1,35 @@
+import type { ChatMessage, ChatTool } from "@hone/core";
+
+/** Messages ⇄ token ids (docs/worker-contract.md). */
+export interface Renderer {
+  info(): Promise<RendererInfo>;
+  /** A whole conversation, with the generation prompt. Throws `invalid_request` for messages it cannot render. */
+  render(messages: readonly ChatMessage[], tools: readonly ChatTool[] | null): Promise<number[]>;
+  /** The next prompt; begins with prompt + completion token for token, or null with the reason. */
+  bridge(
+    promptIds: readonly number[],
+    completionIds: readonly number[],
+    newMessages: readonly ChatMessage[],
+    tools: readonly ChatTool[] | null,
+  ): Promise<{ ids: number[] } | { ids: null; reason: string }>;
+  parse(
+    completionIds: readonly number[],
+    tools: readonly ChatTool[] | null,
+  ): Promise<ParsedMessage>;
+  /** Strings and bytes of single tokens, for OpenAI's logprobs content. */
+  tokens(ids: readonly number[]): Promise<{ token: string; bytes: number[] }[]>;
+}
+
+export interface RendererInfo {
+  stopTokenIds: number[];
+  bridges: boolean;
+  maxModelLen: number;
+  /** Text after which content may not be streamed before it is parsed. */
+  markers: string[];
+}
+
+export interface ParsedMessage {
+  content: string | null;
+  reasoning: string | null;
+  toolCalls: { name: string; arguments: string }[];
+}

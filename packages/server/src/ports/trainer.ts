@@ -1,0 +1,25 @@
+/** Forward, backward, step, files (docs/worker-contract.md). */
+export interface Trainer {
+  /** Writes a fresh adapter (B = 0) into the existing folder `staging`; resolves to the files' names. */
+  initAdapter(request: {
+    staging: string;
+    r: number;
+    alpha: number;
+    seed: number;
+  }): Promise<string[]>;
+  /**
+   * Trains one operation: `batch` is the safetensors body. Events come as the worker reports them; the
+   * promise resolves with the result line. Throws `train_failed` (the worker's code in the message),
+   * `aborted`, or `worker_unavailable` when the worker died or was not there.
+   */
+  train(request: {
+    operationId: string;
+    batch: Uint8Array;
+    onEvent: (event: TrainerEvent) => void;
+    signal: AbortSignal;
+  }): Promise<{ metrics: Record<string, number | null>; files: string[] }>;
+}
+
+export type TrainerEvent =
+  | { event: "stage"; stage: string; seconds: number }
+  | { event: "microbatch"; done: number; total: number; tokens: number };
