@@ -1,0 +1,1 @@
+"""The Python side of Hone: renderer, embedded engine and trainer."""
