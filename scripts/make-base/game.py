@@ -1,6 +1,7 @@
 """2048 as its inventors play it, on a square board of any size. FORMAT.md says the rules and the random numbers."""
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 MOVES = ("up", "down", "left", "right")
 MASK = 0xFFFFFFFF
@@ -17,6 +18,7 @@ def uniforms(seed: int) -> Iterator[float]:
         yield (mixed ^ (mixed >> 14)) / 4294967296
 
 
+@lru_cache(maxsize=1 << 16)
 def slide_line(line: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
     """Slide one line towards its first cell. Each tile merges once, those nearest the wall first."""
     tiles = [tile for tile in line if tile]
