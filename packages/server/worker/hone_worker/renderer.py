@@ -1,0 +1,218 @@
+"""The renderer process: messages to token ids and back. No torch, so that it answers at once while others compute.
+
+python -m hone_worker.renderer --base <folder or hub id> [--renderer auto|lean|qwen3|…|default] [--renderer-options JSON]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from typing import Any
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("RAYON_NUM_THREADS", "1")
+if __name__ == "__main__":
+    # transformers imports torch wherever it finds it: 2 s and 300 MB that no tokenizer needs. With this
+    # entry `import torch` fails in this process, and transformers does without. Only as a process of its
+    # own: in a test, others share the interpreter.
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+
+from pydantic import BaseModel, ConfigDict, Field
+from renderers import ParsedResponse, ToolCallParseStatus
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from hone_worker.errors import HoneWorkerError
+from hone_worker.renderer_base import RenderedBase, load
+from hone_worker.renderer_messages import check_messages, check_tools
+from hone_worker.service import create_app, environment, health_route, read_body, run_service
+
+log = logging.getLogger("hone_worker.renderer")
+Ids = list[int]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class RenderBody(_Body):
+    messages: list[Any]
+    tools: list[Any] | None = None
+
+
+class BridgeBody(_Body):
+    prompt_ids: Ids = Field(min_length=1)
+    completion_ids: Ids
+    messages: list[Any]
+    tools: list[Any] | None = None
+
+
+class ParseBody(_Body):
+    ids: Ids
+    tools: list[Any] | None = None
+
+
+class TokensBody(_Body):
+    ids: Ids
+
+
+class Service:
+    def __init__(self, base: RenderedBase):
+        self.base = base
+        self.answered = 0
+
+    def render(self, messages: list[Any], tools: list[Any] | None) -> Ids:
+        checked, known = check_messages(messages), check_tools(tools)
+        try:
+            return list(self.base.renderer.render_ids(checked, tools=known, add_generation_prompt=True))
+        except Exception as error:
+            # A template's own refusal ("roles must alternate") is the caller's to mend.
+            raise HoneWorkerError(
+                f"The renderer {self.base.name!r} cannot render these messages: {error}",
+                code="invalid_messages",
+                param="messages",
+            ) from error
+
+    def bridge(self, body: BridgeBody) -> dict[str, Any]:
+        messages, tools = check_messages(body.messages), check_tools(body.tools)
+        self.check_ids(body.prompt_ids, "prompt_ids")
+        self.check_ids(body.completion_ids, "completion_ids")
+        if not self.base.bridges:
+            return _no_bridge("the default renderer cannot extend a conversation, it renders the whole of it")
+        if any(message["role"] == "assistant" for message in messages):
+            return _no_bridge("an assistant message among the new ones was not sampled here")
+        try:
+            made = self.base.renderer.bridge_to_next_turn(
+                body.prompt_ids, body.completion_ids, messages, tools=tools
+            )
+        except Exception as error:
+            log.warning("bridge failed", exc_info=error)
+            return _no_bridge(f"the renderer failed: {error}")
+        if made is None:
+            return _no_bridge("the renderer cannot prove that the template would continue from these tokens")
+        ids, before = list(made.token_ids), len(body.prompt_ids)
+        end = before + len(body.completion_ids)
+        # Sampled text is never given up: a renderer that cuts behind the last close breaks the promise.
+        if ids[:before] != body.prompt_ids or ids[before:end] != body.completion_ids:
+            return _no_bridge("the answer goes on after the token that closes it")
+        return {"ids": ids}
+
+    def parse(self, ids: Ids, tools: list[Any] | None) -> dict[str, Any]:
+        self.check_ids(ids, "ids")
+        parsed: ParsedResponse = self.base.renderer.parse_response(
+            ids, tools=check_tools(tools), prompt_ids=self.base.generation_prompt
+        )
+        content, calls = parsed.content or "", []
+        for call in parsed.tool_calls:
+            if call.status == ToolCallParseStatus.OK and call.name:
+                calls.append({"name": call.name, "arguments": _arguments(call.arguments), "id": None})
+            else:
+                content += self._as_text(ids, call)  # a broken call is text: the agent must see what was said
+        for token_id in set(ids) & self.base.special_text.keys():
+            content = content.replace(self.base.special_text[token_id], "")
+        return {
+            "content": content or None,
+            "reasoning": parsed.reasoning_content or None,
+            "tool_calls": calls,
+        }
+
+    def _as_text(self, ids: Ids, call: Any) -> str:
+        if call.token_span is None:
+            return call.raw
+        start, end = call.token_span
+        return self.base.tokenizer.decode(ids[start:end], skip_special_tokens=True)
+
+    def tokens(self, ids: Ids) -> dict[str, Any]:
+        self.check_ids(ids, "ids")
+        return {"tokens": [self.base.tokens.content(i) for i in ids]}
+
+    def info(self) -> dict[str, Any]:
+        base = self.base
+        return {
+            "stop_token_ids": base.stop_token_ids,
+            "bridges": base.bridges,
+            "renderer": base.name,
+            "base": base.base,
+            "max_model_len": base.max_model_len,
+            "vocab_size": base.vocab_size,
+            "tool_markers": base.tool_markers,
+            "reasoning_markers": base.reasoning_markers,
+        }
+
+    def check_ids(self, ids: Ids, where: str) -> None:
+        if ids and (min(ids) < 0 or max(ids) >= self.base.vocab_size):
+            raise HoneWorkerError(
+                f"{where}: token ids of this base are 0 to {self.base.vocab_size - 1}; "
+                f"got {min(ids) if min(ids) < 0 else max(ids)}. Were they sampled from another base?",
+                code="invalid_token_ids",
+                param=where,
+            )
+
+    def routes(self, boot: str) -> list[Route]:
+        async def render(request: Request) -> Response:
+            body = await read_body(request, RenderBody)
+            return self._answer({"ids": self.render(body.messages, body.tools)})
+
+        async def bridge(request: Request) -> Response:
+            return self._answer(self.bridge(await read_body(request, BridgeBody)))
+
+        async def parse(request: Request) -> Response:
+            body = await read_body(request, ParseBody)
+            return self._answer(self.parse(body.ids, body.tools))
+
+        async def tokens(request: Request) -> Response:
+            body = await read_body(request, TokensBody)
+            return self._answer(self.tokens(body.ids))
+
+        async def info(_request: Request) -> Response:
+            return self._answer(self.info())
+
+        return [
+            Route("/render", render, methods=["POST"]),
+            Route("/bridge", bridge, methods=["POST"]),
+            Route("/parse", parse, methods=["POST"]),
+            Route("/tokens", tokens, methods=["POST"]),
+            Route("/info", info, methods=["GET"]),
+            health_route(boot, lambda: {"progress": self.answered, "phase": "idle"}),
+        ]
+
+    def _answer(self, value: dict[str, Any]) -> JSONResponse:
+        self.answered += 1
+        return JSONResponse(value)
+
+
+def _no_bridge(reason: str) -> dict[str, Any]:
+    return {"ids": None, "reason": reason}
+
+
+def _arguments(arguments: Any) -> str:
+    if isinstance(arguments, str):
+        return arguments
+    return json.dumps({} if arguments is None else arguments, ensure_ascii=False)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="hone_worker.renderer", description=__doc__)
+    parser.add_argument("--base", required=True)
+    parser.add_argument("--renderer", default="auto")
+    parser.add_argument("--renderer-options", type=json.loads, default=None)
+    options = parser.parse_args(argv)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO)
+    try:
+        key, boot = environment()
+        service = Service(load(options.base, options.renderer, options.renderer_options))
+    except HoneWorkerError as error:
+        # The parent reads the reason from the last line of standard error.
+        print(json.dumps(error.envelope()), file=sys.stderr, flush=True)
+        sys.exit(1)
+    service.render([{"role": "user", "content": "warm up"}], None)
+    run_service(create_app(service.routes(boot), key), boot)
+
+
+if __name__ == "__main__":
+    main()
