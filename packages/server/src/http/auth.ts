@@ -1,0 +1,89 @@
+import { createHash, randomUUID, timingSafeEqual } from "node:crypto";
+import { HoneError } from "@hone/core";
+import type { Context, MiddlewareHandler } from "hono";
+import type { AppEnv } from "./env.ts";
+import { requireJsonType } from "./json.ts";
+
+export interface GuardOptions {
+  /** Who a key stands for. The id outlives the key: rollouts belong to it. */
+  keys: readonly { id: string; key: string }[];
+  /** Where a user of this machine finds the key, for the 401. */
+  keyFile: string;
+  /** Host names besides the loopback ones under which the server may be addressed. */
+  hosts?: readonly string[] | undefined;
+  /** Origins of web pages that may call the server, as `https://example.org`. */
+  origins?: readonly string[] | undefined;
+}
+
+const loopbackNames = ["localhost", "127.0.0.1", "[::1]"];
+
+/** Stands before every route, known or not: Host, Origin, key, media type. */
+export function guard(options: GuardOptions): MiddlewareHandler<AppEnv> {
+  const hosts = new Set([...loopbackNames, ...(options.hosts ?? [])].map((h) => h.toLowerCase()));
+  const origins = new Set(options.origins);
+  const keys = options.keys.map(({ id, key }) => ({ id, digest: digest(key) }));
+
+  return async (c, next) => {
+    const requestId = `req_${randomUUID().replaceAll("-", "")}`;
+    c.set("requestId", requestId);
+    c.header("x-request-id", requestId);
+    checkHost(c, hosts);
+    checkOrigin(c, origins);
+    c.set("keyId", identify(c, keys, options.keyFile));
+    if (hasBody(c)) requireJsonType(c);
+    await next();
+  };
+}
+
+// A page of another site whose name is made to resolve to 127.0.0.1 sends its own Host.
+function checkHost(c: Context<AppEnv>, allowed: ReadonlySet<string>): void {
+  const host = c.req.header("host") ?? new URL(c.req.url).host;
+  const name = host.replace(/:\d*$/, "").toLowerCase();
+  if (allowed.has(name)) return;
+  throw new HoneError(
+    `This server does not answer for the host "${name.slice(0, 100)}". Start it with --allow-host ${name.slice(0, 100)} if it should.`,
+    { code: "forbidden_host" },
+  );
+}
+
+function checkOrigin(c: Context<AppEnv>, allowed: ReadonlySet<string>): void {
+  const origin = c.req.header("origin");
+  if (origin === undefined || allowed.has(origin)) return;
+  throw new HoneError(
+    `Pages of "${origin.slice(0, 100)}" may not call this server. Start it with --allow-origin ${origin.slice(0, 100)} if they may.`,
+    { code: "forbidden_origin" },
+  );
+}
+
+function identify(
+  c: Context<AppEnv>,
+  keys: readonly { id: string; digest: Buffer }[],
+  keyFile: string,
+): string {
+  const header = c.req.header("authorization") ?? "";
+  const given = /^Bearer +(\S+) *$/i.exec(header)?.[1];
+  if (given !== undefined) {
+    // Digests have one length, and every key is compared: time tells nothing of the key.
+    const hashed = digest(given);
+    let id: string | null = null;
+    for (const key of keys) if (timingSafeEqual(key.digest, hashed)) id = key.id;
+    if (id !== null) return id;
+  }
+  const fault = given === undefined ? "There is no API key in the request" : "The API key is wrong";
+  throw new HoneError(
+    `${fault}. Send "Authorization: Bearer <key>"; on the server's machine the key is in ${keyFile}. Clients read it from HONE_API_KEY.`,
+    { code: "invalid_api_key" },
+  );
+}
+
+function hasBody(c: Context<AppEnv>): boolean {
+  if (c.req.method === "GET" || c.req.method === "HEAD") return false;
+  const length = c.req.header("content-length");
+  return (
+    c.req.header("transfer-encoding") !== undefined || (length !== undefined && length !== "0")
+  );
+}
+
+function digest(key: string): Buffer {
+  return createHash("sha256").update(key).digest();
+}

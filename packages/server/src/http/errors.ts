@@ -1,0 +1,97 @@
+import { errorCodes, HoneError, type ErrorCode } from "@hone/core";
+import type { Context, Hono } from "hono";
+import { HTTPException } from "hono/http-exception";
+import type { ContentfulStatusCode } from "hono/utils/http-status";
+import type { Logger } from "pino";
+import type { AppEnv } from "./env.ts";
+
+/** How long a client waits before it asks a part that is restarting again, unless the error says. */
+const defaultRetryAfterMs = 1_000;
+const retryable = new Set([429, 502, 503]);
+
+/**
+ * The headers that openai-node and others obey before their own rules: those would send a 409 or a
+ * deterministic 500 again.
+ */
+export function retryHeaders(error: HoneError): Record<string, string> {
+  if (!retryable.has(error.status)) return { "x-should-retry": "false" };
+  const waitMs = Math.max(0, Math.ceil(error.retryAfterMs ?? defaultRetryAfterMs));
+  return {
+    "x-should-retry": "true",
+    "retry-after-ms": String(waitMs),
+    "retry-after": String(Math.ceil(waitMs / 1000)),
+  };
+}
+
+const codeOfStatus: Partial<Record<number, ErrorCode>> = {
+  400: "invalid_request",
+  401: "invalid_api_key",
+  404: "not_found",
+  405: "method_not_allowed",
+  413: "body_too_large",
+  415: "unsupported_media_type",
+  429: "too_many_requests",
+  503: "shutting_down",
+};
+
+/** Anything thrown becomes a HoneError; what we did not foresee is logged and says nothing outside. */
+export function toHoneError(error: unknown, log: Logger, requestId?: string): HoneError {
+  if (HoneError.isInstance(error)) return error;
+  if (error instanceof HTTPException && error.status < 500) {
+    const code = codeOfStatus[error.status] ?? "invalid_request";
+    return new HoneError(error.message || `The request was refused (${error.status}).`, {
+      code,
+      status: error.status,
+      cause: error,
+    });
+  }
+  log.error({ err: error, requestId }, "a request failed in a way that was not foreseen");
+  const reference = requestId ? ` as request ${requestId}` : "";
+  return new HoneError(`The server failed. Its log has the reason${reference}.`, {
+    code: "internal_error",
+    cause: error,
+  });
+}
+
+/** Gives the app its error envelope, its 404 and its 405. */
+export function installErrors(app: Hono<AppEnv>, log: Logger): void {
+  app.onError((error, c) => sendError(c, toHoneError(error, log, c.get("requestId"))));
+  app.notFound((c) => {
+    const allowed = methodsOf(app, c.req.path);
+    if (allowed.length > 0) {
+      c.header("allow", allowed.join(", "));
+      const error = `${c.req.method} is not possible here. Use ${allowed.join(" or ")}.`;
+      return sendError(c, new HoneError(error, { code: "method_not_allowed" }));
+    }
+    return sendError(
+      c,
+      new HoneError(
+        `There is no ${c.req.method} ${c.req.path.slice(0, 200)}. ${hintFor(c.req.path)}`,
+        {
+          code: "not_found",
+        },
+      ),
+    );
+  });
+}
+
+function hintFor(path: string): string {
+  return path.endsWith("/responses")
+    ? "Hone speaks the chat completions API: in the OpenAI Agents SDK set useResponses to false."
+    : "Check the base URL: it ends in /v1.";
+}
+
+export function sendError(c: Context<AppEnv>, error: HoneError): Response {
+  for (const [name, value] of Object.entries(retryHeaders(error))) c.header(name, value);
+  if (error.status === 401) c.header("www-authenticate", "Bearer");
+  const status = error.status || errorCodes.internal_error.status;
+  return c.json(error.toEnvelope(), status as ContentfulStatusCode);
+}
+
+const methods = ["GET", "POST", "PUT", "PATCH", "DELETE"];
+
+function methodsOf(app: Hono<AppEnv>, path: string): string[] {
+  return methods.filter((method) =>
+    app.router.match(method, path)[0].some(([[, route]]) => route.method === method),
+  );
+}

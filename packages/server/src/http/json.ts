@@ -1,0 +1,183 @@
+import { HoneError, type ErrorCode } from "@hone/core";
+import type { Context } from "hono";
+import type { z } from "zod";
+import type { AppEnv } from "./env.ts";
+
+const mebibyte = 1024 * 1024;
+/** Chat requests, and everything else that names no other limit. */
+export const chatBodyLimit = 8 * mebibyte;
+/** Training operations: thousands of rollouts with their rewards. */
+export const trainBodyLimit = 64 * mebibyte;
+
+/**
+ * `JSON.parse` takes seconds over millions of open brackets, and what it returns then overflows
+ * `JSON.stringify`: nothing that we accept is nested more deeply than this.
+ */
+const maxDepth = 200;
+
+/** The only way in for a JSON body: media type, size, UTF-8, JSON and schema are checked here. */
+export async function readJson<S extends z.ZodType>(
+  c: Context<AppEnv>,
+  schema: S,
+): Promise<z.output<S>> {
+  requireJsonType(c);
+  const bytes = await readBytes(c, c.get("bodyLimit") ?? chatBodyLimit);
+  const result = schema.safeParse(parseJson(bytes));
+  if (result.success) return result.data;
+  throw toHoneError(result.error.issues);
+}
+
+/** A form or a text body could come from any web page; `application/json` cannot without a preflight. */
+export function requireJsonType(c: Context<AppEnv>): void {
+  const type = c.req.header("content-type") ?? "";
+  const essence = type.split(";", 1)[0]?.trim().toLowerCase() ?? "";
+  if (essence === "application/json" || /^application\/[\w.-]+\+json$/.test(essence)) return;
+  throw new HoneError(
+    `Send the body as "content-type: application/json"${essence ? `, not "${essence.slice(0, 80)}"` : ""}.`,
+    { code: "unsupported_media_type" },
+  );
+}
+
+async function readBytes(c: Context<AppEnv>, limit: number): Promise<Uint8Array> {
+  const declared = c.req.header("content-length");
+  if (declared !== undefined && Number(declared) > limit) throw tooLarge(limit);
+  // Node's parser holds a body to its Content-Length, so only the other kind has to be counted.
+  if (declared !== undefined && c.req.header("transfer-encoding") === undefined) {
+    const bytes = new Uint8Array(await c.req.arrayBuffer());
+    if (bytes.byteLength > limit) throw tooLarge(limit);
+    return bytes;
+  }
+  const body = c.req.raw.body;
+  if (!body) return new Uint8Array();
+  const parts: Uint8Array[] = [];
+  let size = 0;
+  for await (const part of body) {
+    size += part.byteLength;
+    if (size > limit) throw tooLarge(limit);
+    parts.push(part);
+  }
+  return Buffer.concat(parts);
+}
+
+function tooLarge(limit: number): HoneError {
+  return new HoneError(
+    `The body is larger than ${limit / mebibyte} MiB. Send less in one request.`,
+    { code: "body_too_large" },
+  );
+}
+
+/** Strict JSON of strict UTF-8: a replaced character would be another prompt. */
+export function parseJson(bytes: Uint8Array): unknown {
+  if (bytes.byteLength === 0) {
+    throw new HoneError("The body is empty. Send a JSON object.", { code: "invalid_json" });
+  }
+  if (nestedTooDeep(bytes)) {
+    throw new HoneError(`The body is nested more than ${maxDepth} levels deep. Flatten it.`, {
+      code: "invalid_json",
+    });
+  }
+  let text: string;
+  try {
+    text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch (cause) {
+    throw new HoneError("The body is not valid UTF-8. Encode it as UTF-8.", {
+      code: "invalid_json",
+      cause,
+    });
+  }
+  try {
+    return JSON.parse(text) as unknown;
+  } catch (cause) {
+    // V8's message quotes the text, which may be a prompt: only the position is passed on.
+    const at = cause instanceof SyntaxError ? /position (\d+)/.exec(cause.message)?.[1] : undefined;
+    const where = at === undefined ? "" : ` at character ${at}`;
+    throw new HoneError(`The body is not valid JSON${where}. Send what JSON.stringify makes.`, {
+      code: "invalid_json",
+    });
+  }
+}
+
+const quote = 0x22;
+const backslash = 0x5c;
+
+function nestedTooDeep(bytes: Uint8Array): boolean {
+  let depth = 0;
+  for (let i = 0; i < bytes.length; i++) {
+    const byte = bytes[i];
+    if (byte === quote) {
+      for (i++; i < bytes.length && bytes[i] !== quote; i++) if (bytes[i] === backslash) i++;
+    } else if (byte === 0x5b || byte === 0x7b) {
+      if (++depth > maxDepth) return true;
+    } else if (byte === 0x5d || byte === 0x7d) depth--;
+  }
+  return false;
+}
+
+type Issue = z.core.$ZodIssue;
+
+function toHoneError(issues: readonly Issue[]): HoneError {
+  // An unknown key is the clearer complaint where a body has several faults.
+  const issue = issues.find((i) => i.code === "unrecognized_keys") ?? issues[0];
+  if (!issue) return new HoneError("The body is not valid.", { code: "invalid_request" });
+  const { path, code, message } = describe(issue, []);
+  const param = formatPath(path);
+  const text = param ? `${param}: ${message}` : message;
+  return new HoneError(/[.!?]$/.test(text) ? text : `${text}.`, { code, param });
+}
+
+interface Fault {
+  path: PropertyKey[];
+  code: ErrorCode;
+  message: string;
+}
+
+function describe(issue: Issue, prefix: readonly PropertyKey[]): Fault {
+  const path = [...prefix, ...issue.path];
+  if (issue.code === "unrecognized_keys") {
+    const key = issue.keys[0] ?? "";
+    return {
+      path: [...path, key],
+      code: "unsupported_parameter",
+      message: "Hone does not know this parameter, and ignores nothing in silence. Leave it out",
+    };
+  }
+  if (issue.code === "invalid_value") {
+    const values = issue.values.map((value) => JSON.stringify(value)).join(", ");
+    return {
+      path,
+      code: "unsupported_parameter",
+      message: `this value is not supported. Use ${issue.values.length > 1 ? "one of " : ""}${values}, or leave it out`,
+    };
+  }
+  if (issue.code === "invalid_union") {
+    // The branch that went furthest is the one that was meant.
+    const candidates = issue.errors
+      .flatMap((branch) => branch.slice(0, 1))
+      .sort((a, b) => b.path.length - a.path.length);
+    const deepest = candidates[0];
+    if (deepest && deepest.path.length > 0) return describe(deepest, path);
+    const expected = candidates.map((c) => ("expected" in c ? String(c.expected) : c.message));
+    return {
+      path,
+      code: codeFor(path),
+      message: expected.length
+        ? `expected ${expected.join(" or ")}`
+        : `${issue.message}. Use one of the documented kinds`,
+    };
+  }
+  return { path, code: codeFor(path), message: issue.message };
+}
+
+function codeFor(path: readonly PropertyKey[]): ErrorCode {
+  return path.at(-1) === "reward" ? "invalid_reward" : "invalid_request";
+}
+
+/** `messages[2].content`; the root has no path. */
+function formatPath(path: readonly PropertyKey[]): string | undefined {
+  let text = "";
+  for (const part of path) {
+    if (typeof part === "number") text += `[${part}]`;
+    else text += text ? `.${String(part)}` : String(part);
+  }
+  return text ? text.slice(0, 200) : undefined;
+}
