@@ -1,0 +1,119 @@
+"""What a policy needs to be trained on: optimizer moments and counters, beside its adapter."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from hone_worker.adapter_files import sync_folder, write_adapter, write_durably
+from hone_worker.errors import HoneWorkerError
+from hone_worker.lora import LoraWeights
+
+OPTIMIZER_FILE = "optimizer.safetensors"
+TRAINER_FILE = "trainer.json"
+
+
+@dataclass(frozen=True)
+class Moments:
+    """AdamW's state. `updates` counts the updates in the moments, which the bias correction needs."""
+
+    updates: int
+    exp_avg: dict[str, torch.Tensor]
+    exp_avg_sq: dict[str, torch.Tensor]
+
+
+def parameter_names(weights: LoraWeights) -> list[str]:
+    return [f"{path}.lora_{side}.weight" for path in sorted(weights.tensors) for side in "AB"]
+
+
+def read_moments(folder: Path, parameters: dict[str, torch.Tensor]) -> Moments | None:
+    """The moments saved with a policy; None for one that was never trained (fresh or imported)."""
+    file = folder / OPTIMIZER_FILE
+    if not file.exists():
+        return None
+    try:
+        tensors = load_file(file)
+        updates = int(tensors.pop("updates"))
+        moments = Moments(
+            updates,
+            {name: tensors.pop(f"{name}.exp_avg") for name in parameters},
+            {name: tensors.pop(f"{name}.exp_avg_sq") for name in parameters},
+        )
+    except (OSError, SafetensorError, KeyError) as cause:
+        raise _bad(file, f"it cannot be read: {cause!r}") from cause
+    if tensors:
+        raise _bad(file, f"it holds `{next(iter(tensors))}`, which the adapter has not")
+    for name, parameter in parameters.items():
+        for moment in (moments.exp_avg[name], moments.exp_avg_sq[name]):
+            if moment.shape != parameter.shape or moment.dtype != torch.float32:
+                raise _bad(file, f"`{name}` has another shape or type than the adapter's")
+    return moments
+
+
+def read_optimizer_steps(folder: Path) -> int:
+    """Optimizer steps over the model's life; 0 for a policy that was never trained."""
+    file = folder / TRAINER_FILE
+    if not file.exists():
+        return 0
+    try:
+        steps = json.loads(file.read_text())["optimizer_steps"]
+    except (OSError, ValueError, KeyError, TypeError) as cause:
+        raise _bad(file, f"it cannot be read: {cause!r}") from cause
+    if type(steps) is not int or steps < 0:
+        raise _bad(file, "`optimizer_steps` must be a count")
+    return steps
+
+
+def write_checkpoint(
+    folder: Path, weights: LoraWeights, base_name: str, moments: Moments, trainer: dict[str, int]
+) -> list[str]:
+    """Every file of a policy, each on disk when this returns. The server writes the manifest and renames."""
+    files = list(write_adapter(folder, weights, base_name))
+    tensors = {"updates": torch.tensor(moments.updates, dtype=torch.int64)}
+    for name in moments.exp_avg:
+        tensors[f"{name}.exp_avg"] = moments.exp_avg[name].cpu().contiguous()
+        tensors[f"{name}.exp_avg_sq"] = moments.exp_avg_sq[name].cpu().contiguous()
+    write_durably(folder / OPTIMIZER_FILE, save(tensors))
+    write_durably(folder / TRAINER_FILE, (json.dumps(trainer, sort_keys=True) + "\n").encode())
+    sync_folder(folder)
+    return sorted({*files, OPTIMIZER_FILE, TRAINER_FILE})
+
+
+def open_staging(folder: Path) -> None:
+    """The folder that the server named, empty: whatever lies there was left by an operation that failed."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        occupied = next(folder.iterdir(), None)
+    except OSError as cause:
+        raise HoneWorkerError(
+            f"The staging folder cannot be written: {cause.strerror}.", code="bad_staging", param="staging"
+        ) from cause
+    if occupied is not None:
+        raise HoneWorkerError(
+            "The staging folder is not empty. Name a folder that no other operation has used.",
+            code="bad_staging",
+            param="staging",
+        )
+
+
+def clear_staging(folder: Path) -> None:
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+    sync_folder(folder)
+
+
+def _bad(file: Path, why: str) -> HoneWorkerError:
+    return HoneWorkerError(
+        f"The checkpoint's {file.name} is damaged: {why}. Train from another policy, or restore the file.",
+        code="bad_checkpoint",
+        param="checkpoint",
+    )
