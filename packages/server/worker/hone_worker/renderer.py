@@ -86,16 +86,18 @@ class Service:
             return _no_bridge("the default renderer cannot extend a conversation, it renders the whole of it")
         if any(message["role"] == "assistant" for message in messages):
             return _no_bridge("an assistant message among the new ones was not sampled here")
+        # A prompt ends with the generation prompt; where that is all a renderer looks at, it is spared the rest.
+        cut = max(0, len(body.prompt_ids) - self.base.prompt_tail) if self.base.prompt_tail else 0
         try:
             made = self.base.renderer.bridge_to_next_turn(
-                body.prompt_ids, body.completion_ids, messages, tools=tools
+                body.prompt_ids[cut:], body.completion_ids, messages, tools=tools
             )
         except Exception as error:
             log.warning("bridge failed", exc_info=error)
             return _no_bridge(f"the renderer failed: {error}")
         if made is None:
             return _no_bridge("the renderer cannot prove that the template would continue from these tokens")
-        ids, before = list(made.token_ids), len(body.prompt_ids)
+        ids, before = body.prompt_ids[:cut] + list(made.token_ids), len(body.prompt_ids)
         end = before + len(body.completion_ids)
         # Sampled text is never given up: a renderer that cuts behind the last close breaks the promise.
         if ids[:before] != body.prompt_ids or ids[before:end] != body.completion_ids:

@@ -25,6 +25,8 @@ TEXT_MARKERS = {
     for name in ("lean", "qwen3", "prime-qwen3", "qwen3-vl", "qwen3.5", "qwen3.6", "qwen3.8")
 }
 HOLD_ALL = [""]
+# The same families read no more of a prompt than how its last message begins.
+PROMPT_TAIL = 64
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class RenderedBase:
     reasoning_markers: list[str]
     generation_prompt: list[int]  # what every prompt ends with: a parse must know whether it opened a thought
     special_text: dict[int, str]
+    prompt_tail: int | None  # a bridge needs only this many of the prompt's last ids; None: all of them
 
 
 def load(base: str, name: str = "auto", options: dict[str, Any] | None = None) -> RenderedBase:
@@ -80,6 +83,7 @@ def load(base: str, name: str = "auto", options: dict[str, Any] | None = None) -
         reasoning_markers=reasoning_markers,
         generation_prompt=generation_prompt,
         special_text={int(i): token.content for i, token in added.items() if token.special},
+        prompt_tail=PROMPT_TAIL if name in TEXT_MARKERS else None,
     )
 
 
