@@ -1,0 +1,141 @@
+import { HoneError } from "@hone/core";
+import { refuseUnknownOptions } from "./known-options.ts";
+
+export interface BatchesOptions {
+  /** Scenarios of one step, each of them becomes a group. */
+  groupsPerStep: number;
+  /** Steps of the whole run, those of earlier runs included: a finished run yields nothing. */
+  steps: number;
+  /** @default the seed of the run that is resumed, else 0 */
+  seed?: number | undefined;
+  /** A new order each epoch. @default true */
+  shuffle?: boolean | undefined;
+}
+
+/** Where the run is in its scenarios. The server commits it together with the step's weights. */
+export interface BatchCursor {
+  readonly epoch: number;
+  /** Scenarios of this epoch that are used up. */
+  readonly position: number;
+  readonly seed: number;
+  /** Steps done. */
+  readonly step: number;
+  /** How many scenarios there were: with another number the order of the epoch means nothing. */
+  readonly size: number;
+  readonly shuffle: boolean;
+}
+
+export interface Batch<Scenario> {
+  readonly scenarios: readonly Scenario[];
+  /** Counts the batches of the run from 0; a step that trains nothing counts too. */
+  readonly step: number;
+  readonly steps: number;
+  readonly epoch: number;
+  /** Pass the batch to `train`: this cursor is committed with the step. */
+  readonly cursor: BatchCursor;
+}
+
+/**
+ * Goes on at the cursor. Where the scenarios have become more or fewer, or the seed or the shuffling
+ * is another, what is left of the epoch means nothing: a new epoch begins, the steps count on.
+ */
+export function* planBatches<Scenario>(
+  scenarios: readonly Scenario[],
+  options: BatchesOptions,
+  committed: unknown,
+): Generator<Batch<Scenario>, void, undefined> {
+  let cursor = firstCursor(scenarios.length, options, readCursor(committed));
+  let order = orderOf(cursor);
+  while (cursor.step < options.steps) {
+    const { step, epoch } = cursor;
+    const picked: Scenario[] = [];
+    let { position } = cursor;
+    let nextEpoch = epoch;
+    while (picked.length < options.groupsPerStep) {
+      if (position >= scenarios.length) {
+        nextEpoch += 1;
+        position = 0;
+        order = orderOf({ ...cursor, epoch: nextEpoch });
+      }
+      picked.push(scenarios[order[position] as number] as Scenario);
+      position += 1;
+    }
+    cursor = { ...cursor, epoch: nextEpoch, position, step: step + 1 };
+    yield { scenarios: picked, step, steps: options.steps, epoch, cursor };
+  }
+}
+
+export function checkBatchesOptions(scenarios: readonly unknown[], options: BatchesOptions): void {
+  refuseUnknownOptions("batches()", options, ["groupsPerStep", "steps", "seed", "shuffle"]);
+  if (scenarios.length === 0) {
+    throw new HoneError("batches() needs at least one scenario.", {
+      code: "invalid_config",
+      param: "scenarios",
+    });
+  }
+  for (const [name, value, least] of [
+    ["groupsPerStep", options.groupsPerStep, 1],
+    ["steps", options.steps, 0],
+    ["seed", options.seed ?? 0, 0],
+  ] as const) {
+    if (Number.isSafeInteger(value) && value >= least) continue;
+    throw new HoneError(`${name} must be a whole number of at least ${least}, not ${value}.`, {
+      code: "invalid_config",
+      param: name,
+    });
+  }
+}
+
+function firstCursor(
+  size: number,
+  options: BatchesOptions,
+  committed: BatchCursor | null,
+): BatchCursor {
+  const seed = options.seed ?? committed?.seed ?? 0;
+  const shuffle = options.shuffle ?? committed?.shuffle ?? true;
+  if (!committed) return { epoch: 0, position: 0, seed, step: 0, size, shuffle };
+  const same = committed.size === size && committed.seed === seed && committed.shuffle === shuffle;
+  if (same) return committed;
+  return { epoch: committed.epoch + 1, position: 0, seed, step: committed.step, size, shuffle };
+}
+
+function readCursor(value: unknown): BatchCursor | null {
+  if (value === null || value === undefined) return null;
+  const cursor = value as Partial<Record<keyof BatchCursor, unknown>>;
+  const isCount = (field: unknown) => Number.isSafeInteger(field) && (field as number) >= 0;
+  const ours =
+    typeof value === "object" &&
+    [cursor.epoch, cursor.position, cursor.seed, cursor.step, cursor.size].every(isCount) &&
+    typeof cursor.shuffle === "boolean" &&
+    (cursor.position as number) <= (cursor.size as number);
+  if (ours) return value as BatchCursor;
+  throw new HoneError(
+    "The model's cursor was not made by batches(): go on with the loop that made it, or use another model name.",
+    { code: "invalid_config", param: "cursor" },
+  );
+}
+
+/** Fisher–Yates by the seed and the epoch, so that a resumed epoch has the order it began with. */
+function orderOf({ size, seed, epoch, shuffle }: BatchCursor): number[] {
+  const order = Array.from({ length: size }, (_, index) => index);
+  if (!shuffle) return order;
+  const random = mulberry32(
+    Math.imul(seed ^ 0x9e3779b9, 0x85ebca6b) ^ Math.imul(epoch + 1, 0xc2b2ae35),
+  );
+  for (let last = size - 1; last > 0; last -= 1) {
+    const other = Math.floor(random() * (last + 1));
+    [order[last], order[other]] = [order[other] as number, order[last] as number];
+  }
+  return order;
+}
+
+/** A small seeded generator of uniforms in [0, 1): enough for orders and resampling. */
+export function mulberry32(seed: number): () => number {
+  let state = seed | 0;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let t = Math.imul(state ^ (state >>> 15), state | 1);
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
+  };
+}

@@ -1,0 +1,120 @@
+import { readFileSync } from "node:fs";
+import { homedir } from "node:os";
+import { join } from "node:path";
+import { HoneError } from "@hone/core";
+
+export type Fetch = typeof globalThis.fetch;
+
+export interface HoneOptions {
+  /**
+   * The server, with or without `/v1`.
+   * @default HONE_URL, else the server that runs on this machine (`server.json` in HONE_HOME or ~/.hone)
+   */
+  baseURL?: string | undefined;
+  /** @default HONE_API_KEY, else the key that the server on this machine wrote */
+  apiKey?: string | undefined;
+  /** @default globalThis.fetch */
+  fetch?: Fetch | undefined;
+  /** How often a request is sent again after 408, 429, 5xx or a lost connection. @default 4 */
+  maxRetries?: number | undefined;
+  /** Limit of one request, event streams excepted. @unit ms @default 60000 */
+  timeoutMs?: number | undefined;
+}
+
+export interface ConnectionSettings {
+  /** The server's origin and path prefix, with no trailing slash and without `/v1`. */
+  serverURL: string;
+  apiKey: string;
+  fetch: Fetch;
+  maxRetries: number;
+  timeoutMs: number;
+}
+
+type Environment = Readonly<Record<string, string | undefined>>;
+
+/** Options first, then the environment, then what a server on this machine left in its home. */
+export function resolveSettings(
+  options: HoneOptions,
+  environment: Environment = process.env,
+): ConnectionSettings {
+  const home = environment["HONE_HOME"] || join(homedir(), ".hone");
+  const url = options.baseURL ?? (environment["HONE_URL"] || urlOfLocalServer(home));
+  const apiKey = options.apiKey ?? (environment["HONE_API_KEY"] || keyOfLocalServer(home));
+  return {
+    serverURL: normaliseURL(url),
+    apiKey,
+    fetch: options.fetch ?? ((input, init) => globalThis.fetch(input, init)),
+    maxRetries: wholeNumber("maxRetries", options.maxRetries ?? 4, 0),
+    timeoutMs: wholeNumber("timeoutMs", options.timeoutMs ?? 60_000, 1),
+  };
+}
+
+const howToStart =
+  "Start one with `npx @hone/server serve`, or pass baseURL and apiKey (or set HONE_URL and HONE_API_KEY).";
+
+function urlOfLocalServer(home: string): string {
+  const path = join(home, "server.json");
+  let content: unknown;
+  try {
+    content = JSON.parse(readFileSync(path, "utf8"));
+  } catch (cause) {
+    throw new HoneError(`No Hone server was found: ${path} cannot be read. ${howToStart}`, {
+      code: "invalid_config",
+      param: "baseURL",
+      cause,
+    });
+  }
+  const url = (content as { url?: unknown } | null)?.url;
+  if (typeof url === "string") return url;
+  throw new HoneError(`${path} names no url. ${howToStart}`, {
+    code: "invalid_config",
+    param: "baseURL",
+  });
+}
+
+function keyOfLocalServer(home: string): string {
+  const path = join(home, "key");
+  try {
+    const key = readFileSync(path, "utf8").trim();
+    if (key) return key;
+  } catch (cause) {
+    throw new HoneError(`No API key: ${path} cannot be read. ${howToStart}`, {
+      code: "invalid_config",
+      param: "apiKey",
+      cause,
+    });
+  }
+  throw new HoneError(`No API key: ${path} is empty. ${howToStart}`, {
+    code: "invalid_config",
+    param: "apiKey",
+  });
+}
+
+function normaliseURL(url: string): string {
+  let parsed: URL;
+  try {
+    parsed = new URL(url);
+  } catch (cause) {
+    throw new HoneError(`"${url}" is not a URL. Give one such as http://127.0.0.1:7777.`, {
+      code: "invalid_config",
+      param: "baseURL",
+      cause,
+    });
+  }
+  if (parsed.protocol !== "http:" && parsed.protocol !== "https:") {
+    throw new HoneError(`The server's URL must be http or https, not ${parsed.protocol}`, {
+      code: "invalid_config",
+      param: "baseURL",
+    });
+  }
+  const path = parsed.pathname.replace(/\/+$/, "").replace(/\/v1$/, "");
+  return parsed.origin + path;
+}
+
+function wholeNumber(name: string, value: number, least: number): number {
+  if (Number.isSafeInteger(value) && value >= least) return value;
+  throw new HoneError(`${name} must be a whole number of at least ${least}, not ${value}.`, {
+    code: "invalid_config",
+    param: name,
+  });
+}

@@ -1,0 +1,171 @@
+import { HoneError, newId } from "@hone/core";
+import type { RolloutException, RolloutMode, Trajectory, TrajectoryGroup } from "@hone/core";
+import pLimit from "p-limit";
+import { refuseUnknownOptions } from "./known-options.ts";
+import type { Policy } from "./model.ts";
+import { runRollout } from "./rollout-run.ts";
+import type { Rollout, RolloutEnd } from "./rollout-run.ts";
+import { throwIfAborted } from "./transport.ts";
+
+export interface GatherOptions {
+  /** Rollouts of each scenario. @default 1 */
+  groupSize?: number | undefined;
+  /** Rollouts at once. @default 32 */
+  concurrency?: number | undefined;
+  /** Failed rollouts to put up with: a number, or a share below 1. @default 0 */
+  maxExceptions?: number | undefined;
+  /** How often a failed rollout is run again, as a new one. @default 0 */
+  retries?: number | undefined;
+  /** Limit of one rollout. @unit ms @default 600000 */
+  timeoutMs?: number | undefined;
+  /** Rollouts of mode "eval" are never trained on. @default "train" */
+  mode?: RolloutMode | undefined;
+  signal?: AbortSignal | undefined;
+  onProgress?: ((event: GatherEvent) => void) | undefined;
+}
+
+interface Counts {
+  done: number;
+  failed: number;
+  total: number;
+}
+
+export type GatherEvent =
+  | (Counts & { type: "rollout-finished"; group: string; trajectory: Trajectory })
+  | (Counts & { type: "rollout-failed"; group: string; exception: RolloutException })
+  | (Counts & { type: "rollout-retried"; group: string; exception: RolloutException });
+
+const optionNames = [
+  "groupSize",
+  "concurrency",
+  "maxExceptions",
+  "retries",
+  "timeoutMs",
+  "mode",
+  "signal",
+  "onProgress",
+] as const satisfies (keyof GatherOptions)[];
+
+/**
+ * Runs `rollout` `groupSize` times on each scenario; a group is what one scenario gave. Failed
+ * rollouts stand in their group's `exceptions`; more of them than `maxExceptions` end the gathering.
+ */
+export async function gather<Scenario>(
+  policy: Policy,
+  rollout: Rollout<Scenario>,
+  scenarios: readonly Scenario[],
+  options: GatherOptions = {},
+): Promise<TrajectoryGroup[]> {
+  refuseUnknownOptions("gather()", options, optionNames);
+  const { groupSize = 1, concurrency = 32, retries = 0, mode = "train" } = options;
+  const { timeoutMs = 600_000, maxExceptions = 0, onProgress } = options;
+  atLeast("groupSize", groupSize, 1);
+  atLeast("concurrency", concurrency, 1);
+  atLeast("retries", retries, 0);
+  atLeast("timeoutMs", timeoutMs, 1);
+  const counts: Counts = { done: 0, failed: 0, total: scenarios.length * groupSize };
+  const allowed = allowedExceptions(maxExceptions, counts.total);
+  throwIfAborted(options.signal);
+
+  // Ends the others when one failure ends the gathering.
+  const ending = new AbortController();
+  const signal = options.signal ? AbortSignal.any([options.signal, ending.signal]) : ending.signal;
+  const limit = pLimit(concurrency);
+  const groups = scenarios.map((scenario) => ({ id: newId("grp"), scenario }));
+
+  const runMember = async (group: (typeof groups)[number]): Promise<RolloutEnd> => {
+    for (let attempt = 0; ; attempt += 1) {
+      throwIfAborted(signal);
+      const end = await runRollout(policy, rollout, group.scenario, {
+        group: group.id,
+        mode,
+        timeoutMs,
+        signal,
+      });
+      throwIfAborted(signal);
+      if (end.trajectory) {
+        counts.done += 1;
+        onProgress?.({
+          type: "rollout-finished",
+          group: group.id,
+          trajectory: end.trajectory,
+          ...counts,
+        });
+        return end;
+      }
+      const { exception, error } = end;
+      // A rollout that returns no reward is wrong in its code: the next one would be too.
+      if (attempt < retries && exception.type !== "invalid_reward") {
+        onProgress?.({ type: "rollout-retried", group: group.id, exception, ...counts });
+        continue;
+      }
+      counts.done += 1;
+      counts.failed += 1;
+      onProgress?.({ type: "rollout-failed", group: group.id, exception, ...counts });
+      if (counts.failed > allowed) throw tooMany(counts, allowed, exception, error);
+      return end;
+    }
+  };
+
+  const members = groups.map((group) =>
+    Array.from({ length: groupSize }, () =>
+      limit(async () => {
+        try {
+          return await runMember(group);
+        } catch (error) {
+          if (!ending.signal.aborted) ending.abort(error);
+          throw error;
+        }
+      }),
+    ),
+  );
+  // Waits for all, also when one has thrown: each marks its rollout on the server as it ends.
+  await Promise.allSettled(members.flat());
+  throwIfAborted(options.signal);
+  if (ending.signal.aborted) throw ending.signal.reason;
+  return await Promise.all(
+    groups.map(async ({ id, scenario }, index) => {
+      const ends = await Promise.all(members[index] ?? []);
+      return {
+        id,
+        scenario,
+        trajectories: ends.flatMap((end) => (end.trajectory ? [end.trajectory] : [])),
+        exceptions: ends.flatMap((end) => (end.exception ? [end.exception] : [])),
+        metadata: {},
+        metrics: {},
+        logs: [],
+      };
+    }),
+  );
+}
+
+function allowedExceptions(maxExceptions: number, total: number): number {
+  if (!(maxExceptions >= 0)) {
+    throw new HoneError(
+      `maxExceptions is a number of rollouts, or a share below 1, not ${maxExceptions}.`,
+      { code: "invalid_config", param: "maxExceptions" },
+    );
+  }
+  return Math.floor(maxExceptions < 1 ? maxExceptions * total : maxExceptions);
+}
+
+function atLeast(name: string, value: number, least: number): void {
+  if (Number.isSafeInteger(value) && value >= least) return;
+  throw new HoneError(`${name} must be a whole number of at least ${least}, not ${value}.`, {
+    code: "invalid_config",
+    param: name,
+  });
+}
+
+function tooMany(
+  { failed, total }: Counts,
+  allowed: number,
+  last: RolloutException,
+  cause: unknown,
+): HoneError {
+  const during = last.duringCall === null ? "" : ` in model call ${last.duringCall}`;
+  return new HoneError(
+    `${failed} of ${total} rollouts failed and maxExceptions allows ${allowed}. The last one${during}: ${last.type}: ${last.message}`,
+    { code: "too_many_exceptions", cause },
+  );
+}

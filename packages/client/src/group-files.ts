@@ -1,0 +1,38 @@
+import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
+import { dirname } from "node:path";
+import { groupSchema, HoneError, newId } from "@hone/core";
+import type { TrajectoryGroup } from "@hone/core";
+
+/** Writes groups as JSON lines, one a group. The file appears whole or not at all. */
+export async function writeGroups(path: string, groups: readonly TrajectoryGroup[]): Promise<void> {
+  await mkdir(dirname(path), { recursive: true });
+  const lines = groups.map((group) => `${JSON.stringify(group)}\n`);
+  const partial = `${path}.${newId("run")}.partial`;
+  await writeFile(partial, lines.join(""));
+  await rename(partial, path);
+}
+
+export async function readGroups(path: string): Promise<TrajectoryGroup[]> {
+  const lines = (await readFile(path, "utf8")).split("\n");
+  return lines.flatMap((line, index) =>
+    line.trim() ? [readGroup(line, `${path}:${index + 1}`)] : [],
+  );
+}
+
+function readGroup(line: string, where: string): TrajectoryGroup {
+  let value: unknown;
+  try {
+    value = JSON.parse(line);
+  } catch (cause) {
+    throw new HoneError(`${where} is not JSON. Was the file cut?`, {
+      code: "invalid_json",
+      cause,
+    });
+  }
+  const parsed = groupSchema.safeParse(value);
+  if (parsed.success) return parsed.data;
+  throw new HoneError(`${where} is not a trajectory group: ${parsed.error.message}`, {
+    code: "invalid_request",
+    cause: parsed.error,
+  });
+}

@@ -1,0 +1,52 @@
+import { HoneError, modelInfoSchema, modelNamePattern } from "@hone/core";
+import type { PutModel } from "@hone/core";
+import { resolveSettings } from "./connection-settings.ts";
+import type { HoneOptions } from "./connection-settings.ts";
+import { refuseUnknownOptions } from "./known-options.ts";
+import { Model } from "./model.ts";
+import { Transport } from "./transport.ts";
+
+export interface ModelOptions extends PutModel {
+  /** 1–64 of a-z 0-9 . _ - */
+  name: string;
+}
+
+/** A Hone server. */
+export class Hone {
+  /** The OpenAI-compatible URL, for clients that take one; ends in `/v1`. */
+  readonly baseURL: string;
+  readonly #transport: Transport;
+
+  constructor(options: HoneOptions = {}) {
+    refuseUnknownOptions("new Hone()", options, [
+      "baseURL",
+      "apiKey",
+      "fetch",
+      "maxRetries",
+      "timeoutMs",
+    ]);
+    const settings = resolveSettings(options);
+    this.#transport = new Transport(settings);
+    this.baseURL = `${settings.serverURL}/v1`;
+  }
+
+  /** Creates the model, or finds it. `base` asserts what the server serves; it does not choose. */
+  async model(
+    options: ModelOptions,
+    request: { signal?: AbortSignal | undefined } = {},
+  ): Promise<Model> {
+    refuseUnknownOptions("hone.model()", options, ["name", "base", "lora", "seed"]);
+    const { name, ...body } = options;
+    if (!modelNamePattern.test(name)) {
+      throw new HoneError(
+        `"${name}" is no model name: use 1–64 of a-z 0-9 . _ - and begin with a letter or digit.`,
+        { code: "invalid_request", param: "name" },
+      );
+    }
+    const info = await this.#transport.json("PUT", `/v1/models/${name}`, modelInfoSchema, {
+      body,
+      signal: request.signal,
+    });
+    return new Model(this.#transport, info.name);
+  }
+}

@@ -1,0 +1,27 @@
+export { Hone } from "./hone.ts";
+export type { ModelOptions } from "./hone.ts";
+export type { Fetch, HoneOptions } from "./connection-settings.ts";
+export { Model, Policy } from "./model.ts";
+export type { TrainOptions } from "./model.ts";
+export type { TrainHandle } from "./train-handle.ts";
+export type { Batch, BatchCursor, BatchesOptions } from "./batches.ts";
+export type { Connection, RolloutModel } from "./rollout-model.ts";
+export type { Rollout } from "./rollout-run.ts";
+export type { RolloutResult } from "./rollout-outcome.ts";
+export { gather } from "./gather.ts";
+export type { GatherEvent, GatherOptions } from "./gather.ts";
+export { readGroups, writeGroups } from "./group-files.ts";
+export { compare } from "./compare.ts";
+export type { CompareOptions, Comparison } from "./compare.ts";
+export { HoneError } from "@hone/core";
+export type {
+  ErrorCode,
+  ModelInfo,
+  OperationEvent,
+  RolloutException,
+  RolloutMode,
+  TrainConfig,
+  TrainResult,
+  Trajectory,
+  TrajectoryGroup,
+} from "@hone/core";

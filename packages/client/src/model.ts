@@ -1,0 +1,149 @@
+import { HoneError, modelInfoSchema, newId, trainConfigSchema } from "@hone/core";
+import type {
+  ModelInfo,
+  OperationEvent,
+  SubmitOperation,
+  TrainConfig,
+  TrainResult,
+  TrajectoryGroup,
+} from "@hone/core";
+import { checkBatchesOptions, planBatches } from "./batches.ts";
+import type { Batch, BatchCursor, BatchesOptions } from "./batches.ts";
+import type { Fetch } from "./connection-settings.ts";
+import { refuseUnknownOptions } from "./known-options.ts";
+import { createContextFetch } from "./rollout-context.ts";
+import { startOperation } from "./train-handle.ts";
+import type { TrainHandle } from "./train-handle.ts";
+import type { Transport } from "./transport.ts";
+
+/** One policy of a model (`step` is its N), or its newest served one (`step` is null). */
+export class Policy {
+  readonly name: string;
+  readonly step: number | null;
+  /** For gather and the like: requests with the key of the Hone client that made this. */
+  readonly transport: Transport;
+  /**
+   * For clients that are made once, at module level: inside a rollout their chat completions of this
+   * model belong to the rollout. Requests to other servers pass untouched and without the key.
+   */
+  readonly fetch: Fetch;
+
+  constructor(transport: Transport, name: string, step: number | null) {
+    this.transport = transport;
+    this.name = name;
+    this.step = step;
+    this.fetch = createContextFetch(transport.settings);
+  }
+
+  /** The model as the server sees it now. */
+  async info(options: { signal?: AbortSignal | undefined } = {}): Promise<ModelInfo> {
+    return await this.transport.json("GET", `/v1/models/${this.name}`, modelInfoSchema, {
+      signal: options.signal,
+    });
+  }
+}
+
+export interface TrainOptions extends TrainConfig {
+  /** The batch that the groups come from: its cursor is committed with the step. */
+  batch?: { readonly cursor: BatchCursor } | undefined;
+  /** The step that must be the newest learnt one; another is refused with `step_mismatch`. */
+  expectedStep?: number | undefined;
+  /** Names the step: submitted again, also after a crash, the same token gives the same step. */
+  clientToken?: string | undefined;
+  onEvent?: ((event: OperationEvent) => void) | undefined;
+  /** Ends the operation on the server too. */
+  signal?: AbortSignal | undefined;
+}
+
+const ownTrainOptions = ["batch", "expectedStep", "clientToken", "onEvent", "signal"] as const;
+const trainConfigKeys = Object.keys(trainConfigSchema.shape);
+
+export class Model extends Policy {
+  constructor(transport: Transport, name: string) {
+    super(transport, name, null);
+  }
+
+  /** An older policy, to compare with; 0 is the base. */
+  at(step: number): Policy {
+    if (Number.isSafeInteger(step) && step >= 0) return new Policy(this.transport, this.name, step);
+    throw new HoneError(`A policy's step is a whole number from 0, not ${step}.`, {
+      code: "policy_not_found",
+      param: "step",
+    });
+  }
+
+  /** The batches of a run. It resumes after the last one whose step the server committed. */
+  async *batches<Scenario>(
+    scenarios: readonly Scenario[],
+    options: BatchesOptions,
+  ): AsyncGenerator<Batch<Scenario>, void, undefined> {
+    checkBatchesOptions(scenarios, options);
+    const { cursor } = await this.info();
+    yield* planBatches(scenarios, options, cursor);
+  }
+
+  /** Trains one step on the groups: N becomes N+1, or the result says why it did not. */
+  async train(
+    groups: readonly TrajectoryGroup[],
+    options: TrainOptions = {},
+  ): Promise<TrainResult> {
+    return await this.startTrain(groups, options).result;
+  }
+
+  /** Like `train`, but gives the step while it is under way. */
+  startTrain(groups: readonly TrajectoryGroup[], options: TrainOptions = {}): TrainHandle {
+    const { batch, expectedStep, clientToken, onEvent, signal, ...config } = options;
+    checkTrainConfig(options, config);
+    return startOperation({
+      transport: this.transport,
+      model: this.name,
+      submission: {
+        clientToken: clientToken ?? newId("op"),
+        ...(expectedStep === undefined ? {} : { expectedStep }),
+        op: {
+          type: "train",
+          groups: groups.map((group, index) => trainGroup(group, index)),
+          config,
+          ...(batch === undefined ? {} : { cursor: batch.cursor }),
+        },
+      },
+      signal,
+      onEvent,
+    });
+  }
+}
+
+function checkTrainConfig(options: TrainOptions, config: TrainConfig): void {
+  refuseUnknownOptions("train()", options, [...trainConfigKeys, ...ownTrainOptions]);
+  const parsed = trainConfigSchema.safeParse(config);
+  if (parsed.success) return;
+  const issue = parsed.error.issues[0];
+  const param = issue?.path.join(".");
+  throw new HoneError(`train(): ${param}: ${issue?.message}`, {
+    code: "invalid_request",
+    param,
+    cause: parsed.error,
+  });
+}
+
+type TrainGroup = Extract<SubmitOperation["op"], { type: "train" }>["groups"][number];
+
+function trainGroup(group: TrajectoryGroup, groupIndex: number): TrainGroup {
+  const rollouts = group.trajectories.map(({ rolloutId, reward }, index) => {
+    const param = `groups[${groupIndex}].trajectories[${index}]`;
+    if (rolloutId === null) {
+      throw new HoneError(
+        `${param} has no rolloutId. train() takes trajectories that gather() made: the server trains on the tokens it sampled itself.`,
+        { code: "invalid_request", param: `${param}.rolloutId` },
+      );
+    }
+    // JSON turns NaN into null, which would read as "no reward".
+    if (reward === null || Number.isFinite(reward)) return { rolloutId, reward };
+    throw new HoneError(
+      `${param}.reward is ${String(reward)}. A reward is a finite number, or null for none.`,
+      { code: "invalid_reward", param: `${param}.reward` },
+    );
+  });
+  const failed = group.metadata["failed"] === "judge_failed" ? "judge_failed" : undefined;
+  return { id: group.id, rollouts, ...(failed ? { failed } : {}) };
+}

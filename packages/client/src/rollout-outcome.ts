@@ -1,0 +1,88 @@
+import { HoneError } from "@hone/core";
+
+/** What a rollout returns: its reward alone, or with what it wants to be remembered. */
+export type RolloutResult =
+  | number
+  | null
+  | {
+      /** null: none yet (a judge gives it later), or it does not apply. */
+      reward: number | null;
+      metrics?: Record<string, number> | undefined;
+      metadata?: Record<string, string | number | boolean | null> | undefined;
+      logs?: string[] | undefined;
+    };
+
+export interface RolloutOutcome {
+  reward: number | null;
+  metrics: Record<string, number>;
+  metadata: Record<string, string | number | boolean | null>;
+  logs: string[];
+}
+
+const knownKeys = ["reward", "metrics", "metadata", "logs"];
+
+/** A missing reward is never a zero: what is neither a finite number nor null is an error. */
+export function readOutcome(value: unknown): RolloutOutcome {
+  if (value === null || typeof value !== "object") {
+    return { reward: readReward(value), metrics: {}, metadata: {}, logs: [] };
+  }
+  for (const key of Object.keys(value)) {
+    if (!knownKeys.includes(key)) {
+      throw invalid(`returned an unknown key "${key}"; put numbers into metrics`, key);
+    }
+  }
+  const result = value as Partial<Record<keyof RolloutOutcome, unknown>>;
+  return {
+    reward: readReward(result.reward),
+    metrics: readRecord("metrics", result.metrics, "finite numbers", Number.isFinite),
+    metadata: readRecord("metadata", result.metadata, "texts, numbers, booleans or null", isPlain),
+    logs: readLogs(result.logs),
+  };
+}
+
+function readReward(reward: unknown): number | null {
+  if (reward === null || Number.isFinite(reward)) return reward as number | null;
+  throw invalid(
+    `gave the reward ${shown(reward)}; return a finite number, or null for none yet, alone or as {reward}`,
+    "reward",
+  );
+}
+
+function readRecord<T>(
+  name: string,
+  value: unknown,
+  what: string,
+  accepts: (entry: unknown) => boolean,
+): Record<string, T> {
+  if (value === undefined) return {};
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    throw invalid(`gave ${name} that are no object`, name);
+  }
+  for (const [key, entry] of Object.entries(value)) {
+    if (!accepts(entry)) {
+      throw invalid(
+        `gave ${name}.${key} = ${shown(entry)}; ${name} hold ${what}`,
+        `${name}.${key}`,
+      );
+    }
+  }
+  return value as Record<string, T>;
+}
+
+function readLogs(logs: unknown): string[] {
+  if (logs === undefined) return [];
+  if (Array.isArray(logs) && logs.every((line) => typeof line === "string")) return logs;
+  throw invalid("gave logs that are no list of texts", "logs");
+}
+
+function isPlain(entry: unknown): boolean {
+  return entry === null || ["string", "boolean"].includes(typeof entry) || Number.isFinite(entry);
+}
+
+function shown(value: unknown): string {
+  return typeof value === "string" ? JSON.stringify(value) : String(value);
+}
+
+function invalid(message: string, param: string): HoneError {
+  return new HoneError(`The rollout ${message}.`, { code: "invalid_reward", param });
+}

@@ -1,0 +1,274 @@
+import {
+  HoneError,
+  newId,
+  rolloutInfoSchema,
+  trajectorySchema,
+  type PatchRollout,
+  type RolloutException,
+  type RolloutInfo,
+  type RolloutMode,
+  type Trajectory,
+} from "@hone/core";
+import type { Policy } from "./model.ts";
+import { CallCounter, runInRollout } from "./rollout-context.ts";
+import type { RolloutContext } from "./rollout-context.ts";
+import { RolloutModel } from "./rollout-model.ts";
+import { readOutcome } from "./rollout-outcome.ts";
+import type { RolloutResult } from "./rollout-outcome.ts";
+import { abortError, throwIfAborted } from "./transport.ts";
+import type { Transport } from "./transport.ts";
+
+export type Rollout<Scenario> = (
+  model: RolloutModel,
+  scenario: Scenario,
+) => RolloutResult | Promise<RolloutResult>;
+
+export interface RolloutRunOptions {
+  group: string;
+  mode: RolloutMode;
+  timeoutMs: number;
+  signal: AbortSignal;
+}
+
+export type RolloutEnd =
+  | { trajectory: Trajectory; exception?: undefined }
+  | { exception: RolloutException; error: unknown; trajectory?: undefined };
+
+/**
+ * One rollout from its creation on the server to its trajectory. What the agent throws is an end
+ * like another; what no rollout could survive (a wrong key, no such model) is thrown.
+ */
+export async function runRollout<Scenario>(
+  policy: Policy,
+  rollout: Rollout<Scenario>,
+  scenario: Scenario,
+  options: RolloutRunOptions,
+): Promise<RolloutEnd> {
+  const { transport } = policy;
+  let info: RolloutInfo;
+  try {
+    info = await createRollout(policy, scenario, options);
+  } catch (error) {
+    throwIfAborted(options.signal);
+    if (!isPassing(error)) throw error;
+    return { exception: describe(error, null, null), error };
+  }
+
+  const ending = new AbortController();
+  const context: RolloutContext = {
+    rolloutId: info.id,
+    model: policy.name,
+    baseURL: info.baseURL.replace(/\/+$/, ""),
+    signal: AbortSignal.any([options.signal, ending.signal]),
+    calls: new CallCounter(),
+  };
+  const stopRenewing = renewLease(transport, info, context.signal, ending);
+  try {
+    const model = new RolloutModel(transport.settings, info, context);
+    const returned = await withinTime(context.signal, ending, options.timeoutMs, () =>
+      runInRollout(context, () => rollout(model, scenario)),
+    );
+    const outcome = readOutcome(returned);
+    await finishRollout(transport, info.id, { status: "finished", ...outcome }, options.signal);
+    const trajectory = await transport.json(
+      "GET",
+      `/v1/rollouts/${info.id}/trajectory`,
+      trajectorySchema,
+      { signal: options.signal },
+    );
+    return { trajectory };
+  } catch (thrown) {
+    // An SDK wraps the abort in an error of its own; the reason is what the user needs to read.
+    const error = context.signal.aborted ? abortError(context.signal) : thrown;
+    const duringCall = await callUnderWay(transport, info.id, context, error);
+    // Streams that the agent left open end with it.
+    if (!ending.signal.aborted) ending.abort(error);
+    const exception = describe(withCall(error, duringCall), info.id, duringCall);
+    await markFailed(transport, info.id, exception);
+    return { exception, error };
+  } finally {
+    stopRenewing();
+    if (!ending.signal.aborted) ending.abort(rolloutOver());
+  }
+}
+
+async function createRollout(
+  policy: Policy,
+  scenario: unknown,
+  options: RolloutRunOptions,
+): Promise<RolloutInfo> {
+  const id = newId("ro");
+  const { transport, name, step } = policy;
+  try {
+    return await transport.json("POST", "/v1/rollouts", rolloutInfoSchema, {
+      body: {
+        id,
+        model: name,
+        mode: options.mode,
+        group: options.group,
+        ...(step === null ? {} : { step }),
+        ...(scenario === undefined ? {} : { scenario }),
+      },
+      signal: options.signal,
+    });
+  } catch (error) {
+    // The first attempt made it and its answer was lost.
+    if (HoneError.isInstance(error) && error.code === "rollout_exists") {
+      return await getRollout(transport, id, options.signal);
+    }
+    throw error;
+  }
+}
+
+async function getRollout(
+  transport: Transport,
+  id: string,
+  signal: AbortSignal | undefined,
+): Promise<RolloutInfo> {
+  return await transport.json("GET", `/v1/rollouts/${id}`, rolloutInfoSchema, { signal });
+}
+
+async function finishRollout(
+  transport: Transport,
+  id: string,
+  body: PatchRollout,
+  signal: AbortSignal,
+): Promise<void> {
+  try {
+    await transport.json("PATCH", `/v1/rollouts/${id}`, rolloutInfoSchema, { body, signal });
+  } catch (error) {
+    if (!HoneError.isInstance(error) || error.code !== "rollout_closed") throw error;
+    // The first attempt closed it and its answer was lost; anything else that closed it is an error.
+    const info = await getRollout(transport, id, signal);
+    if (info.status !== "finished" || info.reward !== (body.reward ?? null)) throw error;
+  }
+}
+
+/** Best effort: a rollout that cannot be marked expires with its lease. */
+async function markFailed(
+  transport: Transport,
+  id: string,
+  { type, message }: RolloutException,
+): Promise<void> {
+  const body: PatchRollout = { status: "failed", error: { type, message } };
+  await transport
+    .json("PATCH", `/v1/rollouts/${id}`, rolloutInfoSchema, {
+      body,
+      maxRetries: 1,
+      timeoutMs: 5000,
+    })
+    .catch(() => {});
+}
+
+/** Completions renew the lease too, but an agent may work for long without one. */
+function renewLease(
+  transport: Transport,
+  info: RolloutInfo,
+  signal: AbortSignal,
+  ending: AbortController,
+): () => void {
+  // A difference of two of the server's times: its clock may be another than ours.
+  const leaseMs = (info.leaseExpiresAt ?? info.createdAt + 600_000) - info.createdAt;
+  const timer = setInterval(
+    () => {
+      transport
+        .json("PATCH", `/v1/rollouts/${info.id}`, rolloutInfoSchema, { body: {}, signal })
+        .catch((error: unknown) => {
+          const lost =
+            HoneError.isInstance(error) &&
+            (error.code === "rollout_closed" || error.code === "rollout_not_found");
+          if (lost) ending.abort(error);
+        });
+    },
+    Math.min(Math.max(leaseMs / 3, 100), 300_000),
+  );
+  timer.unref();
+  return () => clearInterval(timer);
+}
+
+/** Ends when the agent does, or when the signal aborts: an agent that ignores it is left behind. */
+async function withinTime<T>(
+  signal: AbortSignal,
+  ending: AbortController,
+  timeoutMs: number,
+  work: () => T | Promise<T>,
+): Promise<T> {
+  const timer = setTimeout(
+    () =>
+      ending.abort(
+        new HoneError(`The rollout took longer than its ${timeoutMs} ms (timeoutMs).`, {
+          code: "timeout",
+        }),
+      ),
+    timeoutMs,
+  );
+  let onAbort = () => {};
+  const aborted = new Promise<never>((_, reject) => {
+    onAbort = () => reject(abortError(signal));
+    signal.addEventListener("abort", onAbort, { once: true });
+  });
+  try {
+    throwIfAborted(signal);
+    const running = Promise.resolve().then(work);
+    running.catch(() => {});
+    return await Promise.race([running, aborted]);
+  } finally {
+    clearTimeout(timer);
+    signal.removeEventListener("abort", onAbort);
+  }
+}
+
+/** Our own fetch knows the call; of an agent with another one, the server knows the last. */
+async function callUnderWay(
+  transport: Transport,
+  id: string,
+  { calls, signal }: RolloutContext,
+  error: unknown,
+): Promise<number | null> {
+  if (calls.started > 0) return calls.current;
+  const timedOut = signal.aborted && HoneError.isInstance(error) && error.code === "timeout";
+  if (!timedOut) return null;
+  try {
+    const info = await transport.json("GET", `/v1/rollouts/${id}`, rolloutInfoSchema, {
+      maxRetries: 0,
+      timeoutMs: 5000,
+    });
+    return info.completions + 1;
+  } catch {
+    return null;
+  }
+}
+
+function withCall(error: unknown, call: number | null): unknown {
+  if (call === null || !HoneError.isInstance(error) || error.code !== "timeout") return error;
+  return new HoneError(`${error.message} It was in model call ${call}.`, {
+    code: "timeout",
+    cause: error,
+  });
+}
+
+function describe(
+  error: unknown,
+  rolloutId: string | null,
+  duringCall: number | null,
+): RolloutException {
+  if (HoneError.isInstance(error)) {
+    return { rolloutId, type: error.code, message: error.message, duringCall };
+  }
+  if (error instanceof Error) {
+    return { rolloutId, type: error.name, message: error.message, duringCall };
+  }
+  return { rolloutId, type: typeof error, message: String(error), duringCall };
+}
+
+/** Trouble that another rollout may be spared. */
+function isPassing(error: unknown): boolean {
+  if (!HoneError.isInstance(error)) return false;
+  return error.status === 0 || error.status === 429 || error.status === 408 || error.status >= 500;
+}
+
+function rolloutOver(): HoneError {
+  return new HoneError("The rollout is over: its model takes no more calls.", {
+    code: "rollout_closed",
+  });
+}

@@ -1,0 +1,143 @@
+import { HoneError, isErrorCode, operationInfoSchema } from "@hone/core";
+import type { OperationEvent, OperationInfo, SubmitOperation, TrainResult } from "@hone/core";
+import { followOperation } from "./operation-events.ts";
+import { abortError } from "./transport.ts";
+import type { Transport } from "./transport.ts";
+
+/**
+ * A training step under way: iterate it for its events (any number of readers, each from the
+ * first event on), await `result` for its end.
+ */
+export interface TrainHandle extends AsyncIterable<OperationEvent> {
+  /** Submit with the same token to get the same operation. */
+  readonly clientToken: string;
+  readonly result: Promise<TrainResult>;
+  /** Asks the server to end the operation. `result` then rejects with code `aborted`. */
+  abort(): Promise<void>;
+}
+
+export interface SubmitContext {
+  transport: Transport;
+  model: string;
+  submission: SubmitOperation;
+  signal: AbortSignal | undefined;
+  onEvent: ((event: OperationEvent) => void) | undefined;
+}
+
+export function startOperation(context: SubmitContext): TrainHandle {
+  const log = new EventLog();
+  const submitted = submit(context);
+  const result = run(context, submitted, log);
+  // Who only iterates must not be killed by an unhandled rejection: the iteration throws it too.
+  result.catch(() => {});
+  return {
+    clientToken: context.submission.clientToken,
+    result,
+    async abort() {
+      const operation = await submitted;
+      await abortOperation(context.transport, operation.id);
+      await result.catch(() => {});
+    },
+    [Symbol.asyncIterator]: () => log.read(),
+  };
+}
+
+async function submit({ transport, model, submission, signal }: SubmitContext) {
+  return await transport.json("POST", `/v1/models/${model}/operations`, operationInfoSchema, {
+    body: submission,
+    signal,
+  });
+}
+
+async function run(
+  { transport, signal, onEvent }: SubmitContext,
+  submitted: Promise<OperationInfo>,
+  log: EventLog,
+): Promise<TrainResult> {
+  let abandon: (() => void) | undefined;
+  try {
+    const operation = await submitted;
+    abandon = () => {
+      // The signal also ends the following below; the server has to hear of it on its own.
+      abortOperation(transport, operation.id).catch(() => {});
+    };
+    signal?.addEventListener("abort", abandon, { once: true });
+    if (signal?.aborted) abandon();
+    let ended: OperationInfo | null = null;
+    for await (const event of followOperation(transport, operation.id, { signal })) {
+      log.push(event);
+      onEvent?.(event);
+      if (event.type === "ended") ended = event.operation;
+    }
+    if (!ended) throw signal?.aborted ? abortError(signal) : noEnd();
+    const result = resultOf(ended);
+    log.end(null);
+    return result;
+  } catch (error) {
+    log.end({ error });
+    throw error;
+  } finally {
+    if (abandon) signal?.removeEventListener("abort", abandon);
+  }
+}
+
+async function abortOperation(transport: Transport, operationId: string): Promise<void> {
+  await transport.json("POST", `/v1/operations/${operationId}/abort`, operationInfoSchema, {
+    body: {},
+  });
+}
+
+function resultOf(operation: OperationInfo): TrainResult {
+  if (operation.status === "succeeded" && operation.result?.type === "train") {
+    return operation.result;
+  }
+  const { error } = operation;
+  const code = isErrorCode(error?.code) ? error.code : "train_failed";
+  throw new HoneError(
+    error?.message ?? `Operation ${operation.id} ended as ${operation.status} and says no reason.`,
+    { code: operation.status === "aborted" ? "aborted" : code, param: error?.param ?? undefined },
+  );
+}
+
+function noEnd(): HoneError {
+  return new HoneError("The operation's events ended without its end.", {
+    code: "invalid_response",
+  });
+}
+
+/** Keeps the events, so that a reader who comes late misses none. */
+class EventLog {
+  readonly #events: OperationEvent[] = [];
+  readonly #waiting = new Set<() => void>();
+  #end: { error?: unknown } | null = null;
+
+  push(event: OperationEvent): void {
+    this.#events.push(event);
+    this.#wake();
+  }
+
+  end(failure: { error: unknown } | null): void {
+    this.#end = failure ?? {};
+    this.#wake();
+  }
+
+  async *read(): AsyncGenerator<OperationEvent, void, undefined> {
+    for (let next = 0; ;) {
+      const event = this.#events[next];
+      if (event) {
+        next += 1;
+        yield event;
+      } else if (this.#end) {
+        if ("error" in this.#end) throw this.#end.error;
+        return;
+      } else {
+        await new Promise<void>((resolve) => this.#waiting.add(resolve));
+      }
+    }
+  }
+
+  #wake(): void {
+    for (const resolve of this.#waiting) resolve();
+    this.#waiting.clear();
+  }
+}
