@@ -1,0 +1,121 @@
+import { HoneError } from "@hone/core";
+import { errorBodySchema } from "./completion-wire.ts";
+
+/** Errors of sockets before any answer: the engine is not there, so the same request may be sent again. */
+const absent = new Set([
+  "ECONNREFUSED",
+  "ECONNRESET",
+  "ENOTFOUND",
+  "EHOSTUNREACH",
+  "EPIPE",
+  "UND_ERR_SOCKET",
+  "UND_ERR_CONNECT_TIMEOUT",
+]);
+
+export function isAbort(error: unknown): boolean {
+  return (
+    error instanceof Error && (error.name === "AbortError" || codeOf(error) === "UND_ERR_ABORTED")
+  );
+}
+
+function codeOf(error: unknown): string | undefined {
+  return typeof error === "object" && error !== null && "code" in error
+    ? String(error.code)
+    : undefined;
+}
+
+/** An error of the transport, before the response's headers. */
+export function connectionError(error: unknown): unknown {
+  if (HoneError.isInstance(error) || isAbort(error)) return error;
+  if (absent.has(codeOf(error) ?? "")) {
+    return new HoneError(
+      "The engine does not answer. It may be restarting; send the request again.",
+      {
+        code: "engine_unavailable",
+        cause: error,
+        retryAfterMs: 1000,
+      },
+    );
+  }
+  return new HoneError("The request to the engine failed. The server's log has the cause.", {
+    code: "engine_error",
+    cause: error,
+  });
+}
+
+/** An error of the transport after the headers: what was sampled so far is incomplete. */
+export function brokenStream(cause?: unknown): HoneError {
+  return new HoneError(
+    "The engine ended before the completion was complete. Send the request again.",
+    { code: "engine_error", cause },
+  );
+}
+
+/** The engine's own error answer of `POST /v1/completions`. */
+export function completionError(status: number, body: string, model: string): HoneError {
+  const { message, code } = readError(body);
+  if (status === 404) {
+    return new HoneError(
+      `The engine does not serve "${model}". Ask GET /v1/models for the policies it serves.`,
+      { code: "policy_not_found", param: "model", cause: message },
+    );
+  }
+  if (status === 400 && (code === "context_length_exceeded" || isTooLong(message))) {
+    return new HoneError(`The prompt does not fit the context: ${message}`, {
+      code: "context_length_exceeded",
+      param: "messages",
+    });
+  }
+  if (status === 503 || status === 429) {
+    return new HoneError("The engine takes no requests now. Send it again in a second.", {
+      code: "engine_unavailable",
+      cause: message,
+      retryAfterMs: 1000,
+    });
+  }
+  if (status >= 400 && status < 500) {
+    return new HoneError(`The engine refused the request: ${message}`, {
+      code: status === 400 || status === 422 ? "invalid_request" : "engine_error",
+    });
+  }
+  return new HoneError("The engine failed on this request. Its log has the cause.", {
+    code: "engine_error",
+    cause: message,
+  });
+}
+
+/** Answers of the adapter routes; vLLM sends plain text there. */
+export function adapterError(
+  action: "load" | "unload",
+  status: number,
+  body: string,
+  policy: string,
+): HoneError {
+  const { message } = readError(body);
+  const text = `The engine could not ${action} "${policy}": ${message}`;
+  if (status === 404) {
+    return new HoneError(text, { code: action === "load" ? "not_found" : "policy_not_found" });
+  }
+  if (status >= 400 && status < 500) return new HoneError(text, { code: "bad_adapter", status });
+  return new HoneError(text, { code: "engine_error" });
+}
+
+function readError(body: string): { message: string; code: string | null } {
+  try {
+    const parsed = errorBodySchema.safeParse(JSON.parse(body));
+    if (parsed.success) {
+      const { message, code } = parsed.data.error;
+      return { message, code: typeof code === "string" ? code : null };
+    }
+  } catch {
+    // Not JSON: a plain-text answer, or a proxy's page.
+  }
+  return { message: body.slice(0, 500).trim() || "no message", code: null };
+}
+
+/** vLLM has no code for it, only wordings. */
+function isTooLong(message: string): boolean {
+  return /maximum (model|context) length|longer than the maximum|context length|max_model_len/i.test(
+    message,
+  );
+}

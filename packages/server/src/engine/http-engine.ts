@@ -1,0 +1,252 @@
+import { HoneError } from "@hone/core";
+import { createParser } from "eventsource-parser";
+import { Agent, request as send } from "undici";
+import type { Dispatcher } from "undici";
+import type { Engine, EngineChunk, EngineRequest } from "../ports/engine.ts";
+import {
+  completionSchema,
+  errorBodySchema,
+  modelListSchema,
+  type CompletionChoice,
+} from "./completion-wire.ts";
+import {
+  adapterError,
+  brokenStream,
+  completionError,
+  connectionError,
+  isAbort,
+} from "./engine-errors.ts";
+
+export interface HttpEngineOptions {
+  kind: "embedded" | "vllm";
+  /** Asked before each call, because a restarted engine has another port. Throws while there is none. */
+  baseURL: () => string;
+  key: () => string | null;
+  /** For the calls that must not take long: lists and adapters. Generation has no limit of its own. */
+  controlTimeoutMs?: number | undefined;
+}
+
+export interface HttpEngine extends Engine {
+  close(): Promise<void>;
+}
+
+/** The driver of the engine contract (docs/worker-contract.md), the same for every engine. */
+export function createHttpEngine(options: HttpEngineOptions): HttpEngine {
+  const controlTimeoutMs = options.controlTimeoutMs ?? 60_000;
+  // undici gives up on 300 s of silence by default; a long queue is silent for longer. Idle sockets close
+  // before uvicorn's 5 s, so that no request is written to a socket that the engine is closing.
+  const agent = new Agent({
+    headersTimeout: 0,
+    bodyTimeout: 0,
+    keepAliveTimeout: 4000,
+    keepAliveMaxTimeout: 4000,
+    connect: { timeout: 5000 },
+  });
+  let known: { origin: string; base: string; maxModelLen: number } | undefined;
+
+  async function call(
+    method: "GET" | "POST",
+    path: string,
+    body: unknown,
+    signal: AbortSignal,
+  ): Promise<Dispatcher.ResponseData> {
+    const key = options.key();
+    const headers: Record<string, string> = {};
+    if (key !== null) headers["authorization"] = `Bearer ${key}`;
+    if (body !== undefined) headers["content-type"] = "application/json";
+    const url = options.baseURL() + path;
+    try {
+      return await send(url, {
+        method,
+        headers,
+        body: body === undefined ? null : JSON.stringify(body),
+        signal,
+        dispatcher: agent,
+      });
+    } catch (error) {
+      throw connectionError(error);
+    }
+  }
+
+  async function control(method: "GET" | "POST", path: string, body?: unknown) {
+    const signal = AbortSignal.timeout(controlTimeoutMs);
+    try {
+      const response = await call(method, path, body, signal);
+      return { status: response.statusCode, text: await response.body.text() };
+    } catch (error) {
+      if (HoneError.isInstance(error)) throw error;
+      throw new HoneError(`The engine did not answer ${path} in ${controlTimeoutMs} ms.`, {
+        code: "engine_unavailable",
+        cause: error,
+        retryAfterMs: 1000,
+      });
+    }
+  }
+
+  async function models() {
+    const { status, text } = await control("GET", "/v1/models");
+    if (status !== 200) {
+      throw new HoneError(`The engine answered GET /v1/models with ${status}.`, {
+        code: "engine_error",
+      });
+    }
+    try {
+      return modelListSchema.parse(JSON.parse(text)).data;
+    } catch (cause) {
+      throw new HoneError("The engine's list of models is not one of the engine contract.", {
+        code: "engine_error",
+        cause,
+      });
+    }
+  }
+
+  async function* generate(request: EngineRequest): AsyncGenerator<EngineChunk> {
+    request.signal.throwIfAborted();
+    const response = await call("POST", "/v1/completions", requestBody(request), request.signal);
+    if (response.statusCode !== 200) {
+      const text = await response.body.text();
+      throw completionError(response.statusCode, text, request.model);
+    }
+    const unfinished = new Set(Array.from({ length: request.n }, (_, index) => index));
+    const read = request.stream ? readStream(response.body) : readWhole(response.body);
+    try {
+      for await (const choice of read) {
+        const chunk = toChunk(choice, unfinished);
+        if (chunk.finishReason !== null) unfinished.delete(chunk.index);
+        yield chunk;
+      }
+    } catch (error) {
+      if (HoneError.isInstance(error)) throw error;
+      if (isAbort(error) || request.signal.aborted) throw error;
+      throw brokenStream(error);
+    } finally {
+      // Ends the generation when the reader stopped early; a body read to its end keeps its socket.
+      if (!response.body.readableEnded) response.body.on("error", () => {}).destroy();
+    }
+    if (unfinished.size > 0) throw brokenStream();
+  }
+
+  return {
+    kind: options.kind,
+    generate,
+
+    async info() {
+      const origin = options.baseURL();
+      if (known?.origin !== origin) {
+        const base = (await models()).find((model) => (model.parent ?? null) === null);
+        if (!base?.max_model_len) {
+          throw new HoneError("The engine lists no base model with its context length.", {
+            code: "engine_error",
+          });
+        }
+        known = { origin, base: base.id, maxModelLen: base.max_model_len };
+      }
+      return { base: known.base, maxModelLen: known.maxModelLen };
+    },
+
+    async load(policy, path) {
+      const body = { lora_name: policy, lora_path: path };
+      const { status, text } = await control("POST", "/v1/load_lora_adapter", body);
+      if (status !== 200) throw adapterError("load", status, text, policy);
+    },
+
+    async unload(policy) {
+      const { status, text } = await control("POST", "/v1/unload_lora_adapter", {
+        lora_name: policy,
+      });
+      if (status !== 200) throw adapterError("unload", status, text, policy);
+    },
+
+    async served() {
+      const adapters = (await models()).filter((model) => (model.parent ?? null) !== null);
+      return new Set(adapters.map((model) => model.id));
+    },
+
+    close: () => agent.destroy(),
+  };
+}
+
+function requestBody(request: EngineRequest) {
+  return {
+    model: request.model,
+    prompt: request.prompt,
+    n: request.n,
+    max_tokens: request.maxTokens,
+    temperature: request.temperature,
+    top_p: request.topP,
+    ...(request.seed !== null && { seed: request.seed }),
+    ...(request.stop.length > 0 && { stop: request.stop }),
+    stop_token_ids: request.stopTokenIds,
+    logprobs: 0,
+    return_token_ids: true,
+    stream: request.stream,
+  };
+}
+
+async function* readWhole(body: Dispatcher.ResponseData["body"]): AsyncGenerator<CompletionChoice> {
+  yield* parseChoices(await body.text());
+}
+
+async function* readStream(body: AsyncIterable<Uint8Array>): AsyncGenerator<CompletionChoice> {
+  const decoder = new TextDecoder();
+  let arrived: string[] = [];
+  const parser = createParser({ onEvent: (event) => void arrived.push(event.data) });
+  let done = false;
+  for await (const bytes of body) {
+    parser.feed(decoder.decode(bytes, { stream: true }));
+    const events = arrived;
+    arrived = [];
+    for (const data of events) {
+      if (data === "[DONE]") done = true;
+      else yield* parseChoices(data);
+    }
+  }
+  // An engine that died may close its socket in good order: only [DONE] is an end.
+  if (!done) throw brokenStream();
+}
+
+function parseChoices(text: string): CompletionChoice[] {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (cause) {
+    throw brokenStream(cause);
+  }
+  if (typeof value === "object" && value !== null && "error" in value) {
+    throw brokenStream(errorBodySchema.safeParse(value).data?.error.message ?? value.error);
+  }
+  const parsed = completionSchema.safeParse(value);
+  if (parsed.success) return parsed.data.choices;
+  throw new HoneError("The engine's answer is not one of the engine contract.", {
+    code: "engine_error",
+    cause: parsed.error,
+  });
+}
+
+function toChunk(choice: CompletionChoice, unfinished: ReadonlySet<number>): EngineChunk {
+  const tokenIds = choice.token_ids ?? [];
+  const logprobs = choice.logprobs?.token_logprobs ?? [];
+  if (!unfinished.has(choice.index)) {
+    throw new HoneError(`The engine sent choice ${choice.index} after its end, or unasked.`, {
+      code: "engine_error",
+    });
+  }
+  if (tokenIds.length !== logprobs.length || logprobs.includes(null)) {
+    throw new HoneError(
+      `The engine sent ${logprobs.length} logprobs for ${tokenIds.length} token ids. ` +
+        "It must support return_token_ids and logprobs.",
+      { code: "engine_error" },
+    );
+  }
+  const finishReason = choice.finish_reason ?? null;
+  if (finishReason !== null && finishReason !== "stop" && finishReason !== "length") {
+    throw brokenStream(`finish_reason ${finishReason}`);
+  }
+  return {
+    index: choice.index,
+    text: choice.text,
+    tokenIds,
+    logprobs: logprobs as number[],
+    finishReason,
+  };
+}

@@ -1,0 +1,87 @@
+import { newId, type AssistantMessage, type ChatTool, type FinishReason } from "@hone/core";
+import type { EngineChunk } from "../ports/engine.ts";
+import type { ParsedMessage, Renderer } from "../ports/renderer.ts";
+
+/** One choice as it is sampled. */
+export interface Sample {
+  index: number;
+  ids: number[];
+  logprobs: number[];
+  /** The engine's visible text: it ends before a stop string, while `ids` run on past it. */
+  text: string;
+  finish: "stop" | "length" | null;
+}
+
+export function createSamples(n: number): Sample[] {
+  return Array.from({ length: n }, (_, index) => ({
+    index,
+    ids: [],
+    logprobs: [],
+    text: "",
+    finish: null,
+  }));
+}
+
+export function addChunk(samples: readonly Sample[], chunk: EngineChunk): Sample {
+  const sample = samples[chunk.index];
+  if (!sample) throw new RangeError(`choice ${chunk.index} was not asked for`);
+  sample.ids.push(...chunk.tokenIds);
+  sample.logprobs.push(...chunk.logprobs);
+  sample.text += chunk.text;
+  sample.finish = chunk.finishReason ?? sample.finish;
+  return sample;
+}
+
+export interface Answer {
+  message: AssistantMessage;
+  finishReason: FinishReason;
+}
+
+/** The assistant's message of a finished choice. */
+export async function makeAnswer(
+  renderer: Renderer,
+  sample: Sample,
+  context: {
+    tools: readonly ChatTool[] | null;
+    stop: readonly string[];
+    stopTokenIds: readonly number[];
+  },
+): Promise<Answer> {
+  const parsed = await renderer.parse(sample.ids, context.tools);
+  const last = sample.ids.at(-1);
+  const cutByString =
+    context.stop.length > 0 &&
+    sample.finish === "stop" &&
+    !(last !== undefined && context.stopTokenIds.includes(last));
+  const content = cutByString ? cut(parsed, sample.text, context.stop) : parsed.content;
+  const calls = parsed.toolCalls.map((call) => ({
+    id: newCallId(),
+    type: "function" as const,
+    function: { name: call.name, arguments: call.arguments },
+  }));
+  const message: AssistantMessage = {
+    role: "assistant",
+    content: content || (calls.length > 0 ? null : ""),
+    ...(calls.length > 0 && { tool_calls: calls }),
+    ...(parsed.reasoning && { reasoning_content: parsed.reasoning }),
+  };
+  const finish = sample.finish ?? "length";
+  return { message, finishReason: calls.length > 0 && finish === "stop" ? "tool_calls" : finish };
+}
+
+/** Content without the stop string and what was sampled behind it. */
+function cut(parsed: ParsedMessage, text: string, stop: readonly string[]): string {
+  const content = parsed.content ?? "";
+  if (content.startsWith(text)) return text;
+  const found = stop.map((string) => content.indexOf(string)).filter((at) => at >= 0);
+  return found.length > 0 ? content.slice(0, Math.min(...found)) : content;
+}
+
+/** What had gone out of a choice that never finished. */
+export function brokenAnswer(sample: Sample): Answer {
+  return { message: { role: "assistant", content: sample.text }, finishReason: "length" };
+}
+
+function newCallId(): string {
+  return `call_${newId("cmpl").slice("cmpl_".length)}`;
+}

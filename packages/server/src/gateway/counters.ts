@@ -1,0 +1,52 @@
+import type { SplitReason } from "./prompt.ts";
+
+/** What `/metrics` and the dashboard show of the gateway. */
+export interface GatewayCounters {
+  calls: number;
+  /** Completions of rollouts that were recorded, and of those the ones that went out whole. */
+  recorded: number;
+  delivered: number;
+  promptTokens: number;
+  sampledTokens: number;
+  /** Turns that could not extend an earlier completion, by reason. */
+  splits: Record<SplitReason, number>;
+  /** Streams that ended in an error event. */
+  brokenStreams: number;
+  /** Calls whose client went away. */
+  abandoned: number;
+}
+
+export function createGatewayCounters(): GatewayCounters {
+  return {
+    calls: 0,
+    recorded: 0,
+    delivered: 0,
+    promptTokens: 0,
+    sampledTokens: 0,
+    splits: { edited_history: 0, cannot_bridge: 0, tools_changed: 0, new_conversation: 0 },
+    brokenStreams: 0,
+    abandoned: 0,
+  };
+}
+
+/** Prometheus text. */
+export function formatGatewayCounters(counters: GatewayCounters): string {
+  const lines: string[] = [];
+  const add = (name: string, values: [labels: string, value: number][]) => {
+    lines.push(`# TYPE hone_gateway_${name}_total counter`);
+    for (const [labels, value] of values)
+      lines.push(`hone_gateway_${name}_total${labels} ${value}`);
+  };
+  add("calls", [["", counters.calls]]);
+  add("completions_recorded", [["", counters.recorded]]);
+  add("completions_delivered", [["", counters.delivered]]);
+  add("prompt_tokens", [["", counters.promptTokens]]);
+  add("sampled_tokens", [["", counters.sampledTokens]]);
+  add("broken_streams", [["", counters.brokenStreams]]);
+  add("abandoned_calls", [["", counters.abandoned]]);
+  add(
+    "prompt_splits",
+    Object.entries(counters.splits).map(([reason, value]) => [`{reason="${reason}"}`, value]),
+  );
+  return `${lines.join("\n")}\n`;
+}

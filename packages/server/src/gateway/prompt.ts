@@ -1,0 +1,133 @@
+import type { ChatMessage, ChatTool } from "@hone/core";
+import type { LedgerCompletion } from "../ports/ledger.ts";
+import type { Renderer } from "../ports/renderer.ts";
+import { sameCallIds, sameMessage, sameTools } from "./message-equality.ts";
+
+export type SplitReason = NonNullable<LedgerCompletion["splitReason"]>;
+
+export interface Prompt {
+  ids: readonly number[];
+  /** The completion that it extends token for token. */
+  parentId: string | null;
+  /** How many of `ids` are the parent's prompt and answer. */
+  parentLength: number;
+  splitReason: SplitReason | null;
+}
+
+/**
+ * The token ids of a call. Where the call continues an earlier completion of its rollout, they begin
+ * with what that one was prompted with and what it sampled: sampled text is never tokenised again.
+ */
+export async function makePrompt(
+  renderer: Renderer,
+  earlier: readonly LedgerCompletion[],
+  messages: readonly ChatMessage[],
+  tools: readonly ChatTool[] | null,
+): Promise<Prompt> {
+  const parent = longestRepeated(earlier, messages, tools);
+  if (!parent) {
+    const ids = await renderer.render(messages, tools);
+    return root(ids, earlier.length === 0 ? null : whyApart(earlier, messages));
+  }
+  if (!sameTools(parent.tools, tools)) {
+    return root(await renderer.render(messages, tools), "tools_changed");
+  }
+  const before = fullPrompt(parent, earlier);
+  const added = messages.slice(parent.messages.length + 1);
+  const parentLength = before.length + parent.sampled.length;
+  const extended = (ids: readonly number[]): Prompt | null =>
+    beginsWith(ids, before, parent.sampled)
+      ? { ids, parentId: parent.id, parentLength, splitReason: null }
+      : null;
+
+  if (added.length > 0 && (await renderer.info()).bridges) {
+    const bridged = await renderer.bridge(before, Array.from(parent.sampled), added, tools);
+    const prompt = bridged.ids && extended(bridged.ids);
+    if (prompt) return prompt;
+  }
+  // A renderer that cannot bridge may still have rendered the very ids that were sampled.
+  const ids = await renderer.render(messages, tools);
+  return extended(ids) ?? root(ids, "cannot_bridge");
+}
+
+function root(ids: readonly number[], splitReason: SplitReason | null): Prompt {
+  return { ids, parentId: null, parentLength: 0, splitReason };
+}
+
+/**
+ * The completion with the longest conversation that the new messages repeat, its answer included. Of
+ * several with the same words the one whose call ids are repeated wins, then one that was delivered,
+ * then the latest.
+ */
+function longestRepeated(
+  earlier: readonly LedgerCompletion[],
+  messages: readonly ChatMessage[],
+  tools: readonly ChatTool[] | null,
+): LedgerCompletion | null {
+  let best: { completion: LedgerCompletion; rank: readonly number[] } | null = null;
+  for (const completion of earlier) {
+    const length = completion.messages.length;
+    const answer = messages[length];
+    if (!answer || (best && length < best.completion.messages.length)) continue;
+    if (!sameMessage(answer, completion.answer)) continue;
+    if (!completion.messages.every((recorded, i) => sameMessage(messages[i]!, recorded))) continue;
+    const rank = [
+      length,
+      Number(sameCallIds(answer, completion.answer)),
+      Number(sameTools(completion.tools, tools)),
+      Number(completion.delivered),
+      completion.seq,
+    ];
+    if (!best || isGreater(rank, best.rank)) best = { completion, rank };
+  }
+  return best?.completion ?? null;
+}
+
+function isGreater(a: readonly number[], b: readonly number[]): boolean {
+  const at = a.findIndex((value, i) => value !== b[i]);
+  return at >= 0 && a[at]! > b[at]!;
+}
+
+/** A history that begins like an earlier one was edited; anything else is another conversation. */
+function whyApart(
+  earlier: readonly LedgerCompletion[],
+  messages: readonly ChatMessage[],
+): SplitReason {
+  const firstAnswer = messages.findIndex((message) => message.role === "assistant");
+  if (firstAnswer < 0) return "new_conversation";
+  const opening = messages.slice(0, firstAnswer);
+  const shared = earlier.some(
+    (completion) =>
+      completion.messages.length >= opening.length &&
+      opening.every((message, i) => sameMessage(message, completion.messages[i]!)),
+  );
+  return shared ? "edited_history" : "new_conversation";
+}
+
+/** The ids that a completion was prompted with, put together from its ancestors. */
+export function fullPrompt(
+  completion: LedgerCompletion,
+  all: readonly LedgerCompletion[],
+): number[] {
+  const byId = new Map(all.map((entry) => [entry.id, entry]));
+  const parts: Int32Array[] = [completion.promptSuffix];
+  for (let id = completion.parentId; id !== null;) {
+    const ancestor = byId.get(id);
+    if (!ancestor) throw new Error(`the ledger lacks completion ${id}, which another one extends`);
+    parts.push(ancestor.sampled, ancestor.promptSuffix);
+    id = ancestor.parentId;
+  }
+  return parts.toReversed().flatMap((part) => Array.from(part));
+}
+
+function beginsWith(
+  ids: readonly number[],
+  prompt: readonly number[],
+  sampled: Int32Array,
+): boolean {
+  return (
+    ids.length >= prompt.length + sampled.length &&
+    prompt.every((id, i) => ids[i] === id) &&
+    sampled.every((id, i) => ids[prompt.length + i] === id)
+  );
+}

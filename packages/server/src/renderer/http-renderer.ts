@@ -1,0 +1,169 @@
+import { HoneError } from "@hone/core";
+import { Agent, request as send } from "undici";
+import { z } from "zod";
+import type { Renderer, RendererInfo } from "../ports/renderer.ts";
+
+export interface RendererClientOptions {
+  /** Asked before each call, because a restarted renderer has another port. Throws while there is none. */
+  baseURL: () => string;
+  key: () => string;
+  timeoutMs?: number | undefined;
+}
+
+export interface RendererClient extends Renderer {
+  close(): Promise<void>;
+}
+
+const idsSchema = z.object({ ids: z.array(z.int()) });
+const bridgeSchema = z.object({ ids: z.array(z.int()).nullable(), reason: z.string().nullish() });
+const parseSchema = z.object({
+  content: z.string().nullable(),
+  reasoning: z.string().nullable(),
+  tool_calls: z.array(z.object({ name: z.string(), arguments: z.string() })),
+});
+const tokensSchema = z.object({
+  tokens: z.array(z.object({ token: z.string(), bytes: z.array(z.int()) })),
+});
+const infoSchema = z.object({
+  stop_token_ids: z.array(z.int()),
+  bridges: z.boolean(),
+  max_model_len: z.int(),
+  tool_markers: z.array(z.string()),
+  reasoning_markers: z.array(z.string()),
+});
+const failureSchema = z.object({
+  error: z.object({ message: z.string(), code: z.string().nullish(), param: z.string().nullish() }),
+});
+
+/** The client of the renderer process (docs/worker-contract.md). */
+export function createRendererClient(options: RendererClientOptions): RendererClient {
+  const timeoutMs = options.timeoutMs ?? 30_000;
+  // The renderer works on one core: more sockets would only move its queue. Idle sockets close before uvicorn's.
+  const agent = new Agent({
+    connections: 16,
+    headersTimeout: timeoutMs,
+    bodyTimeout: timeoutMs,
+    keepAliveTimeout: 4000,
+    keepAliveMaxTimeout: 4000,
+    connect: { timeout: 5000 },
+  });
+  let known: { origin: string; info: RendererInfo } | undefined;
+
+  async function call<T>(schema: z.ZodType<T>, path: string, body?: unknown): Promise<T> {
+    const url = options.baseURL() + path;
+    let status: number;
+    let text: string;
+    try {
+      const response = await send(url, {
+        method: body === undefined ? "GET" : "POST",
+        headers: {
+          authorization: `Bearer ${options.key()}`,
+          ...(body !== undefined && { "content-type": "application/json" }),
+        },
+        body: body === undefined ? null : JSON.stringify(body),
+        dispatcher: agent,
+      });
+      status = response.statusCode;
+      text = await response.body.text();
+    } catch (cause) {
+      if (HoneError.isInstance(cause)) throw cause;
+      throw new HoneError("The renderer does not answer. It may be restarting; send it again.", {
+        code: "renderer_unavailable",
+        cause,
+        retryAfterMs: 1000,
+      });
+    }
+    if (status !== 200) throw failure(status, text, path);
+    const parsed = schema.safeParse(readJson(text));
+    if (parsed.success) return parsed.data;
+    throw new HoneError(`The renderer's answer to ${path} is not one of its contract.`, {
+      code: "internal_error",
+      cause: parsed.error,
+    });
+  }
+
+  return {
+    async info() {
+      const origin = options.baseURL();
+      if (known?.origin !== origin) {
+        const info = await call(infoSchema, "/info");
+        known = {
+          origin,
+          info: {
+            stopTokenIds: info.stop_token_ids,
+            bridges: info.bridges,
+            maxModelLen: info.max_model_len,
+            markers: [...info.tool_markers, ...info.reasoning_markers],
+          },
+        };
+      }
+      return known.info;
+    },
+
+    async render(messages, tools) {
+      return (await call(idsSchema, "/render", { messages, ...(tools && { tools }) })).ids;
+    },
+
+    async bridge(promptIds, completionIds, newMessages, tools) {
+      const answer = await call(bridgeSchema, "/bridge", {
+        prompt_ids: promptIds,
+        completion_ids: completionIds,
+        messages: newMessages,
+        ...(tools && { tools }),
+      });
+      return answer.ids
+        ? { ids: answer.ids }
+        : { ids: null, reason: answer.reason ?? "no reason given" };
+    },
+
+    async parse(completionIds, tools) {
+      const parsed = await call(parseSchema, "/parse", {
+        ids: completionIds,
+        ...(tools && { tools }),
+      });
+      return {
+        content: parsed.content,
+        reasoning: parsed.reasoning,
+        toolCalls: parsed.tool_calls.map((made) => ({
+          name: made.name,
+          arguments: made.arguments,
+        })),
+      };
+    },
+
+    async tokens(ids) {
+      return (await call(tokensSchema, "/tokens", { ids })).tokens;
+    },
+
+    close: () => agent.destroy(),
+  };
+}
+
+function readJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+function failure(status: number, text: string, path: string): HoneError {
+  const parsed = failureSchema.safeParse(readJson(text));
+  const error = parsed.success ? parsed.data.error : undefined;
+  if (status === 400 || status === 422) {
+    return new HoneError(error?.message ?? "The renderer refused the messages.", {
+      code: "invalid_request",
+      param: error?.param ?? "messages",
+    });
+  }
+  if (status === 503) {
+    return new HoneError("The renderer takes no requests now. Send it again in a second.", {
+      code: "renderer_unavailable",
+      retryAfterMs: 1000,
+    });
+  }
+  return new HoneError(`The renderer failed on ${path} (${status}). Its log has the cause.`, {
+    code: "internal_error",
+    cause: error?.message,
+  });
+}
