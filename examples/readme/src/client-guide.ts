@@ -1,0 +1,117 @@
+// The snippets of docs/client.md. `run` goes through all of them against a live server.
+import { compare, gather, Hone, HoneError, readGroups, writeGroups } from "@hone/client";
+import type { Model, RolloutModel, TrajectoryGroup } from "@hone/client";
+import OpenAI from "openai";
+
+// #region rollout
+async function rollout(model: RolloutModel, scenario: { prompt: string }) {
+  const connection = model.connection();
+  const client = new OpenAI(connection);
+  const completion = await client.chat.completions.create(
+    {
+      model: connection.model,
+      messages: [{ role: "user", content: scenario.prompt }],
+      max_tokens: 8,
+    },
+    { signal: model.signal },
+  );
+  const answer = completion.choices[0]?.message.content ?? "";
+  return { reward: answer === "yes" ? 1 : 0, metrics: { length: answer.length }, logs: [answer] };
+}
+// #endregion
+
+async function gathering(model: Model, scenarios: { prompt: string }[]) {
+  // #region gather
+  const groups = await gather(model, rollout, scenarios, {
+    groupSize: 8, // rollouts of each scenario, compared with one another
+    concurrency: 32,
+    maxExceptions: 0.1, // a tenth may fail; what succeeded is kept
+    retries: 1,
+    timeoutMs: 60_000, // its error says in which model call the rollout was
+    onProgress: (event) => {
+      if (event.type === "rollout-failed") console.warn(event.exception.message);
+    },
+  });
+  // #endregion
+  return groups;
+}
+
+async function training(model: Model, groups: TrajectoryGroup[]) {
+  // #region train
+  const result = await model.train(groups, {
+    learningRate: 1e-4,
+    onEvent: (event) => {
+      if (event.type === "stage") console.log(`${event.stage}: ${event.seconds.toFixed(2)} s`);
+    },
+  });
+  if (result.trained) console.log(`${result.policy}: loss ${result.metrics["loss"]}`);
+  else console.warn("trained nothing:", result.reasons); // such as { zero_variance: 3 }
+  // #endregion
+  return result;
+}
+
+async function handle(model: Model, groups: TrajectoryGroup[]) {
+  // #region handle
+  const step = model.startTrain(groups, { clientToken: "evening-7" });
+  for await (const event of step) {
+    if (event.type === "progress") console.log(`${event.done} of ${event.total} micro-batches`);
+  }
+  const result = await step.result; // step.abort() would end it on the server too
+  // #endregion
+  return result;
+}
+
+// #region module-level
+let client: OpenAI; // made once, by code that knows nothing of rollouts
+
+async function agentWithOneClient(model: RolloutModel) {
+  // Inside a rollout, requests of this client belong to that rollout, however many run at once.
+  client ??= new OpenAI({ ...model.connection(), fetch: model.fetch });
+  await client.chat.completions.create({
+    model: model.name,
+    messages: [{ role: "user", content: "Say a word." }],
+    max_tokens: 8,
+  });
+  return 0;
+}
+// #endregion
+
+async function evaluating(model: Model, scenarios: { prompt: string }[]) {
+  // #region evaluate
+  const before = await gather(model.at(0), rollout, scenarios, { mode: "eval", groupSize: 8 });
+  const after = await gather(model, rollout, scenarios, { mode: "eval", groupSize: 8 });
+  console.table(compare(before, after, { metric: "length" }));
+  // #endregion
+}
+
+async function files(groups: TrajectoryGroup[]) {
+  // #region files
+  await writeGroups("groups.jsonl", groups);
+  const again = await readGroups("groups.jsonl");
+  // #endregion
+  return again;
+}
+
+async function errors(model: Model) {
+  // #region errors
+  try {
+    await model.train([], {});
+  } catch (error) {
+    if (!HoneError.isInstance(error)) throw error;
+    console.error(error.code, error.param, error.message); // what happened, where, what to do
+  }
+  // #endregion
+}
+
+/** Every snippet once. */
+export async function run(hone: Hone): Promise<void> {
+  const model = await hone.model({ name: "guide" });
+  const scenarios = [{ prompt: "Say a word." }, { prompt: "Say a word." }];
+  const groups = await gathering(model, scenarios);
+  await files(groups);
+  await training(model, groups);
+  await handle(model, await gathering(model, scenarios));
+  await gather(model, agentWithOneClient, scenarios, { groupSize: 4 });
+  await evaluating(model, scenarios);
+  await errors(model);
+}
