@@ -113,9 +113,9 @@ def _create(tokenizer: Any, name: str, options: dict[str, Any]) -> Any:
             except (ValueError, NotImplementedError):
                 return create_renderer(tokenizer, plain)
         return create_renderer(tokenizer, type(plain)(**{"thinking_retention": "all", **options}))
-    except (ValueError, AssertionError, TypeError) as error:
+    except Exception as error:  # a renderer may stumble over a foreign tokenizer in any way
         raise HoneWorkerError(
-            f"The renderer {name!r} does not fit this base: {error}. Choose another one, or 'default'.",
+            f"The renderer {name!r} does not fit this base: {error or type(error).__name__}. Choose another one, or 'default'.",
             code="renderer_mismatch",
             param="renderer",
         ) from error

@@ -17,7 +17,10 @@ TOOLS = [
         "function": {
             "name": "look",
             "description": "Look at a cell",
-            "parameters": {"type": "object", "properties": {"cell": {"type": "string"}, "deep": {"type": "boolean"}}},
+            "parameters": {
+                "type": "object",
+                "properties": {"cell": {"type": "string"}, "deep": {"type": "boolean"}},
+            },
         },
     }
 ]
@@ -57,7 +60,11 @@ def answers(service: Service, rng: random.Random, *, canonical: bool):
     encode = lambda text: service.base.tokenizer.encode(text, add_special_tokens=False)  # noqa: E731
     for turn in range(20):
         kind = turn % 5
-        text = "the answer is left é 日本 a1=2" if kind != 1 else "<think>which one</think>I look " + call('{"cell": "a1", "deep": true}')
+        text = (
+            "the answer is left é 日本 a1=2"
+            if kind != 1
+            else "<think>which one</think>I look " + call('{"cell": "a1", "deep": true}')
+        )
         if kind == 3:
             text += call('{"cell": "b1", "deep": false}') + call('{"cell":   "b2"}')
         ids = encode(text) if canonical else spelled_otherwise(service, text, rng)
@@ -88,7 +95,9 @@ def answers(service: Service, rng: random.Random, *, canonical: bool):
 @pytest.mark.parametrize("canonical", [True, False], ids=["canonical", "spelled otherwise"])
 def test_every_prompt_begins_with_all_that_came_before(service: Service, canonical: bool):
     rng = random.Random(1)
-    prompt = service.render([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "go"}], TOOLS)
+    prompt = service.render(
+        [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "go"}], TOOLS
+    )
     opening = service.base.generation_prompt
     for completion, new in answers(service, rng, canonical=canonical):
         body = BridgeBody(prompt_ids=prompt, completion_ids=completion, messages=new, tools=TOOLS)
@@ -114,8 +123,14 @@ def test_bridges_give_what_a_full_rendering_gives(service: Service):
     for turn in range(6):
         if turn % 2:
             arguments = '{"cell": "a1"}'
-            text = call(arguments) if service.base.name == "lean" else call(arguments).replace(">{", ">\n{").replace("}<", "}\n<")
-            tool_calls = [{"id": "c", "type": "function", "function": {"name": "look", "arguments": arguments}}]
+            text = (
+                call(arguments)
+                if service.base.name == "lean"
+                else call(arguments).replace(">{", ">\n{").replace("}<", "}\n<")
+            )
+            tool_calls = [
+                {"id": "c", "type": "function", "function": {"name": "look", "arguments": arguments}}
+            ]
             messages.append({"role": "assistant", "content": None, "tool_calls": tool_calls})
             new = [{"role": "tool", "tool_call_id": "c", "content": "7"}]
         else:
@@ -138,7 +153,12 @@ def test_bridges_give_what_a_full_rendering_gives(service: Service):
 
 def test_sampled_answers_are_read(service: Service):
     tokenizer = service.base.tokenizer
-    text = "<think>which one</think>I look " + call('{"cell": "é", "deep": true}') + call("[broken") + "<|im_end|>"
+    text = (
+        "<think>which one</think>I look "
+        + call('{"cell": "é", "deep": true}')
+        + call("[broken")
+        + "<|im_end|>"
+    )
     parsed = service.parse(spelled_otherwise(service, text, random.Random(2)), TOOLS)
     assert parsed["reasoning"] == "which one"
     assert [c["name"] for c in parsed["tool_calls"]] == ["look"]
@@ -153,16 +173,23 @@ def test_sampled_answers_are_read(service: Service):
 
 def test_what_cannot_be_bridged_says_why(service: Service):
     close = service.base.stop_token_ids[0]
-    answer = BridgeBody(prompt_ids=[1], completion_ids=[2, close], messages=[{"role": "assistant", "content": "x"}])
+    answer = BridgeBody(
+        prompt_ids=[1], completion_ids=[2, close], messages=[{"role": "assistant", "content": "x"}]
+    )
     assert service.bridge(answer)["ids"] is None
     assert "not sampled" in service.bridge(answer)["reason"]
 
 
 def test_tokens_after_a_close_are_never_given_up(service: Service):
     close = service.base.stop_token_ids[0]
-    body = BridgeBody(prompt_ids=[1], completion_ids=[2, close, 3], messages=[{"role": "user", "content": "x"}])
+    body = BridgeBody(
+        prompt_ids=[1], completion_ids=[2, close, 3], messages=[{"role": "user", "content": "x"}]
+    )
     made = service.bridge(body)
-    assert made["ids"] is None and made["reason"] or made["ids"][:4] == [1, 2, close, 3]
+    if made["ids"] is None:
+        assert "after the token" in made["reason"]
+    else:
+        assert made["ids"][:4] == [1, 2, close, 3]
 
 
 def test_the_default_renderer_says_that_it_cannot_bridge():
