@@ -1,0 +1,201 @@
+import { randomBytes, randomUUID } from "node:crypto";
+import { spawn, type ChildProcessByStdio } from "node:child_process";
+import { createInterface } from "node:readline";
+import type { Readable, Writable } from "node:stream";
+import { setTimeout as delay } from "node:timers/promises";
+import { HoneError, type ErrorCode } from "@hone/core";
+import type { Logger } from "pino";
+import { z } from "zod";
+
+export interface ChildCommand {
+  /** For messages: "renderer", "worker". */
+  name: string;
+  command: string;
+  args: readonly string[];
+  /** Added to this process's environment; null removes a variable. */
+  env?: Readonly<Record<string, string | null>> | undefined;
+  cwd?: string | undefined;
+}
+
+export interface ChildOptions extends ChildCommand {
+  log: Logger;
+  /** Which error says that this child is not there. */
+  unavailable: ErrorCode;
+  /** From the start to the ready line. */
+  readyTimeoutMs: number;
+  /** Gives the start up; a child that is ready stays. */
+  signal?: AbortSignal | undefined;
+  /** From SIGTERM to SIGKILL. */
+  stopTimeoutMs?: number | undefined;
+}
+
+/** One run of a child process that has said it is ready. */
+export interface Child {
+  readonly pid: number;
+  readonly baseURL: string;
+  /** Made for this run; the child accepts no other. */
+  readonly key: string;
+  readonly boot: string;
+  /** Resolves, never rejects, when the process has ended; to a sentence that says how. */
+  readonly exited: Promise<string>;
+  /** SIGTERM to its process group, SIGKILL to what is left after the limit. */
+  stop(): Promise<void>;
+  /** SIGKILL to its process group, for a child that does not answer. */
+  kill(): Promise<void>;
+}
+
+const readyLine = z.object({
+  ready: z.literal(true),
+  port: z.int().min(1).max(65535),
+  boot: z.string(),
+});
+
+const tailLines = 40;
+const shownLines = 6;
+const maxLineLength = 2_000;
+
+/**
+ * Starts a process of our own and waits for its ready line. It leads a process group, so that a signal
+ * reaches whatever it starts in turn, and its standard input stays open as long as this process lives:
+ * the child ends at end of file, however we end.
+ */
+export async function startChild(options: ChildOptions): Promise<Child> {
+  const { name, log } = options;
+  const key = randomBytes(32).toString("base64url");
+  const boot = randomUUID();
+  const process_ = spawn(options.command, options.args, {
+    cwd: options.cwd,
+    env: environment(options.env, { HONE_WORKER_KEY: key, HONE_BOOT_ID: boot }),
+    stdio: ["pipe", "pipe", "pipe"],
+    detached: true,
+  });
+  const tail = keepTail(process_, log.child({ child: name }));
+  const exited = exitOf(process_);
+  // A child that died is reported by `exited`; its broken pipe is no second fault.
+  process_.stdin.on("error", () => undefined);
+
+  const stopWith = async (first: NodeJS.Signals): Promise<void> => {
+    signalGroup(process_.pid, first);
+    const limit = new AbortController();
+    const late = delay(options.stopTimeoutMs ?? 5_000, true, { signal: limit.signal, ref: false });
+    const timedOut = await Promise.race([exited.then(() => false), late.catch(() => false)]);
+    limit.abort();
+    if (timedOut) log.warn({ child: name, pid: process_.pid }, "did not end in time, is killed");
+    // Also where the leader has ended: what it started is still in its group.
+    signalGroup(process_.pid, "SIGKILL");
+    await exited;
+  };
+
+  const failed = (what: string, cause?: unknown): HoneError => {
+    const lines = tail().slice(-shownLines);
+    const said = lines.length > 0 ? ` Its last lines: ${lines.join(" | ")}` : "";
+    return new HoneError(`The ${name} did not start: ${what}.${said}`, {
+      code: options.unavailable,
+      cause,
+    });
+  };
+
+  const limit = new AbortController();
+  const givenUp = new Promise<never>((_, reject) => {
+    const giveUp = (): void => reject(failed("the server is stopping"));
+    if (options.signal?.aborted) giveUp();
+    options.signal?.addEventListener("abort", giveUp, { once: true, signal: limit.signal });
+  });
+  try {
+    const ready = await Promise.race([
+      readyLineOf(process_, boot),
+      exited.then((how) => Promise.reject(failed(how))),
+      givenUp,
+      delay(options.readyTimeoutMs, undefined, { signal: limit.signal }).then(() =>
+        Promise.reject(failed(`it was not ready after ${options.readyTimeoutMs / 1000} s`)),
+      ),
+    ]);
+    log.debug({ child: name, pid: process_.pid, port: ready.port }, "is ready");
+    return {
+      pid: process_.pid as number,
+      baseURL: `http://127.0.0.1:${ready.port}`,
+      key,
+      boot,
+      exited: exited.then((how) => {
+        const lines = tail().slice(-shownLines);
+        return lines.length > 0 ? `${how}. Its last lines: ${lines.join(" | ")}` : how;
+      }),
+      stop: () => stopWith("SIGTERM"),
+      kill: () => stopWith("SIGKILL"),
+    };
+  } catch (error) {
+    await stopWith("SIGKILL");
+    throw HoneError.isInstance(error) ? error : failed("its ready line is wrong", error);
+  } finally {
+    limit.abort();
+  }
+}
+
+type Piped = ChildProcessByStdio<Writable, Readable, Readable>;
+
+function environment(
+  changes: ChildOptions["env"] = {},
+  own: Record<string, string>,
+): NodeJS.ProcessEnv {
+  const merged: NodeJS.ProcessEnv = { ...process.env };
+  // The public key is for clients of this server; no child needs it.
+  delete merged["HONE_API_KEY"];
+  for (const [variable, value] of Object.entries(changes)) {
+    if (value === null) delete merged[variable];
+    else merged[variable] = value;
+  }
+  return { ...merged, ...own };
+}
+
+function keepTail(process_: Piped, log: Logger): () => string[] {
+  const lines: string[] = [];
+  createInterface({ input: process_.stderr }).on("line", (line) => {
+    const text = line.trimEnd().slice(0, maxLineLength);
+    if (!text) return;
+    log.debug(text);
+    lines.push(text);
+    if (lines.length > tailLines) lines.shift();
+  });
+  return () => [...lines];
+}
+
+function exitOf(process_: Piped): Promise<string> {
+  return new Promise((resolve) => {
+    process_.once("error", (error) => resolve(`it could not be run (${error.message})`));
+    // "close" comes after the last line of standard error, "exit" may come before it. A grandchild
+    // that holds the pipe open must not keep us waiting, though.
+    process_.once("exit", (code, signal) => {
+      const how = signal ? `it was ended by ${signal}` : `it ended with status ${code}`;
+      const late = setTimeout(() => resolve(how), 250);
+      process_.once("close", () => {
+        clearTimeout(late);
+        resolve(how);
+      });
+    });
+  });
+}
+
+async function readyLineOf(process_: Piped, boot: string): Promise<z.infer<typeof readyLine>> {
+  return new Promise((resolve, reject) => {
+    createInterface({ input: process_.stdout }).on("line", (line) => {
+      // Libraries print to standard output as well; only an object can be the ready line.
+      if (!line.startsWith("{")) return;
+      try {
+        const parsed = readyLine.parse(JSON.parse(line));
+        if (parsed.boot !== boot) throw new Error("the boot id is not the one it was given");
+        resolve(parsed);
+      } catch (error) {
+        reject(error instanceof Error ? error : new Error(String(error)));
+      }
+    });
+  });
+}
+
+function signalGroup(pid: number | undefined, signal: NodeJS.Signals): void {
+  if (pid === undefined) return;
+  try {
+    process.kill(-pid, signal);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
+  }
+}

@@ -1,0 +1,26 @@
+import { z } from "zod";
+import type { Child } from "./child.ts";
+
+const healthSchema = z.object({
+  boot: z.string(),
+  progress: z.number(),
+  phase: z.enum(["starting", "idle", "decoding", "training"]),
+});
+export type Health = Pick<z.infer<typeof healthSchema>, "progress" | "phase">;
+
+const answerTimeoutMs = 5_000;
+
+/** Asks the child how far it is. Whoever answers under another boot id is a stranger on its port. */
+export async function readHealth(
+  child: Pick<Child, "baseURL" | "key" | "boot">,
+  signal?: AbortSignal,
+): Promise<Health> {
+  const timeout = AbortSignal.timeout(answerTimeoutMs);
+  const response = await fetch(`${child.baseURL}/health`, {
+    headers: { authorization: `Bearer ${child.key}` },
+    signal: signal ? AbortSignal.any([signal, timeout]) : timeout,
+  });
+  const health = healthSchema.parse(await response.json());
+  if (health.boot !== child.boot) throw new Error("another process answers on the child's port");
+  return health;
+}

@@ -1,0 +1,206 @@
+import { spawn } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { setTimeout as delay } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { pino } from "pino";
+import { afterAll, afterEach, expect, it, vi } from "vitest";
+import { supervise, type Supervised, type SupervisorOptions } from "./supervisor.ts";
+
+const script = fileURLToPath(new URL("./testing/child.mjs", import.meta.url));
+const folder = mkdtempSync(join(tmpdir(), "hone-supervise-"));
+const running: Supervised[] = [];
+
+function child(fault = "", options: Partial<SupervisorOptions> = {}): Supervised {
+  const supervised = supervise({
+    name: "child",
+    unavailable: "worker_unavailable",
+    command: process.execPath,
+    args: [script],
+    env: { FAULT: fault, MARK: join(folder, `mark-${running.length}`) },
+    log: pino({ level: "silent" }),
+    pollMs: 30,
+    backoffMs: 20,
+    ...options,
+  });
+  running.push(supervised);
+  return supervised;
+}
+
+function alive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function pidOf(supervised: Supervised): number {
+  const { pid } = supervised.status();
+  if (pid === null) throw new Error("there is no child");
+  return pid;
+}
+
+function ask(supervised: Supervised, path: string): Promise<Response> {
+  return fetch(supervised.baseURL() + path, {
+    headers: { authorization: `Bearer ${supervised.key()}` },
+  });
+}
+
+afterEach(async () => {
+  await Promise.all(running.map((supervised) => supervised.stop()));
+});
+afterAll(() => {
+  rmSync(folder, { recursive: true, force: true, maxRetries: 3 });
+});
+
+it("starts a child under a key of its own, and ends it", async () => {
+  vi.stubEnv("HONE_API_KEY", "the public key");
+  const supervised = child();
+  expect(() => supervised.baseURL()).toThrow(
+    expect.objectContaining({ code: "worker_unavailable" }),
+  );
+  await supervised.start();
+  vi.unstubAllEnvs();
+  const pid = pidOf(supervised);
+  expect(supervised.status()).toMatchObject({ state: "ready", restarts: 0, phase: "idle" });
+  expect(await (await ask(supervised, "/health")).json()).not.toHaveProperty("key");
+  expect((await fetch(`${supervised.baseURL()}/health`)).status).toBe(401);
+
+  await supervised.stop();
+  expect(alive(pid)).toBe(false);
+  expect(() => supervised.baseURL()).toThrow("stopping");
+});
+
+it("says why the first start failed, and does not try it again", async () => {
+  const supervised = child("dies-at-start");
+  await expect(supervised.start()).rejects.toThrow(
+    "The child did not start: it ended with status 3. Its last lines: Traceback of something | no base at /nowhere",
+  );
+  expect(supervised.status()).toMatchObject({ state: "failed", pid: null });
+});
+
+it.each([
+  ["a program that does not exist", { command: "/nonexistent/python" }, "ENOENT"],
+  ["the ready line of another boot", { env: { FAULT: "wrong-boot" } }, "ready line is wrong"],
+  [
+    "silence",
+    { env: { FAULT: "never-ready" }, deadlines: { startingMs: 400 } },
+    "was not ready after 0.4 s",
+  ],
+])("refuses %s", async (_what, options, message) => {
+  const supervised = child("", options);
+  await expect(supervised.start()).rejects.toThrow(message);
+  expect(supervised.status().pid).toBeNull();
+});
+
+it("brings a killed child back, and opens it to others after the hook only", async () => {
+  const seen: boolean[] = [];
+  let release: () => void = () => undefined;
+  const supervised: Supervised = child("", {
+    onReady: async () => {
+      seen.push(canUse(supervised));
+      supervised.rawBaseURL();
+      if (seen.length > 1) await new Promise<void>((resolve) => (release = resolve));
+    },
+  });
+  await supervised.start();
+  const first = pidOf(supervised);
+  process.kill(first, "SIGKILL");
+  await vi.waitFor(() => expect(seen).toEqual([false, false]), 5_000);
+  expect(canUse(supervised)).toBe(false);
+  release();
+  await vi.waitFor(() => expect(canUse(supervised)).toBe(true), 5_000);
+  expect(pidOf(supervised)).not.toBe(first);
+  expect(supervised.status()).toMatchObject({ state: "ready", restarts: 1 });
+  expect(supervised.status().lastFailure).toContain("SIGKILL");
+});
+
+function canUse(supervised: Supervised): boolean {
+  try {
+    return supervised.baseURL() !== "";
+  } catch {
+    return false;
+  }
+}
+
+it("restarts a child that answers but makes no progress, and leaves one that does alone", async () => {
+  const working = child("", { deadlines: { trainingMs: 400 } });
+  const hanging = child("", { deadlines: { trainingMs: 400 } });
+  await Promise.all([working.start(), hanging.start()]);
+  const pids = [pidOf(working), pidOf(hanging)];
+  await ask(working, "/work");
+  await ask(hanging, "/hang");
+  await vi.waitFor(() => expect(hanging.status().restarts).toBe(1), 5_000);
+  expect(hanging.status().lastFailure).toBe("it made no progress for 0.4 s while training");
+  await delay(500);
+  expect(pidOf(working)).toBe(pids[0]);
+  expect(alive(pids[1] as number)).toBe(false);
+});
+
+it("restarts a child that is stopped in its tracks", async () => {
+  const supervised = child("", { deadlines: { idleMs: 500 } });
+  await supervised.start();
+  const pid = pidOf(supervised);
+  process.kill(pid, "SIGSTOP");
+  await vi.waitFor(() => expect(supervised.status().restarts).toBe(1), 10_000);
+  expect(alive(pid)).toBe(false);
+}, 15_000);
+
+it("gives up after five restarts that fail, with the reason", async () => {
+  const supervised = child("dies-after-first");
+  await supervised.start();
+  process.kill(pidOf(supervised), "SIGKILL");
+  await vi.waitFor(() => expect(supervised.status().state).toBe("failed"), 10_000);
+  expect(supervised.status()).toMatchObject({ restarts: 5 });
+  expect(supervised.status().lastFailure).toContain("it ended with status 4");
+  expect(() => supervised.baseURL()).toThrow("failed 5 times in a row");
+});
+
+it("kills a child that does not obey, and what it had started", async () => {
+  const stubborn = child("ignores-term", { stopTimeoutMs: 300 });
+  await stubborn.start();
+  const pid = pidOf(stubborn);
+  await stubborn.stop();
+  expect(alive(pid)).toBe(false);
+
+  const parent = child("has-grandchild", {
+    stopTimeoutMs: 300,
+    env: { FAULT: "has-grandchild", MARK: join(folder, "grandchild") },
+  });
+  await parent.start();
+  const grandchild = Number(readFileSync(join(folder, "grandchild"), "utf8"));
+  expect(alive(grandchild)).toBe(true);
+  await parent.stop();
+  await vi.waitFor(() => expect(alive(grandchild)).toBe(false), 2_000);
+});
+
+it("can be stopped while it starts", async () => {
+  const supervised = child("never-ready");
+  const start = supervised.start();
+  await Promise.all([
+    expect(start).rejects.toThrow("stopping"),
+    delay(100).then(() => supervised.stop()),
+  ]);
+  expect(supervised.status()).toMatchObject({ state: "stopped", pid: null });
+});
+
+it("leaves no child when the server is killed", async () => {
+  const parentScript = fileURLToPath(new URL("./testing/parent.ts", import.meta.url));
+  const parent = spawn(
+    process.execPath,
+    ["--import", "tsx", "--conditions=@hone/source", parentScript],
+    { stdio: ["ignore", "pipe", "inherit"] },
+  );
+  const line = await new Promise<string>((resolve, reject) => {
+    createInterface({ input: parent.stdout }).once("line", resolve);
+    parent.once("exit", () => reject(new Error("the parent ended")));
+  });
+  const { pid } = JSON.parse(line) as { pid: number };
+  expect(alive(pid)).toBe(true);
+  parent.kill("SIGKILL");
+  await vi.waitFor(() => expect(alive(pid)).toBe(false), 2_000);
+});

@@ -1,0 +1,259 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { HoneError } from "@hone/core";
+import { startChild, type Child, type ChildOptions } from "./child.ts";
+import { readHealth, type Health } from "./health.ts";
+
+export interface Deadlines {
+  /** To be ready, base loaded. */
+  startingMs: number;
+  /** `progress` must advance within this while it decodes. */
+  decodingMs: number;
+  /** `progress` must advance within this while it trains: one micro-batch, one checkpoint. */
+  trainingMs: number;
+  /** `/health` must answer within this while it is idle. */
+  idleMs: number;
+}
+
+export const defaultDeadlines: Deadlines = {
+  startingMs: 300_000,
+  decodingMs: 60_000,
+  trainingMs: 300_000,
+  idleMs: 30_000,
+};
+
+export interface SupervisorOptions extends Omit<ChildOptions, "readyTimeoutMs"> {
+  deadlines?: Partial<Deadlines> | undefined;
+  pollMs?: number | undefined;
+  /** First wait before a restart; it doubles up to 10 s. */
+  backoffMs?: number | undefined;
+  /** Runs after each start, before others may use the child. A child whose hook fails is restarted. */
+  onReady?: (() => Promise<void>) | undefined;
+}
+
+export type SupervisedState = "starting" | "ready" | "restarting" | "failed" | "stopped";
+
+export interface SupervisedStatus {
+  state: SupervisedState;
+  pid: number | null;
+  phase: Health["phase"] | null;
+  restarts: number;
+  /** Why it last ended. */
+  lastFailure: string | null;
+}
+
+/** A child that is kept alive. */
+export interface Supervised {
+  /** Resolves once the child is ready. A first start that fails is not tried again: it would fail again. */
+  start(): Promise<void>;
+  /** Throws the child's `unavailable` error until it is ready and its hook has run. */
+  baseURL(): string;
+  /** The same, open to the hook itself: it is what makes the child usable. */
+  rawBaseURL(): string;
+  key(): string;
+  status(): SupervisedStatus;
+  stop(): Promise<void>;
+}
+
+const maxBackoffMs = 10_000;
+const maxFastFailures = 5;
+/** A child that lived this long had a start that worked. */
+const longLifeMs = 10_000;
+
+export function supervise(options: SupervisorOptions): Supervised {
+  const { name, log, unavailable } = options;
+  const deadlines = { ...defaultDeadlines, ...definedOf(options.deadlines) };
+  const stopping = new AbortController();
+  let child: Child | null = null;
+  let usable = false;
+  let health: Health | null = null;
+  let state: SupervisedState = "starting";
+  let restarts = 0;
+  let lastFailure: string | null = null;
+  /** The first start, then the loop that keeps the child alive: `stop` waits for it. */
+  let life: Promise<void> = Promise.resolve();
+
+  /** One start up to the point where others may use the child. */
+  async function launch(): Promise<Child> {
+    const startedAt = performance.now();
+    const launched = await startChild({
+      ...options,
+      readyTimeoutMs: deadlines.startingMs,
+      signal: stopping.signal,
+    });
+    try {
+      child = launched;
+      if (stopping.signal.aborted) throw stopped();
+      await untilStarted(launched, startedAt);
+      await Promise.race([
+        options.onReady?.(),
+        launched.exited.then((how) => Promise.reject(unavailableError(how))),
+      ]);
+      state = "ready";
+      usable = true;
+      return launched;
+    } catch (error) {
+      child = null;
+      await launched.kill();
+      throw error;
+    }
+  }
+
+  async function untilStarted(launched: Child, startedAt: number): Promise<void> {
+    for (;;) {
+      health = await Promise.race([
+        readHealth(launched).catch(() => null),
+        launched.exited.then((how) => Promise.reject(unavailableError(how))),
+      ]);
+      if (health && health.phase !== "starting") return;
+      if (performance.now() - startedAt > deadlines.startingMs) {
+        throw unavailableError(`it was not ready after ${deadlines.startingMs / 1000} s`);
+      }
+      await delay(100, undefined, { signal: stopping.signal }).catch(() =>
+        Promise.reject(stopped()),
+      );
+    }
+  }
+
+  /** Resolves, when the child has ended or has been ended for standing still, to the reason. */
+  async function watch(running: Child): Promise<string> {
+    const ended = new AbortController();
+    const stuck = watchProgress(running, ended.signal);
+    const how = await running.exited;
+    ended.abort();
+    return (await stuck) ?? how;
+  }
+
+  /**
+   * Kills the child when its time is over, and resolves to the reason; to null when it ended by itself.
+   * Answers of `/health` alone prove little: a hung compute thread leaves HTTP alive.
+   */
+  async function watchProgress(running: Child, ended: AbortSignal): Promise<string | null> {
+    let last = health ?? { phase: "idle" as const, progress: 0 };
+    let advancedAt = performance.now();
+    for (;;) {
+      await delay(options.pollMs ?? 500, undefined, { signal: ended }).catch(() => undefined);
+      const now = await readHealth(running, ended).catch(() => null);
+      if (ended.aborted) return null;
+      if (now) {
+        health = now;
+        if (now.phase === "idle" || now.progress !== last.progress || now.phase !== last.phase) {
+          advancedAt = performance.now();
+        }
+        last = now;
+      }
+      const limitMs = deadlineOf(last.phase);
+      if (performance.now() - advancedAt > limitMs) {
+        await running.kill();
+        const what = now ? "made no progress" : "did not answer";
+        return `it ${what} for ${limitMs / 1000} s while ${last.phase}`;
+      }
+    }
+  }
+
+  function deadlineOf(phase: Health["phase"]): number {
+    if (phase === "decoding") return deadlines.decodingMs;
+    if (phase === "training") return deadlines.trainingMs;
+    return phase === "starting" ? deadlines.startingMs : deadlines.idleMs;
+  }
+
+  async function keepAlive(first: Child): Promise<void> {
+    let running: Child | null = first;
+    let fastFailures = 0;
+    let readyAt = performance.now();
+    while (!stopping.signal.aborted) {
+      if (running) {
+        const reason: string = await watch(running);
+        child = null;
+        usable = false;
+        health = null;
+        if (stopping.signal.aborted) return;
+        await running.kill();
+        if (performance.now() - readyAt > longLifeMs) fastFailures = 0;
+        noteFailure(reason);
+      }
+      if (++fastFailures > maxFastFailures) {
+        state = "failed";
+        log.error(
+          { child: name, lastFailure },
+          `the ${name} is given up after ${maxFastFailures} restarts`,
+        );
+        return;
+      }
+      state = "restarting";
+      restarts++;
+      const wait = Math.min((options.backoffMs ?? 500) * 2 ** (fastFailures - 1), maxBackoffMs);
+      await delay(wait, undefined, { signal: stopping.signal }).catch(() => undefined);
+      if (stopping.signal.aborted) return;
+      running = await launch().catch((error: unknown) => {
+        if (!stopping.signal.aborted) {
+          noteFailure(error instanceof Error ? error.message : String(error));
+        }
+        return null;
+      });
+      if (running) {
+        readyAt = performance.now();
+        log.info({ child: name, pid: running.pid, restarts }, `the ${name} is back`);
+      }
+    }
+  }
+
+  function noteFailure(reason: string): void {
+    lastFailure = reason;
+    log.error({ child: name, reason }, `the ${name} has failed`);
+  }
+
+  function unavailableError(what: string): HoneError {
+    return new HoneError(`The ${name} is not available: ${what}.`, { code: unavailable });
+  }
+  function stopped(): HoneError {
+    return unavailableError("the server is stopping");
+  }
+
+  function current(open: boolean): Child {
+    if (child && open) return child;
+    // What a child wrote stays in the log: it may hold paths and more.
+    if (state === "failed") {
+      throw unavailableError(
+        `it failed ${maxFastFailures} times in a row; the server's log says why`,
+      );
+    }
+    if (state === "stopped") throw stopped();
+    throw new HoneError(`The ${name} is ${state}. Send the request again in a moment.`, {
+      code: unavailable,
+      retryAfterMs: 1_000,
+    });
+  }
+
+  return {
+    async start() {
+      const first = launch();
+      life = first.then(keepAlive, () => {
+        if (!stopping.signal.aborted) state = "failed";
+      });
+      await first;
+    },
+    baseURL: () => current(usable).baseURL,
+    rawBaseURL: () => current(true).baseURL,
+    key: () => current(true).key,
+    status: () => ({
+      state,
+      pid: child?.pid ?? null,
+      phase: health?.phase ?? null,
+      restarts,
+      lastFailure,
+    }),
+    async stop() {
+      stopping.abort();
+      state = "stopped";
+      usable = false;
+      await child?.stop();
+      await life;
+    },
+  };
+}
+
+function definedOf(deadlines: Partial<Deadlines> = {}): Partial<Deadlines> {
+  return Object.fromEntries(
+    Object.entries(deadlines).filter(([, value]) => value !== undefined),
+  ) as Partial<Deadlines>;
+}
