@@ -37,7 +37,7 @@ from hone_worker.train_metrics import StepMetrics
 Event = dict[str, Any]
 Training = Generator[Event, None, None]
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger("hone_worker")
 
 
 class _Watch:
@@ -83,6 +83,13 @@ def train_steps(base: Base, batch: Batch, config: TrainConfig, aborted: Callable
                 return
             finished = event["event"] == "result"
             yield event
+    except torch.OutOfMemoryError as cause:
+        clear_staging(staging)
+        raise HoneWorkerError(
+            "The device has too little memory for a micro-batch. Plan smaller ones, or limit the sequences.",
+            code="out_of_memory",
+            status=500,
+        ) from cause
     except BaseException:
         # Also when the generator is closed early, but not once the result is told: then it is the server's.
         if not finished:
@@ -158,19 +165,30 @@ class _Operation:
         yield {"event": "stage", "stage": "optimizer", "seconds": update}
 
         self._stop_if_aborted()
-        files = write_checkpoint(
-            self.staging,
-            LoraWeights(self.weights.spec, self._detached()),
-            self.base.name,
-            self._moments(),
-            {"step": config.step, "optimizer_steps": self.optimizer_steps, "seed": config.seed},
-        )
+        files = self._write()
         yield self._stage("checkpoint")
         self._stop_if_aborted()
         self.watch.pause()
         self.watch.resume()
         metrics = self.metrics.report(self.batch, advantages, learning_rate, self.watch.total)
         yield {"event": "result", "metrics": metrics, "files": files}
+
+    def _write(self) -> list[str]:
+        counters = {
+            "step": self.config.step,
+            "optimizer_steps": self.optimizer_steps,
+            "seed": self.config.seed,
+        }
+        weights = LoraWeights(self.weights.spec, self._detached())
+        try:
+            return write_checkpoint(self.staging, weights, self.base.name, self._moments(), counters)
+        except OSError as cause:
+            raise HoneWorkerError(
+                f"The checkpoint cannot be written: {cause.strerror}. Nothing was kept; free some space or "
+                "check the data directory, then train again.",
+                code="checkpoint_failed",
+                status=500,
+            ) from cause
 
     def _check_limits(self, steps: list[MiniBatch]) -> None:
         vocabulary = self.base.vocab_size
@@ -310,7 +328,7 @@ class _Operation:
                 code="sampler_mismatch",
             )
         if mean > (1e-3 if self.base.dtype == torch.float32 else 0.1):
-            _log.warning("sampler and trainer logprobs differ by %.3g on average", mean)
+            log.warning("sampler and trainer logprobs differ by %.3g on average", mean)
 
     def _require_finite(self, values: torch.Tensor) -> None:
         if not bool(values.detach().isfinite().all()):

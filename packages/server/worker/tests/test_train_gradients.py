@@ -245,7 +245,7 @@ def test_masked_rollouts_and_equal_groups_count_in_the_scale(base, policy, tmp_p
     smaller = Forest(rewards=forest.rewards[:3], groups=forest.groups[:3], trainable=forest.trainable[:3])
     for c in forest.completions[:12]:
         smaller.add(c)
-    larger = Forest(smaller.completions, smaller.rewards + [0.5, 0.5], [0, 0, 0, 1, 1], [1] * 5)
+    larger = Forest(smaller.completions, [*smaller.rewards, 0.5, 0.5], [0, 0, 0, 1, 1], [1] * 5)
     gradients = []
     for name, f in (("smaller", smaller), ("larger", larger)):
         given = options(tmp_path, policy, plan=[[smaller.leaves()]])

@@ -1,0 +1,153 @@
+"""The HTTP side of training, over a real socket with the real compute thread."""
+
+import asyncio
+import json
+import os
+import threading
+import time
+
+import httpx
+import pytest
+import train_reference as reference
+import uvicorn
+from train_tiny import grown_forest, sample_logprobs, save_policy, tiny_base, trained_adapter
+
+from hone_worker.compute import Compute
+from hone_worker.service import create_app
+from hone_worker.train_routes import routes
+
+KEY = "secret"
+
+
+@pytest.fixture(scope="module")
+def service():
+    base = tiny_base()
+    compute = Compute(train_threads=1)
+    compute.start()
+    config = uvicorn.Config(create_app(routes(base, compute), KEY), port=0, log_level="error", lifespan="off")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    with httpx.Client(
+        base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {KEY}"}, timeout=60
+    ) as client:
+        yield base, compute, client
+    server.should_exit = True
+    thread.join(10)
+    compute.stop()
+    compute.join(10)
+
+
+@pytest.fixture
+def case(service, tmp_path):
+    base, _, _ = service
+    policy = save_policy(tmp_path / "policy", base, trained_adapter(base))
+    forest = grown_forest()
+    sample_logprobs(forest, policy, noise=0.01)
+    leaves = forest.leaves()
+    plan = [[[leaf] for leaf in leaves]]
+    given = reference.config(staging=str(tmp_path / "staging"), checkpoint=str(policy), plan=plan)
+    return forest, given, tmp_path / "staging"
+
+
+def lines(response: httpx.Response) -> list[dict]:
+    return [json.loads(line) for line in response.text.splitlines()]
+
+
+def settled(compute: Compute) -> None:
+    for _ in range(1000):
+        if not compute.training:
+            return
+        time.sleep(0.01)
+    raise AssertionError("the operation goes on")
+
+
+def test_an_operation_streams_its_events_and_its_result(service, case):
+    _, _, client = service
+    forest, given, staging = case
+    response = client.post("/train", content=reference.body(forest, given))
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "application/x-ndjson"
+    events = lines(response)
+    assert [e["stage"] for e in events if e["event"] == "stage"] == [
+        "load",
+        "forward_backward",
+        "optimizer",
+        "checkpoint",
+    ]
+    # The masked rollout and the conversation that is only context have nothing to compute.
+    assert len([e for e in events if e["event"] == "microbatch"]) == len(given["plan"][0]) - 2
+    assert events[-1]["event"] == "result" and sorted(os.listdir(staging)) == events[-1]["files"]
+    assert client.post("/train/op-1/abort").status_code == 404
+
+
+def test_a_wrong_batch_is_an_error_before_the_stream(service, case):
+    _, _, client = service
+    forest, given, _ = case
+    response = client.post("/train", content=reference.body(forest, {**given, "colour": 1}))
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == "bad_config" and response.json()["error"]["param"] == "colour"
+    assert client.post("/train", content=b"junk").json()["error"]["code"] == "bad_batch"
+    assert client.post("/train", content=b"", headers={"Authorization": "Bearer x"}).status_code == 401
+
+
+def test_an_operation_that_fails_ends_its_stream_with_the_error(service, case):
+    _, _, client = service
+    forest, given, staging = case
+    events = lines(
+        client.post("/train", content=reference.body(forest, {**given, "checkpoint": str(staging)}))
+    )
+    assert events[-1]["event"] == "error"
+    assert events[-1]["error"]["code"] == "adapter_not_found"
+    assert set(events[-1]["error"]) == {"message", "type", "code"}
+
+
+@pytest.fixture
+def held(service):
+    """Keeps the compute thread from its next step, so that an operation can be met in its middle."""
+    _, compute, _ = service
+    release = threading.Event()
+    holding = threading.Event()
+
+    def hold():
+        holding.set()
+        release.wait(30)
+
+    compute.submit(hold)
+    assert holding.wait(10)
+    yield release
+    release.set()
+
+
+def test_another_operation_is_busy_and_a_waiting_one_gives_heartbeats_until_aborted(service, case, held):
+    _, compute, client = service
+    forest, given, staging = case
+    with client.stream("POST", "/train", content=reference.body(forest, given)) as stream:
+        received = stream.iter_lines()
+        first = json.loads(next(received))
+        assert first == {"event": "heartbeat", "progress": compute.progress}
+        second = client.post("/train", content=reference.body(forest, {**given, "operation_id": "op-2"}))
+        assert second.status_code == 409 and second.json()["error"]["code"] == "busy"
+        assert client.post("/train/op-2/abort").status_code == 404
+        assert client.post("/train/op-1/abort").status_code == 200
+        held.set()
+        events = [json.loads(line) for line in received]
+    assert events[-1]["error"]["code"] == "aborted"
+    assert not any(e["event"] == "microbatch" for e in events)
+    assert os.listdir(staging) == []
+
+
+def test_a_client_that_goes_away_ends_its_operation(service, case, held):
+    _, compute, client = service
+    forest, given, staging = case
+    with client.stream("POST", "/train", content=reference.body(forest, given)) as stream:
+        next(stream.iter_lines())
+    time.sleep(0.2)
+    held.set()
+    settled(compute)
+    assert os.listdir(staging) == []
+    # And the trainer is free for the next one.
+    assert lines(client.post("/train", content=reference.body(forest, given)))[-1]["event"] == "result"
