@@ -1,0 +1,217 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { afterEach, describe, expect, it } from "vitest";
+import { gather } from "./gather.ts";
+import type { GatherEvent } from "./gather.ts";
+import { rolloutRoutes, sendError, startRouteServer } from "./route-server.test-support.ts";
+import type { RouteServer } from "./route-server.test-support.ts";
+import type { RolloutModel } from "./rollout-model.ts";
+
+let server: RouteServer;
+let rollouts: ReturnType<typeof rolloutRoutes>["rollouts"];
+afterEach(() => server.close());
+
+async function modelWith(options: Parameters<typeof rolloutRoutes>[0] = {}) {
+  const made = rolloutRoutes(options);
+  rollouts = made.rollouts;
+  server = await startRouteServer(made.routes);
+  return await server.hone({ maxRetries: 0 }).model({ name: "m" });
+}
+
+function say(model: RolloutModel, content: string, fetch = model.connection().fetch) {
+  const { baseURL, apiKey } = model.connection();
+  return fetch(`${baseURL}/chat/completions`, {
+    method: "POST",
+    headers: { "content-type": "application/json", authorization: `Bearer ${apiKey}` },
+    body: JSON.stringify({ model: model.name, messages: [{ role: "user", content }] }),
+  });
+}
+
+describe("gather", () => {
+  it("makes one group of each scenario, in order", async () => {
+    const model = await modelWith();
+    const rollout = async (m: RolloutModel, n: number) => {
+      await (await say(m, String(n))).json();
+      return { reward: n, metrics: { twice: 2 * n }, metadata: { kind: "x" }, logs: ["l"] };
+    };
+    const groups = await gather(model, rollout, [1, 2, 3], { groupSize: 2, concurrency: 4 });
+    expect(groups.map((g) => g.scenario)).toEqual([1, 2, 3]);
+    expect(groups[1]?.trajectories.map((t) => [t.reward, t.metrics, t.logs])).toEqual(
+      Array.from({ length: 2 }, () => [2, { twice: 4 }, ["l"]]),
+    );
+    const all = [...rollouts.values()];
+    expect(new Set(all.map((r) => r.group)).size).toBe(3);
+    expect(all.every((r) => r.status === "finished" && r.mode === "train")).toBe(true);
+  });
+
+  it("pins an older policy and marks evaluations", async () => {
+    const model = await modelWith();
+    await gather(model.at(3), () => 1, ["a"], { mode: "eval" });
+    expect(server.seen("POST /v1/rollouts")[0]?.body).toMatchObject({
+      model: "m",
+      step: 3,
+      mode: "eval",
+      scenario: "a",
+    });
+  });
+
+  it("runs no more at once than concurrency", async () => {
+    const model = await modelWith();
+    let running = 0;
+    let most = 0;
+    const rollout = async () => {
+      most = Math.max(most, (running += 1));
+      await sleep(5);
+      running -= 1;
+      return 0;
+    };
+    await gather(model, rollout, [1, 2, 3], { groupSize: 4, concurrency: 3 });
+    expect(most).toBe(3);
+  });
+
+  it("keeps what succeeded, and the failures as exceptions", async () => {
+    const model = await modelWith();
+    const rollout = (_: RolloutModel, n: number) => {
+      if (n === 2) throw new TypeError("no two");
+      return n;
+    };
+    const groups = await gather(model, rollout, [1, 2, 3], { maxExceptions: 0.4 });
+    expect(groups.map((g) => g.trajectories.length)).toEqual([1, 0, 1]);
+    expect(groups[1]?.exceptions[0]).toMatchObject({ type: "TypeError", message: "no two" });
+    const failed = [...rollouts.values()].find((r) => r.status === "failed") as any;
+    expect(failed.error).toEqual({ type: "TypeError", message: "no two" });
+  });
+
+  it("ends when more fail than maxExceptions, the others marked failed", async () => {
+    const model = await modelWith();
+    const signals: AbortSignal[] = [];
+    const rollout = async (m: RolloutModel, n: number) => {
+      signals.push(m.signal);
+      if (n === 0) throw new Error("first");
+      await new Promise(() => {});
+      return 1;
+    };
+    await expect(gather(model, rollout, [1, 2, 0], {})).rejects.toMatchObject({
+      code: "too_many_exceptions",
+      message: expect.stringContaining("first"),
+    });
+    expect(signals.every((signal) => signal.aborted)).toBe(true);
+    expect([...rollouts.values()].map((r) => r.status)).toEqual(["failed", "failed", "failed"]);
+  });
+
+  it.each([
+    [undefined, /reward undefined/],
+    [Number.NaN, /reward NaN/],
+    [{ reward: 1, metrics: { x: Number.POSITIVE_INFINITY } }, /metrics.x = Infinity/],
+    [{ reward: 1, score: 2 }, /unknown key "score"/],
+    [{ metrics: {} }, /reward undefined/],
+  ])("refuses %o as an outcome", async (outcome, message) => {
+    const model = await modelWith();
+    const [group] = await gather(model, () => outcome as number, [1], {
+      maxExceptions: 1,
+      retries: 3,
+    });
+    expect(group?.exceptions[0]).toMatchObject({ type: "invalid_reward" });
+    expect(group?.exceptions[0]?.message).toMatch(message);
+    expect(rollouts.size).toBe(1);
+  });
+
+  it("takes null for a reward that is not there yet", async () => {
+    const model = await modelWith();
+    const [group] = await gather(model, () => null, [1]);
+    expect(group?.trajectories[0]?.reward).toBeNull();
+  });
+
+  it("runs a failed rollout again as a new one", async () => {
+    const model = await modelWith();
+    const events: GatherEvent[] = [];
+    let runs = 0;
+    const rollout = () => {
+      runs += 1;
+      if (runs < 3) throw new Error("not yet");
+      return 1;
+    };
+    const [group] = await gather(model, rollout, [1], {
+      retries: 2,
+      onProgress: (event) => events.push(event),
+    });
+    expect(group?.exceptions).toEqual([]);
+    expect(rollouts.size).toBe(3);
+    expect(events.map((e) => e.type)).toEqual([
+      "rollout-retried",
+      "rollout-retried",
+      "rollout-finished",
+    ]);
+    expect(events.at(-1)).toMatchObject({ done: 1, failed: 0, total: 1 });
+  });
+
+  it("throws at once what no rollout survives", async () => {
+    const { routes } = rolloutRoutes();
+    server = await startRouteServer([
+      ["POST /v1/rollouts", (_, r) => sendError(r, 401, "invalid_api_key")],
+      ...routes,
+    ]);
+    const model = await server.hone().model({ name: "m" });
+    await expect(
+      gather(model, () => 1, [1, 2], { maxExceptions: 0.9, concurrency: 1 }),
+    ).rejects.toMatchObject({ code: "invalid_api_key" });
+    expect(server.seen("POST /v1/rollouts")).toHaveLength(1);
+  });
+
+  it("refuses unknown options by name", async () => {
+    const model = await modelWith();
+    const options = { group_size: 2 } as object;
+    await expect(gather(model, () => 1, [1], options)).rejects.toMatchObject({
+      param: "group_size",
+    });
+  });
+});
+
+describe("time and aborts", () => {
+  it("ends a rollout past its time and names the call it was in", async () => {
+    let calls = 0;
+    const model = await modelWith({
+      chat: (_, response) => {
+        calls += 1;
+        if (calls < 3) response.end("{}");
+      },
+    });
+    const rollout = async (m: RolloutModel) => {
+      for (;;) await (await say(m, "x")).text();
+    };
+    const [group] = await gather(model, rollout, [1], { timeoutMs: 300, maxExceptions: 1 });
+    expect(group?.exceptions[0]).toMatchObject({ type: "timeout", duringCall: 3 });
+    expect(group?.exceptions[0]?.message).toContain("model call 3");
+    expect([...rollouts.values()][0]?.status).toBe("failed");
+  });
+
+  it("asks the server for the call when the agent has a fetch of its own", async () => {
+    const model = await modelWith();
+    const rollout = async (m: RolloutModel) => {
+      await (await say(m, "x", globalThis.fetch)).text();
+      await new Promise(() => {});
+      return 1;
+    };
+    const [group] = await gather(model, rollout, [1], { timeoutMs: 300, maxExceptions: 1 });
+    expect(group?.exceptions[0]).toMatchObject({ type: "timeout", duringCall: 2 });
+  });
+
+  it("marks its rollouts failed when the caller aborts", async () => {
+    const model = await modelWith({ chat: () => {} });
+    const controller = new AbortController();
+    const running = gather(model, async (m) => (await say(m, "x")) && 1, [1, 2, 3], {
+      signal: controller.signal,
+      concurrency: 2,
+    });
+    await expect.poll(() => [...rollouts.values()].flatMap((r) => r.calls).length).toBe(2);
+    controller.abort();
+    await expect(running).rejects.toMatchObject({ code: "aborted" });
+    expect([...rollouts.values()].map((r) => r.status)).toEqual(["failed", "failed"]);
+  });
+
+  it("renews the lease of a rollout that is silent", async () => {
+    const model = await modelWith({ leaseMs: 300 });
+    await gather(model, () => sleep(450, 1), [1]);
+    const renewals = server.seen("PATCH").filter((r) => Object.keys(r.body).length === 0);
+    expect(renewals.length).toBeGreaterThanOrEqual(2);
+  });
+});

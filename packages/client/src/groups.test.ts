@@ -1,0 +1,90 @@
+import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { TrajectoryGroup } from "@hone/core";
+import { describe, expect, it } from "vitest";
+import { compare } from "./compare.ts";
+import { readGroups, writeGroups } from "./group-files.ts";
+
+function group(scenario: unknown, scores: number[]): TrajectoryGroup {
+  return {
+    id: "grp_1",
+    scenario,
+    trajectories: scores.map((score) => ({
+      rolloutId: "ro_1",
+      model: "m",
+      policy: "m@0",
+      messages: [{ role: "user", content: "line\nbreak" }],
+      tools: null,
+      histories: [],
+      reward: score,
+      metrics: { score },
+      metadata: { kind: "x", none: null },
+      logs: [],
+      usage: { completions: 1, promptTokens: 1, completionTokens: 1 },
+      startedAt: 1,
+      durationMs: 1,
+    })),
+    exceptions: [{ rolloutId: null, type: "E", message: "m", duringCall: 2 }],
+    metadata: {},
+    metrics: {},
+    logs: [],
+  };
+}
+
+describe("group files", () => {
+  it("give back what was written, and leave no partial file", async () => {
+    const folder = await mkdtemp(join(tmpdir(), "hone-groups-"));
+    try {
+      const path = join(folder, "deep", "step-1.jsonl");
+      const groups = [group({ seed: 1 }, [1, 2]), group("s", [])];
+      await writeGroups(path, groups);
+      expect(await readGroups(path)).toEqual(groups);
+      expect(await readdir(join(folder, "deep"))).toEqual(["step-1.jsonl"]);
+    } finally {
+      await rm(folder, { recursive: true });
+    }
+  });
+
+  it("name the line that is wrong", async () => {
+    const folder = await mkdtemp(join(tmpdir(), "hone-groups-"));
+    try {
+      const path = join(folder, "x.jsonl");
+      await writeFile(path, `${JSON.stringify(group(1, [1]))}\n{"id": 3`);
+      await expect(readGroups(path)).rejects.toThrow(/x\.jsonl:2 is not JSON/);
+      await writeFile(path, `{"id": "g"}\n`);
+      await expect(readGroups(path)).rejects.toThrow(/x\.jsonl:1 is not a trajectory group/);
+    } finally {
+      await rm(folder, { recursive: true });
+    }
+  });
+});
+
+describe("compare", () => {
+  const before = [1, 2, 3, 4, 5, 6].map((n) => group({ n }, [10 * n]));
+  const after = [6, 5, 4, 3, 2, 1].map((n) => group({ n }, [10 * n + 2, 10 * n + n - 2]));
+
+  it("pairs by scenario: what differs between scenarios does not widen the interval", () => {
+    const result = compare(before, after, { metric: "score" });
+    // Differences are n/2 for n = 1…6: mean 1.75, standard error .38; of the scores it would be 7.6.
+    expect(result).toMatchObject({ pairs: 6, before: 35, difference: 1.75, unpaired: 0 });
+    expect(result.low).toBeGreaterThan(0.9);
+    expect(result.low).toBeLessThan(1.3);
+    expect(result.high).toBeGreaterThan(2.2);
+    expect(result.high).toBeLessThan(2.6);
+  });
+
+  it("gives the same interval for the same seed", () => {
+    expect(compare(before, after)).toEqual(compare(before, after));
+    const others = [1, 2, 3].map((seed) => compare(before, after, { seed, resamples: 99 }).low);
+    expect(new Set(others).size).toBeGreaterThan(1);
+  });
+
+  it("leaves out what has no pair, and says how many", () => {
+    expect(compare(before.slice(1), after.slice(1))).toMatchObject({ pairs: 4, unpaired: 2 });
+  });
+
+  it("refuses a metric that no pair has", () => {
+    expect(() => compare(before, after, { metric: "scroe" })).toThrow(/"scroe" on both sides/);
+  });
+});
