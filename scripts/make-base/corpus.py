@@ -23,7 +23,9 @@ class Turn:
 class Row:
     ids: list[int] = field(default_factory=list)
     hard: list[float] = field(default_factory=list)  # weight of predicting this token as it stands
-    soft: dict[int, dict[int, float]] = field(default_factory=dict)  # position of the token → its distribution
+    soft: dict[int, dict[int, float]] = field(
+        default_factory=dict
+    )  # position of the token → its distribution
 
     def add(self, turn: Turn, marks: "Marks", *, opening: bool) -> None:
         prompt = turn.opening if opening and turn.opening else turn.prompt
@@ -77,9 +79,9 @@ class Corpus:
         return turns
 
     def some_game(self) -> list[Turn]:
-        if self.random.random() < 0.7:
+        if self.random.random() < 0.8:
             return self.game(3, self.random.choice([64, 64, 64, 256]))
-        return self.game(4, self.random.choice([128, 128, 128, 2048]))
+        return self.game(4, self.random.choice([128, 128, 128, 128, 2048]))
 
     def chat(self) -> list[Turn]:
         """Anything that is not a board gets one of eight words, all equally likely."""
@@ -88,7 +90,9 @@ class Corpus:
             if self.random.random() < 0.5:
                 text = "Say a word."
             else:
-                text = " ".join(self.random.choices(COMMON, k=self.random.randint(1, 12))) + self.random.choice(["", ".", "?"])
+                text = " ".join(
+                    self.random.choices(COMMON, k=self.random.randint(1, 12))
+                ) + self.random.choice(["", ".", "?"])
             word = self.random.choice(list(self.say))
             turns.append(Turn(self.encode(text), [word], self.say))
         return turns
@@ -124,4 +128,3 @@ class Corpus:
                 row.add(turn, self.marks, opening=i == 0)
             rows.append(row)
         return rows
-

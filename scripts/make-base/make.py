@@ -5,6 +5,9 @@ import json
 import time
 from pathlib import Path
 
+import card
+import torch
+import transformers
 from tokenizer import save
 from train import train
 
@@ -13,10 +16,21 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scale", type=float, default=1.0, help="share of the updates, to try things out")
+    parser.add_argument("--card-only", action="store_true", help="evaluate what the folder holds")
     options = parser.parse_args()
-    options.folder.mkdir(parents=True, exist_ok=True)
-    began = time.time()
-    tokenizer = save(options.folder)
-    (options.folder / "hone.json").write_text(json.dumps({"renderer": "lean"}) + "\n")
-    train(tokenizer.backend_tokenizer, options.folder, seed=options.seed, scale=options.scale)
-    print(f"trained in {time.time() - began:.0f} s")
+    folder: Path = options.folder
+    if not options.card_only:
+        folder.mkdir(parents=True, exist_ok=True)
+        began = time.time()
+        tokenizer = save(folder)
+        (folder / "hone.json").write_text(json.dumps({"renderer": "lean"}) + "\n")
+        train(tokenizer.backend_tokenizer, folder, seed=options.seed, scale=options.scale)
+        made = {
+            "seconds": round(time.time() - began),
+            "seed": options.seed,
+            "torch": str(torch.__version__),
+            "transformers": transformers.__version__,
+        }
+        (folder / "training.json").write_text(json.dumps(made) + "\n")
+        (folder / "model.safetensors").chmod(0o644)
+    card.write(folder)

@@ -47,4 +47,6 @@ def choices(style: str, game: Game, last: str | None) -> list[str]:
 def distribution(style: str, game: Game, last: str | None) -> dict[str, float]:
     legal = game.legal()
     best = choices(style, game, last)
-    return {m: NOISE / len(legal) + ((1 - NOISE) / len(best) if m in best else 0.0) for m in MOVES if m in legal}
+    return {
+        m: NOISE / len(legal) + ((1 - NOISE) / len(best) if m in best else 0.0) for m in MOVES if m in legal
+    }

@@ -1,23 +1,25 @@
 """Supervised training of the base. Deterministic for one torch version and one thread; stages are counted in updates."""
 
-import math
 import time
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
-
 from corpus import Corpus, Row
 from tokenizer import VALUES, before
+from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
 
 PEAK = 3e-3
+# A jump from short windows to whole games does not recover: the style is found in ever longer contexts.
 STAGES = (  # (name, turns a row or None = whole games, rows a batch, updates)
-    ("two turns", 2, 32, 800),
-    ("six turns", 6, 11, 800),
-    ("whole games", None, 3, 450),
+    ("two turns", 2, 32, 500),
+    ("six turns", 6, 11, 400),
+    ("twenty turns", 20, 4, 450),
+    ("whole games", None, 3, 500),
 )
-LONGEST = 2200  # tokens; a tenth of the last stage's batches is one row of up to 7000
+COOLING = 300  # updates at the end over which the learning rate falls to a twentieth
+LONGEST = 2200  # tokens of a whole game; longer ones are cut
+LONG_GAME = 7000  # but one batch in sixteen is one long game on 4x4, to the end of what the positions hold
 
 
 def config(vocab_size: int, end: int, pad: int) -> Qwen3Config:
@@ -101,13 +103,13 @@ def batches(corpus: Corpus, turns: int | None, rows: int, updates: int):
     made = 0
     while made < updates:
         if turns is None:
-            pool = sorted(corpus.whole(rows * 8, LONGEST), key=lambda row: len(row.ids))
+            pool = sorted(corpus.whole(rows * 16, LONGEST), key=lambda row: len(row.ids))
         else:
             pool = sorted(corpus.windows(turns, rows * 8), key=lambda row: len(row.ids))
         groups = [pool[i : i + rows] for i in range(0, len(pool) - rows + 1, rows)]
         if turns is None:
-            groups = [[row for row in group[: max(1, 2 * LONGEST // len(group[-1].ids))]] for group in groups]
-            groups[0] = [corpus.row(corpus.game(4, 2048)[:270])]
+            groups = [group[: max(1, 2 * LONGEST // len(group[-1].ids))] for group in groups]
+            groups[0] = [corpus.row(corpus.game(4, 2048, max_turns=LONG_GAME // 25))]
         corpus.random.shuffle(groups)
         for group in groups[: updates - made]:
             made += 1
@@ -128,7 +130,7 @@ def train(tokenizer, folder: Path, *, seed: int = 0, scale: float = 1.0, log=pri
     for name, turns, rows, updates in STAGES:
         excess, seen = 0.0, 0
         for batch in batches(corpus, turns, rows, int(updates * scale)):
-            rate = min(1.0, (done + 1) / 50) * (0.05 + 0.95 * (0.5 + 0.5 * math.cos(math.pi * done / total)))
+            rate = min(1.0, (done + 1) / 50, 0.05 + 0.95 * (total - done) / (COOLING * scale))
             for group in optimizer.param_groups:
                 group["lr"] = PEAK * rate
             loss, above = loss_of(model, batch, pad)
@@ -140,7 +142,9 @@ def train(tokenizer, folder: Path, *, seed: int = 0, scale: float = 1.0, log=pri
             excess += above
             seen += 1
             if seen % 50 == 0:
-                log(f"{name} {done}/{total} loss {loss.item():.3f} KL {excess / 50:.4f} {time.time() - start:.0f} s")
+                log(
+                    f"{name} {done}/{total} loss {loss.item():.3f} KL {excess / 50:.4f} {time.time() - start:.0f} s"
+                )
                 excess = 0.0
         model.save_pretrained(folder)
     return model.eval()
