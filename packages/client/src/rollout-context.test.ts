@@ -49,6 +49,23 @@ describe("a client made at module level", () => {
     expect(server.seen("POST /v1/chat/completions")).toEqual([]);
   });
 
+  it("may have been made in another rollout", async () => {
+    const { rollouts, model } = await setUp();
+    let client: ((content: string) => Promise<Response>) | undefined;
+    const rollout = async (m: RolloutModel, n: number) => {
+      const url = `${m.connection().baseURL}/chat/completions`;
+      client ??= (content) => m.fetch(url, chat(content));
+      await (await client(String(n))).json();
+      return n;
+    };
+    await gather(model, rollout, [1, 2, 3], { concurrency: 1 });
+    expect([...rollouts.values()].map((r) => r.calls.map((c) => c.messages[0].content))).toEqual([
+      ["1"],
+      ["2"],
+      ["3"],
+    ]);
+  });
+
   it("is captured by a Request object too", async () => {
     const { rollouts, server, model } = await setUp();
     await gather(model, async () => {

@@ -66,7 +66,7 @@ export function createContextFetch(settings: ConnectionSettings): Fetch {
     const context = currentRollout();
     const captured =
       context !== undefined &&
-      url.pathname === `${prefix}/v1/chat/completions` &&
+      isChatCompletions(url.pathname.slice(prefix.length)) &&
       asksForModel(call.body, context.model);
     if (!captured) return await settings.fetch(url.href, call);
     return await sendInRollout(settings, context, `${context.baseURL}/chat/completions`, call);
@@ -83,6 +83,11 @@ export function createRolloutFetch(settings: ConnectionSettings, context: Rollou
     }
     return await sendInRollout(settings, context, url, await readCall(settings, input, init));
   };
+}
+
+/** The server's, or those of the rollout in which the client happened to be made. */
+function isChatCompletions(path: string): boolean {
+  return /^\/v1(\/rollouts\/[^/]+\/v1)?\/chat\/completions$/.test(path);
 }
 
 type Body = NonNullable<RequestInit["body"]> | null;
