@@ -106,6 +106,8 @@ class Compute:
                     "The trainer is busy with another operation. Wait for its result, then send this one."
                 )
                 raise HoneWorkerError(message, code="busy", status=409)
+            # From here on a waiter that gives up cannot cancel the future under the thread that sets it.
+            future.set_running_or_notify_cancel()
             self._training = (generator, on_event, future)
             self._wake.notify()
         return future
@@ -182,7 +184,8 @@ class Compute:
             self._calls.clear()
             training, self._training = self._training, None
         for _call, future in calls:
-            future.set_exception(_stopping())
+            if future.set_running_or_notify_cancel():
+                future.set_exception(_stopping())
         if training is not None:
             training[0].close()
             training[2].set_exception(_stopping())

@@ -143,7 +143,29 @@ def environment() -> tuple[str, str]:
     return key, os.environ.get("HONE_BOOT_ID", "")
 
 
-def run_service(app: ASGIApp, boot: str, *, on_stop: Callable[[], None] | None = None) -> None:
+class Lifeline:
+    """Ends the process when its standard input does: then the server that started it is gone.
+
+    Made before anything slow is loaded, so that a worker never outlives its server while it loads.
+    """
+
+    def __init__(self) -> None:
+        self.on_end: Callable[[], None] = lambda: os._exit(0)
+        threading.Thread(target=self._watch, daemon=True, name="hone-stdin").start()
+
+    def _watch(self) -> None:
+        try:
+            # Unbuffered: a thread that holds the lock of `sys.stdin` would block the interpreter's own end.
+            while os.read(0, 4096):
+                pass
+        except OSError:
+            pass
+        self.on_end()
+
+
+def run_service(
+    app: ASGIApp, boot: str, *, lifeline: Lifeline | None = None, on_stop: Callable[[], None] | None = None
+) -> None:
     """Serves on a free loopback port until SIGTERM or the end of standard input, then ends the process.
 
     It does not return: threads that compute cannot be interrupted, and must not keep the process alive.
@@ -162,19 +184,11 @@ def run_service(app: ASGIApp, boot: str, *, on_stop: Callable[[], None] | None =
         server.should_exit = True
         threading.Thread(target=_end_after_grace, daemon=True, name="hone-grace").start()
 
-    def watch_stdin() -> None:
-        try:
-            while sys.stdin.buffer.read1(4096):
-                pass
-        except (OSError, ValueError):
-            pass
-        stop()
-
     async def serve() -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop)
-        threading.Thread(target=watch_stdin, daemon=True, name="hone-stdin").start()
+        (lifeline or Lifeline()).on_end = stop
         port = listener.getsockname()[1]
         print(json.dumps({"ready": True, "port": port, "boot": boot}), flush=True)
         # Not `server.serve`: it would replace the signal handlers above.

@@ -1,0 +1,137 @@
+"""Keys and values of the sequences being decoded: one slot a sequence, preallocated, right-padded.
+
+A slot is a row of one tensor per layer. The decoding sequences are kept in the first rows, so that a decode
+step attends over a view and copies nothing; behind them lie sequences in prefill, and finished ones that are
+kept because the next turn of a conversation begins with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Cache
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    heads: int
+    key_dim: int
+    value_dim: int
+    dtype: torch.dtype
+
+
+class _Probe(Cache):
+    """Passes keys and values through and notes their shapes."""
+
+    def __init__(self) -> None:
+        super().__init__(layers=[])
+        self.shapes: dict[int, LayerShape] = {}
+
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any) -> Any:
+        self.shapes[layer_idx] = LayerShape(
+            key_states.shape[1], key_states.shape[3], value_states.shape[3], key_states.dtype
+        )
+        return key_states, value_states
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return 0
+
+
+def probe_shapes(model: nn.Module, device: torch.device) -> list[LayerShape]:
+    """The shape of each layer's keys and values, from a forward of one token: exact for every family."""
+    probe = _Probe()
+    one = torch.zeros(1, 1, dtype=torch.long, device=device)
+    mask = torch.zeros(1, 1, 1, 1, dtype=next(model.parameters()).dtype, device=device)
+    with torch.inference_mode():
+        model(input_ids=one, attention_mask=mask, position_ids=one, past_key_values=probe, use_cache=True)
+    return [probe.shapes[i] for i in range(len(probe.shapes))]
+
+
+class SlotCache(Cache):
+    """The tensors, and what transformers needs to write into them during a forward.
+
+    Before a forward the caller says where its tokens go: `aim_decode` or `aim_prefill`.
+    """
+
+    def __init__(self, shapes: Sequence[LayerShape], device: torch.device) -> None:
+        super().__init__(layers=[])
+        self.shapes = list(shapes)
+        self.device = device
+        self.slots = 0
+        self.capacity = 0
+        self._keys: list[Tensor] = []
+        self._values: list[Tensor] = []
+        self._rows: Tensor | None = None
+        self._decode_rows = 0
+        self._positions = torch.zeros(0, dtype=torch.long)
+        self._length = 0
+
+    @property
+    def bytes_per_token(self) -> int:
+        return sum(s.heads * (s.key_dim + s.value_dim) * s.dtype.itemsize for s in self.shapes)
+
+    def resize(self, slots: int, capacity: int, keep: Sequence[tuple[int, int]]) -> None:
+        """New tensors; `keep` lists (old row, used length) and gives each the row of its place in the list."""
+        old = list(zip(self._keys, self._values, strict=True))
+        self._keys, self._values = [], []
+        for number, shape in enumerate(self.shapes):
+            pair = []
+            for part, width in enumerate((shape.key_dim, shape.value_dim)):
+                size = (slots, shape.heads, capacity, width)
+                # Zeros, not empty memory: a masked NaN would still spoil its row.
+                fresh = torch.zeros(size, dtype=shape.dtype, device=self.device)
+                for row, (before, length) in enumerate(keep):
+                    if length:
+                        fresh[row, :, :length] = old[number][part][before, :, :length]
+                pair.append(fresh)
+            if old:
+                # The layer's old tensors go before the next layer's new ones come.
+                old[number] = (pair[0], pair[1])
+            self._keys.append(pair[0])
+            self._values.append(pair[1])
+        self.slots, self.capacity = slots, capacity
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        for tensors in (self._keys, self._values):
+            for tensor in tensors:
+                tensor[target, :, :length] = tensor[source, :, :length]
+
+    def swap(self, one: int, other: int, length: int) -> None:
+        pair = torch.tensor([one, other], device=self.device)
+        for tensors in (self._keys, self._values):
+            for tensor in tensors:
+                tensor[pair, :, :length] = tensor[pair.flip(0), :, :length]
+
+    def aim_decode(self, rows: int, positions: Tensor, length: int) -> None:
+        """The next forward has one token for each of the first `rows`, and attends over `length` places."""
+        self._rows = None
+        self._decode_rows = rows
+        self._every = torch.arange(rows, device=self.device)
+        self._positions = positions
+        self._length = length
+
+    def aim_prefill(self, rows: Tensor, positions: Tensor, length: int) -> None:
+        """The next forward has `positions` [rows, tokens] of any rows."""
+        self._rows = rows
+        self._positions = positions
+        self._length = length
+
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any) -> Any:
+        keys, values = self._keys[layer_idx], self._values[layer_idx]
+        length = self._length
+        if self._rows is None:
+            keys[self._every, :, self._positions] = key_states[:, :, 0]
+            values[self._every, :, self._positions] = value_states[:, :, 0]
+            return keys[: self._decode_rows, :, :length], values[: self._decode_rows, :, :length]
+        rows = self._rows
+        where = rows.unsqueeze(1)
+        keys[where, :, self._positions] = key_states.transpose(1, 2)
+        values[where, :, self._positions] = value_states.transpose(1, 2)
+        return keys[rows, :, :length], values[rows, :, :length]
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return 0

@@ -1,0 +1,131 @@
+"""Sampling for a batch of rows, each with its own temperature, filters and random numbers."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+#: Below this a temperature means "take the likeliest token".
+GREEDY_BELOW = 1e-5
+UNIFORMS_AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int | None = None
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature < GREEDY_BELOW
+
+
+class Uniforms:
+    """The random numbers of one choice: its own generator, drawn some at a time to keep the hot loop short."""
+
+    def __init__(self, seed: int | None, index: int = 0) -> None:
+        # The generator is on the CPU whatever computes, so that a seed means the same on every device.
+        self._generator = torch.Generator()
+        mixed = secrets.randbits(63) if seed is None else (seed + index) % 2**63
+        self._generator.manual_seed(mixed)
+        self._drawn: list[float] = []
+
+    def next(self) -> float:
+        if not self._drawn:
+            drawn = torch.rand(UNIFORMS_AT_ONCE, generator=self._generator, dtype=torch.float64)
+            self._drawn = drawn.flip(0).tolist()
+        return self._drawn.pop()
+
+
+@dataclass(frozen=True)
+class RowSampling:
+    """What the rows of a batch ask for, as tensors; made anew only when a row joins or leaves."""
+
+    temperature: Tensor  # [rows, 1], 1 where greedy
+    greedy: Tensor  # [rows] bool
+    all_greedy: bool
+    any_greedy: bool
+    filtered: Tensor | None  # the rows with top_p or top_k
+    top_k: Tensor | None
+    top_p: Tensor | None
+
+    @classmethod
+    def of(cls, rows: Sequence[SamplingParams], vocab: int, device: torch.device | str) -> RowSampling:
+        greedy = [row.greedy for row in rows]
+        temperature = [1.0 if row.greedy else row.temperature for row in rows]
+        filtered = [
+            i for i, row in enumerate(rows) if not row.greedy and (row.top_p < 1 or 0 < row.top_k < vocab)
+        ]
+        top_k = [rows[i].top_k if 0 < rows[i].top_k < vocab else vocab for i in filtered]
+        # A rounded sum can pass 1, and top_p 1 must cut nothing.
+        top_p = [rows[i].top_p if rows[i].top_p < 1 else 2.0 for i in filtered]
+        return cls(
+            temperature=torch.tensor(temperature, device=device).unsqueeze(1),
+            greedy=torch.tensor(greedy, device=device),
+            all_greedy=all(greedy),
+            any_greedy=any(greedy),
+            filtered=torch.tensor(filtered, device=device) if filtered else None,
+            top_k=torch.tensor(top_k, device=device).unsqueeze(1) if filtered else None,
+            top_p=torch.tensor(top_p, device=device).unsqueeze(1) if filtered else None,
+        )
+
+
+def log_distribution(logits: Tensor, rows: RowSampling) -> Tensor:
+    """[rows, vocab] log probabilities of what is sampled from: temperature, then top-k, then top-p."""
+    scaled = logits.float() / rows.temperature
+    if rows.filtered is not None:
+        assert rows.top_k is not None and rows.top_p is not None
+        scaled[rows.filtered] = _filter(scaled[rows.filtered], rows.top_k, rows.top_p)
+    return torch.log_softmax(scaled, dim=-1)
+
+
+def _filter(scaled: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
+    ordered, places = scaled.sort(dim=-1, descending=True, stable=True)
+    rank = torch.arange(ordered.shape[-1], device=ordered.device)
+    ordered = ordered.masked_fill(rank >= top_k, float("-inf"))
+    probabilities = ordered.softmax(dim=-1)
+    # The token that takes the sum past p stays in, so the first always does.
+    before = probabilities.cumsum(dim=-1) - probabilities
+    ordered = ordered.masked_fill((before >= top_p) & (rank > 0), float("-inf"))
+    return torch.full_like(scaled, float("-inf")).scatter(-1, places, ordered)
+
+
+def sample(
+    logits: Tensor, rows: RowSampling, uniforms: Tensor | None, top: int = 0
+) -> list[tuple[int, float, list[tuple[int, float]]]]:
+    """Per row: token, its log probability, and the `top` likeliest of the same distribution.
+
+    One uniform number a row through the inverse of the distribution function; it comes back from the
+    device in one transfer.
+    """
+    logs = log_distribution(logits, rows)
+    if rows.all_greedy:
+        tokens = logits.argmax(dim=-1)
+    else:
+        assert uniforms is not None
+        # In float64: a float32 sum over a large vocabulary loses the tail.
+        cumulative = logs.exp().double().cumsum(dim=-1)
+        target = uniforms.clamp(max=1 - 2**-40).unsqueeze(1) * cumulative[:, -1:]
+        tokens = torch.searchsorted(cumulative, target, right=True).squeeze(1)
+        tokens = tokens.clamp(max=logits.shape[-1] - 1)
+        if rows.any_greedy:
+            tokens = torch.where(rows.greedy, logits.argmax(dim=-1), tokens)
+    chosen = tokens.unsqueeze(1)
+    columns = [chosen.double(), logs.gather(1, chosen).double()]
+    if top:
+        values, ids = logs.topk(min(top, logs.shape[-1]), dim=-1)
+        columns += [ids.double(), values.double()]
+    if not top:
+        return [(int(token), log, []) for token, log in torch.cat(columns, dim=1).tolist()]
+    out = []
+    for token, log, *rest in torch.cat(columns, dim=1).tolist():
+        half = len(rest) // 2
+        likely = [(int(i), v) for i, v in zip(rest[:half], rest[half:], strict=True) if v > float("-inf")]
+        out.append((int(token), log, likely))
+    return out

@@ -1,0 +1,120 @@
+"""The worker process: the embedded engine and the trainer around one copy of the base."""
+
+from __future__ import annotations
+
+import os
+
+# Before torch is imported: idle OpenMP threads must sleep, this machine has other work for its cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import argparse
+import asyncio
+import importlib
+import importlib.util
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from hone_worker.adapter_files import fresh_adapter, write_adapter
+from hone_worker.compute import Compute
+from hone_worker.engine import Engine
+from hone_worker.engine_routes import engine_routes
+from hone_worker.errors import HoneWorkerError
+from hone_worker.lora import LoraSpec, default_targets
+from hone_worker.model import Base, load_base
+from hone_worker.service import Lifeline, create_app, environment, health_route, read_body, run_service
+
+
+class LoraBody(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    r: int = Field(16, ge=1)
+    alpha: float = Field(32.0, gt=0)
+    target_modules: list[str] | None = Field(None, min_length=1)
+
+
+class AdapterBody(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    staging: str = Field(min_length=1)
+    lora: LoraBody = Field(default_factory=LoraBody)
+    seed: int = Field(0, ge=0, lt=2**63)
+
+
+def adapter_route(base: Base) -> Route:
+    async def create(request: Request) -> Response:
+        body = await read_body(request, AdapterBody)
+        if not Path(body.staging).is_absolute():
+            raise HoneWorkerError("Give an absolute path.", code="invalid_request", param="staging")
+        targets = body.lora.target_modules or default_targets(base.model)
+        spec = LoraSpec(body.lora.r, body.lora.alpha, tuple(targets))
+
+        def write() -> list[str]:
+            return write_adapter(body.staging, fresh_adapter(base.model, spec, body.seed), base.name)
+
+        return JSONResponse({"files": await asyncio.to_thread(write)})
+
+    return Route("/adapters", create, methods=["POST"])
+
+
+def worker_routes(base: Base, compute: Compute, engine: Engine | None, boot: str) -> list[BaseRoute]:
+    def status() -> dict[str, Any]:
+        return {"progress": compute.progress, "phase": compute.phase}
+
+    routes: list[BaseRoute] = [health_route(boot, status), adapter_route(base)]
+    if engine is not None:
+        routes += engine_routes(engine)
+    if importlib.util.find_spec("hone_worker.train_routes") is not None:
+        routes += importlib.import_module("hone_worker.train_routes").routes(base, compute)
+    return routes
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="hone_worker.worker", description=__doc__)
+    parser.add_argument("--base", required=True, help="folder or hub id of the base model")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--served-name", help="the name that means the bare base")
+    parser.add_argument("--max-model-len", type=int)
+    parser.add_argument("--max-rows", type=int, default=64, help="sequences decoded at once")
+    parser.add_argument("--cache-mib", type=int, help="memory for keys and values of sequences")
+    parser.add_argument("--threads-decode", type=int, default=1)
+    parser.add_argument("--threads-train", type=int, default=2)
+    parser.add_argument("--no-engine", action="store_true", help="train only: another engine generates")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parse_arguments(arguments)
+    logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    lifeline = Lifeline()
+    key, boot = environment()
+    base = load_base(
+        options.base,
+        device=options.device,
+        dtype=options.dtype,
+        served_name=options.served_name,
+        max_model_len=options.max_model_len,
+    )
+    compute = Compute(decode_threads=options.threads_decode, train_threads=options.threads_train)
+    engine = None
+    if not options.no_engine:
+        cache_bytes = options.cache_mib * 2**20 if options.cache_mib else None
+        engine = Engine(base, compute, max_rows=options.max_rows, cache_bytes=cache_bytes)
+    app = create_app(worker_routes(base, compute, engine, boot), key)
+    compute.start(engine.decoder if engine is not None else None)
+    run_service(app, boot, lifeline=lifeline, on_stop=compute.stop)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except HoneWorkerError as error:
+        print(f"{error.code}: {error.message}", file=sys.stderr)
+        sys.exit(1)
