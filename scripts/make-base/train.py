@@ -128,8 +128,8 @@ def train(tokenizer, folder: Path, *, seed: int = 0, scale: float = 1.0, log=pri
     total = sum(int(updates * scale) for *_, updates in STAGES)
     done, start = 0, time.time()
     for name, turns, rows, updates in STAGES:
-        excess, seen = 0.0, 0
-        for batch in batches(corpus, turns, rows, int(updates * scale)):
+        excess = 0.0
+        for seen, batch in enumerate(batches(corpus, turns, rows, int(updates * scale)), start=1):
             rate = min(1.0, (done + 1) / 50, 0.05 + 0.95 * (total - done) / (COOLING * scale))
             for group in optimizer.param_groups:
                 group["lr"] = PEAK * rate
@@ -140,7 +140,6 @@ def train(tokenizer, folder: Path, *, seed: int = 0, scale: float = 1.0, log=pri
             optimizer.step()
             done += 1
             excess += above
-            seen += 1
             if seen % 50 == 0:
                 log(
                     f"{name} {done}/{total} loss {loss.item():.3f} KL {excess / 50:.4f} {time.time() - start:.0f} s"
