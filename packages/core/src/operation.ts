@@ -56,12 +56,12 @@ export const trainConfigSchema = z.strictObject({
   weightDecay: z.number().min(0).default(0),
   maxGradNorm: z.number().positive().default(1),
   /** The clip range of the ratio to the policy at the start of the operation. */
-  epsilonLow: z.number().positive().default(0.2),
+  epsilonLow: z.number().positive().max(1).default(0.2),
   epsilonHigh: z.number().positive().default(0.2),
   /** Cap of the importance weight π_o/π_s. */
   importanceCap: z.number().positive().default(2),
   /** C of the loss: tokens by which each rollout's sum is divided. */
-  normalizerTokens: z.number().positive().default(1024),
+  normalizerTokens: z.int().min(1).default(1024),
   /** "group" divides the advantage by the group's standard deviation (ddof 1) + 1e-4. */
   scaleRewards: z.enum(["none", "group"]).default("none"),
   /** Optimizer steps per operation; rollouts are split over them by group. */

@@ -1,0 +1,168 @@
+import { HoneError, type ResolvedTrainConfig } from "@hone/core";
+import type { LedgerCompletion } from "../ports/ledger.ts";
+import {
+  type SelectedCompletion,
+  type SelectedRollout,
+  sequenceLengths,
+  stepOf,
+} from "./filter.ts";
+import { type Leaf, type Plan, planMicroBatches } from "./plan.ts";
+import { encodeSafetensors } from "./safetensors.ts";
+
+/**
+ * All that decides the bits of a step besides the ledger and policy N. It is stored with the operation before
+ * the worker sees it: a redone step reads it instead of deciding again.
+ */
+export interface Work {
+  rollouts: SelectedRollout[];
+  completions: SelectedCompletion[];
+  plan: Plan;
+  config: WorkConfig;
+}
+
+/** The worker's configuration but for the folders, whose names differ from boot to boot. */
+export interface WorkConfig {
+  operation_id: string;
+  model: string;
+  step: number;
+  lora: { r: number; alpha: number };
+  optimizer: {
+    learning_rate: number;
+    betas: [number, number];
+    eps: number;
+    weight_decay: number;
+    max_grad_norm: number;
+    warmup_steps: number;
+  };
+  loss: {
+    epsilon_low: number;
+    epsilon_high: number;
+    importance_cap: number;
+    normalizer_tokens: number;
+    scale_rewards: "none" | "group";
+  };
+  max_mismatch: number;
+  seed: number;
+}
+
+export function workConfig(
+  given: Pick<WorkConfig, "operation_id" | "model" | "step" | "lora" | "max_mismatch" | "seed">,
+  config: ResolvedTrainConfig,
+): WorkConfig {
+  return {
+    ...given,
+    optimizer: {
+      learning_rate: config.learningRate,
+      betas: [config.beta1, config.beta2],
+      eps: 1e-8,
+      weight_decay: config.weightDecay,
+      max_grad_norm: config.maxGradNorm,
+      warmup_steps: config.warmupSteps,
+    },
+    loss: {
+      epsilon_low: config.epsilonLow,
+      epsilon_high: config.epsilonHigh,
+      importance_cap: config.importanceCap,
+      normalizer_tokens: config.normalizerTokens,
+      scale_rewards: config.scaleRewards,
+    },
+  };
+}
+
+/** The leaves of a selection, planned. */
+export function planSelection(
+  selection: { rollouts: readonly SelectedRollout[]; completions: readonly SelectedCompletion[] },
+  ledger: ReadonlyMap<string, LedgerCompletion>,
+  options: { optimizerSteps: number; maxTokensPerMicroBatch: number },
+): Plan {
+  const chosen = selection.completions.map(({ id }) => entry(ledger, id));
+  const parents = new Set(chosen.map(({ parentId }) => parentId));
+  const lengths = sequenceLengths(chosen);
+  const leaves: Leaf[] = [];
+  selection.completions.forEach(({ id, rollout }, index) => {
+    if (parents.has(id)) return;
+    const group = selection.rollouts[rollout]?.group ?? 0;
+    leaves.push({ index, group, length: lengths.get(id) ?? 0 });
+  });
+  return planMicroBatches(leaves, options);
+}
+
+/** The body of `POST /train` (docs/worker-contract.md). */
+export function encodeBatch(
+  work: Work,
+  ledger: ReadonlyMap<string, LedgerCompletion>,
+  folders: { staging: string; checkpoint: string },
+): Uint8Array {
+  const completions = work.completions.map(({ id }) => entry(ledger, id));
+  const indexOf = new Map(completions.map(({ id }, index) => [id, index]));
+  const total = completions.reduce((n, c) => n + c.promptSuffix.length + c.sampled.length, 0);
+  const tokens = new Int32Array(total);
+  const sampled = new Uint8Array(total);
+  const logprobs = new Float32Array(total);
+  const offsets = new BigInt64Array(completions.length + 1);
+  let at = 0;
+  completions.forEach((completion, index) => {
+    tokens.set(completion.promptSuffix, at);
+    at += completion.promptSuffix.length;
+    tokens.set(completion.sampled, at);
+    sampled.fill(1, at, at + completion.sampled.length);
+    logprobs.set(completion.logprobs, at);
+    at += completion.sampled.length;
+    offsets[index + 1] = BigInt(at);
+  });
+  const parent = completions.map(({ parentId }) => {
+    if (parentId === null) return -1;
+    const index = indexOf.get(parentId);
+    // A missing parent would make a sequence begin in the middle.
+    if (index === undefined) throw missing(parentId);
+    return index;
+  });
+  return encodeSafetensors(
+    {
+      tokens: { type: "I32", data: tokens },
+      sampled: { type: "U8", data: sampled },
+      logprobs: { type: "F32", data: logprobs },
+      completion_offsets: { type: "I64", data: offsets },
+      completion_parent: { type: "I32", data: Int32Array.from(parent) },
+      completion_rollout: {
+        type: "I32",
+        data: Int32Array.from(work.completions, ({ rollout }) => rollout),
+      },
+      completion_temperature: {
+        type: "F32",
+        data: Float32Array.from(completions, ({ temperature }) => temperature),
+      },
+      completion_policy: {
+        type: "I32",
+        data: Int32Array.from(completions, ({ policy }) => stepOf(policy)),
+      },
+      completion_trainable: {
+        type: "U8",
+        data: Uint8Array.from(work.completions, ({ trainable }) => Number(trainable)),
+      },
+      rollout_reward: {
+        type: "F64",
+        data: Float64Array.from(work.rollouts, ({ reward }) => reward),
+      },
+      rollout_group: { type: "I32", data: Int32Array.from(work.rollouts, ({ group }) => group) },
+      rollout_trainable: {
+        type: "U8",
+        data: Uint8Array.from(work.rollouts, ({ trainable }) => Number(trainable)),
+      },
+    },
+    { config: JSON.stringify({ ...work.config, ...folders, plan: work.plan }) },
+  );
+}
+
+function entry(ledger: ReadonlyMap<string, LedgerCompletion>, id: string): LedgerCompletion {
+  const completion = ledger.get(id);
+  if (completion) return completion;
+  throw missing(id);
+}
+
+function missing(id: string): HoneError {
+  return new HoneError(
+    `The ledger has no completion ${id}, which this operation was to train. Submit the rollouts again.`,
+    { code: "train_failed" },
+  );
+}

@@ -1,0 +1,220 @@
+import { type DropReason, parseModelRef, type TrainResult } from "@hone/core";
+import { continuedIds } from "../ledger/conversations.ts";
+import type { LedgerCompletion } from "../ports/ledger.ts";
+
+export interface FilterMember {
+  rolloutId: string;
+  reward: number | null;
+  completions: readonly LedgerCompletion[];
+}
+
+export interface FilterGroup {
+  id: string;
+  /** Whoever should have scored the group could not: none of its rewards counts. */
+  failed: "judge_failed" | null;
+  members: readonly FilterMember[];
+}
+
+export interface FilterOptions {
+  /** The policy that is trained, N. */
+  step: number;
+  maxStaleness: number;
+  maxSequenceTokens: number;
+  allowConstrained: boolean;
+}
+
+/** A rewarded rollout: all of them count in R, only the trainable ones are trained. */
+export interface SelectedRollout {
+  id: string;
+  reward: number;
+  /** Index of its group in the operation. */
+  group: number;
+  trainable: boolean;
+}
+
+export interface SelectedCompletion {
+  id: string;
+  /** Index into the selected rollouts. */
+  rollout: number;
+  /** False: context of those that train. */
+  trainable: boolean;
+}
+
+export interface Selection {
+  rollouts: SelectedRollout[];
+  /** Those that train and those that they continue, parents first. */
+  completions: SelectedCompletion[];
+  groups: TrainResult["groups"];
+  reasons: TrainResult["reasons"];
+  warnings: string[];
+  trainableRollouts: number;
+  /** Sampled tokens that train. */
+  tokens: number;
+}
+
+type GroupOutcome = TrainResult["groups"][number];
+type Counts = Partial<Record<DropReason, number>>;
+
+/**
+ * Rewards first (missing ones, groups that compare nothing), then the masks: a rollout that is masked still
+ * counts in its group's baseline and in R, so that the masks do not change what the others are compared with.
+ */
+export function selectForTraining(
+  groups: readonly FilterGroup[],
+  options: FilterOptions,
+): Selection {
+  const selection: Selection = {
+    rollouts: [],
+    completions: [],
+    groups: [],
+    reasons: {},
+    warnings: [],
+    trainableRollouts: 0,
+    tokens: 0,
+  };
+  let equalAtTemperature0 = 0;
+  groups.forEach((group, index) => {
+    const outcome = filterGroup(group, index, options, selection);
+    selection.groups.push(outcome);
+    if (outcome.reason === null) return;
+    count(selection.reasons, outcome.reason);
+    if (outcome.reason === "zero_variance" && everyTemperatureIs0(group)) equalAtTemperature0++;
+  });
+  if (equalAtTemperature0 > 0) {
+    selection.warnings.push(
+      `${equalAtTemperature0} group(s) have equal rewards and were sampled at temperature 0: the agent asks for ` +
+        "the same answer every time. Sample train rollouts at temperature 1.",
+    );
+  }
+  return selection;
+}
+
+function filterGroup(
+  group: FilterGroup,
+  index: number,
+  options: FilterOptions,
+  selection: Selection,
+): GroupOutcome {
+  const outcome: GroupOutcome = { id: group.id, reason: null, trainedRollouts: 0, dropped: {} };
+  if (group.failed) return { ...outcome, reason: group.failed };
+
+  const rewarded = group.members.filter((member) => member.reward !== null);
+  const missing = group.members.length - rewarded.length;
+  if (missing > 0) outcome.dropped.no_reward = missing;
+  const reason = compareRewards(group, rewarded);
+
+  for (const member of rewarded) {
+    const masked = reason ?? maskOf(member, options);
+    const rollout = selection.rollouts.length;
+    selection.rollouts.push({
+      id: member.rolloutId,
+      reward: member.reward ?? 0,
+      group: index,
+      trainable: masked === null,
+    });
+    if (masked === null) {
+      outcome.trainedRollouts++;
+      selection.trainableRollouts++;
+      selection.tokens += addCompletions(member, rollout, options, selection);
+    } else if (reason === null) count(outcome.dropped, masked);
+  }
+  outcome.reason = reason ?? (outcome.trainedRollouts === 0 ? mostFrequentMask(outcome) : null);
+  return outcome;
+}
+
+function compareRewards(group: FilterGroup, rewarded: readonly FilterMember[]): DropReason | null {
+  if (rewarded.length === 0 && group.members.length > 0) return "no_reward";
+  const first = rewarded[0];
+  if (!first || rewarded.length < 2) return "group_too_small";
+  return rewarded.every(({ reward }) => reward === first.reward) ? "zero_variance" : null;
+}
+
+/** Why a rollout with a reward is not trained; null where it is. */
+function maskOf(member: FilterMember, options: FilterOptions): DropReason | null {
+  const training = trainableIds(member.completions, options.allowConstrained);
+  const lengths = sequenceLengths(member.completions);
+  const chosen = member.completions.filter(({ id }) => training.has(id));
+  if (chosen.some(({ id }) => (lengths.get(id) ?? 0) > options.maxSequenceTokens))
+    return "too_long";
+  if (chosen.some(({ policy }) => options.step - stepOf(policy) > options.maxStaleness)) {
+    return "stale";
+  }
+  if (chosen.length > 0) return null;
+  return trainableIds(member.completions, true).size > 0 ? "constrained" : "no_tokens";
+}
+
+/**
+ * Every completion that reached the agent, but of several choices only those that it went on with, and none
+ * whose sampling was constrained.
+ */
+export function trainableIds(
+  completions: readonly LedgerCompletion[],
+  allowConstrained: boolean,
+): Set<string> {
+  const continued = continuedIds(completions);
+  return new Set(
+    completions
+      .filter(
+        (completion) =>
+          completion.delivered &&
+          completion.sampled.length > 0 &&
+          (completion.choices === 1 || continued.has(completion.id)) &&
+          (allowConstrained || (completion.temperature > 0 && completion.topP >= 1)),
+      )
+      .map(({ id }) => id),
+  );
+}
+
+/** Tokens of each completion's whole sequence. */
+export function sequenceLengths(completions: readonly LedgerCompletion[]): Map<string, number> {
+  const lengths = new Map<string, number>();
+  for (const { id, parentId, promptSuffix, sampled } of completions) {
+    const before = parentId === null ? 0 : (lengths.get(parentId) ?? 0);
+    lengths.set(id, before + promptSuffix.length + sampled.length);
+  }
+  return lengths;
+}
+
+/** Adds what trains and all that it continues; returns the tokens that train. */
+function addCompletions(
+  member: FilterMember,
+  rollout: number,
+  options: FilterOptions,
+  selection: Selection,
+): number {
+  const training = trainableIds(member.completions, options.allowConstrained);
+  const byId = new Map(member.completions.map((completion) => [completion.id, completion]));
+  const needed = new Set<string>();
+  for (const id of training) {
+    for (let at = byId.get(id); at && !needed.has(at.id); at = byId.get(at.parentId ?? "")) {
+      needed.add(at.id);
+    }
+  }
+  let tokens = 0;
+  for (const { id, sampled } of member.completions) {
+    if (!needed.has(id)) continue;
+    selection.completions.push({ id, rollout, trainable: training.has(id) });
+    if (training.has(id)) tokens += sampled.length;
+  }
+  return tokens;
+}
+
+function mostFrequentMask(outcome: GroupOutcome): DropReason {
+  const order: DropReason[] = ["too_long", "stale", "constrained", "no_tokens"];
+  return order.reduce((best, reason) =>
+    (outcome.dropped[reason] ?? 0) > (outcome.dropped[best] ?? 0) ? reason : best,
+  );
+}
+
+function everyTemperatureIs0(group: FilterGroup): boolean {
+  const completions = group.members.flatMap((member) => member.completions);
+  return completions.length > 0 && completions.every(({ temperature }) => temperature === 0);
+}
+
+export function stepOf(policy: string): number {
+  return parseModelRef(policy)?.step ?? 0;
+}
+
+function count(counts: Counts, reason: DropReason): void {
+  counts[reason] = (counts[reason] ?? 0) + 1;
+}

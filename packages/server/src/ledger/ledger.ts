@@ -1,0 +1,110 @@
+import { HoneError } from "@hone/core";
+import type { Logger } from "pino";
+import type { Ledger, LedgerCompletion } from "../ports/ledger.ts";
+import type { Store } from "../store/store.ts";
+import { type CompletionRow, insertCompletion, readCompletion } from "./records.ts";
+
+export interface StoredLedger extends Ledger {
+  /** How many completions a rollout has. */
+  count(rolloutId: string): number;
+  /** Drops the rollouts from memory for which `keep` is false. */
+  retain(keep: (rolloutId: string) => boolean): Promise<void>;
+}
+
+/**
+ * Append-only. Memory holds what was read or written lately and is what readers see; the database follows
+ * through the store's queue, so that no answer waits for the disk. A later write to the same rollout (its
+ * end, its training) is queued behind, and is durable only together with all that came before.
+ */
+export function createLedger(store: Store, log: Logger): StoredLedger {
+  const memory = new Map<string, LedgerCompletion[]>();
+  const rolloutOf = new Map<string, string>();
+
+  function load(rolloutId: string): LedgerCompletion[] {
+    const known = memory.get(rolloutId);
+    if (known) return known;
+    const byId = new Map<string, LedgerCompletion>();
+    const rows = store.all(
+      "SELECT * FROM completions WHERE rollout_id = ? ORDER BY seq",
+      rolloutId,
+    ) as CompletionRow[];
+    for (const row of rows) {
+      const parent = row.parent_id === null ? null : (byId.get(row.parent_id) ?? null);
+      byId.set(row.id, readCompletion(row, parent));
+    }
+    const completions = [...byId.values()];
+    memory.set(rolloutId, completions);
+    for (const { id } of completions) rolloutOf.set(id, rolloutId);
+    return completions;
+  }
+
+  function write(statements: Parameters<Store["write"]>[0]): void {
+    store.write(statements).catch((error: unknown) => {
+      log.error({ err: error }, "the ledger could not be written");
+    });
+  }
+
+  return {
+    list: (rolloutId) => Promise.resolve([...load(rolloutId)]),
+
+    count(rolloutId) {
+      const known = memory.get(rolloutId);
+      if (known) return known.length;
+      const row = store.get(
+        "SELECT count(*) AS n FROM completions WHERE rollout_id = ?",
+        rolloutId,
+      ) as { n: number };
+      return row.n;
+    },
+
+    append(completions) {
+      const statements = completions.map((given) => {
+        const known = load(given.rolloutId);
+        // Two answers of one rollout may end at once: their order is the one in which they came here.
+        const completion: LedgerCompletion = { ...given, seq: known.length };
+        const parent = known.find(({ id }) => id === completion.parentId) ?? null;
+        if (completion.parentId !== null && !parent) {
+          throw new HoneError(
+            `Completion ${completion.id} continues ${completion.parentId}, which rollout ${completion.rolloutId} does not have.`,
+            { code: "internal_error" },
+          );
+        }
+        const statement = insertCompletion(completion, parent);
+        known.push(completion);
+        rolloutOf.set(completion.id, completion.rolloutId);
+        return statement;
+      });
+      write(statements);
+      return Promise.resolve();
+    },
+
+    markDelivered(ids) {
+      for (const id of ids) {
+        const known = memory.get(rolloutOf.get(id) ?? "");
+        const index = known?.findIndex((completion) => completion.id === id) ?? -1;
+        const completion = known?.[index];
+        if (known && completion) known[index] = { ...completion, delivered: true };
+      }
+      write(
+        ids.map((id) => ({
+          sql: "UPDATE completions SET delivered = 1 WHERE id = ?",
+          args: [id],
+        })),
+      );
+      return Promise.resolve();
+    },
+
+    async retain(keep) {
+      const idle = [...memory.keys()].filter((id) => !keep(id));
+      if (idle.length === 0) return;
+      const sizes = new Map(idle.map((id) => [id, memory.get(id)]));
+      // What is dropped must be readable from the database.
+      await store.flush();
+      for (const [id, completions] of sizes) {
+        if (memory.get(id) !== completions) continue;
+        memory.delete(id);
+        for (const completion of completions ?? []) rolloutOf.delete(completion.id);
+      }
+    },
+  };
+}

@@ -1,0 +1,120 @@
+import type { ChatMessage, ChatTool } from "@hone/core";
+import type { LedgerCompletion } from "../ports/ledger.ts";
+import { fromJson, toJson } from "../store/json.ts";
+import type { Statement } from "../store/store.ts";
+
+/**
+ * A completion as a row. Of its messages and tools only what its parent's do not already say is stored,
+ * so that an episode of many turns costs what is new in each.
+ */
+export interface CompletionRow {
+  id: string;
+  rollout_id: string;
+  seq: number;
+  parent_id: string | null;
+  prompt_suffix: ArrayBuffer | Uint8Array;
+  sampled: ArrayBuffer | Uint8Array;
+  logprobs: ArrayBuffer | Uint8Array;
+  policy: string;
+  temperature: number;
+  top_p: number;
+  seed: number | null;
+  finish_reason: LedgerCompletion["finishReason"];
+  choice: number;
+  choices: number;
+  shared_messages: number;
+  messages: string;
+  tools: string | null;
+  answer: string;
+  delivered: number;
+  split_reason: LedgerCompletion["splitReason"];
+  created_at: number;
+}
+
+/** In place of the tools of a completion whose parent had the same. */
+const sameTools = '"same"';
+
+export function insertCompletion(
+  completion: LedgerCompletion,
+  parent: LedgerCompletion | null,
+): Statement {
+  const shared = parent ? sharedMessages(parent.messages, completion.messages) : 0;
+  const tools = toJson(completion.tools);
+  return {
+    sql: `INSERT INTO completions (id, rollout_id, seq, parent_id, prompt_suffix, sampled, logprobs, policy,
+            temperature, top_p, seed, finish_reason, choice, choices, shared_messages, messages, tools, answer,
+            delivered, split_reason, created_at)
+          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+    args: [
+      completion.id,
+      completion.rolloutId,
+      completion.seq,
+      completion.parentId,
+      bytesOf(completion.promptSuffix),
+      bytesOf(completion.sampled),
+      bytesOf(completion.logprobs),
+      completion.policy,
+      completion.temperature,
+      completion.topP,
+      completion.seed,
+      completion.finishReason,
+      completion.choice,
+      completion.choices,
+      shared,
+      JSON.stringify(completion.messages.slice(shared)),
+      parent && tools !== null && tools === toJson(parent.tools) ? sameTools : tools,
+      JSON.stringify(completion.answer),
+      completion.delivered ? 1 : 0,
+      completion.splitReason,
+      completion.createdAt,
+    ],
+  };
+}
+
+export function readCompletion(
+  row: CompletionRow,
+  parent: LedgerCompletion | null,
+): LedgerCompletion {
+  const messages = JSON.parse(row.messages) as ChatMessage[];
+  return {
+    id: row.id,
+    rolloutId: row.rollout_id,
+    seq: row.seq,
+    parentId: row.parent_id,
+    promptSuffix: new Int32Array(copyOf(row.prompt_suffix)),
+    sampled: new Int32Array(copyOf(row.sampled)),
+    logprobs: new Float32Array(copyOf(row.logprobs)),
+    policy: row.policy,
+    temperature: row.temperature,
+    topP: row.top_p,
+    seed: row.seed,
+    finishReason: row.finish_reason,
+    choice: row.choice,
+    choices: row.choices,
+    messages: parent ? [...parent.messages.slice(0, row.shared_messages), ...messages] : messages,
+    tools:
+      row.tools === sameTools
+        ? (parent?.tools ?? null)
+        : (fromJson(row.tools) as ChatTool[] | null),
+    answer: JSON.parse(row.answer) as ChatMessage,
+    delivered: row.delivered === 1,
+    splitReason: row.split_reason,
+    createdAt: row.created_at,
+  };
+}
+
+function sharedMessages(before: readonly ChatMessage[], now: readonly ChatMessage[]): number {
+  const most = Math.min(before.length, now.length);
+  let shared = 0;
+  while (shared < most && JSON.stringify(before[shared]) === JSON.stringify(now[shared])) shared++;
+  return shared;
+}
+
+function bytesOf(array: Int32Array | Float32Array): Uint8Array {
+  return Buffer.from(array.buffer, array.byteOffset, array.byteLength);
+}
+
+/** A buffer of its own: a view's offset need not be a multiple of four. */
+function copyOf(bytes: ArrayBuffer | Uint8Array): ArrayBuffer {
+  return new Uint8Array(bytes).buffer;
+}

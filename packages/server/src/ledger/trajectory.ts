@@ -1,0 +1,54 @@
+import type { ChatMessage, ChatTool, Trajectory } from "@hone/core";
+import type { LedgerCompletion } from "../ports/ledger.ts";
+import { continuedIds } from "./conversations.ts";
+
+interface Conversation {
+  messages: ChatMessage[];
+  tools: ChatTool[] | null;
+}
+
+/** The conversations of a rollout, longest first: those that no later completion continues. */
+export function conversations(completions: readonly LedgerCompletion[]): Conversation[] {
+  // What never reached the agent is no part of what it did.
+  const delivered = completions.filter((completion) => completion.delivered);
+  const continued = continuedIds(delivered);
+  return delivered
+    .filter(({ id, choices, choice }) => !continued.has(id) && (choices === 1 || choice === 0))
+    .filter(
+      (last) => last.choices === 1 || !siblings(delivered, last).some((s) => continued.has(s.id)),
+    )
+    .map((last) => ({
+      messages: [...last.messages, last.answer],
+      tools: last.tools ? [...last.tools] : null,
+    }))
+    .sort((a, b) => b.messages.length - a.messages.length);
+}
+
+/** The other choices of the same request. */
+function siblings(
+  completions: readonly LedgerCompletion[],
+  one: LedgerCompletion,
+): LedgerCompletion[] {
+  return completions.filter(
+    (other) =>
+      other.id !== one.id &&
+      other.choices === one.choices &&
+      Math.abs(other.seq - one.seq) < one.choices &&
+      other.seq - other.choice === one.seq - one.choice,
+  );
+}
+
+/** Tokens that went in and out, a token of a shared prefix counted for each request that carried it. */
+export function usageOf(completions: readonly LedgerCompletion[]): Trajectory["usage"] {
+  const total = new Map<string, number>();
+  let promptTokens = 0;
+  let completionTokens = 0;
+  for (const completion of completions) {
+    const before = completion.parentId === null ? 0 : (total.get(completion.parentId) ?? 0);
+    const prompt = before + completion.promptSuffix.length;
+    total.set(completion.id, prompt + completion.sampled.length);
+    promptTokens += prompt;
+    completionTokens += completion.sampled.length;
+  }
+  return { completions: completions.length, promptTokens, completionTokens };
+}

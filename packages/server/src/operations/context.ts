@@ -1,0 +1,38 @@
+import type { Logger } from "pino";
+import type { StoredLedger } from "../ledger/ledger.ts";
+import type { Checkpoints } from "../policies/checkpoints.ts";
+import type { LivePolicies } from "../policies/live.ts";
+import type { Models } from "../policies/models.ts";
+import type { Clock } from "../ports/clock.ts";
+import type { Engine } from "../ports/engine.ts";
+import type { Trainer } from "../ports/trainer.ts";
+import type { Rollouts } from "../rollouts/rollouts.ts";
+import type { Store } from "../store/store.ts";
+import type { EventLog } from "./events.ts";
+import type { ReadyGate } from "./ready.ts";
+
+/** What the server serves. */
+export interface Base {
+  name: string;
+  maxModelLen: number;
+  dtype: "float32" | "bfloat16";
+}
+
+/** What operations work with. */
+export interface OperationContext {
+  store: Store;
+  ledger: StoredLedger;
+  models: Models;
+  checkpoints: Checkpoints;
+  live: LivePolicies;
+  rollouts: Rollouts;
+  engine: () => Engine;
+  trainer: Trainer;
+  events: EventLog;
+  ready: ReadyGate;
+  base: Base;
+  /** Folders under which `import` may read. */
+  importRoots: readonly string[];
+  clock: Clock;
+  log: Logger;
+}

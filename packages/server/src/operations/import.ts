@@ -1,0 +1,131 @@
+import { readFile, realpath } from "node:fs/promises";
+import { join, sep } from "node:path";
+import { HoneError, policyName } from "@hone/core";
+import { z } from "zod";
+import { syncFolder, writeSynced } from "../store/files.ts";
+import { commitPolicy, type Emit, timed } from "./commit.ts";
+import type { OperationContext } from "./context.ts";
+import type { OperationRecord } from "./records.ts";
+
+const configName = "adapter_config.json";
+const weightsName = "adapter_model.safetensors";
+
+const adapterConfigSchema = z.looseObject({
+  peft_type: z.literal("LORA"),
+  r: z.int(),
+  lora_alpha: z.number(),
+  target_modules: z.union([z.string(), z.array(z.string())]),
+});
+type AdapterConfig = z.infer<typeof adapterConfigSchema>;
+
+/**
+ * A PEFT folder becomes policy N+1. Only the adapter is taken: the optimizer begins anew. The engine judges
+ * it (rank, shapes, NaN) before anything is committed.
+ */
+export async function importPolicy(
+  context: OperationContext,
+  record: OperationRecord,
+  path: string,
+  emit: Emit,
+): Promise<void> {
+  const { checkpoints, models } = context;
+  const model = models.require(record.model);
+  const source = await allowedFolder(context, path);
+  const staging = await checkpoints.stage(model.name, record.id, record.deaths);
+  try {
+    await timed(emit, "copy", async () => {
+      for (const name of [configName, weightsName]) {
+        // The content, not the link: what a link leads to may change after it was checked.
+        const content = await readFile(await inside(join(source, name), source)).catch(
+          (cause: unknown) => {
+            if (HoneError.isInstance(cause)) throw cause;
+            throw badAdapter(`it has no readable ${name}`, cause);
+          },
+        );
+        await writeSynced(join(staging, name), content);
+      }
+      await syncFolder(staging);
+    });
+    const own = await readConfig(checkpoints.path(model.name, 0));
+    compareShapes(await readConfig(staging), own);
+    await timed(emit, "validate", () =>
+      tryInEngine(context, model.name, model.learnt + 1, staging),
+    );
+    await timed(emit, "commit", () =>
+      commitPolicy(
+        context,
+        record,
+        { staging, files: [configName, weightsName], metrics: {}, seed: model.seed },
+        emit,
+      ),
+    );
+  } finally {
+    await checkpoints.discard(staging);
+  }
+}
+
+async function allowedFolder(context: OperationContext, path: string): Promise<string> {
+  for (const root of context.importRoots) {
+    const allowed = await realpath(root).catch(() => null);
+    if (allowed === null) continue;
+    try {
+      return await inside(path, allowed);
+    } catch {
+      // Another root may hold it.
+    }
+  }
+  // One message for what is missing and what is forbidden: paths of the machine are not to be probed.
+  throw new HoneError(
+    "There is no such folder among those that the operator allows. Copy the adapter into the data directory's imports/ folder and name it by its absolute path.",
+    { code: "bad_adapter", param: "op.path" },
+  );
+}
+
+async function inside(path: string, root: string): Promise<string> {
+  const real = await realpath(path);
+  if (real === root || real.startsWith(root + sep)) return real;
+  throw badAdapter("a file of it lies outside of its folder");
+}
+
+async function readConfig(folder: string): Promise<AdapterConfig> {
+  try {
+    return adapterConfigSchema.parse(JSON.parse(await readFile(join(folder, configName), "utf8")));
+  } catch (cause) {
+    throw badAdapter(`its ${configName} is not that of a PEFT LoRA`, cause);
+  }
+}
+
+function compareShapes(given: AdapterConfig, own: AdapterConfig): void {
+  const describe = ({ r, lora_alpha, target_modules }: AdapterConfig): string =>
+    `r ${r}, alpha ${lora_alpha}, modules ${[target_modules].flat().sort().join(", ")}`;
+  if (describe(given) === describe(own)) return;
+  throw badAdapter(
+    `it has ${describe(given)}, and the model ${describe(own)}; a model keeps the shape it was made with`,
+  );
+}
+
+/** Loads it from staging and lets it go again: the name is then served from the checkpoint's own folder. */
+async function tryInEngine(
+  context: OperationContext,
+  model: string,
+  step: number,
+  staging: string,
+): Promise<void> {
+  const policy = policyName(model, step);
+  const engine = context.engine();
+  try {
+    await engine.load(policy, staging);
+  } catch (cause) {
+    if (HoneError.isInstance(cause) && cause.status === 503) throw cause;
+    throw badAdapter(`the engine refuses it: ${(cause as Error).message}`, cause);
+  }
+  await engine.unload(policy);
+}
+
+function badAdapter(why: string, cause?: unknown): HoneError {
+  return new HoneError(`The adapter cannot be imported: ${why}.`, {
+    code: "bad_adapter",
+    param: "op.path",
+    cause,
+  });
+}

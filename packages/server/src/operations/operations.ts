@@ -1,0 +1,305 @@
+import { HoneError, newId, type OperationInfo } from "@hone/core";
+import pLimit, { type LimitFunction } from "p-limit";
+import { claimRollouts, releaseRollouts } from "../rollouts/records.ts";
+import { canonicalSha256 } from "../store/canonical.ts";
+import type { Statement } from "../store/store.ts";
+import { type Emit, noteTrained, publishNewest, recordPolicy } from "./commit.ts";
+import type { OperationContext } from "./context.ts";
+import type { NewEvent } from "./events.ts";
+import { importPolicy } from "./import.ts";
+import {
+  insertOperation,
+  isOver,
+  operationInfo,
+  type OperationRecord,
+  type ParsedSubmit,
+  readOperation,
+  selectByToken,
+  selectOperation,
+  selectUnfinished,
+  updateOperation,
+} from "./records.ts";
+import { validateTrain } from "./submit.ts";
+import { trainPolicy } from "./train.ts";
+
+export interface Operations {
+  submit(keyId: string, model: string, body: ParsedSubmit): Promise<OperationInfo>;
+  get(keyId: string, id: string): OperationInfo;
+  abort(keyId: string, id: string): Promise<OperationInfo>;
+  /** Begins to work on what is queued, and goes on with what a restart cut off. */
+  start(): void;
+  /** Stops without ending anything: running operations are redone at the next start. */
+  close(): Promise<void>;
+}
+
+interface Active {
+  record: OperationRecord;
+  controller: AbortController;
+}
+
+export async function createOperations(context: OperationContext): Promise<Operations> {
+  const { store, models, events, log } = context;
+  // What is queued or running; everything else is read from the database.
+  const active = new Map<string, Active>();
+  const queues = new Map<string, Active[]>();
+  const submissions = new Map<string, LimitFunction>();
+  const loops = new Map<string, Promise<void>>();
+  let started = false;
+  const closeSignal = new AbortController();
+
+  for (const row of store.all(selectUnfinished)) enqueue(readOperation(row));
+  for (const { record } of active.values()) await rollForward(record);
+
+  function enqueue(record: OperationRecord): void {
+    const entry: Active = { record, controller: new AbortController() };
+    if (record.abortRequested) entry.controller.abort();
+    active.set(record.id, entry);
+    const queue = queues.get(record.model) ?? [];
+    queues.set(record.model, queue);
+    queue.push(entry);
+  }
+
+  /** The folder of N+1 had its name, and the server died before the database knew. */
+  async function rollForward(record: OperationRecord): Promise<void> {
+    if (record.fromStep === null || isCommitted(record)) return;
+    const step = record.fromStep + 1;
+    const manifest = await context.checkpoints.readManifest(record.model, step);
+    if (manifest?.operationId !== record.id) return;
+    try {
+      await context.checkpoints.verify(record.model, step);
+    } catch (error) {
+      log.error({ operation: record.id, step, err: error }, "the step will be redone");
+      return;
+    }
+    log.info({ operation: record.id, step }, "completing a commit that a restart cut off");
+    await recordPolicy(context, record, step, manifest.metrics, emitTo(record));
+  }
+
+  function isCommitted(record: OperationRecord): boolean {
+    if (record.fromStep === null) return false;
+    return models.policy(record.model, record.fromStep + 1)?.operationId === record.id;
+  }
+
+  function emitTo(record: OperationRecord): Emit {
+    return (event: NewEvent) => {
+      events.append(record.id, event).catch((error: unknown) => {
+        log.error({ operation: record.id, err: error }, "an event could not be written");
+      });
+    };
+  }
+
+  function kick(model: string): void {
+    if (!started || closeSignal.signal.aborted || loops.has(model)) return;
+    const loop = workOff(model)
+      .catch((error: unknown) =>
+        log.error({ model, err: error }, "the operations of a model stopped"),
+      )
+      .finally(() => {
+        loops.delete(model);
+        if ((queues.get(model)?.length ?? 0) > 0) kick(model);
+      });
+    loops.set(model, loop);
+  }
+
+  async function workOff(model: string): Promise<void> {
+    const queue = queues.get(model) ?? [];
+    for (let entry = queue[0]; entry && !closeSignal.signal.aborted; entry = queue[0]) {
+      if (!isOver(entry.record)) {
+        await runToEnd(entry);
+        if (!isOver(entry.record)) return;
+        active.delete(entry.record.id);
+      }
+      queue.shift();
+    }
+  }
+
+  async function runToEnd({ record, controller }: Active): Promise<void> {
+    try {
+      await run(record, controller.signal);
+      record.status = "succeeded";
+      record.error = null;
+    } catch (error) {
+      if (closeSignal.signal.aborted) return;
+      const failure = HoneError.isInstance(error)
+        ? error
+        : new HoneError(
+            "The operation failed for a reason that was not foreseen. See the server's log.",
+            {
+              code: "internal_error",
+              cause: error,
+            },
+          );
+      const details = { operation: record.id, model: record.model, code: failure.code, err: error };
+      if (failure.code === "aborted") log.info({ operation: record.id }, "operation aborted");
+      else log.error(details, "operation failed");
+      record.status = failure.code === "aborted" ? "aborted" : "failed";
+      record.error = failure.toEnvelope().error;
+    }
+    await end(record);
+  }
+
+  async function run(record: OperationRecord, signal: AbortSignal): Promise<void> {
+    const emit = emitTo(record);
+    if (!isCommitted(record)) {
+      if (signal.aborted) throw new HoneError("The operation was aborted.", { code: "aborted" });
+      await begin(record, emit);
+      const { op } = record;
+      if (op.type === "train" && !(await trainPolicy(context, record, op, emit, signal))) return;
+      if (op.type === "import") await importPolicy(context, record, op.path, emit);
+    }
+    // Past the commit point an abort comes too late; only the server's own end stops the publishing.
+    await publishNewest(context, record, emit, closeSignal.signal);
+    if (record.op.type === "publish") {
+      const { served } = models.require(record.model);
+      const policy = `${record.model}@${served}`;
+      record.result = { type: "publish", step: served, policy, checkpoint: null };
+    }
+  }
+
+  async function begin(record: OperationRecord, emit: Emit): Promise<void> {
+    const { learnt } = models.require(record.model);
+    requireStep(record.model, record.expectedStep, learnt);
+    record.status = "running";
+    record.fromStep = learnt;
+    await store.write([updateOperation(record)]);
+    emit({ type: "started", step: learnt });
+  }
+
+  /** Written before it is told: whoever hears of the end finds it also after a restart. */
+  async function end(record: OperationRecord): Promise<void> {
+    const uncommitted = record.status !== "succeeded" && !isCommitted(record);
+    const statements: Statement[] = [updateOperation(record)];
+    if (uncommitted) {
+      record.result = null;
+      statements.push(...releaseRollouts(record.id));
+    }
+    await store.write(statements);
+    if (uncommitted) noteTrained(context, record, []);
+    await events.append(record.id, { type: "ended", operation: operationInfo(record) });
+  }
+
+  function find(keyId: string, id: string): OperationRecord {
+    const row = active.has(id) ? undefined : store.get(selectOperation, id);
+    const record = active.get(id)?.record ?? (row === undefined ? null : readOperation(row));
+    if (record?.keyId === keyId) return record;
+    throw new HoneError(`There is no operation "${id.slice(0, 80)}" of this key.`, {
+      code: "operation_not_found",
+      param: "id",
+    });
+  }
+
+  function findByToken(model: string, keyId: string, token: string): OperationRecord | null {
+    for (const { record } of active.values()) {
+      if (record.model === model && record.keyId === keyId && record.clientToken === token) {
+        return record;
+      }
+    }
+    const row = store.get(selectByToken, model, keyId, token);
+    return row === undefined ? null : readOperation(row);
+  }
+
+  async function accept(keyId: string, name: string, body: ParsedSubmit): Promise<OperationInfo> {
+    const bodySha = canonicalSha256({ expectedStep: body.expectedStep, op: body.op });
+    const existing = findByToken(name, keyId, body.clientToken);
+    if (existing) {
+      if (existing.bodySha === bodySha) return operationInfo(existing);
+      throw new HoneError(
+        `The clientToken "${body.clientToken}" was used for another operation (${existing.id}). Use a new token for a new operation.`,
+        { code: "client_token_reused", param: "clientToken" },
+      );
+    }
+    const model = models.require(name);
+    if (model.base !== context.base.name) throw otherBase(name, model.base, context.base.name);
+    requireStep(name, body.expectedStep ?? null, model.learnt);
+    const record: OperationRecord = {
+      id: newId("op"),
+      model: name,
+      keyId,
+      clientToken: body.clientToken,
+      bodySha,
+      expectedStep: body.expectedStep ?? null,
+      op: body.op,
+      createdAt: context.clock(),
+      status: "queued",
+      fromStep: null,
+      work: null,
+      result: null,
+      error: null,
+      deaths: 0,
+      abortRequested: false,
+    };
+    const statements: Statement[] = [insertOperation(record)];
+    const ids: string[] = [];
+    if (body.op.type === "train") {
+      for (const { record: rollout, reward } of validateTrain(context, keyId, model, body.op)) {
+        ids.push(rollout.id);
+        if (rollout.status === "open" && reward !== null) {
+          statements.push(...context.rollouts.finish(rollout, reward));
+        }
+      }
+      statements.push(...claimRollouts(ids, record.id));
+    }
+    await store.write(statements);
+    context.rollouts.noteClaims(ids, record.id);
+    enqueue(record);
+    kick(name);
+    return operationInfo(record);
+  }
+
+  return {
+    get: (keyId, id) => operationInfo(find(keyId, id)),
+
+    submit(keyId, name, body) {
+      models.require(name);
+      // One at a time for each model: what one submission claims the next one has to see.
+      const limit = submissions.get(name) ?? pLimit(1);
+      submissions.set(name, limit);
+      return limit(() => accept(keyId, name, body));
+    },
+
+    async abort(keyId, id) {
+      const record = find(keyId, id);
+      const entry = active.get(id);
+      if (!entry || isOver(record) || record.abortRequested) return operationInfo(record);
+      record.abortRequested = true;
+      await store.write([updateOperation(record)]);
+      entry.controller.abort();
+      if (record.status === "queued") {
+        // It need not wait for those before it to hear that it will not run.
+        record.status = "aborted";
+        record.error = new HoneError("The operation was aborted before it began.", {
+          code: "aborted",
+        }).toEnvelope().error;
+        await end(record);
+        active.delete(id);
+      }
+      return operationInfo(record);
+    },
+
+    start() {
+      started = true;
+      for (const model of queues.keys()) kick(model);
+    },
+
+    async close() {
+      closeSignal.abort();
+      for (const { controller } of active.values()) controller.abort();
+      await Promise.all(loops.values());
+    },
+  };
+}
+
+function requireStep(model: string, expected: number | null, learnt: number): void {
+  if (expected === null || expected === learnt) return;
+  throw new HoneError(
+    `You expect the model "${model}" to be at step ${expected}; it is at step ${learnt}. Read its state, then decide what to train.`,
+    { code: "step_mismatch", param: "expectedStep" },
+  );
+}
+
+export function otherBase(model: string, modelBase: string, serverBase: string): HoneError {
+  return new HoneError(
+    `The model "${model}" is of the base "${modelBase}", this server serves "${serverBase}". Start a server with that base, or choose another model name.`,
+    { code: "base_mismatch", param: "base" },
+  );
+}

@@ -1,0 +1,146 @@
+import type {
+  OperationInfo,
+  OperationResult,
+  OperationStatus,
+  SubmitOperation,
+  submitOperationSchema,
+} from "@hone/core";
+import type { z } from "zod";
+import type { Work } from "../batch/batch.ts";
+import { fromJson, toJson } from "../store/json.ts";
+import type { Statement } from "../store/store.ts";
+
+export type ParsedSubmit = z.output<typeof submitOperationSchema>;
+export type Op = ParsedSubmit["op"];
+export type OperationError = NonNullable<OperationInfo["error"]>;
+export type ClientToken = SubmitOperation["clientToken"];
+
+export interface OperationRecord {
+  readonly id: string;
+  readonly model: string;
+  readonly keyId: string;
+  readonly clientToken: string;
+  readonly bodySha: string;
+  readonly expectedStep: number | null;
+  readonly op: Op;
+  readonly createdAt: number;
+  status: OperationStatus;
+  /** N at which it began. */
+  fromStep: number | null;
+  /** What a train operation does, once decided. */
+  work: StoredWork | null;
+  result: OperationResult | null;
+  error: OperationError | null;
+  /** How often the worker died of it. */
+  deaths: number;
+  abortRequested: boolean;
+}
+
+export interface StoredWork {
+  work: Work;
+  outcome: { groups: TrainGroups; reasons: TrainReasons; warnings: string[] };
+}
+type TrainOutcome = Extract<OperationResult, { type: "train" }>;
+type TrainGroups = TrainOutcome["groups"];
+type TrainReasons = TrainOutcome["reasons"];
+
+interface OperationRow {
+  id: string;
+  model: string;
+  key_id: string;
+  client_token: string;
+  body_sha: string;
+  expected_step: number | null;
+  op: string;
+  status: OperationStatus;
+  from_step: number | null;
+  work: string | null;
+  result: string | null;
+  error: string | null;
+  deaths: number;
+  abort_requested: number;
+  created_at: number;
+}
+
+export const selectOperation = "SELECT * FROM operations WHERE id = ?";
+export const selectByToken =
+  "SELECT * FROM operations WHERE model = ? AND key_id = ? AND client_token = ?";
+export const selectUnfinished =
+  "SELECT * FROM operations WHERE status IN ('queued', 'running') ORDER BY number";
+
+export function readOperation(given: unknown): OperationRecord {
+  const row = given as OperationRow;
+  return {
+    id: row.id,
+    model: row.model,
+    keyId: row.key_id,
+    clientToken: row.client_token,
+    bodySha: row.body_sha,
+    expectedStep: row.expected_step,
+    op: JSON.parse(row.op) as Op,
+    createdAt: row.created_at,
+    status: row.status,
+    fromStep: row.from_step,
+    work: fromJson(row.work) as StoredWork | null,
+    result: fromJson(row.result) as OperationResult | null,
+    error: fromJson(row.error) as OperationError | null,
+    deaths: row.deaths,
+    abortRequested: row.abort_requested === 1,
+  };
+}
+
+export function insertOperation(record: OperationRecord): Statement {
+  return {
+    sql: `INSERT INTO operations (id, model, key_id, type, client_token, body_sha, expected_step, op, status,
+            created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+    args: [
+      record.id,
+      record.model,
+      record.keyId,
+      record.op.type,
+      record.clientToken,
+      record.bodySha,
+      record.expectedStep,
+      JSON.stringify(record.op),
+      record.status,
+      record.createdAt,
+    ],
+  };
+}
+
+export function updateOperation(record: OperationRecord): Statement {
+  return {
+    sql: `UPDATE operations SET status = ?, from_step = ?, work = ?, result = ?, error = ?, deaths = ?,
+            abort_requested = ? WHERE id = ?`,
+    args: [
+      record.status,
+      record.fromStep,
+      toJson(record.work),
+      toJson(record.result),
+      toJson(record.error),
+      record.deaths,
+      record.abortRequested ? 1 : 0,
+      record.id,
+    ],
+  };
+}
+
+export function operationInfo(record: OperationRecord): OperationInfo {
+  return {
+    id: record.id,
+    object: "operation",
+    model: record.model,
+    type: record.op.type,
+    clientToken: record.clientToken,
+    status: record.status,
+    fromStep: record.fromStep,
+    // A result is stored with the commit; until the operation has ended it is not yet the user's.
+    result: isOver(record) ? record.result : null,
+    error: record.error,
+    createdAt: record.createdAt,
+  };
+}
+
+export function isOver(record: OperationRecord): boolean {
+  return record.status !== "queued" && record.status !== "running";
+}

@@ -1,0 +1,146 @@
+import { readdir, readFile, rename, rm, stat, statfs } from "node:fs/promises";
+import { join } from "node:path";
+import { HoneError } from "@hone/core";
+import type { Logger } from "pino";
+import { z } from "zod";
+import { makeFolder, sha256OfFile, syncFolder, writeSynced } from "../store/files.ts";
+
+const manifestName = "manifest.json";
+
+const manifestSchema = z.object({
+  version: z.literal(1),
+  model: z.string(),
+  step: z.int().min(0),
+  /** The step it was trained from; null for policy 0. */
+  parent: z.int().nullable(),
+  operationId: z.string(),
+  base: z.string(),
+  lora: z.object({ r: z.int(), alpha: z.number() }),
+  seed: z.int(),
+  cursor: z.unknown(),
+  /** What the trainer measured, so that a commit can be completed from the folder alone. */
+  metrics: z.record(z.string(), z.number().nullable()),
+  files: z.record(z.string(), z.object({ sha256: z.string(), bytes: z.int() })),
+});
+/** Says what a checkpoint is; its presence says that every file beside it is whole. */
+export type Manifest = z.infer<typeof manifestSchema>;
+
+/** The adapter files of `models/<name>/policies/<N>/`. */
+export interface Checkpoints {
+  path(model: string, step: number): string;
+  /** A new empty folder of this boot, for one attempt of one operation. */
+  stage(model: string, operationId: string, attempt: number): Promise<string>;
+  /** Staging → manifest → rename → fsync. The database has to follow. */
+  commit(
+    staging: string,
+    manifest: Omit<Manifest, "version" | "files">,
+    files: readonly string[],
+  ): Promise<void>;
+  /** Null where there is no folder, or one that says nothing readable of itself. */
+  readManifest(model: string, step: number): Promise<Manifest | null>;
+  /** Every file against its SHA-256; throws `bad_adapter`. */
+  verify(model: string, step: number): Promise<void>;
+  remove(model: string, step: number): Promise<void>;
+  discard(staging: string): Promise<void>;
+  /** Staging folders of earlier boots: their operations are redone. */
+  sweepStaging(): Promise<void>;
+  /** Throws `disk_full` while nothing is written yet. */
+  requireSpace(model: string, step: number): Promise<void>;
+}
+
+export function createCheckpoints(dataDir: string, bootId: string, log: Logger): Checkpoints {
+  const models = join(dataDir, "models");
+  const folder = (model: string): string => join(models, model, "policies");
+  const path = (model: string, step: number): string => join(folder(model), String(step));
+
+  async function readManifest(model: string, step: number): Promise<Manifest | null> {
+    try {
+      const text = await readFile(join(path(model, step), manifestName), "utf8");
+      return manifestSchema.parse(JSON.parse(text));
+    } catch {
+      return null;
+    }
+  }
+
+  return {
+    path,
+    readManifest,
+
+    async stage(model, operationId, attempt) {
+      const staging = join(models, model, "staging", `${bootId}-${operationId}-${attempt}`);
+      await rm(staging, { recursive: true, force: true });
+      await makeFolder(staging);
+      return staging;
+    },
+
+    async commit(staging, given, files) {
+      const entries: Manifest["files"] = {};
+      for (const name of [...files].sort()) {
+        const file = join(staging, name);
+        const found = await stat(file).catch(() => null);
+        // A name with a separator would reach out of the folder that is renamed.
+        if (name !== file.slice(staging.length + 1) || /[/\\]/.test(name) || !found?.isFile()) {
+          throw new HoneError(`The worker reported the file "${name}" but did not write it.`, {
+            code: "train_failed",
+          });
+        }
+        entries[name] = { sha256: await sha256OfFile(file), bytes: found.size };
+      }
+      const manifest: Manifest = { version: 1, ...given, files: entries };
+      await writeSynced(join(staging, manifestName), `${JSON.stringify(manifest, null, 2)}\n`);
+      await syncFolder(staging);
+      await makeFolder(folder(given.model));
+      await rename(staging, path(given.model, given.step));
+      await syncFolder(folder(given.model));
+    },
+
+    async verify(model, step) {
+      const manifest = await readManifest(model, step);
+      if (!manifest) throw damaged(model, step, "its manifest is missing or cannot be read");
+      for (const [name, { sha256 }] of Object.entries(manifest.files)) {
+        const actual = await sha256OfFile(join(path(model, step), name)).catch(() => null);
+        if (actual === null) throw damaged(model, step, `${name} is missing`);
+        if (actual !== sha256) throw damaged(model, step, `${name} is not what was written`);
+      }
+    },
+
+    async remove(model, step) {
+      await rm(path(model, step), { recursive: true, force: true });
+      await syncFolder(folder(model)).catch(() => undefined);
+    },
+
+    discard: (staging) => rm(staging, { recursive: true, force: true }),
+
+    async sweepStaging() {
+      for (const model of await readdir(models).catch(() => [] as string[])) {
+        const staging = join(models, model, "staging");
+        for (const entry of await readdir(staging).catch(() => [] as string[])) {
+          if (entry.startsWith(`${bootId}-`)) continue;
+          log.info({ model, staging: entry }, "removing the staging folder of an earlier boot");
+          await rm(join(staging, entry), { recursive: true, force: true });
+        }
+      }
+    },
+
+    async requireSpace(model, step) {
+      const manifest = await readManifest(model, step);
+      const adapter = manifest?.files["adapter_model.safetensors"]?.bytes ?? 0;
+      // Adapter and two optimizer moments, twice: a disk that is just full enough is full.
+      const needed = adapter * 3 * 2 + 1024 * 1024;
+      const { bavail, bsize } = await statfs(models);
+      if (bavail * bsize >= needed) return;
+      throw new HoneError(
+        `A checkpoint needs ${Math.ceil(needed / 2 ** 20)} MiB free; the data directory's disk has ` +
+          `${Math.floor((bavail * bsize) / 2 ** 20)} MiB. Free some space, then train again.`,
+        { code: "disk_full" },
+      );
+    },
+  };
+}
+
+function damaged(model: string, step: number, why: string): HoneError {
+  return new HoneError(
+    `The checkpoint of ${model}@${step} is damaged: ${why}. Restore the folder from a copy, or use another policy.`,
+    { code: "bad_adapter" },
+  );
+}

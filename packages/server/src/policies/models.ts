@@ -1,0 +1,169 @@
+import { HoneError } from "@hone/core";
+import type { Clock } from "../ports/clock.ts";
+import { toJson } from "../store/json.ts";
+import type { Statement, Store } from "../store/store.ts";
+
+export interface Model {
+  name: string;
+  base: string;
+  lora: { r: number; alpha: number };
+  seed: number;
+  learnt: number;
+  /** −1 until policy 0 is first served. */
+  served: number;
+  cursor: unknown;
+  createdAt: number;
+}
+
+export interface PolicyRecord {
+  model: string;
+  step: number;
+  operationId: string;
+  createdAt: number;
+}
+
+/** The models of this data directory. Memory is the authority: nobody else writes the database. */
+export interface Models {
+  find(name: string): Model | null;
+  /** Like `find`, but a model that does not exist is an error. */
+  require(name: string): Model;
+  list(): Model[];
+  policies(name: string): PolicyRecord[];
+  policy(name: string, step: number): PolicyRecord | null;
+  /** Policy 0 and with it the model. */
+  create(
+    model: Omit<Model, "learnt" | "served" | "cursor" | "createdAt">,
+    operationId: string,
+  ): Promise<Model>;
+  /** learnt = step, together with what else has to be true from then on. */
+  commitStep(
+    name: string,
+    step: number,
+    operationId: string,
+    cursor: unknown,
+    also: readonly Statement[],
+  ): Promise<void>;
+  setCursor(name: string, cursor: unknown, also: readonly Statement[]): Promise<void>;
+  setServed(name: string, step: number): Promise<void>;
+}
+
+interface ModelRow {
+  name: string;
+  base: string;
+  lora_r: number;
+  lora_alpha: number;
+  seed: number;
+  learnt: number;
+  served: number;
+  cursor: string | null;
+  created_at: number;
+}
+
+interface PolicyRow {
+  model: string;
+  step: number;
+  operation_id: string;
+  created_at: number;
+}
+
+const insertPolicy =
+  "INSERT INTO policies (model, step, operation_id, created_at) VALUES (?, ?, ?, ?)";
+
+export function createModels(store: Store, clock: Clock): Models {
+  const models = new Map<string, Model>();
+  const rows = store.all("SELECT * FROM models ORDER BY created_at, name") as ModelRow[];
+  for (const row of rows) {
+    models.set(row.name, {
+      name: row.name,
+      base: row.base,
+      lora: { r: row.lora_r, alpha: row.lora_alpha },
+      seed: row.seed,
+      learnt: row.learnt,
+      served: row.served,
+      cursor: row.cursor === null ? null : (JSON.parse(row.cursor) as unknown),
+      createdAt: row.created_at,
+    });
+  }
+
+  function require(name: string): Model {
+    const model = models.get(name);
+    if (model) return model;
+    throw new HoneError(
+      `There is no model "${name}". Create it with PUT /v1/models/${name} (\`hone.model({ name: "${name}" })\`).`,
+      { code: "model_not_found", param: "model" },
+    );
+  }
+
+  function policyRows(name: string): PolicyRecord[] {
+    const found = store.all(
+      "SELECT * FROM policies WHERE model = ? ORDER BY step",
+      name,
+    ) as PolicyRow[];
+    return found.map((row) => ({
+      model: row.model,
+      step: row.step,
+      operationId: row.operation_id,
+      createdAt: row.created_at,
+    }));
+  }
+
+  return {
+    find: (name) => models.get(name) ?? null,
+    require,
+    list: () => [...models.values()],
+    policies: policyRows,
+    policy: (name, step) => policyRows(name).find((policy) => policy.step === step) ?? null,
+
+    async create(given, operationId) {
+      const model: Model = { ...given, learnt: 0, served: -1, cursor: null, createdAt: clock() };
+      await store.write([
+        {
+          sql: `INSERT INTO models (name, base, lora_r, lora_alpha, seed, learnt, served, cursor, created_at)
+                VALUES (?, ?, ?, ?, ?, 0, -1, NULL, ?)`,
+          args: [
+            model.name,
+            model.base,
+            model.lora.r,
+            model.lora.alpha,
+            model.seed,
+            model.createdAt,
+          ],
+        },
+        { sql: insertPolicy, args: [model.name, 0, operationId, model.createdAt] },
+      ]);
+      models.set(model.name, model);
+      return model;
+    },
+
+    async commitStep(name, step, operationId, cursor, also) {
+      const model = require(name);
+      await store.write([
+        {
+          sql: "UPDATE models SET learnt = ?, cursor = ? WHERE name = ?",
+          args: [step, toJson(cursor), name],
+        },
+        { sql: insertPolicy, args: [name, step, operationId, clock()] },
+        ...also,
+      ]);
+      model.learnt = step;
+      model.cursor = cursor ?? null;
+    },
+
+    async setCursor(name, cursor, also) {
+      const model = require(name);
+      await store.write([
+        { sql: "UPDATE models SET cursor = ? WHERE name = ?", args: [toJson(cursor), name] },
+        ...also,
+      ]);
+      model.cursor = cursor ?? null;
+    },
+
+    async setServed(name, step) {
+      const model = require(name);
+      await store.write([
+        { sql: "UPDATE models SET served = ? WHERE name = ?", args: [step, name] },
+      ]);
+      model.served = step;
+    },
+  };
+}

@@ -1,0 +1,132 @@
+import { HoneError, type ModelInfo, policyName, type putModelSchema } from "@hone/core";
+import pLimit from "p-limit";
+import type { z } from "zod";
+import type { Trainer } from "../ports/trainer.ts";
+import type { Checkpoints } from "./checkpoints.ts";
+import type { LivePolicies } from "./live.ts";
+import type { Model, Models } from "./models.ts";
+
+export interface PolicyInfo {
+  id: string;
+  object: "hone.policy";
+  model: string;
+  step: number;
+  /** Served by the engine now; others are loaded again when they are asked for. */
+  live: boolean;
+  checkpoint: string;
+  createdAt: number;
+}
+
+type PutModel = z.output<typeof putModelSchema>;
+
+export interface ModelService {
+  /** Creates the model with its policy 0, or finds it. */
+  put(name: string, body: PutModel): Promise<ModelInfo>;
+  info(name: string): ModelInfo;
+  policies(name: string): PolicyInfo[];
+}
+
+const defaultLora = { r: 16, alpha: 32 };
+
+export function createModelService(options: {
+  models: Models;
+  checkpoints: Checkpoints;
+  live: LivePolicies;
+  trainer: Trainer;
+  base: { name: string; maxModelLen: number };
+}): ModelService {
+  const { models, checkpoints, live, trainer, base } = options;
+  // Two requests for the same new model must not make it twice.
+  const serially = pLimit(1);
+
+  function infoOf(model: Model): ModelInfo {
+    return {
+      name: model.name,
+      object: "hone.model",
+      base: model.base,
+      lora: model.lora,
+      learnt: model.learnt,
+      served: model.served,
+      cursor: model.cursor,
+      maxModelLen: base.maxModelLen,
+      createdAt: model.createdAt,
+    };
+  }
+
+  async function create(name: string, body: PutModel): Promise<Model> {
+    const lora = { ...defaultLora, ...body.lora };
+    const seed = body.seed ?? 0;
+    const operationId = `create-${name}`;
+    // A folder without a row was left by a server that died in between; the same seed gives the same bytes.
+    await checkpoints.remove(name, 0);
+    const staging = await checkpoints.stage(name, operationId, 0);
+    try {
+      const files = await trainer.initAdapter({ staging, ...lora, seed });
+      await checkpoints.commit(
+        staging,
+        {
+          model: name,
+          step: 0,
+          parent: null,
+          operationId,
+          base: base.name,
+          lora,
+          seed,
+          cursor: null,
+          metrics: {},
+        },
+        files,
+      );
+      return await models.create({ name, base: base.name, lora, seed }, operationId);
+    } finally {
+      await checkpoints.discard(staging);
+    }
+  }
+
+  return {
+    put: (name, body) =>
+      serially(async () => {
+        const existing = models.find(name);
+        const asserted = body.base ?? existing?.base ?? base.name;
+        if (asserted !== base.name || (existing && existing.base !== base.name)) {
+          const wanted = asserted === base.name ? (existing?.base ?? asserted) : asserted;
+          throw new HoneError(
+            `The model "${name}" is wanted on the base "${wanted}", but this server serves "${base.name}". ` +
+              "Start a server with that base, or leave `base` out.",
+            { code: "base_mismatch", param: "base" },
+          );
+        }
+        if (existing) requireSame(existing, body);
+        const model = existing ?? (await create(name, body));
+        // Also where an earlier request made the model and the engine failed.
+        if (model.served < 0) await live.publish(name);
+        return infoOf(model);
+      }),
+
+    info: (name) => infoOf(models.require(name)),
+
+    policies(name) {
+      models.require(name);
+      return models.policies(name).map(({ step, createdAt }) => ({
+        id: policyName(name, step),
+        object: "hone.policy",
+        model: name,
+        step,
+        live: live.isLive(policyName(name, step)),
+        checkpoint: `models/${name}/policies/${step}`,
+        createdAt,
+      }));
+    },
+  };
+}
+
+function requireSame(model: Model, body: PutModel): void {
+  const lora = body.lora ? { ...defaultLora, ...body.lora } : model.lora;
+  const seed = body.seed ?? model.seed;
+  if (lora.r === model.lora.r && lora.alpha === model.lora.alpha && seed === model.seed) return;
+  throw new HoneError(
+    `The model "${model.name}" has LoRA r ${model.lora.r}, alpha ${model.lora.alpha}, seed ${model.seed}; ` +
+      `the request says r ${lora.r}, alpha ${lora.alpha}, seed ${seed}. Leave them out, or choose another name.`,
+    { code: "model_mismatch", param: body.lora ? "lora" : "seed" },
+  );
+}

@@ -1,0 +1,293 @@
+import {
+  type CreateRollout,
+  HoneError,
+  newId,
+  type PatchRollout,
+  policyName,
+  type RolloutInfo,
+  type RolloutStatus,
+  type Trajectory,
+} from "@hone/core";
+import type { Logger } from "pino";
+import type { StoredLedger } from "../ledger/ledger.ts";
+import { conversations, usageOf } from "../ledger/trajectory.ts";
+import type { LivePolicies } from "../policies/live.ts";
+import type { Models } from "../policies/models.ts";
+import type { Clock } from "../ports/clock.ts";
+import { canonicalSha256 } from "../store/canonical.ts";
+import type { Statement, Store } from "../store/store.ts";
+import {
+  insertRollout,
+  readRollout,
+  type RolloutRecord,
+  selectOpenRollouts,
+  selectRollout,
+  updateRollout,
+} from "./records.ts";
+
+export const defaultLeaseMs = 10 * 60_000;
+
+export interface Rollouts {
+  create(keyId: string, body: CreateRollout): Promise<RolloutInfo>;
+  patch(keyId: string, id: string, body: PatchRollout): Promise<RolloutInfo>;
+  info(keyId: string, id: string): RolloutInfo;
+  trajectory(keyId: string, id: string): Promise<Trajectory>;
+  /** Throws `rollout_not_found`, also for the rollout of another key. */
+  require(keyId: string, id: string): RolloutRecord;
+  /** Fixes the policy of a rollout with its first completion. */
+  pin(record: RolloutRecord, step: number): void;
+  /** A call under the rollout began; what it returns says that the call is over. */
+  beginCall(record: RolloutRecord): () => void;
+  /** Closes an open rollout as `finished`; the statements have to be written by the caller. */
+  finish(record: RolloutRecord, reward: number): Statement[];
+  /** What memory has to know of claims that were written to the database. */
+  noteClaims(ids: readonly string[], operationId: string | null): void;
+  /** Ends the rollouts that were silent for longer than the lease. */
+  sweep(): Promise<void>;
+}
+
+interface Lease {
+  expiresAt: number;
+  calls: number;
+}
+
+export function createRollouts(options: {
+  store: Store;
+  ledger: StoredLedger;
+  models: Models;
+  live: LivePolicies;
+  clock: Clock;
+  leaseMs: number;
+  publicURL: () => string;
+  log: Logger;
+}): Rollouts {
+  const { store, ledger, models, live, clock, leaseMs, log } = options;
+  // Open rollouts, and closed ones whose last write is on its way.
+  const records = new Map<string, RolloutRecord>();
+  const leases = new Map<string, Lease>();
+
+  // Nobody could renew a lease while the server was away, so each begins anew.
+  for (const row of store.all(selectOpenRollouts)) {
+    const record = readRollout(row);
+    records.set(record.id, record);
+    leases.set(record.id, { expiresAt: clock() + leaseMs, calls: 0 });
+    if (record.policyStep !== null) live.hold(policyName(record.model, record.policyStep));
+  }
+
+  function find(id: string): RolloutRecord | null {
+    const known = records.get(id);
+    if (known) return known;
+    const row = store.get(selectRollout, id);
+    return row === undefined ? null : readRollout(row);
+  }
+
+  function require(keyId: string, id: string): RolloutRecord {
+    const record = find(id);
+    if (record && record.keyId === keyId) return record;
+    throw new HoneError(
+      `There is no rollout "${id.slice(0, 128)}". Create it with POST /v1/rollouts, with the same key.`,
+      { code: "rollout_not_found", param: "rolloutId" },
+    );
+  }
+
+  function renew(record: RolloutRecord): void {
+    const lease = leases.get(record.id);
+    if (lease) lease.expiresAt = clock() + leaseMs;
+  }
+
+  function close(record: RolloutRecord, status: Exclude<RolloutStatus, "open">): void {
+    record.status = status;
+    record.closedAt = clock();
+    leases.delete(record.id);
+    if (record.policyStep !== null) live.release(policyName(record.model, record.policyStep));
+  }
+
+  async function save(record: RolloutRecord): Promise<void> {
+    records.set(record.id, record);
+    await store.write([updateRollout(record)]);
+    forgetClosed(record);
+  }
+
+  function forgetClosed(record: RolloutRecord): void {
+    if (record.status !== "open" && records.get(record.id) === record) records.delete(record.id);
+  }
+
+  function infoOf(record: RolloutRecord): RolloutInfo {
+    return {
+      id: record.id,
+      object: "rollout",
+      model: record.model,
+      mode: record.mode,
+      status: record.status,
+      group: record.group,
+      policy: record.policyStep === null ? null : policyName(record.model, record.policyStep),
+      baseURL: `${options.publicURL()}/v1/rollouts/${record.id}/v1`,
+      reward: record.reward,
+      completions: ledger.count(record.id),
+      leaseExpiresAt: leases.get(record.id)?.expiresAt ?? null,
+      createdAt: record.createdAt,
+    };
+  }
+
+  return {
+    require,
+    info: (keyId, id) => infoOf(require(keyId, id)),
+
+    async create(keyId, body) {
+      const bodySha = canonicalSha256({ ...body, id: undefined, mode: body.mode ?? "train" });
+      const existing = body.id === undefined ? null : find(body.id);
+      if (existing) {
+        if (existing.keyId === keyId && existing.bodySha === bodySha) {
+          renew(existing);
+          await store.flush();
+          return infoOf(existing);
+        }
+        throw new HoneError(
+          `The rollout "${existing.id}" exists and was made from another request. Choose another id.`,
+          { code: "rollout_exists", param: "id" },
+        );
+      }
+      const model = models.require(body.model);
+      if (body.step !== undefined) requireServed(models, model.name, body.step, "step");
+      const record: RolloutRecord = {
+        id: body.id ?? newId("ro"),
+        keyId,
+        model: body.model,
+        mode: body.mode ?? "train",
+        group: body.group ?? null,
+        scenario: body.scenario ?? null,
+        bodySha,
+        step: body.step ?? null,
+        createdAt: clock(),
+        status: "open",
+        policyStep: null,
+        reward: null,
+        metrics: {},
+        metadata: {},
+        logs: [],
+        error: null,
+        closedAt: null,
+        trainedBy: null,
+      };
+      // In memory before the write, so that the same id sent twice at once is found.
+      records.set(record.id, record);
+      leases.set(record.id, { expiresAt: clock() + leaseMs, calls: 0 });
+      try {
+        await store.write([insertRollout(record)]);
+      } catch (error) {
+        records.delete(record.id);
+        leases.delete(record.id);
+        throw error;
+      }
+      return infoOf(record);
+    },
+
+    async patch(keyId, id, body) {
+      const record = require(keyId, id);
+      if (record.status !== "open" && (body.status ?? record.status) !== record.status) {
+        throw closedError(record, `it cannot become ${body.status}`);
+      }
+      if (Object.keys(body).length === 0) {
+        // Whoever renews a lease has to hear that there is none any more.
+        if (record.status !== "open") throw closedError(record, "its lease cannot be renewed");
+        renew(record);
+        return infoOf(record);
+      }
+      if (body.reward !== undefined) record.reward = body.reward;
+      record.metrics = { ...record.metrics, ...body.metrics };
+      record.metadata = { ...record.metadata, ...body.metadata };
+      if (body.logs !== undefined) record.logs = body.logs;
+      if (body.error !== undefined) record.error = body.error;
+      renew(record);
+      if (record.status === "open" && body.status !== undefined) close(record, body.status);
+      await save(record);
+      return infoOf(record);
+    },
+
+    async trajectory(keyId, id) {
+      const record = require(keyId, id);
+      const completions = await ledger.list(id);
+      const [longest, ...histories] = conversations(completions);
+      return {
+        rolloutId: record.id,
+        model: record.model,
+        policy: record.policyStep === null ? null : policyName(record.model, record.policyStep),
+        messages: longest?.messages ?? [],
+        tools: longest?.tools ?? null,
+        histories,
+        reward: record.reward,
+        metrics: record.metrics,
+        metadata: record.metadata,
+        logs: record.logs,
+        usage: usageOf(completions.filter((completion) => completion.delivered)),
+        startedAt: record.createdAt,
+        durationMs: Math.max(0, (record.closedAt ?? clock()) - record.createdAt),
+      };
+    },
+
+    pin(record, step) {
+      record.policyStep = step;
+      live.hold(policyName(record.model, step));
+      store.write([updateRollout(record)]).catch((error: unknown) => {
+        log.error({ rollout: record.id, err: error }, "a rollout's policy could not be written");
+      });
+    },
+
+    beginCall(record) {
+      const lease = leases.get(record.id);
+      if (lease) lease.calls++;
+      renew(record);
+      let over = false;
+      return () => {
+        if (over) return;
+        over = true;
+        if (lease) lease.calls--;
+        renew(record);
+      };
+    },
+
+    finish(record, reward) {
+      record.reward = reward;
+      close(record, "finished");
+      return [updateRollout(record)];
+    },
+
+    noteClaims(ids, operationId) {
+      for (const id of ids) {
+        const record = records.get(id);
+        if (!record) continue;
+        record.trainedBy = operationId;
+        forgetClosed(record);
+      }
+    },
+
+    async sweep() {
+      const now = clock();
+      for (const [id, lease] of leases) {
+        const record = records.get(id);
+        if (!record || lease.calls > 0 || lease.expiresAt > now) continue;
+        log.info({ rollout: id }, "a rollout was silent for longer than its lease");
+        close(record, "expired");
+        await save(record);
+      }
+      await ledger.retain((id) => leases.has(id));
+    },
+  };
+}
+
+function closedError(record: RolloutRecord, consequence: string): HoneError {
+  return new HoneError(
+    `The rollout "${record.id}" is ${record.status}: ${consequence}. Make a new rollout.`,
+    { code: "rollout_closed", param: "rolloutId" },
+  );
+}
+
+/** A step can be sampled from once it was served; it is loaded again when it is asked for. */
+export function requireServed(models: Models, name: string, step: number, param: string): void {
+  const model = models.require(name);
+  if (step <= model.served && models.policy(name, step)) return;
+  throw new HoneError(
+    `${policyName(name, step)} is not served. The newest is ${policyName(name, Math.max(model.served, 0))}.`,
+    { code: "policy_not_found", param },
+  );
+}

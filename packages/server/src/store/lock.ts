@@ -1,0 +1,38 @@
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { HoneError } from "@hone/core";
+import Database from "libsql";
+
+export interface DataLock {
+  release(): void;
+}
+
+/**
+ * Takes a data directory for the life of this process. The lock is the kernel's (an open exclusive
+ * transaction on `lock.db`), so that it ends with its holder however that dies, and a pid that was
+ * given to another process means nothing. `lock.pid` only serves the message.
+ */
+export function lockDataDir(dataDir: string): DataLock {
+  const pidFile = join(dataDir, "lock.pid");
+  const database = new Database(join(dataDir, "lock.db"));
+  try {
+    database.exec("BEGIN EXCLUSIVE");
+  } catch (cause) {
+    database.close();
+    throw new HoneError(
+      `Another Hone server (${holder(pidFile)}) uses the data directory ${dataDir}. ` +
+        "Stop it, or start this one with another data directory.",
+      { code: "invalid_config", cause },
+    );
+  }
+  writeFileSync(pidFile, `${process.pid}\n`);
+  return { release: () => database.close() };
+}
+
+function holder(pidFile: string): string {
+  try {
+    return `pid ${readFileSync(pidFile, "utf8").trim()}`;
+  } catch {
+    return "pid unknown";
+  }
+}

@@ -1,0 +1,187 @@
+import { HoneError } from "@hone/core";
+import { Agent, request } from "undici";
+import { z } from "zod";
+import type { Trainer, TrainerEvent } from "../ports/trainer.ts";
+import { readLines } from "./lines.ts";
+
+/** The worker writes a line at least once a second; silence for this long is a hang. */
+const defaultSilenceMs = 60_000;
+/** How long the worker may take to notice an abort: one micro-batch. */
+const abortGraceMs = 30_000;
+
+const metricsSchema = z.record(z.string(), z.number().nullable());
+const lineSchema = z.discriminatedUnion("event", [
+  z.object({ event: z.literal("stage"), stage: z.string(), seconds: z.number() }),
+  z.object({
+    event: z.literal("microbatch"),
+    done: z.int(),
+    total: z.int(),
+    tokens: z.int(),
+  }),
+  z.object({ event: z.literal("heartbeat") }),
+  z.object({
+    event: z.literal("result"),
+    metrics: metricsSchema,
+    files: z.array(z.string()),
+  }),
+  z.object({
+    event: z.literal("error"),
+    error: z.object({ message: z.string(), code: z.string().nullish() }),
+  }),
+]);
+const errorBodySchema = z.object({
+  error: z.object({ message: z.string(), code: z.string().nullish() }),
+});
+const filesSchema = z.object({ files: z.array(z.string()) });
+
+/** What the worker said was wrong; the cause of the HoneError that a caller of the port sees. */
+export class WorkerFault extends Error {
+  override readonly name = "WorkerFault";
+  readonly code: string | null;
+
+  constructor(message: string, code: string | null) {
+    super(message);
+    this.code = code;
+  }
+}
+
+/** The worker's code in an error that came of one of its answers. */
+export function workerCode(error: unknown): string | null {
+  const cause = HoneError.isInstance(error) ? error.cause : null;
+  return cause instanceof WorkerFault ? cause.code : null;
+}
+
+export function createTrainerClient(options: {
+  baseURL: () => string;
+  key: () => string;
+  silenceMs?: number | undefined;
+}): Trainer {
+  const silenceMs = options.silenceMs ?? defaultSilenceMs;
+  // Its silence is measured in lines, not by the HTTP client.
+  const agent = new Agent({ headersTimeout: 0, bodyTimeout: 0, keepAliveTimeout: 1000 });
+
+  function post(
+    path: string,
+    body: Uint8Array | string,
+    signal: AbortSignal,
+  ): ReturnType<typeof request> {
+    return request(`${options.baseURL()}${path}`, {
+      method: "POST",
+      dispatcher: agent,
+      signal,
+      body,
+      headers: {
+        authorization: `Bearer ${options.key()}`,
+        "content-type": typeof body === "string" ? "application/json" : "application/octet-stream",
+      },
+    });
+  }
+
+  async function askToAbort(operationId: string): Promise<void> {
+    const path = `/train/${encodeURIComponent(operationId)}/abort`;
+    const { body } = await post(path, "{}", AbortSignal.timeout(abortGraceMs));
+    await body.dump();
+  }
+
+  return {
+    async initAdapter({ staging, r, alpha, seed }) {
+      const body = JSON.stringify({ staging, lora: { r, alpha }, seed });
+      try {
+        const response = await post("/adapters", body, AbortSignal.timeout(silenceMs));
+        const text = await response.body.text();
+        if (response.statusCode >= 400) throw refused(response.statusCode, text);
+        return filesSchema.parse(JSON.parse(text)).files;
+      } catch (error) {
+        throw toTrainError(error);
+      }
+    },
+
+    async train({ operationId, batch, onEvent, signal }) {
+      const hangUp = new AbortController();
+      let deadline = setTimeout(() => undefined, 0);
+      const expectWithin = (ms: number, what: string): void => {
+        clearTimeout(deadline);
+        deadline = setTimeout(() => {
+          hangUp.abort(new WorkerFault(`The worker ${what} for ${ms / 1000} s.`, "silent"));
+        }, ms);
+      };
+      let aborting = false;
+      const onAbort = (): void => {
+        aborting = true;
+        expectWithin(abortGraceMs, "did not stop");
+        // Should the worker not hear it, the deadline ends the request.
+        askToAbort(operationId).catch(() => undefined);
+      };
+      try {
+        if (signal.aborted) throw new WorkerFault("aborted", "aborted");
+        expectWithin(silenceMs, "said nothing");
+        const response = await post("/train", batch, hangUp.signal);
+        if (response.statusCode >= 400) {
+          throw refused(response.statusCode, await response.body.text());
+        }
+        // Only now does the worker know the operation that an abort names.
+        if (signal.aborted) onAbort();
+        else signal.addEventListener("abort", onAbort, { once: true });
+        for await (const line of readLines(response.body)) {
+          if (!aborting) expectWithin(silenceMs, "said nothing");
+          const event = lineSchema.parse(JSON.parse(line));
+          if (event.event === "result") return { metrics: event.metrics, files: event.files };
+          if (event.event === "error") {
+            throw new WorkerFault(event.error.message, event.error.code ?? null);
+          }
+          if (event.event !== "heartbeat") onEvent(event satisfies TrainerEvent);
+        }
+        throw new HoneError("The worker closed the connection before it had a result.", {
+          code: "worker_unavailable",
+        });
+      } catch (error) {
+        if (signal.aborted) throw abortedError(error);
+        throw toTrainError(hangUp.signal.aborted ? hangUp.signal.reason : error);
+      } finally {
+        clearTimeout(deadline);
+        signal.removeEventListener("abort", onAbort);
+        hangUp.abort();
+      }
+    },
+  };
+}
+
+function refused(status: number, text: string): WorkerFault {
+  let body: unknown = null;
+  try {
+    body = JSON.parse(text);
+  } catch {
+    // The status is all there is.
+  }
+  const parsed = errorBodySchema.safeParse(body);
+  return parsed.success
+    ? new WorkerFault(parsed.data.error.message, parsed.data.error.code ?? null)
+    : new WorkerFault(`The worker answered with status ${status}.`, null);
+}
+
+function abortedError(cause: unknown): HoneError {
+  return new HoneError("The operation was aborted. Nothing of it was kept.", {
+    code: "aborted",
+    cause,
+  });
+}
+
+function toTrainError(error: unknown): HoneError {
+  if (HoneError.isInstance(error)) return error;
+  if (error instanceof WorkerFault) {
+    if (error.code === "aborted") return abortedError(error);
+    const code = error.code === null ? "" : ` (${error.code})`;
+    return new HoneError(`${error.message}${code}`, { code: "train_failed", cause: error });
+  }
+  if (error instanceof z.ZodError || error instanceof SyntaxError) {
+    return new HoneError("The worker answered with something that is not its contract.", {
+      code: "train_failed",
+      cause: error,
+    });
+  }
+  // Everything else is the connection: refused, reset, closed.
+  return new HoneError("The worker died, or is not there. It is being restarted.", {
+    code: "worker_unavailable",
+    cause: error,
+  });
+}
