@@ -37,7 +37,7 @@ export class Policy {
 
   /** The model as the server sees it now. */
   async info(options: { signal?: AbortSignal | undefined } = {}): Promise<ModelInfo> {
-    return await this.transport.json("GET", `/v1/models/${this.name}`, modelInfoSchema, {
+    return await this.transport.json("GET", `/v1/models/${this.name}/state`, modelInfoSchema, {
       signal: options.signal,
     });
   }

@@ -58,7 +58,8 @@ export async function runRollout<Scenario>(
   const context: RolloutContext = {
     rolloutId: info.id,
     model: policy.name,
-    baseURL: info.baseURL.replace(/\/+$/, ""),
+    // Not the server's word for it: the key goes to the server that the user named.
+    baseURL: `${transport.settings.serverURL}/v1/rollouts/${info.id}/v1`,
     signal: AbortSignal.any([options.signal, ending.signal]),
     calls: new CallCounter(),
   };

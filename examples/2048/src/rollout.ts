@@ -1,0 +1,64 @@
+import type { RolloutModel } from "@hone/client";
+import OpenAI from "openai";
+import { Game } from "./game.ts";
+import { firstTurn, nextTurn, readMove } from "./prompt.ts";
+
+export interface Scenario {
+  seed: number;
+}
+
+export interface GameSettings {
+  size: number;
+  target: number;
+  /** Tokens that a conversation may have. */
+  contextTokens: number;
+}
+
+/** An answer is a word and an end; a model that rambles is cut off and refused. */
+const answerTokens = 8;
+
+/** Makes the rollout: one whole game, played as one conversation. */
+export function createRollout({ size, target, contextTokens }: GameSettings) {
+  return async function playGame(model: RolloutModel, { seed }: Scenario) {
+    const connection = model.connection();
+    const client = new OpenAI(connection);
+    const game = new Game({ size, target, seed });
+    const messages: OpenAI.ChatCompletionMessageParam[] = [
+      { role: "user", content: firstTurn(game) },
+    ];
+    let malformed = 0;
+    let used = 0;
+    let longestTurn = 0;
+    // Another turn has to fit, with its answer and room for the note of a refused one.
+    while (!game.over && used + 2 * longestTurn + answerTokens <= contextTokens) {
+      const completion = await client.chat.completions.create(
+        { model: connection.model, messages, max_tokens: answerTokens, temperature: 1 },
+        { signal: model.signal },
+      );
+      const message = completion.choices[0]?.message;
+      if (!message) throw new Error("The completion has no choice.");
+      const total = completion.usage?.total_tokens ?? 0;
+      // The first turn holds the rules too.
+      if (messages.length > 1) longestTurn = Math.max(longestTurn, total - used);
+      used = total;
+
+      const move = readMove(message.content ?? "");
+      if (move === null) malformed += 1;
+      game.play(move);
+      messages.push(message, { role: "user", content: nextTurn(game) });
+    }
+    return {
+      reward: Math.log(game.score + 1),
+      metrics: {
+        score: game.score,
+        moves: game.moves,
+        best: game.best,
+        won: game.won ? 1 : 0,
+        refused: game.refusedInAll,
+        malformed,
+        cut: game.over ? 0 : 1,
+      },
+      metadata: { seed },
+    };
+  };
+}
