@@ -1,0 +1,78 @@
+import { resolve } from "node:path";
+import { Hone, HoneError } from "@hone/client";
+import { Command, InvalidArgumentError } from "commander";
+import { createReporter, summaryText } from "./report.ts";
+import { runTraining } from "./train-run.ts";
+
+const program = new Command("2048")
+  .description("Trains an agent that plays 2048, and shows what it learnt.")
+  .option("--name <model>", "name of the model; the same name goes on where it was", "2048")
+  .option("--size <cells>", "cells of a side", wholeFrom(2, 26), 3)
+  .option("--target <tile>", "the tile that wins", wholeFrom(8), 64)
+  .option("--steps <n>", "training steps of the whole run", wholeFrom(0), 10)
+  .option("--groups-per-step <n>", "groups of games per step", wholeFrom(1), 8)
+  .option("--group-size <n>", "games of one seed", wholeFrom(2), 8)
+  .option("--eval-seeds <n>", "held-out games, played before and after", wholeFrom(2), 200)
+  .option("--concurrency <n>", "games at once", wholeFrom(1), 64)
+  .option("--lr <rate>", "learning rate (2e-3 suits the base of a million parameters)", rate, 2e-3)
+  .option("--out <folder>", "where metrics and trajectories go", "runs/2048")
+  .parse();
+
+const options = program.opts<{
+  name: string;
+  size: number;
+  target: number;
+  steps: number;
+  groupsPerStep: number;
+  groupSize: number;
+  evalSeeds: number;
+  concurrency: number;
+  lr: number;
+  out: string;
+}>();
+
+const stop = new AbortController();
+process.on("SIGINT", interrupt);
+process.on("SIGTERM", interrupt);
+function interrupt(): void {
+  if (stop.signal.aborted) process.exit(130);
+  process.stderr.write(
+    "\nStopping: closing the games that are open. Once more to leave at once.\n",
+  );
+  stop.abort();
+}
+
+const reporter = createReporter(process.stdout);
+try {
+  const { lr, ...rest } = options;
+  const out = resolve(options.out);
+  const run = { ...rest, out, learningRate: lr };
+  const summary = await runTraining(new Hone(), run, reporter, stop.signal);
+  reporter.close();
+  console.log(summaryText(summary, options.target));
+} catch (error) {
+  reporter.close();
+  if (stop.signal.aborted) {
+    console.error(`Stopped. Run it again with --name ${options.name} to go on.`);
+    process.exitCode = 130;
+  } else if (HoneError.isInstance(error)) {
+    console.error(`${error.code}: ${error.message}`);
+    process.exitCode = 1;
+  } else {
+    throw error;
+  }
+}
+
+function wholeFrom(least: number, most = Number.MAX_SAFE_INTEGER): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (Number.isSafeInteger(value) && value >= least && value <= most) return value;
+    throw new InvalidArgumentError(`It must be a whole number of at least ${least}.`);
+  };
+}
+
+function rate(text: string): number {
+  const value = Number(text);
+  if (Number.isFinite(value) && value > 0) return value;
+  throw new InvalidArgumentError("It must be a number above 0.");
+}
