@@ -1,0 +1,140 @@
+import { execFile } from "node:child_process";
+import { existsSync } from "node:fs";
+import { mkdtemp, rm } from "node:fs/promises";
+import { homedir, tmpdir } from "node:os";
+import { join } from "node:path";
+import { pino } from "pino";
+import { startChild, type Child } from "../../supervise/child.ts";
+import { createHttpEngine, type HttpEngine } from "../http-engine.ts";
+
+const root = join(import.meta.dirname, "../../../../..");
+const workerSource = join(root, "packages/server/worker");
+const fixtures = join(root, "scripts/engine-fixtures");
+/** A base that is in the repository: four layers, with its own tokenizer. */
+export const testBase = join(root, "models/hone-2048-1m");
+/** The tokens that the two trained adapters always say. */
+export const spoken = { a: 100, b: 200 };
+const maxModelLen = 512;
+const quiet = { HF_HUB_OFFLINE: "1", OMP_NUM_THREADS: "1", TOKENIZERS_PARALLELISM: "false" };
+
+/** An engine process under test, with its driver. */
+export interface RunningEngine {
+  engine: HttpEngine;
+  child: Child;
+  maxModelLen: number;
+  /** Where the adapters are: say-100, say-200, zero, mild, bad-rank, bad-shape. */
+  adapters: string;
+  /** vLLM on CPU answers wrongly for the bare base once every adapter slot is filled. */
+  bareBaseAlwaysRight: boolean;
+  stop(): Promise<void>;
+}
+
+/** The worker's Python; null where this machine has none, and the tests that need it are skipped. */
+export function workerPython(): string | null {
+  const chosen = process.env["HONE_PYTHON"]?.replace(/^~(?=\/)/, homedir());
+  return chosen && existsSync(chosen) ? chosen : null;
+}
+
+export async function startWorkerChild(args: readonly string[] = []): Promise<Child> {
+  return startPython("hone_worker.worker", [
+    ...["--base", testBase, "--served-name", "base", "--dtype", "float32"],
+    ...["--max-model-len", String(maxModelLen)],
+    ...args,
+  ]);
+}
+
+export async function startRendererChild(): Promise<Child> {
+  return startPython("hone_worker.renderer", ["--base", testBase]);
+}
+
+async function startPython(module: string, args: readonly string[]): Promise<Child> {
+  const python = workerPython();
+  if (!python) throw new Error("HONE_PYTHON does not name a Python with the worker's packages");
+  return startChild({
+    name: module,
+    command: python,
+    args: ["-m", module, ...args],
+    env: { ...quiet, PYTHONPATH: workerSource },
+    log: pino({ level: process.env["HONE_TEST_LOG"] ?? "silent" }),
+    unavailable: "worker_unavailable",
+    readyTimeoutMs: 120_000,
+  });
+}
+
+export async function startEmbedded(): Promise<RunningEngine> {
+  return running("embedded", true, () => startWorkerChild());
+}
+
+export async function startVllm(): Promise<RunningEngine> {
+  return running("vllm", false, () =>
+    startChild({
+      name: "vLLM",
+      command: process.execPath,
+      args: [
+        join(root, "scripts/vllm/start.mjs"),
+        ...["--base", testBase, "--served-name", "base"],
+        ...["--max-model-len", String(maxModelLen)],
+      ],
+      env: quiet,
+      log: pino({ level: process.env["HONE_TEST_LOG"] ?? "silent" }),
+      unavailable: "engine_unavailable",
+      readyTimeoutMs: 240_000,
+      stopTimeoutMs: 15_000,
+    }),
+  );
+}
+
+async function running(
+  kind: "embedded" | "vllm",
+  bareBaseAlwaysRight: boolean,
+  start: () => Promise<Child>,
+): Promise<RunningEngine> {
+  const folder = await mkdtemp(join(tmpdir(), "hone-engine-"));
+  const adapters = join(folder, "adapters");
+  await runPython("make.py", [
+    ...["--base", testBase, "--out", adapters],
+    ...["--tokens", Object.values(spoken).join(",")],
+  ]);
+  const child = await start();
+  const engine = createHttpEngine({ kind, baseURL: () => child.baseURL, key: () => child.key });
+  return {
+    engine,
+    child,
+    maxModelLen,
+    adapters,
+    bareBaseAlwaysRight,
+    async stop() {
+      await engine.close();
+      await child.stop();
+      await rm(folder, { recursive: true, force: true });
+    },
+  };
+}
+
+export interface ParityCase {
+  adapter: string | null;
+  prompt: readonly number[];
+  ids: readonly number[];
+  logprobs: readonly number[];
+  temperature: number;
+}
+
+/** Absolute differences of the engine's logprobs from a PEFT forward of the same weights. */
+export async function measureParity(
+  cases: readonly ParityCase[],
+): Promise<{ mean: number; max: number; tokens: number }> {
+  const output = await runPython("parity.py", [], JSON.stringify({ base: testBase, cases }));
+  return JSON.parse(output) as { mean: number; max: number; tokens: number };
+}
+
+function runPython(script: string, args: readonly string[], input?: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const process_ = execFile(
+      workerPython() ?? "python3",
+      [join(fixtures, script), ...args],
+      { env: { ...process.env, ...quiet, PYTHONPATH: workerSource }, maxBuffer: 1 << 26 },
+      (error, stdout) => (error ? reject(error) : resolve(stdout)),
+    );
+    process_.stdin?.end(input ?? "");
+  });
+}
