@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from hone_worker.attention import register
 from hone_worker.errors import HoneWorkerError
 from hone_worker.lora import LoraRouter, inject
 
@@ -51,7 +52,7 @@ def load_base(
             base,
             config=config,
             dtype=wanted,
-            attn_implementation="sdpa",
+            attn_implementation=register(),
             use_safetensors=True,
             trust_remote_code=False,
         )
