@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { gather, type RolloutModel } from "@hone/client";
-import { ensurePython } from "@hone/server";
+import { findEnvironment } from "@hone/server";
 import OpenAI from "openai";
 import { base, startTestServer } from "../test/support/server.ts";
 
@@ -35,7 +35,7 @@ try {
   const imports = join(server.dataDir, "imports");
   await mkdir(imports, { recursive: true });
   await promisify(execFile)(
-    await ensurePython(),
+    await findEnvironment(),
     [at("../test/support/say_token.py"), base, imports, "a"],
     {
       env: { ...process.env, PYTHONPATH: at("../packages/server/worker"), HF_HUB_OFFLINE: "1" },

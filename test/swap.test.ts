@@ -3,7 +3,7 @@ import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { ensurePython } from "@hone/server";
+import { findEnvironment } from "@hone/server";
 import OpenAI from "openai";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { base, startTestServer, type TestServer } from "./support/server.ts";
@@ -15,7 +15,7 @@ async function makeAdapters(folder: string): Promise<void> {
   await mkdir(folder, { recursive: true });
   const at = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
   await promisify(execFile)(
-    await ensurePython(),
+    await findEnvironment(),
     [at("support/say_token.py"), base, folder, letters],
     {
       env: { ...process.env, PYTHONPATH: at("../packages/server/worker"), HF_HUB_OFFLINE: "1" },
