@@ -254,19 +254,19 @@ def test_an_aborted_operation_leaves_nothing(base, policy, forest, tmp_path):
     for count in range(total):
         staging = tmp_path / f"abort{count}"
         batch, config = parse_batch(reference.body(forest, {**given, "staging": str(staging)}))
-        seen = 0
+        told: list[str] = []
         flag = {"aborted": False}
         events = train_steps(base, batch, config, lambda flag=flag: flag["aborted"])
         try:
             for event in events:
-                seen += 1
-                flag["aborted"] = seen > count
+                told.append(event["event"])
+                flag["aborted"] = len(told) > count
         except HoneWorkerError as error:
             assert error.code == "aborted"
             assert os.listdir(staging) == []
         else:
             # After its last micro-batch stage there is only the result left to tell.
-            assert event["event"] == "result" and count >= total - 1
+            assert told[-1] == "result" and count >= total - 1
 
 
 def test_a_closed_generator_leaves_nothing_but_a_told_result_stays(base, policy, forest, tmp_path):
