@@ -65,7 +65,7 @@ describe("bad input", () => {
       op("ro_x", undefined),
       400,
       "invalid_reward",
-      "op.groups.0.rollouts.0.reward",
+      "op.groups[0].rollouts[0].reward",
     ],
     [
       "an unknown train option",
