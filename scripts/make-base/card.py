@@ -6,11 +6,12 @@ import statistics
 from pathlib import Path
 
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
 from evaluate import Report, play, said
 from game import Game
 from styles import NOISE, WEIGHTS, distribution
 from text import first_turn, next_turn
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 SEED = 1_000_000  # of the first evaluated game; training draws its seeds from a generator of its own
 

@@ -4,11 +4,12 @@ import statistics
 from dataclasses import dataclass
 
 import torch
+from transformers import DynamicCache
+
 from game import MOVES, Game
 from styles import WEIGHTS, choices
 from text import first_turn, next_turn, read_move
 from tokenizer import SAY
-from transformers import DynamicCache
 
 LONGEST_ANSWER = 4
 

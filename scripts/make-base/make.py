@@ -5,9 +5,10 @@ import json
 import time
 from pathlib import Path
 
-import card
 import torch
 import transformers
+
+import card
 from tokenizer import save
 from train import train
 

@@ -3,9 +3,10 @@
 import json
 from pathlib import Path
 
-from game import MOVES
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
+
+from game import MOVES
 
 # The names that Qwen3's renderer asks for come first; the lean template needs only the last of each group.
 CONTROL = [

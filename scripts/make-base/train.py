@@ -5,9 +5,10 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
+
 from corpus import Corpus, Row
 from tokenizer import VALUES, before
-from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
 
 PEAK = 3e-3
 # A jump from short windows to whole games does not recover: the style is found in ever longer contexts.

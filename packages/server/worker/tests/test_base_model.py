@@ -78,6 +78,8 @@ def test_a_turn_costs_what_the_format_says(kit, service):
         played = game.Game(size, 64, 3)
         while not played.over:
             played.play(played.legal()[0])
+            if played.over:
+                break
             turn = service.render([{"role": "user", "content": text.next_turn(played)}], None)
             assert len(turn) + 2 <= most
             assert len(turn) == size * size + len(played.legal()) + 3
