@@ -1,0 +1,275 @@
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { trainConfigSchema } from "@hone/core";
+import { completionOf } from "../operations/testing/fixtures.ts";
+import { encodeBatch, planSelection, workConfig } from "./batch.ts";
+import { type FilterGroup, selectForTraining } from "./filter.ts";
+import { planMicroBatches } from "./plan.ts";
+import { decodeSafetensors, encodeSafetensors } from "./safetensors.ts";
+
+const base = join(import.meta.dirname, "../../../../models/hone-2048-1m/model.safetensors");
+
+describe("safetensors", () => {
+  test("what is written is read back, whatever the lengths", () => {
+    fc.assert(
+      fc.property(
+        fc.uint8Array(),
+        fc.int32Array(),
+        fc.bigInt64Array(),
+        fc.float32Array({ noNaN: true }),
+        fc.float64Array({ noNaN: true }),
+        fc.string(),
+        (u8, i32, i64, f32, f64, text) => {
+          const tensors = {
+            u8: { type: "U8" as const, data: u8 },
+            i32: { type: "I32" as const, data: i32 },
+            i64: { type: "I64" as const, data: i64 },
+            f32: { type: "F32" as const, data: f32 },
+            f64: { type: "F64" as const, data: f64 },
+          };
+          const decoded = decodeSafetensors(encodeSafetensors(tensors, { text }));
+          expect(decoded.metadata).toEqual({ text });
+          expect(decoded.tensors).toEqual(tensors);
+        },
+      ),
+    );
+  });
+
+  test("the header has the layout of a file that the safetensors library wrote", async () => {
+    const theirs = await readFile(base);
+    const length = Number(theirs.readBigUInt64LE());
+    const header = JSON.parse(theirs.toString("utf8", 8, 8 + length)) as Record<string, object>;
+    const ours = Buffer.from(
+      encodeSafetensors({ a: { type: "F32", data: Float32Array.of(1) } }, {}),
+    );
+    const ourLength = Number(ours.readBigUInt64LE());
+    const ourHeader = JSON.parse(ours.toString("utf8", 8, 8 + ourLength)) as { a: object };
+    const entry = Object.entries(header).find(([name]) => name !== "__metadata__");
+    expect(Object.keys(ourHeader.a).sort()).toEqual(Object.keys(entry?.[1] ?? {}).sort());
+    expect((8 + ourLength) % 8).toBe(0);
+  });
+});
+
+describe("plan", () => {
+  const leaves = fc
+    .array(fc.record({ group: fc.nat(5), length: fc.integer({ min: 1, max: 200 }) }), {
+      minLength: 1,
+    })
+    .map((list) => list.map((leaf, index) => ({ ...leaf, index })));
+
+  test("every leaf stands in it once, a group in one optimizer step, and no micro-batch is too wide", () => {
+    fc.assert(
+      fc.property(
+        leaves,
+        fc.integer({ min: 1, max: 8 }),
+        fc.integer({ min: 1, max: 500 }),
+        (all, k, max) => {
+          const plan = planMicroBatches(all, { optimizerSteps: k, maxTokensPerMicroBatch: max });
+          expect(plan.flat(2).sort((a, b) => a - b)).toEqual(all.map(({ index }) => index));
+          expect(plan.length).toBe(Math.min(k, new Set(all.map(({ group }) => group)).size));
+          const stepsOfGroup = new Map<number, Set<number>>();
+          plan.forEach((step, s) => {
+            expect(step.length).toBeGreaterThan(0);
+            for (const micro of step) {
+              const widest = Math.max(...micro.map((i) => all[i]?.length ?? 0));
+              expect(micro.length === 1 || widest * micro.length <= max).toBe(true);
+              for (const i of micro) {
+                const group = all[i]?.group ?? 0;
+                stepsOfGroup.set(group, (stepsOfGroup.get(group) ?? new Set()).add(s));
+              }
+            }
+          });
+          for (const steps of stepsOfGroup.values()) expect(steps.size).toBe(1);
+        },
+      ),
+    );
+  });
+
+  test("it does not depend on the order in which leaves are given", () => {
+    fc.assert(
+      fc.property(leaves, (all) => {
+        const options = { optimizerSteps: 2, maxTokensPerMicroBatch: 300 };
+        expect(planMicroBatches([...all].reverse(), options)).toEqual(
+          planMicroBatches(all, options),
+        );
+      }),
+    );
+  });
+});
+
+const filterOptions = { step: 5, maxStaleness: 4, maxSequenceTokens: 100, allowConstrained: false };
+const member = (reward: number | null, given: Parameters<typeof completionOf>[1] = {}) => {
+  const rolloutId = `r${Math.random()}`;
+  return {
+    rolloutId,
+    reward,
+    completions: [completionOf(rolloutId, { policy: "m@5", ...given })],
+  };
+};
+const group = (...members: FilterGroup["members"]): FilterGroup => ({
+  id: "g",
+  failed: null,
+  members,
+});
+const run = (...groups: FilterGroup[]) => selectForTraining(groups, filterOptions);
+
+describe("filters", () => {
+  test.each([
+    ["no_reward", group(member(null), member(null))],
+    ["group_too_small", group(member(1), member(null))],
+    ["group_too_small", group()],
+    ["zero_variance", group(member(0.1), member(0.1), member(0.1))],
+    ["judge_failed", { ...group(member(1), member(0)), failed: "judge_failed" as const }],
+    [
+      "too_long",
+      group(
+        member(1, { promptSuffix: new Int32Array(99) }),
+        member(0, { promptSuffix: new Int32Array(99) }),
+      ),
+    ],
+    ["stale", group(member(1, { policy: "m@0" }), member(0, { policy: "m@0" }))],
+    ["constrained", group(member(1, { temperature: 0 }), member(0, { topP: 0.9 }))],
+    ["no_tokens", group(member(1, { delivered: false }), member(0, { sampled: new Int32Array() }))],
+  ])("a group is left out as %s", (reason, given) => {
+    const { groups, reasons, trainableRollouts, completions } = run(given);
+    expect(groups[0]?.reason).toBe(reason);
+    expect(reasons).toEqual({ [reason]: 1 });
+    expect({ trainableRollouts, completions }).toEqual({ trainableRollouts: 0, completions: [] });
+  });
+
+  test("rewards decide before the masks: a masked rollout stays in the baseline and in R", () => {
+    const { rollouts, groups } = run(
+      group(member(1, { policy: "m@0" }), member(0), member(null)),
+      group(member(3), member(3)),
+    );
+    expect(rollouts.map(({ reward, trainable, group: g }) => [reward, trainable, g])).toEqual([
+      [1, false, 0],
+      [0, true, 0],
+      [3, false, 1],
+      [3, false, 1],
+    ]);
+    expect(groups[0]).toMatchObject({
+      reason: null,
+      trainedRollouts: 1,
+      dropped: { stale: 1, no_reward: 1 },
+    });
+  });
+
+  test("staleness of exactly the limit trains", () => {
+    expect(run(group(member(1, { policy: "m@1" }), member(0))).trainableRollouts).toBe(2);
+  });
+
+  test("of several choices those train that a later turn continues, a single one always", () => {
+    const id = "r";
+    const [a, b] = [0, 1].map((choice) =>
+      completionOf(id, { id: `c${choice}`, choice, choices: 2, seq: choice, policy: "m@5" }),
+    );
+    const next = completionOf(id, { id: "next", parentId: "c1", seq: 2, policy: "m@5" });
+    const { completions } = run(
+      group({ rolloutId: id, reward: 1, completions: [a!, b!, next] }, member(0)),
+    );
+    expect(completions.filter(({ rollout }) => rollout === 0)).toEqual([
+      { id: "c1", rollout: 0, trainable: true },
+      { id: "next", rollout: 0, trainable: true },
+    ]);
+  });
+
+  test("a constrained completion is context of a later one that trains", () => {
+    const first = completionOf("r", { id: "a", temperature: 0, policy: "m@5" });
+    const second = completionOf("r", { id: "b", parentId: "a", seq: 1, policy: "m@5" });
+    const { completions, tokens } = run(
+      group({ rolloutId: "r", reward: 1, completions: [first, second] }, member(0)),
+    );
+    expect(completions.slice(0, 2)).toEqual([
+      { id: "a", rollout: 0, trainable: false },
+      { id: "b", rollout: 0, trainable: true },
+    ]);
+    expect(tokens).toBe(4);
+  });
+
+  test("equal rewards at temperature 0 are explained", () => {
+    const { warnings } = run(group(member(1, { temperature: 0 }), member(1, { temperature: 0 })));
+    expect(warnings.join()).toContain("temperature 0");
+  });
+
+  test("R never depends on masks, and no reward is made up", () => {
+    const reward = fc.option(fc.constantFrom(0, 0.5, 1));
+    const policy = fc.constantFrom("m@0", "m@5");
+    fc.assert(
+      fc.property(
+        fc.array(fc.array(fc.tuple(reward, policy, fc.constantFrom(0, 1)), { maxLength: 5 }), {
+          minLength: 1,
+        }),
+        (spec) => {
+          const groups = spec.map((members, i) => ({
+            ...group(...members.map(([r, p, t]) => member(r, { policy: p, temperature: t }))),
+            id: `g${i}`,
+          }));
+          const { rollouts, groups: outcomes } = run(...groups);
+          const rewarded = groups.flatMap((g) => g.members.filter((m) => m.reward !== null));
+          expect(rollouts.map(({ id, reward: r }) => [id, r])).toEqual(
+            rewarded.map((m) => [m.rolloutId, m.reward]),
+          );
+          for (const [i, outcome] of outcomes.entries()) {
+            const trained = rollouts.filter((r) => r.group === i && r.trainable).length;
+            expect(outcome.trainedRollouts).toBe(trained);
+            expect(outcome.reason === null).toBe(trained > 0);
+          }
+        },
+      ),
+    );
+  });
+});
+
+test("the batch holds each suffix once, with parents before children", () => {
+  const first = completionOf("r", { id: "a", policy: "m@5" });
+  const second = completionOf("r", {
+    id: "b",
+    parentId: "a",
+    seq: 1,
+    policy: "m@5",
+    promptSuffix: Int32Array.of(9),
+    sampled: Int32Array.of(10),
+    logprobs: Float32Array.of(-1),
+  });
+  const other = member(0);
+  const ledger = new Map([first, second, ...other.completions].map((c) => [c.id, c]));
+  const selection = run(group({ rolloutId: "r", reward: 1, completions: [first, second] }, other));
+  const config = trainConfigSchema.parse({});
+  const work = {
+    ...selection,
+    plan: planSelection(selection, ledger, config),
+    config: workConfig(
+      {
+        operation_id: "op",
+        model: "m",
+        step: 6,
+        lora: { r: 1, alpha: 2 },
+        max_mismatch: 0.1,
+        seed: 7,
+      },
+      config,
+    ),
+  };
+  const { tensors, metadata } = decodeSafetensors(
+    encodeBatch(work, ledger, { staging: "/s", checkpoint: "/c" }),
+  );
+  const plain = (name: string) => Array.from(tensors[name]?.data ?? [], Number);
+  expect(plain("tokens")).toEqual([1, 2, 3, 4, 5, 9, 10, 1, 2, 3, 4, 5]);
+  expect(plain("sampled")).toEqual([0, 0, 0, 1, 1, 0, 1, 0, 0, 0, 1, 1]);
+  expect(plain("logprobs")).toEqual([0, 0, 0, -0.5, -0.25, 0, -1, 0, 0, 0, -0.5, -0.25]);
+  expect(plain("completion_offsets")).toEqual([0, 5, 7, 12]);
+  expect(plain("completion_parent")).toEqual([-1, 0, -1]);
+  expect(plain("completion_rollout")).toEqual([0, 0, 1]);
+  expect(plain("completion_policy")).toEqual([5, 5, 5]);
+  expect(plain("rollout_reward")).toEqual([1, 0]);
+  expect(JSON.parse(metadata["config"] ?? "")).toMatchObject({
+    plan: [[[1, 2]]],
+    staging: "/s",
+    checkpoint: "/c",
+    step: 6,
+    optimizer: { learning_rate: 3e-5, betas: [0.9, 0.95] },
+  });
+});

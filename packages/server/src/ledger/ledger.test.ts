@@ -1,0 +1,206 @@
+import type { ChatMessage } from "@hone/core";
+import fc from "fast-check";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { completionOf, silent, temporaryFolder } from "../operations/testing/fixtures.ts";
+import type { LedgerCompletion } from "../ports/ledger.ts";
+import { openStore, type Store } from "../store/store.ts";
+import { continuedIds } from "./conversations.ts";
+import { createLedger } from "./ledger.ts";
+import { conversations, usageOf } from "./trajectory.ts";
+
+let folder: Awaited<ReturnType<typeof temporaryFolder>>;
+let store: Store;
+beforeEach(async () => {
+  folder = await temporaryFolder();
+  store = await openStore(folder.path);
+});
+afterEach(async () => {
+  await store.close();
+  await folder.remove();
+});
+
+const user = (content: string): ChatMessage => ({ role: "user", content });
+const assistant = (content: string): ChatMessage => ({ role: "assistant", content });
+const tool = { type: "function" as const, function: { name: "f" } };
+
+/** A conversation of n turns, each the continuation of the one before. */
+function episode(turns: number): LedgerCompletion[] {
+  const completions: LedgerCompletion[] = [];
+  let messages: ChatMessage[] = [user("begin")];
+  for (let turn = 0; turn < turns; turn++) {
+    const answer = assistant(`a${turn}`);
+    completions.push(
+      completionOf("r", {
+        id: `c${turn}`,
+        parentId: turn === 0 ? null : `c${turn - 1}`,
+        seq: turn,
+        messages,
+        answer,
+        tools: [tool],
+        logprobs: Float32Array.of(-0.1, -1 / 3),
+      }),
+    );
+    messages = [...messages, answer, user(`u${turn}`)];
+  }
+  return completions;
+}
+
+test("what was appended is read back from the database bit for bit", async () => {
+  const first = createLedger(store, silent);
+  const completions = episode(5);
+  for (const completion of completions) await first.append([completion]);
+  await first.markDelivered(["c0"]);
+  await store.flush();
+  const second = createLedger(store, silent);
+  expect(await second.list("r")).toEqual(completions);
+  expect(second.count("r")).toBe(5);
+});
+
+test("memory is what readers see before the disk has it", async () => {
+  const ledger = createLedger(store, silent);
+  await ledger.append([completionOf("r", { id: "a", delivered: false })]);
+  await ledger.markDelivered(["a"]);
+  expect((await ledger.list("r"))[0]?.delivered).toBe(true);
+});
+
+test("a rollout dropped from memory keeps what it had and takes more", async () => {
+  const ledger = createLedger(store, silent);
+  const [a, b] = episode(2);
+  await ledger.append([a!]);
+  await ledger.retain(() => false);
+  await ledger.append([b!]);
+  await ledger.markDelivered(["c0"]);
+  expect(await ledger.list("r")).toEqual([a, b]);
+});
+
+test("completions are numbered in the order in which they came, whatever they say", async () => {
+  const ledger = createLedger(store, silent);
+  await Promise.all(
+    ["a", "b", "c"].map((id) => ledger.append([completionOf("r", { id, seq: 0 })])),
+  );
+  await store.flush();
+  const read = await createLedger(store, silent).list("r");
+  expect(read.map(({ id, seq }) => [id, seq])).toEqual([
+    ["a", 0],
+    ["b", 1],
+    ["c", 2],
+  ]);
+});
+
+test("a completion that continues nothing known is refused", () => {
+  const ledger = createLedger(store, silent);
+  expect(() => ledger.append([completionOf("r", { parentId: "gone" })])).toThrow(/gone/);
+});
+
+test("a long episode costs what is new in each turn", async () => {
+  const ledger = createLedger(store, silent);
+  await ledger.append(episode(40));
+  await store.flush();
+  const rows = store.all("SELECT messages, tools FROM completions ORDER BY seq") as {
+    messages: string;
+    tools: string;
+  }[];
+  expect(new Set(rows.slice(1).map(({ tools }) => tools))).toEqual(new Set(['"same"']));
+  const sizes = rows.map(({ messages }) => messages.length);
+  expect(Math.max(...sizes.slice(1)) - Math.min(...sizes.slice(1))).toBeLessThan(10);
+});
+
+test("any tree of any messages survives the way to the database and back", async () => {
+  const message = fc.oneof(
+    fc.string().map(user),
+    fc.string().map(assistant),
+    fc.string().map((content): ChatMessage => ({ role: "system", content, extra: [1, null] })),
+  );
+  let run = 0;
+  await fc.assert(
+    fc.asyncProperty(
+      fc.array(
+        fc.tuple(fc.array(message, { minLength: 1, maxLength: 6 }), fc.nat(9), fc.int32Array()),
+        {
+          maxLength: 8,
+        },
+      ),
+      async (nodes) => {
+        const rolloutId = `run${run++}`;
+        const completions = nodes.map(([messages, parent, promptSuffix], i) =>
+          completionOf(rolloutId, {
+            id: `${rolloutId}-${i}`,
+            seq: i,
+            messages,
+            promptSuffix,
+            parentId: parent < i ? `${rolloutId}-${parent}` : null,
+            tools: i % 2 ? [tool] : null,
+          }),
+        );
+        await createLedger(store, silent).append(completions);
+        await store.flush();
+        expect(await createLedger(store, silent).list(rolloutId)).toEqual(completions);
+      },
+    ),
+    { numRuns: 30 },
+  );
+});
+
+test("the longest conversation comes first, those that it does not continue after it", () => {
+  const long = episode(3);
+  const aside = completionOf("r", {
+    id: "side",
+    seq: 3,
+    messages: [user("aside")],
+    answer: assistant("yes"),
+  });
+  const lost = completionOf("r", {
+    id: "lost",
+    seq: 4,
+    messages: [user("lost")],
+    delivered: false,
+  });
+  const [first, second, ...rest] = conversations([...long, aside, lost]);
+  expect(first?.messages.map(({ content }) => content)).toEqual([
+    "begin",
+    "a0",
+    "u0",
+    "a1",
+    "u1",
+    "a2",
+  ]);
+  expect(second?.messages.map(({ content }) => content)).toEqual(["aside", "yes"]);
+  expect(rest).toEqual([]);
+});
+
+test("where the renderer could not bridge, the messages say what continues what", () => {
+  const unbridged = episode(3).map((completion) => ({ ...completion, parentId: null }));
+  expect([...continuedIds(unbridged)]).toEqual(["c0", "c1"]);
+  const edited = unbridged.map((c, i) =>
+    i === 2 ? { ...c, messages: [user("other"), ...c.messages] } : c,
+  );
+  expect([...continuedIds(edited)]).toEqual(["c0"]);
+});
+
+test("of several choices the conversation is the one that was gone on with", () => {
+  const choices = [0, 1, 2].map((choice) =>
+    completionOf("r", {
+      id: `c${choice}`,
+      seq: choice,
+      choice,
+      choices: 3,
+      answer: assistant(`a${choice}`),
+    }),
+  );
+  const next = completionOf("r", {
+    id: "n",
+    seq: 3,
+    parentId: "c1",
+    messages: [user("2 + 2?"), assistant("a1"), user("go on")],
+  });
+  expect(conversations([...choices, next])).toHaveLength(1);
+  expect(conversations(choices).map(({ messages }) => messages.at(-1)?.content)).toEqual(["a0"]);
+});
+
+test("usage counts the whole prompt of each request", () => {
+  expect(usageOf(episode(3))).toEqual({
+    completions: 3,
+    promptTokens: 3 + (5 + 3) + (10 + 3),
+    completionTokens: 6,
+  });
+});

@@ -1,0 +1,207 @@
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { HoneError, newId } from "@hone/core";
+import { Hono } from "hono";
+import { pino } from "pino";
+import type { AppEnv } from "../../http/env.ts";
+import { installErrors } from "../../http/errors.ts";
+import type { Engine } from "../../ports/engine.ts";
+import type { LedgerCompletion } from "../../ports/ledger.ts";
+import type { Trainer } from "../../ports/trainer.ts";
+import { openState, type State, type StateOptions } from "../../state.ts";
+
+export const silent = pino({ level: process.env["HONE_TEST_LOG"] ?? "silent" });
+
+/** An engine's list of adapters, for tests in which nothing is sampled. */
+export interface AdapterList extends Engine {
+  names: Set<string>;
+  /** Refuses the next load. */
+  failNext: HoneError | null;
+}
+
+export function adapterList(): AdapterList {
+  const list: AdapterList = {
+    kind: "embedded",
+    names: new Set(),
+    failNext: null,
+    info: () => Promise.resolve({ base: "base", maxModelLen: 512 }),
+    // oxlint-disable-next-line require-yield
+    async *generate() {
+      throw new HoneError("nothing is sampled here", { code: "engine_unavailable" });
+    },
+    load(policy) {
+      const failure = list.failNext;
+      list.failNext = null;
+      if (failure) return Promise.reject(failure);
+      if (list.names.has(policy)) {
+        return Promise.reject(new HoneError("loaded twice", { code: "bad_adapter" }));
+      }
+      list.names.add(policy);
+      return Promise.resolve();
+    },
+    unload(policy) {
+      list.names.delete(policy);
+      return Promise.resolve();
+    },
+    served: () => Promise.resolve(new Set(list.names)),
+  };
+  return list;
+}
+
+/** A trainer that writes files and computes nothing, for tests of what is around a step. */
+export interface FileTrainer extends Trainer {
+  trained: Uint8Array[];
+  /** Runs instead of the next steps, first come first. */
+  before: ((signal: AbortSignal) => Promise<void>)[];
+}
+
+export function fileTrainer(): FileTrainer {
+  const trainer: FileTrainer = {
+    trained: [],
+    before: [],
+    async initAdapter({ staging, r, alpha, seed }) {
+      const config = { peft_type: "LORA", r, lora_alpha: alpha, target_modules: ["q_proj"] };
+      await writeFile(join(staging, "adapter_config.json"), JSON.stringify(config));
+      await writeFile(join(staging, "adapter_model.safetensors"), `weights ${seed}`);
+      return ["adapter_config.json", "adapter_model.safetensors"];
+    },
+    async train({ batch, signal, onEvent }) {
+      await trainer.before.shift()?.(signal);
+      trainer.trained.push(batch);
+      const header = Buffer.from(batch).toString(
+        "utf8",
+        8,
+        8 + Number(Buffer.from(batch).readBigUInt64LE()),
+      );
+      const { __metadata__ } = JSON.parse(header) as { __metadata__: { config: string } };
+      const config = JSON.parse(__metadata__.config) as { staging: string; step: number };
+      onEvent({ event: "microbatch", done: 1, total: 1, tokens: 3 });
+      onEvent({ event: "stage", stage: "forward_backward", seconds: 0.001 });
+      await writeFile(join(config.staging, "adapter_model.safetensors"), `step ${config.step}`);
+      return { metrics: { loss: 0.5 }, files: ["adapter_model.safetensors"] };
+    },
+  };
+  return trainer;
+}
+
+export interface TestState {
+  state: State;
+  dataDir: string;
+  /** JSON in, status and JSON out. */
+  call(method: string, path: string, body?: unknown, key?: string): Promise<Reply>;
+  app: Hono<AppEnv>;
+  /** Ends this server and opens the data directory again, as a restart does. */
+  reopen(): Promise<TestState>;
+}
+
+export interface Reply {
+  status: number;
+  // oxlint-disable-next-line typescript/no-explicit-any
+  json: any;
+}
+
+export async function temporaryFolder(): Promise<{ path: string; remove(): Promise<void> }> {
+  const path = await mkdtemp(join(tmpdir(), "hone-state-"));
+  return { path, remove: () => rm(path, { recursive: true, force: true }) };
+}
+
+export async function openTestState(
+  dataDir: string,
+  options: Partial<StateOptions> & Pick<StateOptions, "trainer" | "engine">,
+): Promise<TestState> {
+  const state = await openState({
+    dataDir,
+    base: { name: "base", maxModelLen: 512, dtype: "float32" },
+    publicURL: () => "http://127.0.0.1:9",
+    log: silent,
+    ...options,
+  });
+  const app = new Hono<AppEnv>();
+  installErrors(app, silent);
+  app.use(async (c, next) => {
+    c.set("keyId", c.req.header("x-test-key") ?? "local");
+    await next();
+  });
+  app.route("/", state.routes);
+  await state.onEngineReady();
+  return {
+    state,
+    dataDir,
+    app,
+    async call(method, path, body, key) {
+      const response = await app.request(path, {
+        method,
+        headers: { "content-type": "application/json", ...(key ? { "x-test-key": key } : {}) },
+        ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+      });
+      return { status: response.status, json: await response.json() };
+    },
+    async reopen() {
+      await state.close();
+      return openTestState(dataDir, options);
+    },
+  };
+}
+
+/** A delivered completion as the gateway records it; the ids of tokens are made up. */
+export function completionOf(
+  rolloutId: string,
+  given: Partial<LedgerCompletion> = {},
+): LedgerCompletion {
+  return {
+    id: newId("cmpl"),
+    rolloutId,
+    seq: 0,
+    parentId: null,
+    promptSuffix: Int32Array.of(1, 2, 3),
+    sampled: Int32Array.of(4, 5),
+    logprobs: Float32Array.of(-0.5, -0.25),
+    policy: "m@0",
+    temperature: 1,
+    topP: 1,
+    seed: null,
+    finishReason: "stop",
+    choice: 0,
+    choices: 1,
+    messages: [{ role: "user", content: "2 + 2?" }],
+    tools: null,
+    answer: { role: "assistant", content: "4" },
+    delivered: true,
+    splitReason: null,
+    createdAt: 1,
+    ...given,
+  };
+}
+
+/** A finished rollout with one completion each, of the rewards given. */
+export async function rolloutsWith(
+  test: TestState,
+  rewards: readonly (number | null)[],
+  given: Partial<LedgerCompletion> = {},
+): Promise<{ rolloutId: string; reward: number | null }[]> {
+  const members = [];
+  for (const reward of rewards) {
+    const { json } = await test.call("POST", "/v1/rollouts", { model: "m" });
+    const lease = await test.state.router.leaseForRollout("local", json.id, "m");
+    await test.state.ledger.append([completionOf(json.id, { policy: lease.policy, ...given })]);
+    lease.release();
+    await test.call("PATCH", `/v1/rollouts/${json.id}`, { status: "finished" });
+    members.push({ rolloutId: json.id as string, reward });
+  }
+  return members;
+}
+
+export async function ended(test: TestState, id: string): Promise<Reply["json"]> {
+  for (;;) {
+    const { json } = await test.call("GET", `/v1/operations/${id}`);
+    if (json.status !== "queued" && json.status !== "running") return json;
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
+export async function makeFolderIn(parent: string, name: string): Promise<string> {
+  const path = join(parent, name);
+  await mkdir(path, { recursive: true });
+  return path;
+}
