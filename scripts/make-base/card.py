@@ -25,7 +25,7 @@ tags: [hone, "2048", reinforcement-learning]
 # hone-2048-1m
 
 A language model of {parameters:.2f} million parameters that plays 2048 in words, and plays it in every way that it has seen:
-the base model of Hone's 2048 example. small enough to be trained further by reinforcement learning on two cores.
+the base model of Hone's 2048 example. It is small enough to be trained further by reinforcement learning on two cores.
 It is of no use for anything else.
 
 - Qwen3 architecture: 4 layers, hidden size 128, 4 heads over 2, tied embeddings, fp32, 8192 positions.
