@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections import deque
@@ -113,13 +114,22 @@ class Compute:
         return future
 
     def _run(self) -> None:
+        try:
+            self._loop()
+        except BaseException:
+            # Without this thread the process would answer /health and nothing else: it must end, to be replaced.
+            log.critical("the compute thread failed", exc_info=True)
+            os._exit(70)
+        self._fail_all()
+
+    def _loop(self) -> None:
         while True:
             with self._wake:
                 while not self._stopping and not self._calls and self._training is None and not self._live():
                     self.phase = "idle"
                     self._wake.wait()
                 if self._stopping:
-                    break
+                    return
                 calls = list(self._calls)
                 self._calls.clear()
             for call, future in calls:
@@ -133,7 +143,6 @@ class Compute:
             if self._training is not None and (not live or time.monotonic() >= self._decode_until):
                 self.phase = "training"
                 self._train()
-        self._fail_all()
 
     def _live(self) -> bool:
         return self._decoder is not None and self._decoder.has_work()

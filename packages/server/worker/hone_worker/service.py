@@ -174,7 +174,13 @@ def run_service(
     listener.bind(("127.0.0.1", 0))
     listener.listen(1024)
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1
+        app,
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        # Longer than any client keeps an idle connection, so that it is the client who closes it.
+        timeout_keep_alive=120,
+        timeout_graceful_shutdown=1,
     )
     server = uvicorn.Server(config)
 

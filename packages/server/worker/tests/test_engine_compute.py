@@ -1,0 +1,151 @@
+"""The compute thread: training and decoding in turn on one copy of the weights."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from engine_reference import reference_logprobs
+
+from hone_worker.adapter_files import read_adapter
+from hone_worker.compute import Compute
+from hone_worker.engine import Engine
+from hone_worker.errors import HoneWorkerError
+from hone_worker.model import Base
+from hone_worker.sampling import SamplingParams
+
+
+@pytest.fixture
+def compute() -> Iterator[Compute]:
+    made = Compute(train_threads=1)
+    yield made
+    made.stop()
+    made.join(5)
+
+
+def training(base: Base, folder: Path, steps: int) -> Generator[dict[str, Any], None, None]:
+    """Real steps: forward and backward through the shared base, and an optimizer on A and B."""
+    weights = read_adapter(folder, base.model).trainable()
+    optimizer = torch.optim.AdamW(weights.parameters(), lr=1e-2)
+    ids = torch.arange(60).view(2, 30)
+    for number in range(steps):
+        with base.router.single(weights):
+            out = base.model(ids).logits.log_softmax(-1)
+        loss = -out[:, :-1].gather(2, ids[:, 1:].unsqueeze(2)).mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        yield {"event": "microbatch", "done": number + 1, "loss": float(loss.detach())}
+
+
+async def collect(engine: Engine, model: str, prompt: list[int], tokens: int, seed: int) -> Any:
+    generation = engine.generate(
+        model=model,
+        prompt=prompt,
+        sampling=SamplingParams(seed=seed),
+        max_tokens=tokens,
+        ignore_eos=True,
+    )
+    (update,) = [u async for batch in generation.updates() for u in batch]
+    return update
+
+
+def test_decoding_goes_on_during_training_and_neither_disturbs_the_other(
+    tiny_base: Base, tiny_folder: Path, adapter_folders: list[Path], compute: Compute
+) -> None:
+    alone = [e["loss"] for e in training(tiny_base, adapter_folders[0], 12)]
+    engine = Engine(tiny_base, compute, cache_bytes=1 << 26)
+    compute.start(engine.decoder)
+    seen: list[tuple[dict[str, Any], int]] = []
+    phases: set[str] = set()
+
+    def on_event(event: dict[str, Any]) -> None:
+        phases.add(compute.phase)
+        seen.append((event, engine.decoder.tokens_decoded))
+
+    async def run() -> list[Any]:
+        await engine.load_adapter("a@1", str(adapter_folders[1]))
+        jobs = [
+            asyncio.ensure_future(collect(engine, m, [5, 6, 7 + i], 400, i))
+            for i, m in enumerate(("tiny", "a@1"))
+        ]
+        while engine.decoder.tokens_decoded < 10:
+            await asyncio.sleep(0.001)
+        future = compute.run_training(training(tiny_base, adapter_folders[0], 12), on_event)
+        with pytest.raises(HoneWorkerError) as caught:
+            compute.run_training(training(tiny_base, adapter_folders[0], 1), on_event)
+        assert caught.value.status == 409 and caught.value.code == "busy"
+        await asyncio.wrap_future(future)
+        return await asyncio.gather(*jobs)
+
+    base, adapted = asyncio.run(run())
+    assert [e["loss"] for e, _ in seen] == pytest.approx(alone, abs=1e-6)
+    assert alone[-1] < alone[0] - 0.1
+    # Tokens came between the first and the last micro-batch.
+    assert seen[-1][1] > seen[0][1] and phases == {"training"}
+    for update, folder in ((base, None), (adapted, adapter_folders[1])):
+        expected = reference_logprobs(tiny_folder, folder, update.choice.prompt, update.token_ids)
+        assert (expected - torch.tensor(update.logprobs)).abs().max() <= 1e-3
+
+
+def test_a_training_error_reaches_its_owner_and_the_thread_goes_on(compute: Compute) -> None:
+    compute.start()
+    closed = threading.Event()
+
+    def broken() -> Generator[dict[str, Any], None, None]:
+        try:
+            yield {"event": "stage"}
+            raise ValueError("no")
+        finally:
+            closed.set()
+
+    seen: list[Any] = []
+    with pytest.raises(ValueError, match="no"):
+        compute.run_training(broken(), seen.append).result(5)
+    assert seen == [{"event": "stage"}] and closed.is_set() and not compute.training
+    assert compute.submit(lambda: threading.current_thread().name).result(5) == "hone-compute"
+    with pytest.raises(ZeroDivisionError):
+        compute.submit(lambda: 1 / 0).result(5)
+
+
+def test_progress_counts_and_the_phase_returns_to_idle(compute: Compute) -> None:
+    assert compute.phase == "starting"
+    compute.start()
+
+    def three() -> Generator[dict[str, Any], None, None]:
+        yield from ({"n": i} for i in range(3))
+
+    compute.run_training(three(), lambda _event: None).result(5)
+    # The fourth step is the one that finds the end.
+    assert compute.progress == 4
+    for _ in range(500):
+        if compute.phase == "idle":
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError(compute.phase)
+
+
+def test_what_is_left_at_the_end_is_told(compute: Compute) -> None:
+    compute.start()
+    entered, release = threading.Event(), threading.Event()
+
+    def endless() -> Generator[dict[str, Any], None, None]:
+        while True:
+            entered.set()
+            release.wait(5)
+            yield {"event": "microbatch"}
+
+    future = compute.run_training(endless(), lambda _event: None)
+    entered.wait(5)
+    compute.stop()
+    release.set()
+    with pytest.raises(HoneWorkerError) as caught:
+        future.result(5)
+    assert caught.value.status == 503
+    with pytest.raises(HoneWorkerError):
+        compute.submit(lambda: None).result(5)
