@@ -208,6 +208,23 @@ describe("time and aborts", () => {
     expect([...rollouts.values()].map((r) => r.status)).toEqual(["failed", "failed"]);
   });
 
+  it("gives a signal that any number of calls may listen to", async () => {
+    const model = await modelWith();
+    const warnings: Error[] = [];
+    const onWarning = (warning: Error) => warnings.push(warning);
+    process.on("warning", onWarning);
+    try {
+      const rollout = async (m: RolloutModel) => {
+        for (let i = 0; i < 20; i += 1) m.signal.addEventListener("abort", () => i);
+        return await sleep(20, 1);
+      };
+      await gather(model, rollout, [1]);
+      expect(warnings).toEqual([]);
+    } finally {
+      process.off("warning", onWarning);
+    }
+  });
+
   it("renews the lease of a rollout that is silent", async () => {
     const model = await modelWith({ leaseMs: 300 });
     await gather(model, () => sleep(450, 1), [1]);

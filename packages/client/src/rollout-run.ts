@@ -1,3 +1,4 @@
+import { setMaxListeners } from "node:events";
 import {
   HoneError,
   newId,
@@ -63,6 +64,8 @@ export async function runRollout<Scenario>(
     signal: AbortSignal.any([options.signal, ending.signal]),
     calls: new CallCounter(),
   };
+  // SDKs add a listener for every call that is given the signal, and a rollout makes many calls.
+  setMaxListeners(0, context.signal);
   const stopRenewing = renewLease(transport, info, context.signal, ending);
   try {
     const model = new RolloutModel(transport.settings, info, context);
