@@ -1,24 +1,50 @@
+import { HoneError } from "@hone/core";
 import { Hono } from "hono";
 import type { Logger } from "pino";
 import { guard, type GuardOptions } from "./http/auth.ts";
 import type { AppEnv } from "./http/env.ts";
 import { installErrors } from "./http/errors.ts";
 
-export interface AppParts {
-  guard: GuardOptions;
-  /** Sub-apps, in order. */
-  routes: readonly Hono<AppEnv>[];
-  /** What `GET /health` answers. */
-  health: () => Promise<unknown>;
+export interface AppOptions extends GuardOptions {
   log: Logger;
+  /** What is asked before every request: throws while the server starts or stops. */
+  admit: () => void;
+  health: () => Health;
+  metrics: () => string;
+  routes: readonly Hono<AppEnv>[];
 }
 
-/** Every route of the server behind one guard. */
-export function createApp(parts: AppParts): Hono<AppEnv> {
+export interface Health {
+  status: "ok" | "starting" | "degraded";
+  base: string;
+  components: Record<string, unknown>;
+}
+
+/** Every route of the public port, behind one guard. */
+export function createApp(options: AppOptions): Hono<AppEnv> {
   const app = new Hono<AppEnv>();
-  installErrors(app, parts.log);
-  app.use(guard(parts.guard));
-  app.get("/health", async (c) => c.json((await parts.health()) as object));
-  for (const routes of parts.routes) app.route("/", routes);
+  installErrors(app, options.log);
+  app.use("*", guard(options));
+
+  app.get("/health", (c) => {
+    const health = options.health();
+    return c.json(health, health.status === "ok" ? 200 : 503);
+  });
+  app.get("/metrics", (c) =>
+    c.body(options.metrics(), 200, { "content-type": "text/plain; version=0.0.4" }),
+  );
+
+  app.use("/v1/*", async (_c, next) => {
+    options.admit();
+    await next();
+  });
+  for (const routes of options.routes) app.route("/", routes);
   return app;
+}
+
+export function shuttingDown(): HoneError {
+  return new HoneError("The server is stopping. Send the request again once it is back.", {
+    code: "shutting_down",
+    retryAfterMs: 2_000,
+  });
 }

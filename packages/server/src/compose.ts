@@ -1,198 +1,249 @@
-import { existsSync, rmSync, statSync } from "node:fs";
-import { basename, join, resolve } from "node:path";
+import { basename } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import { HoneError } from "@hone/core";
-import { pino, type Logger } from "pino";
-import { createApp } from "./app.ts";
-import { createChildren } from "./children.ts";
-import { createHttpEngine } from "./engine/http-engine.ts";
-import { createGatewayCounters } from "./gateway/counters.ts";
+import type { Hono } from "hono";
+import type { Logger } from "pino";
+import { createApp, shuttingDown, type Health } from "./app.ts";
+import { createHttpEngine, type HttpEngine } from "./engine/http-engine.ts";
+import { createGatewayCounters, formatGatewayCounters } from "./gateway/counters.ts";
 import { gatewayRoutes } from "./gateway/routes.ts";
-import { keyFileOf, loadKey } from "./keys.ts";
-import { listen, type Listener } from "./listen.ts";
+import type { AppEnv } from "./http/env.ts";
+import type { ServerKey } from "./http/key-file.ts";
 import { createRendererClient } from "./renderer/http-renderer.ts";
-import { findEnvironment } from "./setup/environment.ts";
-import { defaultDataDir } from "./setup/paths.ts";
+import { workerDir } from "./setup/paths.ts";
 import { openState, type State } from "./state.ts";
-import { writeSynced } from "./store/files.ts";
+import { watchRemoteEngine, type RemoteEngine } from "./supervise/remote-engine.ts";
+import { supervise, type Deadlines, type SupervisedStatus } from "./supervise/supervisor.ts";
 import { createTrainerClient } from "./trainer/client.ts";
 
-export interface ServerOptions {
-  /** The base model: a local folder or a hub id. */
+export interface ComposeOptions {
   base: string;
-  /** @default the base's id, or its folder's name */
   servedName?: string | undefined;
-  /** @default 127.0.0.1 */
-  host?: string | undefined;
-  /** @default 0, any free port */
-  port?: number | undefined;
-  /** @default HONE_HOME, else ~/.hone */
-  dataDir?: string | undefined;
-  /** @default "cpu" */
-  device?: "cpu" | "cuda" | undefined;
-  /** Of the base; adapters are float32. @default float32 on CPU, bfloat16 on CUDA */
-  dtype?: "float32" | "bfloat16" | undefined;
-  /** Tokens of a sequence at most. @default the base's */
+  dataDir: string;
+  device: "cpu" | "cuda";
+  dtype: "float32" | "bfloat16";
   maxModelLen?: number | undefined;
-  /** The renderer of the base's chat template. @default "auto" */
-  renderer?: string | undefined;
-  /** A vLLM to generate with, instead of the embedded engine. */
   engineURL?: string | undefined;
   engineKey?: string | undefined;
-  /** The interpreter to run the worker with. @default what `setup` installed */
-  python?: string | undefined;
-  /** Host names besides loopback ones under which clients may address the server. */
-  allowHosts?: readonly string[] | undefined;
-  allowOrigins?: readonly string[] | undefined;
-  /** Folders that `import` may read. @default `imports` in the data directory */
-  importRoots?: readonly string[] | undefined;
-  /** @default a silent one */
-  log?: Logger | undefined;
+  python: string;
+  renderer?: string | undefined;
+  deadlines?: Partial<Deadlines> | undefined;
+  leaseMs?: number | undefined;
+  hosts?: readonly string[] | undefined;
+  origins?: readonly string[] | undefined;
+  key: ServerKey;
+  publicURL: () => string;
+  log: Logger;
 }
 
-export interface RunningServer {
-  /** Without `/v1`. */
-  url: string;
-  key: string;
-  keyFile: string;
-  dataDir: string;
+export interface Composition {
+  /** Answers 503 until `start` has resolved. */
+  app: Hono<AppEnv>;
+  start(): Promise<void>;
+  /** Refuses what comes in from now on. */
+  refuse(): void;
   close(): Promise<void>;
 }
 
-const loopback = new Set(["127.0.0.1", "::1", "localhost"]);
-const closeGraceMs = 2_000;
+/** How long operations may take to note that they were interrupted, before their worker is ended. */
+const closeStateMs = 3_000;
 
-/** Starts renderer, worker and the public port; resolves when the base can be sampled from. */
-export async function startServer(options: ServerOptions): Promise<RunningServer> {
-  const log = options.log ?? pino({ level: "silent" });
-  const host = options.host ?? "127.0.0.1";
-  const dataDir = resolve(options.dataDir ?? defaultDataDir());
-  const base = checkBase(options.base);
-  const servedName = options.servedName ?? (base === options.base ? base : basename(base));
-  const device = options.device ?? "cpu";
-  const dtype = options.dtype ?? (device === "cuda" ? "bfloat16" : "float32");
-  const key = loadKey(dataDir);
-  const python = options.python ?? (await findEnvironment());
-
+/** Makes every part and joins them; nothing runs before `start`. */
+export async function compose(options: ComposeOptions): Promise<Composition> {
+  const { log, engineURL } = options;
+  const counters = createGatewayCounters();
+  let stopping = false;
   let state: State | null = null;
-  const { renderer, worker } = createChildren({
-    python,
-    base,
-    servedName,
-    renderer: options.renderer ?? "auto",
-    device,
-    dtype,
-    maxModelLen: options.maxModelLen,
-    trainOnly: options.engineURL !== undefined,
-    onWorkerReady: async () => await state?.onEngineReady(),
+
+  const renderer = supervise({
+    name: "renderer",
+    unavailable: "renderer_unavailable",
+    ...pythonModule(options, "hone_worker.renderer", [
+      "--base",
+      options.base,
+      ...flag("--renderer", options.renderer),
+    ]),
+    deadlines: options.deadlines,
     log,
   });
-  const { engineURL } = options;
-  const createEngine = (embedded: () => string) =>
-    createHttpEngine(
-      engineURL === undefined
-        ? { kind: "embedded", baseURL: embedded, key: () => worker.key() }
-        : { kind: "vllm", baseURL: () => engineURL, key: () => options.engineKey ?? null },
-    );
-  // Two drivers: policies are loaded into an engine before it takes traffic.
-  const engine = createEngine(() => worker.baseURL());
-  const loading = createEngine(() => worker.rawBaseURL());
-  const rendererClient = createRendererClient({
-    baseURL: () => renderer.baseURL(),
-    key: () => renderer.key(),
-  });
-  const trainer = createTrainerClient({
-    baseURL: () => worker.rawBaseURL(),
-    key: () => worker.key(),
+  const rendererClient = createRendererClient({ baseURL: renderer.baseURL, key: renderer.key });
+
+  // A remote engine says what it serves; the embedded one is told.
+  const remote =
+    engineURL === undefined ? null : remoteEngine(engineURL, options.engineKey ?? null);
+  const remoteInfo = await remote?.info();
+  const baseName = options.servedName ?? remoteInfo?.base ?? nameOf(options.base);
+  const worker = supervise({
+    name: "worker",
+    unavailable: "worker_unavailable",
+    ...pythonModule(options, "hone_worker.worker", [
+      "--base",
+      options.base,
+      "--served-name",
+      baseName,
+      "--device",
+      options.device,
+      "--dtype",
+      options.dtype,
+      ...flag("--max-model-len", options.maxModelLen),
+      ...(remote ? ["--no-engine"] : []),
+    ]),
+    deadlines: options.deadlines,
+    onReady: async () => {
+      if (!watcher || watcher.status().state === "ready") await loadLiveSet();
+    },
+    log,
   });
 
-  let listener: Listener | null = null;
-  const addressFile = join(dataDir, "server.json");
-  let wroteAddress = false;
-  async function close(): Promise<void> {
-    if (wroteAddress) rmSync(addressFile, { force: true });
-    // Steps under way are ended first: a worker that is gone would look like one that died.
-    const stateClosed = state?.close();
-    await listener?.close(closeGraceMs);
-    await stateClosed;
-    await Promise.all([renderer.stop(), worker.stop()]);
-    await Promise.all([engine.close(), loading.close(), rendererClient.close()]);
+  // Two drivers of one engine: traffic waits until the live policies are loaded, what loads them cannot.
+  const loader: HttpEngine =
+    remote ?? createHttpEngine({ kind: "embedded", baseURL: worker.rawBaseURL, key: worker.key });
+  const watcher: RemoteEngine | null =
+    engineURL === undefined
+      ? null
+      : watchRemoteEngine({ url: engineURL, engine: () => loader, onReady: loadLiveSet, log });
+  const traffic = createHttpEngine({
+    kind: loader.kind,
+    baseURL: () => watcher?.baseURL() ?? worker.baseURL(),
+    key: () => (remote ? (options.engineKey ?? null) : worker.key()),
+  });
+  const trainer = createTrainerClient({ baseURL: worker.rawBaseURL, key: worker.key });
+
+  let loading: Promise<void> = Promise.resolve();
+  /** One at a time: worker and remote engine may come up together. */
+  function loadLiveSet(): Promise<void> {
+    const next = loading.catch(() => undefined).then(() => state?.onEngineReady());
+    loading = next;
+    return next;
   }
 
-  try {
-    await Promise.all([renderer.start(), worker.start()]);
-    const info = await loading.info();
-    let url = "";
-    state = await openState({
-      dataDir,
-      engine: () => loading,
-      trainer,
-      base: { name: info.base, maxModelLen: info.maxModelLen, dtype },
-      publicURL: () => url,
-      importRoots: options.importRoots,
+  function health(): Health {
+    const components = {
+      renderer: publicStatus(renderer.status()),
+      worker: publicStatus(worker.status()),
+      engine: watcher?.status() ?? { state: worker.status().state },
+    };
+    const states = Object.values(components).map((component) => component.state);
+    return { status: overall(states), base: baseName, components };
+  }
+
+  let app = createApp({ ...appOptions(), routes: [] });
+  function appOptions(): Omit<Parameters<typeof createApp>[0], "routes"> {
+    return {
+      keys: [{ id: "owner", key: options.key.key }],
+      keyFile: options.key.file,
+      hosts: options.hosts,
+      origins: options.origins,
       log,
-    });
-    await state.onEngineReady();
-    const counters = createGatewayCounters();
-    const app = createApp({
-      guard: {
-        keys: [{ id: "operator", key }],
-        keyFile: keyFileOf(dataDir),
-        hosts: [...(loopback.has(host) ? [] : [host]), ...(options.allowHosts ?? [])],
-        origins: options.allowOrigins,
+      health,
+      metrics: () => formatGatewayCounters(counters),
+      admit() {
+        if (stopping) throw shuttingDown();
+        if (!state) {
+          throw new HoneError("The server is starting. Send the request again in a moment.", {
+            code: "worker_unavailable",
+          });
+        }
       },
-      routes: [
-        gatewayRoutes({
-          engine,
-          renderer: rendererClient,
-          ledger: state.ledger,
-          router: state.router,
-          log,
-          counters,
-        }),
-        state.routes,
-      ],
-      health: async () => ({
-        status: "ok",
-        base: info.base,
-        engine: engine.kind,
-        renderer: renderer.status(),
-        worker: worker.status(),
-        counters,
-      }),
-      log,
-    });
-    listener = await listen(app, host, options.port ?? 0);
-    url = `http://${host.includes(":") ? `[${host}]` : host}:${listener.port}`;
-    await writeSynced(addressFile, `${JSON.stringify({ url, pid: process.pid })}\n`);
-    wroteAddress = true;
-    log.info({ url, base: info.base, engine: engine.kind }, "ready");
-    return { url, key, keyFile: keyFileOf(dataDir), dataDir, close };
-  } catch (error) {
-    await close();
-    throw error;
+    };
   }
+
+  async function start(): Promise<void> {
+    // The renderer says how long a sequence may be, which the state needs; the worker's hook needs the state.
+    await renderer.start();
+    const info = await rendererClient.info();
+    const maxModelLen = Math.min(
+      options.maxModelLen ?? info.maxModelLen,
+      remoteInfo?.maxModelLen ?? info.maxModelLen,
+      info.maxModelLen,
+    );
+    state = await openState({
+      dataDir: options.dataDir,
+      engine: () => loader,
+      trainer,
+      base: { name: baseName, maxModelLen, dtype: options.dtype },
+      publicURL: options.publicURL,
+      log,
+      leaseMs: options.leaseMs,
+    });
+    const gateway = gatewayRoutes({
+      engine: traffic,
+      renderer: rendererClient,
+      ledger: state.ledger,
+      router: state.router,
+      log,
+      counters,
+    });
+    app = createApp({ ...appOptions(), routes: [gateway, state.routes] });
+    await worker.start();
+    await watcher?.start();
+  }
+
+  return {
+    get app() {
+      return app;
+    },
+    start,
+    refuse() {
+      stopping = true;
+    },
+    async close() {
+      stopping = true;
+      const closing = state?.close() ?? Promise.resolve();
+      await settled(closing, closeStateMs);
+      await watcher?.stop();
+      await Promise.all([worker.stop(), renderer.stop()]);
+      await closing;
+      await Promise.all([rendererClient.close(), traffic.close(), loader.close()]);
+    },
+  };
 }
 
-/** A folder is given as a path; what is neither a path nor of a hub id's shape is refused before anything starts. */
-function checkBase(base: string): string {
-  const looksLikePath = /^[./~]|^[A-Za-z]:[\\/]/.test(base) || existsSync(base);
-  if (!looksLikePath) {
-    if (/^[\w.-]+\/[\w.-]+$/.test(base)) return base;
-  } else if (existsSync(base) && statSync(base).isDirectory()) {
-    if (existsSync(join(base, "config.json"))) return resolve(base);
-    throw new HoneError(
-      `The folder ${base} has no config.json: it is not a model in the hub's layout.`,
-      {
-        code: "invalid_config",
-        param: "base",
-      },
-    );
-  }
-  throw new HoneError(
-    `There is no base model at "${base}". Give a folder, or a hub id such as Qwen/Qwen3-0.6B.`,
-    {
-      code: "invalid_config",
-      param: "base",
+function pythonModule(
+  options: ComposeOptions,
+  module: string,
+  args: string[],
+): { command: string; args: string[]; env: Record<string, string | null> } {
+  return {
+    command: options.python,
+    // -s: packages of the user's home are not the environment's.
+    args: ["-s", "-m", module, ...args],
+    env: {
+      PYTHONPATH: workerDir,
+      PYTHONHOME: null,
+      PYTHONUNBUFFERED: "1",
+      OMP_WAIT_POLICY: "passive",
+      TOKENIZERS_PARALLELISM: "false",
     },
-  );
+  };
+}
+
+function flag(name: string, value: string | number | undefined): string[] {
+  return value === undefined ? [] : [name, String(value)];
+}
+
+function remoteEngine(url: string, key: string | null): HttpEngine {
+  return createHttpEngine({ kind: "vllm", baseURL: () => url, key: () => key });
+}
+
+/** A hub id is the name that everyone knows; of a folder, its own name. */
+function nameOf(base: string): string {
+  return /^[\w.-]+\/[\w.-]+$/.test(base) && !base.startsWith(".") ? base : basename(base);
+}
+
+/** What a child wrote before it died stays in the log. */
+function publicStatus(status: SupervisedStatus): Omit<SupervisedStatus, "lastFailure"> {
+  const { lastFailure: _, ...rest } = status;
+  return rest;
+}
+
+function overall(states: readonly string[]): Health["status"] {
+  if (states.every((state) => state === "ready")) return "ok";
+  return states.every((state) => state === "ready" || state === "starting")
+    ? "starting"
+    : "degraded";
+}
+
+async function settled(promise: Promise<unknown>, limitMs: number): Promise<void> {
+  await Promise.race([promise.catch(() => undefined), delay(limitMs, undefined, { ref: false })]);
 }

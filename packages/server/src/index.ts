@@ -1,3 +1,2 @@
-export { startServer } from "./compose.ts";
-export type { RunningServer, ServerOptions } from "./compose.ts";
-export { findEnvironment } from "./setup/environment.ts";
+export { startServer } from "./server.ts";
+export type { RunningServer, ServerOptions } from "./server.ts";

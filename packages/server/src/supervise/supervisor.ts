@@ -46,10 +46,10 @@ export interface Supervised {
   /** Resolves once the child is ready. A first start that fails is not tried again: it would fail again. */
   start(): Promise<void>;
   /** Throws the child's `unavailable` error until it is ready and its hook has run. */
-  baseURL(): string;
+  baseURL: () => string;
   /** The same, open to the hook itself: it is what makes the child usable. */
-  rawBaseURL(): string;
-  key(): string;
+  rawBaseURL: () => string;
+  key: () => string;
   status(): SupervisedStatus;
   stop(): Promise<void>;
 }

@@ -1,0 +1,109 @@
+import { Command, InvalidArgumentError, Option } from "commander";
+import { pino } from "pino";
+import { startServer, type RunningServer, type ServerOptions } from "../server.ts";
+
+interface ServeFlags {
+  base: string;
+  servedName?: string;
+  port: number;
+  host: string;
+  dataDir?: string;
+  device: "cpu" | "cuda";
+  dtype?: "float32" | "bfloat16";
+  maxModelLen?: number;
+  engineUrl?: string;
+  engineKey?: string;
+  renderer?: string;
+  allowHost: string[];
+  allowOrigin: string[];
+  trainingDeadline?: number;
+  logLevel: string;
+}
+
+export function serveCommand(): Command {
+  return new Command("serve")
+    .description("Serves one base model and the policies trained from it")
+    .requiredOption("--base <folder|id>", "folder of the base model, or its id on the hub")
+    .option("--served-name <name>", "name of the bare base (default: its id or folder's name)")
+    .option("--port <number>", "0 for any free one", wholeNumber, 7777)
+    .option("--host <address>", "address to listen on", "127.0.0.1")
+    .option("--data-dir <folder>", "key, database, checkpoints (default: HONE_HOME or ~/.hone)")
+    .addOption(new Option("--device <device>").choices(["cpu", "cuda"]).default("cpu"))
+    .addOption(
+      new Option("--dtype <type>", "default: float32 on cpu, bfloat16 on cuda").choices([
+        "float32",
+        "bfloat16",
+      ]),
+    )
+    .option("--max-model-len <tokens>", "longest sequence (default: the base's)", positive)
+    .option("--renderer <name>", "how messages become tokens", "auto")
+    .option("--engine-url <url>", "a vLLM server that generates; it sees the same disk")
+    .addOption(new Option("--engine-key <key>", "its key").env("HONE_ENGINE_KEY"))
+    .option("--allow-host <name>", "another host name of this server", collect, [])
+    .option("--allow-origin <origin>", "a web page's origin that may call it", collect, [])
+    .option("--training-deadline <seconds>", "longest time without progress in training", positive)
+    .option("--log-level <level>", "trace to error, or silent", "warn")
+    .action(serve);
+}
+
+async function serve(flags: ServeFlags): Promise<void> {
+  const log = pino({ level: flags.logLevel }, pino.destination({ fd: 2, sync: true }));
+  const interrupted = new Promise<NodeJS.Signals>((resolve) => {
+    for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, resolve);
+  });
+  const starting = startServer({ ...optionsOf(flags), log });
+  const first = await Promise.race([starting, interrupted]);
+  if (typeof first === "string") {
+    // Ends the children by their standard input; what had been started meanwhile is closed first.
+    const soon = new Promise<null>((resolve) => void setTimeout(resolve, 1_000, null).unref());
+    await Promise.race([starting.then((server) => server.close()).catch(() => undefined), soon]);
+    process.exit(130);
+  }
+  announce(first);
+  await interrupted;
+  await first.close();
+  // Nothing is left to do; a socket that lingers must not keep the process.
+  process.exit(0);
+}
+
+function announce(server: RunningServer): void {
+  console.log(`export HONE_URL=${server.url}`);
+  console.log(`export HONE_API_KEY=${server.key}`);
+}
+
+function optionsOf(flags: ServeFlags): ServerOptions {
+  return {
+    base: flags.base,
+    servedName: flags.servedName,
+    port: flags.port,
+    host: flags.host,
+    dataDir: flags.dataDir,
+    device: flags.device,
+    dtype: flags.dtype,
+    maxModelLen: flags.maxModelLen,
+    engineURL: flags.engineUrl?.replace(/\/+$/, "").replace(/\/v1$/, ""),
+    engineKey: flags.engineKey,
+    renderer: flags.renderer,
+    hosts: flags.allowHost,
+    origins: flags.allowOrigin,
+    deadlines: {
+      trainingMs: flags.trainingDeadline === undefined ? undefined : flags.trainingDeadline * 1000,
+    } as ServerOptions["deadlines"],
+  };
+}
+
+function wholeNumber(text: string): number {
+  const value = Number(text);
+  if (Number.isInteger(value) && value >= 0) return value;
+  throw new InvalidArgumentError("It must be a whole number.");
+}
+
+function positive(text: string): number {
+  const value = wholeNumber(text);
+  if (value > 0) return value;
+  throw new InvalidArgumentError("It must be at least 1.");
+}
+
+function collect(value: string, previous: string[]): string[] {
+  return [...previous, value];
+}

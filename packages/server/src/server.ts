@@ -1,0 +1,184 @@
+import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
+import type { Server } from "node:http";
+import { isAbsolute, join, resolve } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { createAdaptorServer } from "@hono/node-server";
+import { HoneError } from "@hone/core";
+import { pino, type Logger } from "pino";
+import { compose, type Composition } from "./compose.ts";
+import { checkExposure, serverKey } from "./http/key-file.ts";
+import { findEnvironment } from "./setup/environment.ts";
+import { defaultDataDir } from "./setup/paths.ts";
+import type { Deadlines } from "./supervise/supervisor.ts";
+
+export interface ServerOptions {
+  /** A folder, or the id of a model on the hub. */
+  base: string;
+  /** The name of the bare base. @default the engine's name for it, the hub id, or the folder's name */
+  servedName?: string | undefined;
+  /** @default 0: any free port */
+  port?: number | undefined;
+  /** @default 127.0.0.1 */
+  host?: string | undefined;
+  /** Key, database, checkpoints. @default HONE_HOME, else ~/.hone */
+  dataDir?: string | undefined;
+  /** @default cpu */
+  device?: "cpu" | "cuda" | undefined;
+  /** @default float32 on cpu, bfloat16 on cuda */
+  dtype?: "float32" | "bfloat16" | undefined;
+  /** @default the base's own */
+  maxModelLen?: number | undefined;
+  /** A vLLM server that generates instead of the worker. It sees the same disk. */
+  engineURL?: string | undefined;
+  engineKey?: string | undefined;
+  /** The interpreter of renderer and worker. @default HONE_PYTHON, else the one that setup made */
+  python?: string | undefined;
+  /** How messages become tokens. @default auto */
+  renderer?: string | undefined;
+  /** Host names besides the loopback ones under which clients address the server. */
+  hosts?: readonly string[] | undefined;
+  /** Origins of web pages that may call the server. @default none */
+  origins?: readonly string[] | undefined;
+  /** How long a child may go without progress. */
+  deadlines?: Partial<Deadlines> | undefined;
+  /** Silence after which an open rollout expires. @unit ms */
+  leaseMs?: number | undefined;
+  /** @default silent */
+  log?: Logger | undefined;
+}
+
+export interface RunningServer {
+  /** Where clients reach it, without `/v1`. */
+  url: string;
+  key: string;
+  dataDir: string;
+  /** Lets requests in flight end for a moment, then stops everything that was started. */
+  close(): Promise<void>;
+}
+
+/** How long requests in flight may go on once the server closes. */
+const drainMs = 1_000;
+
+/** Starts a server in this process, with its children. Resolves when it serves. */
+export async function startServer(options: ServerOptions): Promise<RunningServer> {
+  const log = options.log ?? pino({ level: "silent" });
+  const host = options.host ?? "127.0.0.1";
+  const dataDir = resolve(options.dataDir ?? defaultDataDir());
+  const base = checkBase(options.base);
+  const python = options.python ?? (await findEnvironment());
+  makeDataDir(dataDir);
+  const key = serverKey(dataDir);
+  checkExposure(host, key.key);
+  const device = options.device ?? "cpu";
+
+  let url = "";
+  const composition = await compose({
+    ...options,
+    base,
+    dataDir,
+    device,
+    dtype: options.dtype ?? (device === "cuda" ? "bfloat16" : "float32"),
+    python,
+    hosts: [...(options.hosts ?? []), host],
+    key,
+    publicURL: () => url,
+    log,
+  });
+  const server = createAdaptorServer({
+    fetch: (request, env) => composition.app.fetch(request, env),
+  }) as Server;
+  // Longer than clients keep an idle socket, so that none writes to one that we are closing.
+  server.keepAliveTimeout = 65_000;
+  server.requestTimeout = 0;
+
+  try {
+    // Before the children are started: a port that is taken should not cost a minute.
+    url = urlOf(host, await listen(server, options.port ?? 0, host));
+    await composition.start();
+  } catch (error) {
+    await closeAll(server, composition);
+    throw error;
+  }
+  const announcement = join(dataDir, "server.json");
+  writeFileSync(announcement, `${JSON.stringify({ url, pid: process.pid })}\n`);
+  log.info({ url, base, dataDir }, "the server is ready");
+
+  let closing: Promise<void> | undefined;
+  return {
+    url,
+    key: key.key,
+    dataDir,
+    close() {
+      closing ??= (async () => {
+        rmSync(announcement, { force: true });
+        await closeAll(server, composition);
+        log.info("the server has stopped");
+      })();
+      return closing;
+    },
+  };
+}
+
+async function closeAll(server: Server, composition: Composition): Promise<void> {
+  composition.refuse();
+  if (server.listening) {
+    const drained = new Promise<void>((done) => void server.close(() => done()));
+    server.closeIdleConnections();
+    await Promise.race([drained, delay(drainMs, undefined, { ref: false })]);
+    server.closeAllConnections();
+  }
+  await composition.close();
+}
+
+function checkBase(base: string): string {
+  if (existsSync(base)) {
+    const folder = resolve(base);
+    if (existsSync(join(folder, "config.json"))) return folder;
+    throw new HoneError(`${folder} is not a model: it has no config.json.`, {
+      code: "invalid_config",
+      param: "base",
+    });
+  }
+  const isHubId = /^[\w.-]+\/[\w.-]+$/.test(base) && !base.startsWith(".");
+  if (isHubId) return base;
+  throw new HoneError(
+    isAbsolute(base) || base.includes("/")
+      ? `There is no folder ${resolve(base)}. Give a model's folder, or a hub id such as Qwen/Qwen3-0.6B.`
+      : `"${base}" is neither a folder nor a hub id such as Qwen/Qwen3-0.6B.`,
+    { code: "invalid_config", param: "base" },
+  );
+}
+
+function makeDataDir(dataDir: string): void {
+  try {
+    mkdirSync(dataDir, { recursive: true, mode: 0o700 });
+  } catch (cause) {
+    throw new HoneError(
+      `The data directory ${dataDir} cannot be made (${(cause as Error).message}). Name another one.`,
+      { code: "invalid_config", cause },
+    );
+  }
+}
+
+function listen(server: Server, port: number, host: string): Promise<number> {
+  return new Promise((done, fail) => {
+    server.once("error", (cause: NodeJS.ErrnoException) => {
+      const reason =
+        cause.code === "EADDRINUSE"
+          ? `Port ${port} on ${host} is taken. Stop what listens there, or choose another port (0 for any free one).`
+          : `The server cannot listen on ${host}:${port} (${cause.message}).`;
+      fail(new HoneError(reason, { code: "invalid_config", param: "port", cause }));
+    });
+    server.listen(port, host, () => {
+      const address = server.address();
+      done(typeof address === "object" && address ? address.port : port);
+    });
+  });
+}
+
+/** An unspecified address is reached by the loopback's. */
+function urlOf(host: string, port: number): string {
+  if (host === "0.0.0.0") return `http://127.0.0.1:${port}`;
+  if (host === "::") return `http://[::1]:${port}`;
+  return `http://${host.includes(":") ? `[${host}]` : host}:${port}`;
+}

@@ -1,0 +1,21 @@
+import { homedir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+type Environment = Readonly<Record<string, string | undefined>>;
+
+/** The Python package, beside `src` and `dist` alike. */
+export const workerDir = fileURLToPath(new URL("../../worker", import.meta.url));
+
+/** What can be made again: Python environments. */
+export function cacheDir(environment: Environment = process.env): string {
+  return (
+    environment["HONE_CACHE"] ||
+    join(environment["XDG_CACHE_HOME"] || join(homedir(), ".cache"), "hone")
+  );
+}
+
+/** What cannot be made again: key, database, checkpoints. */
+export function defaultDataDir(environment: Environment = process.env): string {
+  return environment["HONE_HOME"] || join(homedir(), ".hone");
+}

@@ -1,0 +1,61 @@
+import { execFile } from "node:child_process";
+import { existsSync } from "node:fs";
+import { promisify } from "node:util";
+import { HoneError } from "@hone/core";
+import { z } from "zod";
+
+const run = promisify(execFile);
+
+const interpreterSchema = z.object({
+  executable: z.string(),
+  version: z.tuple([z.int(), z.int(), z.int()]),
+  platform: z.string(),
+});
+export interface Interpreter {
+  executable: string;
+  /** `3.11.7` */
+  version: string;
+  /** `linux-x86_64` */
+  platform: string;
+}
+
+const question =
+  "import json, platform, sys; print(json.dumps({'executable': sys.executable, 'version': list(sys.version_info[:3]), 'platform': sys.platform + '-' + platform.machine()}))";
+
+/** 3.11 first: it has prebuilt packages everywhere. What `python3` is comes before the others. */
+const candidates = ["python3.11", "python3", "python3.12", "python3.13", "python"];
+const oldest = 11;
+/** The newest for which every pinned package is prebuilt. */
+const newest = 13;
+
+/** The interpreter on PATH that the environment is made from. */
+export async function findPython(): Promise<Interpreter> {
+  const seen: string[] = [];
+  for (const command of candidates) {
+    const found = await describePython(command).catch(() => null);
+    if (!found) continue;
+    if (isSupported(found)) return found;
+    seen.push(`${command} is ${found.version}`);
+  }
+  throw new HoneError(
+    `Python 3.${oldest} to 3.${newest} was not found${seen.length ? ` (${seen.join(", ")})` : ""}. Install Python 3.11, or name an interpreter that has the packages in HONE_PYTHON.`,
+    { code: "invalid_config" },
+  );
+}
+
+function isSupported({ version }: Interpreter): boolean {
+  const [major, minor] = version.split(".").map(Number);
+  return major === 3 && minor !== undefined && minor >= oldest && minor <= newest;
+}
+
+/** Asks an interpreter what it is. Rejects where it cannot be run. */
+export async function describePython(command: string): Promise<Interpreter> {
+  const { stdout } = await run(command, ["-I", "-c", question], { timeout: 30_000 });
+  const { executable, version, platform } = interpreterSchema.parse(JSON.parse(stdout));
+  return { executable, version: version.join("."), platform };
+}
+
+/** Whether this machine has an NVIDIA driver: which torch to install, and where to compute. */
+export function hasNvidia(): boolean {
+  return existsSync("/dev/nvidiactl") || existsSync("/proc/driver/nvidia/version");
+}
