@@ -61,7 +61,10 @@ describe("batches", () => {
   it("ask the model where they are", async () => {
     const cursor = { epoch: 0, position: 1, seed: 0, step: 1, size: 3, shuffle: false };
     const server = await startRouteServer([
-      ["(PUT|GET) /v1/models/m", (_, response) => send(response, modelInfo(cursor))],
+      [
+        "(PUT /v1/models/m|GET /v1/models/m/state)",
+        (_, response) => send(response, modelInfo(cursor)),
+      ],
     ]);
     try {
       const model = await server.hone().model({ name: "m" });

@@ -31,7 +31,7 @@ export async function startRouteServer(routes: [string, Handler][]) {
       };
       received.push(request);
       const name = `${request.method} ${request.path}`;
-      const route = routes.find(([pattern]) => new RegExp(`^${pattern}$`).test(name));
+      const route = routes.find(([pattern]) => new RegExp(`^(${pattern})$`).test(name));
       if (route) route[1](request, response);
       else sendError(response, 404, "not_found", `no route for ${name}`);
     });
@@ -109,7 +109,7 @@ export function operation(status: OperationInfo["status"], trained = true): Oper
 }
 
 export const putModel: [string, Handler] = [
-  "(PUT|GET) /v1/models/m",
+  "(PUT /v1/models/m|GET /v1/models/m/state)",
   (_, response) => send(response, modelInfo()),
 ];
 
