@@ -69,7 +69,7 @@ describe("fifty streams over twenty swaps", () => {
         }),
       });
       expect(response.status, await response.clone().text()).toBeLessThan(300);
-      await expect.poll(async () => (await model.info()).served, { interval: 20 }).toBe(step);
+      await expect.poll(async () => (await model.info()).served, { interval: 20, timeout: 30_000 }).toBe(step);
       served = step;
     };
     await swap(1); // policy 0 is the base, which says no letter

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from hone_worker.adapter_files import fresh_adapter, write_adapter
-from hone_worker.lora import LoraSpec
+from hone_worker.lora import LoraSpec, default_targets
 from hone_worker.model import load_base
 
 LENGTH = 384
@@ -21,7 +21,8 @@ PROMPTS = ("Say a word.", "Count the stars for me, please.")
 def main(base_path: str, out: str, letters: str) -> None:
     torch.set_num_threads(1)
     base = load_base(base_path, device="cpu", dtype="float32", served_name="base", max_model_len=4096)
-    spec = LoraSpec(r=8, alpha=16, target_modules=("o_proj", "gate_proj", "up_proj", "down_proj"))
+    # The shape of a model's default adapter: an import must match the model that it joins.
+    spec = LoraSpec(r=16, alpha=32, target_modules=default_targets(base.model))
     for seed, letter in enumerate(letters):
         (token,) = base.tokenizer.encode(letter, add_special_tokens=False)
         weights = fresh_adapter(base.model, spec, seed).trainable()
