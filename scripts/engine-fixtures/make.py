@@ -78,7 +78,9 @@ def main() -> None:
     wrong = options.out / "bad-shape"
     shutil.copytree(options.out / "mild", wrong, dirs_exist_ok=True)
     tensors = load_file(wrong / "adapter_model.safetensors")
-    cut = {name: t[:, : t.shape[1] // 2].contiguous() if "lora_A" in name else t for name, t in tensors.items()}
+    cut = {
+        name: t[:, : t.shape[1] // 2].contiguous() if "lora_A" in name else t for name, t in tensors.items()
+    }
     save_file(cut, wrong / "adapter_model.safetensors")
     print(json.dumps({"certainty": certainty}))
 

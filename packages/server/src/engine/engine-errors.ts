@@ -113,9 +113,12 @@ function readError(body: string): { message: string; code: string | null } {
   return { message: body.slice(0, 500).trim() || "no message", code: null };
 }
 
-/** vLLM has no code for it, only wordings. */
+/**
+ * vLLM has no code for it, only wordings. Where the prompt fills the context exactly, it complains of a
+ * max_tokens of 0 that it made itself: we ask for one token at least.
+ */
 function isTooLong(message: string): boolean {
-  return /maximum (model|context) length|longer than the maximum|context length|max_model_len/i.test(
+  return /maximum (model|context) length|longer than the maximum|context length|max_model_len|max_tokens must be at least 1/i.test(
     message,
   );
 }
