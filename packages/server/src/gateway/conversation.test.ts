@@ -1,0 +1,256 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import type OpenAI from "openai";
+import { startRendererChild, workerPython } from "../engine/testing/running-engine.ts";
+import type { LedgerCompletion } from "../ports/ledger.ts";
+import { createRendererClient, type RendererClient } from "../renderer/http-renderer.ts";
+import type { Child } from "../supervise/child.ts";
+import { fullPrompt } from "./prompt.ts";
+import { createScriptedEngine, type ScriptedEngine } from "./testing/scripted-engine.ts";
+import { serveGateway, type ServedGateway } from "./testing/served-gateway.ts";
+
+type Message = OpenAI.ChatCompletionMessageParam;
+
+const tools: OpenAI.ChatCompletionTool[] = [
+  { type: "function", function: { name: "move", parameters: { type: "object", properties: {} } } },
+];
+const moveCall = (args: string) => ({
+  id: "x",
+  type: "function" as const,
+  function: { name: "move", arguments: args },
+});
+
+// The renderer is the real one; only the words of the model are chosen here.
+describe.skipIf(!workerPython())("conversations of a rollout", () => {
+  let child: Child;
+  let renderer: RendererClient;
+  let engine: ScriptedEngine;
+  let gateway: ServedGateway;
+  let client: OpenAI;
+
+  beforeAll(async () => {
+    child = await startRendererChild();
+    renderer = createRendererClient({ baseURL: () => child.baseURL, key: () => child.key });
+  }, 60_000);
+  afterAll(async () => {
+    await renderer?.close();
+    await child?.stop();
+  });
+  beforeEach(async () => {
+    engine = createScriptedEngine(renderer);
+    gateway = await serveGateway(engine, renderer);
+    client = gateway.client("ro_1");
+    return () => gateway.close();
+  });
+
+  const say = async (messages: Message[], rest: Record<string, unknown> = {}) =>
+    (await client.chat.completions.create({ model: "m", messages, ...rest })).choices[0]!.message;
+  const recorded = () => gateway.ledger.of("ro_1");
+
+  function expectExtends(completion: LedgerCompletion, parent: LedgerCompletion): void {
+    expect(completion.splitReason).toBeNull();
+    expect(completion.parentId).toBe(parent.id);
+    const before = [...fullPrompt(parent, recorded()), ...parent.sampled];
+    const request = engine.requests[completion.seq]!;
+    expect(fullPrompt(completion, recorded())).toEqual(request.prompt);
+    expect(request.prompt.slice(0, before.length)).toEqual(before);
+    expect(completion.promptSuffix.length).toBe(request.prompt.length - before.length);
+  }
+
+  it("extends itself token for token over 20 turns with tools", async () => {
+    const messages: Message[] = [{ role: "user", content: "Play." }];
+    for (let turn = 0; turn < 20; turn++) {
+      const args = `{"direction":  "left", "far": false, "turn": ${turn}.0}`;
+      engine.lines.push({
+        answer:
+          turn % 3 === 2
+            ? { content: `I wait ${turn}` }
+            : { content: turn % 2 ? "Look." : null, tool_calls: [moveCall(args)] },
+      });
+      const stream = turn % 2 === 1;
+      const message = stream
+        ? await client.chat.completions.stream({ model: "m", messages, tools }).finalMessage()
+        : await say(messages, { tools });
+      const calls = message.tool_calls;
+      // What SDKs do to a history: parsed fields, reordered arguments, empty content for null.
+      messages.push({
+        role: "assistant",
+        content: message.content ?? "",
+        ...(calls?.length && {
+          tool_calls: calls.map((call) => {
+            if (call.type !== "function") throw new Error("not a function");
+            const value = JSON.parse(call.function.arguments) as Record<string, unknown>;
+            const reordered = Object.fromEntries(Object.entries(value).toReversed());
+            return {
+              id: call.id,
+              type: "function" as const,
+              function: { name: call.function.name, arguments: JSON.stringify(reordered) },
+            };
+          }),
+        }),
+      });
+      if (calls?.length) {
+        for (const call of calls) {
+          messages.push({ role: "tool", tool_call_id: call.id, content: `moved ${turn}` });
+        }
+      } else messages.push({ role: "user", content: "Go on." });
+    }
+    const all = recorded();
+    expect(all.map((completion) => completion.seq)).toEqual([...Array(20).keys()]);
+    expect(all.every((completion) => completion.delivered)).toBe(true);
+    expect(all[0]!.parentId).toBeNull();
+    for (let i = 1; i < 20; i++) expectExtends(all[i]!, all[i - 1]!);
+    expect(Object.values(gateway.counters.splits)).toEqual([0, 0, 0, 0]);
+    expect(gateway.router.leases).toBe(0);
+  });
+
+  it("sends tool calls parsed, with ids of its own, and the reasoning apart", async () => {
+    const line = {
+      answer: {
+        content: "Look.",
+        reasoning_content: "a corner",
+        tool_calls: [moveCall('{"direction": "left"}'), moveCall('{"direction": "up"}')],
+      },
+    };
+    engine.lines.push(structuredClone(line), structuredClone(line));
+    const messages: Message[] = [{ role: "user", content: "Play." }];
+    const whole = await client.chat.completions.create({ model: "m", messages, tools });
+    const deltas: OpenAI.ChatCompletionChunk.Choice.Delta[] = [];
+    const stream = client.chat.completions.stream({ model: "m", messages, tools });
+    stream.on("chunk", (chunk) => void deltas.push(chunk.choices[0]!.delta));
+    const streamed = await stream.finalChatCompletion();
+    for (const { choices } of [whole, streamed]) {
+      const { message, finish_reason: finish } = choices[0]!;
+      expect(finish).toBe("tool_calls");
+      expect(message.content).toBe("Look.");
+      const calls = message.tool_calls!;
+      expect(calls.map((made) => made.type === "function" && made.function.arguments)).toEqual([
+        '{"direction": "left"}',
+        '{"direction": "up"}',
+      ]);
+      expect(new Set(calls.map((made) => made.id)).size).toBe(2);
+      for (const { id } of calls) expect(id).toMatch(/^call_[0-9a-f]{24}$/);
+    }
+    expect(whole.choices[0]!.message).toMatchObject({ reasoning_content: "a corner" });
+    expect(deltas).toContainEqual({ reasoning_content: "a corner" });
+    expect(recorded()[1]!.answer).toMatchObject({
+      content: "Look.",
+      reasoning_content: "a corner",
+    });
+  });
+
+  it("streams content up to the call, and nothing of the call itself", async () => {
+    engine.lines.push({ answer: { content: "Look at it.", tool_calls: [moveCall("{}")] } });
+    const contents: string[] = [];
+    const stream = await client.chat.completions.create({
+      model: "m",
+      messages: [{ role: "user", content: "Play." }],
+      tools,
+      stream: true,
+    });
+    for await (const chunk of stream) contents.push(chunk.choices[0]?.delta.content ?? "");
+    expect(contents.join("")).toBe("Look at it.");
+    expect(contents.filter((content) => content !== "").length).toBeGreaterThan(3);
+  });
+
+  it("splits and says why: edited history, changed tools, another conversation", async () => {
+    const first: Message = { role: "user", content: "Play." };
+    engine.lines.push(
+      ...["one", "two", "three", "four", "five"].map((content) => ({ answer: { content } })),
+    );
+    const one = await say([first], { tools });
+    await say([first, { role: "assistant", content: "uno" }, { role: "user", content: "Go." }], {
+      tools,
+    });
+    await say([first, one as Message, { role: "user", content: "Go." }]);
+    await say([{ role: "user", content: "A judge's question." }]);
+    await say(
+      [
+        first,
+        { role: "assistant", content: [{ type: "text", text: "one" }] },
+        { role: "user", content: "Go." },
+      ],
+      { tools },
+    );
+    expect(recorded().map((completion) => completion.splitReason)).toEqual([
+      null,
+      "edited_history",
+      "tools_changed",
+      "new_conversation",
+      null,
+    ]);
+    expectExtends(recorded()[4]!, recorded()[0]!);
+    expect(gateway.counters.splits).toEqual({
+      edited_history: 1,
+      cannot_bridge: 0,
+      tools_changed: 1,
+      new_conversation: 1,
+    });
+    for (const completion of recorded().slice(1, 4)) {
+      expect(completion.parentId).toBeNull();
+      expect(Array.from(completion.promptSuffix)).toEqual(engine.requests[completion.seq]!.prompt);
+    }
+  });
+
+  it("extends an answer that was cut by its length, closing it in the prompt", async () => {
+    engine.lines.push(
+      { answer: { content: "I was about to" }, cut: true },
+      { answer: { content: "left" } },
+    );
+    const first: Message = { role: "user", content: "Play." };
+    const cut = await client.chat.completions.create({ model: "m", messages: [first] });
+    expect(cut.choices[0]!.finish_reason).toBe("length");
+    await say([first, cut.choices[0]!.message as Message, { role: "user", content: "Go." }]);
+    expectExtends(recorded()[1]!, recorded()[0]!);
+  });
+
+  it("renders no tools with tool_choice none", async () => {
+    engine.lines.push({ answer: { content: "no" } }, { answer: { content: "no" } });
+    const messages: Message[] = [{ role: "user", content: "Play." }];
+    await say(messages, { tools, tool_choice: "none" });
+    await say(messages);
+    expect(engine.requests[0]!.prompt).toEqual(engine.requests[1]!.prompt);
+    expect(recorded()[0]!.tools).toBeNull();
+  });
+
+  it("takes n choices, and extends the one that the next turn repeats", async () => {
+    engine.lines.push(...["up", "down", "left", "ok"].map((content) => ({ answer: { content } })));
+    const first: Message = { role: "user", content: "Play." };
+    const { choices } = await client.chat.completions.create({
+      model: "m",
+      messages: [first],
+      n: 3,
+    });
+    expect(choices.map((choice) => choice.message.content)).toEqual(["up", "down", "left"]);
+    await say([first, choices[1]!.message as Message, { role: "user", content: "Go." }]);
+    expect(recorded().map(({ seq, choice, choices: of }) => [seq, choice, of])).toEqual([
+      [0, 0, 3],
+      [1, 1, 3],
+      [2, 2, 3],
+      [3, 0, 1],
+    ]);
+    const [, second] = recorded();
+    expect(recorded()[3]!.parentId).toBe(second!.id);
+  });
+
+  it("keeps concurrent calls of one rollout apart, and their order without gaps", async () => {
+    const words = Array.from({ length: 12 }, (_, i) => `w${i}`);
+    engine.lines.push(...words.map((content, i) => ({ answer: { content }, paceMs: (i * 7) % 5 })));
+    const answers = await Promise.all(
+      words.map((_, i) => say([{ role: "user", content: `Question ${i}` }])),
+    );
+    expect(new Set(answers.map((answer) => answer.content)).size).toBe(12);
+    expect(recorded().map((completion) => completion.seq)).toEqual([...Array(12).keys()]);
+    expect(recorded().every((completion) => completion.delivered)).toBe(true);
+  });
+
+  it("records nothing outside a rollout", async () => {
+    engine.lines.push({ answer: { content: "hi" } });
+    const plain = gateway.client();
+    const { model } = await plain.chat.completions.create({
+      model: "m",
+      messages: [{ role: "user", content: "Play." }],
+    });
+    expect(model).toBe("m@1");
+    expect(gateway.ledger.all).toEqual([]);
+  });
+});

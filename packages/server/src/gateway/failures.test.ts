@@ -1,0 +1,173 @@
+import { connect } from "node:net";
+import { HoneError } from "@hone/core";
+import OpenAI from "openai";
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { startRendererChild, workerPython } from "../engine/testing/running-engine.ts";
+import { createRendererClient, type RendererClient } from "../renderer/http-renderer.ts";
+import type { Child } from "../supervise/child.ts";
+import { createScriptedEngine, type ScriptedEngine } from "./testing/scripted-engine.ts";
+import { serveGateway, type ServedGateway } from "./testing/served-gateway.ts";
+
+const messages: OpenAI.ChatCompletionMessageParam[] = [{ role: "user", content: "Play." }];
+const died = new HoneError("The engine ended.", { code: "engine_error" });
+
+describe.skipIf(!workerPython())("failures of a call", () => {
+  let child: Child;
+  let renderer: RendererClient;
+  let engine: ScriptedEngine;
+  let gateway: ServedGateway;
+
+  beforeAll(async () => {
+    child = await startRendererChild();
+    renderer = createRendererClient({ baseURL: () => child.baseURL, key: () => child.key });
+  }, 60_000);
+  afterAll(async () => {
+    await renderer?.close();
+    await child?.stop();
+  });
+  beforeEach(async () => {
+    engine = createScriptedEngine(renderer);
+    gateway = await serveGateway(engine, renderer);
+    return () => gateway.close();
+  });
+
+  const long = { answer: { content: "word ".repeat(60) }, paceMs: 10 };
+  const recorded = () => gateway.ledger.of("ro_1");
+
+  async function post(body: unknown, signal?: AbortSignal): Promise<Response> {
+    return fetch(`${gateway.baseURL}/v1/rollouts/ro_1/v1/chat/completions`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ model: "m", messages, ...(body as object) }),
+      ...(signal && { signal }),
+    });
+  }
+
+  it("ends a stream whose engine dies with an error event and without [DONE]", async () => {
+    engine.lines.push({ ...long, paceMs: 0, dies: { after: 6, error: died } });
+    const response = await post({ stream: true });
+    expect(response.status).toBe(200);
+    const events = (await response.text()).split("\n\n").filter(Boolean);
+    expect(JSON.parse(events.at(-1)!.slice("data: ".length))).toEqual(died.toEnvelope());
+    expect(events.join()).not.toContain("[DONE]");
+    expect(recorded()).toHaveLength(1);
+    expect(recorded()[0]).toMatchObject({ delivered: false });
+    expect(recorded()[0]!.sampled).toHaveLength(6);
+    expect(gateway.counters.brokenStreams).toBe(1);
+    expect(gateway.router.leases).toBe(0);
+  });
+
+  it("is an error of openai-node when the engine dies in mid-stream", async () => {
+    engine.lines.push({ ...long, paceMs: 0, dies: { after: 6, error: died } });
+    const stream = await gateway
+      .client("ro_1")
+      .chat.completions.create({ model: "m", messages, stream: true });
+    let chunks = 0;
+    const failure = await (async () => {
+      for await (const chunk of stream) chunks += chunk.choices.length;
+    })().catch((error: unknown) => error);
+    expect(failure).toBeInstanceOf(OpenAI.APIError);
+    expect(failure).toMatchObject({ code: "engine_error" });
+    expect(chunks).toBeGreaterThan(2);
+  });
+
+  it.each([true, false])(
+    "is a 502 when it dies before the first token, streaming %s",
+    async (stream) => {
+      engine.lines.push({ ...long, dies: { after: 0, error: died } });
+      const response = await post({ stream });
+      expect(response.status).toBe(502);
+      expect(await response.json()).toEqual(died.toEnvelope());
+      expect(response.headers.get("x-should-retry")).toBe("true");
+      expect(recorded()).toEqual([]);
+    },
+  );
+
+  it("stops the engine when the reader of a stream leaves, and keeps what was sampled", async () => {
+    engine.lines.push(long);
+    const stream = await gateway
+      .client("ro_1")
+      .chat.completions.create({ model: "m", messages, stream: true });
+    let seen = 0;
+    for await (const chunk of stream) {
+      seen += chunk.choices.length;
+      if (seen === 5) break;
+    }
+    await expect.poll(() => engine.aborted, { interval: 5, timeout: 500 }).toBe(1);
+    await expect.poll(() => recorded().length, { interval: 5 }).toBe(1);
+    expect(recorded()[0]).toMatchObject({ delivered: false, finishReason: "length" });
+    expect(recorded()[0]!.sampled.length).toBeGreaterThan(2);
+    expect(recorded()[0]!.sampled.length).toBeLessThan(30);
+    await expect.poll(() => gateway.router.leases).toBe(0);
+  });
+
+  it.each([true, false])(
+    "stops it when the client leaves before any header, streaming %s",
+    async (stream) => {
+      engine.lines.push({ ...long, paceMs: stream ? 2000 : 200 });
+      const leave = new AbortController();
+      const response = post({ stream }, leave.signal).catch((error: unknown) => error);
+      await expect.poll(() => engine.requests.length, { interval: 5 }).toBe(1);
+      const left = performance.now();
+      leave.abort();
+      expect(await response).toBeInstanceOf(Error);
+      await expect.poll(() => engine.aborted, { interval: 5, timeout: 500 }).toBe(1);
+      expect(performance.now() - left).toBeLessThan(200);
+      await expect.poll(() => gateway.router.leases).toBe(0);
+      expect(recorded()).toEqual([]);
+    },
+  );
+
+  it("slows the engine down to a reader that does not read, and delivers nothing to it", async () => {
+    const tokens = 60_000;
+    engine.lines.push({ answer: { content: "a".repeat(tokens) } });
+    const body = JSON.stringify({ model: "m", messages, stream: true });
+    const url = new URL(gateway.baseURL);
+    const socket = connect(Number(url.port), url.hostname);
+    socket.pause();
+    socket.write(
+      `POST /v1/rollouts/ro_1/v1/chat/completions HTTP/1.1\r\nhost: ${url.host}\r\n` +
+        `content-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n${body}`,
+    );
+    await expect.poll(() => engine.requests.length, { timeout: 5000 }).toBe(1);
+    // Longer than the whole answer takes a reader that reads.
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+    expect(recorded()).toEqual([]);
+    socket.destroy();
+    await expect.poll(() => recorded().length, { timeout: 5000 }).toBe(1);
+    expect(recorded()[0]!.delivered).toBe(false);
+    expect(recorded()[0]!.sampled.length).toBeLessThan(tokens);
+  });
+
+  it("refuses what it would not honour, by name", async () => {
+    const cases: [Record<string, unknown>, string, string][] = [
+      [{ stream_options: { include_usage: true } }, "unsupported_parameter", "stream_options"],
+      [
+        { parallel_tool_calls: false, tools: [{ type: "function", function: { name: "f" } }] },
+        "unsupported_parameter",
+        "parallel_tool_calls",
+      ],
+      [{ tool_choice: "required" }, "unsupported_parameter", "tool_choice"],
+      [{ top_k: 4 }, "unsupported_parameter", "top_k"],
+      [{ n: 0 }, "invalid_request", "n"],
+      [{ messages: [] }, "invalid_request", "messages"],
+      [{ model: "other" }, "model_not_found", "model"],
+    ];
+    for (const [body, code, param] of cases) {
+      const response = await post(body);
+      expect(response.status, param).toBeGreaterThanOrEqual(400);
+      const { error } = (await response.json()) as { error: Record<string, unknown> };
+      expect(error, JSON.stringify(body)).toMatchObject({ code, param });
+    }
+    expect(engine.requests).toEqual([]);
+    expect(gateway.router.leases).toBe(0);
+  });
+
+  it("says how long a prompt is that cannot fit", async () => {
+    const response = await post({ messages: [{ role: "user", content: "x ".repeat(9000) }] });
+    expect(response.status).toBe(400);
+    const { error } = (await response.json()) as { error: Record<string, unknown> };
+    expect(error).toMatchObject({ code: "context_length_exceeded", param: "messages" });
+    expect(error["message"]).toMatch(/The prompt has \d{4,} tokens, and the context holds 8192/);
+  });
+});
