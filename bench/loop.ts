@@ -86,7 +86,7 @@ try {
       if (answer.choices[0]) messages.push(answer.choices[0].message);
       turns++;
     }
-    return String(messages.at(-1)?.content).length;
+    return messages.length;
   };
   await gather(model, talk, [{}], { groupSize: 16, mode: "eval" });
   const perTurn: number[] = [];

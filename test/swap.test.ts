@@ -69,7 +69,9 @@ describe("fifty streams over twenty swaps", () => {
         }),
       });
       expect(response.status, await response.clone().text()).toBeLessThan(300);
-      await expect.poll(async () => (await model.info()).served, { interval: 20, timeout: 30_000 }).toBe(step);
+      await expect
+        .poll(async () => (await model.info()).served, { interval: 20, timeout: 30_000 })
+        .toBe(step);
       served = step;
     };
     await swap(1); // policy 0 is the base, which says no letter
@@ -93,7 +95,7 @@ describe("fifty streams over twenty swaps", () => {
     const over = results.slice(0, 50).map((r) => r.swaps);
     expect(
       Math.min(...over),
-      `swaps that the first fifty streams lived through: ${over}`,
+      `swaps that the first fifty streams lived through: ${over.join(", ")}`,
     ).toBeGreaterThanOrEqual(3);
   });
 });

@@ -71,10 +71,10 @@ child = spawn(
 );
 const exited = once(child, "exit").then(([code, signal]) => signal ?? `code ${code}`);
 process.stdin.resume();
-process.stdin.on("end", stop);
-process.stdin.on("error", stop);
-for (const name of ["SIGTERM", "SIGINT", "SIGHUP"]) process.on(name, stop);
-exited.then((how) => {
+process.stdin.on("end", () => void stop());
+process.stdin.on("error", () => void stop());
+for (const name of ["SIGTERM", "SIGINT", "SIGHUP"]) process.on(name, () => void stop());
+void exited.then((how) => {
   if (!stopping) fail(`vLLM ended (${how}). Its last lines above say why.`);
 });
 

@@ -14,7 +14,10 @@ export interface TestServer {
   dataDir: string;
   hone: Hone;
   /** A request with the server's key. */
-  fetch(path: string, init?: RequestInit): Promise<Response>;
+  fetch(
+    path: string,
+    init?: { method?: string; body?: string; headers?: Record<string, string> },
+  ): Promise<Response>;
   close(): Promise<void>;
 }
 
