@@ -14,7 +14,8 @@ const absent = new Set([
 
 export function isAbort(error: unknown): boolean {
   return (
-    error instanceof Error && (error.name === "AbortError" || codeOf(error) === "UND_ERR_ABORTED")
+    error instanceof Error &&
+    (["AbortError", "TimeoutError"].includes(error.name) || codeOf(error) === "UND_ERR_ABORTED")
   );
 }
 

@@ -161,7 +161,7 @@ describe.skipIf(!workerPython())("conversations of a rollout", () => {
     await say([first, { role: "assistant", content: "uno" }, { role: "user", content: "Go." }], {
       tools,
     });
-    await say([first, one as Message, { role: "user", content: "Go." }]);
+    await say([first, one, { role: "user", content: "Go." }]);
     await say([{ role: "user", content: "A judge's question." }]);
     await say(
       [
@@ -199,7 +199,7 @@ describe.skipIf(!workerPython())("conversations of a rollout", () => {
     const first: Message = { role: "user", content: "Play." };
     const cut = await client.chat.completions.create({ model: "m", messages: [first] });
     expect(cut.choices[0]!.finish_reason).toBe("length");
-    await say([first, cut.choices[0]!.message as Message, { role: "user", content: "Go." }]);
+    await say([first, cut.choices[0]!.message, { role: "user", content: "Go." }]);
     expectExtends(recorded()[1]!, recorded()[0]!);
   });
 
@@ -221,7 +221,7 @@ describe.skipIf(!workerPython())("conversations of a rollout", () => {
       n: 3,
     });
     expect(choices.map((choice) => choice.message.content)).toEqual(["up", "down", "left"]);
-    await say([first, choices[1]!.message as Message, { role: "user", content: "Go." }]);
+    await say([first, choices[1]!.message, { role: "user", content: "Go." }]);
     expect(recorded().map(({ seq, choice, choices: of }) => [seq, choice, of])).toEqual([
       [0, 0, 3],
       [1, 1, 3],

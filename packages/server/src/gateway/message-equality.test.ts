@@ -7,8 +7,7 @@ const call = (args: string, id = "call_1") => ({
   type: "function" as const,
   function: { name: "move", arguments: args },
 });
-const answer = (rest: Record<string, unknown>): ChatMessage =>
-  ({ role: "assistant", ...rest }) as ChatMessage;
+const answer = (rest: Record<string, unknown>): ChatMessage => ({ role: "assistant", ...rest });
 
 describe("equality of messages", () => {
   it("takes null, empty and joined content for the same", () => {

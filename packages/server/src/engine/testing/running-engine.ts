@@ -92,8 +92,12 @@ async function running(
   const folder = await mkdtemp(join(tmpdir(), "hone-engine-"));
   const adapters = join(folder, "adapters");
   await runPython("make.py", [
-    ...["--base", testBase, "--out", adapters],
-    ...["--tokens", Object.values(spoken).join(",")],
+    "--base",
+    testBase,
+    "--out",
+    adapters,
+    "--tokens",
+    Object.values(spoken).join(","),
   ]);
   const child = await start();
   const engine = createHttpEngine({ kind, baseURL: () => child.baseURL, key: () => child.key });

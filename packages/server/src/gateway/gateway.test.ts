@@ -1,0 +1,255 @@
+import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
+import { generateText, streamText } from "ai";
+import OpenAI from "openai";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import {
+  startEmbedded,
+  startRendererChild,
+  workerPython,
+  type RunningEngine,
+} from "../engine/testing/running-engine.ts";
+import { createRendererClient, type RendererClient } from "../renderer/http-renderer.ts";
+import type { Child } from "../supervise/child.ts";
+import { fullPrompt } from "./prompt.ts";
+import { serveGateway, type ServedGateway } from "./testing/served-gateway.ts";
+
+type Message = OpenAI.ChatCompletionMessageParam;
+
+const board = (turn: number) =>
+  `a1=. a2=${2 ** ((turn % 4) + 1)} a3=.\nb1=. b2=4 b3=2\nc1=. c2=. c3=.\nlegal: up down left`;
+const rules =
+  "You play 2048 on a 3x3 board. Reach 64. Row a is the top row, column 1 the left column, a dot an " +
+  `empty cell. Answer with one word: up, down, left or right.\n${board(0)}`;
+const question: Message = { role: "user", content: rules };
+
+// Everything is real: renderer, worker, model, HTTP, clients. Tests run in order; the last one kills the worker.
+describe.skipIf(!workerPython())("gateway over the embedded engine", { timeout: 60_000 }, () => {
+  let child: Child;
+  let renderer: RendererClient;
+  let running: RunningEngine;
+  let gateway: ServedGateway;
+  let client: OpenAI;
+
+  beforeAll(async () => {
+    [child, running] = await Promise.all([startRendererChild(), startEmbedded()]);
+    renderer = createRendererClient({ baseURL: () => child.baseURL, key: () => child.key });
+    await running.engine.load("m@1", `${running.adapters}/mild`);
+    gateway = await serveGateway(running.engine, renderer);
+    client = gateway.client("ro_1");
+  }, 240_000);
+  afterAll(async () => {
+    await gateway?.close();
+    await renderer?.close();
+    await running?.stop();
+    await child?.stop();
+  });
+
+  const chatty = { model: "m", messages: [question], temperature: 1.5 };
+
+  it("answers as OpenAI does, with nothing of its own in the body", async () => {
+    const { data, response } = await client.chat.completions
+      .create({ model: "m", messages: [question] })
+      .withResponse();
+    expect(response.headers.get("x-hone-policy")).toBe("m@1");
+    expect(response.headers.get("x-request-id")).toBe("r1");
+    expect(Object.keys(data).sort()).toEqual([
+      "choices",
+      "created",
+      "id",
+      "model",
+      "object",
+      "usage",
+    ]);
+    expect(data.model).toBe("m@1");
+    const [choice] = data.choices;
+    expect(Object.keys(choice!).sort()).toEqual(["finish_reason", "index", "logprobs", "message"]);
+    expect(choice!.message).toEqual({
+      role: "assistant",
+      content: expect.any(String),
+      refusal: null,
+    });
+    const { prompt_tokens: prompt, completion_tokens: sampled, total_tokens: total } = data.usage!;
+    expect(prompt + sampled).toBe(total);
+    const [completion] = gateway.ledger.of("ro_1");
+    expect(completion!.promptSuffix).toHaveLength(prompt);
+    expect(completion!.sampled).toHaveLength(sampled);
+    expect(completion).toMatchObject({ policy: "m@1", temperature: 1, topP: 1, delivered: true });
+  });
+
+  it("streams the same words as it sends whole, with usage last when asked", async () => {
+    const request = { ...chatty, seed: 5, max_tokens: 40 };
+    const whole = await client.chat.completions.create(request);
+    const stream = client.chat.completions.stream({
+      ...request,
+      stream_options: { include_usage: true },
+    });
+    const usages: unknown[] = [];
+    stream.on("chunk", (chunk) => void usages.push([chunk.choices.length, chunk.usage !== null]));
+    const streamed = await stream.finalChatCompletion();
+    expect(streamed.choices[0]!.message.content).toBe(whole.choices[0]!.message.content);
+    expect(streamed.choices[0]!.finish_reason).toBe(whole.choices[0]!.finish_reason);
+    expect(streamed.usage).toEqual(whole.usage);
+    expect(usages.at(-1)).toEqual([0, true]);
+    expect(usages.slice(0, -1).every((seen) => String(seen) === "1,false")).toBe(true);
+    const [a, b] = gateway.ledger.of("ro_1").slice(-2);
+    expect(b!.sampled).toEqual(a!.sampled);
+    expect(b!.answer).toEqual(a!.answer);
+  });
+
+  it.each([true, false])("gives the ledger's logprobs, streaming %s", async (stream) => {
+    const request = { ...chatty, seed: 3, max_tokens: 12, logprobs: true };
+    const { choices } = stream
+      ? await client.chat.completions.stream(request).finalChatCompletion()
+      : await client.chat.completions.create(request);
+    const tokens = choices[0]!.logprobs!.content!;
+    const completion = gateway.ledger.of("ro_1").at(-1)!;
+    expect(Float32Array.from(tokens.map((token) => token.logprob))).toEqual(completion.logprobs);
+    const { stopTokenIds } = await renderer.info();
+    const visible = tokens.filter((_, i) => !stopTokenIds.includes(completion.sampled[i]!));
+    const bytes = Buffer.from(visible.flatMap((token) => token.bytes ?? []));
+    expect(bytes.toString()).toContain(choices[0]!.message.content!.slice(0, 3));
+  });
+
+  it("honours n, max_tokens, seed and stop", async () => {
+    const { choices } = await client.chat.completions.create({
+      ...chatty,
+      n: 3,
+      max_completion_tokens: 5,
+    });
+    expect(choices.map((choice) => choice.index)).toEqual([0, 1, 2]);
+    for (const completion of gateway.ledger.of("ro_1").slice(-3)) {
+      expect(completion.sampled.length).toBeLessThanOrEqual(5);
+      expect(completion.choices).toBe(3);
+    }
+    const request = { ...chatty, seed: 5, max_tokens: 40 };
+    const [full, again] = [
+      await client.chat.completions.create(request),
+      await client.chat.completions.create(request),
+    ].map((completion) => completion.choices[0]!.message.content!);
+    expect(again).toBe(full);
+    const stop = full!.slice(1, 3);
+    const visible = full!.slice(0, full!.indexOf(stop));
+    const cut = await client.chat.completions.create({ ...request, stop });
+    expect(cut.choices[0]).toMatchObject({ finish_reason: "stop", message: { content: visible } });
+    const streamed = await client.chat.completions
+      .stream({ ...request, stop: [stop] })
+      .finalContent();
+    expect(streamed ?? "").toBe(visible);
+  });
+
+  it("plays 20 turns of which each begins with the one before, token for token", async () => {
+    const player = gateway.client("ro_2");
+    const messages: Message[] = [question];
+    for (let turn = 1; turn <= 20; turn++) {
+      const { choices } = await player.chat.completions.create({
+        model: "m",
+        messages,
+        max_tokens: 6,
+      });
+      messages.push(choices[0]!.message, { role: "user", content: board(turn) });
+    }
+    const all = gateway.ledger.of("ro_2");
+    for (const [i, completion] of all.entries()) {
+      expect(completion.splitReason).toBeNull();
+      if (i === 0) continue;
+      const parent = all[i - 1]!;
+      const before = [...fullPrompt(parent, all), ...parent.sampled];
+      expect(completion.parentId).toBe(parent.id);
+      expect(fullPrompt(completion, all).slice(0, before.length)).toEqual(before);
+    }
+    expect(all).toHaveLength(20);
+    expect(gateway.counters.splits.cannot_bridge).toBe(0);
+  });
+
+  it("raises openai-node's own error classes", async () => {
+    const ask = (rest: Record<string, unknown>) =>
+      client.chat.completions.create({ ...chatty, ...rest }).catch((error: unknown) => error);
+    expect(await ask({ model: "nobody" })).toBeInstanceOf(OpenAI.NotFoundError);
+    const long = await ask({ messages: [{ role: "user", content: "x ".repeat(600) }] });
+    expect(long).toBeInstanceOf(OpenAI.BadRequestError);
+    expect(long).toMatchObject({ code: "context_length_exceeded" });
+    expect(await ask({ logit_bias: { 4: 1 } })).toMatchObject({ code: "unsupported_parameter" });
+  });
+
+  it("lists models under both base URLs", async () => {
+    for (const each of [client, gateway.client()]) {
+      const ids = [];
+      for await (const model of each.models.list()) ids.push(model.id);
+      expect(ids).toEqual(["m", "m@1"]);
+      expect(await each.models.retrieve("m@1")).toMatchObject({ id: "m@1", object: "model" });
+      await expect(each.models.retrieve("x/y")).rejects.toBeInstanceOf(OpenAI.NotFoundError);
+    }
+  });
+
+  it("serves the AI SDK", async () => {
+    const provider = createOpenAICompatible({
+      name: "hone",
+      baseURL: `${gateway.baseURL}/v1/rollouts/ro_3/v1`,
+      includeUsage: true,
+    });
+    const prompt = rules;
+    const { text, usage } = await generateText({
+      model: provider("m"),
+      prompt,
+      maxOutputTokens: 6,
+    });
+    expect(text).toBe(gateway.ledger.of("ro_3")[0]!.answer.content);
+    expect(usage.outputTokens).toBe(gateway.ledger.of("ro_3")[0]!.sampled.length);
+    const stream = streamText({
+      model: provider("m"),
+      prompt,
+      maxOutputTokens: 6,
+      temperature: 1.2,
+    });
+    let streamed = "";
+    for await (const piece of stream.textStream) streamed += piece;
+    expect(streamed).toBe(gateway.ledger.of("ro_3")[1]!.answer.content);
+    expect((await stream.usage).outputTokens).toBe(gateway.ledger.of("ro_3")[1]!.sampled.length);
+  });
+
+  it("stops the worker's decoding when the reader leaves", async () => {
+    await running.engine.load("m@2", `${running.adapters}/say-100`);
+    const talker = await serveGateway(running.engine, renderer, "m@2");
+    const stream = await talker
+      .client("ro_4")
+      .chat.completions.create({ model: "m", messages: [question], stream: true });
+    let chunks = 0;
+    for await (const chunk of stream) {
+      chunks += chunk.choices.length;
+      if (chunks === 5) break;
+    }
+    await expect.poll(() => talker.ledger.of("ro_4").length).toBe(1);
+    expect(talker.ledger.of("ro_4")[0]!.sampled.length).toBeLessThan(300);
+    await expect.poll(decoding, { timeout: 3000 }).toBe(0);
+    await talker.close();
+  });
+
+  it("never ends a stream cleanly when the worker dies", async () => {
+    const talker = await serveGateway(running.engine, renderer, "m@2");
+    const stream = await talker
+      .client("ro_5")
+      .chat.completions.create({ model: "m", messages: [question], stream: true });
+    const failure = await (async () => {
+      let chunks = 0;
+      for await (const chunk of stream) {
+        chunks += chunk.choices.length;
+        if (chunks === 5) void running.child.kill();
+      }
+    })().catch((error: unknown) => error);
+    expect(failure).toMatchObject({ code: "engine_error" });
+    expect(talker.ledger.of("ro_5")[0]).toMatchObject({ delivered: false });
+    const next = await talker
+      .client("ro_5")
+      .chat.completions.create({ model: "m", messages: [question] })
+      .catch((error: unknown) => error);
+    expect(next).toMatchObject({ status: 503, code: "engine_unavailable" });
+    await talker.close();
+  });
+
+  async function decoding(): Promise<number> {
+    const response = await fetch(`${running.child.baseURL}/metrics`, {
+      headers: { authorization: `Bearer ${running.child.key}` },
+    });
+    return Number(/^vllm:num_requests_running\S* (\S+)/m.exec(await response.text())?.[1]);
+  }
+});
