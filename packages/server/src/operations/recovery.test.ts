@@ -1,0 +1,291 @@
+import {
+  appendFile,
+  cp,
+  mkdir,
+  readdir,
+  readFile,
+  rename,
+  symlink,
+  writeFile,
+} from "node:fs/promises";
+import { createRequire } from "node:module";
+import { join } from "node:path";
+import { HoneError } from "@hone/core";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import {
+  type AdapterList,
+  adapterList,
+  ended,
+  type FileTrainer,
+  fileTrainer,
+  openTestState,
+  rolloutsWith,
+  temporaryFolder,
+  type TestState,
+} from "./testing/fixtures.ts";
+
+const Database = createRequire(import.meta.url)("libsql") as typeof import("libsql");
+
+let folder: Awaited<ReturnType<typeof temporaryFolder>>;
+let engine: AdapterList;
+let trainer: FileTrainer;
+let server: TestState;
+beforeEach(async () => {
+  folder = await temporaryFolder();
+  engine = adapterList();
+  trainer = fileTrainer();
+  server = await openTestState(folder.path, { engine: () => engine, trainer });
+  await server.call("PUT", "/v1/models/m", {});
+});
+afterEach(async () => {
+  await server.state.close();
+  await folder.remove();
+});
+
+const model = async () => (await server.call("GET", "/v1/models/m/state")).json;
+let tokens = 0;
+async function submitTrain(rest: object = {}): Promise<string> {
+  const rollouts = await rolloutsWith(server, [0, 1]);
+  const { json } = await server.call("POST", "/v1/models/m/operations", {
+    clientToken: `t${tokens++}`,
+    op: { type: "train", groups: [{ id: "g", rollouts }], ...rest },
+  });
+  return json.id;
+}
+const died = () => new HoneError("the worker died", { code: "worker_unavailable" });
+
+/** Events of an operation as an SSE client reads them, until `stop` or the end. */
+async function events(id: string, after?: number, stop = Infinity) {
+  const headers: Record<string, string> =
+    after === undefined ? {} : { "last-event-id": String(after) };
+  const response = await server.app.request(`/v1/operations/${id}/events`, { headers });
+  const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  const read = () =>
+    [...text.matchAll(/^id: (\d+)\nevent: (\w+)\ndata: (.*)\n\n/gm)].map(([, seq, type, data]) => ({
+      seq: Number(seq),
+      type,
+      data: JSON.parse(data!),
+    }));
+  while (read().length < stop) {
+    const { done, value } = await reader.read();
+    if (done) break;
+    text += value;
+  }
+  await reader.cancel();
+  return read();
+}
+
+describe("events", () => {
+  test("tell a step from its beginning to its end, and are resumed with none twice", async () => {
+    const id = await submitTrain();
+    const live = await events(id);
+    expect(live.map(({ seq }) => seq)).toEqual(live.map((_, i) => i + 1));
+    expect(live.map(({ type, data }) => (type === "stage" ? data.stage : type))).toEqual([
+      "started",
+      "resolve",
+      "filter",
+      "filtered",
+      "plan",
+      "pack",
+      "progress",
+      "forward_backward",
+      "committed",
+      "commit",
+      "publish",
+      "published",
+      "ended",
+    ]);
+    expect(live.at(-1)?.data.operation).toEqual(await ended(server, id));
+    for (let after = 0; after <= live.length; after++) {
+      expect(await events(id, after)).toEqual(live.slice(after));
+    }
+    server = await server.reopen();
+    expect(await events(id)).toEqual(live);
+    expect(
+      (
+        await server.app.request(`/v1/operations/${id}/events`, {
+          headers: { "last-event-id": "x" },
+        })
+      ).status,
+    ).toBe(400);
+  });
+
+  test("a listener that leaves early gets the rest when it comes back", async () => {
+    let release: () => void = () => undefined;
+    trainer.before.push(() => new Promise((resolve) => void (release = resolve)));
+    const id = await submitTrain();
+    const first = await events(id, undefined, 3);
+    const rest = events(id, first.at(-1)!.seq);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    release();
+    const all = [...first, ...(await rest)];
+    expect(all.map(({ seq }) => seq)).toEqual(all.map((_, i) => i + 1));
+    expect(all.at(-1)?.type).toBe("ended");
+  });
+});
+
+describe("the worker dies", () => {
+  test("in a step: it is done again when the worker is back", async () => {
+    trainer.before.push(() => Promise.reject(died()));
+    const id = await submitTrain();
+    const warned = await events(id, undefined, 7);
+    expect(warned.map(({ type }) => type)).toContain("warning");
+    expect((await model()).learnt).toBe(0);
+    engine.names.clear();
+    await server.state.onEngineReady();
+    expect(await ended(server, id)).toMatchObject({ status: "succeeded", result: { step: 1 } });
+    expect(engine.names).toEqual(new Set(["m@0", "m@1"]));
+    expect(await readdir(join(folder.path, "models/m/staging"))).toEqual([]);
+  });
+
+  test("three times of the same step: the step is given up", async () => {
+    for (let i = 0; i < 3; i++) trainer.before.push(() => Promise.reject(died()));
+    const id = await submitTrain();
+    for (;;) {
+      const { json } = await server.call("GET", `/v1/operations/${id}`);
+      if (json.status === "failed") break;
+      await new Promise((resolve) => setTimeout(resolve, 10));
+      await server.state.onEngineReady();
+    }
+    expect(await ended(server, id)).toMatchObject({ error: { code: "train_failed" } });
+    expect((await ended(server, await submitTrain())).status).toBe("succeeded");
+  });
+});
+
+describe("the server ends", () => {
+  test("in a step: the next one redoes it from the stored plan", async () => {
+    let began: () => void = () => undefined;
+    const training = new Promise<void>((resolve) => void (began = resolve));
+    trainer.before.push((signal) => {
+      began();
+      return new Promise((_, reject) => {
+        signal.addEventListener("abort", () =>
+          reject(new HoneError("aborted", { code: "aborted" })),
+        );
+      });
+    });
+    const id = await submitTrain({ cursor: 4 });
+    await training;
+    server = await server.reopen();
+    expect(await ended(server, id)).toMatchObject({ status: "succeeded", result: { step: 1 } });
+    expect(await model()).toMatchObject({ learnt: 1, served: 1, cursor: 4 });
+    expect(trainer.trained).toHaveLength(1);
+  });
+
+  test("between the folder's name and the database: the commit is completed, not redone", async () => {
+    const id = await submitTrain({ cursor: [1] });
+    const before = await ended(server, id);
+    await server.state.close();
+    const database = new Database(join(folder.path, "hone.db"));
+    database.exec(`UPDATE models SET learnt = 0, served = 0, cursor = NULL;
+      DELETE FROM policies WHERE step = 1;
+      UPDATE operations SET status = 'running', result = NULL;
+      DELETE FROM operation_events WHERE data LIKE '%"committed"%' OR data LIKE '%ublish%' OR data LIKE '%"ended"%'`);
+    database.close();
+    engine.names.clear();
+    server = await openTestState(folder.path, { engine: () => engine, trainer });
+    expect(await ended(server, id)).toEqual(before);
+    expect(await model()).toMatchObject({ learnt: 1, served: 1, cursor: [1] });
+    expect(trainer.trained).toHaveLength(1);
+    expect((await events(id)).slice(-4).map(({ type }) => type)).toEqual([
+      "committed",
+      "stage",
+      "published",
+      "ended",
+    ]);
+  });
+
+  test("between the commit and the publish: it rolls forward", async () => {
+    const id = await submitTrain();
+    await ended(server, id);
+    await server.state.close();
+    const database = new Database(join(folder.path, "hone.db"));
+    database.exec("UPDATE models SET served = 0; UPDATE operations SET status = 'running'");
+    database.close();
+    engine.names.clear();
+    server = await openTestState(folder.path, { engine: () => engine, trainer });
+    expect(await ended(server, id)).toMatchObject({
+      status: "succeeded",
+      result: { trained: true, step: 1 },
+    });
+    expect(await model()).toMatchObject({ learnt: 1, served: 1 });
+    expect(trainer.trained).toHaveLength(1);
+  });
+
+  test("staging of an earlier boot is swept, and a folder that no commit leads to is replaced", async () => {
+    await mkdir(join(folder.path, "models/m/staging/dead-op_1-0"), { recursive: true });
+    await mkdir(join(folder.path, "models/m/policies/1"), { recursive: true });
+    await writeFile(join(folder.path, "models/m/policies/1/adapter_model.safetensors"), "stump");
+    server = await server.reopen();
+    expect(await readdir(join(folder.path, "models/m/staging"))).toEqual([]);
+    expect((await ended(server, await submitTrain())).status).toBe("succeeded");
+    const manifest = JSON.parse(
+      await readFile(join(folder.path, "models/m/policies/1/manifest.json"), "utf8"),
+    );
+    expect(manifest).toMatchObject({ step: 1, parent: 0, model: "m", metrics: { loss: 0.5 } });
+    expect(Object.keys(manifest.files)).toEqual(["adapter_model.safetensors"]);
+  });
+});
+
+test("a damaged checkpoint never reaches the engine", async () => {
+  await ended(server, await submitTrain());
+  await appendFile(join(folder.path, "models/m/policies/0/adapter_model.safetensors"), "x");
+  engine.names.clear();
+  server = await server.reopen();
+  expect(engine.names).toEqual(new Set(["m@1"]));
+  await expect(server.state.router.leaseForModel("local", "m@0")).rejects.toMatchObject({
+    code: "bad_adapter",
+  });
+  expect(engine.names).toEqual(new Set(["m@1"]));
+});
+
+describe("import", () => {
+  const importPath = async (path: string) => {
+    const body = { clientToken: `t${tokens++}`, op: { type: "import", path } };
+    return ended(server, (await server.call("POST", "/v1/models/m/operations", body)).json.id);
+  };
+
+  test("a folder in the data directory's imports becomes the next policy", async () => {
+    const source = join(folder.path, "imports/mine");
+    await cp(join(folder.path, "models/m/policies/0"), source, { recursive: true });
+    expect(await importPath(source)).toMatchObject({
+      status: "succeeded",
+      result: { type: "import", step: 1, policy: "m@1", checkpoint: "models/m/policies/1" },
+    });
+    expect(engine.names).toEqual(new Set(["m@0", "m@1"]));
+    expect((await ended(server, await submitTrain())).result.step).toBe(2);
+  });
+
+  test("nothing from elsewhere, no links out, no other shape, nothing the engine refuses", async () => {
+    const outside = join(folder.path, "models/m/policies/0");
+    const imports = join(folder.path, "imports");
+    await symlink(outside, join(imports, "link"));
+    await cp(outside, join(imports, "linked-file"), { recursive: true });
+    await rename(join(imports, "linked-file/adapter_model.safetensors"), join(imports, "gone"));
+    await symlink(
+      join(outside, "adapter_model.safetensors"),
+      join(imports, "linked-file/adapter_model.safetensors"),
+    );
+    await cp(outside, join(imports, "wide"), { recursive: true });
+    const config = { peft_type: "LORA", r: 64, lora_alpha: 32, target_modules: ["q_proj"] };
+    await writeFile(join(imports, "wide/adapter_config.json"), JSON.stringify(config));
+    for (const path of [
+      outside,
+      join(imports, "link"),
+      join(imports, "linked-file"),
+      join(imports, "wide"),
+      join(imports, "none"),
+      `${imports}/../models/m/policies/0`,
+    ]) {
+      expect(await importPath(path)).toMatchObject({
+        status: "failed",
+        error: { code: "bad_adapter", param: "op.path" },
+      });
+    }
+    await cp(outside, join(imports, "good"), { recursive: true });
+    engine.failNext = new HoneError("NaN", { code: "bad_adapter" });
+    expect((await importPath(join(imports, "good"))).error.message).toContain("NaN");
+    expect(await model()).toMatchObject({ learnt: 0, served: 0 });
+  });
+});
