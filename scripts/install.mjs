@@ -1,0 +1,58 @@
+// What a clone needs before anything runs: a Node that is new enough, and the workspace's packages.
+import { execFileSync, spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+
+export const root = fileURLToPath(new URL("..", import.meta.url));
+const pnpmVersion = "12.21.0";
+
+/** Installs the workspace's packages unless the lock file is the one that they came from. */
+export function installPackages() {
+  const [major = 0, minor = 0] = process.versions.node.split(".").map(Number);
+  if (major < 20 || (major === 20 && minor < 19)) {
+    fail(
+      `Node ${process.versions.node} is too old. Install 20.19 or newer (22 or 24 recommended).`,
+    );
+  }
+  const digest = createHash("sha256")
+    .update(readFileSync(join(root, "pnpm-lock.yaml")))
+    .digest("hex");
+  const marker = join(root, "node_modules", ".hone-installed");
+  if (existsSync(marker) && readFileSync(marker, "utf8") === digest) return;
+  console.log("Installing the packages of the workspace …");
+  const own = spawnSync("pnpm", ["--version"], { encoding: "utf8" });
+  const [command, ...prefix] =
+    own.stdout?.trim() === pnpmVersion ? ["pnpm"] : ["npx", "--yes", `pnpm@${pnpmVersion}`];
+  const { status } = spawnSync(command, [...prefix, "install", "--frozen-lockfile"], {
+    cwd: root,
+    stdio: "inherit",
+  });
+  if (status !== 0) fail("The packages could not be installed; the lines above say why.");
+  writeFileSync(marker, digest);
+}
+
+/** The interpreter of the Python environment, made if it is missing. */
+export function setUpPython(options = { test: false }) {
+  const args = [...tsx, "packages/server/src/cli.ts", "setup", ...(options.test ? ["--test"] : [])];
+  try {
+    const out = execFileSync(process.execPath, args, {
+      cwd: root,
+      encoding: "utf8",
+      stdio: ["ignore", "pipe", "inherit"],
+    });
+    return out.trim().split("\n").at(-1);
+  } catch {
+    return fail("The Python environment could not be made; the lines above say why.");
+  }
+}
+
+/** Node's arguments that run TypeScript from source. */
+export const tsx = ["--import", "tsx", "--conditions=@hone/source"];
+
+export function fail(message) {
+  console.error(message);
+  process.exit(1);
+}

@@ -1,0 +1,114 @@
+// `npm test`: installs what is missing, then runs every check. The last line counts the tests.
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import process from "node:process";
+import { installPackages, root, setUpPython } from "./install.mjs";
+
+installPackages();
+const python = setUpPython({ test: true });
+const reports = mkdtempSync(join(tmpdir(), "hone-reports-"));
+const worker = join(root, "packages", "server", "worker");
+const env = {
+  ...process.env,
+  HONE_PYTHON: python,
+  PYTHONPATH: worker,
+  HF_HUB_OFFLINE: "1",
+  // Tests share few cores: a thread pool in each would only wait for the others.
+  OMP_NUM_THREADS: "1",
+  OMP_WAIT_POLICY: "passive",
+};
+const vitest = (name, ...args) => [
+  "npx",
+  [
+    "vitest",
+    "run",
+    "--reporter=default",
+    "--reporter=json",
+    `--outputFile.json=${join(reports, name)}.json`,
+    ...args,
+  ],
+];
+const stages = [
+  ["types", "npx", ["tsc", "-b"]],
+  ["lint", "npx", ["oxlint", "--type-aware"]],
+  ["format", "npx", ["oxfmt", "--check", "."]],
+  ["snippets", process.execPath, ["scripts/snippets.mjs", "--check"]],
+  [
+    "lint of the worker",
+    python,
+    ["-m", "ruff", "check", "packages/server/worker", "scripts", "test"],
+  ],
+  ["format of the worker", python, ["-m", "ruff", "format", "--check", "packages/server/worker"]],
+  [
+    "worker",
+    python,
+    [
+      "-m",
+      "pytest",
+      "-q",
+      `--junitxml=${join(reports, "worker.xml")}`,
+      "packages/server/worker/tests",
+    ],
+  ],
+  ["unit", ...vitest("unit", "packages/")],
+  ["examples", ...vitest("examples", "examples/")],
+  // One file at a time: each starts a server of its own.
+  ["end to end", ...vitest("e2e", "test/", "--no-file-parallelism")],
+  ["build", process.execPath, ["scripts/build.mjs"]],
+];
+
+let passed = 0;
+let failed = 0;
+const table = [];
+for (const [name, command, args] of stages) {
+  console.log(`\n── ${name}`);
+  const start = performance.now();
+  const { status } = spawnSync(command, args, { cwd: root, env, stdio: "inherit" });
+  table.push({
+    stage: name,
+    seconds: Number(((performance.now() - start) / 1000).toFixed(1)),
+    ok: status === 0,
+  });
+  // A check that is no test runner counts as one test.
+  const counted = count(name);
+  if (counted) {
+    passed += counted.passed;
+    failed += counted.failed;
+  }
+  if (status === 0 && !counted) passed++;
+  if (status !== 0 && !counted?.failed) failed++;
+}
+rmSync(reports, { recursive: true, force: true });
+console.log();
+console.table(table);
+console.log(`${passed} passed, ${failed} failed`);
+process.exit(failed > 0 ? 1 : 0);
+
+function count(stage) {
+  const file = {
+    unit: "unit.json",
+    examples: "examples.json",
+    "end to end": "e2e.json",
+    worker: "worker.xml",
+  }[stage];
+  if (!file) return null;
+  let text;
+  try {
+    text = readFileSync(join(reports, file), "utf8");
+  } catch {
+    return null;
+  }
+  if (file.endsWith(".xml")) {
+    const number = (attribute) =>
+      Number(new RegExp(`<testsuite [^>]*\\b${attribute}="(\\d+)"`).exec(text)?.[1] ?? 0);
+    const bad = number("failures") + number("errors");
+    return { passed: number("tests") - bad - number("skipped"), failed: bad };
+  }
+  const report = JSON.parse(text);
+  const brokenFiles = report.testResults.filter(
+    (f) => f.status === "failed" && f.assertionResults.length === 0,
+  ).length;
+  return { passed: report.numPassedTests, failed: report.numFailedTests + brokenFiles };
+}
