@@ -1,14 +1,22 @@
 import type { OperationEvent } from "@hone/core";
 import type { Clock } from "../ports/clock.ts";
-import type { Store } from "../store/store.ts";
+import type { Statement, Store } from "../store/store.ts";
 
 type DistributiveOmit<T, K extends PropertyKey> = T extends unknown ? Omit<T, K> : never;
 /** An event before the log gives it its number and time. */
 export type NewEvent = DistributiveOmit<OperationEvent, "seq" | "at">;
 
 export interface EventLog {
-  /** Resolves when the event is on disk; subscribers see it then, and never one that could be lost. */
-  append(operationId: string, event: NewEvent): Promise<void>;
+  /**
+   * Resolves when the event is on disk, together with what else has to be true from then on; followers see
+   * it then, after `written` ran, and never one that could be lost.
+   */
+  append(
+    operationId: string,
+    event: NewEvent,
+    written?: () => void,
+    also?: readonly Statement[],
+  ): Promise<void>;
   /** Events after `seq`, and then those to come, until `ended` or the signal. */
   follow(operationId: string, after: number, signal: AbortSignal): AsyncGenerator<OperationEvent>;
 }
@@ -31,14 +39,16 @@ export function createEventLog(store: Store, clock: Clock): EventLog {
   }
 
   return {
-    async append(operationId, given) {
+    async append(operationId, given, written, also = []) {
       const event = { ...given, seq: nextSeq(operationId), at: clock() };
       await store.write([
         {
           sql: "INSERT INTO operation_events (operation_id, seq, data) VALUES (?, ?, ?)",
           args: [operationId, event.seq, JSON.stringify(event)],
         },
+        ...also,
       ]);
+      written?.();
       for (const wake of followers.get(operationId) ?? []) wake();
       if (event.type === "ended") lastSeq.delete(operationId);
     },

@@ -1,3 +1,4 @@
+import { setTimeout as delay } from "node:timers/promises";
 import { HoneError, newId, type OperationInfo } from "@hone/core";
 import pLimit, { type LimitFunction } from "p-limit";
 import { claimRollouts, releaseRollouts } from "../rollouts/records.ts";
@@ -35,7 +36,13 @@ export interface Operations {
 interface Active {
   record: OperationRecord;
   controller: AbortController;
+  /** Aborted while it was queued: it has ended, or is about to. */
+  skipped: boolean;
 }
+
+type Ending = Pick<OperationRecord, "status" | "error">;
+
+const retryWriteMs = 2_000;
 
 export async function createOperations(context: OperationContext): Promise<Operations> {
   const { store, models, events, log } = context;
@@ -51,7 +58,7 @@ export async function createOperations(context: OperationContext): Promise<Opera
   for (const { record } of active.values()) await rollForward(record);
 
   function enqueue(record: OperationRecord): void {
-    const entry: Active = { record, controller: new AbortController() };
+    const entry: Active = { record, controller: new AbortController(), skipped: false };
     if (record.abortRequested) entry.controller.abort();
     active.set(record.id, entry);
     const queue = queues.get(record.model) ?? [];
@@ -104,7 +111,7 @@ export async function createOperations(context: OperationContext): Promise<Opera
   async function workOff(model: string): Promise<void> {
     const queue = queues.get(model) ?? [];
     for (let entry = queue[0]; entry && !closeSignal.signal.aborted; entry = queue[0]) {
-      if (!isOver(entry.record)) {
+      if (!entry.skipped) {
         await runToEnd(entry);
         if (!isOver(entry.record)) return;
         active.delete(entry.record.id);
@@ -114,28 +121,40 @@ export async function createOperations(context: OperationContext): Promise<Opera
   }
 
   async function runToEnd({ record, controller }: Active): Promise<void> {
+    let ending: Ending = { status: "succeeded", error: null };
     try {
       await run(record, controller.signal);
-      record.status = "succeeded";
-      record.error = null;
     } catch (error) {
+      // The next start goes on with it.
       if (closeSignal.signal.aborted) return;
-      const failure = HoneError.isInstance(error)
-        ? error
-        : new HoneError(
-            "The operation failed for a reason that was not foreseen. See the server's log.",
-            {
-              code: "internal_error",
-              cause: error,
-            },
-          );
-      const details = { operation: record.id, model: record.model, code: failure.code, err: error };
-      if (failure.code === "aborted") log.info({ operation: record.id }, "operation aborted");
-      else log.error(details, "operation failed");
-      record.status = failure.code === "aborted" ? "aborted" : "failed";
-      record.error = failure.toEnvelope().error;
+      ending = failureOf(record, error);
     }
-    await end(record);
+    while (!isOver(record) && !closeSignal.signal.aborted) {
+      try {
+        await end(record, ending);
+      } catch (error) {
+        // A full disk, most likely. The step itself is decided: only its end has to be written.
+        log.error(
+          { operation: record.id, err: error },
+          "the end of an operation cannot be written",
+        );
+        await delay(retryWriteMs, undefined, { signal: closeSignal.signal }).catch(() => undefined);
+      }
+    }
+  }
+
+  function failureOf(record: OperationRecord, error: unknown): Ending {
+    const failure = HoneError.isInstance(error)
+      ? error
+      : new HoneError(
+          "The operation failed for a reason that was not foreseen. See the server's log.",
+          { code: "internal_error", cause: error },
+        );
+    const aborted = failure.code === "aborted";
+    const details = { operation: record.id, model: record.model, code: failure.code, err: error };
+    if (aborted) log.info({ operation: record.id, model: record.model }, "operation aborted");
+    else log.error(details, "operation failed");
+    return { status: aborted ? "aborted" : "failed", error: failure.toEnvelope().error };
   }
 
   async function run(record: OperationRecord, signal: AbortSignal): Promise<void> {
@@ -165,17 +184,23 @@ export async function createOperations(context: OperationContext): Promise<Opera
     emit({ type: "started", step: learnt });
   }
 
-  /** Written before it is told: whoever hears of the end finds it also after a restart. */
-  async function end(record: OperationRecord): Promise<void> {
-    const uncommitted = record.status !== "succeeded" && !isCommitted(record);
-    const statements: Statement[] = [updateOperation(record)];
-    if (uncommitted) {
-      record.result = null;
-      statements.push(...releaseRollouts(record.id));
-    }
-    await store.write(statements);
-    if (uncommitted) noteTrained(context, record, []);
-    await events.append(record.id, { type: "ended", operation: operationInfo(record) });
+  /**
+   * Told only when it is on disk, and with all that follows from it: whoever hears of the end finds the
+   * rollouts free, and finds the end also after a restart.
+   */
+  async function end(record: OperationRecord, ending: Ending): Promise<void> {
+    const committed = isCommitted(record);
+    const result = committed || ending.status === "succeeded" ? record.result : null;
+    const over: OperationRecord = { ...record, ...ending, result };
+    await events.append(
+      record.id,
+      { type: "ended", operation: operationInfo(over) },
+      () => {
+        if (!committed) noteTrained(context, record, []);
+        Object.assign(record, ending, { result });
+      },
+      [updateOperation(over), ...(committed ? [] : releaseRollouts(record.id))],
+    );
   }
 
   function find(keyId: string, id: string): OperationRecord {
@@ -266,11 +291,9 @@ export async function createOperations(context: OperationContext): Promise<Opera
       entry.controller.abort();
       if (record.status === "queued") {
         // It need not wait for those before it to hear that it will not run.
-        record.status = "aborted";
-        record.error = new HoneError("The operation was aborted before it began.", {
-          code: "aborted",
-        }).toEnvelope().error;
-        await end(record);
+        entry.skipped = true;
+        const message = "The operation was aborted before it began.";
+        await end(record, failureOf(record, new HoneError(message, { code: "aborted" })));
         active.delete(id);
       }
       return operationInfo(record);

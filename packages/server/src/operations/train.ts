@@ -5,16 +5,8 @@ import { encodeBatch, planSelection, type Work, workConfig } from "../batch/batc
 import { type FilterGroup, type Selection, selectForTraining } from "../batch/filter.ts";
 import type { Model } from "../policies/models.ts";
 import type { LedgerCompletion } from "../ports/ledger.ts";
-import { releaseRollouts } from "../rollouts/records.ts";
 import { workerCode } from "../trainer/client.ts";
-import {
-  commitPolicy,
-  cursorAfter,
-  type Emit,
-  noteTrained,
-  restartTimeoutMs,
-  timed,
-} from "./commit.ts";
+import { commitPolicy, cursorAfter, type Emit, restartTimeoutMs, timed } from "./commit.ts";
 import type { OperationContext } from "./context.ts";
 import { type OperationRecord, updateOperation } from "./records.ts";
 
@@ -274,10 +266,7 @@ async function endUntrained(
     checkpoint: null,
     warnings: outcome.warnings,
   };
-  record.status = "succeeded";
   await context.models.setCursor(model.name, cursorAfter(context, record), [
-    ...releaseRollouts(record.id),
     updateOperation(record),
   ]);
-  noteTrained(context, record, []);
 }

@@ -1,0 +1,225 @@
+import { cp } from "node:fs/promises";
+import { setTimeout as delay } from "node:timers/promises";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { startWorkerChild, workerPython } from "../engine/testing/running-engine.ts";
+import { createHttpEngine, type HttpEngine } from "../engine/http-engine.ts";
+import { createCheckpoints } from "../policies/checkpoints.ts";
+import type { Trainer } from "../ports/trainer.ts";
+import type { Child } from "../supervise/child.ts";
+import { createTrainerClient } from "../trainer/client.ts";
+import {
+  completionOf,
+  ended,
+  openTestState,
+  silent,
+  temporaryFolder,
+  type TestState,
+} from "./testing/fixtures.ts";
+
+/**
+ * Steps on the real worker: its engine samples, its trainer trains. Each test copies one data directory
+ * with two groups of rollouts that wait to be trained.
+ */
+describe.skipIf(workerPython() === null)("with the real worker", () => {
+  let folder: Awaited<ReturnType<typeof temporaryFolder>>;
+  let child: Child;
+  let engine: HttpEngine;
+  let trainer: Trainer;
+  let groups: { id: string; rollouts: { rolloutId: string; reward: number }[] }[];
+  let template: string;
+
+  beforeAll(async () => {
+    folder = await temporaryFolder();
+    child = await startWorkerChild(["--threads-train", "1"]);
+    engine = createHttpEngine({
+      kind: "embedded",
+      baseURL: () => child.baseURL,
+      key: () => child.key,
+    });
+    trainer = createTrainerClient({ baseURL: () => child.baseURL, key: () => child.key });
+    template = `${folder.path}/template`;
+    const server = await open(template);
+    await server.call("PUT", "/v1/models/m", { lora: { r: 4, alpha: 8 }, seed: 3 });
+    groups = [await playGroup(server, "a"), await playGroup(server, "b")];
+    await server.state.close();
+  }, 180_000);
+
+  afterAll(async () => {
+    await engine?.close();
+    await child?.stop();
+    await folder?.remove();
+  });
+
+  async function open(dataDir: string): Promise<TestState> {
+    // Policies of another test's data directory have the same names.
+    for (const policy of await engine.served()) await engine.unload(policy);
+    return openTestState(dataDir, { engine: () => engine, trainer });
+  }
+
+  async function copy(name: string): Promise<TestState> {
+    const dataDir = `${folder.path}/${name}`;
+    // libsql removes these a moment after it was closed.
+    const filter = (path: string) => !/hone\.db-(wal|shm)$/.test(path);
+    await cp(template, dataDir, { recursive: true, filter });
+    return open(dataDir);
+  }
+
+  /** Two turns each; the second prompt continues the first answer token for token. */
+  async function playGroup(server: TestState, id: string) {
+    const rollouts = [];
+    for (let member = 0; member < 4; member++) {
+      const { json } = await server.call("POST", "/v1/rollouts", { model: "m", group: id });
+      let prompt = Array.from(
+        { length: 20 + 3 * member },
+        (_, i) => 50 + ((i * 7 + id.charCodeAt(0)) % 200),
+      );
+      let parentId: string | null = null;
+      let suffix = prompt;
+      let reward = 0;
+      for (let turn = 0; turn < 2; turn++) {
+        const lease = await server.state.router.leaseForRollout("local", json.id, "m");
+        const sampled: number[] = [];
+        const logprobs: number[] = [];
+        for await (const chunk of engine.generate({
+          model: lease.policy,
+          prompt,
+          n: 1,
+          maxTokens: 24,
+          temperature: 1,
+          topP: 1,
+          seed: member * 10 + turn,
+          stop: [],
+          stopTokenIds: [],
+          stream: false,
+          signal: new AbortController().signal,
+        })) {
+          sampled.push(...chunk.tokenIds);
+          logprobs.push(...chunk.logprobs);
+        }
+        const completion = completionOf(json.id, {
+          parentId,
+          policy: lease.policy,
+          promptSuffix: Int32Array.from(suffix),
+          sampled: Int32Array.from(sampled),
+          logprobs: Float32Array.from(logprobs),
+        });
+        await server.state.ledger.append([completion]);
+        lease.release();
+        reward += sampled.filter((token) => token % 2 === 0).length / sampled.length;
+        parentId = completion.id;
+        suffix = [60, 61, 62];
+        prompt = [...prompt, ...sampled, ...suffix];
+      }
+      await server.call("PATCH", `/v1/rollouts/${json.id}`, { status: "finished" });
+      rollouts.push({ rolloutId: json.id as string, reward });
+    }
+    return { id, rollouts };
+  }
+
+  const config = {
+    learningRate: 1e-3,
+    warmupSteps: 0,
+    optimizerSteps: 2,
+    maxTokensPerMicroBatch: 128,
+  };
+  const submit = async (server: TestState, token: string): Promise<string> => {
+    const reply = await server.call("POST", "/v1/models/m/operations", {
+      clientToken: token,
+      expectedStep: 0,
+      op: { type: "train", groups, config, cursor: { next: 2 } },
+    });
+    expect(reply.status).toBe(200);
+    return reply.json.id;
+  };
+  const files = async (server: TestState, step: number) =>
+    (await createCheckpoints(server.dataDir, "none", silent).readManifest("m", step))?.files;
+
+  test("a step trains, commits and is served; logprobs of engine and trainer agree", async () => {
+    const server = await copy("once");
+    const result = await ended(server, await submit(server, "t"));
+    expect(result).toMatchObject({
+      status: "succeeded",
+      result: { trained: true, step: 1, warnings: [] },
+    });
+    const { metrics } = result.result;
+    expect(metrics["sampling/sampling_logp_difference/mean"]).toBeLessThan(1e-3);
+    expect(metrics.grad_norm).toBeGreaterThan(0);
+    expect(await engine.served()).toEqual(new Set(["m@0", "m@1"]));
+    expect((await server.call("GET", "/v1/models/m/state")).json).toMatchObject({
+      learnt: 1,
+      served: 1,
+      cursor: { next: 2 },
+    });
+    const [before, after] = [await files(server, 0), await files(server, 1)];
+    expect(Object.keys(after ?? {}).sort()).toEqual([
+      "adapter_config.json",
+      "adapter_model.safetensors",
+      "optimizer.safetensors",
+      "trainer.json",
+    ]);
+    expect(after?.["adapter_model.safetensors"]).not.toEqual(before?.["adapter_model.safetensors"]);
+    await server.state.close();
+  });
+
+  test("on a copy of the data directory, and after the worker was killed in it, the bytes are the same", async () => {
+    const calm = await copy("calm");
+    expect((await ended(calm, await submit(calm, "t"))).status).toBe("succeeded");
+    const expected = await files(calm, 1);
+    await calm.state.close();
+
+    const server = await copy("killed");
+    const id = await submit(server, "t");
+    await firstProgress(server, id);
+    await child.kill();
+    child = await startWorkerChild(["--threads-train", "1"]);
+    await server.state.onEngineReady();
+    const result = await ended(server, id);
+    expect(result).toMatchObject({ status: "succeeded", result: { step: 1 } });
+    expect(await files(server, 1)).toEqual(expected);
+    expect(await engine.served()).toEqual(new Set(["m@0", "m@1"]));
+    await server.state.close();
+  }, 120_000);
+
+  test("an abort ends the step and leaves nothing behind", async () => {
+    const server = await copy("aborted");
+    const id = await submit(server, "t");
+    await firstProgress(server, id);
+    await server.call("POST", `/v1/operations/${id}/abort`);
+    expect(await ended(server, id)).toMatchObject({
+      status: "aborted",
+      error: { code: "aborted" },
+    });
+    expect((await server.call("GET", "/v1/models/m/state")).json).toMatchObject({
+      learnt: 0,
+      served: 0,
+    });
+    // The worker is free again, and so are the rollouts.
+    expect((await ended(server, await submit(server, "u"))).status).toBe("succeeded");
+    await server.state.close();
+  });
+
+  test("what the worker refuses is told as it said it", async () => {
+    const server = await copy("refused");
+    const reply = await server.call("POST", "/v1/models/m/operations", {
+      clientToken: "t",
+      op: { type: "train", groups, config: { ...config, maxMismatch: 1e-12 } },
+    });
+    const result = await ended(server, reply.json.id);
+    expect(result).toMatchObject({ status: "failed", error: { code: "train_failed" } });
+    expect(result.error.message).toContain("sampler_mismatch");
+    await server.state.close();
+  });
+
+  async function firstProgress(server: TestState, id: string): Promise<void> {
+    const response = await server.app.request(`/v1/operations/${id}/events`);
+    const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
+    let text = "";
+    while (!text.includes("event: progress")) {
+      const { done, value } = await reader.read();
+      if (done) throw new Error(`the operation ended before its first micro-batch: ${text}`);
+      text += value;
+    }
+    await reader.cancel();
+    await delay(0);
+  }
+});
