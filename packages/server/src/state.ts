@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { Hono } from "hono";
+import pLimit from "p-limit";
 import type { Logger } from "pino";
 import type { AppEnv } from "./http/env.ts";
 import { createLedger } from "./ledger/ledger.ts";
@@ -60,7 +61,9 @@ export interface State {
 const sweepEveryMs = 5_000;
 
 export async function openState(options: StateOptions): Promise<State> {
-  const { dataDir, engine, trainer, base, log } = options;
+  const { engine, trainer, base, log } = options;
+  // The worker is given paths in it, and has another working directory.
+  const dataDir = resolve(options.dataDir);
   const clock = options.clock ?? Date.now;
   await makeFolder(dataDir);
   const lock = lockDataDir(dataDir);
@@ -95,6 +98,7 @@ export async function openState(options: StateOptions): Promise<State> {
       rollouts,
       engine,
       trainer,
+      trainTurn: pLimit(1),
       events,
       ready,
       base,

@@ -1,3 +1,4 @@
+import type { LimitFunction } from "p-limit";
 import type { Logger } from "pino";
 import type { StoredLedger } from "../ledger/ledger.ts";
 import type { Checkpoints } from "../policies/checkpoints.ts";
@@ -28,6 +29,8 @@ export interface OperationContext {
   rollouts: Rollouts;
   engine: () => Engine;
   trainer: Trainer;
+  /** The worker trains one operation at a time, whatever models they are of. */
+  trainTurn: LimitFunction;
   events: EventLog;
   ready: ReadyGate;
   base: Base;

@@ -8,10 +8,14 @@ import {
   symlink,
   writeFile,
 } from "node:fs/promises";
+import { once } from "node:events";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { HoneError } from "@hone/core";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import type { EventLog } from "./events.ts";
+import type { Operations } from "./operations.ts";
+import { operationRoutes } from "./routes.ts";
 import {
   type AdapterList,
   adapterList,
@@ -123,6 +127,23 @@ describe("events", () => {
     expect(all.map(({ seq }) => seq)).toEqual(all.map((_, i) => i + 1));
     expect(all.at(-1)?.type).toBe("ended");
   });
+});
+
+test("a comment keeps a silent stream alive", async () => {
+  const log: EventLog = {
+    append: () => Promise.resolve(),
+    // oxlint-disable-next-line require-yield
+    async *follow(_id, _after, signal) {
+      await once(signal, "abort");
+    },
+  };
+  const operations = { get: () => ({ id: "op_1" }) } as unknown as Operations;
+  const app = operationRoutes({ operations, events: log, heartbeatMs: 5 });
+  const response = await app.request("/v1/operations/op_1/events");
+  const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
+  expect(await reader.read()).toEqual({ done: false, value: ": alive\n\n" });
+  expect((await reader.read()).value).toBe(": alive\n\n");
+  await reader.cancel();
 });
 
 describe("the worker dies", () => {

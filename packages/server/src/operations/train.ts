@@ -1,6 +1,5 @@
 import { createHash } from "node:crypto";
 import { HoneError, policyName, type TrainOp, type TrainResult } from "@hone/core";
-import pLimit from "p-limit";
 import { encodeBatch, planSelection, type Work, workConfig } from "../batch/batch.ts";
 import { type FilterGroup, type Selection, selectForTraining } from "../batch/filter.ts";
 import type { Model } from "../policies/models.ts";
@@ -12,9 +11,6 @@ import { type OperationRecord, updateOperation } from "./records.ts";
 
 /** The worker's deaths after which an operation is believed to be their cause. */
 const maxDeaths = 3;
-
-// The worker trains one operation at a time, whatever models they are of.
-const worker = pLimit(1);
 
 /** Everything up to the commit point. Returns false where there was nothing to train. */
 export async function trainPolicy(
@@ -160,7 +156,7 @@ async function trainUntilCommitted(
       const batch = await timed(emit, "pack", () =>
         encodeBatch(work, completions, { staging, checkpoint }),
       );
-      const { metrics, files } = await worker(() =>
+      const { metrics, files } = await context.trainTurn(() =>
         runWorker(context, record, batch, emit, signal),
       );
       if (signal.aborted) {

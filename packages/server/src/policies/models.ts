@@ -94,25 +94,29 @@ export function createModels(store: Store, clock: Clock): Models {
     );
   }
 
-  function policyRows(name: string): PolicyRecord[] {
-    const found = store.all(
-      "SELECT * FROM policies WHERE model = ? ORDER BY step",
-      name,
-    ) as PolicyRow[];
-    return found.map((row) => ({
+  const policies = new Map<string, PolicyRecord[]>();
+  for (const row of store.all("SELECT * FROM policies ORDER BY model, step") as PolicyRow[]) {
+    add({
       model: row.model,
       step: row.step,
       operationId: row.operation_id,
       createdAt: row.created_at,
-    }));
+    });
+  }
+
+  function add(policy: PolicyRecord): void {
+    const known = policies.get(policy.model);
+    if (known) known.push(policy);
+    else policies.set(policy.model, [policy]);
   }
 
   return {
     find: (name) => models.get(name) ?? null,
     require,
     list: () => [...models.values()],
-    policies: policyRows,
-    policy: (name, step) => policyRows(name).find((policy) => policy.step === step) ?? null,
+    policies: (name) => [...(policies.get(name) ?? [])],
+    // Steps have no gaps: N is at N.
+    policy: (name, step) => policies.get(name)?.[step] ?? null,
 
     async create(given, operationId) {
       const model: Model = { ...given, learnt: 0, served: -1, cursor: null, createdAt: clock() };
@@ -132,19 +136,22 @@ export function createModels(store: Store, clock: Clock): Models {
         { sql: insertPolicy, args: [model.name, 0, operationId, model.createdAt] },
       ]);
       models.set(model.name, model);
+      add({ model: model.name, step: 0, operationId, createdAt: model.createdAt });
       return model;
     },
 
     async commitStep(name, step, operationId, cursor, also) {
       const model = require(name);
+      const createdAt = clock();
       await store.write([
         {
           sql: "UPDATE models SET learnt = ?, cursor = ? WHERE name = ?",
           args: [step, toJson(cursor), name],
         },
-        { sql: insertPolicy, args: [name, step, operationId, clock()] },
+        { sql: insertPolicy, args: [name, step, operationId, createdAt] },
         ...also,
       ]);
+      add({ model: name, step, operationId, createdAt });
       model.learnt = step;
       model.cursor = cursor ?? null;
     },

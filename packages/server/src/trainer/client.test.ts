@@ -1,0 +1,191 @@
+import { createServer, type RequestListener, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { setTimeout as delay } from "node:timers/promises";
+import { HoneError } from "@hone/core";
+import fc from "fast-check";
+import { afterEach, expect, test } from "vitest";
+import type { TrainerEvent } from "../ports/trainer.ts";
+import { createTrainerClient, workerCode } from "./client.ts";
+import { readLines } from "./lines.ts";
+
+/** Faults of a worker's connection, which the real worker does not have on demand. */
+let server: Server | null = null;
+afterEach(() => {
+  server?.closeAllConnections();
+  server?.close();
+  server = null;
+});
+
+async function against(listener: RequestListener, silenceMs?: number) {
+  const listening = createServer(listener);
+  server = listening;
+  await new Promise<void>((resolve) => void listening.listen(0, "127.0.0.1", resolve));
+  const { port } = listening.address() as AddressInfo;
+  return createTrainerClient({
+    baseURL: () => `http://127.0.0.1:${port}`,
+    key: () => "k",
+    silenceMs,
+  });
+}
+
+const train = (
+  trainer: Awaited<ReturnType<typeof against>>,
+  onEvent: (event: TrainerEvent) => void = () => undefined,
+  signal = new AbortController().signal,
+) => trainer.train({ operationId: "op_1", batch: new Uint8Array(8), onEvent, signal });
+const line = (value: object) => `${JSON.stringify(value)}\n`;
+const microbatch = { event: "microbatch", done: 1, total: 2, tokens: 9 } as const;
+const result = { event: "result", metrics: { loss: 0.5, entropy: null }, files: ["a"] };
+
+test("events come as the worker tells them, the key goes with the batch", async () => {
+  const seen: unknown[] = [];
+  const trainer = await against((request, response) => {
+    seen.push([request.url, request.headers.authorization, request.headers["content-type"]]);
+    response.write(line({ event: "heartbeat", progress: 1 }));
+    response.write(line(microbatch));
+    response.end(line({ event: "stage", stage: "load", seconds: 0.1 }) + line(result));
+  });
+  const { metrics, files } = await train(trainer, (event) => seen.push(event));
+  expect({ metrics, files }).toEqual({ metrics: { loss: 0.5, entropy: null }, files: ["a"] });
+  expect(seen).toEqual([
+    ["/train", "Bearer k", "application/octet-stream"],
+    microbatch,
+    { event: "stage", stage: "load", seconds: 0.1 },
+  ]);
+});
+
+test.each<[string, RequestListener, object]>([
+  [
+    "closes without a result",
+    (_, response) => response.end(line(microbatch)),
+    { code: "worker_unavailable" },
+  ],
+  ["dies", (request) => request.socket.destroy(), { code: "worker_unavailable" }],
+  [
+    "dies in the middle of a line",
+    (request, response) => {
+      response.write(`${line(microbatch)}{"event"`, () => request.socket.destroy());
+    },
+    { code: "worker_unavailable" },
+  ],
+  ["speaks another language", (_, response) => response.end("ok\n"), { code: "train_failed" }],
+  [
+    "ends with an error",
+    (_, response) => {
+      response.end(
+        line({
+          event: "error",
+          error: { message: "Too far.", type: "x", code: "sampler_mismatch" },
+        }),
+      );
+    },
+    { code: "train_failed", message: "Too far. (sampler_mismatch)" },
+  ],
+  [
+    "refuses the batch",
+    (_, response) => {
+      response.writeHead(400).end(JSON.stringify({ error: { message: "No.", code: "bad_batch" } }));
+    },
+    { code: "train_failed", message: "No. (bad_batch)" },
+  ],
+])("a worker that %s", async (_, listener, expected) => {
+  const trainer = await against((request, response) => {
+    request.resume().on("end", () => listener(request, response));
+  });
+  await expect(train(trainer)).rejects.toMatchObject(expected);
+});
+
+test("the worker's own code can be read from the error", async () => {
+  const trainer = await against((_, response) => {
+    response.writeHead(409).end(JSON.stringify({ error: { message: "Busy.", code: "busy" } }));
+  });
+  const error = await train(trainer).catch((reason: unknown) => reason);
+  expect(workerCode(error)).toBe("busy");
+  expect(workerCode(new HoneError("x", { code: "train_failed" }))).toBeNull();
+});
+
+test("silence is a hang; lines, however few, are not", async () => {
+  let lines = 0;
+  const trainer = await against((_, response) => {
+    const timer = setInterval(() => {
+      if (++lines <= 8) response.write(line({ event: "heartbeat" }));
+      else clearInterval(timer);
+    }, 50);
+  }, 200);
+  const begin = performance.now();
+  await expect(train(trainer)).rejects.toMatchObject({
+    code: "train_failed",
+    message: expect.stringContaining("said nothing for 0.2 s"),
+  });
+  expect(performance.now() - begin).toBeGreaterThan(500);
+});
+
+test("an abort goes to the worker, which then ends the operation itself", async () => {
+  const controller = new AbortController();
+  const asked: string[] = [];
+  let ending: () => void = () => undefined;
+  const trainer = await against((request, response) => {
+    asked.push(request.url ?? "");
+    if (request.url === "/train") {
+      response.write(line(microbatch));
+      ending = () => {
+        response.end(
+          line({ event: "error", error: { message: "aborted", type: "x", code: "aborted" } }),
+        );
+      };
+    } else {
+      response.end("{}");
+      ending();
+    }
+  });
+  const running = train(trainer, () => controller.abort(), controller.signal);
+  await expect(running).rejects.toMatchObject({ code: "aborted" });
+  expect(asked).toEqual(["/train", "/train/op_1/abort"]);
+  const before = asked.length;
+  await expect(train(trainer, undefined, controller.signal)).rejects.toMatchObject({
+    code: "aborted",
+  });
+  await delay(20);
+  expect(asked.length).toBe(before);
+});
+
+test("a worker that is not there, by its socket or by its supervisor", async () => {
+  const trainer = await against(() => undefined);
+  server?.close();
+  await delay(10);
+  await expect(train(trainer)).rejects.toMatchObject({ code: "worker_unavailable" });
+  const restarting = createTrainerClient({
+    baseURL() {
+      throw new HoneError("restarting", { code: "worker_unavailable" });
+    },
+    key: () => "k",
+  });
+  await expect(train(restarting)).rejects.toMatchObject({
+    code: "worker_unavailable",
+    message: "restarting",
+  });
+  const fresh = { staging: "/tmp", r: 1, alpha: 1, seed: 0 };
+  await expect(restarting.initAdapter(fresh)).rejects.toMatchObject({ code: "worker_unavailable" });
+});
+
+test("lines do not depend on where the chunks end", async () => {
+  await fc.assert(
+    fc.asyncProperty(
+      fc.array(
+        fc
+          .string({ unit: "grapheme", minLength: 1 })
+          .filter((s) => s.trim() !== "" && !s.includes("\n")),
+      ),
+      fc.integer({ min: 1, max: 7 }),
+      async (texts, size) => {
+        const bytes = Buffer.from(texts.map((text) => `${text}\n`).join(""));
+        async function* chunks() {
+          for (let at = 0; at < bytes.length; at += size) yield bytes.subarray(at, at + size);
+        }
+        const read: string[] = [];
+        for await (const text of readLines(chunks())) read.push(text);
+        expect(read).toEqual(texts);
+      },
+    ),
+  );
+});
