@@ -88,7 +88,9 @@ export function summaryText(summary: RunSummary, target: number): string {
     `Wall time ${Math.floor(summary.seconds / 60)} min ${Math.round(summary.seconds % 60)} s`,
     `Metrics       ${summary.out}/metrics.jsonl`,
     `Trajectories  ${summary.out}/trajectories/*.jsonl`,
-    ...(adapter === null ? [] : [`Adapter       ${adapter} (PEFT format)`]),
+    ...(adapter === null
+      ? []
+      : [`Adapter       ${adapter} in the server's data folder (PEFT format)`]),
   ].join("\n");
 }
 
