@@ -62,7 +62,7 @@ const stages = [
 let passed = 0;
 let failed = 0;
 const table = [];
-for (const [name, command, args] of stages) {
+for (const [name, command, args] of /** @type {[string, string, string[]][]} */ (stages)) {
   console.log(`\n── ${name}`);
   const start = performance.now();
   const { status } = spawnSync(command, args, { cwd: root, env, stdio: "inherit" });
