@@ -175,6 +175,8 @@ describe.skipIf(workerPython() === null)("with the real worker", () => {
     await server.state.onEngineReady();
     const result = await ended(server, id);
     expect(result).toMatchObject({ status: "succeeded", result: { step: 1 } });
+    const told = await (await server.app.request(`/v1/operations/${id}/events`)).text();
+    expect(told).toContain("The worker died.");
     expect(await files(server, 1)).toEqual(expected);
     expect(await engine.served()).toEqual(new Set(["m@0", "m@1"]));
     await server.state.close();
