@@ -1,16 +1,17 @@
-// What a clone needs before anything runs: a Node that is new enough, and the workspace's packages.
-import { execFileSync, spawnSync } from "node:child_process";
+// What a clone needs before anything runs: a Node that is new enough, the workspace's packages, Python's.
+import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
+import { run } from "./processes.mjs";
 
 export const root = fileURLToPath(new URL("..", import.meta.url));
 const pnpmVersion = "12.21.0";
 
 /** Installs the workspace's packages unless the lock file is the one that they came from. */
-export function installPackages() {
+export async function installPackages() {
   const [major = 0, minor = 0] = process.versions.node.split(".").map(Number);
   if (major < 20 || (major === 20 && minor < 19)) {
     fail(
@@ -26,27 +27,20 @@ export function installPackages() {
   const own = spawnSync("pnpm", ["--version"], { encoding: "utf8" });
   const [command, ...prefix] =
     own.stdout?.trim() === pnpmVersion ? ["pnpm"] : ["npx", "--yes", `pnpm@${pnpmVersion}`];
-  const { status } = spawnSync(command, [...prefix, "install", "--frozen-lockfile"], {
-    cwd: root,
-    stdio: "inherit",
-  });
+  const { status } = await run(command, [...prefix, "install", "--frozen-lockfile"], { cwd: root });
   if (status !== 0) fail("The packages could not be installed; the lines above say why.");
   writeFileSync(marker, digest);
 }
 
 /** The interpreter of the Python environment, made if it is missing. */
-export function setUpPython(options = { test: false }) {
+export async function setUpPython(options = { test: false }) {
   const args = [...tsx, "packages/server/src/cli.ts", "setup", ...(options.test ? ["--test"] : [])];
-  try {
-    const out = execFileSync(process.execPath, args, {
-      cwd: root,
-      encoding: "utf8",
-      stdio: ["ignore", "pipe", "inherit"],
-    });
-    return out.trim().split("\n").at(-1);
-  } catch {
-    return fail("The Python environment could not be made; the lines above say why.");
-  }
+  const { status, stdout } = await run(process.execPath, args, {
+    cwd: root,
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  if (status !== 0) fail("The Python environment could not be made; the lines above say why.");
+  return stdout.trim().split("\n").at(-1);
 }
 
 /** Node's arguments that run TypeScript from source. */

@@ -1,4 +1,4 @@
 // Prints the interpreter of the test environment.
 import { setUpPython } from "./install.mjs";
 
-console.log(setUpPython({ test: true }));
+console.log(await setUpPython({ test: true }));

@@ -1,13 +1,16 @@
 // `npm test`: installs what is missing, then runs every check. The last line counts the tests.
-import { spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import { installPackages, root, setUpPython } from "./install.mjs";
+import { endAll, onInterrupt, run } from "./processes.mjs";
 
-installPackages();
-const python = setUpPython({ test: true });
+onInterrupt(() => {
+  void endAll().then(() => process.exit(130));
+});
+await installPackages();
+const python = await setUpPython({ test: true });
 const reports = mkdtempSync(join(tmpdir(), "hone-reports-"));
 const worker = join(root, "packages", "server", "worker");
 const env = {
@@ -65,7 +68,7 @@ const table = [];
 for (const [name, command, args] of /** @type {[string, string, string[]][]} */ (stages)) {
   console.log(`\n── ${name}`);
   const start = performance.now();
-  const { status } = spawnSync(command, args, { cwd: root, env, stdio: "inherit" });
+  const { status } = await run(command, args, { cwd: root, env });
   table.push({
     stage: name,
     seconds: Number(((performance.now() - start) / 1000).toFixed(1)),

@@ -148,6 +148,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
     };
   }
 
+  let starting: Promise<void> = Promise.resolve();
   async function start(): Promise<void> {
     // The renderer says how long a sequence may be, which the state needs; the worker's hook needs the state.
     await renderer.start();
@@ -166,6 +167,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       log,
       leaseMs: options.leaseMs,
     });
+    if (stopping) throw shuttingDown();
     const gateway = gatewayRoutes({
       engine: traffic,
       renderer: rendererClient,
@@ -183,17 +185,22 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
     get app() {
       return app;
     },
-    start,
+    start() {
+      starting = start();
+      return starting;
+    },
     refuse() {
       stopping = true;
     },
     async close() {
       stopping = true;
-      const closing = state?.close() ?? Promise.resolve();
+      // Operations note that they were interrupted; then what they may still wait for is ended.
+      const closing = state?.close();
       await settled(closing, closeStateMs);
       await watcher?.stop();
       await Promise.all([worker.stop(), renderer.stop()]);
-      await closing;
+      await starting.catch(() => undefined);
+      await (closing ?? state?.close());
       await Promise.all([rendererClient.close(), traffic.close(), loader.close()]);
     },
   };
@@ -244,6 +251,6 @@ function overall(states: readonly string[]): Health["status"] {
     : "degraded";
 }
 
-async function settled(promise: Promise<unknown>, limitMs: number): Promise<void> {
-  await Promise.race([promise.catch(() => undefined), delay(limitMs, undefined, { ref: false })]);
+async function settled(promise: Promise<unknown> | undefined, limitMs: number): Promise<void> {
+  await Promise.race([promise?.catch(() => undefined), delay(limitMs, undefined, { ref: false })]);
 }

@@ -5,6 +5,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { createAdaptorServer } from "@hono/node-server";
 import { HoneError } from "@hone/core";
 import { pino, type Logger } from "pino";
+import { shuttingDown } from "./app.ts";
 import { compose, type Composition } from "./compose.ts";
 import { checkExposure, serverKey } from "./http/key-file.ts";
 import { findEnvironment } from "./setup/environment.ts";
@@ -43,6 +44,8 @@ export interface ServerOptions {
   deadlines?: Partial<Deadlines> | undefined;
   /** Silence after which an open rollout expires. @unit ms */
   leaseMs?: number | undefined;
+  /** Gives the start up, and ends what it has started. */
+  signal?: AbortSignal | undefined;
   /** @default silent */
   log?: Logger | undefined;
 }
@@ -94,7 +97,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   try {
     // Before the children are started: a port that is taken should not cost a minute.
     url = urlOf(host, await listen(server, options.port ?? 0, host));
-    await composition.start();
+    await unlessAborted(composition.start(), options.signal);
   } catch (error) {
     await closeAll(server, composition);
     throw error;
@@ -128,6 +131,21 @@ async function closeAll(server: Server, composition: Composition): Promise<void>
     server.closeAllConnections();
   }
   await composition.close();
+}
+
+async function unlessAborted(start: Promise<void>, signal: AbortSignal | undefined): Promise<void> {
+  if (!signal) return start;
+  const settled = new AbortController();
+  const aborted = new Promise<never>((_, reject) => {
+    const giveUp = (): void => reject(shuttingDown());
+    if (signal.aborted) giveUp();
+    signal.addEventListener("abort", giveUp, { once: true, signal: settled.signal });
+  });
+  try {
+    await Promise.race([start, aborted]);
+  } finally {
+    settled.abort();
+  }
 }
 
 function checkBase(base: string): string {

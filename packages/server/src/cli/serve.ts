@@ -1,3 +1,4 @@
+import { once } from "node:events";
 import { Command, InvalidArgumentError, Option } from "commander";
 import { pino } from "pino";
 import { startServer, type RunningServer, type ServerOptions } from "../server.ts";
@@ -17,6 +18,7 @@ interface ServeFlags {
   allowHost: string[];
   allowOrigin: string[];
   trainingDeadline?: number;
+  stopAtEof?: boolean;
   logLevel: string;
 }
 
@@ -42,26 +44,28 @@ export function serveCommand(): Command {
     .option("--allow-host <name>", "another host name of this server", collect, [])
     .option("--allow-origin <origin>", "a web page's origin that may call it", collect, [])
     .option("--training-deadline <seconds>", "longest time without progress in training", positive)
+    .option("--stop-at-eof", "stop when standard input ends, as a child of another program")
     .option("--log-level <level>", "trace to error, or silent", "warn")
     .action(serve);
 }
 
 async function serve(flags: ServeFlags): Promise<void> {
   const log = pino({ level: flags.logLevel }, pino.destination({ fd: 2, sync: true }));
-  const interrupted = new Promise<NodeJS.Signals>((resolve) => {
-    for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, resolve);
-  });
-  const starting = startServer({ ...optionsOf(flags), log });
-  const first = await Promise.race([starting, interrupted]);
-  if (typeof first === "string") {
-    // Ends the children by their standard input; what had been started meanwhile is closed first.
-    const soon = new Promise<null>((resolve) => void setTimeout(resolve, 1_000, null).unref());
-    await Promise.race([starting.then((server) => server.close()).catch(() => undefined), soon]);
-    process.exit(130);
+  const stop = new AbortController();
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+    process.on(signal, () => stop.abort());
   }
-  announce(first);
-  await interrupted;
-  await first.close();
+  if (flags.stopAtEof) process.stdin.once("close", () => stop.abort()).resume();
+  let server: RunningServer;
+  try {
+    server = await startServer({ ...optionsOf(flags), log, signal: stop.signal });
+  } catch (error) {
+    if (stop.signal.aborted) process.exit(130);
+    throw error;
+  }
+  announce(server);
+  if (!stop.signal.aborted) await once(stop.signal, "abort");
+  await server.close();
   // Nothing is left to do; a socket that lingers must not keep the process.
   process.exit(0);
 }
