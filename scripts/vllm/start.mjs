@@ -55,10 +55,10 @@ child = spawn(
   {
     // A group of its own: vLLM starts workers that would otherwise outlive it.
     detached: true,
-    stdio: ["ignore", process.stderr, process.stderr],
+    // Its end tells serve.py that this process is gone.
+    stdio: ["pipe", process.stderr, process.stderr],
     env: {
       ...process.env,
-      HONE_PARENT_PID: String(process.pid),
       // Not on the command line, which every user of the machine can read.
       VLLM_API_KEY: key,
       VLLM_ALLOW_RUNTIME_LORA_UPDATING: "1",

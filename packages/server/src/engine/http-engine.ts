@@ -102,7 +102,10 @@ export function createHttpEngine(options: HttpEngineOptions): HttpEngine {
 
   async function* generate(request: EngineRequest): AsyncGenerator<EngineChunk> {
     request.signal.throwIfAborted();
-    const response = await call("POST", "/v1/completions", requestBody(request), request.signal);
+    // vLLM refuses n > 1 at temperature 0, where all choices are the same one.
+    const sampled = request.temperature === 0 ? 1 : request.n;
+    const body = requestBody({ ...request, n: sampled });
+    const response = await call("POST", "/v1/completions", body, request.signal);
     if (response.statusCode !== 200) {
       const text = await response.body.text();
       throw completionError(response.statusCode, text, request.model);
@@ -112,8 +115,11 @@ export function createHttpEngine(options: HttpEngineOptions): HttpEngine {
     try {
       for await (const choice of read) {
         const chunk = toChunk(choice, unfinished);
-        if (chunk.finishReason !== null) unfinished.delete(chunk.index);
-        yield chunk;
+        const indices = sampled === request.n ? [chunk.index] : unfinished;
+        for (const index of [...indices]) {
+          if (chunk.finishReason !== null) unfinished.delete(index);
+          yield { ...chunk, index };
+        }
       }
     } catch (error) {
       if (HoneError.isInstance(error)) throw error;
