@@ -1,0 +1,46 @@
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeEach, expect, it } from "vitest";
+import { checkExposure, serverKey } from "./key-file.ts";
+
+const parent = mkdtempSync(join(tmpdir(), "hone-key-"));
+let dir: string;
+beforeEach(() => {
+  dir = mkdtempSync(join(parent, "data-"));
+});
+afterAll(() => rmSync(parent, { recursive: true }));
+
+it("is made once, for its owner's eyes only", () => {
+  const made = serverKey(dir, "");
+  expect(made.file).toBe(join(dir, "key"));
+  expect(statSync(made.file).mode & 0o777).toBe(0o600);
+  // 256 random bits.
+  expect(made.key).toMatch(/^hone_[\w-]{43}$/);
+  expect(serverKey(dir, "").key).toBe(made.key);
+  expect(readFileSync(made.file, "utf8").trim()).toBe(made.key);
+});
+
+it("is another one in another directory", () => {
+  expect(serverKey(dir, "").key).not.toBe(serverKey(mkdtempSync(join(parent, "b-")), "").key);
+});
+
+it("can be given, and is not written then", () => {
+  expect(serverKey(dir, "mine").key).toBe("mine");
+  expect(() => statSync(join(dir, "key"))).toThrow("ENOENT");
+  expect(() => serverKey(dir, "two words")).toThrow("one word");
+});
+
+it("refuses a damaged file rather than an empty key", () => {
+  writeFileSync(join(dir, "key"), "\n");
+  expect(() => serverKey(dir, "")).toThrow("Delete it");
+});
+
+it("must be strong where others can reach the server", () => {
+  for (const host of ["127.0.0.1", "localhost", "::1"])
+    expect(() => checkExposure(host, "x")).not.toThrow();
+  for (const host of ["0.0.0.0", "::", "192.168.0.7", "127.0.0.1.example"]) {
+    expect(() => checkExposure(host, "guessable")).toThrow("at least 22");
+    expect(() => checkExposure(host, "a".repeat(22))).not.toThrow();
+  }
+});

@@ -1,0 +1,264 @@
+import { spawn, type ChildProcess } from "node:child_process";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createServer, type AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest";
+import type { Health } from "./app.ts";
+import { startServer, type RunningServer } from "./server.ts";
+import type { SupervisedStatus } from "./supervise/supervisor.ts";
+
+const base = fileURLToPath(new URL("../../../models/hone-2048-1m", import.meta.url));
+const cli = fileURLToPath(new URL("./cli.ts", import.meta.url));
+const parent = mkdtempSync(join(tmpdir(), "hone-server-"));
+afterAll(() => rmSync(parent, { recursive: true, force: true, maxRetries: 5 }));
+
+function alive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+async function healthOf(server: { url: string; key: string }): Promise<Health> {
+  const response = await fetch(`${server.url}/health`, {
+    headers: { authorization: `Bearer ${server.key}` },
+  });
+  return (await response.json()) as Health;
+}
+
+async function pidsOf(server: { url: string; key: string }): Promise<number[]> {
+  const { components } = await healthOf(server);
+  return ["renderer", "worker"].map((name) => (components[name] as SupervisedStatus).pid ?? -1);
+}
+
+function chat(server: { url: string; key: string }): Promise<Response> {
+  return fetch(`${server.url}/v1/chat/completions`, {
+    method: "POST",
+    headers: { authorization: `Bearer ${server.key}`, "content-type": "application/json" },
+    body: JSON.stringify({
+      model: "hone-2048-1m",
+      messages: [{ role: "user", content: "Say a word." }],
+      max_tokens: 4,
+    }),
+  });
+}
+
+describe("a running server", () => {
+  let server: RunningServer;
+  const dataDir = join(parent, "running");
+  beforeAll(async () => {
+    server = await startServer({ base, dataDir });
+  }, 120_000);
+  afterAll(() => server.close());
+
+  it("serves, and tells clients of this machine where", async () => {
+    expect(await healthOf(server)).toMatchObject({ status: "ok", base: "hone-2048-1m" });
+    expect((await chat(server)).status).toBe(200);
+    const shown = JSON.parse(readFileSync(join(dataDir, "server.json"), "utf8")) as unknown;
+    expect(shown).toEqual({ url: server.url, pid: process.pid });
+    expect(readFileSync(join(dataDir, "key"), "utf8").trim()).toBe(server.key);
+  });
+
+  it("needs the key on every route that the server has", async () => {
+    for (const path of [
+      "/health",
+      "/metrics",
+      "/v1/models",
+      "/v1/rollouts/x",
+      "/v1/operations/x",
+    ]) {
+      expect((await fetch(server.url + path)).status).toBe(401);
+    }
+    const wrongHost = await fetch(`${server.url.replace("127.0.0.1", "localhost")}/health`);
+    expect(wrongHost.status).toBe(401);
+  });
+
+  it("refuses another server on its port", async () => {
+    const port = Number(new URL(server.url).port);
+    await expect(startServer({ base, dataDir: join(parent, "port"), port })).rejects.toThrow(
+      `Port ${port} on 127.0.0.1 is taken`,
+    );
+  });
+
+  it("refuses another server on its data, and goes on", async () => {
+    await expect(startServer({ base, dataDir })).rejects.toThrow(
+      `Another Hone server (pid ${process.pid}) uses the data directory ${dataDir}`,
+    );
+    expect(await healthOf(server)).toMatchObject({ status: "ok" });
+    expect(JSON.parse(readFileSync(join(dataDir, "server.json"), "utf8"))).toMatchObject({
+      url: server.url,
+    });
+  }, 60_000);
+
+  it("brings a killed renderer and a killed worker back; calls meanwhile are told to come again", async () => {
+    const before = await pidsOf(server);
+    for (const pid of before) process.kill(pid, "SIGKILL");
+    await vi.waitFor(async () => expect((await healthOf(server)).status).not.toBe("ok"), 5_000);
+    const refused = await chat(server);
+    expect(refused.status).toBe(503);
+    expect(refused.headers.get("x-should-retry")).toBe("true");
+    await vi.waitFor(async () => expect((await healthOf(server)).status).toBe("ok"), {
+      timeout: 60_000,
+      interval: 200,
+    });
+    expect((await chat(server)).status).toBe(200);
+    const after = await pidsOf(server);
+    for (const pid of before) {
+      expect(after).not.toContain(pid);
+      expect(alive(pid)).toBe(false);
+    }
+  }, 90_000);
+});
+
+it("closes with all that it started, and opens its data again", async () => {
+  const dataDir = join(parent, "reopened");
+  const first = await startServer({ base, dataDir });
+  const pids = await pidsOf(first);
+  await first.close();
+  expect(pids.filter(alive)).toEqual([]);
+  await expect(fetch(`${first.url}/health`)).rejects.toThrow("fetch failed");
+  const second = await startServer({ base, dataDir });
+  expect(second.key).toBe(first.key);
+  await second.close();
+}, 120_000);
+
+it("can be given up while it starts", async () => {
+  const stop = new AbortController();
+  const starting = startServer({ base, dataDir: join(parent, "given-up"), signal: stop.signal });
+  setTimeout(() => stop.abort(), 700);
+  await expect(starting).rejects.toMatchObject({ code: "shutting_down" });
+  // The lock and the port are free.
+  await (await startServer({ base, dataDir: join(parent, "given-up") })).close();
+}, 120_000);
+
+describe("hone", () => {
+  let running: ChildProcess | null = null;
+  afterEach(() => running?.kill("SIGKILL"));
+
+  function hone(args: string[], env: Record<string, string> = {}): Promise<Ended> {
+    const child = spawn(process.execPath, [...tsx, cli, ...args], {
+      env: { ...process.env, ...env },
+      stdio: ["pipe", "pipe", "pipe"],
+    });
+    running = child;
+    const ended: Ended = { code: null, out: "", error: "" };
+    child.stdout.setEncoding("utf8").on("data", (text: string) => (ended.out += text));
+    child.stderr.setEncoding("utf8").on("data", (text: string) => (ended.error += text));
+    return new Promise((resolve) => {
+      child.once("close", (code) => resolve({ ...ended, code }));
+    });
+  }
+
+  it("serves until its input ends; its children go with it when it is killed", async () => {
+    const dataDir = join(parent, "cli");
+    const ended = hone([
+      "serve",
+      "--base",
+      base,
+      "--port",
+      "0",
+      "--data-dir",
+      dataDir,
+      "--stop-at-eof",
+    ]);
+    let server = await announced(running);
+    let pids = await pidsOf(server);
+    running?.stdin?.end();
+    expect((await ended).code).toBe(0);
+    expect(pids.filter(alive)).toEqual([]);
+
+    const killed = hone(["serve", "--base", base, "--port", "0", "--data-dir", dataDir]);
+    server = await announced(running);
+    pids = await pidsOf(server);
+    running?.kill("SIGKILL");
+    await killed;
+    const startedAt = performance.now();
+    await vi.waitFor(() => expect(pids.filter(alive)).toEqual([]), {
+      timeout: 5_000,
+      interval: 20,
+    });
+    expect(performance.now() - startedAt).toBeLessThan(2_000);
+  }, 120_000);
+
+  it.each([
+    ["a base that does not exist", ["--base", "./no/such/folder"], "There is no folder"],
+    ["a folder that is no model", ["--base", parent], "it has no config.json"],
+    ["an option that it does not know", ["--base", base, "--colour", "red"], "unknown option"],
+    ["a device that it does not know", ["--base", base, "--device", "tpu"], "Allowed choices"],
+    ["no base", [], "--base"],
+  ])("says in a line that it was given %s", async (_what, args, message) => {
+    const ended = await hone([
+      "serve",
+      "--port",
+      "0",
+      "--data-dir",
+      join(parent, "wrong"),
+      ...args,
+    ]);
+    expect(ended.code).toBe(1);
+    expect(ended.error).toContain(message);
+    expect(ended.error).not.toContain("    at ");
+    expect(ended.out).toBe("");
+  });
+
+  it("says in a line that the port is taken, the Python wrong, the weights missing", async () => {
+    const stranger = createServer().listen(0, "127.0.0.1");
+    await new Promise((resolve) => stranger.once("listening", resolve));
+    const { port } = stranger.address() as AddressInfo;
+    const data = ["--data-dir", join(parent, "faults")];
+    const taken = await hone(["serve", "--base", base, "--port", String(port), ...data]);
+    stranger.close();
+    expect(taken.code).toBe(1);
+    expect(taken.error.trim()).toBe(
+      `hone: Port ${port} on 127.0.0.1 is taken. Stop what listens there, or choose another port (0 for any free one).`,
+    );
+
+    const serve = ["serve", "--base", base, "--port", "0", ...data];
+    const noPython = await hone(serve, { HONE_PYTHON: "/no/python" });
+    expect(noPython.code).toBe(1);
+    expect(noPython.error).toContain("HONE_PYTHON is /no/python");
+    const noSetup = await hone(serve, { HONE_PYTHON: "", HONE_CACHE: join(parent, "cache") });
+    expect(noSetup.code).toBe(1);
+    expect(noSetup.error).toContain("hone/server setup");
+
+    const hollow = join(parent, "hollow");
+    mkdirSync(hollow);
+    writeFileSync(join(hollow, "config.json"), "{}");
+    const broken = await hone(["serve", "--base", hollow, "--port", "0", ...data]);
+    expect(broken.code).toBe(1);
+    expect(broken.error).toMatch(/^hone: The renderer did not start: /);
+    expect(broken.error.trim().split("\n")).toHaveLength(1);
+  }, 60_000);
+
+  it("has help", async () => {
+    const { code, out } = await hone(["--help"]);
+    expect(code).toBe(0);
+    expect(out).toContain("serve");
+    expect(out).toContain("setup");
+  });
+});
+
+interface Ended {
+  code: number | null;
+  out: string;
+  error: string;
+}
+
+const tsx = ["--import", "tsx", "--conditions=@hone/source"];
+
+function announced(child: ChildProcess | null): Promise<{ url: string; key: string }> {
+  return new Promise((resolve, reject) => {
+    let out = "";
+    child?.once("exit", () => reject(new Error("it ended")));
+    child?.stdout?.on("data", (text: string) => {
+      out += text;
+      const url = /^export HONE_URL=(.+)$/m.exec(out)?.[1];
+      const key = /^export HONE_API_KEY=(.+)$/m.exec(out)?.[1];
+      if (url && key) resolve({ url, key });
+    });
+  });
+}
