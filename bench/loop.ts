@@ -76,6 +76,7 @@ try {
     const connection = rollout.connection();
     const openai = new OpenAI(connection);
     const messages: OpenAI.ChatCompletionMessageParam[] = [];
+    let letters = 0;
     for (let turn = 0; turn < 10; turn++) {
       messages.push({ role: "user", content: "Say a word." });
       const answer = await openai.chat.completions.create({
@@ -84,9 +85,10 @@ try {
         max_tokens: 4,
       });
       if (answer.choices[0]) messages.push(answer.choices[0].message);
+      letters += answer.choices[0]?.message.content?.length ?? 0;
       turns++;
     }
-    return messages.length;
+    return letters;
   };
   await gather(model, talk, [{}], { groupSize: 16, mode: "eval" });
   const perTurn: number[] = [];
