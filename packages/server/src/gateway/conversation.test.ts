@@ -203,6 +203,60 @@ describe.skipIf(!workerPython())("conversations of a rollout", () => {
     expectExtends(recorded()[1]!, recorded()[0]!);
   });
 
+  it("runs tools with openai-node's own loop, streaming or not", async () => {
+    const moves: unknown[] = [];
+    const looped = {
+      model: "m",
+      messages: [{ role: "user", content: "Play." }] satisfies Message[],
+      tools: [
+        {
+          type: "function" as const,
+          function: {
+            name: "move",
+            description: "Moves.",
+            parameters: { type: "object", properties: {} },
+            parse: (text: string) => JSON.parse(text) as object,
+            function: (args: object) => {
+              moves.push(args);
+              return "moved";
+            },
+          },
+        },
+      ],
+    };
+    for (const stream of [false, true]) {
+      engine.lines.push(
+        { answer: { content: null, tool_calls: [moveCall('{"direction": "up"}')] } },
+        { answer: { content: "Done." } },
+      );
+      const runner = stream
+        ? client.chat.completions.runTools({ ...looped, stream: true })
+        : client.chat.completions.runTools(looped);
+      expect(await runner.finalContent()).toBe("Done.");
+    }
+    expect(moves).toEqual([{ direction: "up" }, { direction: "up" }]);
+    expectExtends(recorded()[1]!, recorded()[0]!);
+    expectExtends(recorded()[3]!, recorded()[2]!);
+  });
+
+  it("answers without Node's response too, whole and streamed", async () => {
+    engine.lines.push({ answer: { content: "left" } }, { answer: { content: "right" } });
+    for (const [stream, word] of [
+      [false, "left"],
+      [true, "right"],
+    ] as const) {
+      const response = await gateway.app.request("/v1/rollouts/ro_1/v1/chat/completions", {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify({ model: "m", messages: [{ role: "user", content: "?" }], stream }),
+      });
+      expect(response.headers.get("x-hone-policy")).toBe("m@1");
+      const text = await response.text();
+      expect(text.endsWith("data: [DONE]\n\n")).toBe(stream);
+      expect(recorded().at(-1)).toMatchObject({ answer: { content: word }, delivered: true });
+    }
+  });
+
   it("renders no tools with tool_choice none", async () => {
     engine.lines.push({ answer: { content: "no" } }, { answer: { content: "no" } });
     const messages: Message[] = [{ role: "user", content: "Play." }];

@@ -20,6 +20,7 @@ import {
 /** The gateway on a loopback port, over a renderer and an engine, with its state in memory. */
 export interface ServedGateway {
   baseURL: string;
+  app: Hono<AppEnv>;
   ledger: MemoryLedger;
   router: MemoryRouter;
   counters: GatewayCounters;
@@ -50,6 +51,7 @@ export async function serveGateway(
   const baseURL = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
   return {
     baseURL,
+    app,
     ledger,
     router,
     counters,
