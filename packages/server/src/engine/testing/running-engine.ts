@@ -1,6 +1,7 @@
 import { execFile } from "node:child_process";
+import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, readFile, rename, rm } from "node:fs/promises";
 import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { pino } from "pino";
@@ -89,16 +90,7 @@ async function running(
   bareBaseAlwaysRight: boolean,
   start: () => Promise<Child>,
 ): Promise<RunningEngine> {
-  const folder = await mkdtemp(join(tmpdir(), "hone-engine-"));
-  const adapters = join(folder, "adapters");
-  await runPython("make.py", [
-    "--base",
-    testBase,
-    "--out",
-    adapters,
-    "--tokens",
-    Object.values(spoken).join(","),
-  ]);
+  const adapters = await trainedAdapters();
   const child = await start();
   const engine = createHttpEngine({ kind, baseURL: () => child.baseURL, key: () => child.key });
   return {
@@ -110,9 +102,31 @@ async function running(
     async stop() {
       await engine.close();
       await child.stop();
-      await rm(folder, { recursive: true, force: true });
     },
   };
+}
+
+/** Trains the adapters, once for as long as base and script stay the same: it takes half a minute. */
+async function trainedAdapters(): Promise<string> {
+  const hash = createHash("sha256");
+  for (const file of [join(testBase, "model.safetensors"), join(fixtures, "make.py")]) {
+    hash.update(await readFile(file));
+  }
+  const folder = join(tmpdir(), `hone-engine-adapters-${hash.digest("hex").slice(0, 16)}`);
+  if (existsSync(folder)) return folder;
+  const made = await mkdtemp(`${folder}-`);
+  await runPython("make.py", [
+    ...["--base", testBase, "--out", made],
+    ...["--tokens", Object.values(spoken).join(",")],
+  ]);
+  try {
+    await rename(made, folder);
+  } catch (error) {
+    // Another test was quicker.
+    if (!existsSync(folder)) throw error;
+    await rm(made, { recursive: true });
+  }
+  return folder;
 }
 
 export interface ParityCase {
