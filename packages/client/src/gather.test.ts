@@ -58,9 +58,14 @@ describe("gather", () => {
     const model = await modelWith();
     let running = 0;
     let most = 0;
+    let fill = (): void => undefined;
+    const full = new Promise<void>((resolve) => (fill = resolve));
     const rollout = async () => {
       most = Math.max(most, (running += 1));
-      await sleep(5);
+      if (running === 3) fill();
+      // None ends before as many run as may, however slow the machine; a fourth would show.
+      await full;
+      await sleep(20);
       running -= 1;
       return 0;
     };
