@@ -7,6 +7,7 @@ import process from "node:process";
 
 /** @type {Set<Started>} */
 const running = new Set();
+let interrupted = false;
 
 /**
  * Starts a process that is ended with this one. `ended` resolves to its exit status.
@@ -36,7 +37,10 @@ export async function run(command, args, options = {}) {
   const entry = start(command, args, options);
   let stdout = "";
   entry.child.stdout?.setEncoding("utf8").on("data", (text) => (stdout += text));
-  return { status: await entry.ended, stdout };
+  const status = await entry.ended;
+  // The handler ends this process; that a step was cut short is no failure to report.
+  if (interrupted) return new Promise(() => undefined);
+  return { status, stdout };
 }
 
 /**
@@ -72,13 +76,19 @@ export function send(entry, signal) {
 
 /** Runs the handler at Ctrl-C, at SIGTERM, when the terminal closes, and when whoever started us is gone. */
 export function onInterrupt(handler) {
-  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => handler(signal));
+  const interrupt = (signal) => {
+    interrupted = true;
+    handler(signal);
+  };
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) {
+    process.on(signal, () => interrupt(signal));
+  }
   // A shell between npm and us may die of the signal without passing it on.
   const parent = process.ppid;
   const watch = setInterval(() => {
     if (process.ppid === parent) return;
     clearInterval(watch);
-    handler("SIGINT");
+    interrupt("SIGINT");
   }, 250);
   watch.unref();
 }

@@ -52,7 +52,7 @@ const readyLine = z.object({
 
 const tailLines = 40;
 const shownLines = 6;
-const maxLineLength = 2_000;
+const maxLineLength = 4_000;
 
 /**
  * Starts a process of our own and waits for its ready line. It leads a process group, so that a signal
@@ -87,9 +87,7 @@ export async function startChild(options: ChildOptions): Promise<Child> {
   };
 
   const failed = (what: string, cause?: unknown): HoneError => {
-    const lines = tail().slice(-shownLines);
-    const said = lines.length > 0 ? ` Its last lines: ${lines.join(" | ")}` : "";
-    return new HoneError(`The ${name} did not start: ${what}.${said}`, {
+    return new HoneError(`The ${name} did not start: ${what}.${lastWords(tail())}`, {
       code: options.unavailable,
       cause,
     });
@@ -116,10 +114,7 @@ export async function startChild(options: ChildOptions): Promise<Child> {
       baseURL: `http://127.0.0.1:${ready.port}`,
       key,
       boot,
-      exited: exited.then((how) => {
-        const lines = tail().slice(-shownLines);
-        return lines.length > 0 ? `${how}. Its last lines: ${lines.join(" | ")}` : how;
-      }),
+      exited: exited.then((how) => `${how}.${lastWords(tail())}`.replace(/\.$/, "")),
       stop: () => stopWith("SIGTERM"),
       kill: () => stopWith("SIGKILL"),
     };
@@ -129,6 +124,25 @@ export async function startChild(options: ChildOptions): Promise<Child> {
   } finally {
     limit.abort();
   }
+}
+
+const reported = z.object({ error: z.object({ message: z.string() }) });
+
+/** Why it ended, in its own words: the error that it reported, the end of a traceback, or its last lines. */
+function lastWords(lines: readonly string[]): string {
+  const last = lines.at(-1);
+  if (last === undefined) return "";
+  if (last.startsWith('{"error"')) {
+    try {
+      return ` ${reported.parse(JSON.parse(last)).error.message.replaceAll(/\s*\n\s*/g, " ")}`;
+    } catch {
+      // Cut off, or of another shape: shown as it is.
+    }
+  }
+  const named = /^[a-z_]+: (.+)$/.exec(last)?.[1];
+  if (named) return ` ${named}`;
+  if (/^[\w.]+(Error|Exception): /.test(last)) return ` ${last}`;
+  return ` Its last lines: ${lines.slice(-shownLines).join(" | ")}`;
 }
 
 type Piped = ChildProcessByStdio<Writable, Readable, Readable>;

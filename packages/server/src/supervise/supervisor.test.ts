@@ -83,6 +83,17 @@ it("says why the first start failed, and does not try it again", async () => {
   expect(supervised.status()).toMatchObject({ state: "failed", pid: null });
 });
 
+it("shows the error that the child reported, or the end of its traceback", async () => {
+  const reported = { error: { message: "No weights\nat /nowhere.", code: "bad_base" } };
+  await expect(child("", { env: { LAST: JSON.stringify(reported) } }).start()).rejects.toThrow(
+    /status 5\. No weights at \/nowhere\.$/,
+  );
+  const traceback = "ModuleNotFoundError: No module named 'torch'";
+  await expect(child("", { env: { LAST: traceback } }).start()).rejects.toThrow(
+    `it ended with status 5. ${traceback}`,
+  );
+});
+
 it.each([
   ["a program that does not exist", { command: "/nonexistent/python" }, "ENOENT"],
   ["the ready line of another boot", { env: { FAULT: "wrong-boot" } }, "ready line is wrong"],

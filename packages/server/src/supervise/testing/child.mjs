@@ -13,6 +13,10 @@ if (fault === "dies-at-start") {
   console.error("no base at /nowhere");
   process.exit(3);
 }
+if (process.env["LAST"]) {
+  console.error(`a line before\n${process.env["LAST"]}`);
+  process.exit(5);
+}
 if (fault === "dies-after-first" && existsSync(process.env["MARK"])) process.exit(4);
 if (fault === "dies-after-first") writeFileSync(process.env["MARK"], "");
 if (fault === "ignores-term") process.on("SIGTERM", () => {});

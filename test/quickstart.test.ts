@@ -1,0 +1,129 @@
+import { spawn, type ChildProcess } from "node:child_process";
+import { randomUUID } from "node:crypto";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { afterEach, describe, expect, it } from "vitest";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+const small = ["--steps", "40", "--groups-per-step", "2", "--group-size", "2", "--eval-seeds", "2"];
+
+let started: { child: ChildProcess; mark: string } | null = null;
+
+/** A variable that every descendant inherits tells which processes are left. */
+function quickstart(command: string[], env: Record<string, string> = {}): typeof started & object {
+  const mark = `HONE_TEST_MARK=${randomUUID()}`;
+  const child = spawn(command[0] ?? "", command.slice(1), {
+    cwd: root,
+    detached: true,
+    env: { ...process.env, ...env, HONE_TEST_MARK: mark.split("=")[1] },
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  started = { child, mark };
+  return started;
+}
+
+function left(mark: string): number[] {
+  return readdirSync("/proc")
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number)
+    .filter((pid) => {
+      try {
+        return readFileSync(`/proc/${pid}/environ`, "utf8").includes(mark);
+      } catch {
+        return false;
+      }
+    });
+}
+
+function says(child: ChildProcess, pattern: RegExp): Promise<void> {
+  return new Promise((resolve, reject) => {
+    let text = "";
+    const read = (part: Buffer): void => {
+      text += part.toString();
+      if (pattern.test(text)) resolve();
+    };
+    child.stdout?.on("data", read);
+    child.stderr?.on("data", read);
+    child.once("exit", (code) => reject(new Error(`it ended with ${code}: ${text}`)));
+  });
+}
+
+const exitOf = (child: ChildProcess): Promise<number | null> =>
+  new Promise((resolve) => void child.once("exit", resolve));
+
+afterEach(() => {
+  for (const pid of started ? left(started.mark) : []) process.kill(pid, "SIGKILL");
+  started = null;
+});
+
+describe.skipIf(process.platform !== "linux")("quickstart leaves no process behind", () => {
+  const script = [process.execPath, "scripts/quickstart.mjs", ...small];
+
+  it.each([
+    ["parent alone", (child: ChildProcess) => child.kill("SIGINT")],
+    ["whole group", (child: ChildProcess) => process.kill(-(child.pid ?? 0), "SIGINT")],
+  ])(
+    "when Ctrl-C reaches the %s while the agent plays",
+    async (_whom, interrupt) => {
+      const { child, mark } = quickstart(script);
+      const ended = exitOf(child);
+      await says(child, /evaluating/);
+      await delay(500);
+      expect(left(mark).length).toBeGreaterThanOrEqual(5);
+      interrupt(child);
+      expect(await ended).toBe(130);
+      expect(left(mark)).toEqual([]);
+    },
+    90_000,
+  );
+
+  it.each([300, 1_500, 4_000])(
+    "when Ctrl-C comes after %d ms",
+    async (ms) => {
+      const { child, mark } = quickstart(script);
+      const ended = exitOf(child);
+      await delay(ms);
+      child.kill("SIGINT");
+      expect([130, null]).toContain(await ended);
+      expect(left(mark)).toEqual([]);
+    },
+    60_000,
+  );
+
+  it.each([
+    ["Ctrl-C comes under npm", (pid: number) => process.kill(-pid, "SIGINT")],
+    // A shell stands between npm and the script, and dies of this one without passing it on.
+    ["npm alone is ended", (pid: number) => process.kill(pid, "SIGTERM")],
+  ])(
+    "when %s",
+    async (_what, interrupt) => {
+      const { child, mark } = quickstart(["npm", "run", "quickstart", "--", ...small]);
+      await says(child, /evaluating/);
+      interrupt(child.pid ?? 0);
+      await expect.poll(() => left(mark), { timeout: 30_000, interval: 200 }).toEqual([]);
+    },
+    90_000,
+  );
+
+  it("when it is interrupted while Python is set up", async () => {
+    const cache = mkdtempSync(join(tmpdir(), "hone-cache-"));
+    const { child, mark } = quickstart(script, { HONE_PYTHON: "", HONE_CACHE: cache });
+    const ended = exitOf(child);
+    await says(child, /making the worker environment/);
+    await delay(500);
+    child.kill("SIGINT");
+    await ended;
+    expect(left(mark)).toEqual([]);
+    rmSync(cache, { recursive: true, force: true, maxRetries: 5 });
+  }, 60_000);
+
+  it("when it is killed outright", async () => {
+    const { child, mark } = quickstart(script);
+    await says(child, /evaluating/);
+    child.kill("SIGKILL");
+    await expect.poll(() => left(mark), { timeout: 60_000, interval: 500 }).toEqual([]);
+  }, 120_000);
+});
