@@ -6,7 +6,7 @@ import { cacheDir, workerDir } from "./paths.ts";
 import { describePython, findPython, hasNvidia, type Interpreter } from "./python.ts";
 
 /** Raised when what setup does changes in a way that the requirements do not show. */
-const format = 1;
+const format = 2;
 export const torchVersion = "2.13.0";
 
 /** "test" lies on top of "worker": it has its own packages and sees the other's. */

@@ -58,7 +58,11 @@ async function build(
       );
     },
   );
-  if (base) seePackagesOf(plan, base);
+  if (base) {
+    seePackagesOf(plan, base);
+    // Python 3.11 brings an old one, which would hide the other environment's.
+    await run(plan, plan.python, ["-m", "pip", "uninstall", "-q", "-y", "setuptools"], options);
+  }
   say(`Downloading and installing ${plan.requirements.split("/").slice(-2).join("/")} …`);
   await pip(plan, ["--no-deps", "--require-hashes", "-r", plan.requirements], options);
   if (!base) await installTorch(plan, options);
