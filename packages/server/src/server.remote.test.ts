@@ -1,0 +1,102 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { connect, createServer, type AddressInfo, type Server } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { pino } from "pino";
+import { afterAll, expect, it, vi } from "vitest";
+import { startServer } from "./server.ts";
+import { findEnvironment } from "./setup/environment.ts";
+import { workerDir } from "./setup/paths.ts";
+import { startChild, type Child } from "./supervise/child.ts";
+
+const base = fileURLToPath(new URL("../../../models/hone-2048-1m", import.meta.url));
+const engineKey = "the-key-of-the-engine";
+const dataDir = mkdtempSync(join(tmpdir(), "hone-remote-"));
+const closers: (() => Promise<unknown>)[] = [];
+afterAll(async () => {
+  for (const close of closers.toReversed()) await close();
+  rmSync(dataDir, { recursive: true, force: true, maxRetries: 5 });
+});
+
+/** An engine that is nobody's child: another worker, which speaks the same contract as vLLM. */
+async function startEngine(): Promise<Child> {
+  const engine = await startChild({
+    name: "engine",
+    unavailable: "engine_unavailable",
+    // Its key outlives its process, as that of an engine that others run.
+    command: "env",
+    args: [
+      `HONE_WORKER_KEY=${engineKey}`,
+      await findEnvironment(),
+      ...["-m", "hone_worker.worker", "--base", base, "--served-name", "their-name"],
+    ],
+    env: { PYTHONPATH: workerDir },
+    readyTimeoutMs: 60_000,
+    log: pino({ level: "silent" }),
+  });
+  closers.push(() => engine.stop());
+  return engine;
+}
+
+/** The one address under which the engine is known, whichever process is behind it. */
+async function startProxy(target: () => string): Promise<{ url: string; server: Server }> {
+  const server = createServer((socket) => {
+    const { port, hostname } = new URL(target());
+    const onward = connect(Number(port), hostname);
+    for (const end of [socket, onward])
+      end.on("error", () => [socket, onward].forEach((s) => s.destroy()));
+    socket.pipe(onward).pipe(socket);
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  closers.push(() => new Promise((resolve) => server.close(resolve)));
+  return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, server };
+}
+
+it("uses an engine by its URL, and gives it the live policies when it comes back as another process", async () => {
+  let engine = await startEngine();
+  const proxy = await startProxy(() => engine.baseURL);
+  const server = await startServer({
+    base,
+    dataDir,
+    engineURL: proxy.url,
+    engineKey,
+    leaseMs: 60_000,
+  });
+  closers.push(() => server.close());
+  const send = (path: string, method: string, body: object): Promise<Response> =>
+    fetch(server.url + path, {
+      method,
+      body: JSON.stringify(body),
+      headers: { authorization: `Bearer ${server.key}`, "content-type": "application/json" },
+    });
+  const chat = (model: string): Promise<Response> =>
+    send("/v1/chat/completions", "POST", {
+      model,
+      messages: [{ role: "user", content: "Say a word." }],
+      max_tokens: 4,
+    });
+
+  expect((await send("/v1/models/remote-model", "PUT", {})).status).toBeLessThan(300);
+  const first = await chat("remote-model");
+  expect(await first.json()).toMatchObject({ model: "remote-model@0" });
+  // The base answers to the engine's name for it.
+  expect((await chat("their-name")).status).toBe(200);
+
+  await engine.kill();
+  await vi.waitFor(async () => expect((await chat("remote-model")).status).toBe(503), {
+    timeout: 10_000,
+    interval: 100,
+  });
+  engine = await startEngine();
+  await vi.waitFor(async () => expect((await chat("remote-model")).status).toBe(200), {
+    timeout: 20_000,
+    interval: 200,
+  });
+}, 120_000);
+
+it("says so when no engine answers there", async () => {
+  await expect(
+    startServer({ base, dataDir: join(dataDir, "none"), engineURL: "http://127.0.0.1:9" }),
+  ).rejects.toMatchObject({ code: "engine_unavailable" });
+});
