@@ -76,7 +76,7 @@ try {
     const connection = rollout.connection();
     const openai = new OpenAI(connection);
     const messages: OpenAI.ChatCompletionMessageParam[] = [];
-    let letters = 0;
+    let length = 0;
     for (let turn = 0; turn < 10; turn++) {
       messages.push({ role: "user", content: "Say a word." });
       const answer = await openai.chat.completions.create({
@@ -85,10 +85,10 @@ try {
         max_tokens: 4,
       });
       if (answer.choices[0]) messages.push(answer.choices[0].message);
-      letters += answer.choices[0]?.message.content?.length ?? 0;
+      length += answer.choices[0]?.message.content?.length ?? 0;
       turns++;
     }
-    return letters;
+    return length;
   };
   await gather(model, talk, [{}], { groupSize: 16, mode: "eval" });
   const perTurn: number[] = [];
