@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, describe, expect, it } from "vitest";
+import { GatherError } from "./gather-error.ts";
 import { gather } from "./gather.ts";
 import type { GatherEvent } from "./gather.ts";
 import { rolloutRoutes, sendError, startRouteServer } from "./route-server.test-support.ts";
@@ -101,6 +102,25 @@ describe("gather", () => {
     });
     expect(signals.every((signal) => signal.aborted)).toBe(true);
     expect([...rollouts.values()].map((r) => r.status)).toEqual(["failed", "failed", "failed"]);
+  });
+
+  it("hands out what had succeeded when too many failed", async () => {
+    const model = await modelWith();
+    const failure = await gather(
+      model,
+      (_, n: number) => {
+        if (n === 2) throw new Error("no two");
+        return n;
+      },
+      [1, 2, 3],
+      { concurrency: 1 },
+    ).catch((error: unknown) => error);
+    if (!(failure instanceof GatherError)) throw failure;
+    expect(failure.code).toBe("too_many_exceptions");
+    expect(failure.message).toContain("1 of 3 rollouts failed and maxExceptions allows 0");
+    expect(failure.groups.map(({ scenario }) => scenario)).toEqual([1, 2, 3]);
+    expect(failure.groups.map((g) => g.trajectories.map((t) => t.reward))).toEqual([[1], [], []]);
+    expect(failure.groups[1]?.exceptions).toMatchObject([{ message: "no two" }]);
   });
 
   it.each([

@@ -1,6 +1,7 @@
 import { HoneError, newId } from "@hone/core";
 import type { RolloutException, RolloutMode, Trajectory, TrajectoryGroup } from "@hone/core";
 import pLimit from "p-limit";
+import { GatherError } from "./gather-error.ts";
 import { refuseUnknownOptions } from "./known-options.ts";
 import type { Policy } from "./model.ts";
 import { runRollout } from "./rollout-run.ts";
@@ -23,6 +24,8 @@ export interface GatherOptions {
   signal?: AbortSignal | undefined;
   onProgress?: ((event: GatherEvent) => void) | undefined;
 }
+
+type FailedEnd = Extract<RolloutEnd, { error: unknown }>;
 
 interface Counts {
   done: number;
@@ -48,7 +51,8 @@ const optionNames = [
 
 /**
  * Runs `rollout` `groupSize` times on each scenario; a group is what one scenario gave. Failed
- * rollouts stand in their group's `exceptions`; more of them than `maxExceptions` end the gathering.
+ * rollouts stand in their group's `exceptions`; more of them than `maxExceptions` end the gathering
+ * with a GatherError, which holds what had succeeded.
  */
 export async function gather<Scenario>(
   policy: Policy,
@@ -71,6 +75,8 @@ export async function gather<Scenario>(
   const ending = new AbortController();
   const signal = options.signal ? AbortSignal.any([options.signal, ending.signal]) : ending.signal;
   const limit = pLimit(concurrency);
+  // The failure that was one too many.
+  let excess: FailedEnd | null = null as FailedEnd | null;
   const groups = scenarios.map((scenario) => ({ id: newId("grp"), scenario }));
 
   const runMember = async (group: (typeof groups)[number]): Promise<RolloutEnd> => {
@@ -102,7 +108,10 @@ export async function gather<Scenario>(
       counts.done += 1;
       counts.failed += 1;
       onProgress?.({ type: "rollout-failed", group: group.id, exception, ...counts });
-      if (counts.failed > allowed) throw tooMany(counts, allowed, exception, error);
+      if (counts.failed > allowed && !ending.signal.aborted) {
+        excess = end;
+        ending.abort(tooMany(counts, allowed, end, []));
+      }
       return end;
     }
   };
@@ -120,23 +129,25 @@ export async function gather<Scenario>(
     ),
   );
   // Waits for all, also when one has thrown: each marks its rollout on the server as it ends.
-  await Promise.allSettled(members.flat());
+  const settled = await Promise.all(members.map((group) => Promise.allSettled(group)));
   throwIfAborted(options.signal);
-  if (ending.signal.aborted) throw ending.signal.reason;
-  return await Promise.all(
-    groups.map(async ({ id, scenario }, index) => {
-      const ends = await Promise.all(members[index] ?? []);
-      return {
-        id,
-        scenario,
-        trajectories: ends.flatMap((end) => (end.trajectory ? [end.trajectory] : [])),
-        exceptions: ends.flatMap((end) => (end.exception ? [end.exception] : [])),
-        metadata: {},
-        metrics: {},
-        logs: [],
-      };
-    }),
-  );
+  const gathered = groups.map(({ id, scenario }, index): TrajectoryGroup => {
+    const ends = (settled[index] ?? []).flatMap((end) =>
+      end.status === "fulfilled" ? [end.value] : [],
+    );
+    return {
+      id,
+      scenario,
+      trajectories: ends.flatMap((end) => (end.trajectory ? [end.trajectory] : [])),
+      exceptions: ends.flatMap((end) => (end.exception ? [end.exception] : [])),
+      metadata: {},
+      metrics: {},
+      logs: [],
+    };
+  });
+  if (!ending.signal.aborted) return gathered;
+  if (!excess) throw ending.signal.reason;
+  throw tooMany(counts, allowed, excess, gathered);
 }
 
 function allowedExceptions(maxExceptions: number, total: number): number {
@@ -160,12 +171,12 @@ function atLeast(name: string, value: number, least: number): void {
 function tooMany(
   { failed, total }: Counts,
   allowed: number,
-  last: RolloutException,
-  cause: unknown,
-): HoneError {
+  { exception: last, error: cause }: FailedEnd,
+  groups: TrajectoryGroup[],
+): GatherError {
   const during = last.duringCall === null ? "" : ` in model call ${last.duringCall}`;
-  return new HoneError(
+  return new GatherError(
     `${failed} of ${total} rollouts failed and maxExceptions allows ${allowed}. The last one${during}: ${last.type}: ${last.message}`,
-    { code: "too_many_exceptions", cause },
+    { code: "too_many_exceptions", cause, groups },
   );
 }

@@ -9,6 +9,7 @@ export type { Connection, RolloutModel } from "./rollout-model.ts";
 export type { Rollout } from "./rollout-run.ts";
 export type { RolloutResult } from "./rollout-outcome.ts";
 export { gather } from "./gather.ts";
+export { GatherError } from "./gather-error.ts";
 export type { GatherEvent, GatherOptions } from "./gather.ts";
 export { readGroups, writeGroups } from "./group-files.ts";
 export { compare } from "./compare.ts";

@@ -140,6 +140,10 @@ export function encodeBatch(
         type: "U8",
         data: Uint8Array.from(work.completions, ({ trainable }) => Number(trainable)),
       },
+      completion_truncated: {
+        type: "U8",
+        data: Uint8Array.from(completions, ({ topP }) => Number(topP < 1)),
+      },
       rollout_reward: {
         type: "F64",
         data: Float64Array.from(work.rollouts, ({ reward }) => reward),

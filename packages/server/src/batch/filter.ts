@@ -1,5 +1,5 @@
 import { type DropReason, parseModelRef, type TrainResult } from "@hone/core";
-import { continuedIds } from "../ledger/conversations.ts";
+import { continuedIds } from "../conversation/continuation.ts";
 import type { LedgerCompletion } from "../ports/ledger.ts";
 
 export interface FilterMember {

@@ -8,6 +8,7 @@ import type { GatewayCounters } from "./counters.ts";
 import { makePrompt } from "./prompt.ts";
 import type { CallRecord, Recorder } from "./recorder.ts";
 import type { ResponseSink } from "./response-sink.ts";
+import { unreceivedAnswers } from "./retries.ts";
 import type { TokenTable } from "./token-table.ts";
 
 /** What every call works with. */
@@ -62,10 +63,16 @@ export async function prepareCall(
   request: ChatRequest,
   lease: PolicyLease,
   sink: ResponseSink,
+  retry: boolean,
 ): Promise<ChatCall> {
   const { engine, renderer, ledger, counters } = parts;
   const tools = renderedTools(request);
   const earlier = lease.rolloutId === null ? [] : await ledger.list(lease.rolloutId);
+  if (retry) {
+    const unreceived = unreceivedAnswers(earlier, request.messages, tools);
+    if (unreceived.length > 0) await ledger.markUnreceived(unreceived);
+    counters.retried += unreceived.length;
+  }
   const [prompt, { maxModelLen }, { stopTokenIds }] = await Promise.all([
     makePrompt(renderer, earlier, request.messages, tools),
     engine.info(),

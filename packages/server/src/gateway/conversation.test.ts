@@ -286,6 +286,24 @@ describe.skipIf(!workerPython())("conversations of a rollout", () => {
     expect(recorded()[3]!.parentId).toBe(second!.id);
   });
 
+  it("does not train an answer that the SDK asked for again", async () => {
+    const messages: Message[] = [{ role: "user", content: "Say." }];
+    engine.lines.push({ answer: { content: "one" } }, { answer: { content: "two" } });
+    await say(messages);
+    await say(messages);
+    // Asked twice is answered twice; only a request that the SDK counts as a retry takes one back.
+    expect(recorded().map(({ delivered }) => delivered)).toEqual([true, true]);
+    engine.lines.push({ answer: { content: "three" } }, { answer: { content: "3" } });
+    const retry = { headers: { "x-stainless-retry-count": "1" } };
+    await client.chat.completions.create({ model: "m", messages, n: 2 }, retry);
+    const flags = () => recorded().map(({ delivered }) => delivered);
+    expect(flags()).toEqual([true, false, true, true]);
+    engine.lines.push({ answer: { content: "four" } });
+    await client.chat.completions.create({ model: "m", messages }, retry);
+    expect(flags()).toEqual([true, false, false, false, true]);
+    expect(gateway.counters.retried).toBe(3);
+  });
+
   it("keeps concurrent calls of one rollout apart, and their order without gaps", async () => {
     const words = Array.from({ length: 12 }, (_, i) => `w${i}`);
     engine.lines.push(...words.map((content, i) => ({ answer: { content }, paceMs: (i * 7) % 5 })));

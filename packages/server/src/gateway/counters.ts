@@ -6,6 +6,8 @@ export interface GatewayCounters {
   /** Completions of rollouts that were recorded, and of those the ones that went out whole. */
   recorded: number;
   delivered: number;
+  /** Completions that went out and were asked for again: the client had not received them. */
+  retried: number;
   promptTokens: number;
   sampledTokens: number;
   /** Turns that could not extend an earlier completion, by reason. */
@@ -21,6 +23,7 @@ export function createGatewayCounters(): GatewayCounters {
     calls: 0,
     recorded: 0,
     delivered: 0,
+    retried: 0,
     promptTokens: 0,
     sampledTokens: 0,
     splits: { edited_history: 0, cannot_bridge: 0, tools_changed: 0, new_conversation: 0 },
@@ -40,6 +43,7 @@ export function formatGatewayCounters(counters: GatewayCounters): string {
   add("calls", [["", counters.calls]]);
   add("completions_recorded", [["", counters.recorded]]);
   add("completions_delivered", [["", counters.delivered]]);
+  add("completions_retried", [["", counters.retried]]);
   add("prompt_tokens", [["", counters.promptTokens]]);
   add("sampled_tokens", [["", counters.sampledTokens]]);
   add("broken_streams", [["", counters.brokenStreams]]);

@@ -1,7 +1,7 @@
 import type { ChatMessage, ChatTool } from "@hone/core";
 import type { LedgerCompletion } from "../ports/ledger.ts";
 import type { Renderer } from "../ports/renderer.ts";
-import { sameCallIds, sameMessage, sameTools } from "./message-equality.ts";
+import { sameCallIds, sameMessage, sameTools } from "../conversation/message-equality.ts";
 
 export type SplitReason = NonNullable<LedgerCompletion["splitReason"]>;
 

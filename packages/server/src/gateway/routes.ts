@@ -11,6 +11,7 @@ import { checkRequest, clientGone, prepareCall, type GatewayParts } from "./chat
 import { createGatewayCounters, type GatewayCounters } from "./counters.ts";
 import { createRecorder } from "./recorder.ts";
 import { createSink } from "./response-sink.ts";
+import { isRetry } from "./retries.ts";
 import { respondStreamed } from "./streamed-response.ts";
 import { createTokenTable } from "./token-table.ts";
 import { respondWhole } from "./whole-response.ts";
@@ -44,6 +45,7 @@ export function gatewayRoutes(deps: GatewayDeps): Hono<AppEnv> {
     const sink = createSink(c);
     const request = await readJson(c, chatRequestSchema);
     checkRequest(request);
+    const retry = isRetry(c.req.header("x-stainless-retry-count"));
     counters.calls++;
     const key = c.get("keyId");
 
@@ -54,7 +56,7 @@ export function gatewayRoutes(deps: GatewayDeps): Hono<AppEnv> {
           : await router.leaseForRollout(key, rolloutId, request.model);
       const order = lease.rolloutId === null ? null : parts.recorder.open(lease.rolloutId);
       try {
-        const call = await prepareCall(parts, request, lease, sink);
+        const call = await prepareCall(parts, request, lease, sink, retry);
         if (request.stream) await respondStreamed(parts, call, sink);
         else await respondWhole(parts, call, sink);
       } catch (error) {

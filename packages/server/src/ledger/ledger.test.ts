@@ -4,7 +4,7 @@ import { afterEach, beforeEach, expect, test } from "vitest";
 import { completionOf, silent, temporaryFolder } from "../operations/testing/fixtures.ts";
 import type { LedgerCompletion } from "../ports/ledger.ts";
 import { openStore, type Store } from "../store/store.ts";
-import { continuedIds } from "./conversations.ts";
+import { continuedIds } from "../conversation/continuation.ts";
 import { createLedger } from "./ledger.ts";
 import { conversations, usageOf } from "./trajectory.ts";
 

@@ -44,6 +44,22 @@ export function createLedger(store: Store, log: Logger): StoredLedger {
     });
   }
 
+  function setDelivered(ids: readonly string[], delivered: boolean): Promise<void> {
+    for (const id of ids) {
+      const known = memory.get(rolloutOf.get(id) ?? "");
+      const index = known?.findIndex((completion) => completion.id === id) ?? -1;
+      const completion = known?.[index];
+      if (known && completion) known[index] = { ...completion, delivered };
+    }
+    write(
+      ids.map((id) => ({
+        sql: "UPDATE completions SET delivered = ? WHERE id = ?",
+        args: [Number(delivered), id],
+      })),
+    );
+    return Promise.resolve();
+  }
+
   return {
     list: (rolloutId) => Promise.resolve([...load(rolloutId)]),
 
@@ -78,21 +94,8 @@ export function createLedger(store: Store, log: Logger): StoredLedger {
       return Promise.resolve();
     },
 
-    markDelivered(ids) {
-      for (const id of ids) {
-        const known = memory.get(rolloutOf.get(id) ?? "");
-        const index = known?.findIndex((completion) => completion.id === id) ?? -1;
-        const completion = known?.[index];
-        if (known && completion) known[index] = { ...completion, delivered: true };
-      }
-      write(
-        ids.map((id) => ({
-          sql: "UPDATE completions SET delivered = 1 WHERE id = ?",
-          args: [id],
-        })),
-      );
-      return Promise.resolve();
-    },
+    markDelivered: (ids) => setDelivered(ids, true),
+    markUnreceived: (ids) => setDelivered(ids, false),
 
     async retain(keep) {
       const idle = [...memory.keys()].filter((id) => !keep(id));

@@ -1,6 +1,6 @@
 import type { ChatMessage, ChatTool, Trajectory } from "@hone/core";
 import type { LedgerCompletion } from "../ports/ledger.ts";
-import { continuedIds } from "./conversations.ts";
+import { continuedIds } from "../conversation/continuation.ts";
 
 interface Conversation {
   messages: ChatMessage[];

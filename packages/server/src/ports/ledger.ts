@@ -39,4 +39,6 @@ export interface Ledger {
   append(completions: readonly LedgerCompletion[]): Promise<void>;
   /** The response went out whole. */
   markDelivered(ids: readonly string[]): Promise<void>;
+  /** It went out, and the client asked again as if it had not: it was not received after all. */
+  markUnreceived(ids: readonly string[]): Promise<void>;
 }

@@ -22,7 +22,9 @@ class MicroBatch:
     temperature: torch.Tensor  # float32 [N]
     sampler: torch.Tensor  # float32 [N]
     advantage: torch.Tensor  # float64 [N]
-    current: torch.Tensor  # bool [N]: sampled from the very policy that this step starts from
+    comparable: (
+        torch.Tensor
+    )  # bool [N]: sampled from the whole distribution of the policy that this step starts from
     tokens: int  # tokens that go through the model, padding not counted
 
 
@@ -128,6 +130,7 @@ def _micro_batch(
         temperature=batch.completion_temperature[owner],
         sampler=batch.logprobs[position],
         advantage=advantages[batch.completion_rollout[owner].long()],
-        current=batch.completion_policy[owner] == config.step - 1,
+        comparable=(batch.completion_policy[owner] == config.step - 1)
+        & (batch.completion_truncated[owner] == 0),
         tokens=sum(len(ids) for ids in inputs),
     )

@@ -50,6 +50,8 @@ class Running:
 class SamplerGap:
     """Sampler against trainer, on tokens sampled from the very policy that this step starts from.
 
+    Those of a truncated distribution (top_p < 1) are left out: there the two differ by right.
+
     The ratio is shown before its cap: what this watches for is an engine that computes something else.
     """
 
@@ -57,7 +59,8 @@ class SamplerGap:
     ratio: Running = field(default_factory=Running)
 
     def add(self, start: torch.Tensor, micro_batch: MicroBatch) -> None:
-        start, sampler = start.cpu()[micro_batch.current], micro_batch.sampler[micro_batch.current]
+        where = micro_batch.comparable
+        start, sampler = start.cpu()[where], micro_batch.sampler[where]
         self.difference.add((start.double() - sampler.double()).abs())
         self.ratio.add(importance(start.double(), sampler.double()))
 

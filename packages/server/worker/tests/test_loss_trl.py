@@ -5,17 +5,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from trl import GRPOTrainer
 
 from hone_worker.batch import LossConfig
 from hone_worker.loss import importance, policy_loss
 
-pytest.importorskip("trl")
-
 
 def trl_loss(now, start, sampler, mask, advantage, options):
     """GRPOTrainer._compute_loss on logprobs given to it, its `self` reduced to what the formula reads."""
-    from trl import GRPOTrainer
-
     trainer = SimpleNamespace(
         _get_per_token_logps_and_entropies=lambda *_args, **_kwargs: (now, torch.zeros_like(now), None),
         aux_loss_enabled=False,

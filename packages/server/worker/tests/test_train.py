@@ -146,6 +146,16 @@ def test_a_sampler_that_differs_is_refused(base, policy, forest, tmp_path):
         assert fails(base, forest, given).code == "sampler_mismatch"
 
 
+def test_a_truncated_distribution_is_trained_and_not_compared(base, policy, forest, tmp_path):
+    sample_logprobs(forest, policy, noise=0.5)
+    given = options(tmp_path, policy, forest, max_mismatch=0.1)
+    for completion in forest.completions:
+        completion.truncated = 1
+    metrics = train(base, forest, given)["metrics"]
+    assert metrics["sampling/sampling_logp_difference/mean"] is None
+    assert metrics["grad_norm"] > 0
+
+
 def test_the_checkpoint_loads_in_peft_and_gives_the_same_logits(base, policy, forest, tmp_path):
     train(base, forest, options(tmp_path, policy, forest))
     sequence = torch.tensor([forest.sequence(2)])

@@ -19,6 +19,9 @@ export function createMemoryLedger(): MemoryLedger {
     async markDelivered(ids) {
       for (const entry of all) if (ids.includes(entry.id)) entry.delivered = true;
     },
+    async markUnreceived(ids) {
+      for (const entry of all) if (ids.includes(entry.id)) entry.delivered = false;
+    },
   };
 }
 

@@ -1,4 +1,4 @@
-import { sameMessage } from "../gateway/message-equality.ts";
+import { sameMessage } from "./message-equality.ts";
 import type { LedgerCompletion } from "../ports/ledger.ts";
 
 /**

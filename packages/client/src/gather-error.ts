@@ -1,0 +1,12 @@
+import { HoneError, type HoneErrorOptions, type TrajectoryGroup } from "@hone/core";
+
+/** More rollouts failed than `maxExceptions` allows; what succeeded before is not lost with it. */
+export class GatherError extends HoneError {
+  /** Every group of the call with the trajectories that were finished, and the exceptions so far. */
+  readonly groups: TrajectoryGroup[];
+
+  constructor(message: string, options: HoneErrorOptions & { groups: TrajectoryGroup[] }) {
+    super(message, options);
+    this.groups = options.groups;
+  }
+}
