@@ -99,7 +99,7 @@ export async function gather<Scenario>(
         });
         return end;
       }
-      const { exception, error } = end;
+      const { exception } = end;
       // A rollout that returns no reward is wrong in its code: the next one would be too.
       if (attempt < retries && exception.type !== "invalid_reward") {
         onProgress?.({ type: "rollout-retried", group: group.id, exception, ...counts });

@@ -236,6 +236,7 @@ describe("a step", () => {
       policy: "m@0",
       checkpoint: null,
       reasons: { zero_variance: 1, group_too_small: 1, judge_failed: 1 },
+      metrics: { reward: 1, reward_std: 0, frac_reward_zero_std: 1 },
     });
     expect(await model()).toMatchObject({ learnt: 0, served: 0, cursor: { epoch: 0, next: 8 } });
     expect(trainer.trained).toEqual([]);
@@ -256,6 +257,11 @@ describe("a step", () => {
     );
     const { result } = await run(op(group(await rolloutsWith(server, [0, 1]))));
     expect(result).toMatchObject({ trained: false, step: 0, reasons: { zero_variance: 1 } });
+    expect(result?.type === "train" && result.metrics).toEqual({
+      reward: 0.5,
+      reward_std: Math.SQRT1_2,
+      frac_reward_zero_std: 0,
+    });
   });
 
   test("uses up the groups that trained and no others", async () => {

@@ -1,7 +1,13 @@
 import { createHash } from "node:crypto";
 import { HoneError, policyName, type TrainOp, type TrainResult } from "@hone/core";
 import { encodeBatch, planSelection, type Work, workConfig } from "../batch/batch.ts";
-import { type FilterGroup, type Selection, selectForTraining } from "../batch/filter.ts";
+import {
+  type FilterGroup,
+  type SelectedRollout,
+  type Selection,
+  selectForTraining,
+} from "../batch/filter.ts";
+import { rewardMetrics } from "../batch/reward-metrics.ts";
 import type { Model } from "../policies/models.ts";
 import type { LedgerCompletion } from "../ports/ledger.ts";
 import { workerCode } from "../trainer/client.ts";
@@ -31,7 +37,7 @@ export async function trainPolicy(
       tokens: selection.tokens,
     });
     if (selection.trainableRollouts === 0) {
-      await endUntrained(context, record, selection, emit);
+      await endUntrained(context, record, selection, selection.rollouts, emit);
       return false;
     }
     await timed(emit, "plan", () => decideWork(context, record, op, model, selection, completions));
@@ -44,7 +50,7 @@ export async function trainPolicy(
   } catch (error) {
     // The members that are left lie exactly on their group's mean.
     if (workerCode(error) !== "nothing_to_train") throw error;
-    await endUntrained(context, record, equalised(stored.outcome), emit);
+    await endUntrained(context, record, equalised(stored.outcome), stored.work.rollouts, emit);
     return false;
   }
   return true;
@@ -246,6 +252,7 @@ async function endUntrained(
   context: OperationContext,
   record: OperationRecord,
   outcome: Outcome,
+  rollouts: readonly SelectedRollout[],
   emit: Emit,
 ): Promise<void> {
   const model = context.models.require(record.model);
@@ -258,7 +265,7 @@ async function endUntrained(
     policy: policyName(model.name, model.learnt),
     reasons: outcome.reasons,
     groups: outcome.groups,
-    metrics: {},
+    metrics: rewardMetrics(rollouts),
     checkpoint: null,
     warnings: outcome.warnings,
   };

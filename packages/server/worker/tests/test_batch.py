@@ -147,7 +147,7 @@ def test_rows_hold_whole_paths_and_a_shared_token_is_trained_once_in_the_first_l
     assert first.tokens == 10
     assert second.input_ids.tolist() == [[1, 2, 3, 4, 5, 9]]
     assert second.target.tolist() == [10] and second.comparable.tolist() == [True]
-    assert not first.current.any()
+    assert not first.comparable.any()
     # R counts the masked rollout.
     assert step.rollouts == 3 and step.signal
     assert batch.tokens[first.position].tolist() == first.target.tolist()

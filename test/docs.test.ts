@@ -1,0 +1,59 @@
+import { execFile } from "node:child_process";
+import { mkdtemp, readdir, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { startTestServer, type TestServer } from "./support/server.ts";
+
+const run = promisify(execFile);
+
+/** A program of the documents, as a user starts it: by the environment it finds the server. */
+async function program(server: TestServer, cwd: string, code: string[]): Promise<string> {
+  const { stdout, stderr } = await run(
+    process.execPath,
+    ["--conditions=@hone/source", "--import", import.meta.resolve("tsx"), ...code],
+    {
+      cwd,
+      env: { ...process.env, HONE_URL: server.url, HONE_API_KEY: server.key },
+      timeout: 120_000,
+    },
+  );
+  return stdout + stderr;
+}
+
+const source = (name: string) =>
+  fileURLToPath(new URL(`../examples/readme/src/${name}`, import.meta.url));
+
+describe("the code in the documents", () => {
+  let server: TestServer;
+  let folder: string;
+  beforeAll(async () => {
+    folder = await mkdtemp(join(tmpdir(), "hone-docs-"));
+    server = await startTestServer();
+  }, 60_000);
+  afterAll(async () => {
+    await server?.close();
+    await rm(folder, { recursive: true, force: true });
+  });
+
+  it("trains what the README trains", { timeout: 130_000 }, async () => {
+    const said = await program(server, folder, [source("loop.ts")]);
+    expect(said.match(/^step \d+: reward [\d.]+$/gm)).toHaveLength(12);
+    const [, before, after] = /says yes: ([\d.]+) before, ([\d.]+) after/.exec(said) ?? [];
+    expect(Number(after)).toBeGreaterThan(Number(before) + 0.5);
+  });
+
+  it("runs every snippet of the client guide", { timeout: 130_000 }, async () => {
+    const guide = JSON.stringify(
+      new URL("../examples/readme/src/client-guide.ts", import.meta.url),
+    );
+    const client = JSON.stringify(new URL("../packages/client/src/index.ts", import.meta.url));
+    const main = `const { run } = await import(${guide}); const { Hone } = await import(${client}); await run(new Hone());`;
+    const said = await program(server, folder, ["--input-type=module", "--eval", main]);
+    expect(said).toMatch(/guide@\d: loss|trained nothing/);
+    expect(said).toContain("micro-batches");
+    expect(await readdir(folder)).toContain("groups.jsonl");
+  });
+});
