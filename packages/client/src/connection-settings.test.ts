@@ -28,6 +28,21 @@ describe("where the server is", () => {
     });
   });
 
+  it("gives the key of this machine's server to no other", async () => {
+    await writeFile(join(home, "server.json"), JSON.stringify({ url: "http://127.0.0.1:3" }));
+    await writeFile(join(home, "key"), "from-file\n");
+    const environment = { HONE_HOME: home };
+    for (const baseURL of ["http://127.0.0.1:4", "https://127.0.0.1:3", "http://h.example:3"]) {
+      expect(() => resolveSettings({ baseURL }, environment)).toThrow(/No API key for http/);
+      expect(() => resolveSettings({}, { ...environment, HONE_URL: baseURL })).toThrow(
+        /No API key/,
+      );
+    }
+    expect(resolveSettings({ baseURL: "http://localhost:3/v1" }, environment)).toMatchObject({
+      apiKey: "from-file",
+    });
+  });
+
   it("keeps a path prefix", () => {
     const { serverURL } = resolveSettings({ baseURL: "https://h.example/hone/v1", apiKey: "k" });
     expect(serverURL).toBe("https://h.example/hone");

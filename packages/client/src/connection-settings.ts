@@ -11,7 +11,7 @@ export interface HoneOptions {
    * @default HONE_URL, else the server that runs on this machine (`server.json` in HONE_HOME or ~/.hone)
    */
   baseURL?: string | undefined;
-  /** @default HONE_API_KEY, else the key that the server on this machine wrote */
+  /** @default HONE_API_KEY, else, for the server on this machine, the key that it wrote */
   apiKey?: string | undefined;
   /** @default globalThis.fetch */
   fetch?: Fetch | undefined;
@@ -38,11 +38,12 @@ export function resolveSettings(
   environment: Environment = process.env,
 ): ConnectionSettings {
   const home = environment["HONE_HOME"] || join(homedir(), ".hone");
-  const url = options.baseURL ?? (environment["HONE_URL"] || urlOfLocalServer(home));
-  const apiKey = options.apiKey ?? (environment["HONE_API_KEY"] || keyOfLocalServer(home));
+  const given = options.baseURL ?? (environment["HONE_URL"] || null);
+  const serverURL = normaliseURL(given ?? urlOfLocalServer(home));
+  const apiKey = options.apiKey ?? (environment["HONE_API_KEY"] || null);
   return {
-    serverURL: normaliseURL(url),
-    apiKey,
+    serverURL,
+    apiKey: apiKey ?? keyOfLocalServer(home, given === null ? null : serverURL),
     fetch: options.fetch ?? ((input, init) => globalThis.fetch(input, init)),
     maxRetries: wholeNumber("maxRetries", options.maxRetries ?? 4, 0),
     timeoutMs: wholeNumber("timeoutMs", options.timeoutMs ?? 60_000, 1),
@@ -72,8 +73,16 @@ function urlOfLocalServer(home: string): string {
   });
 }
 
-function keyOfLocalServer(home: string): string {
+/** `serverURL`: the URL that the user named, null where it is the local server's own. */
+function keyOfLocalServer(home: string, serverURL: string | null): string {
   const path = join(home, "key");
+  // The key opens the server on this machine; another one has no business seeing it.
+  if (serverURL !== null && !isLocalServer(home, serverURL)) {
+    throw new HoneError(
+      `No API key for ${serverURL}. Pass apiKey, or set HONE_API_KEY to what that server printed.`,
+      { code: "invalid_config", param: "apiKey" },
+    );
+  }
   try {
     const key = readFileSync(path, "utf8").trim();
     if (key) return key;
@@ -88,6 +97,21 @@ function keyOfLocalServer(home: string): string {
     code: "invalid_config",
     param: "apiKey",
   });
+}
+
+function isLocalServer(home: string, serverURL: string): boolean {
+  let local: string;
+  try {
+    local = normaliseURL(urlOfLocalServer(home));
+  } catch {
+    return false;
+  }
+  return originOf(local) === originOf(serverURL);
+}
+
+/** `localhost` and its address are one server. */
+function originOf(url: string): string {
+  return new URL(url).origin.replace("//localhost", "//127.0.0.1");
 }
 
 function normaliseURL(url: string): string {

@@ -88,7 +88,6 @@ export async function gather<Scenario>(
         timeoutMs,
         signal,
       });
-      throwIfAborted(signal);
       if (end.trajectory) {
         counts.done += 1;
         onProgress?.({
@@ -99,6 +98,7 @@ export async function gather<Scenario>(
         });
         return end;
       }
+      throwIfAborted(signal);
       const { exception } = end;
       // A rollout that returns no reward is wrong in its code: the next one would be too.
       if (attempt < retries && exception.type !== "invalid_reward") {

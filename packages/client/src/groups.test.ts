@@ -37,7 +37,7 @@ describe("group files", () => {
     const folder = await mkdtemp(join(tmpdir(), "hone-groups-"));
     try {
       const path = join(folder, "deep", "step-1.jsonl");
-      const groups = [group({ seed: 1 }, [1, 2]), group("s", [])];
+      const groups = [group({ seed: 1 }, [1, 2]), group("s", []), group(undefined, [1])];
       await writeGroups(path, groups);
       expect(await readGroups(path)).toEqual(groups);
       expect(await readdir(join(folder, "deep"))).toEqual(["step-1.jsonl"]);

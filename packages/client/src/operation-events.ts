@@ -25,12 +25,20 @@ export async function* followOperation(
   let lastSeq: number | null = null;
   let failures = 0;
   let lastContact = performance.now();
+  // Also the comments that keep a quiet stream open: a long micro-batch has no events.
+  const contact = () => void (lastContact = performance.now());
   for (;;) {
     let problem: unknown = null;
     try {
-      for await (const event of readEvents(transport, operationId, lastSeq, idleMs, signal)) {
+      for await (const event of readEvents(
+        transport,
+        operationId,
+        lastSeq,
+        idleMs,
+        contact,
+        signal,
+      )) {
         failures = 0;
-        lastContact = performance.now();
         // A server may send again what it is not sure that we have.
         if (lastSeq !== null && event.seq <= lastSeq) continue;
         lastSeq = event.seq;
@@ -95,6 +103,7 @@ async function* readEvents(
   operationId: string,
   lastSeq: number | null,
   idleMs: number,
+  contact: () => void,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<OperationEvent, void, undefined> {
   const connection = new AbortController();
@@ -122,6 +131,7 @@ async function* readEvents(
     const decoder = new TextDecoder();
     for await (const bytes of response.body) {
       idle.refresh();
+      contact();
       parser.feed(decoder.decode(bytes, { stream: true }));
       yield* ready.splice(0);
     }

@@ -1,5 +1,8 @@
 import type { OperationEvent, TrajectoryGroup } from "@hone/core";
+import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, describe, expect, it } from "vitest";
+import { resolveSettings } from "./connection-settings.ts";
+import { followOperation } from "./operation-events.ts";
 import {
   operation,
   putModel,
@@ -8,6 +11,7 @@ import {
   startRouteServer,
 } from "./route-server.test-support.ts";
 import type { Handler, RouteServer } from "./route-server.test-support.ts";
+import { Transport } from "./transport.ts";
 
 let server: RouteServer;
 afterEach(() => server.close());
@@ -173,7 +177,60 @@ describe("train", () => {
       onEvent: () => controller.abort(),
     });
     await expect(training).rejects.toMatchObject({ code: "aborted" });
-    await expect.poll(() => server.seen("POST /v1/operations/op_1/abort").length).toBe(1);
+    // The program may end now: the server has heard of it.
+    expect(server.seen("POST /v1/operations/op_1/abort")).toHaveLength(1);
+  });
+
+  it("ends it also when the signal aborts while the step is submitted", async () => {
+    const controller = new AbortController();
+    const model = await modelOf(
+      [
+        accepted[0],
+        async (_, response) => {
+          controller.abort();
+          await sleep(50);
+          send(response, operation("queued"), 202);
+        },
+      ],
+      aborted,
+    );
+    const training = model.train([group(1)], { signal: controller.signal });
+    await expect(training).rejects.toMatchObject({ code: "aborted" });
+    expect(server.seen("POST /v1/operations/op_1/abort")).toHaveLength(1);
+    await expect(model.train([group(1)], { signal: controller.signal })).rejects.toMatchObject({
+      code: "aborted",
+    });
+    expect(server.seen("POST /v1/models/m/operations")).toHaveLength(1);
+  });
+
+  it("does not take a quiet stream for a server out of reach", async () => {
+    let connections = 0;
+    let asked = 0;
+    server = await startRouteServer([
+      [
+        "GET /v1/operations/op_1",
+        (_, response) => {
+          asked += 1;
+          if (asked === 1) sendError(response, 503, "x");
+          else send(response, operation("succeeded"));
+        },
+      ],
+      stream((_, response) => {
+        connections += 1;
+        const alive = setInterval(() => response.write(": alive\n\n"), 20);
+        setTimeout(() => {
+          clearInterval(alive);
+          response.destroy();
+        }, 300);
+      }),
+    ]);
+    const transport = new Transport(resolveSettings({ baseURL: server.url, apiKey: "k" }));
+    const seen = [];
+    // Quiet for longer than it would wait for a server that is gone.
+    for await (const event of followOperation(transport, "op_1", { giveUpAfterMs: 150 })) {
+      seen.push(event.type);
+    }
+    expect([seen, connections]).toEqual([["ended"], 2]);
   });
 });
 

@@ -1,7 +1,8 @@
+import { setTimeout as delay } from "node:timers/promises";
 import { HoneError, isErrorCode, operationInfoSchema } from "@hone/core";
 import type { OperationEvent, OperationInfo, SubmitOperation, TrainResult } from "@hone/core";
 import { followOperation } from "./operation-events.ts";
-import { abortError } from "./transport.ts";
+import { abortError, throwIfAborted } from "./transport.ts";
 import type { Transport } from "./transport.ts";
 
 /**
@@ -15,6 +16,9 @@ export interface TrainHandle extends AsyncIterable<OperationEvent> {
   /** Asks the server to end the operation. `result` then rejects with code `aborted`. */
   abort(): Promise<void>;
 }
+
+/** How long an aborted step waits for the server to hear of it. */
+const abandonLimitMs = 5_000;
 
 export interface SubmitContext {
   transport: Transport;
@@ -42,10 +46,13 @@ export function startOperation(context: SubmitContext): TrainHandle {
   };
 }
 
+/**
+ * Without the signal: a submission that is cut off may have arrived, and then the server has to be told.
+ */
 async function submit({ transport, model, submission, signal }: SubmitContext) {
+  throwIfAborted(signal);
   return await transport.json("POST", `/v1/models/${model}/operations`, operationInfoSchema, {
     body: submission,
-    signal,
   });
 }
 
@@ -54,15 +61,16 @@ async function run(
   submitted: Promise<OperationInfo>,
   log: EventLog,
 ): Promise<TrainResult> {
-  let abandon: (() => void) | undefined;
+  // The signal ends the waiting below; the server has to hear of it on its own.
+  let abandoned: Promise<unknown> | null = null;
+  const abandon = () => {
+    abandoned = submitted
+      .then((operation) => abortOperation(transport, operation.id))
+      .catch(() => undefined);
+  };
+  signal?.addEventListener("abort", abandon, { once: true });
   try {
-    const operation = await submitted;
-    abandon = () => {
-      // The signal also ends the following below; the server has to hear of it on its own.
-      abortOperation(transport, operation.id).catch(() => {});
-    };
-    signal?.addEventListener("abort", abandon, { once: true });
-    if (signal?.aborted) abandon();
+    const operation = await unlessAborted(submitted, signal);
     let ended: OperationInfo | null = null;
     for await (const event of followOperation(transport, operation.id, { signal })) {
       log.push(event);
@@ -74,10 +82,27 @@ async function run(
     log.end(null);
     return result;
   } catch (error) {
+    // A program may end as soon as it hears of the abort: the server hears of it first, if it can.
+    if (abandoned)
+      await Promise.race([abandoned, delay(abandonLimitMs, undefined, { ref: false })]);
     log.end({ error });
     throw error;
   } finally {
-    if (abandon) signal?.removeEventListener("abort", abandon);
+    signal?.removeEventListener("abort", abandon);
+  }
+}
+
+async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (!signal) return await promise;
+  let onAbort = () => {};
+  const aborted = new Promise<never>((_, reject) => {
+    onAbort = () => reject(abortError(signal));
+    signal.addEventListener("abort", onAbort, { once: true });
+  });
+  try {
+    return await Promise.race([promise, aborted]);
+  } finally {
+    signal.removeEventListener("abort", onAbort);
   }
 }
 

@@ -37,7 +37,7 @@ export type RolloutException = z.infer<typeof rolloutExceptionSchema>;
 /** Trajectories of one scenario, compared with one another. */
 export const groupSchema = z.object({
   id: z.string(),
-  scenario: z.unknown(),
+  scenario: z.unknown().optional(),
   trajectories: z.array(trajectorySchema),
   exceptions: z.array(rolloutExceptionSchema),
   metadata: z.record(z.string(), z.unknown()),
