@@ -62,11 +62,10 @@ async function run(
   log: EventLog,
 ): Promise<TrainResult> {
   // The signal ends the waiting below; the server has to hear of it on its own.
-  let abandoned: Promise<unknown> | null = null;
+  const told: Promise<unknown>[] = [];
   const abandon = () => {
-    abandoned = submitted
-      .then((operation) => abortOperation(transport, operation.id))
-      .catch(() => undefined);
+    const abort = submitted.then((operation) => abortOperation(transport, operation.id));
+    told.push(abort.catch(() => undefined));
   };
   signal?.addEventListener("abort", abandon, { once: true });
   try {
@@ -83,8 +82,8 @@ async function run(
     return result;
   } catch (error) {
     // A program may end as soon as it hears of the abort: the server hears of it first, if it can.
-    if (abandoned)
-      await Promise.race([abandoned, delay(abandonLimitMs, undefined, { ref: false })]);
+    const late = delay(abandonLimitMs, undefined, { ref: false });
+    await Promise.race([Promise.all(told), late]);
     log.end({ error });
     throw error;
   } finally {
