@@ -51,7 +51,7 @@ export function resolveSettings(
 }
 
 const howToStart =
-  "Start one with `npx @hone/server serve`, or pass baseURL and apiKey (or set HONE_URL and HONE_API_KEY).";
+  "Start one with `npx @hone/server serve` (in a clone: `npm run hone -- serve`), or pass baseURL and apiKey (or set HONE_URL and HONE_API_KEY).";
 
 function urlOfLocalServer(home: string): string {
   const path = join(home, "server.json");

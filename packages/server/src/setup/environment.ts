@@ -66,7 +66,7 @@ export async function findEnvironment(): Promise<string> {
   const plan = await planEnvironment("worker");
   if (isComplete(plan)) return plan.python;
   throw new HoneError(
-    "The Python environment is missing or not the one of this version. Run `npx @hone/server setup` once.",
+    "The Python environment is missing or not the one of this version. Run `npx @hone/server setup` once (in a clone: `npm run hone -- setup`).",
     { code: "invalid_config" },
   );
 }
