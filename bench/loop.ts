@@ -110,7 +110,7 @@ try {
       },
     });
     training.push(
-      (result.metrics["train_tokens"] ?? 0) / (result.metrics["train_seconds"] ?? Number.NaN),
+      (result.metrics["train_tokens"] ?? 0) / (result.metrics["step_time"] ?? Number.NaN),
     );
   }
   figures["CPU per turn outside the worker"] =

@@ -233,6 +233,7 @@ test("the batch holds each suffix once, with parents before children", () => {
     promptSuffix: Int32Array.of(9),
     sampled: Int32Array.of(10),
     logprobs: Float32Array.of(-1),
+    finishReason: "length",
   });
   const other = member(0);
   const ledger = new Map([first, second, ...other.completions].map((c) => [c.id, c]));
@@ -264,6 +265,7 @@ test("the batch holds each suffix once, with parents before children", () => {
   expect(plain("completion_parent")).toEqual([-1, 0, -1]);
   expect(plain("completion_rollout")).toEqual([0, 0, 1]);
   expect(plain("completion_policy")).toEqual([5, 5, 5]);
+  expect(plain("completion_cut")).toEqual([0, 1, 0]);
   expect(plain("rollout_reward")).toEqual([1, 0]);
   expect(JSON.parse(metadata["config"] ?? "")).toMatchObject({
     plan: [[[1, 2]]],

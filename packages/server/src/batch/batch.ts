@@ -144,6 +144,10 @@ export function encodeBatch(
         type: "U8",
         data: Uint8Array.from(completions, ({ topP }) => Number(topP < 1)),
       },
+      completion_cut: {
+        type: "U8",
+        data: Uint8Array.from(completions, ({ finishReason }) => Number(finishReason === "length")),
+      },
       rollout_reward: {
         type: "F64",
         data: Float64Array.from(work.rollouts, ({ reward }) => reward),

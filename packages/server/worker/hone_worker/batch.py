@@ -81,6 +81,7 @@ class Batch:
     completion_policy: torch.Tensor
     completion_trainable: torch.Tensor
     completion_truncated: torch.Tensor
+    completion_cut: torch.Tensor
     rollout_reward: torch.Tensor
     rollout_group: torch.Tensor
     rollout_trainable: torch.Tensor
@@ -105,6 +106,7 @@ _DTYPES = {
     "completion_policy": torch.int32,
     "completion_trainable": torch.uint8,
     "completion_truncated": torch.uint8,
+    "completion_cut": torch.uint8,
     "rollout_reward": torch.float64,
     "rollout_group": torch.int32,
     "rollout_trainable": torch.uint8,
@@ -205,7 +207,8 @@ def _check_values(batch: Batch) -> None:
     )
     for name in ("tokens", "completion_policy", "rollout_group"):
         _require((getattr(batch, name) >= 0).all(), name, "must not be negative")
-    for name in ("sampled", "completion_trainable", "completion_truncated", "rollout_trainable"):
+    flags = ("sampled", "completion_trainable", "completion_truncated", "completion_cut", "rollout_trainable")
+    for name in flags:
         _require((getattr(batch, name) <= 1).all(), name, "must be 0 or 1")
     _require(batch.rollout_reward.isfinite().all(), "rollout_reward", "must be finite")
     _require(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -26,6 +26,14 @@ class Moments:
     updates: int
     exp_avg: dict[str, torch.Tensor]
     exp_avg_sq: dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What has been counted over a model's life."""
+
+    optimizer_steps: int
+    num_tokens: int
 
 
 def parameter_names(weights: LoraWeights) -> list[str]:
@@ -56,18 +64,22 @@ def read_moments(folder: Path, parameters: dict[str, torch.Tensor]) -> Moments |
     return moments
 
 
-def read_optimizer_steps(folder: Path) -> int:
-    """Optimizer steps over the model's life; 0 for a policy that was never trained."""
+def read_counters(folder: Path) -> Counters:
+    """The counts of a policy; all 0 for one that was never trained."""
     file = folder / TRAINER_FILE
     if not file.exists():
-        return 0
+        return Counters(0, 0)
     try:
-        steps = json.loads(file.read_text())["optimizer_steps"]
+        values = json.loads(file.read_text())
+        # Policies from before tokens were counted have no count of them.
+        counts = {"num_tokens": 0, **values}
+        counters = Counters(counts["optimizer_steps"], counts["num_tokens"])
     except (OSError, ValueError, KeyError, TypeError) as cause:
         raise _bad(file, f"it cannot be read: {cause!r}") from cause
-    if type(steps) is not int or steps < 0:
-        raise _bad(file, "`optimizer_steps` must be a count")
-    return steps
+    for name, count in asdict(counters).items():
+        if type(count) is not int or count < 0:
+            raise _bad(file, f"`{name}` must be a count")
+    return counters
 
 
 def write_checkpoint(

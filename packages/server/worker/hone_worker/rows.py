@@ -18,6 +18,7 @@ class MicroBatch:
     row: torch.Tensor  # int64 [N]
     column: torch.Tensor  # int64 [N]: the position before the token, whose logits predict it
     target: torch.Tensor  # int64 [N]
+    rollout: torch.Tensor  # int64 [N]
     position: torch.Tensor  # int64 [N]: the token's index in the batch's `tokens`
     temperature: torch.Tensor  # float32 [N]
     sampler: torch.Tensor  # float32 [N]
@@ -42,7 +43,7 @@ def mini_batches(batch: Batch, config: TrainConfig, advantages: torch.Tensor) ->
     parent = batch.completion_parent.tolist()
     rollout = batch.completion_rollout.tolist()
     offsets = batch.completion_offsets.tolist()
-    trains = _trained(batch)
+    trains = trained_completions(batch)
     has_signal = [trains[c] and float(advantages[rollout[c]]) != 0.0 for c in range(batch.completions)]
     if not any(has_signal):
         raise HoneWorkerError(
@@ -86,14 +87,18 @@ def mini_batches(batch: Batch, config: TrainConfig, advantages: torch.Tensor) ->
     ]
 
 
-def _trained(batch: Batch) -> list[bool]:
-    """Per completion: whether it has sampled tokens that may be trained."""
+def sampled_tokens(batch: Batch) -> torch.Tensor:
+    """Per completion: how many tokens of its suffix the policy sampled."""
     sampled = torch.cat([torch.zeros(1, dtype=torch.int64), batch.sampled.long().cumsum(0)])
-    counts = sampled[batch.completion_offsets].diff()
+    return sampled[batch.completion_offsets].diff()
+
+
+def trained_completions(batch: Batch) -> list[bool]:
+    """Per completion: whether it has sampled tokens that may be trained."""
     allowed = (
         batch.completion_trainable.bool() & batch.rollout_trainable.bool()[batch.completion_rollout.long()]
     )
-    return (allowed & (counts > 0)).tolist()
+    return (allowed & (sampled_tokens(batch) > 0)).tolist()
 
 
 def _path(parent: list[int], leaf: int) -> list[int]:
@@ -120,16 +125,18 @@ def _micro_batch(
         inputs.append(batch.tokens[flat[: int(place[-1])]].long())
         parts.append((torch.full_like(place, number), place - 1, flat[place], owner[place]))
     row, column, position, owner = (torch.cat(part) for part in zip(*parts, strict=True))
+    rollout = batch.completion_rollout[owner].long()
     return MicroBatch(
         # Causal attention never looks to the right, so the padding needs no mask: any id will do.
         input_ids=torch.nn.utils.rnn.pad_sequence(inputs, batch_first=True),
         row=row,
         column=column,
         target=batch.tokens[position].long(),
+        rollout=rollout,
         position=position,
         temperature=batch.completion_temperature[owner],
         sampler=batch.logprobs[position],
-        advantage=advantages[batch.completion_rollout[owner].long()],
+        advantage=advantages[rollout],
         comparable=(batch.completion_policy[owner] == config.step - 1)
         & (batch.completion_truncated[owner] == 0),
         tokens=sum(len(ids) for ids in inputs),

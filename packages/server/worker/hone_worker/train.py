@@ -23,8 +23,8 @@ from hone_worker.checkpoint import (
     clear_staging,
     open_staging,
     parameter_names,
+    read_counters,
     read_moments,
-    read_optimizer_steps,
     write_checkpoint,
 )
 from hone_worker.errors import HoneWorkerError
@@ -115,7 +115,7 @@ class _Operation:
         self.aborted = aborted
         self.watch = watch
         self.staging = staging
-        self.metrics = StepMetrics()
+        self.metrics = StepMetrics(batch)
         self.parameters: dict[str, torch.Tensor] = {}
         # Adapters, logprobs and the loss are float32 over any base that is not finer itself.
         self.exact = torch.promote_types(torch.float32, base.dtype)
@@ -170,13 +170,16 @@ class _Operation:
         self._stop_if_aborted()
         self.watch.pause()
         self.watch.resume()
-        metrics = self.metrics.report(self.batch, advantages, learning_rate, self.watch.total)
+        metrics = self.metrics.report(
+            self.batch, advantages, learning_rate, self.num_tokens, self.watch.total
+        )
         yield {"event": "result", "metrics": metrics, "files": files}
 
     def _write(self) -> list[str]:
         counters = {
             "step": self.config.step,
             "optimizer_steps": self.optimizer_steps,
+            "num_tokens": self.num_tokens,
             "seed": self.config.seed,
         }
         weights = LoraWeights(self.weights.spec, self._detached())
@@ -234,7 +237,9 @@ class _Operation:
         self.weights = LoraWeights(spec, tensors)
         ordered = [side for path in sorted(tensors) for side in tensors[path]]
         self.parameters = dict(zip(parameter_names(self.weights), ordered, strict=True))
-        self.optimizer_steps = read_optimizer_steps(folder)
+        counters = read_counters(folder)
+        self.optimizer_steps = counters.optimizer_steps
+        self.num_tokens = counters.num_tokens + self.metrics.episodes.tokens
         self._load_optimizer(read_moments(folder, self.parameters))
 
     def _load_optimizer(self, moments: Moments | None) -> None:
@@ -295,7 +300,7 @@ class _Operation:
                 result.total.backward()
         if self.start is None:
             self.metrics.gap.add(start, micro_batch)
-        self.metrics.add(result, entropy)
+        self.metrics.add(result, entropy, micro_batch)
         return float(result.total.detach())
 
     def _update(self) -> float:

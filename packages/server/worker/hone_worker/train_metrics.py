@@ -10,7 +10,7 @@ import torch
 from hone_worker.advantages import Advantages
 from hone_worker.batch import Batch
 from hone_worker.loss import PolicyLoss, importance
-from hone_worker.rows import MicroBatch
+from hone_worker.rows import MicroBatch, sampled_tokens, trained_completions
 
 Metrics = dict[str, float | int | None]
 
@@ -65,30 +65,90 @@ class SamplerGap:
         self.ratio.add(importance(start.double(), sampler.double()))
 
 
-@dataclass
-class StepMetrics:
-    losses: list[float] = field(default_factory=list)
-    grad_norms: list[float] = field(default_factory=list)
-    entropy: Running = field(default_factory=Running)
-    low: Running = field(default_factory=Running)
-    high: Running = field(default_factory=Running)
-    gap: SamplerGap = field(default_factory=SamplerGap)
+class Clipped:
+    """Tokens clipped on one side, counted by rollout."""
 
-    def add(self, result: PolicyLoss, entropy: torch.Tensor) -> None:
+    def __init__(self, rollouts: int) -> None:
+        self.clipped = torch.zeros(rollouts, dtype=torch.int64)
+        self.tokens = torch.zeros(rollouts, dtype=torch.int64)
+
+    def add(self, where: torch.Tensor, rollout: torch.Tensor) -> None:
+        self.clipped.index_add_(0, rollout, where.cpu().long())
+        self.tokens.index_add_(0, rollout, torch.ones_like(rollout))
+
+    @property
+    def mean(self) -> float | None:
+        """Over all tokens."""
+        tokens = int(self.tokens.sum())
+        return int(self.clipped.sum()) / tokens if tokens else None
+
+    @property
+    def shares(self) -> Running:
+        """Over rollouts, each with the share of its own tokens."""
+        running = Running()
+        counted = self.tokens > 0
+        running.add(self.clipped[counted].double() / self.tokens[counted])
+        return running
+
+
+class Episodes:
+    """How long the trained rollouts are, in the tokens that the policy sampled and that train.
+
+    A rollout that is only compared with the others counts nowhere here: none of its tokens is sent.
+    """
+
+    def __init__(self, batch: Batch) -> None:
+        sampled = sampled_tokens(batch)
+        lengths: dict[int, int] = {}
+        cut: dict[int, bool] = {}
+        rollout = batch.completion_rollout.tolist()
+        for completion, trains in enumerate(trained_completions(batch)):
+            if not trains:
+                continue
+            owner = rollout[completion]
+            lengths[owner] = lengths.get(owner, 0) + int(sampled[completion])
+            # A rollout ended as its last answer did.
+            cut[owner] = bool(batch.completion_cut[completion])
+        self.length = Running()
+        self.length.add(torch.tensor(list(lengths.values())))
+        self.terminated = Running()
+        self.terminated.add(torch.tensor([n for owner, n in lengths.items() if not cut[owner]]))
+        self.clipped_ratio = sum(cut.values()) / len(cut) if cut else None
+        self.tokens = sum(lengths.values()) + _prompt_tokens(batch, sampled, set(lengths))
+
+
+def _prompt_tokens(batch: Batch, sampled: torch.Tensor, rollouts: set[int]) -> int:
+    """Of the prompts that the conversations of these rollouts begin with; later turns of others not counted."""
+    given = batch.completion_offsets.diff() - sampled
+    return sum(
+        int(given[completion])
+        for completion, parent in enumerate(batch.completion_parent.tolist())
+        if parent < 0 and int(batch.completion_rollout[completion]) in rollouts
+    )
+
+
+class StepMetrics:
+    def __init__(self, batch: Batch) -> None:
+        self.losses: list[float] = []
+        self.grad_norms: list[float] = []
+        self.entropy = Running()
+        self.low = Clipped(batch.rollouts)
+        self.high = Clipped(batch.rollouts)
+        self.gap = SamplerGap()
+        self.episodes = Episodes(batch)
+
+    def add(self, result: PolicyLoss, entropy: torch.Tensor, micro_batch: MicroBatch) -> None:
         self.entropy.add(entropy)
-        self.low.add(result.low)
-        self.high.add(result.high)
+        self.low.add(result.low, micro_batch.rollout)
+        self.high.add(result.high, micro_batch.rollout)
 
     def report(
-        self, batch: Batch, advantages: Advantages, learning_rate: float, train_seconds: float
+        self, batch: Batch, advantages: Advantages, learning_rate: float, num_tokens: int, seconds: float
     ) -> Metrics:
-        sampled = torch.cat([torch.zeros(1, dtype=torch.int64), batch.sampled.long().cumsum(0)])
-        lengths = sampled[batch.completion_offsets].diff()
-        length = Running()
-        length.add(lengths[lengths > 0])
+        """`num_tokens` is the model's count with this step's, `seconds` what this operation computed for."""
         rewards = batch.rollout_reward
         loss = sum(self.losses) / len(self.losses)
-        clipped = self.low.total + self.high.total
+        low, high, episodes = self.low.mean, self.high.mean, self.episodes
         return {
             "loss": loss,
             "policy_loss": loss,
@@ -97,19 +157,28 @@ class StepMetrics:
             "reward": float(rewards.mean()),
             "reward_std": float(rewards.std(correction=1)) if len(rewards) > 1 else None,
             "frac_reward_zero_std": advantages.equal_groups / advantages.groups,
+            # The loss has no reference policy.
+            "kl": None,
             "entropy": self.entropy.mean,
-            "clip_ratio/low_mean": self.low.mean,
-            "clip_ratio/high_mean": self.high.mean,
-            "clip_ratio/region_mean": clipped / self.low.count if self.low.count else None,
-            "completions/mean_length": length.mean,
-            "completions/min_length": length.min,
-            "completions/max_length": length.max,
-            "num_tokens": len(batch.tokens),
+            "clip_ratio/low_mean": low,
+            "clip_ratio/low_min": self.low.shares.min,
+            "clip_ratio/high_mean": high,
+            "clip_ratio/high_max": self.high.shares.max,
+            # No token is clipped on both sides: one needs A < 0, the other A > 0.
+            "clip_ratio/region_mean": None if low is None or high is None else low + high,
+            "completions/mean_length": episodes.length.mean,
+            "completions/min_length": episodes.length.min,
+            "completions/max_length": episodes.length.max,
+            "completions/clipped_ratio": episodes.clipped_ratio,
+            "completions/mean_terminated_length": episodes.terminated.mean,
+            "completions/min_terminated_length": episodes.terminated.min,
+            "completions/max_terminated_length": episodes.terminated.max,
+            "num_tokens": num_tokens,
             "sampling/sampling_logp_difference/mean": self.gap.difference.mean,
             "sampling/sampling_logp_difference/max": self.gap.difference.max,
             "sampling/importance_sampling_ratio/min": self.gap.ratio.min,
             "sampling/importance_sampling_ratio/mean": self.gap.ratio.mean,
             "sampling/importance_sampling_ratio/max": self.gap.ratio.max,
             "train_tokens": self.entropy.count,
-            "train_seconds": train_seconds,
+            "step_time": seconds,
         }

@@ -118,6 +118,7 @@ def test_two_steps_clip_on_both_sides_and_end_where_peft_by_hand_ends(base, poli
     metrics, tokens = result["metrics"], result["metrics"]["train_tokens"]
     assert metrics["clip_ratio/low_mean"] == pytest.approx(two.clipped_low / tokens)
     assert metrics["clip_ratio/high_mean"] == pytest.approx(two.clipped_high / tokens)
+    assert metrics["clip_ratio/region_mean"] == pytest.approx((two.clipped_low + two.clipped_high) / tokens)
     assert metrics["loss"] == pytest.approx((one.loss + two.loss) / 2, rel=1e-5)
 
 

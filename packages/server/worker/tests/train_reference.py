@@ -24,6 +24,7 @@ class Completion:
     policy: int = 0
     trainable: int = 1
     truncated: int = 0
+    cut: int = 0
     logprobs: list[float] | None = None
 
 
@@ -75,6 +76,7 @@ class Forest:
             "completion_policy": torch.tensor([c.policy for c in cs], dtype=torch.int32),
             "completion_trainable": torch.tensor([c.trainable for c in cs], dtype=torch.uint8),
             "completion_truncated": torch.tensor([c.truncated for c in cs], dtype=torch.uint8),
+            "completion_cut": torch.tensor([c.cut for c in cs], dtype=torch.uint8),
             "rollout_reward": torch.tensor(self.rewards, dtype=torch.float64),
             "rollout_group": torch.tensor(self.groups, dtype=torch.int32),
             "rollout_trainable": torch.tensor(self.trainable, dtype=torch.uint8),
