@@ -101,7 +101,12 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
   const watcher: RemoteEngine | null =
     engineURL === undefined
       ? null
-      : watchRemoteEngine({ url: engineURL, engine: () => loader, onReady: loadLiveSet, log });
+      : watchRemoteEngine({
+          url: engineURL,
+          missing: async () => (await state?.missingPolicies()) ?? [],
+          onReady: loadLiveSet,
+          log,
+        });
   const traffic = createHttpEngine({
     kind: loader.kind,
     baseURL: () => watcher?.baseURL() ?? worker.baseURL(),
@@ -169,7 +174,8 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
     });
     if (stopping) throw shuttingDown();
     const gateway = gatewayRoutes({
-      engine: traffic,
+      // The engine may take longer sequences than the operator allows, or the trainer can.
+      engine: { ...traffic, info: async () => ({ ...(await traffic.info()), maxModelLen }) },
       renderer: rendererClient,
       ledger: state.ledger,
       router: state.router,

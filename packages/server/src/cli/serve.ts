@@ -42,7 +42,7 @@ export function serveCommand(): Command {
     .option("--engine-url <url>", "a vLLM server that generates; it sees the same disk")
     .addOption(new Option("--engine-key <key>", "its key").env("HONE_ENGINE_KEY"))
     .option("--allow-host <name>", "another host name of this server", collect, [])
-    .option("--allow-origin <origin>", "a web page's origin that may call it", collect, [])
+    .option("--allow-origin <origin>", "an Origin header to accept, such as of a proxy in front", collect, [])
     .option("--training-deadline <seconds>", "longest time without progress in training", positive)
     .option("--stop-at-eof", "stop when standard input ends, as a child of another program")
     .option("--log-level <level>", "trace to error, or silent", "warn")

@@ -1,32 +1,81 @@
-import { sameMessage } from "./message-equality.ts";
+import type { ChatMessage, ChatTool } from "@hone/core";
 import type { LedgerCompletion } from "../ports/ledger.ts";
+import { sameCallIds, sameMessage, sameTools } from "./message-equality.ts";
+
+/** A request: what it asks, and with which tools. */
+export interface Asked {
+  messages: readonly ChatMessage[];
+  tools: readonly ChatTool[] | null;
+}
 
 /**
- * Whether the request of `later` repeats the messages and the answer of `earlier`: content and tool calls
- * have to agree, reasoning need not be repeated.
+ * Whether a request repeats the messages of a completion and its answer: content and tool calls have to
+ * agree, reasoning need not be repeated.
  */
-export function continues(later: LedgerCompletion, earlier: LedgerCompletion): boolean {
-  const before = earlier.messages.length;
-  if (later.seq <= earlier.seq || later.messages.length <= before) return false;
-  const answer = later.messages[before];
+export function repeats({ messages }: Asked, earlier: LedgerCompletion): boolean {
+  const answer = messages[earlier.messages.length];
   return (
     answer !== undefined &&
     sameMessage(answer, earlier.answer) &&
-    earlier.messages.every((message, i) => {
-      const repeated = later.messages[i];
-      return repeated !== undefined && sameMessage(repeated, message);
-    })
+    earlier.messages.every((recorded, i) => sameMessage(messages[i]!, recorded))
   );
 }
 
-/** Ids of the completions that a later turn continues. */
+/**
+ * The completion with the longest conversation that the request repeats. Of several with the same words
+ * the one whose call ids are repeated wins, then one with the same tools, then one that was delivered,
+ * then the latest.
+ */
+export function longestRepeated(
+  earlier: readonly LedgerCompletion[],
+  asked: Asked,
+): LedgerCompletion | null {
+  let best: LedgerCompletion | null = null;
+  for (const completion of earlier) {
+    if (best && completion.messages.length < best.messages.length) continue;
+    if (!repeats(asked, completion)) continue;
+    if (!best || isBetter(asked, completion, best)) best = completion;
+  }
+  return best;
+}
+
+function isBetter(asked: Asked, a: LedgerCompletion, b: LedgerCompletion): boolean {
+  const rankOfA = rank(asked, a);
+  const rankOfB = rank(asked, b);
+  const at = rankOfA.findIndex((value, i) => value !== rankOfB[i]);
+  return at >= 0 && rankOfA[at]! > rankOfB[at]!;
+}
+
+function rank({ messages, tools }: Asked, completion: LedgerCompletion): number[] {
+  const { length } = completion.messages;
+  return [
+    length,
+    Number(sameCallIds(messages[length]!, completion.answer)),
+    Number(sameTools(completion.tools, tools)),
+    Number(completion.delivered),
+    completion.seq,
+  ];
+}
+
+/**
+ * Ids of the completions that a later turn continues. A parent is continued token for token. Where the
+ * renderer could not bridge, the messages decide, and at each turn of the history for one completion only:
+ * of several choices with the same words, the agent went on with one.
+ */
 export function continuedIds(completions: readonly LedgerCompletion[]): Set<string> {
   const continued = new Set<string>();
-  for (const later of completions) if (later.parentId !== null) continued.add(later.parentId);
-  for (const earlier of completions) {
-    // Token for token is proof enough; the messages decide only where the renderer could not bridge.
-    if (continued.has(earlier.id)) continue;
-    if (completions.some((later) => continues(later, earlier))) continued.add(earlier.id);
+  for (const later of completions) {
+    if (later.parentId !== null) {
+      continued.add(later.parentId);
+      continue;
+    }
+    const turns = new Map<number, LedgerCompletion>();
+    for (const earlier of completions) {
+      if (earlier.seq >= later.seq || !repeats(later, earlier)) continue;
+      const known = turns.get(earlier.messages.length);
+      if (!known || isBetter(later, earlier, known)) turns.set(earlier.messages.length, earlier);
+    }
+    for (const { id } of turns.values()) continued.add(id);
   }
   return continued;
 }

@@ -21,6 +21,14 @@ export function sameTools(a: readonly ChatTool[] | null, b: readonly ChatTool[] 
   return a === b || toolsKey(a) === toolsKey(b);
 }
 
+/** The same for two requests that ask the same. */
+export function conversationKey(
+  messages: readonly ChatMessage[],
+  tools: readonly ChatTool[] | null,
+): string {
+  return JSON.stringify([messages.map(keyOf), toolsKey(tools)]);
+}
+
 // A rollout compares its whole history at every turn: a key is made once per message.
 const keys = new WeakMap<ChatMessage, string>();
 

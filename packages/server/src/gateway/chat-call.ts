@@ -8,7 +8,7 @@ import type { GatewayCounters } from "./counters.ts";
 import { makePrompt } from "./prompt.ts";
 import type { CallRecord, Recorder } from "./recorder.ts";
 import type { ResponseSink } from "./response-sink.ts";
-import { unreceivedAnswers } from "./retries.ts";
+import type { Retries } from "./retries.ts";
 import type { TokenTable } from "./token-table.ts";
 
 /** What every call works with. */
@@ -18,6 +18,7 @@ export interface GatewayParts {
   ledger: Ledger;
   recorder: Recorder;
   tokens: TokenTable;
+  retries: Retries;
   counters: GatewayCounters;
   log: Logger;
 }
@@ -36,6 +37,15 @@ export interface ChatCall {
   headers: Record<string, string>;
 }
 
+/** Below it engines sample greedily, or at another temperature than was asked for. */
+const leastTemperature = 0.01;
+
+/** What is sampled at, and what is recorded: a temperature that is nearly 0 is 0. */
+function temperatureOf({ temperature }: ChatRequest): number {
+  const asked = temperature ?? 1;
+  return asked < leastTemperature ? 0 : asked;
+}
+
 /** What the schema cannot say: combinations that would be ignored in silence. */
 export function checkRequest(request: ChatRequest): void {
   const refuse = (param: string, message: string) => {
@@ -47,12 +57,16 @@ export function checkRequest(request: ChatRequest): void {
   if (request.parallel_tool_calls === false && renderedTools(request)) {
     refuse("parallel_tool_calls", "the model may call several tools at once. Leave it out.");
   }
+  const { max_tokens: old, max_completion_tokens: most } = request;
+  if (old != null && most != null && old !== most) {
+    refuse("max_tokens", `it is ${old}, and max_completion_tokens is ${most}. Send one of them.`);
+  }
   if (request.top_logprobs != null && !request.logprobs) {
     refuse("top_logprobs", 'only with "logprobs": true. Leave it out, or ask for logprobs.');
   }
 }
 
-function renderedTools(request: ChatRequest): readonly ChatTool[] | null {
+export function renderedTools(request: ChatRequest): readonly ChatTool[] | null {
   if (request.tool_choice === "none" || !request.tools?.length) return null;
   return request.tools;
 }
@@ -68,8 +82,9 @@ export async function prepareCall(
   const { engine, renderer, ledger, counters } = parts;
   const tools = renderedTools(request);
   const earlier = lease.rolloutId === null ? [] : await ledger.list(lease.rolloutId);
-  if (retry) {
-    const unreceived = unreceivedAnswers(earlier, request.messages, tools);
+  if (retry && lease.rolloutId !== null) {
+    const asked = { messages: request.messages, tools };
+    const unreceived = parts.retries.unreceived(lease.rolloutId, asked, earlier);
     if (unreceived.length > 0) await ledger.markUnreceived(unreceived);
     counters.retried += unreceived.length;
   }
@@ -87,7 +102,7 @@ export async function prepareCall(
     );
   }
   const asked = request.max_completion_tokens ?? request.max_tokens ?? room;
-  const temperature = request.temperature ?? 1;
+  const temperature = temperatureOf(request);
   const topP = request.top_p ?? 1;
   const seed = request.seed ?? null;
   const { policy } = lease;

@@ -304,6 +304,18 @@ describe.skipIf(!workerPython())("conversations of a rollout", () => {
     expect(gateway.counters.retried).toBe(3);
   });
 
+  it("takes nothing back for a retry of a call that it saw fail", async () => {
+    const messages: Message[] = [{ role: "user", content: "Say." }];
+    engine.lines.push({ answer: { content: "one" } });
+    await say(messages);
+    // The same question beside it breaks: nothing is left to say.
+    await expect(say(messages)).rejects.toThrow();
+    engine.lines.push({ answer: { content: "two" } });
+    const retry = { headers: { "x-stainless-retry-count": "1" } };
+    await client.chat.completions.create({ model: "m", messages }, retry);
+    expect(recorded().map(({ delivered }) => delivered)).toEqual([true, true]);
+  });
+
   it("keeps concurrent calls of one rollout apart, and their order without gaps", async () => {
     const words = Array.from({ length: 12 }, (_, i) => `w${i}`);
     engine.lines.push(...words.map((content, i) => ({ answer: { content }, paceMs: (i * 7) % 5 })));

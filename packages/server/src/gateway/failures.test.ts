@@ -149,6 +149,7 @@ describe.skipIf(!workerPython())("failures of a call", () => {
       ],
       [{ tool_choice: "required" }, "unsupported_parameter", "tool_choice"],
       [{ top_k: 4 }, "unsupported_parameter", "top_k"],
+      [{ max_tokens: 4, max_completion_tokens: 5 }, "unsupported_parameter", "max_tokens"],
       [{ n: 0 }, "invalid_request", "n"],
       [{ messages: [] }, "invalid_request", "messages"],
       [{ model: "other" }, "model_not_found", "model"],
@@ -161,6 +162,15 @@ describe.skipIf(!workerPython())("failures of a call", () => {
     }
     expect(engine.requests).toEqual([]);
     expect(gateway.router.leases).toBe(0);
+  });
+
+  it("records a temperature that is nearly 0 as the greedy sampling that it is", async () => {
+    for (const temperature of [1e-6, 0.009, 0.01]) {
+      engine.lines.push({ answer: { content: "x" } });
+      expect((await post({ temperature })).status).toBe(200);
+    }
+    expect(engine.requests.map((request) => request.temperature)).toEqual([0, 0, 0.01]);
+    expect(recorded().map((completion) => completion.temperature)).toEqual([0, 0, 0.01]);
   });
 
   it("says how long a prompt is that cannot fit", async () => {

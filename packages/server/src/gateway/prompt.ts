@@ -1,7 +1,8 @@
 import type { ChatMessage, ChatTool } from "@hone/core";
 import type { LedgerCompletion } from "../ports/ledger.ts";
 import type { Renderer } from "../ports/renderer.ts";
-import { sameCallIds, sameMessage, sameTools } from "../conversation/message-equality.ts";
+import { longestRepeated } from "../conversation/continuation.ts";
+import { sameMessage, sameTools } from "../conversation/message-equality.ts";
 
 export type SplitReason = NonNullable<LedgerCompletion["splitReason"]>;
 
@@ -24,7 +25,7 @@ export async function makePrompt(
   messages: readonly ChatMessage[],
   tools: readonly ChatTool[] | null,
 ): Promise<Prompt> {
-  const parent = longestRepeated(earlier, messages, tools);
+  const parent = longestRepeated(earlier, { messages, tools });
   if (!parent) {
     const ids = await renderer.render(messages, tools);
     return root(ids, earlier.length === 0 ? null : whyApart(earlier, messages));
@@ -52,40 +53,6 @@ export async function makePrompt(
 
 function root(ids: readonly number[], splitReason: SplitReason | null): Prompt {
   return { ids, parentId: null, parentLength: 0, splitReason };
-}
-
-/**
- * The completion with the longest conversation that the new messages repeat, its answer included. Of
- * several with the same words the one whose call ids are repeated wins, then one that was delivered,
- * then the latest.
- */
-function longestRepeated(
-  earlier: readonly LedgerCompletion[],
-  messages: readonly ChatMessage[],
-  tools: readonly ChatTool[] | null,
-): LedgerCompletion | null {
-  let best: { completion: LedgerCompletion; rank: readonly number[] } | null = null;
-  for (const completion of earlier) {
-    const length = completion.messages.length;
-    const answer = messages[length];
-    if (!answer || (best && length < best.completion.messages.length)) continue;
-    if (!sameMessage(answer, completion.answer)) continue;
-    if (!completion.messages.every((recorded, i) => sameMessage(messages[i]!, recorded))) continue;
-    const rank = [
-      length,
-      Number(sameCallIds(answer, completion.answer)),
-      Number(sameTools(completion.tools, tools)),
-      Number(completion.delivered),
-      completion.seq,
-    ];
-    if (!best || isGreater(rank, best.rank)) best = { completion, rank };
-  }
-  return best?.completion ?? null;
-}
-
-function isGreater(a: readonly number[], b: readonly number[]): boolean {
-  const at = a.findIndex((value, i) => value !== b[i]);
-  return at >= 0 && a[at]! > b[at]!;
 }
 
 /** A history that begins like an earlier one was edited; anything else is another conversation. */

@@ -1,7 +1,10 @@
-import type { ChatMessage, ChatTool } from "@hone/core";
-import { continuedIds } from "../conversation/continuation.ts";
-import { sameMessage, sameTools } from "../conversation/message-equality.ts";
+import { createHash } from "node:crypto";
+import { type Asked, continuedIds } from "../conversation/continuation.ts";
+import { conversationKey, sameMessage, sameTools } from "../conversation/message-equality.ts";
 import type { LedgerCompletion } from "../ports/ledger.ts";
+
+/** How many failed attempts are remembered; a retry follows its attempt within a minute or so. */
+const rememberedAttempts = 4096;
 
 /**
  * Whether the SDK says that it sends the same request again. openai-node and openai-python both count
@@ -11,15 +14,49 @@ export function isRetry(header: string | undefined): boolean {
   return header !== undefined && /^\d{1,6}$/.test(header) && Number(header) > 0;
 }
 
-/**
- * The answers to the attempt before: all choices of the latest call with the same messages and tools that
- * no later turn continues. Written whole by us, they never reached the agent, or it would not ask again.
- */
-export function unreceivedAnswers(
-  earlier: readonly LedgerCompletion[],
-  messages: readonly ChatMessage[],
-  tools: readonly ChatTool[] | null,
-): string[] {
+/** Tells which answers a retry takes back. */
+export interface Retries {
+  /** An attempt ended in an error or a hang-up that we saw: the retry that follows is explained by it. */
+  failed(rolloutId: string, asked: Asked): void;
+  /**
+   * Ids of the answers that the attempt before had: all choices of the latest call with the same messages
+   * and tools that no later turn continues. Written whole by us, they never reached the agent, or it would
+   * not ask again.
+   */
+  unreceived(rolloutId: string, asked: Asked, earlier: readonly LedgerCompletion[]): string[];
+}
+
+export function createRetries(): Retries {
+  const attempts = new Map<string, number>();
+  const keyOf = (rolloutId: string, { messages, tools }: Asked): string =>
+    createHash("sha256")
+      .update(`${rolloutId}\n${conversationKey(messages, tools)}`)
+      .digest("base64");
+
+  return {
+    failed(rolloutId, asked) {
+      const key = keyOf(rolloutId, asked);
+      const count = (attempts.get(key) ?? 0) + 1;
+      attempts.delete(key);
+      attempts.set(key, count);
+      const [oldest] = attempts.keys();
+      if (attempts.size > rememberedAttempts && oldest !== undefined) attempts.delete(oldest);
+    },
+
+    unreceived(rolloutId, asked, earlier) {
+      const key = keyOf(rolloutId, asked);
+      const count = attempts.get(key) ?? 0;
+      if (count > 0) {
+        if (count === 1) attempts.delete(key);
+        else attempts.set(key, count - 1);
+        return [];
+      }
+      return answersTo(asked, earlier);
+    },
+  };
+}
+
+function answersTo({ messages, tools }: Asked, earlier: readonly LedgerCompletion[]): string[] {
   const continued = continuedIds(earlier);
   const same = earlier.filter(
     (completion) =>

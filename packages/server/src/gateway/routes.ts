@@ -1,4 +1,4 @@
-import { chatRequestSchema, HoneError, type ModelEntry } from "@hone/core";
+import { type ChatRequest, chatRequestSchema, HoneError, type ModelEntry } from "@hone/core";
 import { Hono, type Context } from "hono";
 import type { Logger } from "pino";
 import type { AppEnv } from "../http/env.ts";
@@ -7,11 +7,17 @@ import type { Engine } from "../ports/engine.ts";
 import type { Ledger } from "../ports/ledger.ts";
 import type { Renderer } from "../ports/renderer.ts";
 import type { PolicyRouter } from "../ports/rollouts.ts";
-import { checkRequest, clientGone, prepareCall, type GatewayParts } from "./chat-call.ts";
+import {
+  checkRequest,
+  clientGone,
+  prepareCall,
+  renderedTools,
+  type GatewayParts,
+} from "./chat-call.ts";
 import { createGatewayCounters, type GatewayCounters } from "./counters.ts";
 import { createRecorder } from "./recorder.ts";
 import { createSink } from "./response-sink.ts";
-import { isRetry } from "./retries.ts";
+import { createRetries, isRetry } from "./retries.ts";
 import { respondStreamed } from "./streamed-response.ts";
 import { createTokenTable } from "./token-table.ts";
 import { respondWhole } from "./whole-response.ts";
@@ -36,6 +42,7 @@ export function gatewayRoutes(deps: GatewayDeps): Hono<AppEnv> {
     ledger: deps.ledger,
     recorder: createRecorder(deps.ledger, counters),
     tokens: createTokenTable(deps.renderer),
+    retries: createRetries(),
     counters,
     log: deps.log,
   };
@@ -60,6 +67,7 @@ export function gatewayRoutes(deps: GatewayDeps): Hono<AppEnv> {
         if (request.stream) await respondStreamed(parts, call, sink);
         else await respondWhole(parts, call, sink);
       } catch (error) {
+        noteFailure(lease.rolloutId, request);
         if (!sink.signal.aborted) throw error;
         counters.abandoned++;
         throw clientGone(error);
@@ -69,6 +77,12 @@ export function gatewayRoutes(deps: GatewayDeps): Hono<AppEnv> {
       }
     }
     return sink.respond(work());
+  }
+
+  function noteFailure(rolloutId: string | null, request: ChatRequest): void {
+    if (rolloutId === null) return;
+    const { messages } = request;
+    parts.retries.failed(rolloutId, { messages, tools: renderedTools(request) });
   }
 
   async function list(): Promise<ModelEntry[]> {

@@ -1,4 +1,4 @@
-import type { ChatMessage } from "@hone/core";
+import { type ChatMessage, HoneError } from "@hone/core";
 import fc from "fast-check";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { completionOf, silent, temporaryFolder } from "../operations/testing/fixtures.ts";
@@ -71,6 +71,60 @@ test("a rollout dropped from memory keeps what it had and takes more", async () 
   await ledger.append([b!]);
   await ledger.markDelivered(["c0"]);
   expect(await ledger.list("r")).toEqual([a, b]);
+});
+
+test("a call that ends while its rollout is dropped from memory is not half forgotten", async () => {
+  const ledger = createLedger(store, silent);
+  await ledger.append([completionOf("r", { id: "a" })]);
+  const retaining = ledger.retain(() => false);
+  await ledger.append([completionOf("r", { id: "b", delivered: false })]);
+  await ledger.markDelivered(["b"]);
+  await retaining;
+  expect((await ledger.list("r")).map(({ id, delivered }) => [id, delivered])).toEqual([
+    ["a", true],
+    ["b", true],
+  ]);
+});
+
+test("what the disk refused is written again before the rollout ends", async () => {
+  let full = true;
+  const disk: Store = {
+    ...store,
+    write: (statements) =>
+      full && statements.length > 0
+        ? Promise.reject(new HoneError("full", { code: "disk_full" }))
+        : store.write(statements),
+  };
+  const ledger = createLedger(disk, silent);
+  const completions = episode(3);
+  for (const completion of completions) await ledger.append([completion]);
+  await ledger.markUnreceived(["c2"]);
+  await expect(ledger.settle(["r"])).rejects.toMatchObject({ code: "disk_full" });
+  await ledger.retain(() => false);
+  full = false;
+  await ledger.settle(["other", "r"]);
+  const last = { ...completions[2], delivered: false };
+  expect(await createLedger(store, silent).list("r")).toEqual([...completions.slice(0, 2), last]);
+});
+
+test("of choices with the same words one is continued", () => {
+  const messages = [user("go")];
+  const choices = [0, 1, 2, 3].map((choice) =>
+    completionOf("r", {
+      id: `c${choice}`,
+      seq: choice,
+      choice,
+      choices: 4,
+      messages,
+      answer: assistant(choice === 3 ? "up" : "left"),
+    }),
+  );
+  const next = { id: "next", seq: 4, messages: [...messages, assistant("left"), user("and?")] };
+  const bridged = completionOf("r", { ...next, parentId: "c1" });
+  expect([...continuedIds([...choices, bridged])]).toEqual(["c1"]);
+  // Where the renderer could not bridge there is no parent; the latest of the equals stands for all.
+  const split = completionOf("r", { ...next, splitReason: "cannot_bridge" });
+  expect([...continuedIds([...choices, split])]).toEqual(["c2"]);
 });
 
 test("completions are numbered in the order in which they came, whatever they say", async () => {

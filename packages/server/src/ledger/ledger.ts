@@ -1,12 +1,17 @@
 import { HoneError } from "@hone/core";
 import type { Logger } from "pino";
 import type { Ledger, LedgerCompletion } from "../ports/ledger.ts";
-import type { Store } from "../store/store.ts";
+import type { Statement, Store } from "../store/store.ts";
 import { type CompletionRow, insertCompletion, readCompletion } from "./records.ts";
 
 export interface StoredLedger extends Ledger {
   /** How many completions a rollout has. */
   count(rolloutId: string): number;
+  /**
+   * Writes again what could not be written of these rollouts. Throws `disk_full` while it still cannot:
+   * a rollout that ends or trains is on disk with all its completions.
+   */
+  settle(rolloutIds: readonly string[]): Promise<void>;
   /** Drops the rollouts from memory for which `keep` is false. */
   retain(keep: (rolloutId: string) => boolean): Promise<void>;
 }
@@ -38,9 +43,13 @@ export function createLedger(store: Store, log: Logger): StoredLedger {
     return completions;
   }
 
-  function write(statements: Parameters<Store["write"]>[0]): void {
+  // Statements that the disk refused; they are tried again before anything is built on them.
+  const unwritten = new Map<string, Statement[]>();
+
+  function write(rolloutId: string, statements: readonly Statement[]): void {
     store.write(statements).catch((error: unknown) => {
-      log.error({ err: error }, "the ledger could not be written");
+      unwritten.set(rolloutId, [...(unwritten.get(rolloutId) ?? []), ...statements]);
+      log.error({ rollout: rolloutId, err: error }, "the ledger could not be written");
     });
   }
 
@@ -51,12 +60,11 @@ export function createLedger(store: Store, log: Logger): StoredLedger {
       const completion = known?.[index];
       if (known && completion) known[index] = { ...completion, delivered };
     }
-    write(
-      ids.map((id) => ({
-        sql: "UPDATE completions SET delivered = ? WHERE id = ?",
-        args: [Number(delivered), id],
-      })),
-    );
+    for (const id of ids) {
+      write(rolloutOf.get(id) ?? "", [
+        { sql: "UPDATE completions SET delivered = ? WHERE id = ?", args: [Number(delivered), id] },
+      ]);
+    }
     return Promise.resolve();
   }
 
@@ -90,23 +98,44 @@ export function createLedger(store: Store, log: Logger): StoredLedger {
         rolloutOf.set(completion.id, completion.rolloutId);
         return statement;
       });
-      write(statements);
+      const [first] = completions;
+      if (first) write(first.rolloutId, statements);
       return Promise.resolve();
     },
 
     markDelivered: (ids) => setDelivered(ids, true),
     markUnreceived: (ids) => setDelivered(ids, false),
 
+    async settle(rolloutIds) {
+      // A write that is still under way may yet fail.
+      await store.flush();
+      for (const id of rolloutIds) {
+        const statements = unwritten.get(id);
+        if (!statements) continue;
+        unwritten.delete(id);
+        try {
+          await store.write(statements);
+        } catch (error) {
+          unwritten.set(id, [...statements, ...(unwritten.get(id) ?? [])]);
+          throw error;
+        }
+      }
+    },
+
     async retain(keep) {
-      const idle = [...memory.keys()].filter((id) => !keep(id));
+      const idle = [...memory].filter(([id]) => !keep(id));
       if (idle.length === 0) return;
-      const sizes = new Map(idle.map((id) => [id, memory.get(id)]));
+      const before = idle.map(([id, completions]) => [id, [...completions]] as const);
       // What is dropped must be readable from the database.
       await store.flush();
-      for (const [id, completions] of sizes) {
-        if (memory.get(id) !== completions) continue;
+      for (const [id, completions] of before) {
+        // A call that ended meanwhile has written again: the next time, then.
+        const now = memory.get(id);
+        const same =
+          now?.length === completions.length && now.every((c, i) => c === completions[i]);
+        if (!same || unwritten.has(id)) continue;
         memory.delete(id);
-        for (const completion of completions ?? []) rolloutOf.delete(completion.id);
+        for (const completion of completions) rolloutOf.delete(completion.id);
       }
     },
   };

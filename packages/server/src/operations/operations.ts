@@ -164,7 +164,7 @@ export async function createOperations(context: OperationContext): Promise<Opera
       await begin(record, emit);
       const { op } = record;
       if (op.type === "train" && !(await trainPolicy(context, record, op, emit, signal))) return;
-      if (op.type === "import") await importPolicy(context, record, op.path, emit);
+      if (op.type === "import") await importPolicy(context, record, op.path, emit, signal);
     }
     // Past the commit point an abort comes too late; only the server's own end stops the publishing.
     await publishNewest(context, record, emit, closeSignal.signal);
@@ -256,7 +256,9 @@ export async function createOperations(context: OperationContext): Promise<Opera
     const statements: Statement[] = [insertOperation(record)];
     const ids: string[] = [];
     if (body.op.type === "train") {
-      for (const { record: rollout, reward } of validateTrain(context, keyId, model, body.op)) {
+      const named = validateTrain(context, keyId, model, body.op);
+      await context.ledger.settle(named.map((rollout) => rollout.record.id));
+      for (const { record: rollout, reward } of named) {
         ids.push(rollout.id);
         if (rollout.status === "open" && reward !== null) {
           statements.push(...context.rollouts.finish(rollout, reward));

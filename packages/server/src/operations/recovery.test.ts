@@ -13,6 +13,7 @@ import { createRequire } from "node:module";
 import { join } from "node:path";
 import { HoneError } from "@hone/core";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { WorkerFault } from "../trainer/client.ts";
 import type { EventLog } from "./events.ts";
 import type { Operations } from "./operations.ts";
 import { operationRoutes } from "./routes.ts";
@@ -158,6 +159,25 @@ describe("the worker dies", () => {
     expect(await ended(server, id)).toMatchObject({ status: "succeeded", result: { step: 1 } });
     expect(engine.names).toEqual(new Set(["m@0", "m@1"]));
     expect(await readdir(join(folder.path, "models/m/staging"))).toEqual([]);
+  });
+
+  test("a worker that is away has not died of the step", async () => {
+    trainer.away = true;
+    for (let i = 0; i < 5; i++) trainer.before.push(() => Promise.reject(died()));
+    const id = await submitTrain();
+    while (trainer.before.length > 0) {
+      await new Promise((resolve) => setTimeout(resolve, 10));
+      await server.state.onEngineReady();
+    }
+    expect(await ended(server, id)).toMatchObject({ status: "succeeded", result: { step: 1 } });
+  });
+
+  test("one that still ends an aborted step is asked again", async () => {
+    const cause = new WorkerFault("not yet", "busy");
+    const busy = new HoneError("not yet", { code: "train_failed", cause });
+    trainer.before.push(() => Promise.reject(busy));
+    expect(await ended(server, await submitTrain())).toMatchObject({ status: "succeeded" });
+    expect(trainer.before).toEqual([]);
   });
 
   test("three times of the same step: the step is given up", async () => {

@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import { setTimeout as delay } from "node:timers/promises";
 import { HoneError, policyName, type TrainOp, type TrainResult } from "@hone/core";
 import { encodeBatch, planSelection, type Work, workConfig } from "../batch/batch.ts";
 import {
@@ -17,6 +18,7 @@ import { type OperationRecord, updateOperation } from "./records.ts";
 
 /** The worker's deaths after which an operation is believed to be their cause. */
 const maxDeaths = 3;
+const busyPauseMs = 500;
 
 /** Everything up to the commit point. Returns false where there was nothing to train. */
 export async function trainPolicy(
@@ -154,7 +156,8 @@ async function trainUntilCommitted(
 ): Promise<void> {
   const { checkpoints, ready } = context;
   for (;;) {
-    const generation = ready.generation();
+    let generation = ready.generation();
+    let accepted = false;
     await checkpoints.requireSpace(record.model, work.config.step - 1);
     const staging = await checkpoints.stage(record.model, record.id, record.deaths);
     try {
@@ -162,9 +165,11 @@ async function trainUntilCommitted(
       const batch = await timed(emit, "pack", () =>
         encodeBatch(work, completions, { staging, checkpoint }),
       );
-      const { metrics, files } = await context.trainTurn(() =>
-        runWorker(context, record, batch, emit, signal),
-      );
+      const { metrics, files } = await context.trainTurn(() => {
+        // The worker may have come up anew while this operation waited for its turn.
+        generation = ready.generation();
+        return runWorker(context, record, batch, emit, signal, () => (accepted = true));
+      });
       if (signal.aborted) {
         throw new HoneError("The operation was aborted. Nothing of it was kept.", {
           code: "aborted",
@@ -176,9 +181,15 @@ async function trainUntilCommitted(
       return;
     } catch (error) {
       await checkpoints.discard(staging);
-      if (!HoneError.isInstance(error) || error.code !== "worker_unavailable") throw error;
       if (signal.aborted) throw error;
-      await countDeath(context, record, error, emit);
+      if (workerCode(error) === "busy") {
+        // An operation that was aborted ends with its micro-batch, which can be long.
+        await delay(busyPauseMs, undefined, { signal }).catch(() => undefined);
+        continue;
+      }
+      if (!HoneError.isInstance(error) || error.code !== "worker_unavailable") throw error;
+      // One that was away has not died of this operation.
+      if (accepted) await countDeath(context, record, error, emit);
       if (await ready.after(generation, restartTimeoutMs, signal)) continue;
       throw new HoneError("The worker did not come back. Restart the server, then train again.", {
         code: signal.aborted ? "aborted" : "train_failed",
@@ -215,11 +226,13 @@ function runWorker(
   batch: Uint8Array,
   emit: Emit,
   signal: AbortSignal,
+  onAccepted: () => void,
 ): ReturnType<OperationContext["trainer"]["train"]> {
   return context.trainer.train({
     operationId: record.id,
     batch,
     signal,
+    onAccepted,
     onEvent(event) {
       if (event.event === "stage") {
         emit({ type: "stage", stage: event.stage, seconds: event.seconds });

@@ -16,6 +16,8 @@ export interface Trainer {
     operationId: string;
     batch: Uint8Array;
     onEvent: (event: TrainerEvent) => void;
+    /** The worker has taken the operation: if it dies from here on, the operation may be the cause. */
+    onAccepted: () => void;
     signal: AbortSignal;
   }): Promise<{ metrics: Record<string, number | null>; files: string[] }>;
 }

@@ -184,6 +184,8 @@ export function createRollouts(options: {
 
     async patch(keyId, id, body) {
       const record = require(keyId, id);
+      // An end is durable with all that came before it.
+      if (body.status !== undefined) await ledger.settle([id]);
       if (record.status !== "open" && (body.status ?? record.status) !== record.status) {
         throw closedError(record, `it cannot become ${body.status}`);
       }

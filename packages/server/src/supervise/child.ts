@@ -154,6 +154,7 @@ function environment(
   const merged: NodeJS.ProcessEnv = { ...process.env };
   // The public key is for clients of this server; no child needs it.
   delete merged["HONE_API_KEY"];
+  delete merged["HONE_ENGINE_KEY"];
   for (const [variable, value] of Object.entries(changes)) {
     if (value === null) delete merged[variable];
     else merged[variable] = value;

@@ -32,7 +32,8 @@ const train = (
   trainer: Awaited<ReturnType<typeof against>>,
   onEvent: (event: TrainerEvent) => void = () => undefined,
   signal = new AbortController().signal,
-) => trainer.train({ operationId: "op_1", batch: new Uint8Array(8), onEvent, signal });
+  onAccepted: () => void = () => undefined,
+) => trainer.train({ operationId: "op_1", batch: new Uint8Array(8), onEvent, onAccepted, signal });
 const line = (value: object) => `${JSON.stringify(value)}\n`;
 const microbatch = { event: "microbatch", done: 1, total: 2, tokens: 9 } as const;
 const result = { event: "result", metrics: { loss: 0.5, entropy: null }, files: ["a"] };

@@ -96,7 +96,7 @@ export function createTrainerClient(options: {
       }
     },
 
-    async train({ operationId, batch, onEvent, signal }) {
+    async train({ operationId, batch, onEvent, onAccepted, signal }) {
       const hangUp = new AbortController();
       let deadline = setTimeout(() => undefined, 0);
       const expectWithin = (ms: number, what: string): void => {
@@ -119,6 +119,7 @@ export function createTrainerClient(options: {
         if (response.statusCode >= 400) {
           throw refused(response.statusCode, await response.body.text());
         }
+        onAccepted();
         // Only now does the worker know the operation that an abort names.
         if (signal.aborted) onAbort();
         else signal.addEventListener("abort", onAbort, { once: true });

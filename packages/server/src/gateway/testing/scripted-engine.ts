@@ -33,7 +33,7 @@ export function createScriptedEngine(renderer: Renderer): ScriptedEngine {
     info: async () => ({ base: "base", maxModelLen: 8192 }),
     load: async () => {},
     unload: async () => {},
-    served: async () => new Set(["m@1"]),
+    served: async () => new Map([["m@1", "/policies/1"]]),
     async *generate(request) {
       requests.push(request);
       for (let index = 0; index < request.n; index++) {

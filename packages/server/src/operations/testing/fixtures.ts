@@ -16,6 +16,8 @@ export const silent = pino({ level: process.env["HONE_TEST_LOG"] ?? "silent" });
 /** An engine's list of adapters, for tests in which nothing is sampled. */
 export interface AdapterList extends Engine {
   names: Set<string>;
+  /** The folder that each name was loaded from last. */
+  roots: Map<string, string>;
   /** Refuses the next load. */
   failNext: HoneError | null;
 }
@@ -24,13 +26,14 @@ export function adapterList(): AdapterList {
   const list: AdapterList = {
     kind: "embedded",
     names: new Set(),
+    roots: new Map(),
     failNext: null,
     info: () => Promise.resolve({ base: "base", maxModelLen: 512 }),
     // oxlint-disable-next-line require-yield
     async *generate() {
       throw new HoneError("nothing is sampled here", { code: "engine_unavailable" });
     },
-    load(policy) {
+    load(policy, path) {
       const failure = list.failNext;
       list.failNext = null;
       if (failure) return Promise.reject(failure);
@@ -38,13 +41,15 @@ export function adapterList(): AdapterList {
         return Promise.reject(new HoneError("loaded twice", { code: "bad_adapter" }));
       }
       list.names.add(policy);
+      list.roots.set(policy, path);
       return Promise.resolve();
     },
     unload(policy) {
       list.names.delete(policy);
       return Promise.resolve();
     },
-    served: () => Promise.resolve(new Set(list.names)),
+    served: () =>
+      Promise.resolve(new Map([...list.names].map((name) => [name, list.roots.get(name) ?? ""]))),
   };
   return list;
 }
@@ -54,19 +59,23 @@ export interface FileTrainer extends Trainer {
   trained: Uint8Array[];
   /** Runs instead of the next steps, first come first. */
   before: ((signal: AbortSignal) => Promise<void>)[];
+  /** Fails before it takes the operation. */
+  away: boolean;
 }
 
 export function fileTrainer(): FileTrainer {
   const trainer: FileTrainer = {
     trained: [],
     before: [],
+    away: false,
     async initAdapter({ staging, r, alpha, seed }) {
       const config = { peft_type: "LORA", r, lora_alpha: alpha, target_modules: ["q_proj"] };
       await writeFile(join(staging, "adapter_config.json"), JSON.stringify(config));
       await writeFile(join(staging, "adapter_model.safetensors"), `weights ${seed}`);
       return ["adapter_config.json", "adapter_model.safetensors"];
     },
-    async train({ batch, signal, onEvent }) {
+    async train({ batch, signal, onEvent, onAccepted }) {
+      if (!trainer.away) onAccepted();
       await trainer.before.shift()?.(signal);
       trainer.trained.push(batch);
       const header = Buffer.from(batch).toString(
