@@ -2,15 +2,9 @@ import { mkdirSync, mkdtempSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterAll, afterEach, beforeEach, expect, it, vi } from "vitest";
-import {
-  clear,
-  findEnvironment,
-  isComplete,
-  markComplete,
-  planEnvironment,
-} from "./environment.ts";
+import { findEnvironment, isComplete, markComplete, planEnvironment } from "./environment.ts";
 import { cacheDir, defaultDataDir } from "./paths.ts";
-import { findPython } from "./python.ts";
+import { supportedPythons, type Interpreter } from "./python.ts";
 import { setUp } from "./setup.ts";
 
 const cache = mkdtempSync(join(tmpdir(), "hone-envs-"));
@@ -23,6 +17,11 @@ afterEach(() => {
 });
 afterAll(() => rmSync(cache, { recursive: true, force: true }));
 
+async function firstPython(): Promise<Interpreter> {
+  for await (const python of supportedPythons()) return python;
+  throw new Error("supportedPythons throws where there is none");
+}
+
 it("keeps caches where the machine keeps them, and data at home", () => {
   expect(cacheDir({ HONE_CACHE: "/a", XDG_CACHE_HOME: "/b" })).toBe("/a");
   expect(cacheDir({ XDG_CACHE_HOME: "/b" })).toBe("/b/hone");
@@ -32,17 +31,20 @@ it("keeps caches where the machine keeps them, and data at home", () => {
 });
 
 it("has one place for the same requirements, another for others", async () => {
-  const worker = await planEnvironment("worker");
-  expect(await planEnvironment("worker")).toEqual(worker);
+  const python = await firstPython();
+  const worker = planEnvironment("worker", python);
+  expect(planEnvironment("worker", python)).toEqual(worker);
   expect(dirname(worker.dir)).toBe(join(cache, "envs"));
-  expect((await planEnvironment("test")).dir).not.toBe(worker.dir);
-  const python = await findPython();
-  expect(worker.interpreter).toEqual(python);
+  const others = [
+    planEnvironment("test", python),
+    planEnvironment("worker", { ...python, executable: "/other/python" }),
+  ];
+  expect(new Set([worker, ...others].map(({ dir }) => dir)).size).toBe(3);
   expect(Number(python.version.split(".")[1])).toBeGreaterThanOrEqual(11);
 });
 
 it("counts only once it is complete, and no longer when its interpreter is gone", async () => {
-  const plan = await planEnvironment("worker");
+  const plan = planEnvironment("worker", await firstPython());
   await expect(findEnvironment()).rejects.toMatchObject({ code: "invalid_config" });
   mkdirSync(join(plan.dir, "bin"), { recursive: true });
   symlinkSync(process.execPath, plan.python);
@@ -53,12 +55,11 @@ it("counts only once it is complete, and no longer when its interpreter is gone"
   rmSync(plan.python);
   symlinkSync("/removed/since/python3", plan.python);
   expect(isComplete(plan)).toBe(false);
-  clear(plan);
   await expect(findEnvironment()).rejects.toThrow("npx @hone/server setup");
 });
 
 it("takes HONE_PYTHON as it is, if it runs", async () => {
-  const { executable } = await findPython();
+  const { executable } = await firstPython();
   vi.stubEnv("HONE_PYTHON", executable);
   expect(await findEnvironment()).toBe(executable);
   const said: string[] = [];

@@ -1,5 +1,5 @@
 import { execFile } from "node:child_process";
-import { existsSync } from "node:fs";
+import { existsSync, realpathSync } from "node:fs";
 import { promisify } from "node:util";
 import { HoneError } from "@hone/core";
 import { z } from "zod";
@@ -7,7 +7,7 @@ import { z } from "zod";
 const run = promisify(execFile);
 
 const interpreterSchema = z.object({
-  executable: z.string(),
+  executable: z.string().min(1),
   version: z.tuple([z.int(), z.int(), z.int()]),
   platform: z.string(),
 });
@@ -28,17 +28,28 @@ const oldest = 11;
 /** The newest for which every pinned package is prebuilt. */
 const newest = 13;
 
-/** The interpreter on PATH that the environment is made from. */
-export async function findPython(): Promise<Interpreter> {
-  const seen: string[] = [];
+/**
+ * The interpreters on PATH that an environment may be made from, the preferred first, each once however
+ * many names it has. Throws at the end if there was none.
+ */
+export async function* supportedPythons(): AsyncGenerator<Interpreter> {
+  const unsupported: string[] = [];
+  const files = new Set<string>();
   for (const command of candidates) {
     const found = await describePython(command).catch(() => null);
     if (!found) continue;
-    if (isSupported(found)) return found;
-    seen.push(`${command} is ${found.version}`);
+    if (!isSupported(found)) {
+      unsupported.push(`${command} is ${found.version}`);
+      continue;
+    }
+    const file = realpathSync(found.executable);
+    if (files.has(file)) continue;
+    files.add(file);
+    yield found;
   }
+  if (files.size > 0) return;
   throw new HoneError(
-    `Python 3.${oldest} to 3.${newest} was not found${seen.length ? ` (${seen.join(", ")})` : ""}. Install Python 3.11, or name an interpreter that has the packages in HONE_PYTHON.`,
+    `Python 3.${oldest} to 3.${newest} was not found${unsupported.length ? ` (${unsupported.join(", ")})` : ""}. Install Python 3.11, or name an interpreter that has the packages in HONE_PYTHON.`,
     { code: "invalid_config" },
   );
 }
