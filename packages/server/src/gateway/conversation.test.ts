@@ -309,7 +309,7 @@ describe.skipIf(!workerPython())("conversations of a rollout", () => {
     engine.lines.push({ answer: { content: "one" } });
     await say(messages);
     // The same question beside it breaks: nothing is left to say.
-    await expect(say(messages)).rejects.toThrow();
+    await expect(say(messages)).rejects.toMatchObject({ status: 500 });
     engine.lines.push({ answer: { content: "two" } });
     const retry = { headers: { "x-stainless-retry-count": "1" } };
     await client.chat.completions.create({ model: "m", messages }, retry);
