@@ -53,6 +53,8 @@ export interface State {
    * traffic: it loads the policies that are served, then goes on with the operations.
    */
   onEngineReady(): Promise<void>;
+  /** Policies that the engine should serve and does not. Rejects when it does not answer. */
+  missingPolicies(): Promise<string[]>;
   /** Ends the rollouts whose lease is over; called every few seconds on its own. */
   sweep(): Promise<void>;
   close(): Promise<void>;
@@ -133,6 +135,7 @@ export async function openState(options: StateOptions): Promise<State> {
         ready.opened();
         operations.start();
       },
+      missingPolicies: () => live.missing(),
       sweep: () => rollouts.sweep(),
       async close() {
         clearInterval(sweeper);

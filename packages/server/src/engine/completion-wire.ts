@@ -27,6 +27,8 @@ export const modelListSchema = z.object({
     z.object({
       id: z.string(),
       parent: z.string().nullish(),
+      /** Of an adapter: the folder that it was loaded from. */
+      root: z.string().nullish(),
       max_model_len: z.int().nullish(),
     }),
   ),

@@ -139,6 +139,9 @@ describe("driver of the engine contract", () => {
       body: {
         ...{ model: "base", prompt: [1, 2], n: 1, max_tokens: 12, temperature: 0, top_p: 1 },
         ...{ seed: 3, stop: ["x"], stop_token_ids: [7] },
+        // Said, or vLLM takes them from the model's generation_config.
+        ...{ top_k: 0, min_p: 0, repetition_penalty: 1 },
+        ...{ presence_penalty: 0, frequency_penalty: 0 },
         ...{ logprobs: 0, return_token_ids: true, stream: false },
       },
     });

@@ -3,12 +3,14 @@ import { join, sep } from "node:path";
 import { HoneError, policyName } from "@hone/core";
 import { z } from "zod";
 import { syncFolder, writeSynced } from "../store/files.ts";
-import { commitPolicy, type Emit, timed } from "./commit.ts";
+import { commitPolicy, type Emit, restartTimeoutMs, timed } from "./commit.ts";
 import type { OperationContext } from "./context.ts";
 import type { OperationRecord } from "./records.ts";
 
 const configName = "adapter_config.json";
 const weightsName = "adapter_model.safetensors";
+/** An adapter that ends the engine each time must not do so for ever. */
+const checkAttempts = 3;
 
 const adapterConfigSchema = z.looseObject({
   peft_type: z.literal("LORA"),
@@ -27,6 +29,7 @@ export async function importPolicy(
   record: OperationRecord,
   path: string,
   emit: Emit,
+  signal: AbortSignal,
 ): Promise<void> {
   const { checkpoints, models } = context;
   const model = models.require(record.model);
@@ -49,7 +52,13 @@ export async function importPolicy(
     const own = await readConfig(checkpoints.path(model.name, 0));
     compareShapes(await readConfig(staging), own);
     await timed(emit, "validate", () =>
-      tryInEngine(context, model.name, model.learnt + 1, staging),
+      checkInEngine(
+        context,
+        `${policyName(model.name, model.learnt + 1)}.check-${record.id}`,
+        staging,
+        emit,
+        signal,
+      ),
     );
     await timed(emit, "commit", () =>
       commitPolicy(
@@ -104,22 +113,66 @@ function compareShapes(given: AdapterConfig, own: AdapterConfig): void {
   );
 }
 
-/** Loads it from staging and lets it go again: the name is then served from the checkpoint's own folder. */
+/** What the engine's end interrupts is done again when it is back, as with a step. */
+async function checkInEngine(
+  context: OperationContext,
+  name: string,
+  staging: string,
+  emit: Emit,
+  signal: AbortSignal,
+): Promise<void> {
+  for (let attempt = 1; ; attempt++) {
+    const generation = context.ready.generation();
+    try {
+      return await tryInEngine(context, name, staging);
+    } catch (error) {
+      const away = HoneError.isInstance(error) && error.status === 503;
+      if (!away || attempt === checkAttempts) throw error;
+      emit({
+        type: "warning",
+        message: "The engine does not answer. The adapter is checked when it is back.",
+      });
+      if (await context.ready.after(generation, restartTimeoutMs, signal)) continue;
+      if (!signal.aborted) throw error;
+      throw new HoneError("The operation was aborted. Nothing of it was kept.", {
+        code: "aborted",
+        cause: error,
+      });
+    }
+  }
+}
+
+/**
+ * Loads it from staging and lets it go again. The name is no policy's, so that no request reaches the adapter
+ * and no later step finds it under its own name, should the unloading fail or the server end before it.
+ */
 async function tryInEngine(
   context: OperationContext,
-  model: string,
-  step: number,
+  name: string,
   staging: string,
 ): Promise<void> {
-  const policy = policyName(model, step);
   const engine = context.engine();
+  // Left by a server that ended in between.
+  if ((await engine.served()).has(name)) await engine.unload(name);
   try {
-    await engine.load(policy, staging);
+    await engine.load(name, staging);
   } catch (cause) {
     if (HoneError.isInstance(cause) && cause.status === 503) throw cause;
     throw badAdapter(`the engine refuses it: ${(cause as Error).message}`, cause);
+  } finally {
+    await letGo(context, name);
   }
-  await engine.unload(policy);
+}
+
+/** Whatever happens to it, the adapter was judged. */
+async function letGo(context: OperationContext, name: string): Promise<void> {
+  try {
+    await context.engine().unload(name);
+  } catch (error) {
+    // It was refused, most likely, and was never there.
+    if (HoneError.isInstance(error) && error.code === "policy_not_found") return;
+    context.log.warn({ adapter: name, err: error }, "an adapter that was checked stays loaded");
+  }
 }
 
 function badAdapter(why: string, cause?: unknown): HoneError {

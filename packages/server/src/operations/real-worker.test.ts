@@ -52,7 +52,7 @@ describe.skipIf(workerPython() === null)("with the real worker", () => {
 
   async function open(dataDir: string): Promise<TestState> {
     // Policies of another test's data directory have the same names.
-    for (const policy of await engine.served()) await engine.unload(policy);
+    for (const policy of (await engine.served()).keys()) await engine.unload(policy);
     return openTestState(dataDir, { engine: () => engine, trainer });
   }
 
@@ -144,7 +144,7 @@ describe.skipIf(workerPython() === null)("with the real worker", () => {
     const { metrics } = result.result;
     expect(metrics["sampling/sampling_logp_difference/mean"]).toBeLessThan(1e-3);
     expect(metrics.grad_norm).toBeGreaterThan(0);
-    expect(await engine.served()).toEqual(new Set(["m@0", "m@1"]));
+    expect([...(await engine.served()).keys()]).toEqual(["m@0", "m@1"]);
     expect((await server.call("GET", "/v1/models/m/state")).json).toMatchObject({
       learnt: 1,
       served: 1,
@@ -178,7 +178,7 @@ describe.skipIf(workerPython() === null)("with the real worker", () => {
     const told = await (await server.app.request(`/v1/operations/${id}/events`)).text();
     expect(told).toContain("The worker died.");
     expect(await files(server, 1)).toEqual(expected);
-    expect(await engine.served()).toEqual(new Set(["m@0", "m@1"]));
+    expect([...(await engine.served()).keys()]).toEqual(["m@0", "m@1"]);
     await server.state.close();
   }, 120_000);
 

@@ -35,6 +35,8 @@ export interface Models {
     model: Omit<Model, "learnt" | "served" | "cursor" | "createdAt">,
     operationId: string,
   ): Promise<Model>;
+  /** Only a model that was never served: nothing was sampled from it. */
+  remove(name: string): Promise<void>;
   /** learnt = step, together with what else has to be true from then on. */
   commitStep(
     name: string,
@@ -138,6 +140,15 @@ export function createModels(store: Store, clock: Clock): Models {
       models.set(model.name, model);
       add({ model: model.name, step: 0, operationId, createdAt: model.createdAt });
       return model;
+    },
+
+    async remove(name) {
+      await store.write([
+        { sql: "DELETE FROM policies WHERE model = ?", args: [name] },
+        { sql: "DELETE FROM models WHERE name = ?", args: [name] },
+      ]);
+      models.delete(name);
+      policies.delete(name);
     },
 
     async commitStep(name, step, operationId, cursor, also) {

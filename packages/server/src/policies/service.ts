@@ -86,7 +86,7 @@ export function createModelService(options: {
   return {
     put: (name, body) =>
       serially(async () => {
-        const existing = models.find(name);
+        let existing = models.find(name);
         const asserted = body.base ?? existing?.base ?? base.name;
         if (asserted !== base.name || (existing && existing.base !== base.name)) {
           const wanted = asserted === base.name ? (existing?.base ?? asserted) : asserted;
@@ -96,7 +96,14 @@ export function createModelService(options: {
             { code: "base_mismatch", param: "base" },
           );
         }
-        if (existing) requireSame(existing, body);
+        if (existing && !isSame(existing, body)) {
+          if (existing.served >= 0 || existing.learnt > 0) throw otherOptions(existing, body);
+          // The engine refused it, most likely, and would again: the name is free for another shape. The row
+          // goes first: a crash must not leave it beside the folder of another shape.
+          await models.remove(name);
+          await live.forget(policyName(name, 0));
+          existing = null;
+        }
         const model = existing ?? (await create(name, body));
         // Also where an earlier request made the model and the engine failed.
         if (model.served < 0) await live.publish(name);
@@ -120,13 +127,21 @@ export function createModelService(options: {
   };
 }
 
-function requireSame(model: Model, body: PutModel): void {
+function wantedOptions(model: Model, body: PutModel): { r: number; alpha: number; seed: number } {
   const lora = body.lora ? { ...defaultLora, ...body.lora } : model.lora;
-  const seed = body.seed ?? model.seed;
-  if (lora.r === model.lora.r && lora.alpha === model.lora.alpha && seed === model.seed) return;
-  throw new HoneError(
+  return { ...lora, seed: body.seed ?? model.seed };
+}
+
+function isSame(model: Model, body: PutModel): boolean {
+  const { r, alpha, seed } = wantedOptions(model, body);
+  return r === model.lora.r && alpha === model.lora.alpha && seed === model.seed;
+}
+
+function otherOptions(model: Model, body: PutModel): HoneError {
+  const { r, alpha, seed } = wantedOptions(model, body);
+  return new HoneError(
     `The model "${model.name}" has LoRA r ${model.lora.r}, alpha ${model.lora.alpha}, seed ${model.seed}; ` +
-      `the request says r ${lora.r}, alpha ${lora.alpha}, seed ${seed}. Leave them out, or choose another name.`,
+      `the request says r ${r}, alpha ${alpha}, seed ${seed}. Leave them out, or choose another name.`,
     { code: "model_mismatch", param: body.lora ? "lora" : "seed" },
   );
 }

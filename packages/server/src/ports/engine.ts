@@ -13,8 +13,11 @@ export interface Engine {
   load(policy: string, path: string): Promise<void>;
   /** Requests in flight on it finish. */
   unload(policy: string): Promise<void>;
-  /** Names of the adapters that it serves now. */
-  served(): Promise<Set<string>>;
+  /**
+   * The adapters that it serves now, and the folder that each was loaded from: a name alone does not say
+   * whose weights answer to it.
+   */
+  served(): Promise<Map<string, string>>;
 }
 
 export interface EngineRequest {

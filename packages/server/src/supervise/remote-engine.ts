@@ -1,7 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { HoneError } from "@hone/core";
 import type { Logger } from "pino";
-import type { Engine } from "../ports/engine.ts";
 
 export interface RemoteEngine {
   /** Throws `engine_unavailable` until the engine has answered and the hook has run since. */
@@ -12,7 +11,7 @@ export interface RemoteEngine {
   stop(): Promise<void>;
 }
 
-const pollMs = 1_000;
+const defaultPollMs = 1_000;
 
 /**
  * Watches an engine that is not our child. One that was away may be another process now: it gets the
@@ -20,28 +19,29 @@ const pollMs = 1_000;
  */
 export function watchRemoteEngine(options: {
   url: string;
-  engine: () => Engine;
+  /** Live policies that it does not serve. Rejects when it does not answer. */
+  missing: () => Promise<readonly string[]>;
   onReady: () => Promise<void>;
   log: Logger;
+  pollMs?: number | undefined;
 }): RemoteEngine {
-  const { url, engine, onReady, log } = options;
+  const { url, missing, onReady, log } = options;
+  const pollMs = options.pollMs ?? defaultPollMs;
   const stopping = new AbortController();
   let state: "starting" | "ready" | "unreachable" = "starting";
   let restarts = 0;
-  let known = new Set<string>();
   let loop: Promise<void> = Promise.resolve();
 
   async function check(): Promise<void> {
-    const served = await engine().served();
-    // A restart between two polls shows in this: it has none of the policies that it had.
-    const lost = known.size > 0 && [...known].every((policy) => !served.has(policy));
-    if (state === "ready" && !lost) {
-      known = served;
-      return;
+    // A restart between two polls shows in this, and so does one policy that others have unloaded: a request
+    // for it would be refused for ever, where one that waits for the reload may be sent again.
+    const lost = await missing();
+    if (state === "ready" && lost.length === 0) return;
+    if (state === "ready") {
+      log.warn({ url, lost }, "the engine does not serve what it was given: loading it again");
+      state = "unreachable";
     }
-    if (state === "ready") state = "unreachable";
     await onReady();
-    known = await engine().served();
     if (state === "unreachable") {
       restarts++;
       log.info({ url }, "the engine is back");
