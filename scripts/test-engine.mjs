@@ -1,5 +1,6 @@
 #!/usr/bin/env node
-// Runs the engine contract against real engines: pnpm test:engine [--engine embedded|vllm|all]
+// Runs the engine contract against real engines, and on vLLM the loop too (the end-to-end tests run it on
+// the embedded engine): pnpm test:engine [--engine embedded|vllm|all]
 import { spawnSync } from "node:child_process";
 import process from "node:process";
 import { parseArgs } from "node:util";
@@ -19,18 +20,18 @@ if (!process.env.HONE_PYTHON) {
   fail("HONE_PYTHON does not name the worker's Python. `hone setup` prints it.");
 }
 
+const tests = {
+  embedded: ["packages/server/src/engine/embedded.contract.test.ts"],
+  vllm: ["packages/server/src/engine/vllm.contract.test.ts", "test/vllm.test.ts"],
+};
+// vLLM, worker and renderer share few cores: a thread each.
+const env = { OMP_NUM_THREADS: "1", OMP_WAIT_POLICY: "passive", ...process.env };
 // One after the other: two engines on few cores would time each other out.
-for (const engine of engines) {
-  const { status } = spawnSync(
-    "npx",
-    [
-      "vitest",
-      "run",
-      "--no-file-parallelism",
-      `packages/server/src/engine/${engine}.contract.test.ts`,
-    ],
-    { stdio: "inherit", env: { ...process.env, HONE_TEST_ENGINES: engine } },
-  );
+for (const file of engines.flatMap((engine) => tests[engine])) {
+  const { status } = spawnSync("npx", ["vitest", "run", "--no-file-parallelism", file], {
+    stdio: "inherit",
+    env: { ...env, HONE_TEST_ENGINES: engines.join(",") },
+  });
   if (status !== 0) process.exit(status ?? 1);
 }
 

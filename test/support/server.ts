@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Hone } from "@hone/client";
-import { startServer } from "@hone/server";
+import { startServer, type ServerOptions } from "@hone/server";
 
 /** The base that the repository ships, for every test that needs a model. */
 export const base = fileURLToPath(new URL("../../models/hone-2048-1m", import.meta.url));
@@ -22,9 +22,12 @@ export interface TestServer {
 }
 
 /** A real server with its real children, in a data directory of its own. */
-export async function startTestServer(dataDir?: string): Promise<TestServer> {
+export async function startTestServer(
+  dataDir?: string,
+  options: Partial<ServerOptions> = {},
+): Promise<TestServer> {
   const dir = dataDir ?? (await mkdtemp(join(tmpdir(), "hone-test-")));
-  const server = await startServer({ base, dataDir: dir, port: 0 });
+  const server = await startServer({ base, port: 0, ...options, dataDir: dir });
   return {
     url: server.url,
     key: server.key,

@@ -1,0 +1,102 @@
+import { gather, type RolloutModel } from "@hone/client";
+import OpenAI from "openai";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import {
+  startVllm,
+  type RunningEngine,
+} from "../packages/server/src/engine/testing/running-engine.ts";
+import { expectSameLogprobs } from "./support/sampler-difference.ts";
+import { startTestServer, type TestServer } from "./support/server.ts";
+import { expectTrainedWereSampled, recordWire, type Wire } from "./support/wire.ts";
+
+// Only when asked for: `pnpm test:engine --engine vllm`. It takes minutes and 3.4 GB of packages.
+const wanted = (process.env["HONE_TEST_ENGINES"] ?? "embedded").split(",");
+
+/** Two short answers, so that the second prompt holds sampled ids. Long words pay: rewards always differ. */
+async function twoWords(model: RolloutModel): Promise<{ reward: number }> {
+  const connection = model.connection();
+  const client = new OpenAI(connection);
+  const messages: OpenAI.ChatCompletionMessageParam[] = [];
+  let length = 0;
+  for (const content of ["Say a word.", "Another one."]) {
+    messages.push({ role: "user", content });
+    const completion = await client.chat.completions.create({
+      model: connection.model,
+      messages,
+      max_tokens: 4,
+    });
+    const message = completion.choices[0]?.message;
+    if (!message) throw new Error("The completion has no choice.");
+    messages.push(message);
+    length += message.content?.length ?? 0;
+  }
+  return { reward: length };
+}
+
+/** The names that vLLM answers to. */
+async function listed({ child }: RunningEngine): Promise<string[]> {
+  const headers = { authorization: `Bearer ${child.key}` };
+  const response = await fetch(`${child.baseURL}/v1/models`, { headers });
+  return ((await response.json()) as { data: { id: string }[] }).data.map(({ id }) => id);
+}
+
+/** The loop on vLLM, and no more of it than shows that tokens, logprobs and policies are the same. */
+describe.skipIf(!wanted.includes("vllm"))("the server with --engine-url of a vLLM", () => {
+  let vllm: RunningEngine;
+  let server: TestServer;
+  let wire: Wire;
+  beforeAll(async () => {
+    vllm = await startVllm();
+    server = await startTestServer(undefined, {
+      engineURL: vllm.child.baseURL,
+      engineKey: vllm.child.key,
+    });
+    wire = recordWire();
+  }, 420_000);
+  afterAll(async () => {
+    wire?.close();
+    await server?.close();
+    await vllm?.stop();
+  }, 60_000);
+
+  it(
+    "trains what vLLM sampled, and samples from what was trained",
+    { timeout: 300_000 },
+    async () => {
+      const model = await server.hone.model({ name: "words" });
+      for (let step = 1; step <= 3; step++) {
+        const groups = await gather(model, twoWords, [{}, {}], { groupSize: 12, concurrency: 8 });
+        const result = await model.train(groups, {
+          learningRate: 5e-3,
+          warmupSteps: 0,
+          normalizerTokens: 8,
+        });
+        expect(result).toMatchObject({ trained: true, step, policy: `words@${step}` });
+        // Published: vLLM itself lists it, and the name alone means it.
+        expect(await listed(vllm)).toContain(`words@${step}`);
+        expect((await model.info()).served).toBe(step);
+        // From the second step on the rollouts are those of a trained adapter.
+        expectSameLogprobs(result);
+        console.log(
+          `vllm: step ${step}: sampler/trainer difference over ${result.metrics["train_tokens"]} tokens: ` +
+            `mean ${result.metrics["sampling/sampling_logp_difference/mean"]}, ` +
+            `max ${result.metrics["sampling/sampling_logp_difference/max"]}`,
+        );
+      }
+
+      const batches = wire.batches();
+      expect(batches.map((batch) => [...new Set(batch.map(({ policy }) => policy))])).toEqual([
+        [0],
+        [1],
+        [2],
+      ]);
+      expectTrainedWereSampled(batches, wire.sampled());
+      // The trained adapters say something else than the base does.
+      const mean = (batch: number): number => {
+        const all = (batches[batch] ?? []).flatMap(({ logprobs }) => logprobs);
+        return all.reduce((sum, logprob) => sum + logprob, 0) / all.length;
+      };
+      expect(Math.abs(mean(2) - mean(0))).toBeGreaterThan(1e-3);
+    },
+  );
+});
