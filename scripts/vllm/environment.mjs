@@ -1,8 +1,15 @@
 // Where vLLM is installed: an environment of its own, named by what is in it.
 import { createHash } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
-import { homedir } from "node:os";
 import { join } from "node:path";
+import process from "node:process";
+import { tsImport } from "tsx/esm/api";
+
+/** The same cache as that of the worker's environment. */
+const { cacheDir, completeMarker } = await tsImport(
+  "../../packages/server/src/setup/paths.ts",
+  import.meta.url,
+);
 
 export const requirementFiles = ["vllm.txt", "requirements.txt"].map((name) =>
   join(import.meta.dirname, name),
@@ -14,14 +21,16 @@ export const torchVersion = "2.13.0";
 export function environmentFolder() {
   const hash = createHash("sha256").update(torchVersion);
   for (const file of requirementFiles) hash.update(readFileSync(file));
-  const cache = process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache");
-  return join(cache, "hone", "envs", `vllm-${hash.digest("hex").slice(0, 16)}`);
+  return join(cacheDir(), "envs", `vllm-${hash.digest("hex").slice(0, 16)}`);
 }
+
+export const pythonOf = (folder) => join(folder, "bin", "python");
 
 /** The Python that has vLLM: HONE_VLLM_PYTHON, or the environment that setup.mjs makes. Null: none. */
 export function findVllmPython() {
   const chosen = process.env.HONE_VLLM_PYTHON;
   if (chosen) return existsSync(chosen) ? chosen : null;
   const folder = environmentFolder();
-  return existsSync(join(folder, "complete")) ? join(folder, "bin", "python") : null;
+  const python = pythonOf(folder);
+  return existsSync(join(folder, completeMarker)) && existsSync(python) ? python : null;
 }

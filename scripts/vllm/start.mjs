@@ -5,7 +5,9 @@
 // server does (docs/worker-contract.md); the key is HONE_WORKER_KEY. Ends at the end of standard input.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { mkdtempSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import { setTimeout as delay } from "node:timers/promises";
@@ -23,7 +25,10 @@ const { values: options } = parseArgs({
     "ready-seconds": { type: "string", default: "240" },
   },
 });
+/** A socket's path may have 107 bytes; the longest that vLLM and its libraries add have 40. */
+const longestFolder = 107 - 40;
 let child;
+let folder;
 let stopping = false;
 if (!options.base) fail("Name the base model: --base FOLDER");
 const key = process.env.HONE_WORKER_KEY;
@@ -33,6 +38,7 @@ if (!python) fail("vLLM is not installed. Run: node scripts/vllm/setup.mjs");
 
 const servedName = options["served-name"] ?? options.base;
 const port = await freePort();
+folder = temporaryFolder();
 child = spawn(
   python,
   [
@@ -59,6 +65,9 @@ child = spawn(
     stdio: ["pipe", process.stderr, process.stderr],
     env: {
       ...process.env,
+      // vLLM leaves sockets and files behind when it is ended: they go with their folder.
+      TMPDIR: folder,
+      VLLM_RPC_BASE_PATH: folder,
       // Not on the command line, which every user of the machine can read.
       VLLM_API_KEY: key,
       VLLM_ALLOW_RUNTIME_LORA_UPDATING: "1",
@@ -118,6 +127,7 @@ async function stop() {
   // Whatever of the group is left holds the model's memory.
   signalGroup("SIGKILL");
   await exited;
+  removeFolder();
   process.exit(0);
 }
 
@@ -127,6 +137,18 @@ function signalGroup(signal) {
   } catch (error) {
     if (error.code !== "ESRCH") throw error;
   }
+}
+
+/** Where a system keeps them too far down for a socket, in /tmp. */
+function temporaryFolder() {
+  const [name, random] = ["hone-vllm-", 6];
+  const length = Buffer.byteLength(join(tmpdir(), name)) + random;
+  return mkdtempSync(join(length <= longestFolder ? tmpdir() : "/tmp", name));
+}
+
+/** serve.py removes it where this process cannot any more. */
+function removeFolder() {
+  if (folder) rmSync(folder, { recursive: true, force: true, maxRetries: 3 });
 }
 
 async function freePort() {
@@ -141,5 +163,6 @@ async function freePort() {
 function fail(message) {
   console.error(message);
   if (!stopping && child?.pid) signalGroup("SIGKILL");
+  removeFolder();
   process.exit(1);
 }

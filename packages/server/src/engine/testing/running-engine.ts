@@ -67,22 +67,24 @@ export async function startEmbedded(): Promise<RunningEngine> {
 }
 
 export async function startVllm(): Promise<RunningEngine> {
-  return running("vllm", false, () =>
-    startChild({
-      name: "vLLM",
-      command: process.execPath,
-      args: [
-        join(root, "scripts/vllm/start.mjs"),
-        ...["--base", testBase, "--served-name", "base"],
-        ...["--max-model-len", String(maxModelLen)],
-      ],
-      env: quiet,
-      log: pino({ level: process.env["HONE_TEST_LOG"] ?? "silent" }),
-      unavailable: "engine_unavailable",
-      readyTimeoutMs: 240_000,
-      stopTimeoutMs: 15_000,
-    }),
-  );
+  return running("vllm", false, () => startVllmChild());
+}
+
+export async function startVllmChild(env: Readonly<Record<string, string>> = {}): Promise<Child> {
+  return startChild({
+    name: "vLLM",
+    command: process.execPath,
+    args: [
+      join(root, "scripts/vllm/start.mjs"),
+      ...["--base", testBase, "--served-name", "base"],
+      ...["--max-model-len", String(maxModelLen)],
+    ],
+    env: { ...quiet, ...env },
+    log: pino({ level: process.env["HONE_TEST_LOG"] ?? "silent" }),
+    unavailable: "engine_unavailable",
+    readyTimeoutMs: 240_000,
+    stopTimeoutMs: 15_000,
+  });
 }
 
 async function running(
