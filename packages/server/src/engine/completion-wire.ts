@@ -1,11 +1,19 @@
+import { HoneError } from "@hone/core";
 import { z } from "zod";
+import type { TokenChance } from "../ports/engine.ts";
 
 /** What the engine contract's `POST /v1/completions` answers; other fields of an engine are left alone. */
 const choiceSchema = z.object({
   index: z.int().min(0),
   text: z.string(),
   token_ids: z.array(z.int()).nullish(),
-  logprobs: z.object({ token_logprobs: z.array(z.number().nullable()) }).nullish(),
+  logprobs: z
+    .object({
+      token_logprobs: z.array(z.number().nullable()),
+      /** Keyed by "token_id:7", as the server asks for. */
+      top_logprobs: z.array(z.record(z.string(), z.number()).nullable()).nullish(),
+    })
+    .nullish(),
   finish_reason: z.string().nullish(),
 });
 export type CompletionChoice = z.infer<typeof choiceSchema>;
@@ -33,3 +41,35 @@ export const modelListSchema = z.object({
     }),
   ),
 });
+
+/** vLLM's word for a token that cannot be sampled: JSON has no infinity. */
+const impossible = -9999;
+
+/**
+ * The likeliest tokens at each place, best first. vLLM adds the sampled token where it is not one of them,
+ * and lists tokens that top_p has ruled out.
+ */
+export function likeliest(choice: CompletionChoice, places: number, top: number): TokenChance[][] {
+  const given = choice.logprobs?.top_logprobs ?? [];
+  if (given.length !== places) throw notTop(`${given.length} lists for ${places} token ids`);
+  return given.map((entries) =>
+    Object.entries(entries ?? {})
+      .filter(([, logprob]) => logprob > impossible)
+      .map(([name, logprob]) => ({ id: tokenId(name), logprob }))
+      .sort((a, b) => b.logprob - a.logprob)
+      .slice(0, top),
+  );
+}
+
+function tokenId(name: string): number {
+  const id = /^token_id:(\d+)$/.exec(name)?.[1];
+  if (id !== undefined) return Number(id);
+  throw notTop("tokens without their ids");
+}
+
+function notTop(what: string): HoneError {
+  return new HoneError(
+    `The engine sent ${what} in top_logprobs. It must support logprobs and return_tokens_as_token_ids.`,
+    { code: "engine_error" },
+  );
+}

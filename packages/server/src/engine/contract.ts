@@ -1,7 +1,7 @@
 import { HoneError, type ErrorCode } from "@hone/core";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import type { EngineChunk } from "../ports/engine.ts";
+import type { EngineChunk, TokenChance } from "../ports/engine.ts";
 import {
   measureParity,
   spoken,
@@ -223,6 +223,49 @@ export function describeEngine(name: string, start: () => Promise<RunningEngine>
       expect(Math.min(...narrow.logprobs)).toBeGreaterThan(-1e-4);
       // A narrower choice is never less certain: the first token's logprob can only grow.
       expect(Math.min(...talked.logprobs)).toBeLessThan(-0.1);
+    });
+
+    it.each([false, true])(
+      "tells the likeliest tokens of the distribution sampled from, streaming %s",
+      async (stream) => {
+        const k = 5;
+        const told = await one({ ...talk, topLogprobs: k, stream });
+        expect(told.ids).toEqual(talked.ids);
+        expect(talked.top).toEqual([]);
+        expect(told.top).toHaveLength(told.ids.length);
+        let sampledIsListed = 0;
+        for (const [i, list] of told.top.entries()) {
+          expect(list).toHaveLength(k);
+          expect(new Set(list.map(({ id }) => id)).size).toBe(k);
+          const values = list.map(({ logprob }) => logprob);
+          expect(values).toEqual(values.toSorted((a, b) => b - a));
+          expect(values.reduce((sum, value) => sum + Math.exp(value), 0)).toBeLessThan(1.0001);
+          const same = list.find(({ id }) => id === told.ids[i]);
+          if (same) {
+            sampledIsListed++;
+            expect(Math.abs(same.logprob - told.logprobs[i]!)).toBeLessThan(1e-4);
+          } else expect(told.logprobs[i]!).toBeLessThanOrEqual(values.at(-1)! + 1e-4);
+        }
+        expect(sampledIsListed).toBeGreaterThan(0);
+      },
+    );
+
+    it("tells them after temperature and top_p", async () => {
+      const first = async (ask: Partial<Ask>) =>
+        (await one({ prompt: promptOf(0), maxTokens: 1, seed: 1, topLogprobs: 5, ...ask })).top[0]!;
+      const gap = (list: readonly TokenChance[]) => list[0]!.logprob - list[1]!.logprob;
+      const plain = await first({ temperature: 1 });
+      const hot = await first({ temperature: 2 });
+      expect(hot.map(({ id }) => id)).toEqual(plain.map(({ id }) => id));
+      expect(gap(plain)).toBeGreaterThan(0.01);
+      expect(gap(hot)).toBeCloseTo(gap(plain) / 2, 3);
+      // The likeliest token is the one that is taken at temperature 0, where logprobs are of temperature 1.
+      const greedy = await first({ temperature: 0 });
+      expect(greedy[0]!.id).toBe(baseline[0]!.ids[0]);
+      expect(gap(greedy)).toBeCloseTo(gap(plain), 3);
+      const narrow = await first({ temperature: 1, topP: 1e-6 });
+      expect(narrow.map(({ id }) => id)).toEqual([plain[0]!.id]);
+      expect(Math.abs(narrow[0]!.logprob)).toBeLessThan(1e-4);
     });
 
     it("lets a stream keep its policy while others are published", async () => {

@@ -6,6 +6,7 @@ import type { Engine, EngineChunk, EngineRequest } from "../ports/engine.ts";
 import {
   completionSchema,
   errorBodySchema,
+  likeliest,
   modelListSchema,
   type CompletionChoice,
 } from "./completion-wire.ts";
@@ -114,7 +115,7 @@ export function createHttpEngine(options: HttpEngineOptions): HttpEngine {
     const read = request.stream ? readStream(response.body) : readWhole(response.body);
     try {
       for await (const choice of read) {
-        const chunk = toChunk(choice, unfinished);
+        const chunk = toChunk(choice, unfinished, request.topLogprobs ?? 0);
         const indices = sampled === request.n ? [chunk.index] : unfinished;
         for (const index of [...indices]) {
           if (chunk.finishReason !== null) unfinished.delete(index);
@@ -196,7 +197,8 @@ function requestBody(kind: Engine["kind"], request: EngineRequest) {
     ...(request.seed !== null && { seed: request.seed }),
     ...(request.stop.length > 0 && { stop: request.stop }),
     stop_token_ids: request.stopTokenIds,
-    logprobs: 0,
+    logprobs: request.topLogprobs ?? 0,
+    ...(request.topLogprobs && { return_tokens_as_token_ids: true }),
     return_token_ids: true,
     stream: request.stream,
   };
@@ -242,7 +244,11 @@ function parseChoices(text: string): CompletionChoice[] {
   });
 }
 
-function toChunk(choice: CompletionChoice, unfinished: ReadonlySet<number>): EngineChunk {
+function toChunk(
+  choice: CompletionChoice,
+  unfinished: ReadonlySet<number>,
+  top: number,
+): EngineChunk {
   const tokenIds = choice.token_ids ?? [];
   const logprobs = choice.logprobs?.token_logprobs ?? [];
   if (!unfinished.has(choice.index)) {
@@ -266,6 +272,7 @@ function toChunk(choice: CompletionChoice, unfinished: ReadonlySet<number>): Eng
     text: choice.text,
     tokenIds,
     logprobs: logprobs as number[],
+    ...(top > 0 && { topLogprobs: likeliest(choice, tokenIds.length, top) }),
     finishReason,
   };
 }

@@ -31,6 +31,8 @@ export interface EngineRequest {
   seed: number | null;
   stop: readonly string[];
   stopTokenIds: readonly number[];
+  /** How many of the likeliest tokens to tell at each place. @default 0 */
+  topLogprobs?: number | undefined;
   stream: boolean;
   signal: AbortSignal;
 }
@@ -42,5 +44,15 @@ export interface EngineChunk {
   tokenIds: readonly number[];
   /** One per token id, of the distribution sampled from. */
   logprobs: readonly number[];
+  /**
+   * Where the request asks for them, one list per token id: the likeliest tokens of the distribution sampled
+   * from, best first. Fewer than asked where top_p leaves fewer; the sampled one is not always among them.
+   */
+  topLogprobs?: readonly (readonly TokenChance[])[] | undefined;
   finishReason: "stop" | "length" | null;
+}
+
+export interface TokenChance {
+  id: number;
+  logprob: number;
 }

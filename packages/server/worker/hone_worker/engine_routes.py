@@ -47,6 +47,8 @@ class CompletionBody(BaseModel):
     stop_token_ids: list[TokenId] | None = None
     logprobs: int | None = Field(None, ge=0, le=20)
     return_token_ids: bool | None = None
+    #: Tokens of `logprobs` as "token_id:7": two tokens may have one text, or half a character each.
+    return_tokens_as_token_ids: bool | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
     ignore_eos: bool = False
@@ -203,6 +205,8 @@ class AnswerShape:
         }
 
     def _token(self, token: int) -> str:
+        if self.body.return_tokens_as_token_ids:
+            return f"token_id:{token}"
         return self.engine.token_text(token)
 
 

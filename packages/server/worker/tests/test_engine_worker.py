@@ -217,6 +217,14 @@ def test_top_logprobs(worker: WorkerProcess) -> None:
         strict=True,
     ):
         assert max(top.values()) == pytest.approx(logprob) and token in top
+    by_id = worker.complete(
+        "tiny", PROMPT, max_tokens=3, temperature=0, logprobs=2, return_tokens_as_token_ids=True
+    )["choices"][0]
+    assert by_id["logprobs"]["tokens"] == [f"token_id:{i}" for i in choice["token_ids"]]
+    assert [list(top.values()) for top in by_id["logprobs"]["top_logprobs"]] == [
+        pytest.approx(list(top.values())) for top in choice["logprobs"]["top_logprobs"]
+    ]
+    assert all(key.startswith("token_id:") for top in by_id["logprobs"]["top_logprobs"] for key in top)
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -1,8 +1,10 @@
-import type { Engine, EngineRequest } from "../../ports/engine.ts";
+import type { Engine, EngineRequest, TokenChance } from "../../ports/engine.ts";
 
 export interface Sampled {
   ids: number[];
   logprobs: number[];
+  /** Empty unless the request asks for them. */
+  top: (readonly TokenChance[])[];
   text: string;
   finish: "stop" | "length" | null;
   /** How many chunks carried it. */
@@ -29,6 +31,7 @@ export async function sample(engine: Engine, ask: Ask): Promise<Sampled[]> {
   const choices = Array.from({ length: request.n }, (): Sampled => ({
     ids: [],
     logprobs: [],
+    top: [],
     text: "",
     finish: null,
     chunks: 0,
@@ -37,6 +40,7 @@ export async function sample(engine: Engine, ask: Ask): Promise<Sampled[]> {
     const choice = choices[chunk.index]!;
     choice.ids.push(...chunk.tokenIds);
     choice.logprobs.push(...chunk.logprobs);
+    choice.top.push(...(chunk.topLogprobs ?? []));
     choice.text += chunk.text;
     choice.finish = chunk.finishReason;
     choice.chunks++;
