@@ -1,9 +1,11 @@
-// `npm run quickstart [-- options of the example]`: installs what is missing, starts a server on a free
-// loopback port, trains the agent of examples/2048, and stops the server. Ctrl-C leaves no process behind.
+// `npm run quickstart [-- --out FOLDER and other options of the example]`: installs what is missing,
+// starts a server on a free loopback port, trains the agent of examples/2048, and stops the server.
+// Everything that it writes is in one folder. Ctrl-C leaves no process behind.
 import { mkdirSync, openSync, readFileSync } from "node:fs";
-import { join } from "node:path";
+import { join, resolve as absolute } from "node:path";
 import process from "node:process";
 import { createInterface } from "node:readline";
+import { parseArgs } from "node:util";
 import { fail, installPackages, root, setUpPython, tsx } from "./install.mjs";
 import { end, endAll, onInterrupt, run, send, start } from "./processes.mjs";
 
@@ -32,17 +34,17 @@ onInterrupt((signal) => {
 
 await installPackages();
 if (args.includes("--help") || args.includes("-h")) {
-  console.log("npm run quickstart -- [options of the example]\n");
+  console.log("npm run quickstart -- [--out folder of the run] [options of the example]\n");
   process.exit((await run(process.execPath, [...example, "--help"], { cwd: root })).status);
 }
 const python = await setUpPython();
-const stamp = new Date().toISOString().replaceAll(/[:.]/g, "-").slice(0, 19);
-const out = join(root, "runs", `quickstart-${stamp}`);
+const out = outputFolder();
+const serverData = join(out, "server");
 mkdirSync(out, { recursive: true });
 const connection = await startServer();
 console.log(`Server: ${connection.HONE_URL}   log: ${join(out, "server.log")}`);
 
-agent = start(process.execPath, [...example, "--out", out, ...args], {
+agent = start(process.execPath, [...example, ...args, "--out", out, "--server-data", serverData], {
   cwd: root,
   env: { ...process.env, ...connection },
   stdio: ["ignore", "inherit", "inherit"],
@@ -57,13 +59,22 @@ if (status === null) {
 console.log(`Quickstart: ${((performance.now() - startedAt) / 1000).toFixed(0)} s. Files: ${out}`);
 await stop(status);
 
+/** The folder that `--out` names; the other options are the example's. */
+function outputFolder() {
+  const { values } = parseArgs({ args, options: { out: { type: "string" } }, strict: false });
+  if (values.out === true) fail("--out needs the name of a folder.");
+  if (values.out) return absolute(values.out);
+  const stamp = new Date().toISOString().replaceAll(/[:.]/g, "-").slice(0, 19);
+  return join(root, "runs", `quickstart-${stamp}`);
+}
+
 /** Resolves, when it serves, to the two variables that it prints. */
 async function startServer() {
   const log = join(out, "server.log");
   const serve = ["serve", "--base", "models/hone-2048-1m", "--port", "0", "--stop-at-eof"];
   server = start(
     process.execPath,
-    [...tsx, "packages/server/src/cli.ts", ...serve, "--data-dir", join(out, "server")],
+    [...tsx, "packages/server/src/cli.ts", ...serve, "--data-dir", serverData],
     {
       cwd: root,
       // The base is in the repository: nothing is to be fetched. The server makes a key of its own.
@@ -100,5 +111,9 @@ async function stop(code) {
   }
   await endAll();
   if (interrupts > 0) console.error("Stopped; nothing is left running.");
+  // The server's data is in the folder: another server on it has the model as it was.
+  if (interrupts > 0 && agent) {
+    console.error(`To go on, with the same options: npm run quickstart -- --out ${out}`);
+  }
   process.exit(code);
 }

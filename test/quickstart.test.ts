@@ -1,21 +1,26 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { randomUUID } from "node:crypto";
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { afterEach, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
-const small = ["--steps", "40", "--groups-per-step", "2", "--group-size", "2", "--eval-seeds", "2"];
+const few = ["--groups-per-step", "2", "--group-size", "2", "--eval-seeds", "2"];
+const small = [...few, "--steps", "40"];
+
+/** Processes are told by what /proc says of them. */
+const linux = process.platform === "linux";
 
 let started: { child: ChildProcess; mark: string } | null = null;
+let out: string;
 
 /** A variable that every descendant inherits tells which processes are left. */
 function quickstart(command: string[], env: Record<string, string> = {}): typeof started & object {
   const mark = `HONE_TEST_MARK=${randomUUID()}`;
-  const child = spawn(command[0] ?? "", command.slice(1), {
+  const child = spawn(command[0] ?? "", [...command.slice(1), "--out", out], {
     cwd: root,
     detached: true,
     env: { ...process.env, ...env, HONE_TEST_MARK: mark.split("=")[1] },
@@ -38,28 +43,33 @@ function left(mark: string): number[] {
     });
 }
 
-function says(child: ChildProcess, pattern: RegExp): Promise<void> {
+function says(child: ChildProcess, pattern: RegExp): Promise<RegExpExecArray> {
   return new Promise((resolve, reject) => {
     let text = "";
     const read = (part: Buffer): void => {
       text += part.toString();
-      if (pattern.test(text)) resolve();
+      const found = pattern.exec(text);
+      if (found) resolve(found);
     };
     child.stdout?.on("data", read);
     child.stderr?.on("data", read);
-    child.once("exit", (code) => reject(new Error(`it ended with ${code}: ${text}`)));
+    child.once("close", (code) => reject(new Error(`it ended with ${code}: ${text}`)));
   });
 }
 
 const exitOf = (child: ChildProcess): Promise<number | null> =>
   new Promise((resolve) => void child.once("exit", resolve));
 
+beforeEach(() => {
+  out = mkdtempSync(join(tmpdir(), "hone-quickstart-"));
+});
 afterEach(() => {
   for (const pid of started ? left(started.mark) : []) process.kill(pid, "SIGKILL");
   started = null;
+  rmSync(out, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 });
 });
 
-describe.skipIf(process.platform !== "linux")("quickstart leaves no process behind", () => {
+describe.skipIf(!linux)("quickstart leaves no process behind", () => {
   const script = [process.execPath, "scripts/quickstart.mjs", ...small];
 
   it.each([
@@ -70,11 +80,13 @@ describe.skipIf(process.platform !== "linux")("quickstart leaves no process behi
     async (_whom, interrupt) => {
       const { child, mark } = quickstart(script);
       const ended = exitOf(child);
+      const told = says(child, /To go on, .* --out (\S+)/);
       await says(child, /evaluating/);
       await delay(500);
       expect(left(mark).length).toBeGreaterThanOrEqual(5);
       interrupt(child);
       expect(await ended).toBe(130);
+      expect((await told)[1]).toBe(out);
       expect(left(mark)).toEqual([]);
     },
     90_000,
@@ -127,3 +139,25 @@ describe.skipIf(process.platform !== "linux")("quickstart leaves no process behi
     await expect.poll(() => left(mark), { timeout: 60_000, interval: 500 }).toEqual([]);
   }, 120_000);
 });
+
+it.skipIf(!linux)(
+  "says where its files are, and goes on in a folder that has some",
+  async () => {
+    const script = [process.execPath, "scripts/quickstart.mjs", ...few, "--steps"];
+    const first = await says(quickstart([...script, "1"]).child, /step 1\/1 [^]*Files: .*\n/);
+    const named = [...first[0].matchAll(/(?:Metrics|Adapter|Files:) +(\/\S+)/g)].map(
+      ([, path = ""]) => path,
+    );
+    const [metrics = "", adapter = "", files] = named;
+    expect(files).toBe(out);
+    expect(readFileSync(metrics, "utf8").trim().split("\n")).toHaveLength(1);
+    expect(existsSync(join(adapter, "adapter_model.safetensors"))).toBe(true);
+    await expect.poll(() => left(started?.mark ?? ""), { timeout: 30_000 }).toEqual([]);
+
+    const { child } = quickstart([...script, "2"]);
+    const second = await says(child, /step \d\/2 [^]*Files: .*\n/);
+    expect(second[0]).toMatch(/^step 2\/2 /);
+    expect(readFileSync(metrics, "utf8").trim().split("\n")).toHaveLength(2);
+  },
+  180_000,
+);

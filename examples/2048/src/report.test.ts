@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { stepLine, summaryText } from "./report.ts";
+import { stepLine, stoppedText, summaryText } from "./report.ts";
 import type { StepReport } from "./train-run.ts";
 
 const report: StepReport = {
@@ -66,12 +66,23 @@ describe("the summary", () => {
       unpaired: 0,
     };
     const won = { ...score, before: 0.17, after: 0.16, difference: -0.01, low: -0.04, high: 0.02 };
-    const text = summaryText(
-      { policy: "2048@10", steps: 10, score, won, seconds: 125, out: "runs/x", adapter: "a/b" },
-      64,
-    );
+    const adapter = "models/2048/policies/10";
+    const summary = { policy: "2048@10", steps: 10, score, won, seconds: 125, out: "/x", adapter };
+    const text = summaryText(summary, 64, null);
     expect(text).toContain("210 → 314   +104 [+75, +133]");
     expect(text).toContain("17% → 16%   -1% [-4%, +2%]");
     expect(text).toContain("Wall time 2 min 5 s");
+    expect(text).toContain(`${adapter} in the server's data folder`);
+    const known = summaryText(summary, 64, "/x/server");
+    expect(known).toContain("/x/server/models/2048/policies/10 (PEFT format)");
+    expect(known).not.toContain("data folder");
+    expect(summaryText({ ...summary, adapter: null }, 64, "/x/server")).not.toContain("Adapter");
+  });
+
+  it("promises to go on only where the server may still be there", () => {
+    expect(stoppedText("mine", null)).toContain("On the same server, --name mine goes on");
+    const known = stoppedText("mine", "/x/server");
+    expect(known).toContain("/x/server");
+    expect(known).not.toContain("goes on");
   });
 });

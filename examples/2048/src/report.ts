@@ -1,3 +1,4 @@
+import { join } from "node:path";
 import cliProgress from "cli-progress";
 import type { Comparison } from "@hone/client";
 import type { RunListener, RunSummary, StepReport } from "./train-run.ts";
@@ -77,7 +78,12 @@ function droppedNote({ result, failed }: StepReport): string {
   return notes.length > 0 ? `dropped: ${notes.join(", ")}` : "";
 }
 
-export function summaryText(summary: RunSummary, target: number): string {
+/** `serverData` is the server's data folder, null where it is not known. */
+export function summaryText(
+  summary: RunSummary,
+  target: number,
+  serverData: string | null,
+): string {
   const { score, won, adapter } = summary;
   return [
     "",
@@ -88,10 +94,19 @@ export function summaryText(summary: RunSummary, target: number): string {
     `Wall time ${Math.floor(summary.seconds / 60)} min ${Math.round(summary.seconds % 60)} s`,
     `Metrics       ${summary.out}/metrics.jsonl`,
     `Trajectories  ${summary.out}/trajectories/*.jsonl`,
-    ...(adapter === null
-      ? []
-      : [`Adapter       ${adapter} in the server's data folder (PEFT format)`]),
+    ...(adapter === null ? [] : [`Adapter       ${placeOf(adapter, serverData)} (PEFT format)`]),
   ].join("\n");
+}
+
+function placeOf(adapter: string, serverData: string | null): string {
+  if (serverData === null) return `${adapter} in the server's data folder`;
+  return join(serverData, adapter);
+}
+
+/** The model lives in the server's data: only a server on that data goes on with it. */
+export function stoppedText(name: string, serverData: string | null): string {
+  if (serverData === null) return `Stopped. On the same server, --name ${name} goes on from here.`;
+  return `Stopped. The model is in the server's data folder, ${serverData}`;
 }
 
 function comparisonText(comparison: Comparison, show: (value: number) => string): string {

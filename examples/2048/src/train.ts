@@ -1,7 +1,7 @@
 import { resolve } from "node:path";
 import { Hone, HoneError } from "@hone/client";
 import { Command, InvalidArgumentError } from "commander";
-import { createReporter, summaryText } from "./report.ts";
+import { createReporter, stoppedText, summaryText } from "./report.ts";
 import { runTraining } from "./train-run.ts";
 
 const program = new Command("2048")
@@ -16,6 +16,7 @@ const program = new Command("2048")
   .option("--concurrency <n>", "games at once", wholeFrom(1), 64)
   .option("--lr <rate>", "learning rate (2e-3 suits the base of a million parameters)", rate, 2e-3)
   .option("--out <folder>", "where metrics and trajectories go", "runs/2048")
+  .option("--server-data <folder>", "the server's data folder, to say where the adapter lies in it")
   .parse();
 
 const options = program.opts<{
@@ -29,7 +30,9 @@ const options = program.opts<{
   concurrency: number;
   lr: number;
   out: string;
+  serverData?: string;
 }>();
+const serverData = options.serverData === undefined ? null : resolve(options.serverData);
 
 const stop = new AbortController();
 process.on("SIGINT", interrupt);
@@ -44,16 +47,14 @@ function interrupt(): void {
 
 const reporter = createReporter(process.stdout);
 try {
-  const { lr, ...rest } = options;
-  const out = resolve(options.out);
-  const run = { ...rest, out, learningRate: lr };
+  const run = { ...options, out: resolve(options.out), learningRate: options.lr };
   const summary = await runTraining(new Hone(), run, reporter, stop.signal);
   reporter.close();
-  console.log(summaryText(summary, options.target));
+  console.log(summaryText(summary, options.target, serverData));
 } catch (error) {
   reporter.close();
   if (stop.signal.aborted) {
-    console.error(`Stopped. Run it again with --name ${options.name} to go on.`);
+    console.error(stoppedText(options.name, serverData));
     process.exitCode = 130;
   } else if (HoneError.isInstance(error)) {
     console.error(`${error.code}: ${error.message}`);
