@@ -83,6 +83,27 @@ it("uses an engine by its URL, and gives it the live policies when it comes back
   // The base answers to the engine's name for it.
   expect((await chat("their-name")).status).toBe(200);
 
+  // Somebody else unloads one policy of many.
+  expect((await send("/v1/models/other-model", "PUT", {})).status).toBeLessThan(300);
+  await fetch(`${engine.baseURL}/v1/unload_lora_adapter`, {
+    method: "POST",
+    body: JSON.stringify({ lora_name: "remote-model@0" }),
+    headers: { authorization: `Bearer ${engineKey}`, "content-type": "application/json" },
+  });
+  // A moment of 404, then 503 while it is loaded again.
+  await vi.waitFor(
+    async () => {
+      const health = await fetch(`${server.url}/health`, {
+        headers: { authorization: `Bearer ${server.key}` },
+      });
+      expect(await health.json()).toMatchObject({
+        components: { engine: { state: "ready", restarts: 1 } },
+      });
+    },
+    { timeout: 10_000, interval: 100 },
+  );
+  expect((await chat("remote-model")).status).toBe(200);
+
   await engine.kill();
   await vi.waitFor(async () => expect((await chat("remote-model")).status).toBe(503), {
     timeout: 10_000,

@@ -154,6 +154,10 @@ export function describeEngine(name: string, start: () => Promise<RunningEngine>
           ["m@2", adapter(`say-${spoken.b}`)],
         ]),
       );
+      // The name under which an import is tried.
+      await engine.load("m@3.check-op_1", adapter("mild"));
+      await engine.unload("m@3.check-op_1");
+      expect((await engine.served()).has("m@3.check-op_1")).toBe(false);
       expect((await engine.info()).base).toBe("base");
       await expectCode(engine.load("m@1", adapter(`say-${spoken.b}`)), "bad_adapter");
       await expectCode(engine.load("m@9", adapter("missing")), "not_found");

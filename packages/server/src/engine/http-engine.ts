@@ -105,7 +105,7 @@ export function createHttpEngine(options: HttpEngineOptions): HttpEngine {
     request.signal.throwIfAborted();
     // vLLM refuses n > 1 at temperature 0, where all choices are the same one.
     const sampled = request.temperature === 0 ? 1 : request.n;
-    const body = requestBody(options.kind, { ...request, n: sampled });
+    const body = requestBody({ ...request, n: sampled });
     const response = await call("POST", "/v1/completions", body, request.signal);
     if (response.statusCode !== 200) {
       const text = await response.body.text();
@@ -175,16 +175,17 @@ export function createHttpEngine(options: HttpEngineOptions): HttpEngine {
 
 /**
  * What a model's generation_config would otherwise change in the distribution (Qwen3's says top_k 20): vLLM
- * applies it where a request says nothing. The embedded engine has no such options, except top_k.
+ * applies it where a request says nothing.
  */
-const neutralOfVllm = {
+const neutral = {
+  top_k: 0,
   min_p: 0,
   repetition_penalty: 1,
   presence_penalty: 0,
   frequency_penalty: 0,
 };
 
-function requestBody(kind: Engine["kind"], request: EngineRequest) {
+function requestBody(request: EngineRequest) {
   return {
     model: request.model,
     prompt: request.prompt,
@@ -192,8 +193,7 @@ function requestBody(kind: Engine["kind"], request: EngineRequest) {
     max_tokens: request.maxTokens,
     temperature: request.temperature,
     top_p: request.topP,
-    top_k: 0,
-    ...(kind === "vllm" && neutralOfVllm),
+    ...neutral,
     ...(request.seed !== null && { seed: request.seed }),
     ...(request.stop.length > 0 && { stop: request.stop }),
     stop_token_ids: request.stopTokenIds,

@@ -88,7 +88,11 @@ test("an engine that ends during the check begins it again when it is back", asy
   const id = await submitImport();
   const waiting = await server.app.request(`/v1/operations/${id}/events`);
   const reader = waiting.body!.pipeThrough(new TextDecoderStream()).getReader();
-  for (let text = ""; !text.includes("event: warning");) text += (await reader.read()).value ?? "";
+  for (let text = ""; !text.includes("event: warning");) {
+    const { done, value } = await reader.read();
+    if (done) throw new Error(`the operation ended without a warning: ${text}`);
+    text += value;
+  }
   await reader.cancel();
   expect((await server.call("GET", `/v1/operations/${id}`)).json.status).toBe("running");
   await server.state.onEngineReady();

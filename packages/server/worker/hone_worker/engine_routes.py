@@ -53,6 +53,10 @@ class CompletionBody(BaseModel):
     stream_options: StreamOptions | None = None
     ignore_eos: bool = False
     # vLLM's names for what this engine always does: accepted at that value only.
+    min_p: float = Field(0, ge=0, le=0)
+    repetition_penalty: float = Field(1, ge=1, le=1)
+    presence_penalty: float = Field(0, ge=0, le=0)
+    frequency_penalty: float = Field(0, ge=0, le=0)
     include_stop_str_in_output: Literal[False] = False
     skip_special_tokens: Literal[True] = True
     echo: Literal[False] = False

@@ -291,7 +291,10 @@ def test_refusals(worker: WorkerProcess) -> None:
     assert error_of(post(prompt="text"), 400)["param"] == "prompt"
     assert error_of(post(temperature=-1), 400)["param"] == "temperature"
     assert error_of(post(top_p=0), 400)["param"] == "top_p"
-    assert error_of(post(presence_penalty=1), 400)["param"] == "presence_penalty"
+    neutral = {"top_k": 0, "min_p": 0, "repetition_penalty": 1, "presence_penalty": 0, "frequency_penalty": 0}
+    assert post(**neutral).status_code == 200
+    for name in ("min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"):
+        assert error_of(post(**{name: 0.5}), 400)["param"] == name
     assert error_of(post(n=0), 400)["param"] == "n"
     assert error_of(worker.client.post("/v1/completions", content=b"{"), 400)["code"] == "invalid_request"
     assert error_of(worker.client.get("/nothing"), 404)["code"] == "route_not_found"
