@@ -1,5 +1,7 @@
 import { HoneError } from "@hone/core";
 import { refuseUnknownOptions } from "./known-options.ts";
+import { mulberry32, shuffledIndices } from "./random.ts";
+import { requireApart } from "./scenarios.ts";
 
 export interface BatchesOptions {
   /** Scenarios of one step, each of them becomes a group. */
@@ -10,6 +12,8 @@ export interface BatchesOptions {
   seed?: number | undefined;
   /** A new order each epoch. @default true */
   shuffle?: boolean | undefined;
+  /** Scenarios of the evaluation: one that is also trained on is an error. */
+  heldOut?: readonly unknown[] | undefined;
 }
 
 /** Where the run is in its scenarios. The server commits it together with the step's weights. */
@@ -66,7 +70,14 @@ export function* planBatches<Scenario>(
 }
 
 export function checkBatchesOptions(scenarios: readonly unknown[], options: BatchesOptions): void {
-  refuseUnknownOptions("batches()", options, ["groupsPerStep", "steps", "seed", "shuffle"]);
+  refuseUnknownOptions("batches()", options, [
+    "groupsPerStep",
+    "steps",
+    "seed",
+    "shuffle",
+    "heldOut",
+  ]);
+  requireApart(scenarios, options.heldOut ?? []);
   if (scenarios.length === 0) {
     throw new HoneError("batches() needs at least one scenario.", {
       code: "invalid_config",
@@ -115,27 +126,9 @@ function readCursor(value: unknown): BatchCursor | null {
   );
 }
 
-/** Fisher–Yates by the seed and the epoch, so that a resumed epoch has the order it began with. */
+/** By the seed and the epoch, so that a resumed epoch has the order it began with. */
 function orderOf({ size, seed, epoch, shuffle }: BatchCursor): number[] {
-  const order = Array.from({ length: size }, (_, index) => index);
-  if (!shuffle) return order;
-  const random = mulberry32(
-    Math.imul(seed ^ 0x9e3779b9, 0x85ebca6b) ^ Math.imul(epoch + 1, 0xc2b2ae35),
-  );
-  for (let last = size - 1; last > 0; last -= 1) {
-    const other = Math.floor(random() * (last + 1));
-    [order[last], order[other]] = [order[other] as number, order[last] as number];
-  }
-  return order;
-}
-
-/** A small seeded generator of uniforms in [0, 1): enough for orders and resampling. */
-export function mulberry32(seed: number): () => number {
-  let state = seed | 0;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), state | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
-  };
+  if (!shuffle) return Array.from({ length: size }, (_, index) => index);
+  const mixed = Math.imul(seed ^ 0x9e3779b9, 0x85ebca6b) ^ Math.imul(epoch + 1, 0xc2b2ae35);
+  return shuffledIndices(size, mulberry32(mixed));
 }

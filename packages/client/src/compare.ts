@@ -1,7 +1,9 @@
 import { HoneError } from "@hone/core";
-import type { Trajectory, TrajectoryGroup } from "@hone/core";
-import { mulberry32 } from "./batches.ts";
+import type { TrajectoryGroup } from "@hone/core";
 import { refuseUnknownOptions } from "./known-options.ts";
+import { mulberry32 } from "./random.ts";
+import { scoresByScenario } from "./scores.ts";
+import { bootstrapInterval, mean } from "./statistics.ts";
 
 export interface CompareOptions {
   /** `reward`, or the name of a metric. @default "reward" */
@@ -39,11 +41,11 @@ export function compare(
 ): Comparison {
   refuseUnknownOptions("compare()", options, ["metric", "seed", "resamples"]);
   const { metric = "reward", seed = 0, resamples = 10_000 } = options;
-  const left = meansByScenario(before, metric);
-  const right = meansByScenario(after, metric);
-  const pairs = [...left].flatMap(([key, value]) => {
+  const left = scoresByScenario(before, metric);
+  const right = scoresByScenario(after, metric);
+  const pairs = [...left].flatMap(([key, { value }]) => {
     const other = right.get(key);
-    return other === undefined ? [] : [[value, other] as const];
+    return other === undefined ? [] : [[value, other.value] as const];
   });
   if (pairs.length === 0) {
     throw new HoneError(
@@ -52,60 +54,99 @@ export function compare(
     );
   }
   const differences = pairs.map(([a, b]) => b - a);
-  const [low, high] = bootstrapInterval(differences, resamples, mulberry32(seed));
   return {
     metric,
     pairs: pairs.length,
     before: mean(pairs.map(([a]) => a)),
     after: mean(pairs.map(([, b]) => b)),
     difference: mean(differences),
-    low,
-    high,
+    ...bootstrapInterval(differences, resamples, mulberry32(seed)),
     unpaired: left.size + right.size - 2 * pairs.length,
   };
 }
 
-function meansByScenario(groups: readonly TrajectoryGroup[], metric: string): Map<string, number> {
-  const seen = new Map<string, number>();
-  const means = new Map<string, number>();
-  for (const group of groups) {
-    const scenario = JSON.stringify(group.scenario);
-    // A scenario that was evaluated twice pairs in order.
-    const nth = seen.get(scenario) ?? 0;
-    seen.set(scenario, nth + 1);
-    const values = group.trajectories.flatMap((trajectory) => valueOf(trajectory, metric));
-    if (values.length > 0) means.set(`${nth} ${scenario}`, mean(values));
+export interface EvaluationOptions extends CompareOptions {
+  /** A row for each answer as well: a template, a difficulty, a seed. */
+  by?: ((scenario: never) => string | number) | undefined;
+}
+
+/** A row of an evaluation's table. Flat, for console.table. */
+export interface EvaluationRow {
+  name: string;
+  /** What `by` said of the scenarios; "all" for all of them. */
+  slice: string;
+  scenarios: number;
+  mean: number;
+  /** The 95% interval of the mean. */
+  low: number;
+  high: number;
+  /** To the first evaluation, over the scenarios of both; null in its own rows. */
+  difference: number | null;
+  differenceLow: number | null;
+  differenceHigh: number | null;
+}
+
+/**
+ * Several evaluations of the same scenarios side by side: policies, other models, greedy and sampled. The
+ * first one is what the others are compared with.
+ */
+export function evaluationTable(
+  evaluations: Readonly<Record<string, readonly TrajectoryGroup[]>>,
+  options: EvaluationOptions = {},
+): EvaluationRow[] {
+  refuseUnknownOptions("evaluationTable()", options, ["metric", "seed", "resamples", "by"]);
+  const { by, metric = "reward", seed = 0, resamples = 10_000 } = options;
+  const sliceOf = by as ((scenario: unknown) => string | number) | undefined;
+  const entries = Object.entries(evaluations);
+  const [, first] = entries[0] ?? [];
+  if (!first) {
+    throw new HoneError("evaluationTable() needs at least one evaluation.", {
+      code: "invalid_request",
+      param: "evaluations",
+    });
   }
-  return means;
-}
-
-function valueOf(trajectory: Trajectory, metric: string): number[] {
-  const value = metric === "reward" ? trajectory.reward : trajectory.metrics[metric];
-  return value === null || value === undefined ? [] : [value];
-}
-
-function bootstrapInterval(
-  values: readonly number[],
-  resamples: number,
-  random: () => number,
-): [number, number] {
-  const means = Float64Array.from({ length: resamples }, () => {
-    let sum = 0;
-    for (let i = 0; i < values.length; i += 1) {
-      sum += values[Math.floor(random() * values.length)] as number;
+  const slices = new Set<string | null>([null]);
+  if (sliceOf) {
+    for (const { scenario } of Object.values(evaluations).flat()) {
+      slices.add(String(sliceOf(scenario)));
     }
-    return sum / values.length;
-  }).sort();
-  return [quantile(means, 0.025), quantile(means, 0.975)];
+  }
+  return [...slices].flatMap((slice) => {
+    const within = (groups: readonly TrajectoryGroup[]) =>
+      slice === null
+        ? groups
+        : groups.filter(({ scenario }) => String(sliceOf?.(scenario)) === slice);
+    return entries.flatMap(([name, groups]): EvaluationRow[] => {
+      const values = [...scoresByScenario(within(groups), metric).values()].map((s) => s.value);
+      if (values.length === 0) return [];
+      const difference =
+        groups === first ? null : differenceTo(within(first), within(groups), options);
+      return [
+        {
+          name,
+          slice: slice ?? "all",
+          scenarios: values.length,
+          mean: mean(values),
+          ...bootstrapInterval(values, resamples, mulberry32(seed)),
+          difference: difference?.difference ?? null,
+          differenceLow: difference?.low ?? null,
+          differenceHigh: difference?.high ?? null,
+        },
+      ];
+    });
+  });
 }
 
-function quantile(sorted: Float64Array, share: number): number {
-  const place = share * (sorted.length - 1);
-  const below = sorted[Math.floor(place)] as number;
-  const above = sorted[Math.ceil(place)] as number;
-  return below + (above - below) * (place - Math.floor(place));
-}
-
-function mean(values: readonly number[]): number {
-  return values.reduce((sum, value) => sum + value, 0) / values.length;
+/** Null where the two share no scenario. */
+function differenceTo(
+  first: readonly TrajectoryGroup[],
+  other: readonly TrajectoryGroup[],
+  { metric, seed, resamples }: EvaluationOptions,
+): Comparison | null {
+  try {
+    return compare(first, other, { metric, seed, resamples });
+  } catch (error) {
+    if (HoneError.isInstance(error) && error.param === "metric") return null;
+    throw error;
+  }
 }

@@ -1,11 +1,14 @@
 import { HoneError, newId } from "@hone/core";
 import type { RolloutException, RolloutMode, Trajectory, TrajectoryGroup } from "@hone/core";
 import pLimit from "p-limit";
+import { ComparisonModel } from "./comparison-model.ts";
+import { runComparison } from "./comparison-run.ts";
 import { GatherError } from "./gather-error.ts";
 import { refuseUnknownOptions } from "./known-options.ts";
 import type { Policy } from "./model.ts";
+import type { RolloutEnd } from "./rollout-end.ts";
 import { runRollout } from "./rollout-run.ts";
-import type { Rollout, RolloutEnd } from "./rollout-run.ts";
+import type { Rollout, RolloutRunOptions } from "./rollout-run.ts";
 import { throwIfAborted } from "./transport.ts";
 
 export interface GatherOptions {
@@ -55,7 +58,7 @@ const optionNames = [
  * with a GatherError, which holds what had succeeded.
  */
 export async function gather<Scenario>(
-  policy: Policy,
+  policy: Policy | ComparisonModel,
   rollout: Rollout<Scenario>,
   scenarios: readonly Scenario[],
   options: GatherOptions = {},
@@ -69,7 +72,17 @@ export async function gather<Scenario>(
   atLeast("timeoutMs", timeoutMs, 1);
   const counts: Counts = { done: 0, failed: 0, total: scenarios.length * groupSize };
   const allowed = allowedExceptions(maxExceptions, counts.total);
+  if (policy instanceof ComparisonModel && mode !== "eval") {
+    throw new HoneError(
+      `${policy.name} is a model to compare with and cannot be trained. Gather with mode "eval".`,
+      { code: "invalid_config", param: "mode" },
+    );
+  }
   throwIfAborted(options.signal);
+  const run = (scenario: Scenario, how: RolloutRunOptions): Promise<RolloutEnd> =>
+    policy instanceof ComparisonModel
+      ? runComparison(policy, rollout, scenario, how)
+      : runRollout(policy, rollout, scenario, how);
 
   // Ends the others when one failure ends the gathering.
   const ending = new AbortController();
@@ -82,12 +95,7 @@ export async function gather<Scenario>(
   const runMember = async (group: (typeof groups)[number]): Promise<RolloutEnd> => {
     for (let attempt = 0; ; attempt += 1) {
       throwIfAborted(signal);
-      const end = await runRollout(policy, rollout, group.scenario, {
-        group: group.id,
-        mode,
-        timeoutMs,
-        signal,
-      });
+      const end = await run(group.scenario, { group: group.id, mode, timeoutMs, signal });
       if (end.trajectory) {
         counts.done += 1;
         onProgress?.({

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { TrajectoryGroup } from "@hone/core";
 import { describe, expect, it } from "vitest";
-import { compare } from "./compare.ts";
+import { compare, evaluationTable } from "./compare.ts";
 import { readGroups, writeGroups } from "./group-files.ts";
 
 function group(scenario: unknown, scores: number[]): TrajectoryGroup {
@@ -86,5 +86,46 @@ describe("compare", () => {
 
   it("refuses a metric that no pair has", () => {
     expect(() => compare(before, after, { metric: "scroe" })).toThrow(/"scroe" on both sides/);
+  });
+});
+
+describe("evaluationTable", () => {
+  const scenarios = [1, 2, 3, 4, 5, 6].map((n) => ({ n, kind: n % 2 ? "odd" : "even" }));
+  const base = scenarios.map((scenario) => group(scenario, [scenario.n]));
+  const trained = scenarios.map((scenario) => group(scenario, [scenario.n + (scenario.n % 2)]));
+  const other = scenarios.slice(0, 2).map((scenario) => group(scenario, [9]));
+
+  it("sets evaluations side by side, in all and by slice", () => {
+    const rows = evaluationTable(
+      { base, trained, other },
+      { metric: "score", by: ({ kind }: { kind: string }) => kind },
+    );
+    expect(
+      rows.map(({ name, slice, scenarios: count, mean, difference }) => [
+        `${slice} ${name}`,
+        count,
+        mean,
+        difference,
+      ]),
+    ).toEqual([
+      ["all base", 6, 3.5, null],
+      ["all trained", 6, 4, 0.5],
+      ["all other", 2, 9, 7.5],
+      ["odd base", 3, 3, null],
+      ["odd trained", 3, 4, 1],
+      ["odd other", 1, 9, 8],
+      ["even base", 3, 4, null],
+      ["even trained", 3, 4, 0],
+      ["even other", 1, 9, 7],
+    ]);
+    for (const { low, high, mean, differenceLow, difference } of rows) {
+      expect(low <= mean && mean <= high).toBe(true);
+      if (difference !== null) expect(differenceLow).toBeLessThanOrEqual(difference);
+    }
+  });
+
+  it("leaves out what has no value", () => {
+    const rows = evaluationTable({ base, none: [group({ n: 1 }, [])] }, { metric: "score" });
+    expect(rows.map(({ name }) => name)).toEqual(["base"]);
   });
 });

@@ -12,8 +12,12 @@ export { gather } from "./gather.ts";
 export { GatherError } from "./gather-error.ts";
 export type { GatherEvent, GatherOptions } from "./gather.ts";
 export { readGroups, writeGroups } from "./group-files.ts";
-export { compare } from "./compare.ts";
-export type { CompareOptions, Comparison } from "./compare.ts";
+export { compare, evaluationTable } from "./compare.ts";
+export type { CompareOptions, Comparison, EvaluationOptions, EvaluationRow } from "./compare.ts";
+export { ComparisonModel } from "./comparison-model.ts";
+export type { ComparisonModelOptions } from "./comparison-model.ts";
+export { splitScenarios } from "./scenarios.ts";
+export type { SplitOptions } from "./scenarios.ts";
 export { HoneError } from "@hone/core";
 export type {
   ErrorCode,

@@ -26,21 +26,41 @@ export class RolloutModel {
   readonly fetch: Fetch;
   readonly #connection: Connection;
 
-  constructor(settings: ConnectionSettings, info: RolloutInfo, context: RolloutContext) {
-    this.rolloutId = info.id;
-    this.name = context.model;
-    this.mode = info.mode;
-    this.signal = context.signal;
-    this.fetch = createContextFetch(settings);
-    this.#connection = {
-      baseURL: context.baseURL,
-      apiKey: settings.apiKey,
-      model: context.model,
-      fetch: createRolloutFetch(settings, context),
-    };
+  constructor(given: {
+    rolloutId: string;
+    mode: RolloutMode;
+    signal: AbortSignal;
+    fetch: Fetch;
+    connection: Connection;
+  }) {
+    this.rolloutId = given.rolloutId;
+    this.name = given.connection.model;
+    this.mode = given.mode;
+    this.signal = given.signal;
+    this.fetch = given.fetch;
+    this.#connection = given.connection;
   }
 
   connection(): Connection {
     return { ...this.#connection };
   }
+}
+
+export function createRolloutModel(
+  settings: ConnectionSettings,
+  info: RolloutInfo,
+  context: RolloutContext,
+): RolloutModel {
+  return new RolloutModel({
+    rolloutId: info.id,
+    mode: info.mode,
+    signal: context.signal,
+    fetch: createContextFetch(settings),
+    connection: {
+      baseURL: context.baseURL,
+      apiKey: settings.apiKey,
+      model: context.model,
+      fetch: createRolloutFetch(settings, context),
+    },
+  });
 }

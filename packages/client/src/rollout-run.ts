@@ -8,12 +8,12 @@ import {
   type RolloutException,
   type RolloutInfo,
   type RolloutMode,
-  type Trajectory,
 } from "@hone/core";
 import type { Policy } from "./model.ts";
 import { CallCounter, runInRollout } from "./rollout-context.ts";
 import type { RolloutContext } from "./rollout-context.ts";
-import { RolloutModel } from "./rollout-model.ts";
+import { describe, type RolloutEnd, rolloutOver, withCall, withinTime } from "./rollout-end.ts";
+import { createRolloutModel, type RolloutModel } from "./rollout-model.ts";
 import { readOutcome } from "./rollout-outcome.ts";
 import type { RolloutResult } from "./rollout-outcome.ts";
 import { abortError, throwIfAborted } from "./transport.ts";
@@ -30,10 +30,6 @@ export interface RolloutRunOptions {
   timeoutMs: number;
   signal: AbortSignal;
 }
-
-export type RolloutEnd =
-  | { trajectory: Trajectory; exception?: undefined }
-  | { exception: RolloutException; error: unknown; trajectory?: undefined };
 
 /**
  * One rollout from its creation on the server to its trajectory. What the agent throws is an end
@@ -68,7 +64,7 @@ export async function runRollout<Scenario>(
   setMaxListeners(0, context.signal);
   const stopRenewing = renewLease(transport, info, context.signal, ending);
   try {
-    const model = new RolloutModel(transport.settings, info, context);
+    const model = createRolloutModel(transport.settings, info, context);
     const returned = await withinTime(context.signal, ending, options.timeoutMs, () =>
       runInRollout(context, () => rollout(model, scenario)),
     );
@@ -190,38 +186,6 @@ function renewLease(
   return () => clearInterval(timer);
 }
 
-/** Ends when the agent does, or when the signal aborts: an agent that ignores it is left behind. */
-async function withinTime<T>(
-  signal: AbortSignal,
-  ending: AbortController,
-  timeoutMs: number,
-  work: () => T | Promise<T>,
-): Promise<T> {
-  const timer = setTimeout(
-    () =>
-      ending.abort(
-        new HoneError(`The rollout took longer than its ${timeoutMs} ms (timeoutMs).`, {
-          code: "timeout",
-        }),
-      ),
-    timeoutMs,
-  );
-  let onAbort = () => {};
-  const aborted = new Promise<never>((_, reject) => {
-    onAbort = () => reject(abortError(signal));
-    signal.addEventListener("abort", onAbort, { once: true });
-  });
-  try {
-    throwIfAborted(signal);
-    const running = Promise.resolve().then(work);
-    running.catch(() => {});
-    return await Promise.race([running, aborted]);
-  } finally {
-    clearTimeout(timer);
-    signal.removeEventListener("abort", onAbort);
-  }
-}
-
 /** Our own fetch knows the call; of an agent with another one, the server knows the last. */
 async function callUnderWay(
   transport: Transport,
@@ -243,36 +207,8 @@ async function callUnderWay(
   }
 }
 
-function withCall(error: unknown, call: number | null): unknown {
-  if (call === null || !HoneError.isInstance(error) || error.code !== "timeout") return error;
-  return new HoneError(`${error.message} It was in model call ${call}.`, {
-    code: "timeout",
-    cause: error,
-  });
-}
-
-function describe(
-  error: unknown,
-  rolloutId: string | null,
-  duringCall: number | null,
-): RolloutException {
-  if (HoneError.isInstance(error)) {
-    return { rolloutId, type: error.code, message: error.message, duringCall };
-  }
-  if (error instanceof Error) {
-    return { rolloutId, type: error.name, message: error.message, duringCall };
-  }
-  return { rolloutId, type: typeof error, message: String(error), duringCall };
-}
-
 /** Trouble that another rollout may be spared. */
 function isPassing(error: unknown): boolean {
   if (!HoneError.isInstance(error)) return false;
   return error.status === 0 || error.status === 429 || error.status === 408 || error.status >= 500;
-}
-
-function rolloutOver(): HoneError {
-  return new HoneError("The rollout is over: its model takes no more calls.", {
-    code: "rollout_closed",
-  });
 }

@@ -1,0 +1,138 @@
+import OpenAI from "openai";
+import { afterEach, describe, expect, it } from "vitest";
+import { compare } from "./compare.ts";
+import { ComparisonModel } from "./comparison-model.ts";
+import { gather } from "./gather.ts";
+import type { RolloutModel } from "./rollout-model.ts";
+import { send, startRouteServer } from "./route-server.test-support.ts";
+import type { Handler, RouteServer } from "./route-server.test-support.ts";
+
+let server: RouteServer;
+afterEach(() => server.close());
+
+const usage = { prompt_tokens: 5, completion_tokens: 2, total_tokens: 7 };
+const call = { id: "c1", type: "function", function: { name: "f", arguments: '{"a":1}' } };
+
+/** Answers with how many messages it was sent, and calls a tool on the second turn. */
+const api: [string, Handler] = [
+  "POST /v1/chat/completions",
+  ({ body }, response) => {
+    const content = `${body.messages.length} messages`;
+    const calls = body.messages.length === 3;
+    if (!body.stream) {
+      const message = { role: "assistant", content, ...(calls ? { tool_calls: [call] } : {}) };
+      send(response, { id: "x", choices: [{ index: 0, message, finish_reason: "stop" }], usage });
+      return;
+    }
+    response.writeHead(200, { "content-type": "text/event-stream" });
+    const deltas: object[] = [{ role: "assistant", content: "" }, { content: content.slice(0, 3) }];
+    deltas.push({ content: content.slice(3) });
+    if (calls) {
+      const { id, type } = call;
+      deltas.push({ tool_calls: [{ index: 0, id, type, function: { name: "f", arguments: "" } }] });
+      deltas.push({ tool_calls: [{ index: 0, function: { arguments: '{"a"' } }] });
+      deltas.push({ tool_calls: [{ index: 0, function: { arguments: ":1}" } }] });
+    }
+    for (const delta of deltas) {
+      const chunk = { id: "x", choices: [{ index: 0, delta, finish_reason: null }] };
+      response.write(`data: ${JSON.stringify(chunk)}\n\n`);
+    }
+    const last = { id: "x", choices: [{ index: 0, delta: {}, finish_reason: "stop" }] };
+    response.write(`data: ${JSON.stringify(last)}\n\n`);
+    response.write(`data: ${JSON.stringify({ id: "x", choices: [], usage })}\n\n`);
+    response.end("data: [DONE]\n\n");
+  },
+];
+
+async function elsewhere(...routes: [string, Handler][]): Promise<ComparisonModel> {
+  server = await startRouteServer(routes);
+  return new ComparisonModel({ baseURL: `${server.url}/v1`, apiKey: "theirs", model: "gpt" });
+}
+
+async function twoTurns(model: RolloutModel, { stream }: { stream: boolean }) {
+  const { model: name, ...connection } = model.connection();
+  const client = new OpenAI({ ...connection, maxRetries: 0 });
+  const messages: OpenAI.ChatCompletionMessageParam[] = [{ role: "user", content: "Hello." }];
+  for (const next of ["And?", null]) {
+    const answer = stream
+      ? await client.chat.completions.stream({ model: name, messages }).finalMessage()
+      : (await client.chat.completions.create({ model: name, messages })).choices[0]!.message;
+    messages.push({ role: "assistant", content: answer.content });
+    if (next) messages.push({ role: "user", content: next });
+  }
+  return { reward: messages.length, metrics: { turns: 2 } };
+}
+
+describe("a model to compare with", () => {
+  it.each([false, true])("leaves a trajectory like any other, stream %s", async (stream) => {
+    const model = await elsewhere(api);
+    const [group] = await gather(model, twoTurns, [{ stream }], { mode: "eval" });
+    expect(group?.exceptions).toEqual([]);
+    const [trajectory] = group?.trajectories ?? [];
+    expect(trajectory).toMatchObject({
+      rolloutId: null,
+      model: "gpt",
+      policy: null,
+      reward: 4,
+      metrics: { turns: 2 },
+      tools: null,
+      histories: [],
+      usage: { completions: 2, promptTokens: 10, completionTokens: 4 },
+    });
+    expect(trajectory?.messages.map(({ role, content }) => [role, content])).toEqual([
+      ["user", "Hello."],
+      ["assistant", "1 messages"],
+      ["user", "And?"],
+      ["assistant", "3 messages"],
+    ]);
+    expect(trajectory?.messages.at(-1)).toMatchObject({ tool_calls: [call] });
+    expect(server.received.every(({ headers }) => headers.authorization === "Bearer theirs")).toBe(
+      true,
+    );
+    expect(compare([group!], [group!])).toMatchObject({ pairs: 1, difference: 0 });
+  });
+
+  it("is never trained", async () => {
+    const model = await elsewhere(api);
+    await expect(gather(model, twoTurns, [{ stream: false }])).rejects.toMatchObject({
+      code: "invalid_config",
+      param: "mode",
+    });
+    expect(server.received).toEqual([]);
+  });
+
+  it("ends a rollout past its time and names the call that it was in", async () => {
+    const model = await elsewhere(["POST /v1/chat/completions", () => {}]);
+    const [group] = await gather(model, twoTurns, [{ stream: false }], {
+      mode: "eval",
+      timeoutMs: 100,
+      maxExceptions: 1,
+    });
+    expect(group?.trajectories).toEqual([]);
+    expect(group?.exceptions).toMatchObject([{ rolloutId: null, type: "timeout", duringCall: 1 }]);
+  });
+
+  it("keeps what was not read to its end out of the trajectory", async () => {
+    const model = await elsewhere([
+      api[0],
+      (_, response) => {
+        response.writeHead(200, { "content-type": "text/event-stream" });
+        const chunk = { id: "x", choices: [{ index: 0, delta: { content: "half" } }] };
+        response.write(`data: ${JSON.stringify(chunk)}\n\n`, () => response.end());
+      },
+    ]);
+    const rollout = async (m: RolloutModel) => {
+      const { model: name, ...connection } = m.connection();
+      const client = new OpenAI({ ...connection, maxRetries: 0 });
+      const messages = [{ role: "user" as const, content: "?" }];
+      for await (const _ of await client.chat.completions.create({
+        model: name,
+        messages,
+        stream: true,
+      }));
+      return 1;
+    };
+    const [group] = await gather(model, rollout, [1], { mode: "eval" });
+    expect(group?.trajectories[0]).toMatchObject({ messages: [], usage: { completions: 0 } });
+  });
+});

@@ -1,0 +1,38 @@
+import { HoneError } from "@hone/core";
+import type { Fetch } from "./connection-settings.ts";
+import { refuseUnknownOptions } from "./known-options.ts";
+
+export interface ComparisonModelOptions {
+  /** Any OpenAI-compatible API, with its `/v1`. */
+  baseURL: string;
+  apiKey: string;
+  /** What the provider calls the model. */
+  model: string;
+  /** @default globalThis.fetch */
+  fetch?: Fetch | undefined;
+}
+
+/**
+ * A model somewhere else, to compare with: `gather` runs the same rollout function on it. It is never
+ * trained, and its key goes to its own API and nowhere else.
+ */
+export class ComparisonModel {
+  readonly name: string;
+  readonly baseURL: string;
+  readonly apiKey: string;
+  readonly fetch: Fetch;
+
+  constructor(options: ComparisonModelOptions) {
+    refuseUnknownOptions("ComparisonModel", options, ["baseURL", "apiKey", "model", "fetch"]);
+    if (!URL.canParse(options.baseURL)) {
+      throw new HoneError(
+        `"${options.baseURL}" is not a URL. Give the API's, such as https://api.openai.com/v1.`,
+        { code: "invalid_config", param: "baseURL" },
+      );
+    }
+    this.name = options.model;
+    this.baseURL = options.baseURL.replace(/\/+$/, "");
+    this.apiKey = options.apiKey;
+    this.fetch = options.fetch ?? ((input, init) => globalThis.fetch(input, init));
+  }
+}

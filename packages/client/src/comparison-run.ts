@@ -1,0 +1,89 @@
+import { setMaxListeners } from "node:events";
+import { newId, type ChatMessage, type Trajectory } from "@hone/core";
+import { recordCalls, type RecordedCall } from "./call-recorder.ts";
+import type { ComparisonModel } from "./comparison-model.ts";
+import { CallCounter } from "./rollout-context.ts";
+import { describe, type RolloutEnd, rolloutOver, withCall, withinTime } from "./rollout-end.ts";
+import { RolloutModel } from "./rollout-model.ts";
+import { readOutcome } from "./rollout-outcome.ts";
+import type { Rollout, RolloutRunOptions } from "./rollout-run.ts";
+
+/** A rollout on a model of another API. No server of ours knows of it: its trajectory has no rollout id. */
+export async function runComparison<Scenario>(
+  model: ComparisonModel,
+  rollout: Rollout<Scenario>,
+  scenario: Scenario,
+  options: RolloutRunOptions,
+): Promise<RolloutEnd> {
+  const ending = new AbortController();
+  const signal = AbortSignal.any([options.signal, ending.signal]);
+  setMaxListeners(0, signal);
+  const counter = new CallCounter();
+  const recorded = recordCalls(model.fetch, signal, counter);
+  const { baseURL, apiKey, name } = model;
+  const rolloutModel = new RolloutModel({
+    rolloutId: newId("ro"),
+    mode: options.mode,
+    signal,
+    fetch: recorded.fetch,
+    connection: { baseURL, apiKey, model: name, fetch: recorded.fetch },
+  });
+  const startedAt = Date.now();
+  const began = performance.now();
+  try {
+    const returned = await withinTime(signal, ending, options.timeoutMs, () =>
+      rollout(rolloutModel, scenario),
+    );
+    const outcome = readOutcome(returned);
+    const trajectory: Trajectory = {
+      rolloutId: null,
+      model: name,
+      policy: null,
+      ...conversationsOf(recorded.calls),
+      ...outcome,
+      usage: {
+        completions: recorded.calls.length,
+        promptTokens: recorded.calls.reduce((sum, call) => sum + call.promptTokens, 0),
+        completionTokens: recorded.calls.reduce((sum, call) => sum + call.completionTokens, 0),
+      },
+      startedAt,
+      durationMs: performance.now() - began,
+    };
+    return { trajectory };
+  } catch (error) {
+    const duringCall = counter.started > 0 ? counter.current : null;
+    if (!ending.signal.aborted) ending.abort(error);
+    return { exception: describe(withCall(error, duringCall), null, duringCall), error };
+  } finally {
+    if (!ending.signal.aborted) ending.abort(rolloutOver());
+  }
+}
+
+/** The longest conversation, and those that none continues. */
+function conversationsOf(
+  calls: readonly RecordedCall[],
+): Pick<Trajectory, "messages" | "tools" | "histories"> {
+  const all = calls.map(({ messages, tools, answer }) => ({
+    messages: [...messages, answer],
+    tools,
+  }));
+  const [longest, ...histories] = all
+    .filter((one, at) => !all.some((other, i) => i > at && continues(other.messages, one.messages)))
+    .sort((a, b) => b.messages.length - a.messages.length);
+  return { messages: longest?.messages ?? [], tools: longest?.tools ?? null, histories };
+}
+
+/** An SDK may write an answer down in other words (no null fields): role and text have to agree. */
+function continues(later: readonly ChatMessage[], earlier: readonly ChatMessage[]): boolean {
+  return (
+    later.length > earlier.length &&
+    earlier.every(({ role, content }, i) => {
+      const other = later[i];
+      return other?.role === role && textOf(other.content) === textOf(content);
+    })
+  );
+}
+
+function textOf(content: ChatMessage["content"]): string {
+  return typeof content === "string" ? content : JSON.stringify(content ?? "").replace(/^""$/, "");
+}
