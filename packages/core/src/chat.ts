@@ -54,6 +54,13 @@ export const toolSchema = z.looseObject({
 });
 export type ChatTool = z.infer<typeof toolSchema>;
 
+export const streamOptionsSchema = z.strictObject({
+  include_usage: z.boolean().nullish(),
+  include_obfuscation: z.boolean().nullish(),
+});
+
+export const stopSchema = z.union([z.string().min(1), z.array(z.string().min(1)).max(16)]);
+
 /** Accepted and without effect: they change nothing about what is sampled. */
 export const ignoredChatKeys = [
   "user",
@@ -74,21 +81,16 @@ export const chatRequestSchema = z.strictObject({
   tool_choice: z.enum(["auto", "none"]).nullish(),
   parallel_tool_calls: z.boolean().nullish(),
   n: z.int().min(1).max(64).nullish(),
-  stop: z.union([z.string().min(1), z.array(z.string().min(1)).max(16)]).nullish(),
+  stop: stopSchema.nullish(),
   seed: z.int().nullish(),
   temperature: z.number().min(0).max(2).nullish(),
   top_p: z.number().gt(0).max(1).nullish(),
   max_tokens: z.int().min(1).nullish(),
   max_completion_tokens: z.int().min(1).nullish(),
   logprobs: z.boolean().nullish(),
-  top_logprobs: z.literal(0).nullish(),
+  top_logprobs: z.int().min(0).max(20).nullish(),
   stream: z.boolean().nullish(),
-  stream_options: z
-    .strictObject({
-      include_usage: z.boolean().nullish(),
-      include_obfuscation: z.boolean().nullish(),
-    })
-    .nullish(),
+  stream_options: streamOptionsSchema.nullish(),
   frequency_penalty: z.literal(0).nullish(),
   presence_penalty: z.literal(0).nullish(),
   logit_bias: z.strictObject({}).nullish(),
@@ -102,68 +104,3 @@ export const chatRequestSchema = z.strictObject({
   prompt_cache_retention: ignored,
 });
 export type ChatRequest = z.infer<typeof chatRequestSchema>;
-
-export type FinishReason = "stop" | "length" | "tool_calls";
-
-export interface TokenLogprob {
-  token: string;
-  logprob: number;
-  bytes: number[] | null;
-  top_logprobs: never[];
-}
-
-export interface ChatChoice {
-  index: number;
-  message: {
-    role: "assistant";
-    content: string | null;
-    refusal: null;
-    tool_calls?: ToolCall[];
-    reasoning_content?: string;
-  };
-  logprobs: { content: TokenLogprob[]; refusal: null } | null;
-  finish_reason: FinishReason;
-}
-
-export interface Usage {
-  prompt_tokens: number;
-  completion_tokens: number;
-  total_tokens: number;
-}
-
-/** OpenAI's `chat.completion`; `model` is the policy that was sampled from, as `name@N`. */
-export interface ChatCompletion {
-  id: string;
-  object: "chat.completion";
-  created: number;
-  model: string;
-  choices: ChatChoice[];
-  usage: Usage;
-}
-
-export interface ChatChunk {
-  id: string;
-  object: "chat.completion.chunk";
-  created: number;
-  model: string;
-  choices: {
-    index: number;
-    delta: {
-      role?: "assistant";
-      content?: string | null;
-      tool_calls?: (ToolCall & { index: number })[];
-      reasoning_content?: string;
-    };
-    logprobs: { content: TokenLogprob[]; refusal: null } | null;
-    finish_reason: FinishReason | null;
-  }[];
-  usage?: Usage | null;
-}
-
-/** An entry of `GET /v1/models`. */
-export interface ModelEntry {
-  id: string;
-  object: "model";
-  created: number;
-  owned_by: string;
-}

@@ -17,20 +17,26 @@ export {
   messageSchema,
   toolSchema,
 } from "./chat.ts";
+export type { AssistantMessage, ChatMessage, ChatRequest, ChatTool, ToolCall } from "./chat.ts";
+export {
+  chatChunkSchema,
+  chatCompletionSchema,
+  modelEntrySchema,
+  tokenLogprobSchema,
+  usageSchema,
+} from "./chat-response.ts";
 export type {
-  AssistantMessage,
   ChatChoice,
   ChatChunk,
   ChatCompletion,
-  ChatMessage,
-  ChatRequest,
-  ChatTool,
   FinishReason,
   ModelEntry,
   TokenLogprob,
-  ToolCall,
+  TopLogprob,
   Usage,
-} from "./chat.ts";
+} from "./chat-response.ts";
+export { completionRequestSchema, textChunkSchema, textCompletionSchema } from "./completion.ts";
+export type { CompletionRequest, TextChunk, TextCompletion, TextLogprobs } from "./completion.ts";
 export {
   createRolloutSchema,
   patchRolloutSchema,

@@ -22,7 +22,7 @@ export function repeats({ messages }: Asked, earlier: LedgerCompletion): boolean
 }
 
 /**
- * The completion with the longest conversation that the request repeats. Of several with the same words
+ * The chat completion with the longest conversation that the request repeats. Of several with the same words
  * the one whose call ids are repeated wins, then one with the same tools, then one that was delivered,
  * then the latest.
  */
@@ -32,6 +32,7 @@ export function longestRepeated(
 ): LedgerCompletion | null {
   let best: LedgerCompletion | null = null;
   for (const completion of earlier) {
+    if (completion.kind === "text") continue;
     if (best && completion.messages.length < best.messages.length) continue;
     if (!repeats(asked, completion)) continue;
     if (!best || isBetter(asked, completion, best)) best = completion;
@@ -69,8 +70,11 @@ export function continuedIds(completions: readonly LedgerCompletion[]): Set<stri
       continued.add(later.parentId);
       continue;
     }
+    // Plain prompts continue by their ids alone.
+    if (later.kind === "text") continue;
     const turns = new Map<number, LedgerCompletion>();
     for (const earlier of completions) {
+      if (earlier.kind === "text") continue;
       if (earlier.seq >= later.seq || !repeats(later, earlier)) continue;
       const known = turns.get(earlier.messages.length);
       if (!known || isBetter(later, earlier, known)) turns.set(earlier.messages.length, earlier);

@@ -1,5 +1,5 @@
 import { newId, type AssistantMessage, type ChatTool, type FinishReason } from "@hone/core";
-import type { EngineChunk } from "../ports/engine.ts";
+import type { EngineChunk, TokenChance } from "../ports/engine.ts";
 import type { ParsedMessage, Renderer } from "../ports/renderer.ts";
 
 /** One choice as it is sampled. */
@@ -7,6 +7,8 @@ export interface Sample {
   index: number;
   ids: number[];
   logprobs: number[];
+  /** The likeliest tokens at each place; empty unless they are asked for. */
+  top: (readonly TokenChance[])[];
   /** The engine's visible text: it ends before a stop string, while `ids` run on past it. */
   text: string;
   finish: "stop" | "length" | null;
@@ -17,6 +19,7 @@ export function createSamples(n: number): Sample[] {
     index,
     ids: [],
     logprobs: [],
+    top: [],
     text: "",
     finish: null,
   }));
@@ -27,6 +30,7 @@ export function addChunk(samples: readonly Sample[], chunk: EngineChunk): Sample
   if (!sample) throw new RangeError(`choice ${chunk.index} was not asked for`);
   sample.ids.push(...chunk.tokenIds);
   sample.logprobs.push(...chunk.logprobs);
+  sample.top.push(...(chunk.topLogprobs ?? []));
   sample.text += chunk.text;
   sample.finish = chunk.finishReason ?? sample.finish;
   return sample;

@@ -65,6 +65,7 @@ function whyApart(
   const opening = messages.slice(0, firstAnswer);
   const shared = earlier.some(
     (completion) =>
+      completion.kind === "chat" &&
       completion.messages.length >= opening.length &&
       opening.every((message, i) => sameMessage(message, completion.messages[i]!)),
   );
@@ -87,7 +88,8 @@ export function fullPrompt(
   return parts.toReversed().flatMap((part) => Array.from(part));
 }
 
-function beginsWith(
+/** Whether the ids go on from a prompt and what was sampled of it. */
+export function beginsWith(
   ids: readonly number[],
   prompt: readonly number[],
   sampled: Int32Array,

@@ -1,4 +1,3 @@
-import type { ChatRequest } from "@hone/core";
 import { newId } from "@hone/core";
 import type { Ledger, LedgerCompletion } from "../ports/ledger.ts";
 import type { Answer, Sample } from "./answer.ts";
@@ -10,7 +9,8 @@ export interface CallRecord {
   rolloutId: string;
   policy: string;
   prompt: Prompt;
-  request: ChatRequest;
+  kind: LedgerCompletion["kind"];
+  messages: LedgerCompletion["messages"];
   tools: LedgerCompletion["tools"];
   temperature: number;
   topP: number;
@@ -59,6 +59,7 @@ export function createRecorder(ledger: Ledger, counters: GatewayCounters): Recor
         id: newId("cmpl"),
         rolloutId: call.rolloutId,
         seq: firstSeq + i,
+        kind: call.kind,
         parentId: call.prompt.parentId,
         promptSuffix,
         sampled: Int32Array.from(sample.ids),
@@ -70,7 +71,7 @@ export function createRecorder(ledger: Ledger, counters: GatewayCounters): Recor
         finishReason: answer.finishReason,
         choice: sample.index,
         choices: samples.length,
-        messages: call.request.messages,
+        messages: call.messages,
         tools: call.tools,
         answer: answer.message,
         delivered: false,

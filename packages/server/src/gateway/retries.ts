@@ -1,6 +1,5 @@
 import { createHash } from "node:crypto";
-import { type Asked, continuedIds } from "../conversation/continuation.ts";
-import { conversationKey, sameMessage, sameTools } from "../conversation/message-equality.ts";
+import { continuedIds } from "../conversation/continuation.ts";
 import type { LedgerCompletion } from "../ports/ledger.ts";
 
 /** How many failed attempts are remembered; a retry follows its attempt within a minute or so. */
@@ -14,28 +13,34 @@ export function isRetry(header: string | undefined): boolean {
   return header !== undefined && /^\d{1,6}$/.test(header) && Number(header) > 0;
 }
 
+/** What makes a request the same request again. */
+export interface Repeated {
+  /** The same for every attempt. Made only where an attempt failed or is repeated. */
+  key(): string;
+  /** Whether this completion answers it. */
+  isAnswer(completion: LedgerCompletion, all: readonly LedgerCompletion[]): boolean;
+}
+
 /** Tells which answers a retry takes back. */
 export interface Retries {
   /** An attempt ended in an error or a hang-up that we saw: the retry that follows is explained by it. */
-  failed(rolloutId: string, asked: Asked): void;
+  failed(rolloutId: string, key: string): void;
   /**
-   * Ids of the answers that the attempt before had: all choices of the latest call with the same messages
-   * and tools that no later turn continues. Written whole by us, they never reached the agent, or it would
+   * Ids of the answers that the attempt before had: all choices of the latest call that asked the same
+   * and that no later turn continues. Written whole by us, they never reached the agent, or it would
    * not ask again.
    */
-  unreceived(rolloutId: string, asked: Asked, earlier: readonly LedgerCompletion[]): string[];
+  unreceived(rolloutId: string, repeated: Repeated, earlier: readonly LedgerCompletion[]): string[];
 }
 
 export function createRetries(): Retries {
   const attempts = new Map<string, number>();
-  const keyOf = (rolloutId: string, { messages, tools }: Asked): string =>
-    createHash("sha256")
-      .update(`${rolloutId}\n${conversationKey(messages, tools)}`)
-      .digest("base64");
+  const keyOf = (rolloutId: string, key: string): string =>
+    createHash("sha256").update(`${rolloutId}\n${key}`).digest("base64");
 
   return {
-    failed(rolloutId, asked) {
-      const key = keyOf(rolloutId, asked);
+    failed(rolloutId, repeatedKey) {
+      const key = keyOf(rolloutId, repeatedKey);
       const count = (attempts.get(key) ?? 0) + 1;
       attempts.delete(key);
       attempts.set(key, count);
@@ -43,27 +48,25 @@ export function createRetries(): Retries {
       if (attempts.size > rememberedAttempts && oldest !== undefined) attempts.delete(oldest);
     },
 
-    unreceived(rolloutId, asked, earlier) {
-      const key = keyOf(rolloutId, asked);
+    unreceived(rolloutId, repeated, earlier) {
+      const key = keyOf(rolloutId, repeated.key());
       const count = attempts.get(key) ?? 0;
       if (count > 0) {
         if (count === 1) attempts.delete(key);
         else attempts.set(key, count - 1);
         return [];
       }
-      return answersTo(asked, earlier);
+      return answersTo(repeated, earlier);
     },
   };
 }
 
-function answersTo({ messages, tools }: Asked, earlier: readonly LedgerCompletion[]): string[] {
+function answersTo(repeated: Repeated, earlier: readonly LedgerCompletion[]): string[] {
   const continued = continuedIds(earlier);
   const same = earlier.filter(
     (completion) =>
       completion.delivered &&
-      completion.messages.length === messages.length &&
-      completion.messages.every((message, i) => sameMessage(messages[i]!, message)) &&
-      sameTools(completion.tools, tools) &&
+      repeated.isAnswer(completion, earlier) &&
       !continued.has(completion.id),
   );
   const last = same.at(-1);

@@ -1,4 +1,4 @@
-import { type ChatRequest, chatRequestSchema, HoneError, type ModelEntry } from "@hone/core";
+import { chatRequestSchema, completionRequestSchema, HoneError, type ModelEntry } from "@hone/core";
 import { Hono, type Context } from "hono";
 import type { Logger } from "pino";
 import type { AppEnv } from "../http/env.ts";
@@ -7,20 +7,17 @@ import type { Engine } from "../ports/engine.ts";
 import type { Ledger } from "../ports/ledger.ts";
 import type { Renderer } from "../ports/renderer.ts";
 import type { PolicyRouter } from "../ports/rollouts.ts";
-import {
-  checkRequest,
-  clientGone,
-  prepareCall,
-  renderedTools,
-  type GatewayParts,
-} from "./chat-call.ts";
+import { clientGone, type Caller, type GatewayParts } from "./call.ts";
+import { checkRequest, prepareChat, repeatedChat } from "./chat-call.ts";
 import { createGatewayCounters, type GatewayCounters } from "./counters.ts";
 import { createRecorder } from "./recorder.ts";
-import { createSink } from "./response-sink.ts";
+import { createSink, type ResponseSink } from "./response-sink.ts";
 import { createRetries, isRetry } from "./retries.ts";
-import { respondStreamed } from "./streamed-response.ts";
+import { respondChatStreamed } from "./streamed-response.ts";
+import { checkTextRequest, prepareText, textKey } from "./text-call.ts";
+import { respondText } from "./text-response.ts";
 import { createTokenTable } from "./token-table.ts";
-import { respondWhole } from "./whole-response.ts";
+import { respondChat } from "./whole-response.ts";
 
 export interface GatewayDeps {
   engine: Engine;
@@ -47,11 +44,14 @@ export function gatewayRoutes(deps: GatewayDeps): Hono<AppEnv> {
     log: deps.log,
   };
 
-  async function chat(c: Context<AppEnv>, rolloutId: string | null): Promise<Response> {
-    // Before the first wait: a client that leaves while the prompt is rendered must be noticed too.
-    const sink = createSink(c);
-    const request = await readJson(c, chatRequestSchema);
-    checkRequest(request);
+  /** What every dialect does around its call. */
+  async function answer(
+    c: Context<AppEnv>,
+    sink: ResponseSink,
+    request: { model: string; key: () => string },
+    respond: (caller: Caller) => Promise<void>,
+  ): Promise<Response> {
+    const rolloutId = c.req.param("rollout") ?? null;
     const retry = isRetry(c.req.header("x-stainless-retry-count"));
     counters.calls++;
     const key = c.get("keyId");
@@ -63,11 +63,9 @@ export function gatewayRoutes(deps: GatewayDeps): Hono<AppEnv> {
           : await router.leaseForRollout(key, rolloutId, request.model);
       const order = lease.rolloutId === null ? null : parts.recorder.open(lease.rolloutId);
       try {
-        const call = await prepareCall(parts, request, lease, sink, retry);
-        if (request.stream) await respondStreamed(parts, call, sink);
-        else await respondWhole(parts, call, sink);
+        await respond({ lease, sink, retry });
       } catch (error) {
-        noteFailure(lease.rolloutId, request);
+        if (lease.rolloutId !== null) parts.retries.failed(lease.rolloutId, request.key());
         if (!sink.signal.aborted) throw error;
         counters.abandoned++;
         throw clientGone(error);
@@ -79,10 +77,28 @@ export function gatewayRoutes(deps: GatewayDeps): Hono<AppEnv> {
     return sink.respond(work());
   }
 
-  function noteFailure(rolloutId: string | null, request: ChatRequest): void {
-    if (rolloutId === null) return;
-    const { messages } = request;
-    parts.retries.failed(rolloutId, { messages, tools: renderedTools(request) });
+  async function chat(c: Context<AppEnv>): Promise<Response> {
+    // Before the first wait: a client that leaves while the prompt is rendered must be noticed too.
+    const sink = createSink(c);
+    const request = await readJson(c, chatRequestSchema);
+    checkRequest(request);
+    const repeated = repeatedChat(request);
+    const asked = { model: request.model, key: () => repeated.key() };
+    return answer(c, sink, asked, async (caller) => {
+      const call = await prepareChat(parts, caller, request);
+      if (request.stream) await respondChatStreamed(parts, call, sink);
+      else await respondChat(parts, call, sink);
+    });
+  }
+
+  async function complete(c: Context<AppEnv>): Promise<Response> {
+    const sink = createSink(c);
+    const request = await readJson(c, completionRequestSchema);
+    checkTextRequest(request);
+    const key = () => textKey(request);
+    return answer(c, sink, { model: request.model, key }, async (caller) => {
+      await respondText(parts, await prepareText(parts, caller, request), sink);
+    });
   }
 
   async function list(): Promise<ModelEntry[]> {
@@ -104,9 +120,9 @@ export function gatewayRoutes(deps: GatewayDeps): Hono<AppEnv> {
   }
 
   const app = new Hono<AppEnv>();
-  app.post("/v1/chat/completions", (c) => chat(c, null));
-  app.post("/v1/rollouts/:rollout/v1/chat/completions", (c) => chat(c, c.req.param("rollout")));
   for (const prefix of ["/v1", "/v1/rollouts/:rollout/v1"]) {
+    app.post(`${prefix}/chat/completions`, chat);
+    app.post(`${prefix}/completions`, complete);
     app.get(`${prefix}/models`, async (c) => c.json({ object: "list", data: await list() }));
     app.get(`${prefix}/models/:id`, async (c) => c.json(await one(c.req.param("id") ?? "")));
   }

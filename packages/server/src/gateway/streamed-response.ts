@@ -1,14 +1,10 @@
-import {
-  HoneError,
-  type AssistantMessage,
-  type ChatChunk,
-  type TokenLogprob,
-  type Usage,
-} from "@hone/core";
+import type { AssistantMessage, ChatChunk, TokenLogprob, Usage } from "@hone/core";
 import type { EngineChunk } from "../ports/engine.ts";
-import { addChunk, brokenAnswer, createSamples, type Answer, type Sample } from "./answer.ts";
-import { clientGone, type ChatCall, type GatewayParts } from "./chat-call.ts";
+import { createSamples, type Answer, type Sample } from "./answer.ts";
+import type { GatewayParts } from "./call.ts";
+import type { ChatCall } from "./chat-call.ts";
 import type { ResponseSink } from "./response-sink.ts";
+import { respondStreamed, toEvent } from "./stream.ts";
 import { createTextGate, type TextGate } from "./text-gate.ts";
 import { makeAnswers, usageOf } from "./whole-response.ts";
 
@@ -24,11 +20,8 @@ interface Stream {
   pending: TokenLogprob[][];
 }
 
-/**
- * The call as server-sent events. Headers wait for the engine's first chunk, so that a missing policy
- * or engine is an error response; after them, a failure is an error event and an end without [DONE].
- */
-export async function respondStreamed(
+/** A chat as server-sent events: content as it comes, tool calls and reasoning once they are parsed. */
+export async function respondChatStreamed(
   parts: GatewayParts,
   call: ChatCall,
   sink: ResponseSink,
@@ -43,52 +36,30 @@ export async function respondStreamed(
     gates: samples.map(() => createTextGate(markers)),
     pending: samples.map(() => []),
   };
-  let recorded: string[] | undefined;
-  try {
-    await sampleAll(stream);
-    const answers = (await makeAnswers(parts, call, samples)).map((answer, i) =>
-      asDelivered(stream, answer, i),
-    );
-    recorded = call.record ? await parts.recorder.append(call.record, samples, answers) : [];
-    for (const [i, answer] of answers.entries()) await writeRest(stream, i, answer);
-    if (call.request.stream_options?.include_usage) {
-      await sink.write(event(call, [], usageOf(call, samples)));
-    }
-  } catch (error) {
-    if (recorded === undefined) await recordBroken(stream);
-    if (!sink.started) throw sink.signal.aborted ? clientGone(error) : error;
-    await writeFailure(stream, error);
-    return;
-  }
-  if (await sink.end("data: [DONE]\n\n")) await parts.recorder.delivered(recorded);
-  else parts.counters.abandoned++;
-}
-
-async function sampleAll(stream: Stream): Promise<void> {
-  const { parts, call, sink, samples } = stream;
-  for await (const chunk of parts.engine.generate(call.engineRequest)) {
-    addChunk(samples, chunk);
-    if (!sink.started) {
-      sink.start({
-        ...call.headers,
-        "content-type": "text/event-stream; charset=utf-8",
-        "cache-control": "no-cache",
-        "x-accel-buffering": "no",
-      });
+  await respondStreamed(parts, call, sink, samples, {
+    async begin() {
       for (const { index } of samples) {
         await writeDelta(stream, index, { role: "assistant", content: "" });
       }
-    }
-    await writeChunk(stream, chunk);
-    if (sink.signal.aborted) throw clientGone();
-  }
+    },
+    chunk: (chunk) => writeChunk(stream, chunk),
+    answers: async () =>
+      (await makeAnswers(parts, call, samples)).map((answer, i) => asDelivered(stream, answer, i)),
+    async end(answers) {
+      for (const [i, answer] of answers.entries()) await writeRest(stream, i, answer);
+      if (call.request.stream_options?.include_usage) {
+        await sink.write(event(call, [], usageOf(call, samples)));
+      }
+    },
+  });
 }
 
 async function writeChunk(stream: Stream, chunk: EngineChunk): Promise<void> {
   const { parts, call, samples, gates, pending } = stream;
   const { index } = chunk;
   if (call.request.logprobs && chunk.tokenIds.length > 0) {
-    pending[index]!.push(...(await parts.tokens.content(chunk.tokenIds, chunk.logprobs)));
+    const { tokenIds: ids, logprobs, topLogprobs: top = [] } = chunk;
+    pending[index]!.push(...(await parts.tokens.content({ ids, logprobs, top })));
   }
   const gate = gates[index]!;
   let text = gate.push(chunk.text);
@@ -157,31 +128,5 @@ function event(call: ChatCall, choices: ChatChunk["choices"], usage: Usage | nul
     choices,
     ...(call.request.stream_options?.include_usage && { usage }),
   };
-  return `data: ${JSON.stringify(chunk)}\n\n`;
-}
-
-/** What was sampled of a call that broke is kept, and never trained. */
-async function recordBroken({ parts, call, samples }: Stream): Promise<void> {
-  if (!call.record) return;
-  try {
-    await parts.recorder.append(call.record, samples, samples.map(brokenAnswer));
-  } catch (error) {
-    parts.log.error({ err: error }, "what was sampled of a broken call could not be recorded");
-  }
-}
-
-async function writeFailure(stream: Stream, error: unknown): Promise<void> {
-  const { parts, sink } = stream;
-  if (sink.signal.aborted) {
-    parts.counters.abandoned++;
-    return;
-  }
-  parts.counters.brokenStreams++;
-  if (!HoneError.isInstance(error)) {
-    parts.log.error({ err: error }, "a stream failed in a way that was not foreseen");
-  }
-  const failure = HoneError.isInstance(error)
-    ? error
-    : new HoneError("The server failed. Its log has the reason.", { code: "internal_error" });
-  await sink.end(`data: ${JSON.stringify(failure.toEnvelope())}\n\n`);
+  return toEvent(chunk);
 }

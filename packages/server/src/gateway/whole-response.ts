@@ -1,29 +1,25 @@
 import type { ChatChoice, ChatCompletion } from "@hone/core";
 import { addChunk, createSamples, makeAnswer, type Answer, type Sample } from "./answer.ts";
-import type { ChatCall, GatewayParts } from "./chat-call.ts";
+import type { Call, GatewayParts } from "./call.ts";
+import type { ChatCall } from "./chat-call.ts";
 import type { ResponseSink } from "./response-sink.ts";
 
-/** The call without streaming: sampled, recorded, written whole, then marked as delivered. */
+/** A call without streaming: sampled, recorded, written whole, then marked as delivered. */
 export async function respondWhole(
   parts: GatewayParts,
-  call: ChatCall,
+  call: Call,
   sink: ResponseSink,
+  dialect: {
+    answers(samples: readonly Sample[]): Promise<Answer[]>;
+    body(samples: readonly Sample[], answers: readonly Answer[]): Promise<unknown>;
+  },
 ): Promise<void> {
   const samples = createSamples(call.engineRequest.n);
   for await (const chunk of parts.engine.generate(call.engineRequest)) addChunk(samples, chunk);
-  const answers = await makeAnswers(parts, call, samples);
+  parts.counters.sampledTokens += sampledTokens(samples);
+  const answers = await dialect.answers(samples);
   const ids = call.record ? await parts.recorder.append(call.record, samples, answers) : [];
-  const completion: ChatCompletion = {
-    id: call.completionId,
-    object: "chat.completion",
-    created: call.created,
-    model: call.policy,
-    choices: await Promise.all(
-      samples.map((sample, i) => toChoice(parts, call, sample, answers[i]!)),
-    ),
-    usage: usageOf(call, samples),
-  };
-  const body = JSON.stringify(completion);
+  const body = JSON.stringify(await dialect.body(samples, answers));
   sink.start({
     ...call.headers,
     "content-type": "application/json",
@@ -33,20 +29,39 @@ export async function respondWhole(
   else parts.counters.abandoned++;
 }
 
+export function respondChat(parts: GatewayParts, call: ChatCall, sink: ResponseSink) {
+  return respondWhole(parts, call, sink, {
+    answers: (samples) => makeAnswers(parts, call, samples),
+    body: async (samples, answers): Promise<ChatCompletion> => ({
+      id: call.completionId,
+      object: "chat.completion",
+      created: call.created,
+      model: call.policy,
+      choices: await Promise.all(
+        samples.map((sample, i) => toChoice(parts, call, sample, answers[i]!)),
+      ),
+      usage: usageOf(call, samples),
+    }),
+  });
+}
+
 export async function makeAnswers(
   parts: GatewayParts,
   call: ChatCall,
   samples: readonly Sample[],
 ): Promise<Answer[]> {
   const { stop, stopTokenIds } = call.engineRequest;
-  parts.counters.sampledTokens += samples.reduce((sum, sample) => sum + sample.ids.length, 0);
   const context = { tools: call.tools, stop, stopTokenIds };
   return Promise.all(samples.map((sample) => makeAnswer(parts.renderer, sample, context)));
 }
 
-export function usageOf(call: ChatCall, samples: readonly Sample[]) {
+export function sampledTokens(samples: readonly Sample[]): number {
+  return samples.reduce((sum, sample) => sum + sample.ids.length, 0);
+}
+
+export function usageOf(call: Call, samples: readonly Sample[]) {
   const prompt = call.engineRequest.prompt.length;
-  const sampled = samples.reduce((sum, sample) => sum + sample.ids.length, 0);
+  const sampled = sampledTokens(samples);
   return {
     prompt_tokens: prompt,
     completion_tokens: sampled,
@@ -70,9 +85,7 @@ async function toChoice(
       ...(calls && { tool_calls: calls }),
       ...(reasoning && { reasoning_content: reasoning }),
     },
-    logprobs: request.logprobs
-      ? { content: await tokens.content(sample.ids, sample.logprobs), refusal: null }
-      : null,
+    logprobs: request.logprobs ? { content: await tokens.content(sample), refusal: null } : null,
     finish_reason: finishReason,
   };
 }

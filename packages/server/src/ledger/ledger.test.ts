@@ -1,8 +1,12 @@
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
 import { type ChatMessage, HoneError } from "@hone/core";
 import fc from "fast-check";
+import Database from "libsql";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { completionOf, silent, temporaryFolder } from "../operations/testing/fixtures.ts";
 import type { LedgerCompletion } from "../ports/ledger.ts";
+import { migrations } from "../store/schema.ts";
 import { openStore, type Store } from "../store/store.ts";
 import { continuedIds } from "../conversation/continuation.ts";
 import { createLedger } from "./ledger.ts";
@@ -257,4 +261,49 @@ test("usage counts the whole prompt of each request", () => {
     promptTokens: 3 + (5 + 3) + (10 + 3),
     completionTokens: 6,
   });
+});
+
+test("a plain prompt is read back as one, and is continued by its ids alone", async () => {
+  const ledger = createLedger(store, silent);
+  const first = completionOf("r", {
+    id: "p0",
+    kind: "text",
+    messages: [user("once")],
+    answer: assistant(" upon"),
+  });
+  const next = completionOf("r", {
+    id: "p1",
+    kind: "text",
+    seq: 1,
+    parentId: "p0",
+    messages: [user("once"), assistant(" upon")],
+    answer: assistant(" a time"),
+  });
+  // The same words as a chat: another conversation.
+  const chat = completionOf("r", {
+    id: "c",
+    seq: 2,
+    messages: [user("once"), assistant(" upon"), user("and?")],
+    answer: assistant("then"),
+  });
+  await ledger.append([first, next, chat]);
+  await store.flush();
+  expect(await createLedger(store, silent).list("r")).toEqual([first, next, chat]);
+  expect([...continuedIds([first, next, chat])]).toEqual(["p0"]);
+});
+
+test("rows of the first schema are chats", async () => {
+  const path = join(folder.path, "old");
+  await mkdir(path);
+  const old = new Database(join(path, "hone.db"));
+  old.exec(migrations[0]!);
+  old.exec("PRAGMA user_version = 1");
+  old.exec(`INSERT INTO completions VALUES ('c0', 'r', 0, NULL, x'01000000', x'02000000', x'0000803f', 'm@1', 1, 1,
+    NULL, 'stop', 0, 1, 0, '[{"role":"user","content":"hi"}]', NULL, '{"role":"assistant","content":"ho"}', 1, NULL, 5)`);
+  old.close();
+  const opened = await openStore(path);
+  const [completion] = await createLedger(opened, silent).list("r");
+  await opened.close();
+  expect(completion).toMatchObject({ id: "c0", kind: "chat", messages: [user("hi")] });
+  expect([...completion!.promptSuffix, ...completion!.sampled]).toEqual([1, 2]);
 });

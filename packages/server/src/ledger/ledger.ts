@@ -1,5 +1,6 @@
 import { HoneError } from "@hone/core";
 import type { Logger } from "pino";
+import { fault } from "../faults/fault.ts";
 import type { Ledger, LedgerCompletion } from "../ports/ledger.ts";
 import type { Statement, Store } from "../store/store.ts";
 import { type CompletionRow, insertCompletion, readCompletion } from "./records.ts";
@@ -54,6 +55,7 @@ export function createLedger(store: Store, log: Logger): StoredLedger {
   }
 
   function setDelivered(ids: readonly string[], delivered: boolean): Promise<void> {
+    fault("ledger.before-delivered");
     for (const id of ids) {
       const known = memory.get(rolloutOf.get(id) ?? "");
       const index = known?.findIndex((completion) => completion.id === id) ?? -1;
@@ -65,6 +67,7 @@ export function createLedger(store: Store, log: Logger): StoredLedger {
         { sql: "UPDATE completions SET delivered = ? WHERE id = ?", args: [Number(delivered), id] },
       ]);
     }
+    fault("ledger.after-delivered");
     return Promise.resolve();
   }
 
@@ -82,6 +85,7 @@ export function createLedger(store: Store, log: Logger): StoredLedger {
     },
 
     append(completions) {
+      fault("ledger.before-append");
       const statements = completions.map((given) => {
         const known = load(given.rolloutId);
         // Two answers of one rollout may end at once: their order is the one in which they came here.
@@ -100,6 +104,7 @@ export function createLedger(store: Store, log: Logger): StoredLedger {
       });
       const [first] = completions;
       if (first) write(first.rolloutId, statements);
+      fault("ledger.after-append");
       return Promise.resolve();
     },
 

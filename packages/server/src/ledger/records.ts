@@ -11,6 +11,7 @@ export interface CompletionRow {
   id: string;
   rollout_id: string;
   seq: number;
+  kind: LedgerCompletion["kind"];
   parent_id: string | null;
   prompt_suffix: ArrayBuffer | Uint8Array;
   sampled: ArrayBuffer | Uint8Array;
@@ -41,14 +42,15 @@ export function insertCompletion(
   const shared = parent ? sharedMessages(parent.messages, completion.messages) : 0;
   const tools = toJson(completion.tools);
   return {
-    sql: `INSERT INTO completions (id, rollout_id, seq, parent_id, prompt_suffix, sampled, logprobs, policy,
+    sql: `INSERT INTO completions (id, rollout_id, seq, kind, parent_id, prompt_suffix, sampled, logprobs, policy,
             temperature, top_p, seed, finish_reason, choice, choices, shared_messages, messages, tools, answer,
             delivered, split_reason, created_at)
-          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
     args: [
       completion.id,
       completion.rolloutId,
       completion.seq,
+      completion.kind,
       completion.parentId,
       bytesOf(completion.promptSuffix),
       bytesOf(completion.sampled),
@@ -80,6 +82,7 @@ export function readCompletion(
     id: row.id,
     rolloutId: row.rollout_id,
     seq: row.seq,
+    kind: row.kind,
     parentId: row.parent_id,
     promptSuffix: new Int32Array(copyOf(row.prompt_suffix)),
     sampled: new Int32Array(copyOf(row.sampled)),

@@ -6,6 +6,8 @@ export interface LedgerCompletion {
   rolloutId: string;
   /** Order within the rollout, from 0. */
   seq: number;
+  /** Of a chat, or of a plain prompt (`POST /v1/completions`). */
+  kind: "chat" | "text";
   /** The completion whose prompt + sampled ids this prompt begins with; null for a root. */
   parentId: string | null;
   /** The prompt after the parent's ids; the whole prompt of a root. */
@@ -21,7 +23,11 @@ export interface LedgerCompletion {
   /** Of n > 1 choices, which; and how many there were. */
   choice: number;
   choices: number;
-  /** The request's messages and tools, and the assistant's answer as it was delivered. */
+  /**
+   * The request's messages and tools, and the assistant's answer as it was delivered. A plain prompt is one
+   * user message with its text; where it continues an earlier completion it is that one's messages, its
+   * answer, and a user message with the text that came after (none where nothing did).
+   */
   messages: readonly ChatMessage[];
   tools: readonly ChatTool[] | null;
   answer: ChatMessage;

@@ -5,6 +5,8 @@ export interface Renderer {
   info(): Promise<RendererInfo>;
   /** A whole conversation, with the generation prompt. Throws `invalid_request` for messages it cannot render. */
   render(messages: readonly ChatMessage[], tools: readonly ChatTool[] | null): Promise<number[]>;
+  /** A plain prompt's ids: no template, only what the tokenizer adds by itself. */
+  encode(text: string): Promise<number[]>;
   /** The next prompt; begins with prompt + completion token for token, or null with the reason. */
   bridge(
     promptIds: readonly number[],
@@ -24,6 +26,7 @@ export interface RendererInfo {
   stopTokenIds: number[];
   bridges: boolean;
   maxModelLen: number;
+  vocabSize: number;
   /** Text after which content may not be streamed before it is parsed. */
   markers: string[];
 }

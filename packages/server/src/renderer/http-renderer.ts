@@ -28,6 +28,7 @@ const infoSchema = z.object({
   stop_token_ids: z.array(z.int()),
   bridges: z.boolean(),
   max_model_len: z.int(),
+  vocab_size: z.int(),
   tool_markers: z.array(z.string()),
   reasoning_markers: z.array(z.string()),
 });
@@ -93,6 +94,7 @@ export function createRendererClient(options: RendererClientOptions): RendererCl
             stopTokenIds: info.stop_token_ids,
             bridges: info.bridges,
             maxModelLen: info.max_model_len,
+            vocabSize: info.vocab_size,
             markers: [...info.tool_markers, ...info.reasoning_markers],
           },
         };
@@ -102,6 +104,10 @@ export function createRendererClient(options: RendererClientOptions): RendererCl
 
     async render(messages, tools) {
       return (await call(idsSchema, "/render", { messages, ...(tools && { tools }) })).ids;
+    },
+
+    async encode(text) {
+      return (await call(idsSchema, "/encode", { text })).ids;
     },
 
     async bridge(promptIds, completionIds, newMessages, tools) {

@@ -90,4 +90,6 @@ export const migrations: readonly string[] = [
      data TEXT NOT NULL,
      PRIMARY KEY (operation_id, seq)
    ) STRICT;`,
+  // Plain prompts beside chats.
+  "ALTER TABLE completions ADD COLUMN kind TEXT NOT NULL DEFAULT 'chat';",
 ];

@@ -61,6 +61,10 @@ class TokensBody(_Body):
     ids: Ids
 
 
+class EncodeBody(_Body):
+    text: str
+
+
 class Service:
     def __init__(self, base: RenderedBase):
         self.base = base
@@ -133,6 +137,11 @@ class Service:
         self.check_ids(ids, "ids")
         return {"tokens": [self.base.tokens.content(i) for i in ids]}
 
+    def encode(self, text: str) -> Ids:
+        """A plain prompt, as vLLM makes it of the same string: no template; what the tokenizer itself adds
+        (a begin token, where a model has one) is added, and special tokens that the text spells are those."""
+        return list(self.base.tokenizer(text, add_special_tokens=True)["input_ids"])
+
     def info(self) -> dict[str, Any]:
         base = self.base
         return {
@@ -171,6 +180,10 @@ class Service:
             body = await read_body(request, TokensBody)
             return self._answer(self.tokens(body.ids))
 
+        async def encode(request: Request) -> Response:
+            body = await read_body(request, EncodeBody)
+            return self._answer({"ids": self.encode(body.text)})
+
         async def info(_request: Request) -> Response:
             return self._answer(self.info())
 
@@ -179,6 +192,7 @@ class Service:
             Route("/bridge", bridge, methods=["POST"]),
             Route("/parse", parse, methods=["POST"]),
             Route("/tokens", tokens, methods=["POST"]),
+            Route("/encode", encode, methods=["POST"]),
             Route("/info", info, methods=["GET"]),
             health_route(boot, lambda: {"progress": self.answered, "phase": "idle"}),
         ]

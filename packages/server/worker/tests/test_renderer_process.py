@@ -2,12 +2,18 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import httpx
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
+
+from hone_worker.renderer import Service
+from hone_worker.renderer_base import load
 
 WORKER = Path(__file__).parents[1]
 BASE = str(Path(__file__).parents[4] / "models" / "hone-2048-1m")
@@ -74,6 +80,18 @@ def test_a_turn_from_messages_to_the_next_prompt(client):
     whole = [*messages, {"role": "assistant", "content": "yes"}, *body["messages"]]
     assert bridged == client.post("/render", json={"messages": whole}).json()["ids"]
     assert client.get("/health").json()["status"] == "ok"
+
+
+def test_a_plain_prompt_is_what_the_tokenizer_makes_of_it(client):
+    text = "Say a word.\n<|user|>é"
+    ids = client.post("/encode", json={"text": text}).json()["ids"]
+    pieces = client.post("/tokens", json={"ids": ids}).json()["tokens"]
+    assert b"".join(bytes(piece["bytes"]) for piece in pieces).decode() == text
+    # No template, and a special token that the text spells is that token, as in vLLM.
+    assert [piece["token"] for piece in pieces].count("<|user|>") == 1
+    assert client.post("/encode", json={"text": ""}).json() == {"ids": []}
+    refused = client.post("/encode", json={"text": ["a"]})
+    assert refused.status_code == 400 and refused.json()["error"]["param"] == "text"
 
 
 @pytest.mark.parametrize(
@@ -154,3 +172,16 @@ def test_a_folder_may_not_name_code_to_run(tmp_path):
     _, errors = child.communicate(timeout=60)
     assert child.returncode == 1
     assert json.loads(errors.strip().splitlines()[-1])["error"]["code"] == "unknown_renderer"
+
+
+def test_a_tokenizer_that_begins_texts_begins_plain_prompts(tmp_path):
+    folder = tmp_path / "begins"
+    shutil.copytree(BASE, folder)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    begin = tokenizer.token_to_id("<|endoftext|>")
+    tokenizer.post_processor = TemplateProcessing(
+        single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", begin)]
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    service = Service(load(str(folder)))
+    assert service.encode("Say") == [begin, *Service(load(BASE)).encode("Say")]

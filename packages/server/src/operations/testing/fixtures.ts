@@ -178,6 +178,7 @@ export function completionOf(
     answer: { role: "assistant", content: "4" },
     delivered: true,
     splitReason: null,
+    kind: "chat",
     createdAt: 1,
     ...given,
   };

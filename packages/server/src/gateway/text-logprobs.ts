@@ -1,0 +1,47 @@
+import type { TextLogprobs, TokenLogprob, TopLogprob } from "@hone/core";
+
+/** Turns the logprobs of one choice into the legacy shape, chunk by chunk. */
+export interface TextLogprobsWriter {
+  write(tokens: readonly TokenLogprob[]): TextLogprobs;
+}
+
+export function createTextLogprobs(): TextLogprobsWriter {
+  // A character may be spread over tokens: its offset is where it will stand once it is whole.
+  const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+  let offset = 0;
+  return {
+    write(tokens) {
+      const out: TextLogprobs = {
+        tokens: [],
+        token_logprobs: [],
+        top_logprobs: [],
+        text_offset: [],
+      };
+      for (const token of tokens) {
+        out.tokens.push(nameOf(token));
+        out.token_logprobs.push(token.logprob);
+        out.top_logprobs.push(byName([...token.top_logprobs, token]));
+        out.text_offset.push(offset);
+        offset += decoder.decode(Uint8Array.from(token.bytes ?? []), { stream: true }).length;
+      }
+      return out;
+    },
+  };
+}
+
+/** Two tokens may have one name (a special token and its spelling): the likelier one has it. */
+function byName(tokens: readonly TopLogprob[]): Record<string, number> {
+  const out: Record<string, number> = {};
+  for (const token of tokens) {
+    const name = nameOf(token);
+    out[name] = Math.max(out[name] ?? -Infinity, token.logprob);
+  }
+  return out;
+}
+
+/** A token that is no text of its own, half a character, is spelt by its bytes, as OpenAI does. */
+function nameOf({ token, bytes }: TopLogprob): string {
+  const own = Buffer.from(bytes ?? []);
+  if (!token.includes("\ufffd") || Buffer.from(token).equals(own)) return token;
+  return `bytes:${[...own].map((byte) => `\\x${byte.toString(16).padStart(2, "0")}`).join("")}`;
+}
