@@ -1,4 +1,5 @@
 import { HoneError, type OperationResult, policyName } from "@hone/core";
+import { fault } from "../faults/fault.ts";
 import type { Manifest } from "../policies/checkpoints.ts";
 import { releaseRollouts } from "../rollouts/records.ts";
 import type { OperationContext } from "./context.ts";
@@ -81,10 +82,12 @@ export async function recordPolicy(
 ): Promise<void> {
   record.result = resultOf(context, record, step, metrics);
   const trained = trainedRollouts(record);
+  fault("checkpoint.before-transaction");
   await context.models.commitStep(record.model, step, record.id, cursorAfter(context, record), [
     ...releaseRollouts(record.id, trained),
     updateOperation(record),
   ]);
+  fault("checkpoint.after-transaction");
   noteTrained(context, record, trained);
   emit({ type: "committed", step, checkpoint: checkpointName(record.model, step) });
 }

@@ -1,6 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { HoneError, newId, type OperationInfo } from "@hone/core";
 import pLimit, { type LimitFunction } from "p-limit";
+import { fault } from "../faults/fault.ts";
 import { claimRollouts, releaseRollouts } from "../rollouts/records.ts";
 import { canonicalSha256 } from "../store/canonical.ts";
 import type { Statement } from "../store/store.ts";
@@ -78,6 +79,7 @@ export async function createOperations(context: OperationContext): Promise<Opera
       log.error({ operation: record.id, step, err: error }, "the step will be redone");
       return;
     }
+    fault("recovery.before-transaction");
     log.info({ operation: record.id, step }, "completing a commit that a restart cut off");
     await recordPolicy(context, record, step, manifest.metrics, emitTo(record));
   }
@@ -192,6 +194,7 @@ export async function createOperations(context: OperationContext): Promise<Opera
     const committed = isCommitted(record);
     const result = committed || ending.status === "succeeded" ? record.result : null;
     const over: OperationRecord = { ...record, ...ending, result };
+    fault("operation.before-end");
     await events.append(
       record.id,
       { type: "ended", operation: operationInfo(over) },
@@ -201,6 +204,7 @@ export async function createOperations(context: OperationContext): Promise<Opera
       },
       [updateOperation(over), ...(committed ? [] : releaseRollouts(record.id))],
     );
+    fault("operation.after-end");
   }
 
   function find(keyId: string, id: string): OperationRecord {
@@ -267,6 +271,7 @@ export async function createOperations(context: OperationContext): Promise<Opera
       statements.push(...claimRollouts(ids, record.id));
     }
     await store.write(statements);
+    fault("operation.stored");
     context.rollouts.noteClaims(ids, record.id);
     enqueue(record);
     kick(name);

@@ -9,6 +9,7 @@ import {
   selectForTraining,
 } from "../batch/filter.ts";
 import { rewardMetrics } from "../batch/reward-metrics.ts";
+import { fault } from "../faults/fault.ts";
 import type { Model } from "../policies/models.ts";
 import type { LedgerCompletion } from "../ports/ledger.ts";
 import { workerCode } from "../trainer/client.ts";
@@ -29,6 +30,7 @@ export async function trainPolicy(
   signal: AbortSignal,
 ): Promise<boolean> {
   const completions = await timed(emit, "resolve", () => readCompletions(context, op));
+  fault("operation.resolved");
   if (!record.work) {
     const model = context.models.require(record.model);
     const selection = await timed(emit, "filter", () => select(context, model, op, completions));
@@ -139,6 +141,7 @@ async function decideWork(
     outcome: { groups: selection.groups, reasons: selection.reasons, warnings },
   };
   await context.store.write([updateOperation(record)]);
+  fault("operation.planned");
 }
 
 /** The same for the same step of the same model: a redone operation draws the same numbers. */
@@ -160,6 +163,7 @@ async function trainUntilCommitted(
     let accepted = false;
     await checkpoints.requireSpace(record.model, work.config.step - 1);
     const staging = await checkpoints.stage(record.model, record.id, record.deaths);
+    fault("operation.staged");
     try {
       const checkpoint = checkpoints.path(record.model, work.config.step - 1);
       const batch = await timed(emit, "pack", () =>
@@ -168,8 +172,12 @@ async function trainUntilCommitted(
       const { metrics, files } = await context.trainTurn(() => {
         // The worker may have come up anew while this operation waited for its turn.
         generation = ready.generation();
-        return runWorker(context, record, batch, emit, signal, () => (accepted = true));
+        return runWorker(context, record, batch, emit, signal, () => {
+          accepted = true;
+          fault("operation.accepted");
+        });
       });
+      fault("operation.trained");
       if (signal.aborted) {
         throw new HoneError("The operation was aborted. Nothing of it was kept.", {
           code: "aborted",
@@ -237,6 +245,7 @@ function runWorker(
       if (event.event === "stage") {
         emit({ type: "stage", stage: event.stage, seconds: event.seconds });
       } else {
+        fault("operation.micro-batch");
         const { done, total, tokens } = event;
         emit({ type: "progress", done, total, tokens });
       }

@@ -2,6 +2,7 @@ import { realpath } from "node:fs/promises";
 import { HoneError, policyName } from "@hone/core";
 import pLimit from "p-limit";
 import type { Logger } from "pino";
+import { fault } from "../faults/fault.ts";
 import type { Engine } from "../ports/engine.ts";
 import type { Checkpoints } from "./checkpoints.ts";
 import type { Model, Models } from "./models.ts";
@@ -73,6 +74,7 @@ export function createLivePolicies(options: {
       await engine().unload(policy);
     }
     await engine().load(policy, checkpoints.path(model, step));
+    fault("publish.after-load");
     if (!(await servesOurs(await engine().served(), model, step))) {
       throw new HoneError(
         `The engine took ${policy} but does not serve it from its checkpoint. ` +
@@ -142,8 +144,11 @@ export function createLivePolicies(options: {
     publish: (name) =>
       serially(async () => {
         const model = models.require(name);
+        fault("publish.before-load");
         await load(name, model.learnt);
+        fault("publish.before-alias");
         if (model.served !== model.learnt) await models.setServed(name, model.learnt);
+        fault("publish.after-alias");
         await unloadIdle(name, model.learnt);
       }),
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from hone_worker.errors import HoneWorkerError
+from hone_worker.faults import fault
 from hone_worker.lora import MAX_RANK, LoraSpec, LoraWeights, target_paths
 
 CONFIG_FILE = "adapter_config.json"
@@ -41,9 +42,11 @@ def fresh_adapter(model: nn.Module, spec: LoraSpec, seed: int) -> LoraWeights:
 
 
 def write_adapter(folder: str | Path, weights: LoraWeights, base_name: str) -> list[str]:
-    """Writes and fsyncs the files and the folder; gives their names."""
+    """Writes and fsyncs the files and the folder; gives their names.
+
+    It makes no folder: a server that started meanwhile may have removed this one, and then nothing counts.
+    """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -74,10 +77,16 @@ def write_adapter(folder: str | Path, weights: LoraWeights, base_name: str) -> l
 
 
 def write_durably(path: Path, data: bytes) -> None:
+    fault("worker.file-begin")
     with open(path, "wb") as file:
-        file.write(data)
+        half = len(data) // 2
+        file.write(data[:half])
+        file.flush()
+        fault("worker.file-half")
+        file.write(data[half:])
         file.flush()
         os.fsync(file.fileno())
+    fault("worker.file-end")
 
 
 def sync_folder(folder: Path) -> None:

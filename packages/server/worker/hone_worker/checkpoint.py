@@ -115,6 +115,8 @@ def open_staging(folder: Path) -> None:
 
 
 def clear_staging(folder: Path) -> None:
+    if not folder.is_dir():  # another server removed it: its own worker trains now
+        return
     for entry in folder.iterdir():
         if entry.is_dir():
             shutil.rmtree(entry)

@@ -14,6 +14,7 @@ from hone_worker.decode_cache import SlotCache, probe_shapes
 from hone_worker.decode_choice import Choice, Update
 from hone_worker.decode_slots import SlotTable
 from hone_worker.errors import HoneWorkerError
+from hone_worker.faults import fault
 from hone_worker.lora import AdapterStack, LoraWeights
 from hone_worker.model import Base
 from hone_worker.sampling import RowSampling, sample
@@ -228,6 +229,7 @@ class Decoder:
                 use_cache=True,
                 logits_to_keep=1,
             ).logits[:, -1]
+        fault("worker.decode")
         sampled = sample(logits.float(), self._sampling, uniforms, self._row_top)
         ended: list[tuple[int, bool]] = []
         for number, (slot, (token, logprob, top)) in enumerate(zip(live, sampled, strict=True)):

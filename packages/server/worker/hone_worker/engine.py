@@ -14,6 +14,7 @@ from hone_worker.compute import Compute
 from hone_worker.decode import Decoder
 from hone_worker.decode_choice import Choice, Stops, Update
 from hone_worker.errors import HoneWorkerError
+from hone_worker.faults import fault
 from hone_worker.lora import LoraWeights
 from hone_worker.model import Base
 from hone_worker.sampling import SamplingParams
@@ -82,6 +83,7 @@ class Engine:
             weights = await asyncio.to_thread(read_adapter, path, self.base.model)
         finally:
             self._loading.discard(name)
+        fault("worker.adapter-load")
         self.adapters[name] = LoadedAdapter(name, path, weights)
 
     def unload_adapter(self, name: str) -> None:

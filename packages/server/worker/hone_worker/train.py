@@ -7,6 +7,7 @@ checkpoint give the same bytes.
 
 from __future__ import annotations
 
+import errno
 import logging
 import time
 from collections.abc import Callable, Generator
@@ -28,6 +29,7 @@ from hone_worker.checkpoint import (
     write_checkpoint,
 )
 from hone_worker.errors import HoneWorkerError
+from hone_worker.faults import fault
 from hone_worker.lora import LoraWeights
 from hone_worker.loss import policy_loss, token_logprobs
 from hone_worker.model import Base
@@ -134,6 +136,7 @@ class _Operation:
         steps = mini_batches(self.batch, config, advantages.values)
         self._check_limits(steps)
         self._load()
+        fault("worker.load")
         yield self._stage("load")
 
         self.start: torch.Tensor | None = None
@@ -173,6 +176,7 @@ class _Operation:
         metrics = self.metrics.report(
             self.batch, advantages, learning_rate, self.num_tokens, self.watch.total
         )
+        fault("worker.result")
         yield {"event": "result", "metrics": metrics, "files": files}
 
     def _write(self) -> list[str]:
@@ -186,10 +190,11 @@ class _Operation:
         try:
             return write_checkpoint(self.staging, weights, self.base.name, self._moments(), counters)
         except OSError as cause:
+            full = cause.errno in (errno.ENOSPC, errno.EDQUOT)
             raise HoneWorkerError(
                 f"The checkpoint cannot be written: {cause.strerror}. Nothing was kept; free some space or "
                 "check the data directory, then train again.",
-                code="checkpoint_failed",
+                code="disk_full" if full else "checkpoint_failed",
                 status=500,
             ) from cause
 
@@ -298,6 +303,7 @@ class _Operation:
             self._require_finite(result.total)
             if result.total.requires_grad:
                 result.total.backward()
+                fault("worker.backward")
         if self.start is None:
             self.metrics.gap.add(start, micro_batch)
         self.metrics.add(result, entropy, micro_batch)
@@ -317,6 +323,7 @@ class _Operation:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.step()
+        fault("worker.optimizer")
         self.optimizer.zero_grad(set_to_none=True)
         self.metrics.grad_norms.append(float(norm))
         return learning_rate
@@ -356,6 +363,7 @@ def logprobs(base: Base, weights: LoraWeights, micro_batch: MicroBatch) -> tuple
     device = base.device
     with base.router.single(weights):
         hidden = base.model.base_model(input_ids=micro_batch.input_ids.to(device), use_cache=False)
+        fault("worker.forward")
         wanted = hidden.last_hidden_state[micro_batch.row.to(device), micro_batch.column.to(device)]
     softcap, scale = _logit_shape(base.model.config)
     return token_logprobs(

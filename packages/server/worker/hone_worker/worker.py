@@ -56,6 +56,7 @@ def adapter_route(base: Base) -> Route:
         spec = LoraSpec(body.lora.r, body.lora.alpha, tuple(targets))
 
         def write() -> list[str]:
+            Path(body.staging).mkdir(parents=True, exist_ok=True)
             return write_adapter(body.staging, fresh_adapter(base.model, spec, body.seed), base.name)
 
         return JSONResponse({"files": await asyncio.to_thread(write)})

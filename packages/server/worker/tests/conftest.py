@@ -61,6 +61,7 @@ def save_adapter(base: Base, folder: Path, seed: int, *, r: int = 4, strength: f
     generator = torch.Generator().manual_seed(seed + 1000)
     for _a, b in weights.tensors.values():
         b.normal_(0, strength, generator=generator)
+    folder.mkdir(parents=True, exist_ok=True)
     write_adapter(folder, weights, base.name)
     return folder
 

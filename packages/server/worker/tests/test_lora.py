@@ -97,6 +97,7 @@ def test_a_fresh_adapter_begins_as_pefts_does_and_leaves_the_global_generator(
         bound = 1 / a.shape[1] ** 0.5
         assert a.abs().max() <= bound and a.std() == pytest.approx(bound / 3**0.5, rel=0.2)
         assert not b.any()
+    (tmp_path / "fresh").mkdir()
     write_adapter(tmp_path / "fresh", fresh, "tiny")
     again = read_adapter(tmp_path / "fresh", tiny_base.model)
     assert again.spec == fresh.spec
