@@ -1,0 +1,173 @@
+import { appendFile, mkdir, readFile, rename, writeFile } from "node:fs/promises";
+import { basename, join } from "node:path";
+import { HoneError } from "@hone/core";
+import type { OperationEvent, TrainResult, TrajectoryGroup } from "@hone/core";
+import { writeGroups } from "../group-files.ts";
+import { adviceFor } from "./advice.ts";
+import { curves, type RunRecord, sparkline } from "./curves.ts";
+import { type EvaluationRecord, evaluationRecord } from "./evaluation-record.ts";
+import { addStage, type StepRecord, stepRecord } from "./step-record.ts";
+
+/** A step that is being played and trained; its clock runs from `RunLog.step` on. */
+export interface StepLog {
+  /** To be called when the rollouts are there. Gives them back. */
+  gathered(groups: TrajectoryGroup[]): TrajectoryGroup[];
+  /** Pass it to `train`: it adds up the seconds of the stages. */
+  readonly onEvent: (event: OperationEvent) => void;
+  /** Writes the step down: its line, its trajectories, the curves. */
+  trained(result: TrainResult): Promise<StepRecord>;
+}
+
+/** What a run leaves in its folder: metrics.jsonl, trajectories/*.jsonl, curves.svg. */
+export interface RunLog {
+  readonly folder: string;
+  readonly records: readonly RunRecord[];
+  /** `batch` comes from `model.batches`. */
+  step(batch: { readonly step: number }): StepLog;
+  /** Writes an evaluation down: its scores (`metrics`, "reward" by default) and its trajectories. */
+  evaluation(
+    label: string,
+    groups: readonly TrajectoryGroup[],
+    options?: { metrics?: readonly string[] | undefined },
+  ): Promise<EvaluationRecord[]>;
+  /** The curves for a terminal, a line each. */
+  lines(): string[];
+}
+
+/**
+ * Opens the folder of a run, or goes on with it: a step that is played again, because the run was cut off in
+ * it, takes the place of its first attempt.
+ */
+export async function openRunLog(folder: string): Promise<RunLog> {
+  await mkdir(join(folder, "trajectories"), { recursive: true });
+  const metricsFile = join(folder, "metrics.jsonl");
+  const { records, whole } = await readRecords(metricsFile);
+  if (!whole) await replace(metricsFile, linesOf(records));
+
+  async function add(record: RunRecord): Promise<void> {
+    const before = records.findIndex((other) => isSame(other, record));
+    if (before < 0) {
+      records.push(record);
+      await appendFile(metricsFile, `${JSON.stringify(record)}\n`);
+    } else {
+      records.splice(before, 1);
+      records.push(record);
+      await replace(metricsFile, linesOf(records));
+    }
+    await replace(join(folder, "curves.svg"), curves(basename(folder), records));
+  }
+
+  function steps(): StepRecord[] {
+    return records.filter((record) => record.type === "step").sort((a, b) => a.step - b.step);
+  }
+
+  return {
+    folder,
+    records,
+
+    step({ step: done }) {
+      const step = done + 1;
+      const began = performance.now();
+      const stages = new Map<string, number>();
+      let gathered: { groups: TrajectoryGroup[]; at: number } | null = null;
+      return {
+        gathered(groups) {
+          gathered = { groups, at: performance.now() };
+          return groups;
+        },
+        onEvent: (event) => addStage(stages, event),
+        async trained(result) {
+          if (!gathered) {
+            throw new HoneError("trained() comes after gathered(): the step has no rollouts yet.", {
+              code: "invalid_config",
+            });
+          }
+          const { groups, at } = gathered;
+          const record = stepRecord({
+            step,
+            groups,
+            result,
+            gatherSeconds: (at - began) / 1000,
+            trainSeconds: (performance.now() - at) / 1000,
+            stages,
+          });
+          const earlier = steps().filter((other) => other.step < step);
+          record.warnings.push(...adviceFor([...earlier, record]));
+          await writeGroups(join(folder, "trajectories", stepFile(step)), groups);
+          await add(record);
+          return record;
+        },
+      };
+    },
+
+    async evaluation(label, groups, { metrics = ["reward"] } = {}) {
+      const step = steps().at(-1)?.step ?? 0;
+      await writeGroups(join(folder, "trajectories", `eval-${fileName(label)}.jsonl`), groups);
+      const written: EvaluationRecord[] = [];
+      for (const metric of metrics) {
+        const record = evaluationRecord({ label, step, metric, groups });
+        await add(record);
+        written.push(record);
+      }
+      return written;
+    },
+
+    lines() {
+      const done = steps();
+      const curve = (name: string, read: (step: StepRecord) => number | null | undefined) => {
+        const values = done.map(read).filter((value) => typeof value === "number");
+        return values.length > 0 ? [`${name.padEnd(22)} ${sparkline(values)}`] : [];
+      };
+      return [
+        ...curve("reward", ({ reward }) => reward?.mean),
+        ...curve("groups with variance", ({ variance: { groups, of } }) => groups / of),
+        ...curve("entropy", ({ training }) => training["entropy"]),
+        ...curve("tokens of a rollout", ({ tokens }) => tokens?.mean),
+        ...curve("tokens a second", ({ tokensPerSecond }) => tokensPerSecond),
+      ];
+    },
+  };
+}
+
+function isSame(a: RunRecord, b: RunRecord): boolean {
+  if (a.type === "step") return b.type === "step" && a.step === b.step;
+  return b.type === "evaluation" && a.label === b.label && a.metric === b.metric;
+}
+
+function stepFile(step: number): string {
+  return `step-${String(step).padStart(4, "0")}.jsonl`;
+}
+
+/** A label is the user's: it must not lead out of the folder. */
+function fileName(label: string): string {
+  return label.replaceAll(/[^\w.@-]+/g, "-").replace(/^\.+/, "") || "unnamed";
+}
+
+/** `whole` is false where a run was cut off in the middle of a line. */
+async function readRecords(path: string): Promise<{ records: RunRecord[]; whole: boolean }> {
+  const text = await readFile(path, "utf8").catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOENT") return "";
+    throw error;
+  });
+  let whole = text === "" || text.endsWith("\n");
+  const records = text.split("\n").flatMap((line): RunRecord[] => {
+    if (!line.trim()) return [];
+    try {
+      return [JSON.parse(line) as RunRecord];
+    } catch {
+      whole = false;
+      return [];
+    }
+  });
+  return { records, whole };
+}
+
+function linesOf(records: readonly RunRecord[]): string {
+  return records.map((record) => `${JSON.stringify(record)}\n`).join("");
+}
+
+/** Whole or not at all: someone may be looking at it. */
+async function replace(path: string, text: string): Promise<void> {
+  await writeFile(`${path}.partial`, text);
+  await rename(`${path}.partial`, path);
+}

@@ -1,0 +1,136 @@
+import type { OperationEvent, Trajectory, TrajectoryGroup, TrainResult } from "@hone/core";
+import { mulberry32 } from "../random.ts";
+import { bootstrapInterval, type Interval, mean, standardDeviation } from "../statistics.ts";
+
+/** What one step of a run was like: a line of metrics.jsonl. */
+export interface StepRecord {
+  type: "step";
+  /** Steps done with this one, from 1. */
+  step: number;
+  policy: string;
+  trained: boolean;
+  /** Why groups did not train: reason → groups. */
+  reasons: Record<string, number>;
+  rollouts: number;
+  failed: number;
+  /** Of rollouts with a reward; the 95% interval of the mean is over groups. Null without any. */
+  reward: ({ mean: number; std: number | null } & Interval) | null;
+  /** Means of the rollouts' own metrics. */
+  metrics: Record<string, number>;
+  /** Groups in which rewards differ, of all. */
+  variance: { groups: number; of: number };
+  /** The most frequent last answers, and how many rollouts gave each. */
+  answers: { distinct: number; top: { answer: string; count: number }[] };
+  /** Sampled tokens of a rollout. */
+  tokens: { mean: number; min: number; max: number } | null;
+  /** Sampled tokens a second while the rollouts ran. */
+  tokensPerSecond: number;
+  /** Wall time by stage: `gather`, `train` as a whole, and the stages that the server tells. */
+  seconds: Record<string, number>;
+  /** What the trainer measured, under its own names: loss, entropy, sampling/… */
+  training: Record<string, number | null>;
+  warnings: { code: string; message: string }[];
+}
+
+const shownAnswers = 5;
+const answerLength = 80;
+
+export function stepRecord(given: {
+  step: number;
+  groups: readonly TrajectoryGroup[];
+  result: TrainResult;
+  gatherSeconds: number;
+  trainSeconds: number;
+  stages: ReadonlyMap<string, number>;
+}): StepRecord {
+  const { groups, result } = given;
+  const trajectories = groups.flatMap((group) => group.trajectories);
+  const sampled = trajectories.map(({ usage }) => usage.completionTokens);
+  return {
+    type: "step",
+    step: given.step,
+    policy: result.policy,
+    trained: result.trained,
+    reasons: { ...result.reasons },
+    rollouts: trajectories.length,
+    failed: groups.reduce((sum, { exceptions }) => sum + exceptions.length, 0),
+    reward: rewardOf(groups),
+    metrics: meansOf(trajectories),
+    variance: { groups: groups.filter(hasVariance).length, of: groups.length },
+    answers: answersOf(trajectories),
+    tokens:
+      sampled.length === 0
+        ? null
+        : { mean: mean(sampled), min: Math.min(...sampled), max: Math.max(...sampled) },
+    tokensPerSecond: sampled.reduce((sum, count) => sum + count, 0) / given.gatherSeconds,
+    seconds: {
+      gather: given.gatherSeconds,
+      train: given.trainSeconds,
+      ...Object.fromEntries(given.stages),
+    },
+    training: { ...result.metrics },
+    warnings: result.warnings.map((message) => ({ code: "server", message })),
+  };
+}
+
+/** Adds up the seconds of the stages that the server tells of. */
+export function addStage(stages: Map<string, number>, event: OperationEvent): void {
+  if (event.type !== "stage") return;
+  stages.set(event.stage, (stages.get(event.stage) ?? 0) + event.seconds);
+}
+
+function rewardsOf({ trajectories }: TrajectoryGroup): number[] {
+  return trajectories.flatMap(({ reward }) => (reward === null ? [] : [reward]));
+}
+
+function rewardOf(groups: readonly TrajectoryGroup[]): StepRecord["reward"] {
+  const byGroup = groups.map(rewardsOf).filter((rewards) => rewards.length > 0);
+  const all = byGroup.flat();
+  if (all.length === 0) return null;
+  const centres = byGroup.map(mean);
+  return {
+    mean: mean(all),
+    std: standardDeviation(all),
+    // Rollouts of a group share their scenario: groups are what is independent.
+    ...bootstrapInterval(centres, 1000, mulberry32(0)),
+  };
+}
+
+function hasVariance(group: TrajectoryGroup): boolean {
+  const rewards = rewardsOf(group);
+  return rewards.some((reward) => reward !== rewards[0]);
+}
+
+function meansOf(trajectories: readonly Trajectory[]): Record<string, number> {
+  const values = new Map<string, number[]>();
+  for (const { metrics } of trajectories) {
+    for (const [name, value] of Object.entries(metrics)) {
+      values.set(name, [...(values.get(name) ?? []), value]);
+    }
+  }
+  return Object.fromEntries([...values].map(([name, all]) => [name, mean(all)]));
+}
+
+function answersOf(trajectories: readonly Trajectory[]): StepRecord["answers"] {
+  const counts = new Map<string, number>();
+  for (const { messages } of trajectories) {
+    const last = messages.findLast(({ role }) => role === "assistant");
+    if (!last) continue;
+    const answer = textOf(last).slice(0, answerLength);
+    counts.set(answer, (counts.get(answer) ?? 0) + 1);
+  }
+  const top = [...counts]
+    .sort(([, a], [, b]) => b - a)
+    .slice(0, shownAnswers)
+    .map(([answer, count]) => ({ answer, count }));
+  return { distinct: counts.size, top };
+}
+
+function textOf(message: Trajectory["messages"][number]): string {
+  const { content } = message;
+  const calls = message.role === "assistant" ? (message.tool_calls ?? []) : [];
+  const text = typeof content === "string" ? content : JSON.stringify(content ?? "");
+  return [text, ...calls.map((call) => `${call.function.name}(${call.function.arguments})`)]
+    .join(" ")
+    .trim();
+}
