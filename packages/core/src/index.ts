@@ -79,3 +79,37 @@ export type {
   TrainOp,
   TrainResult,
 } from "./operation.ts";
+export {
+  gcReportSchema,
+  gcRequestSchema,
+  keepReasonSchema,
+  keepSchema,
+  patchPolicySchema,
+  policyDetailSchema,
+  policyInfoSchema,
+} from "./policy.ts";
+export type { GcReport, GcRequest, Keep, KeepReason, PolicyDetail, PolicyInfo } from "./policy.ts";
+export {
+  completionListSchema,
+  completionRecordSchema,
+  listOperationsSchema,
+  listRolloutsSchema,
+  modelListSchema,
+  operationListSchema,
+  operationSummarySchema,
+  policyListSchema,
+  rolloutListSchema,
+  rolloutSummarySchema,
+  rotatedKeySchema,
+} from "./listing.ts";
+export type {
+  CompletionList,
+  CompletionRecord,
+  ListOperations,
+  ListRollouts,
+  OperationList,
+  OperationSummary,
+  RolloutList,
+  RolloutSummary,
+  RotatedKey,
+} from "./listing.ts";

@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { join, resolve } from "node:path";
+import { type Keep, policyName } from "@hone/core";
 import { Hono } from "hono";
 import pLimit from "p-limit";
 import type { Logger } from "pino";
@@ -9,10 +10,12 @@ import type { Base } from "./operations/context.ts";
 import { createEventLog } from "./operations/events.ts";
 import { createOperations } from "./operations/operations.ts";
 import { createReadyGate } from "./operations/ready.ts";
+import { listOperations } from "./operations/list.ts";
 import { operationRoutes } from "./operations/routes.ts";
 import { createCheckpoints } from "./policies/checkpoints.ts";
 import { createLivePolicies } from "./policies/live.ts";
 import { createModels } from "./policies/models.ts";
+import { createPolicies } from "./policies/policies.ts";
 import { modelRoutes } from "./policies/routes.ts";
 import { createModelService } from "./policies/service.ts";
 import type { Clock } from "./ports/clock.ts";
@@ -20,6 +23,11 @@ import type { Engine } from "./ports/engine.ts";
 import type { Ledger } from "./ports/ledger.ts";
 import type { PolicyRouter } from "./ports/rollouts.ts";
 import type { Trainer } from "./ports/trainer.ts";
+import { collectGarbage } from "./retention/gc.ts";
+import { noteKeep } from "./retention/offline.ts";
+import { createRetention, defaultKeep } from "./retention/retention.ts";
+import { gcRoutes } from "./retention/routes.ts";
+import { createRolloutReader } from "./rollouts/list.ts";
 import { createPolicyRouter } from "./rollouts/router.ts";
 import { createRollouts, defaultLeaseMs } from "./rollouts/rollouts.ts";
 import { rolloutRoutes } from "./rollouts/routes.ts";
@@ -38,6 +46,10 @@ export interface StateOptions {
   clock?: Clock | undefined;
   /** Silence after which an open rollout expires. */
   leaseMs?: number | undefined;
+  /** How many of the newest policies of each model stay. @default 10 */
+  keep?: Keep | undefined;
+  /** The texts of single tokens, for people who look at rollouts. */
+  tokens?: ((ids: readonly number[]) => Promise<string[]>) | undefined;
   /** Folders from which `import` may read; default: `imports` in the data directory. */
   importRoots?: readonly string[] | undefined;
 }
@@ -89,6 +101,23 @@ export async function openState(options: StateOptions): Promise<State> {
       publicURL: options.publicURL,
       log,
     });
+    const keep = options.keep ?? defaultKeep;
+    await noteKeep(dataDir, keep);
+    const retention = createRetention({
+      store,
+      models,
+      checkpoints,
+      held: (name) => {
+        const steps = rollouts.openSteps(name);
+        for (const { step } of models.policies(name)) {
+          if (live.isHeld(policyName(name, step))) steps.add(step);
+        }
+        return steps;
+      },
+      unload: (policy) => live.unload(policy),
+      keep,
+      log,
+    });
     const events = createEventLog(store, clock);
     const ready = createReadyGate();
     const operations = await createOperations({
@@ -103,6 +132,7 @@ export async function openState(options: StateOptions): Promise<State> {
       trainTurn: pLimit(1),
       events,
       ready,
+      retention,
       base,
       importRoots: options.importRoots ?? [imports],
       clock,
@@ -117,10 +147,24 @@ export async function openState(options: StateOptions): Promise<State> {
       startedAt: clock(),
     });
     const service = createModelService({ models, checkpoints, live, trainer, base });
+    const policies = createPolicies({ models, checkpoints, live, retention });
+    const tokens = options.tokens ?? (() => Promise.reject(new Error("there is no renderer")));
+    const reader = createRolloutReader({ store, models, ledger, rollouts, tokens, log });
+    const list = listOperations.bind(null, { store, models });
     const routes = new Hono<AppEnv>()
-      .route("/", modelRoutes(service))
-      .route("/", rolloutRoutes(rollouts))
-      .route("/", operationRoutes({ operations, events }));
+      .route("/", modelRoutes(service, policies))
+      .route("/", rolloutRoutes(rollouts, reader))
+      .route("/", operationRoutes({ operations, list, events }))
+      .route(
+        "/",
+        gcRoutes((request) =>
+          collectGarbage({ store, models, checkpoints, retention, clock }, request),
+        ),
+      );
+    // What an end cut off, or another `keep` allows.
+    retention.apply().catch((error: unknown) => {
+      log.error({ err: error }, "old policies could not be removed");
+    });
     const sweeper = setInterval(() => {
       rollouts.sweep().catch((error: unknown) => log.error({ err: error }, "the sweep failed"));
     }, sweepEveryMs);
@@ -140,6 +184,7 @@ export async function openState(options: StateOptions): Promise<State> {
       async close() {
         clearInterval(sweeper);
         await operations.close();
+        await retention.idle();
         await store.close();
         lock.release();
       },

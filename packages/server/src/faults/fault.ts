@@ -25,6 +25,8 @@ export const faultPoints = [
   "operation.before-end",
   "operation.after-end",
   "recovery.before-transaction",
+  "retention.after-row",
+  "retention.after-manifest",
   "ledger.before-append",
   "ledger.after-append",
   "ledger.before-delivered",

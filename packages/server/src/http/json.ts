@@ -24,7 +24,7 @@ export async function readJson<S extends z.ZodType>(
   const bytes = await readBytes(c, c.get("bodyLimit") ?? chatBodyLimit);
   const result = schema.safeParse(parseJson(bytes));
   if (result.success) return result.data;
-  throw toHoneError(result.error.issues);
+  throw issuesToError(result.error.issues);
 }
 
 /** A form or a text body could come from any web page; `application/json` cannot without a preflight. */
@@ -115,7 +115,8 @@ function nestedTooDeep(bytes: Uint8Array): boolean {
 
 type Issue = z.core.$ZodIssue;
 
-function toHoneError(issues: readonly Issue[]): HoneError {
+/** The first fault, by field. */
+export function issuesToError(issues: readonly Issue[]): HoneError {
   // An unknown key is the clearer complaint where a body has several faults.
   const issue = issues.find((i) => i.code === "unrecognized_keys") ?? issues[0];
   if (!issue) return new HoneError("The body is not valid.", { code: "invalid_request" });

@@ -7,6 +7,7 @@ import type { Models } from "../policies/models.ts";
 import type { Clock } from "../ports/clock.ts";
 import type { Engine } from "../ports/engine.ts";
 import type { Trainer } from "../ports/trainer.ts";
+import type { Retention } from "../retention/retention.ts";
 import type { Rollouts } from "../rollouts/rollouts.ts";
 import type { Store } from "../store/store.ts";
 import type { EventLog } from "./events.ts";
@@ -33,6 +34,7 @@ export interface OperationContext {
   trainTurn: LimitFunction;
   events: EventLog;
   ready: ReadyGate;
+  retention: Retention;
   base: Base;
   /** Folders under which `import` may read. */
   importRoots: readonly string[];

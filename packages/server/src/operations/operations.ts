@@ -170,11 +170,19 @@ export async function createOperations(context: OperationContext): Promise<Opera
     }
     // Past the commit point an abort comes too late; only the server's own end stops the publishing.
     await publishNewest(context, record, emit, closeSignal.signal);
+    tidyUp(record.model);
     if (record.op.type === "publish") {
       const { served } = models.require(record.model);
       const policy = `${record.model}@${served}`;
       record.result = { type: "publish", step: served, policy, checkpoint: null };
     }
+  }
+
+  /** Not waited for: the user's step is done. What fails here is tried again after the next step. */
+  function tidyUp(model: string): void {
+    context.retention.apply({ model }).catch((error: unknown) => {
+      log.error({ model, err: error }, "old policies could not be removed");
+    });
   }
 
   async function begin(record: OperationRecord, emit: Emit): Promise<void> {

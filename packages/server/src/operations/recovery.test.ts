@@ -139,7 +139,8 @@ test("a comment keeps a silent stream alive", async () => {
     },
   };
   const operations = { get: () => ({ id: "op_1" }) } as unknown as Operations;
-  const app = operationRoutes({ operations, events: log, heartbeatMs: 5 });
+  const list = () => Promise.reject(new Error("not asked for"));
+  const app = operationRoutes({ operations, list, events: log, heartbeatMs: 5 });
   const response = await app.request("/v1/operations/op_1/events");
   const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
   expect(await reader.read()).toEqual({ done: false, value: ": alive\n\n" });

@@ -1,7 +1,15 @@
-import { HoneError, submitOperationSchema, type OperationEvent } from "@hone/core";
+import {
+  HoneError,
+  type ListOperations,
+  listOperationsSchema,
+  type OperationEvent,
+  type OperationList,
+  submitOperationSchema,
+} from "@hone/core";
 import { Hono } from "hono";
 import type { AppEnv } from "../http/env.ts";
 import { readJson, trainBodyLimit } from "../http/json.ts";
+import { readQuery } from "../http/query.ts";
 import type { EventLog } from "./events.ts";
 import type { Operations } from "./operations.ts";
 
@@ -9,6 +17,7 @@ const heartbeatMs = 10_000;
 
 export function operationRoutes(options: {
   operations: Operations;
+  list: (keyId: string, model: string, query: ListOperations) => Promise<OperationList>;
   events: EventLog;
   heartbeatMs?: number | undefined;
 }): Hono<AppEnv> {
@@ -18,6 +27,10 @@ export function operationRoutes(options: {
     c.set("bodyLimit", trainBodyLimit);
     const body = await readJson(c, submitOperationSchema);
     return c.json(await operations.submit(c.get("keyId"), c.req.param("model"), body));
+  });
+  app.get("/v1/models/:model/operations", async (c) => {
+    const query = readQuery(c, listOperationsSchema);
+    return c.json(await options.list(c.get("keyId"), c.req.param("model"), query));
   });
   app.get("/v1/operations/:id", (c) => c.json(operations.get(c.get("keyId"), c.req.param("id"))));
   app.post("/v1/operations/:id/abort", async (c) =>

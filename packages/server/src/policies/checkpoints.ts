@@ -3,9 +3,11 @@ import { join } from "node:path";
 import { HoneError } from "@hone/core";
 import type { Logger } from "pino";
 import { z } from "zod";
+import { fault } from "../faults/fault.ts";
 import { makeFolder, sha256OfFile, syncFolder, writeSynced } from "../store/files.ts";
 
 const manifestName = "manifest.json";
+const optimizerName = "optimizer.safetensors";
 
 const manifestSchema = z.object({
   version: z.literal(1),
@@ -41,8 +43,16 @@ export interface Checkpoints {
   /** Every file against its SHA-256; throws `bad_adapter`. */
   verify(model: string, step: number): Promise<void>;
   remove(model: string, step: number): Promise<void>;
+  /** Of the optimizer's file, which only training on from this policy needs; 0 where it has none. */
+  optimizerBytes(model: string, step: number): Promise<number>;
+  dropOptimizer(model: string, step: number): Promise<void>;
+  /** Bytes of a policy's folder; 0 where there is none. */
+  size(model: string, step: number): Promise<number>;
+  /** The steps that have a folder, whole or not. */
+  folders(model: string): Promise<number[]>;
   discard(staging: string): Promise<void>;
   /** Staging folders of earlier boots: their operations are redone. */
+  orphanedStaging(): Promise<{ path: string; bytes: number }[]>;
   sweepStaging(): Promise<void>;
   /** Throws `disk_full` while nothing is written yet. */
   requireSpace(model: string, step: number): Promise<void>;
@@ -60,6 +70,17 @@ export function createCheckpoints(dataDir: string, bootId: string, log: Logger):
     } catch {
       return null;
     }
+  }
+
+  async function stagingOfOthers(): Promise<string[]> {
+    const found: string[] = [];
+    for (const model of await readdir(models).catch(() => [] as string[])) {
+      const staging = join(models, model, "staging");
+      for (const entry of await readdir(staging).catch(() => [] as string[])) {
+        if (!entry.startsWith(`${bootId}-`)) found.push(join(staging, entry));
+      }
+    }
+    return found;
   }
 
   return {
@@ -87,10 +108,14 @@ export function createCheckpoints(dataDir: string, bootId: string, log: Logger):
         entries[name] = { sha256: await sha256OfFile(file), bytes: found.size };
       }
       const manifest: Manifest = { version: 1, ...given, files: entries };
+      fault("checkpoint.before-manifest");
       await writeSynced(join(staging, manifestName), `${JSON.stringify(manifest, null, 2)}\n`);
+      fault("checkpoint.after-manifest");
       await syncFolder(staging);
       await makeFolder(folder(given.model));
+      fault("checkpoint.before-rename");
       await rename(staging, path(given.model, given.step));
+      fault("checkpoint.after-rename");
       await syncFolder(folder(given.model));
     },
 
@@ -109,16 +134,47 @@ export function createCheckpoints(dataDir: string, bootId: string, log: Logger):
       await syncFolder(folder(model)).catch(() => undefined);
     },
 
+    async optimizerBytes(model, step) {
+      const file = join(path(model, step), optimizerName);
+      return (await stat(file).catch(() => null))?.size ?? 0;
+    },
+
+    // The manifest goes first: a file that it does not name is never read, and the next pass removes it.
+    async dropOptimizer(model, step) {
+      const manifest = await readManifest(model, step);
+      if (!manifest) return;
+      if (optimizerName in manifest.files) {
+        const { [optimizerName]: _, ...files } = manifest.files;
+        const next = join(path(model, step), `${manifestName}.next`);
+        await writeSynced(next, `${JSON.stringify({ ...manifest, files }, null, 2)}\n`);
+        await rename(next, join(path(model, step), manifestName));
+        await syncFolder(path(model, step));
+        fault("retention.after-manifest");
+      }
+      await rm(join(path(model, step), optimizerName), { force: true });
+    },
+
+    size: (model, step) => sizeOf(path(model, step)),
+
+    async folders(model) {
+      const entries = await readdir(folder(model)).catch(() => [] as string[]);
+      return entries.filter((name) => /^\d+$/.test(name)).map(Number);
+    },
+
     discard: (staging) => rm(staging, { recursive: true, force: true }),
 
+    async orphanedStaging() {
+      const found = [];
+      for (const staging of await stagingOfOthers()) {
+        found.push({ path: staging, bytes: await sizeOf(staging) });
+      }
+      return found;
+    },
+
     async sweepStaging() {
-      for (const model of await readdir(models).catch(() => [] as string[])) {
-        const staging = join(models, model, "staging");
-        for (const entry of await readdir(staging).catch(() => [] as string[])) {
-          if (entry.startsWith(`${bootId}-`)) continue;
-          log.info({ model, staging: entry }, "removing the staging folder of an earlier boot");
-          await rm(join(staging, entry), { recursive: true, force: true });
-        }
+      for (const staging of await stagingOfOthers()) {
+        log.info({ staging }, "removing the staging folder of an earlier boot");
+        await rm(staging, { recursive: true, force: true });
       }
     },
 
@@ -136,6 +192,12 @@ export function createCheckpoints(dataDir: string, bootId: string, log: Logger):
       );
     },
   };
+}
+
+async function sizeOf(folder: string): Promise<number> {
+  const names = await readdir(folder).catch(() => [] as string[]);
+  const files = await Promise.all(names.map((name) => stat(join(folder, name)).catch(() => null)));
+  return files.reduce((total, file) => total + (file?.size ?? 0), 0);
 }
 
 function damaged(model: string, step: number, why: string): HoneError {

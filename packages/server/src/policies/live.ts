@@ -13,6 +13,9 @@ export interface LivePolicies {
   hold(policy: string): void;
   release(policy: string): void;
   isLive(policy: string): boolean;
+  isHeld(policy: string): boolean;
+  /** The engine lets go of a policy that nobody may ask for any more. */
+  unload(policy: string): Promise<void>;
   /** Loads a policy unless it is served already; what nobody needs is unloaded. */
   ensure(model: string, step: number): Promise<void>;
   /** served = learnt, the alias moves, and what nobody needs is unloaded. */
@@ -103,12 +106,16 @@ export function createLivePolicies(options: {
     for (const [policy, { model, step }] of live) {
       if (model !== name || step === asked || step > newest - livePoliciesPerModel) continue;
       if ((holders.get(policy) ?? 0) > 0) continue;
-      live.delete(policy);
-      try {
-        await engine().unload(policy);
-      } catch (error) {
-        log.warn({ policy, err: error }, "a policy that nobody needs could not be unloaded");
-      }
+      await unload(policy);
+    }
+  }
+
+  async function unload(policy: string): Promise<void> {
+    if (!live.delete(policy)) return;
+    try {
+      await engine().unload(policy);
+    } catch (error) {
+      log.warn({ policy, err: error }, "a policy that nobody needs could not be unloaded");
     }
   }
 
@@ -131,6 +138,8 @@ export function createLivePolicies(options: {
       else holders.delete(policy);
     },
     isLive: (policy) => live.has(policy),
+    isHeld: (policy) => holders.has(policy),
+    unload: (policy) => serially(() => unload(policy)),
     missing,
     forget: (policy) => serially(() => void live.delete(policy)),
 

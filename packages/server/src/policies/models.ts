@@ -20,6 +20,10 @@ export interface PolicyRecord {
   step: number;
   operationId: string;
   createdAt: number;
+  /** Retention leaves it. */
+  pinned: boolean;
+  /** When retention took its folder; null while it is there. The name is never used again. */
+  removedAt: number | null;
 }
 
 /** The models of this data directory. Memory is the authority: nobody else writes the database. */
@@ -47,6 +51,9 @@ export interface Models {
   ): Promise<void>;
   setCursor(name: string, cursor: unknown, also: readonly Statement[]): Promise<void>;
   setServed(name: string, step: number): Promise<void>;
+  setPinned(name: string, step: number, pinned: boolean): Promise<void>;
+  /** True for memory at once, so that nobody begins to use the policy; the folder may go when it resolves. */
+  markRemoved(name: string, step: number): Promise<void>;
 }
 
 interface ModelRow {
@@ -66,6 +73,8 @@ interface PolicyRow {
   step: number;
   operation_id: string;
   created_at: number;
+  pinned: number;
+  removed_at: number | null;
 }
 
 const insertPolicy =
@@ -103,6 +112,8 @@ export function createModels(store: Store, clock: Clock): Models {
       step: row.step,
       operationId: row.operation_id,
       createdAt: row.created_at,
+      pinned: row.pinned === 1,
+      removedAt: row.removed_at,
     });
   }
 
@@ -138,7 +149,7 @@ export function createModels(store: Store, clock: Clock): Models {
         { sql: insertPolicy, args: [model.name, 0, operationId, model.createdAt] },
       ]);
       models.set(model.name, model);
-      add({ model: model.name, step: 0, operationId, createdAt: model.createdAt });
+      add(policyOf(model.name, 0, operationId, model.createdAt));
       return model;
     },
 
@@ -162,7 +173,7 @@ export function createModels(store: Store, clock: Clock): Models {
         { sql: insertPolicy, args: [name, step, operationId, createdAt] },
         ...also,
       ]);
-      add({ model: name, step, operationId, createdAt });
+      add(policyOf(name, step, operationId, createdAt));
       model.learnt = step;
       model.cursor = cursor ?? null;
     },
@@ -183,5 +194,43 @@ export function createModels(store: Store, clock: Clock): Models {
       ]);
       model.served = step;
     },
+
+    async setPinned(name, step, pinned) {
+      const policy = policies.get(name)?.[step];
+      if (!policy || policy.pinned === pinned) return;
+      await store.write([
+        {
+          sql: "UPDATE policies SET pinned = ? WHERE model = ? AND step = ?",
+          args: [pinned ? 1 : 0, name, step],
+        },
+      ]);
+      policy.pinned = pinned;
+    },
+
+    async markRemoved(name, step) {
+      const policy = policies.get(name)?.[step];
+      if (!policy || policy.removedAt !== null) return;
+      policy.removedAt = clock();
+      try {
+        await store.write([
+          {
+            sql: "UPDATE policies SET removed_at = ? WHERE model = ? AND step = ?",
+            args: [policy.removedAt, name, step],
+          },
+        ]);
+      } catch (error) {
+        policy.removedAt = null;
+        throw error;
+      }
+    },
   };
+}
+
+function policyOf(
+  model: string,
+  step: number,
+  operationId: string,
+  createdAt: number,
+): PolicyRecord {
+  return { model, step, operationId, createdAt, pinned: false, removedAt: null };
 }

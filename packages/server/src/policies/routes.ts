@@ -1,11 +1,12 @@
-import { HoneError, modelNameSchema, putModelSchema } from "@hone/core";
+import { HoneError, modelNameSchema, patchPolicySchema, putModelSchema } from "@hone/core";
 import { Hono } from "hono";
 import type { AppEnv } from "../http/env.ts";
 import { readJson } from "../http/json.ts";
+import type { Policies } from "./policies.ts";
 import type { ModelService } from "./service.ts";
 
 /** `GET /v1/models/{name}` is OpenAI's and the gateway's; what Hone knows of a model is its `/state`. */
-export function modelRoutes(service: ModelService): Hono<AppEnv> {
+export function modelRoutes(service: ModelService, policies: Policies): Hono<AppEnv> {
   const app = new Hono<AppEnv>();
   app.put("/v1/models/:model", async (c) => {
     const name = modelNameSchema.safeParse(c.req.param("model"));
@@ -15,9 +16,33 @@ export function modelRoutes(service: ModelService): Hono<AppEnv> {
     }
     return c.json(await service.put(name.data, await readJson(c, putModelSchema)));
   });
+  app.get("/v1/states", (c) => c.json({ object: "list", data: service.list(), has_more: false }));
   app.get("/v1/models/:model/state", (c) => c.json(service.info(c.req.param("model"))));
   app.get("/v1/models/:model/policies", (c) =>
-    c.json({ object: "list", data: service.policies(c.req.param("model")) }),
+    c.json({ object: "list", data: policies.list(c.req.param("model")), has_more: false }),
   );
+  app.get("/v1/models/:model/policies/:step", async (c) =>
+    c.json(await policies.detail(c.req.param("model"), stepOf(c.req.param("step")))),
+  );
+  app.patch("/v1/models/:model/policies/:step", async (c) => {
+    const { pinned } = await readJson(c, patchPolicySchema);
+    return c.json(await policies.pin(c.req.param("model"), stepOf(c.req.param("step")), pinned));
+  });
+  app.get("/v1/models/:model/policies/:step/files/:name", async (c) => {
+    const { model, step, name } = c.req.param();
+    const { bytes, body } = await policies.file(model, stepOf(step), name);
+    return c.body(body, 200, {
+      "content-type": "application/octet-stream",
+      "content-length": String(bytes),
+    });
+  });
   return app;
+}
+
+function stepOf(text: string): number {
+  if (/^(0|[1-9]\d{0,8})$/.test(text)) return Number(text);
+  throw new HoneError(`"${text.slice(0, 40)}" is not a step: policies are counted from 0.`, {
+    code: "invalid_request",
+    param: "step",
+  });
 }

@@ -6,24 +6,13 @@ import type { Checkpoints } from "./checkpoints.ts";
 import type { LivePolicies } from "./live.ts";
 import type { Model, Models } from "./models.ts";
 
-export interface PolicyInfo {
-  id: string;
-  object: "hone.policy";
-  model: string;
-  step: number;
-  /** Served by the engine now; others are loaded again when they are asked for. */
-  live: boolean;
-  checkpoint: string;
-  createdAt: number;
-}
-
 type PutModel = z.output<typeof putModelSchema>;
 
 export interface ModelService {
   /** Creates the model with its policy 0, or finds it. */
   put(name: string, body: PutModel): Promise<ModelInfo>;
   info(name: string): ModelInfo;
-  policies(name: string): PolicyInfo[];
+  list(): ModelInfo[];
 }
 
 const defaultLora = { r: 16, alpha: 32 };
@@ -111,19 +100,7 @@ export function createModelService(options: {
       }),
 
     info: (name) => infoOf(models.require(name)),
-
-    policies(name) {
-      models.require(name);
-      return models.policies(name).map(({ step, createdAt }) => ({
-        id: policyName(name, step),
-        object: "hone.policy",
-        model: name,
-        step,
-        live: live.isLive(policyName(name, step)),
-        checkpoint: `models/${name}/policies/${step}`,
-        createdAt,
-      }));
-    },
+    list: () => models.list().map(infoOf),
   };
 }
 

@@ -42,6 +42,8 @@ export interface Rollouts {
   finish(record: RolloutRecord, reward: number): Statement[];
   /** What memory has to know of claims that were written to the database. */
   noteClaims(ids: readonly string[], operationId: string | null): void;
+  /** Steps of a model that open rollouts are pinned to, or were made for. */
+  openSteps(model: string): Set<number>;
   /** Ends the rollouts that were silent for longer than the lease. */
   sweep(): Promise<void>;
 }
@@ -263,6 +265,16 @@ export function createRollouts(options: {
       }
     },
 
+    openSteps(model) {
+      const steps = new Set<number>();
+      for (const id of leases.keys()) {
+        const record = records.get(id);
+        const step = record?.policyStep ?? record?.step ?? null;
+        if (record?.model === model && step !== null) steps.add(step);
+      }
+      return steps;
+    },
+
     async sweep() {
       const now = clock();
       for (const [id, lease] of leases) {
@@ -287,9 +299,19 @@ function closedError(record: RolloutRecord, consequence: string): HoneError {
 /** A step can be sampled from once it was served; it is loaded again when it is asked for. */
 export function requireServed(models: Models, name: string, step: number, param: string): void {
   const model = models.require(name);
-  if (step <= model.served && models.policy(name, step)) return;
+  const policy = models.policy(name, step);
+  if (policy && policy.removedAt !== null) throw removedPolicy(name, step, param);
+  if (step <= model.served && policy) return;
   throw new HoneError(
     `${policyName(name, step)} is not served. The newest is ${policyName(name, Math.max(model.served, 0))}.`,
+    { code: "policy_not_found", param },
+  );
+}
+
+export function removedPolicy(name: string, step: number, param: string): HoneError {
+  return new HoneError(
+    `${policyName(name, step)} is no more: retention removed it. Name a newer policy; the server keeps those ` +
+      "that are pinned (`hone pin`), and with `serve --keep` more of the newest.",
     { code: "policy_not_found", param },
   );
 }

@@ -90,7 +90,8 @@ export function createPolicyRouter(options: {
       for (const model of models.list()) {
         if (model.served < 0 || model.base !== options.base) continue;
         entries.push({ id: model.name, createdAt: model.createdAt });
-        for (const { step, createdAt } of models.policies(model.name)) {
+        for (const { step, createdAt, removedAt } of models.policies(model.name)) {
+          if (removedAt !== null) continue;
           if (step <= model.served) entries.push({ id: policyName(model.name, step), createdAt });
         }
       }

@@ -92,4 +92,9 @@ export const migrations: readonly string[] = [
    ) STRICT;`,
   // Plain prompts beside chats.
   "ALTER TABLE completions ADD COLUMN kind TEXT NOT NULL DEFAULT 'chat';",
+  // Retention, and what lists and gc look up.
+  `ALTER TABLE policies ADD COLUMN pinned INTEGER NOT NULL DEFAULT 0;
+   ALTER TABLE policies ADD COLUMN removed_at INTEGER;
+   CREATE INDEX rollouts_by_model ON rollouts (model, created_at);
+   CREATE INDEX rollouts_evaluated ON rollouts (model, policy_step) WHERE mode = 'eval';`,
 ];

@@ -1,4 +1,5 @@
-import { join } from "node:path";
+import { statfsSync, statSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { HoneError } from "@hone/core";
 import Database from "libsql";
 import AsyncDatabase from "libsql/promise";
@@ -20,6 +21,10 @@ export interface Store {
   write(statements: readonly Statement[]): Promise<void>;
   /** Resolves when every write that was queued before has ended. */
   flush(): Promise<void>;
+  /** Gives unused pages back to the disk; says by how many bytes the file became smaller. */
+  vacuum(): Promise<number>;
+  /** What `vacuum` would give back at least. */
+  freeBytes(): number;
   /** Rows as the schema has them; the caller names their type. */
   all(sql: string, ...args: SqlValue[]): unknown[];
   get(sql: string, ...args: SqlValue[]): unknown;
@@ -28,6 +33,8 @@ export interface Store {
 
 interface Job {
   statements: readonly Statement[];
+  /** In place of statements: what shares no transaction. */
+  alone?: (() => Promise<unknown>) | undefined;
   resolve: () => void;
   reject: (error: unknown) => void;
 }
@@ -76,13 +83,14 @@ export async function openStore(dataDir: string): Promise<Store> {
 
   async function commit(jobs: readonly Job[]): Promise<void> {
     try {
-      await transaction(jobs.flatMap((job) => job.statements));
+      if (jobs[0]?.alone) await jobs[0].alone();
+      else await transaction(jobs.flatMap((job) => job.statements));
     } catch (error) {
       if (jobs.length > 1) {
         // Only the job that is at fault may fail.
         for (const job of jobs) await commit([job]);
       } else {
-        jobs[0]?.reject(storeError(error));
+        jobs[0]?.reject(storeError(error, path));
       }
       return;
     }
@@ -91,14 +99,16 @@ export async function openStore(dataDir: string): Promise<Store> {
 
   async function drain(): Promise<void> {
     while (pending.length > 0) {
-      const jobs = pending.slice(0, jobsPerTransaction);
-      pending = pending.slice(jobsPerTransaction);
+      const alone = pending.slice(0, jobsPerTransaction).findIndex((job) => job.alone);
+      const count = alone < 0 ? jobsPerTransaction : Math.max(1, alone);
+      const jobs = pending.slice(0, count);
+      pending = pending.slice(count);
       await commit(jobs);
     }
     draining = null;
   }
 
-  function write(statements: readonly Statement[]): Promise<void> {
+  function write(statements: readonly Statement[], alone?: Job["alone"]): Promise<void> {
     if (closed) {
       return Promise.reject(
         new HoneError("The server is shutting down. Send the request again when it is back.", {
@@ -107,7 +117,7 @@ export async function openStore(dataDir: string): Promise<Store> {
       );
     }
     return new Promise((resolve, reject) => {
-      pending.push({ statements, resolve, reject });
+      pending.push({ statements, alone, resolve, reject });
       draining ??= drain();
     });
   }
@@ -121,9 +131,25 @@ export async function openStore(dataDir: string): Promise<Store> {
     return statement;
   }
 
+  const pragma = (name: string): number => {
+    const row = read(`PRAGMA ${name}`).get() as Record<string, number>;
+    return row[name] ?? 0;
+  };
+
   return {
-    write,
+    write: (statements) => write(statements),
     flush: () => write([]),
+    freeBytes: () => pragma("freelist_count") * pragma("page_size"),
+    async vacuum() {
+      let freed = 0;
+      await write([], async () => {
+        const before = statSync(path).size;
+        await writer.exec("VACUUM");
+        await writer.exec("PRAGMA wal_checkpoint(TRUNCATE)");
+        freed = before - statSync(path).size;
+      });
+      return Math.max(0, freed);
+    },
     all: (sql, ...args) => read(sql).all(...args),
     get: (sql, ...args) => read(sql).get(...args),
     async close() {
@@ -158,9 +184,12 @@ async function migrate(
   }
 }
 
-function storeError(cause: unknown): HoneError {
-  const code = (cause as { code?: unknown }).code;
-  if (code === "SQLITE_FULL") {
+/** Below this, SQLite's own bookkeeping (the shared memory of its log) fails before its writes do. */
+const nearlyFull = 64 * 1024;
+
+function storeError(cause: unknown, path: string): HoneError {
+  const code = String((cause as { code?: unknown }).code);
+  if (code === "SQLITE_FULL" || (code.startsWith("SQLITE_IOERR") && freeSpace(path) < nearlyFull)) {
     return new HoneError("The disk of the data directory is full. Free some space, then retry.", {
       code: "disk_full",
       cause,
@@ -170,4 +199,13 @@ function storeError(cause: unknown): HoneError {
     code: "internal_error",
     cause,
   });
+}
+
+function freeSpace(path: string): number {
+  try {
+    const { bavail, bsize } = statfsSync(dirname(path));
+    return bavail * bsize;
+  } catch {
+    return Number.POSITIVE_INFINITY;
+  }
 }

@@ -88,7 +88,11 @@ export function fileTrainer(): FileTrainer {
       onEvent({ event: "microbatch", done: 1, total: 1, tokens: 3 });
       onEvent({ event: "stage", stage: "forward_backward", seconds: 0.001 });
       await writeFile(join(config.staging, "adapter_model.safetensors"), `step ${config.step}`);
-      return { metrics: { loss: 0.5 }, files: ["adapter_model.safetensors"] };
+      await writeFile(join(config.staging, "optimizer.safetensors"), `moments of ${config.step}`);
+      return {
+        metrics: { loss: 0.5 },
+        files: ["adapter_model.safetensors", "optimizer.safetensors"],
+      };
     },
   };
   return trainer;

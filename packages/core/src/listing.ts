@@ -1,0 +1,107 @@
+import { z } from "zod";
+import { messageSchema, toolSchema } from "./chat.ts";
+import { modelInfoSchema, operationInfoSchema } from "./operation.ts";
+import { policyInfoSchema } from "./policy.ts";
+import { rolloutInfoSchema, rolloutModeSchema, rolloutStatusSchema } from "./rollout.ts";
+
+/** Query of a list; the newest come first. */
+const pageQuery = {
+  limit: z.coerce.number().int().min(1).max(100).default(20),
+  /** The last id of the page before. */
+  after: z.string().optional(),
+};
+
+/** Query of `GET /v1/models/{model}/operations` */
+export const listOperationsSchema = z.strictObject({
+  ...pageQuery,
+  type: z.enum(["train", "import", "publish"]).optional(),
+});
+export type ListOperations = z.output<typeof listOperationsSchema>;
+
+/** Query of `GET /v1/models/{model}/rollouts` */
+export const listRolloutsSchema = z.strictObject({
+  ...pageQuery,
+  mode: rolloutModeSchema.optional(),
+  status: rolloutStatusSchema.optional(),
+  /** Sampled from this policy. */
+  step: z.coerce.number().int().min(0).optional(),
+  /** Trained, or claimed, by this operation. */
+  operation: z.string().optional(),
+  group: z.string().optional(),
+});
+export type ListRollouts = z.output<typeof listRolloutsSchema>;
+
+const listOf = <T extends z.ZodType>(
+  item: T,
+): z.ZodObject<{ object: z.ZodLiteral<"list">; data: z.ZodArray<T>; has_more: z.ZodBoolean }> =>
+  z.object({ object: z.literal("list"), data: z.array(item), has_more: z.boolean() });
+
+export const operationSummarySchema = operationInfoSchema.extend({
+  startedAt: z.number().nullable(),
+  endedAt: z.number().nullable(),
+});
+export type OperationSummary = z.infer<typeof operationSummarySchema>;
+
+export const rolloutSummarySchema = rolloutInfoSchema.extend({
+  metrics: z.record(z.string(), z.number()),
+  /** Why it failed. */
+  error: z.object({ type: z.string(), message: z.string() }).nullable(),
+  /** The operation that trains or has trained it. */
+  trainedBy: z.string().nullable(),
+  closedAt: z.number().nullable(),
+});
+export type RolloutSummary = z.infer<typeof rolloutSummarySchema>;
+
+/** One completion as the ledger holds it: the ids that were sampled, and what the sampler thought of them. */
+export const completionRecordSchema = z.object({
+  id: z.string(),
+  object: z.literal("hone.completion"),
+  seq: z.int(),
+  kind: z.enum(["chat", "text"]),
+  /** The completion whose prompt and sampled ids this prompt begins with. */
+  parentId: z.string().nullable(),
+  /** Why it does not continue one, although there were some. */
+  splitReason: z.string().nullable(),
+  policy: z.string(),
+  temperature: z.number(),
+  topP: z.number(),
+  seed: z.int().nullable(),
+  finishReason: z.string(),
+  choice: z.int(),
+  choices: z.int(),
+  /** False: it was not received, and does not train. */
+  delivered: z.boolean(),
+  messages: z.array(messageSchema),
+  tools: z.array(toolSchema).nullable(),
+  answer: messageSchema,
+  /** The prompt's ids after the parent's. */
+  promptIds: z.array(z.int()),
+  sampledIds: z.array(z.int()),
+  /** The sampler's logprob of each sampled id. */
+  logprobs: z.array(z.number()),
+  /** The text of each sampled id; null where the renderer does not answer. */
+  tokens: z.array(z.string()).nullable(),
+  createdAt: z.number(),
+});
+export type CompletionRecord = z.infer<typeof completionRecordSchema>;
+
+export const modelListSchema = listOf(modelInfoSchema);
+export const policyListSchema = listOf(policyInfoSchema);
+export const operationListSchema = listOf(operationSummarySchema);
+export type OperationList = z.infer<typeof operationListSchema>;
+export const rolloutListSchema = listOf(rolloutSummarySchema);
+export type RolloutList = z.infer<typeof rolloutListSchema>;
+/** `GET /v1/rollouts/{id}/completions` */
+export const completionListSchema = listOf(completionRecordSchema).extend({
+  rollout: rolloutSummarySchema,
+});
+export type CompletionList = z.infer<typeof completionListSchema>;
+
+/** `POST /v1/keys/rotate` */
+export const rotatedKeySchema = z.object({
+  object: z.literal("hone.key"),
+  key: z.string(),
+  /** Where the server keeps it, on its own machine. */
+  file: z.string(),
+});
+export type RotatedKey = z.infer<typeof rotatedKeySchema>;

@@ -1,0 +1,80 @@
+import { existsSync, readFileSync } from "node:fs";
+import { writeFile } from "node:fs/promises";
+import { randomBytes } from "node:crypto";
+import { join, resolve } from "node:path";
+import { type GcReport, type gcRequestSchema, HoneError, type Keep, keepSchema } from "@hone/core";
+import type { Logger } from "pino";
+import type { z } from "zod";
+import { createCheckpoints } from "../policies/checkpoints.ts";
+import { createModels } from "../policies/models.ts";
+import { lockDataDir } from "../store/lock.ts";
+import { openStore } from "../store/store.ts";
+import { collectGarbage } from "./gc.ts";
+import { createRetention, defaultKeep } from "./retention.ts";
+
+const fileName = "retention.json";
+
+/** What the server was told to keep, for a `gc` without it: that one must not remove more. */
+export async function noteKeep(dataDir: string, keep: Keep): Promise<void> {
+  if (notedKeep(dataDir) === keep) return;
+  await writeFile(join(dataDir, fileName), `${JSON.stringify({ keep })}\n`);
+}
+
+function notedKeep(dataDir: string): Keep | null {
+  try {
+    const noted = JSON.parse(readFileSync(join(dataDir, fileName), "utf8")) as { keep?: unknown };
+    return keepSchema.parse(noted.keep);
+  } catch {
+    return null;
+  }
+}
+
+/** `gc` of a data directory that no server uses. */
+export async function collectOffline(
+  given: string,
+  request: z.output<typeof gcRequestSchema>,
+  log: Logger,
+): Promise<GcReport> {
+  const dataDir = resolve(given);
+  if (!existsSync(join(dataDir, "hone.db"))) {
+    throw new HoneError(
+      `${dataDir} is not a data directory: it has no hone.db. Name one with --data-dir.`,
+      {
+        code: "invalid_config",
+      },
+    );
+  }
+  const lock = lockDataDir(dataDir);
+  try {
+    const store = await openStore(dataDir);
+    try {
+      const models = createModels(store, Date.now);
+      const checkpoints = createCheckpoints(dataDir, randomBytes(6).toString("hex"), log);
+      const retention = createRetention({
+        store,
+        models,
+        checkpoints,
+        // The next start takes them up again.
+        held: (model) => {
+          const rows = store.all(
+            `SELECT DISTINCT coalesce(policy_step, step) AS step FROM rollouts
+             WHERE status = 'open' AND model = ? AND coalesce(policy_step, step) IS NOT NULL`,
+            model,
+          ) as { step: number }[];
+          return new Set(rows.map(({ step }) => step));
+        },
+        unload: () => Promise.resolve(),
+        keep: notedKeep(dataDir) ?? defaultKeep,
+        log,
+      });
+      return await collectGarbage(
+        { store, models, checkpoints, retention, clock: Date.now },
+        request,
+      );
+    } finally {
+      await store.close();
+    }
+  } finally {
+    lock.release();
+  }
+}

@@ -1,0 +1,164 @@
+import { type Keep, type KeepReason, policyName } from "@hone/core";
+import pLimit from "p-limit";
+import type { Logger } from "pino";
+import { fault } from "../faults/fault.ts";
+import type { Checkpoints } from "../policies/checkpoints.ts";
+import type { Models, PolicyRecord } from "../policies/models.ts";
+import type { Store } from "../store/store.ts";
+
+export const defaultKeep = 10;
+/** The newest is trained on from; the one before it is where a step that is thrown away would begin again. */
+const optimizersKept = 2;
+
+export interface Removal {
+  kind: "policy" | "optimizer";
+  policy: string;
+  bytes: number;
+}
+
+/** Which checkpoints stay. The rules are in docs/decisions. */
+export interface Retention {
+  /** Why a policy stays; empty where it may go. */
+  reasons(model: string, step: number, keep?: Keep): KeepReason[];
+  /** The evaluation of a policy: finished rollouts of mode "eval" that have a reward. */
+  evaluation(model: string, step: number): { rollouts: number; reward: number | null };
+  /** What may go now. */
+  plan(keep?: Keep): Promise<Removal[]>;
+  /** Resolves when what was asked for before has been done. */
+  idle(): Promise<void>;
+  /** Removes it, of one model or of all; what somebody takes up meanwhile stays. */
+  apply(options?: { model?: string | undefined; keep?: Keep | undefined }): Promise<Removal[]>;
+}
+
+export function createRetention(options: {
+  store: Store;
+  models: Models;
+  checkpoints: Checkpoints;
+  /** Steps that open rollouts and calls under way need. Asked without a pause before each removal. */
+  held: (model: string) => ReadonlySet<number>;
+  /** The engine lets go of it. */
+  unload: (policy: string) => Promise<void>;
+  keep: Keep;
+  log: Logger;
+}): Retention {
+  const { store, models, checkpoints, held, log } = options;
+  const serially = pLimit(1);
+  // Those whose optimizer is gone, so that a pass does not look again.
+  const slim = new Set<string>();
+
+  function evaluations(model: string): Map<number, { rollouts: number; reward: number }> {
+    const rows = store.all(
+      `SELECT policy_step AS step, count(*) AS rollouts, avg(reward) AS reward FROM rollouts
+       WHERE mode = 'eval' AND model = ? AND status = 'finished' AND reward IS NOT NULL
+         AND policy_step IS NOT NULL GROUP BY policy_step`,
+      model,
+    ) as { step: number; rollouts: number; reward: number }[];
+    return new Map(rows.map(({ step, rollouts, reward }) => [step, { rollouts, reward }]));
+  }
+
+  function bestOf(model: string): number | null {
+    let best: { step: number; reward: number } | null = null;
+    for (const [step, { reward }] of evaluations(model)) {
+      if (models.policy(model, step)?.removedAt !== null) continue;
+      if (!best || reward > best.reward || (reward === best.reward && step > best.step)) {
+        best = { step, reward };
+      }
+    }
+    return best?.step ?? null;
+  }
+
+  /** The reasons of every policy of a model, as of now: nothing is awaited in here. */
+  function judge(name: string, keep: Keep): Map<PolicyRecord, KeepReason[]> {
+    const model = models.require(name);
+    const there = models.policies(name).filter(({ removedAt }) => removedAt === null);
+    const newest = new Set((keep === "all" ? there : there.slice(-keep)).map(({ step }) => step));
+    const best = bestOf(name);
+    const needed = held(name);
+    return new Map(
+      there.map((policy) => {
+        const { step } = policy;
+        const reasons: KeepReason[] = [];
+        if (step === 0) reasons.push("base");
+        if (step === model.learnt) reasons.push("learnt");
+        if (step === model.served) reasons.push("served");
+        if (newest.has(step)) reasons.push("newest");
+        if (policy.pinned) reasons.push("pinned");
+        if (step === best) reasons.push("best");
+        if (needed.has(step)) reasons.push("held");
+        return [policy, reasons];
+      }),
+    );
+  }
+
+  async function planOf(model: string, keep: Keep): Promise<Removal[]> {
+    const removals: Removal[] = [];
+    for (const [{ step }, reasons] of judge(model, keep)) {
+      const policy = policyName(model, step);
+      if (reasons.length === 0) {
+        removals.push({ kind: "policy", policy, bytes: await checkpoints.size(model, step) });
+        continue;
+      }
+      if (keep === "all" || slim.has(policy)) continue;
+      if (step > models.require(model).learnt - optimizersKept) continue;
+      const bytes = await checkpoints.optimizerBytes(model, step);
+      if (bytes > 0) removals.push({ kind: "optimizer", policy, bytes });
+      else slim.add(policy);
+    }
+    // A removal that the server's end cut off: the row says so, and the folder is still there.
+    for (const step of await checkpoints.folders(model)) {
+      if (typeof models.policy(model, step)?.removedAt !== "number") continue;
+      const bytes = await checkpoints.size(model, step);
+      removals.push({ kind: "policy", policy: policyName(model, step), bytes });
+    }
+    return removals;
+  }
+
+  async function remove(model: string, removal: Removal, keep: Keep): Promise<boolean> {
+    const step = Number(removal.policy.slice(model.length + 1));
+    if (removal.kind === "optimizer") {
+      await checkpoints.dropOptimizer(model, step);
+      slim.add(removal.policy);
+      return true;
+    }
+    const record = models.policy(model, step);
+    if (record?.removedAt === null) {
+      const reasons = [...judge(model, keep)].find(([policy]) => policy.step === step)?.[1] ?? [];
+      if (reasons.length > 0) return false;
+      // The row first: nobody is ever told of a policy whose folder is half gone.
+      await models.markRemoved(model, step);
+      fault("retention.after-row");
+    }
+    await options.unload(removal.policy);
+    await checkpoints.remove(model, step);
+    log.info({ policy: removal.policy, bytes: removal.bytes }, "retention removed a policy");
+    return true;
+  }
+
+  return {
+    reasons(model, step, keep = options.keep) {
+      return [...judge(model, keep)].find(([policy]) => policy.step === step)?.[1] ?? [];
+    },
+
+    evaluation: (model, step) => evaluations(model).get(step) ?? { rollouts: 0, reward: null },
+
+    plan: (keep = options.keep) =>
+      serially(async () => {
+        const removals: Removal[] = [];
+        for (const { name } of models.list()) removals.push(...(await planOf(name, keep)));
+        return removals;
+      }),
+
+    idle: () => serially(() => Promise.resolve()),
+
+    apply: ({ model: only, keep = options.keep } = {}) =>
+      serially(async () => {
+        const removed: Removal[] = [];
+        for (const name of only === undefined ? models.list().map((m) => m.name) : [only]) {
+          for (const removal of await planOf(name, keep)) {
+            if (await remove(name, removal, keep)) removed.push(removal);
+          }
+        }
+        return removed;
+      }),
+  };
+}
