@@ -1,5 +1,16 @@
 // The snippets of docs/client.md. `run` goes through all of them against a live server.
-import { compare, gather, Hone, HoneError, readGroups, writeGroups } from "@hone/client";
+import {
+  compare,
+  ComparisonModel,
+  evaluationTable,
+  gather,
+  Hone,
+  HoneError,
+  openRunLog,
+  readGroups,
+  splitScenarios,
+  writeGroups,
+} from "@hone/client";
 import type { Model, RolloutModel, TrajectoryGroup } from "@hone/client";
 import OpenAI from "openai";
 
@@ -84,6 +95,42 @@ async function evaluating(model: Model, scenarios: { prompt: string }[]) {
   // #endregion
 }
 
+async function splitting(tasks: { prompt: string }[]) {
+  // #region split
+  const { train, heldOut } = splitScenarios(tasks, { heldOut: 0.25 });
+  // #endregion
+  return { train, heldOut };
+}
+
+async function logged(model: Model, train: { prompt: string }[], heldOut: { prompt: string }[]) {
+  // #region run-log
+  const log = await openRunLog("runs/evening");
+  for await (const batch of model.batches(train, { groupsPerStep: 2, steps: 3, heldOut })) {
+    const step = log.step(batch);
+    const groups = step.gathered(await gather(model, rollout, batch.scenarios, { groupSize: 8 }));
+    const result = await model.train(groups, { batch, onEvent: step.onEvent });
+    const { warnings } = await step.trained(result);
+    for (const warning of warnings) console.warn(warning.message); // in words, with what to try
+  }
+  await log.evaluation("trained", await gather(model, rollout, heldOut, { mode: "eval" }));
+  console.log(log.lines().join("\n"));
+  // #endregion
+}
+
+async function table(model: Model, heldOut: { prompt: string }[], other: ComparisonModel) {
+  // #region table
+  const rows = evaluationTable(
+    {
+      base: await gather(model.at(0), rollout, heldOut, { mode: "eval", groupSize: 8 }),
+      trained: await gather(model, rollout, heldOut, { mode: "eval", groupSize: 8 }),
+      other: await gather(other, rollout, heldOut, { mode: "eval", groupSize: 8 }),
+    },
+    { by: ({ prompt }: { prompt: string }) => prompt.length }, // a row for each slice as well
+  );
+  console.table(rows);
+  // #endregion
+}
+
 async function files(groups: TrajectoryGroup[]) {
   // #region files
   await writeGroups("groups.jsonl", groups);
@@ -113,5 +160,11 @@ export async function run(hone: Hone): Promise<void> {
   await handle(model, await gathering(model, scenarios));
   await gather(model, agentWithOneClient, scenarios, { groupSize: 4 });
   await evaluating(model, scenarios);
+  const tasks = Array.from({ length: 8 }, (_, n) => ({ prompt: `Say a word of ${n} letters.` }));
+  const { train, heldOut } = await splitting(tasks);
+  await logged(model, train, heldOut);
+  const { serverURL, apiKey } = model.transport.settings;
+  const other = new ComparisonModel({ baseURL: `${serverURL}/v1`, apiKey, model: model.name });
+  await table(model, heldOut, other);
   await errors(model);
 }
