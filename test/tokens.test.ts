@@ -29,12 +29,18 @@ describe("a run of the 2048 agent", () => {
       const reports: StepReport[] = [];
       const options = {
         ...{ name: "2048", size: 3, target: 64, learningRate: 2e-3, concurrency: 16, out },
-        ...{ steps, groupsPerStep: 2, groupSize: 4, evalSeeds: 2 },
+        ...{ steps, groupsPerStep: 2, groupSize: 4, evalEvery: 0, evalSeeds: 2, verdictSeeds: 2 },
+        others: [],
       };
       await runTraining(
         server.hone,
         options,
-        { began: () => {}, progressed: () => {}, stepEnded: (report) => void reports.push(report) },
+        {
+          began: () => {},
+          progressed: () => {},
+          stepEnded: (report) => void reports.push(report),
+          evaluated: () => {},
+        },
         new AbortController().signal,
       );
 
@@ -47,8 +53,8 @@ describe("a run of the 2048 agent", () => {
       const file = (name: string): Promise<TrajectoryGroup[]> =>
         readGroups(join(out, "trajectories", `${name}.jsonl`));
       let untrained = tokensOf([...(await file("eval-base")), ...(await file("eval-trained"))]);
-      for (const [index, { result, failed }] of reports.entries()) {
-        expect(failed).toBe(0);
+      for (const [index, { result, record }] of reports.entries()) {
+        expect(record.failed).toBe(0);
         expect(result.trained).toBe(true);
         const groups = await file(`step-${String(index + 1).padStart(4, "0")}`);
         const dropped = new Set(result.groups.filter((g) => g.reason !== null).map((g) => g.id));

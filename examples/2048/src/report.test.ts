@@ -1,19 +1,27 @@
 import { describe, expect, it } from "vitest";
-import { stepLine, stoppedText, summaryText } from "./report.ts";
+import { hasLearnt, stepLine, stoppedText, summaryText } from "./report.ts";
 import type { StepReport } from "./train-run.ts";
 
 const report: StepReport = {
-  step: 3,
   steps: 10,
-  policy: "2048@3",
-  rewardMean: 5.2,
-  rewardStd: 0.71,
-  scoreMean: 216.4,
-  games: 62,
-  failed: 2,
-  tokensPerSecond: 901.2,
-  gatherSeconds: 4.25,
-  trainSeconds: 3.1,
+  record: {
+    type: "step",
+    step: 3,
+    policy: "2048@3",
+    trained: true,
+    reasons: { zero_variance: 1 },
+    rollouts: 62,
+    failed: 2,
+    reward: { mean: 5.2, std: 0.71, low: 5, high: 5.4 },
+    metrics: { score: 216.4 },
+    variance: { groups: 7, of: 8 },
+    answers: { distinct: 4, top: [] },
+    tokens: { mean: 60, min: 20, max: 90 },
+    tokensPerSecond: 901.2,
+    seconds: { gather: 4.25, train: 3.1 },
+    training: { loss: -0.01234 },
+    warnings: [],
+  },
   result: {
     type: "train",
     trained: true,
@@ -38,7 +46,7 @@ describe("a step's line", () => {
   it("says that nothing trained", () => {
     const nothing: StepReport = {
       ...report,
-      failed: 0,
+      record: { ...report.record, failed: 0, training: { loss: null } },
       result: {
         ...report.result,
         trained: false,
@@ -67,12 +75,23 @@ describe("the summary", () => {
     };
     const won = { ...score, before: 0.17, after: 0.16, difference: -0.01, low: -0.04, high: 0.02 };
     const adapter = "models/2048/policies/10";
-    const summary = { policy: "2048@10", steps: 10, score, won, seconds: 125, out: "/x", adapter };
+    const row = { name: "gpt", slice: "all", scenarios: 200, mean: 400, low: 380, high: 420 };
+    const summary = {
+      ...{ policy: "2048@10", steps: 10, score, won, seconds: 125, out: "/x", adapter },
+      table: [{ ...row, difference: 190, differenceLow: 170, differenceHigh: 210 }],
+      curves: ["reward 4.9 ▁█ 5.4"],
+    };
     const text = summaryText(summary, 64, null);
     expect(text).toContain("210 → 314   +104 [+75, +133]");
     expect(text).toContain("17% → 16%   -1% [-4%, +2%]");
     expect(text).toContain("Wall time 2 min 5 s");
     expect(text).toContain(`${adapter} in the server's data folder`);
+    expect(text).toContain("gpt scores 400 [380, 420] on them");
+    expect(text).toContain("reward 4.9 ▁█ 5.4");
+    expect(text).toContain("It has learnt");
+    expect(hasLearnt({ score: { ...score, low: 0 } })).toBe(false);
+    const chance = summaryText({ ...summary, score: { ...score, low: -1 } }, 64, null);
+    expect(chance).toContain("chance may explain");
     const known = summaryText(summary, 64, "/x/server");
     expect(known).toContain("/x/server/models/2048/policies/10 (PEFT format)");
     expect(known).not.toContain("data folder");

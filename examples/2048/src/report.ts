@@ -25,7 +25,11 @@ export function createReporter(output: NodeJS.WriteStream): RunListener & { clos
     progressed(done, note) {
       bar?.update(done, { task: current, note });
     },
-    stepEnded: (report) => line(stepLine(report)),
+    stepEnded(report) {
+      line(stepLine(report));
+      for (const { message } of report.record.warnings) line(`  ! ${message}`);
+    },
+    evaluated: (label, score) => line(`held out, ${label}: score ${score.toFixed(0)}`),
     close: () => bar?.stop(),
   };
 }
@@ -45,24 +49,25 @@ function createBar(stream: NodeJS.WriteStream): cliProgress.SingleBar {
 }
 
 export function stepLine(report: StepReport): string {
-  const { result } = report;
-  const loss = result.metrics["loss"];
+  const { record } = report;
+  const { reward, seconds } = record;
+  const loss = record.training["loss"];
   const parts = [
-    `step ${report.step}/${report.steps}`,
-    `reward ${report.rewardMean.toFixed(2)} ± ${report.rewardStd.toFixed(2)}`,
-    `score ${report.scoreMean.toFixed(0)}`,
-    `${report.tokensPerSecond.toFixed(0)} tokens/s`,
-    `played ${report.gatherSeconds.toFixed(1)} s`,
-    `trained ${report.trainSeconds.toFixed(1)} s`,
+    `step ${record.step}/${report.steps}`,
+    reward ? `reward ${reward.mean.toFixed(2)} ± ${(reward.std ?? 0).toFixed(2)}` : "no reward",
+    `score ${(record.metrics["score"] ?? 0).toFixed(0)}`,
+    `${record.tokensPerSecond.toFixed(0)} tokens/s`,
+    `played ${(seconds["gather"] ?? 0).toFixed(1)} s`,
+    `trained ${(seconds["train"] ?? 0).toFixed(1)} s`,
     `loss ${typeof loss === "number" ? loss.toFixed(4) : "none"}`,
-    report.policy,
+    record.policy,
   ];
   const dropped = droppedNote(report);
   return dropped ? `${parts.join(" | ")} | ${dropped}` : parts.join(" | ");
 }
 
 /** What did not train, and why. */
-function droppedNote({ result, failed }: StepReport): string {
+function droppedNote({ result, record: { failed } }: StepReport): string {
   const notes = Object.entries(result.reasons).map(
     ([reason, groups]) => `${groups} ${groups === 1 ? "group" : "groups"} ${reason}`,
   );
@@ -84,18 +89,35 @@ export function summaryText(
   target: number,
   serverData: string | null,
 ): string {
-  const { score, won, adapter } = summary;
+  const { score, won, adapter, table } = summary;
+  const others = table.filter(({ name }) => name !== "base" && name !== "trained");
   return [
     "",
     `The same ${score.pairs} held-out games, played by the base and by ${summary.policy}:`,
     `  mean score    ${comparisonText(score, (value) => value.toFixed(0))}`,
     `  reaches ${String(target).padEnd(5)} ${comparisonText(won, (value) => `${(100 * value).toFixed(0)}%`)}`,
     `  (difference with its 95% interval over the games)`,
+    ...others.map(
+      ({ name, mean, low, high }) =>
+        `  ${name} scores ${mean.toFixed(0)} [${low.toFixed(0)}, ${high.toFixed(0)}] on them`,
+    ),
+    hasLearnt(summary)
+      ? "It has learnt: the whole interval lies above 0."
+      : "It has not shown that it learnt: the interval holds 0, so chance may explain the difference.",
+    "",
+    ...summary.curves,
+    "",
     `Wall time ${Math.floor(summary.seconds / 60)} min ${Math.round(summary.seconds % 60)} s`,
+    `Curves        ${summary.out}/curves.svg`,
     `Metrics       ${summary.out}/metrics.jsonl`,
     `Trajectories  ${summary.out}/trajectories/*.jsonl`,
     ...(adapter === null ? [] : [`Adapter       ${placeOf(adapter, serverData)} (PEFT format)`]),
   ].join("\n");
+}
+
+/** The verdict: held-out games are won by more than chance. */
+export function hasLearnt({ score }: Pick<RunSummary, "score">): boolean {
+  return score.low > 0;
 }
 
 function placeOf(adapter: string, serverData: string | null): string {

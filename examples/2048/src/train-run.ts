@@ -1,12 +1,22 @@
-import { appendFile, mkdir, writeFile } from "node:fs/promises";
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { compare, gather, writeGroups } from "@hone/client";
+import {
+  compare,
+  ComparisonModel,
+  evaluationTable,
+  gather,
+  openRunLog,
+  readGroups,
+} from "@hone/client";
 import type {
   Comparison,
+  EvaluationRow,
   GatherEvent,
   Hone,
   Model,
   Policy,
+  RunLog,
+  StepRecord,
   TrainResult,
   TrajectoryGroup,
 } from "@hone/client";
@@ -20,26 +30,23 @@ export interface RunOptions {
   steps: number;
   groupsPerStep: number;
   groupSize: number;
+  /** A held-out score every so many steps; 0 for none before the verdict. */
+  evalEvery: number;
+  /** Held-out games of the scores on the way, the first ones of the verdict's. */
   evalSeeds: number;
+  /** Held-out games that base and trained policy play at the end. */
+  verdictSeeds: number;
   learningRate: number;
   concurrency: number;
-  /** Folder of metrics.jsonl, trajectories and summary.json. */
+  /** Other models that play the verdict's games. */
+  others: readonly ComparisonModel[];
+  /** Folder of metrics.jsonl, curves.svg, trajectories and summary.json. */
   out: string;
 }
 
 export interface StepReport {
-  step: number;
   steps: number;
-  policy: string;
-  rewardMean: number;
-  rewardStd: number;
-  scoreMean: number;
-  games: number;
-  failed: number;
-  /** Sampled tokens per second while the games were played. */
-  tokensPerSecond: number;
-  gatherSeconds: number;
-  trainSeconds: number;
+  record: StepRecord;
   result: TrainResult;
 }
 
@@ -48,6 +55,10 @@ export interface RunSummary {
   steps: number;
   score: Comparison;
   won: Comparison;
+  /** Base, trained and other models side by side. */
+  table: EvaluationRow[];
+  /** The curves in words. */
+  curves: string[];
   seconds: number;
   out: string;
   adapter: string | null;
@@ -58,6 +69,7 @@ export interface RunListener {
   began(task: string, total: number): void;
   progressed(done: number, note: string): void;
   stepEnded(report: StepReport): void;
+  evaluated(label: string, score: number): void;
 }
 
 /** Held out: no training game has such a seed. */
@@ -71,13 +83,50 @@ export async function runTraining(
   signal: AbortSignal,
 ): Promise<RunSummary> {
   const began = performance.now();
-  await mkdir(join(options.out, "trajectories"), { recursive: true });
+  const log = await openRunLog(options.out);
   const model = await hone.model({ name: options.name }, { signal });
   const { maxModelLen } = await model.info({ signal });
-  const play = createRollout({ ...options, contextTokens: maxModelLen });
+  const run = createRun(options, log, listener, signal, maxModelLen);
+
+  const before =
+    (await run.played("base")) ?? (await run.evaluate(model.at(0), "base", options.verdictSeeds));
+  const adapter = await trainSteps(model, options, run);
+  const after = await run.evaluate(model, "trained", options.verdictSeeds);
+  const evaluations: Record<string, TrajectoryGroup[]> = { base: before, trained: after };
+  for (const other of options.others) {
+    evaluations[other.name] = await run.evaluate(other, other.name, options.verdictSeeds);
+  }
+  const summary: RunSummary = {
+    policy: after[0]?.trajectories[0]?.policy ?? model.name,
+    steps: options.steps,
+    score: compare(before, after, { metric: "score" }),
+    won: compare(before, after, { metric: "won" }),
+    table: evaluationTable(evaluations, { metric: "score" }),
+    curves: log.lines(),
+    seconds: (performance.now() - began) / 1000,
+    out: options.out,
+    adapter,
+  };
+  await writeFile(join(options.out, "summary.json"), `${JSON.stringify(summary, null, 2)}\n`);
+  return summary;
+}
+
+type Run = ReturnType<typeof createRun>;
+
+function createRun(
+  options: RunOptions,
+  log: RunLog,
+  listener: RunListener,
+  signal: AbortSignal,
+  contextTokens: number,
+) {
+  const play = createRollout({ ...options, contextTokens });
+  const heldOut = Array.from({ length: options.verdictSeeds }, (_, index) => ({
+    seed: firstEvalSeed + index,
+  }));
 
   async function playAll(
-    policy: Policy,
+    policy: Policy | ComparisonModel,
     scenarios: readonly Scenario[],
     groupSize: number,
     task: string,
@@ -95,52 +144,40 @@ export async function runTraining(
     });
   }
 
-  async function evaluate(policy: Policy, label: string): Promise<TrajectoryGroup[]> {
-    const scenarios = Array.from({ length: options.evalSeeds }, (_, index) => ({
-      seed: firstEvalSeed + index,
-    }));
-    const groups = await playAll(policy, scenarios, 1, `evaluating ${label}`, "eval");
-    await writeGroups(join(options.out, "trajectories", `eval-${label}.jsonl`), groups);
-    return groups;
-  }
-
-  const before = await evaluate(model.at(0), "base");
-  const adapter = await trainSteps(model, options, listener, signal, playAll);
-  const after = await evaluate(model, "trained");
-  const summary: RunSummary = {
-    policy: after[0]?.trajectories[0]?.policy ?? model.name,
-    steps: options.steps,
-    score: compare(before, after, { metric: "score" }),
-    won: compare(before, after, { metric: "won" }),
-    seconds: (performance.now() - began) / 1000,
-    out: options.out,
-    adapter,
+  return {
+    log,
+    listener,
+    signal,
+    heldOut,
+    playAll,
+    /** The games of an evaluation that an earlier start of this run has made; null where there is none. */
+    async played(label: string): Promise<TrajectoryGroup[] | null> {
+      const made = log.records.some((one) => one.type === "evaluation" && one.label === label);
+      if (!made) return null;
+      const groups = await readGroups(join(log.folder, "trajectories", `eval-${label}.jsonl`));
+      return groups.length === options.verdictSeeds ? groups : null;
+    },
+    async evaluate(policy: Policy | ComparisonModel, label: string, seeds: number) {
+      const scenarios = heldOut.slice(0, seeds);
+      const groups = await playAll(policy, scenarios, 1, `evaluating ${label}`, "eval");
+      const [score] = await log.evaluation(label, groups, { metrics: ["score", "won"] });
+      if (score?.score) listener.evaluated(label, score.score.mean);
+      return groups;
+    },
   };
-  await writeFile(join(options.out, "summary.json"), `${JSON.stringify(summary, null, 2)}\n`);
-  return summary;
 }
 
-async function trainSteps(
-  model: Model,
-  options: RunOptions,
-  listener: RunListener,
-  signal: AbortSignal,
-  playAll: (
-    policy: Policy,
-    scenarios: readonly Scenario[],
-    groupSize: number,
-    task: string,
-    mode: "train",
-  ) => Promise<TrajectoryGroup[]>,
-): Promise<string | null> {
-  const { groupsPerStep, groupSize, steps } = options;
+async function trainSteps(model: Model, options: RunOptions, run: Run): Promise<string | null> {
+  const { groupsPerStep, groupSize, steps, evalEvery } = options;
+  const { listener, signal, heldOut } = run;
   const scenarios = Array.from({ length: trainingSeeds }, (_, index) => ({ seed: index + 1 }));
   let adapter: string | null = null;
-  for await (const batch of model.batches(scenarios, { groupsPerStep, steps })) {
+  for await (const batch of model.batches(scenarios, { groupsPerStep, steps, heldOut })) {
     const label = `step ${batch.step + 1}/${steps}`;
-    const gatherBegan = performance.now();
-    const groups = await playAll(model, batch.scenarios, groupSize, `${label} playing`, "train");
-    const trainBegan = performance.now();
+    const step = run.log.step(batch);
+    const groups = step.gathered(
+      await run.playAll(model, batch.scenarios, groupSize, `${label} playing`, "train"),
+    );
     listener.began(`${label} training`, 1);
     const result = await model.train(groups, {
       batch,
@@ -154,56 +191,21 @@ async function trainSteps(
       normalizerTokens: 64,
       signal,
       onEvent: (event) => {
+        step.onEvent(event);
         if (event.type === "progress") listener.progressed(event.done / event.total, "");
       },
     });
-    const trainEnded = performance.now();
     adapter = result.checkpoint ?? adapter;
-    const report = reportOf(groups, result, {
-      step: batch.step + 1,
-      steps,
-      gatherSeconds: (trainBegan - gatherBegan) / 1000,
-      trainSeconds: (trainEnded - trainBegan) / 1000,
-    });
-    const file = `step-${String(batch.step + 1).padStart(4, "0")}.jsonl`;
-    await writeGroups(join(options.out, "trajectories", file), groups);
-    await appendFile(join(options.out, "metrics.jsonl"), `${JSON.stringify(report)}\n`);
-    listener.stepEnded(report);
+    listener.stepEnded({ steps, record: await step.trained(result), result });
+    const done = batch.step + 1;
+    if (evalEvery > 0 && done % evalEvery === 0 && done < steps) {
+      await run.evaluate(model, `step-${done}`, Math.min(options.evalSeeds, options.verdictSeeds));
+    }
   }
   return adapter;
-}
-
-function reportOf(
-  groups: readonly TrajectoryGroup[],
-  result: TrainResult,
-  times: Pick<StepReport, "step" | "steps" | "gatherSeconds" | "trainSeconds">,
-): StepReport {
-  const games = groups.flatMap((group) => group.trajectories);
-  const rewards = games.flatMap(({ reward }) => (reward === null ? [] : [reward]));
-  const sampled = games.reduce((sum, { usage }) => sum + usage.completionTokens, 0);
-  return {
-    ...times,
-    policy: result.policy,
-    rewardMean: mean(rewards),
-    rewardStd: standardDeviation(rewards),
-    scoreMean: mean(games.map(({ metrics }) => metrics["score"] ?? 0)),
-    games: games.length,
-    failed: groups.reduce((sum, group) => sum + group.exceptions.length, 0),
-    tokensPerSecond: sampled / times.gatherSeconds,
-    result,
-  };
 }
 
 function gatherNote(event: GatherEvent): string {
   if (event.type === "rollout-finished") return `score ${event.trajectory.metrics["score"] ?? 0}`;
   return event.exception.message;
-}
-
-function mean(values: readonly number[]): number {
-  return values.reduce((sum, value) => sum + value, 0) / values.length;
-}
-
-function standardDeviation(values: readonly number[]): number {
-  const centre = mean(values);
-  return Math.sqrt(mean(values.map((value) => (value - centre) ** 2)));
 }

@@ -1,7 +1,8 @@
 import { resolve } from "node:path";
-import { Hone, HoneError } from "@hone/client";
+import { Hone, HoneError, type ComparisonModel } from "@hone/client";
 import { Command, InvalidArgumentError } from "commander";
-import { createReporter, stoppedText, summaryText } from "./report.ts";
+import { comparisonModel } from "./providers.ts";
+import { createReporter, hasLearnt, stoppedText, summaryText } from "./report.ts";
 import { runTraining } from "./train-run.ts";
 
 const program = new Command("2048")
@@ -12,7 +13,26 @@ const program = new Command("2048")
   .option("--steps <n>", "training steps of the whole run", wholeFrom(0), 10)
   .option("--groups-per-step <n>", "groups of games per step", wholeFrom(1), 8)
   .option("--group-size <n>", "games of one seed", wholeFrom(2), 8)
-  .option("--eval-seeds <n>", "held-out games, played before and after", wholeFrom(2), 100)
+  .option(
+    "--eval-every <n>",
+    "steps between held-out scores; 0 for none on the way",
+    wholeFrom(0),
+    5,
+  )
+  .option("--eval-seeds <n>", "held-out games of a score on the way", wholeFrom(2), 64)
+  .option(
+    "--verdict-seeds <n>",
+    "held-out games of the verdict, before and after",
+    wholeFrom(2),
+    256,
+  )
+  .option(
+    "--compare <provider/model>",
+    "another model that plays them: openai/… or openrouter/…",
+    other,
+    [],
+  )
+  .option("--ungated", "exit with 0 whatever the verdict")
   .option("--concurrency <n>", "games at once", wholeFrom(1), 64)
   .option("--lr <rate>", "learning rate (2e-3 suits the base of a million parameters)", rate, 2e-3)
   .option("--out <folder>", "where metrics and trajectories go", "runs/2048")
@@ -26,7 +46,11 @@ const options = program.opts<{
   steps: number;
   groupsPerStep: number;
   groupSize: number;
+  evalEvery: number;
   evalSeeds: number;
+  verdictSeeds: number;
+  compare: ComparisonModel[];
+  ungated?: boolean;
   concurrency: number;
   lr: number;
   out: string;
@@ -47,10 +71,16 @@ function interrupt(): void {
 
 const reporter = createReporter(process.stdout);
 try {
-  const run = { ...options, out: resolve(options.out), learningRate: options.lr };
+  const run = {
+    ...options,
+    out: resolve(options.out),
+    learningRate: options.lr,
+    others: options.compare,
+  };
   const summary = await runTraining(new Hone(), run, reporter, stop.signal);
   reporter.close();
   console.log(summaryText(summary, options.target, serverData));
+  if (!hasLearnt(summary) && !options.ungated) process.exitCode = 1;
 } catch (error) {
   reporter.close();
   if (stop.signal.aborted) {
@@ -61,6 +91,14 @@ try {
     process.exitCode = 1;
   } else {
     throw error;
+  }
+}
+
+function other(text: string, previous: ComparisonModel[]): ComparisonModel[] {
+  try {
+    return [...previous, comparisonModel(text)];
+  } catch (error) {
+    throw new InvalidArgumentError((error as Error).message);
   }
 }
 
