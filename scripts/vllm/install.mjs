@@ -2,18 +2,9 @@
 // the first Python that can. Started by setup.mjs.
 import process from "node:process";
 import { supportedPythons } from "../../packages/server/src/setup/python.ts";
-import {
-  installTorch,
-  makeEnvironment,
-  pip,
-} from "../../packages/server/src/setup/virtual-environment.ts";
-import {
-  environmentFolder,
-  findVllmPython,
-  pythonOf,
-  requirementFiles,
-  torchVersion,
-} from "./environment.mjs";
+import { installTorch } from "../../packages/server/src/setup/install-torch.ts";
+import { makeEnvironment, pip } from "../../packages/server/src/setup/virtual-environment.ts";
+import { environmentFolder, findVllmPython, pythonOf, requirementFiles } from "./environment.mjs";
 
 const options = { say: (line) => console.error(line) };
 const chosen = process.env.HONE_VLLM_PYTHON;
@@ -31,7 +22,7 @@ try {
 async function* plans() {
   const dir = environmentFolder();
   for await (const interpreter of supportedPythons()) {
-    const torch = { version: torchVersion, build: "cpu" };
+    const torch = process.env.HONE_TORCH_INDEX || "cpu";
     yield { name: "vLLM", dir, python: pythonOf(dir), interpreter, torch };
   }
 }

@@ -1,20 +1,111 @@
+import { existsSync } from "node:fs";
+import { HoneError } from "@hone/core";
 import { Command } from "commander";
-import { setUp } from "../setup/setup.ts";
+import { requirementsOf } from "../setup/environment.ts";
+import { checkSetup, setUp } from "../setup/setup.ts";
+import { listed } from "../setup/virtual-environment.ts";
+
+interface SetupFlags {
+  torch?: string;
+  check?: boolean;
+  json?: boolean;
+  test?: boolean;
+}
 
 export function setupCommand(): Command {
   return new Command("setup")
     .description("Makes the Python environment of the renderer, the trainer and the engine")
-    .option("--test", "also what the tests of this repository need")
+    .option("--torch <build>", "auto, cpu, cuda, or the URL of a package index that has torch")
+    .option("--check", "only look: is there an environment, and is it whole?")
+    .option("--json", "the result as JSON on standard output")
+    .option("--test", "also what the tests of Hone's own repository need")
     .addHelpText(
       "after",
       `
-It is made once, in HONE_CACHE (default: ~/.cache/hone), and shared by all projects. HONE_PYTHON names an
-interpreter to be used as it is; HONE_TORCH_INDEX names another package index for torch.`,
+Needs Python 3.11 to 3.13 and a package index. The environment is made once, in HONE_CACHE (default:
+~/.cache/hone), and shared by all projects. Setup looks at every file of one that is there, and makes it
+again where something is missing, damaged or half made.
+
+Without --torch the machine decides: the CUDA build where an NVIDIA driver is that can run it, else the CPU
+build; before anything is fetched, setup says what it chose and how much there is to download. What --torch
+names holds for later runs and for serve; "--torch auto" ends that. The CPU build is looked for in the indexes
+that pip is configured with, then in PyTorch's own; where neither has it, the default build is taken, which
+on Linux brings CUDA.
+
+HONE_PYTHON names an interpreter to be used as it is. HONE_TORCH_INDEX stands for --torch.`,
     )
-    .action(async (options: { test?: boolean }) => {
-      const python = await setUp(options.test ? "test" : "worker", {
-        say: (line) => console.error(line),
-      });
-      console.log(python);
+    .action((flags: SetupFlags) => (flags.check ? check(flags) : make(flags)));
+}
+
+async function make(flags: SetupFlags): Promise<void> {
+  if (flags.test && !existsSync(requirementsOf("test"))) {
+    throw new HoneError("--test is for a clone of Hone's repository: this package has no tests.", {
+      code: "invalid_config",
+      param: "test",
     });
+  }
+  const stop = new AbortController();
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+    process.once(signal, () => stop.abort());
+  }
+  const started = performance.now();
+  const { say, show } = terminal(process.stderr);
+  try {
+    const python = await setUp(flags.test ? "test" : "worker", {
+      say,
+      show,
+      torch: flags.torch,
+      signal: stop.signal,
+    });
+    const seconds = Number(((performance.now() - started) / 1000).toFixed(1));
+    console.log(flags.json ? JSON.stringify({ python, seconds }) : python);
+  } catch (error) {
+    show(null);
+    if (!stop.signal.aborted) throw error;
+    console.error("Stopped. What is half made is made again by the next setup.");
+    process.exitCode = 130;
+  }
+}
+
+async function check(flags: SetupFlags): Promise<void> {
+  const report = await checkSetup();
+  const ok = report.problems.length === 0;
+  if (flags.json) console.log(JSON.stringify({ ok, ...report }));
+  else if (ok) {
+    const { version, available } = report.cuda ?? { version: null, available: false };
+    const gpu =
+      version === null ? "for CPU" : `CUDA ${version}, ${available ? "" : "no "}GPU found`;
+    console.log(
+      `${report.python}\nWhole: ${report.packages} packages, torch ${report.torch} (${gpu}).`,
+    );
+  }
+  if (!ok) {
+    const { problems, python } = report;
+    throw new HoneError(
+      `The Python environment is broken: ${listed(problems)}. Run \`npx @hone/server setup\` to make it again (${python}).`,
+      { code: "invalid_config" },
+    );
+  }
+}
+
+const linesEveryMs = 15_000;
+
+/** On a terminal one line that changes; elsewhere a line now and then. */
+function terminal(stream: NodeJS.WriteStream): {
+  say: (line: string) => void;
+  show: (state: string | null) => void;
+} {
+  const clear = stream.isTTY ? "\r\u001B[K" : "";
+  let saidAt = performance.now();
+  const say = (line: string): void => {
+    saidAt = performance.now();
+    stream.write(`${clear}${line}\n`);
+  };
+  return {
+    say,
+    show(state) {
+      if (stream.isTTY) stream.write(`${clear}${state === null ? "" : `${state} …`}`);
+      else if (state !== null && performance.now() - saidAt > linesEveryMs) say(`${state} …`);
+    },
+  };
 }

@@ -11,6 +11,7 @@ const cache = mkdtempSync(join(tmpdir(), "hone-envs-"));
 beforeEach(() => {
   vi.stubEnv("HONE_CACHE", cache);
   vi.stubEnv("HONE_PYTHON", "");
+  vi.stubEnv("HONE_TORCH_INDEX", "cpu");
 });
 afterEach(() => {
   vi.unstubAllEnvs();
@@ -32,19 +33,20 @@ it("keeps caches where the machine keeps them, and data at home", () => {
 
 it("has one place for the same requirements, another for others", async () => {
   const python = await firstPython();
-  const worker = planEnvironment("worker", python);
-  expect(planEnvironment("worker", python)).toEqual(worker);
+  const worker = planEnvironment("worker", python, "cpu");
+  expect(planEnvironment("worker", python, "cpu")).toEqual(worker);
   expect(dirname(worker.dir)).toBe(join(cache, "envs"));
   const others = [
-    planEnvironment("test", python),
-    planEnvironment("worker", { ...python, executable: "/other/python" }),
+    planEnvironment("test", python, "cpu"),
+    planEnvironment("worker", { ...python, executable: "/other/python" }, "cpu"),
+    planEnvironment("worker", python, "cuda"),
   ];
-  expect(new Set([worker, ...others].map(({ dir }) => dir)).size).toBe(3);
+  expect(new Set([worker, ...others].map(({ dir }) => dir)).size).toBe(4);
   expect(Number(python.version.split(".")[1])).toBeGreaterThanOrEqual(11);
 });
 
 it("counts only once it is complete, and no longer when its interpreter is gone", async () => {
-  const plan = planEnvironment("worker", await firstPython());
+  const plan = planEnvironment("worker", await firstPython(), "cpu");
   await expect(findEnvironment()).rejects.toMatchObject({ code: "invalid_config" });
   mkdirSync(join(plan.dir, "bin"), { recursive: true });
   symlinkSync(process.execPath, plan.python);

@@ -3,11 +3,11 @@ import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { HoneError } from "@hone/core";
 import { cacheDir, completeMarker, workerDir } from "./paths.ts";
-import { describePython, hasNvidia, supportedPythons, type Interpreter } from "./python.ts";
+import { describePython, supportedPythons, type Interpreter } from "./python.ts";
+import { chooseTorch, torchVersion, type TorchBuild } from "./torch.ts";
 
 /** Raised when what setup does changes in a way that the requirements do not show. */
 const format = 2;
-const torchVersion = "2.13.0";
 
 /** "test" lies on top of "worker": it has its own packages and sees the other's. */
 export type EnvironmentName = "worker" | "test";
@@ -20,25 +20,30 @@ export interface EnvironmentPlan {
   python: string;
   /** The one that it is made from. */
   interpreter: Interpreter;
-  torch: { version: string; build: "cpu" | "default" };
+  torch: TorchBuild;
 }
 
 /** Where the environment for these requirements and this Python lies, made or not. */
-export function planEnvironment(name: EnvironmentName, interpreter: Interpreter): EnvironmentPlan {
-  const build = interpreter.platform.startsWith("linux") && !hasNvidia() ? "cpu" : "default";
+export function planEnvironment(
+  name: EnvironmentName,
+  interpreter: Interpreter,
+  torch: TorchBuild,
+): EnvironmentPlan {
   const hash = createHash("sha256").update(
-    JSON.stringify([format, torchVersion, build, interpreter]),
+    JSON.stringify([format, torchVersion, torch, interpreter]),
   );
   hash.update(readFileSync(requirementsOf("worker")));
   if (name === "test") hash.update(readFileSync(requirementsOf("test")));
   const dir = join(cacheDir(), "envs", `${name}-${hash.digest("hex").slice(0, 16)}`);
   const python = join(dir, "bin", "python");
-  return { name, dir, python, interpreter, torch: { version: torchVersion, build } };
+  return { name, dir, python, interpreter, torch };
 }
 
 /** One plan for each Python that the worker's environment may be made from, the preferred first. */
-export async function* workerPlans(): AsyncGenerator<EnvironmentPlan> {
-  for await (const interpreter of supportedPythons()) yield planEnvironment("worker", interpreter);
+export async function* workerPlans(torch: TorchBuild): AsyncGenerator<EnvironmentPlan> {
+  for await (const interpreter of supportedPythons()) {
+    yield planEnvironment("worker", interpreter, torch);
+  }
 }
 
 export function requirementsOf(name: EnvironmentName): string {
@@ -62,7 +67,8 @@ export async function findEnvironment(): Promise<string> {
     }
     return named;
   }
-  for await (const plan of workerPlans()) if (isComplete(plan)) return plan.python;
+  const { build } = await chooseTorch();
+  for await (const plan of workerPlans(build)) if (isComplete(plan)) return plan.python;
   throw new HoneError(
     "The Python environment is missing or not the one of this version. Run `npx @hone/server setup` once (in a clone: `npm run hone -- setup`).",
     { code: "invalid_config" },
@@ -77,6 +83,9 @@ export function isComplete(plan: EnvironmentPlan): boolean {
 }
 
 export function markComplete(plan: EnvironmentPlan): void {
-  const content = { python: plan.interpreter.version, torch: plan.torch };
+  const content = {
+    python: plan.interpreter.version,
+    torch: { version: torchVersion, build: plan.torch },
+  };
   writeFileSync(markerOf(plan), `${JSON.stringify(content)}\n`);
 }

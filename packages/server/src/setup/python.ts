@@ -1,5 +1,5 @@
 import { execFile } from "node:child_process";
-import { existsSync, realpathSync } from "node:fs";
+import { realpathSync } from "node:fs";
 import { promisify } from "node:util";
 import { HoneError } from "@hone/core";
 import { z } from "zod";
@@ -64,9 +64,4 @@ export async function describePython(command: string): Promise<Interpreter> {
   const { stdout } = await run(command, ["-I", "-c", question], { timeout: 30_000 });
   const { executable, version, platform } = interpreterSchema.parse(JSON.parse(stdout));
   return { executable, version: version.join("."), platform };
-}
-
-/** Whether this machine has an NVIDIA driver: which torch to install, and where to compute. */
-export function hasNvidia(): boolean {
-  return existsSync("/dev/nvidiactl") || existsSync("/proc/driver/nvidia/version");
 }

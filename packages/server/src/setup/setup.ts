@@ -1,51 +1,94 @@
-import { writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { HoneError } from "@hone/core";
+import { describeSize, install, queryDownload } from "./downloads.ts";
 import {
+  findEnvironment,
   planEnvironment,
   requirementsOf,
   workerPlans,
   type EnvironmentName,
   type EnvironmentPlan,
 } from "./environment.ts";
-import {
-  installTorch,
-  makeEnvironment,
-  pip,
-  runInside,
-  type SetupOptions,
-} from "./virtual-environment.ts";
+import { checkSpace, findTorch } from "./install-torch.ts";
+import { chooseTorch, rememberTorch, torchVersion } from "./torch.ts";
+import { verifyEnvironment, type EnvironmentReport } from "./verify.ts";
+import { makeEnvironment, pip, runInside, type SetupOptions } from "./virtual-environment.ts";
 
-/** Makes the Python environment if it is not there. Resolves to its interpreter. */
-export async function setUp(name: EnvironmentName, options: SetupOptions): Promise<string> {
+export interface SetUpOptions extends SetupOptions {
+  /** `auto`, `cpu`, `cuda` or an index. @default what was asked for last time, else what the machine runs */
+  torch?: string | undefined;
+}
+
+/** Makes the Python environment if it is missing or broken. Resolves to its interpreter. */
+export async function setUp(name: EnvironmentName, options: SetUpOptions): Promise<string> {
   const named = process.env["HONE_PYTHON"];
   if (named) {
     options.say(`Python: HONE_PYTHON (${named}), used as it is.`);
     return named;
   }
+  const torch = await chooseTorch(options.torch);
   const fillWorker = async (plan: EnvironmentPlan): Promise<void> => {
-    await install("worker", plan, options);
-    await installTorch(plan, options);
+    options.say(`Chosen: ${describeBuild(torch.build)} of torch (${torch.why}).`);
+    await installWorker(plan, options);
   };
-  const worker = await makeEnvironment(workerPlans(), fillWorker, options);
+  const verifyWorker = async ({ python }: EnvironmentPlan): Promise<string[]> =>
+    (await verifyEnvironment(python, options)).problems;
+  const worker = await makeEnvironment(workerPlans(torch.build), fillWorker, {
+    ...options,
+    verify: verifyWorker,
+  });
+  rememberTorch(torch);
   if (name === "worker") return worker.python;
   const fillTest = async (plan: EnvironmentPlan): Promise<void> => {
     seePackagesOf(worker, plan);
     // Python 3.11 brings an old one, which would hide the other environment's.
     await runInside(plan, ["-m", "pip", "uninstall", "-q", "-y", "setuptools"], options);
-    await install("test", plan, options);
+    options.say("Downloading and installing requirements/test.txt …");
+    await pip(plan, pinnedBy("test"), options);
   };
   // It must be the worker's Python: packages of one version do not load in another.
-  const plan = planEnvironment("test", worker.interpreter);
+  const plan = planEnvironment("test", worker.interpreter, torch.build);
   return (await makeEnvironment([plan], fillTest, options)).python;
 }
 
-async function install(
-  name: EnvironmentName,
-  plan: EnvironmentPlan,
-  options: SetupOptions,
-): Promise<void> {
-  options.say(`Downloading and installing requirements/${name}.txt …`);
-  await pip(plan, ["--no-deps", "--require-hashes", "-r", requirementsOf(name)], options);
+export interface SetupCheck extends EnvironmentReport {
+  python: string;
+}
+
+/** What `setup --check` tells. Rejects where there is no environment to look at. */
+export async function checkSetup(signal?: AbortSignal): Promise<SetupCheck> {
+  const python = await findEnvironment();
+  const modules = ["torch", "transformers", "renderers", "uvicorn"];
+  return { python, ...(await verifyEnvironment(python, { modules, signal })) };
+}
+
+async function installWorker(plan: EnvironmentPlan, options: SetupOptions): Promise<void> {
+  options.show?.("asking the package index how much there is to download");
+  const [packages, torch] = await Promise.all([
+    // Without the hashes, for which pip would fetch the files themselves.
+    queryDownload(plan, ["--no-deps", ...pinsOf("worker")], options),
+    findTorch(plan, options, requirementsOf("worker")),
+  ]);
+  options.show?.(null);
+  if ("failure" in packages) {
+    throw new HoneError(
+      `Setting up the ${plan.name} environment failed: ${packages.failure}\nIt needs a package index: check the network, or pip's index settings.`,
+      { code: "invalid_config" },
+    );
+  }
+  const { size } = packages.download;
+  options.say(`torch ${torchVersion}, ${torch.what}: ${describeSize([torch.size])}.`);
+  options.say(`Everything else: ${describeSize([size])}. Downloading and installing …`);
+  checkSpace(plan, [packages.download, torch]);
+  await install(plan, { args: pinnedBy("worker"), size }, "requirements/worker.txt", options);
+  await install(plan, torch, "torch", options);
+}
+
+/** `name==version` of each. */
+function pinsOf(name: EnvironmentName): string[] {
+  const lines = readFileSync(requirementsOf(name), "utf8").split("\n");
+  return lines.flatMap((line) => /^[\w.-]+==[^\s;\\]+/.exec(line)?.[0] ?? []);
 }
 
 /** Names the other environment's packages in this one's path file. */
@@ -55,4 +98,13 @@ function seePackagesOf(other: EnvironmentPlan, plan: EnvironmentPlan): void {
     return join(dir, "lib", `python${major}.${minor}`, "site-packages");
   };
   writeFileSync(join(site(plan), "hone-worker-environment.pth"), `${site(other)}\n`);
+}
+
+function describeBuild(build: string): string {
+  if (build === "cpu") return "the CPU build";
+  return build === "cuda" ? "the CUDA build" : `the build in ${build}`;
+}
+
+function pinnedBy(name: EnvironmentName): string[] {
+  return ["--no-deps", "--require-hashes", "-r", requirementsOf(name)];
 }

@@ -10,7 +10,13 @@ import { isComplete, markComplete, type EnvironmentPlan } from "./environment.ts
 export interface SetupOptions {
   /** A line of progress. */
   say: (line: string) => void;
+  /** What is being done and how far it is, several times a second; null when it is over. */
+  show?: ((state: string | null) => void) | undefined;
   signal?: AbortSignal | undefined;
+  /** Added to the environment of what is run. */
+  env?: Readonly<Record<string, string>> | undefined;
+  /** Resolves to what is wrong with a complete environment. @default nothing is */
+  verify?: ((plan: EnvironmentPlan) => Promise<string[]>) | undefined;
 }
 
 /**
@@ -23,21 +29,37 @@ export async function makeEnvironment(
   fill: (plan: EnvironmentPlan) => Promise<void>,
   options: SetupOptions,
 ): Promise<EnvironmentPlan> {
-  const possible: EnvironmentPlan[] = [];
+  let possible: EnvironmentPlan[] = [];
   for await (const plan of plans) {
-    if (isComplete(plan)) return plan;
     possible.push(plan);
+    if (!isComplete(plan)) continue;
+    // It is this one, even if it has to be made again.
+    possible = [plan];
+    break;
   }
   const failures: string[] = [];
   for (const plan of possible) {
     const release = await lock(plan, options);
     try {
       // Another setup may have made it while this one waited.
-      if (isComplete(plan)) return plan;
+      if (isComplete(plan)) {
+        const problems = (await options.verify?.(plan)) ?? [];
+        if (problems.length === 0) return plan;
+        options.say(
+          `The ${plan.name} environment is broken: ${listed(problems)}. It is made again.`,
+        );
+      }
       const startedAt = performance.now();
       const failure = await makeEmpty(plan, options);
       if (failure === null) {
         await fill(plan);
+        const problems = (await options.verify?.(plan)) ?? [];
+        if (problems.length > 0) {
+          throw new HoneError(
+            `The ${plan.name} environment was made and does not work: ${listed(problems)}. Remove ${plan.dir} and pip's cache (pip cache purge), and run setup again.`,
+            { code: "invalid_config" },
+          );
+        }
         markComplete(plan);
         options.say(`The ${plan.name} environment is ready (${seconds(startedAt)} s).`);
         return plan;
@@ -65,34 +87,16 @@ async function makeEmpty(plan: EnvironmentPlan, options: SetupOptions): Promise<
   return failure;
 }
 
-/**
- * On Linux the plain wheel of torch brings CUDA, gigabytes of it. The CPU build is not on every index,
- * so it is tried first and its absence said.
- */
-export async function installTorch(plan: EnvironmentPlan, options: SetupOptions): Promise<void> {
-  const { version, build } = plan.torch;
-  const index = process.env["HONE_TORCH_INDEX"];
-  const from = index ? ["--index-url", index] : [];
-  if (build === "cpu") {
-    options.say(`Downloading and installing torch ${version}, CPU build (about 200 MB) …`);
-    try {
-      await pip(plan, [...from, `torch==${version}+cpu`], options);
-      return;
-    } catch (error) {
-      if (!/no matching distribution|could not find a version/i.test(messageOf(error))) throw error;
-      options.say(
-        "Your package index has no CPU build of torch: installing the default one, which brings CUDA (about 3 GB). To avoid it, set HONE_TORCH_INDEX to an index that has the CPU build.",
-      );
-    }
-  } else options.say(`Downloading and installing torch ${version}, the default build …`);
-  await pip(plan, [...from, `torch==${version}`], options);
-}
-
 /** Installs into the environment. */
 export function pip(plan: EnvironmentPlan, args: string[], options: SetupOptions): Promise<void> {
-  const quiet = ["--no-input", "--disable-pip-version-check", "--quiet"];
-  return runInside(plan, ["-m", "pip", "install", ...quiet, ...args], options);
+  return runInside(plan, ["-m", "pip", "install", ...pipQuietly, ...args], options);
 }
+
+export const pipQuietly: readonly string[] = [
+  "--no-input",
+  "--disable-pip-version-check",
+  "--quiet",
+];
 
 /** Runs the environment's Python to its end; what it wrote is the reason if it fails. */
 export async function runInside(
@@ -107,19 +111,31 @@ export async function runInside(
   });
 }
 
+/** Variables of the caller's own environment would lead pip and venv astray. */
+export function cleanEnvironment(): NodeJS.ProcessEnv {
+  return { ...process.env, PYTHONPATH: "", PYTHONHOME: undefined, VIRTUAL_ENV: undefined };
+}
+
 const shownLines = 8;
+const shownProblems = 5;
+
+/** One line, however many there are. */
+export function listed(problems: readonly string[]): string {
+  const more = problems.length - shownProblems;
+  const shown = problems.slice(0, shownProblems).join("; ");
+  return more > 0 ? `${shown}; and ${more} more` : shown;
+}
 
 /** Resolves to how the command failed and what it wrote last, to null if it succeeded. */
 async function attempt(
   command: string,
   args: string[],
-  { signal }: SetupOptions,
+  { signal, env }: SetupOptions,
 ): Promise<string | null> {
   const child = spawn(command, args, {
     stdio: ["ignore", "pipe", "pipe"],
     signal,
-    // Variables of the caller's own environment would lead pip and venv astray.
-    env: { ...process.env, PYTHONPATH: "", PYTHONHOME: undefined, VIRTUAL_ENV: undefined },
+    env: { ...cleanEnvironment(), ...env },
   });
   const lines: string[] = [];
   for (const stream of [child.stdout, child.stderr]) {
@@ -159,7 +175,7 @@ async function lock(plan: EnvironmentPlan, options: SetupOptions): Promise<() =>
   }
 }
 
-function messageOf(error: unknown): string {
+export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 

@@ -12,7 +12,7 @@ from renderers.base import MODEL_RENDERER_MAP, RENDERER_REGISTRY, _populate_regi
 from renderers.configs import DefaultRendererConfig, config_from_name
 from renderers.reasoning import prompt_ends_in_reasoning
 from transformers import AutoTokenizer
-from transformers.utils.hub import cached_file
+from transformers.utils.hub import cached_file, is_offline_mode
 
 from hone_worker.errors import HoneWorkerError
 from hone_worker.lean_renderer import LeanRenderer, LeanRendererConfig
@@ -50,9 +50,7 @@ class RenderedBase:
 def load(base: str, name: str = "auto", options: dict[str, Any] | None = None) -> RenderedBase:
     config = _json_file(base, "config.json")
     if config is None:
-        raise _bad_base(
-            f"{base!r} is not a model: no config.json there, or no such model in the local hub cache"
-        )
+        raise _bad_base(_why_missing(base))
     if name == "auto":
         chosen = _json_file(base, "hone.json") or {}
         name = chosen.get("renderer") or MODEL_RENDERER_MAP.get(base) or "default"
@@ -161,6 +159,20 @@ def _stops(base: str, renderer: Any) -> list[int]:
             f"{base!r} names no token that ends an answer. Set eos_token_id in generation_config.json"
         )
     return stops
+
+
+def _why_missing(base: str) -> str:
+    if Path(base).is_dir():
+        return f"{base!r} is not a model: there is no config.json in it"
+    if is_offline_mode():
+        return (
+            f"The base {base!r} is not in this machine's hub cache, and HF_HUB_OFFLINE forbids to fetch it. "
+            "Unset it, or give the folder of a copy"
+        )
+    return (
+        f"The base {base!r} is not in this machine's hub cache and could not be fetched. Check the id, the "
+        "network and, for a private or gated model, HF_TOKEN; or give the folder of a copy"
+    )
 
 
 def _json_file(base: str, name: str) -> dict[str, Any] | None:
