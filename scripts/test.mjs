@@ -38,6 +38,7 @@ const stages = [
   ["lint", "npx", ["oxlint", "--type-aware"]],
   ["format", "npx", ["oxfmt", "--check", "."]],
   ["snippets", process.execPath, ["scripts/snippets.mjs", "--check"]],
+  ["openapi", "npx", ["tsx", "--conditions=@hone/source", "scripts/openapi.mjs", "--check"]],
   [
     "lint of the worker",
     python,

@@ -1,3 +1,6 @@
+export { errorEnvelopeSchema, wireErrorCodes } from "./error-envelope.ts";
+export { healthSchema } from "./server-info.ts";
+export type { Health } from "./server-info.ts";
 export { errorCodes, HoneError, isErrorCode } from "./errors.ts";
 export type { ErrorCode, ErrorEnvelope, HoneErrorOptions } from "./errors.ts";
 export {

@@ -1,9 +1,10 @@
-import { HoneError } from "@hone/core";
+import { HoneError, type Health } from "@hone/core";
 import { Hono } from "hono";
 import type { Logger } from "pino";
 import { guard, type GuardOptions } from "./http/auth.ts";
 import type { AppEnv } from "./http/env.ts";
 import { installErrors } from "./http/errors.ts";
+import { docsPath, openApiRoutes } from "./openapi/routes.ts";
 
 export interface AppOptions extends GuardOptions {
   log: Logger;
@@ -14,17 +15,11 @@ export interface AppOptions extends GuardOptions {
   routes: readonly Hono<AppEnv>[];
 }
 
-export interface Health {
-  status: "ok" | "starting" | "degraded";
-  base: string;
-  components: Record<string, unknown>;
-}
-
 /** Every route of the public port, behind one guard. */
 export function createApp(options: AppOptions): Hono<AppEnv> {
   const app = new Hono<AppEnv>();
   installErrors(app, options.log);
-  app.use("*", guard(options));
+  app.use("*", guard({ ...options, open: [docsPath] }));
 
   app.get("/health", (c) => {
     const health = options.health();
@@ -33,6 +28,8 @@ export function createApp(options: AppOptions): Hono<AppEnv> {
   app.get("/metrics", (c) =>
     c.body(options.metrics(), 200, { "content-type": "text/plain; version=0.0.4" }),
   );
+
+  app.route("/", openApiRoutes());
 
   app.use("/v1/*", async (_c, next) => {
     options.admit();

@@ -1,9 +1,9 @@
 import { basename } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { HoneError } from "@hone/core";
+import { HoneError, type Health } from "@hone/core";
 import type { Hono } from "hono";
 import type { Logger } from "pino";
-import { createApp, shuttingDown, type Health } from "./app.ts";
+import { createApp, shuttingDown } from "./app.ts";
 import { createHttpEngine, type HttpEngine } from "./engine/http-engine.ts";
 import { createGatewayCounters, formatGatewayCounters } from "./gateway/counters.ts";
 import { gatewayRoutes } from "./gateway/routes.ts";

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest";
-import type { Health } from "./app.ts";
+import type { Health } from "@hone/core";
 import { startServer, type RunningServer } from "./server.ts";
 import type { SupervisedStatus } from "./supervise/supervisor.ts";
 

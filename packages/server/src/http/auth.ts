@@ -13,6 +13,8 @@ export interface GuardOptions {
   hosts?: readonly string[] | undefined;
   /** Origins of web pages that may call the server, as `https://example.org`. */
   origins?: readonly string[] | undefined;
+  /** Paths that may be read without a key. Host and Origin are checked there too. */
+  open?: readonly string[] | undefined;
 }
 
 const loopbackNames = ["localhost", "127.0.0.1", "[::1]"];
@@ -21,6 +23,7 @@ const loopbackNames = ["localhost", "127.0.0.1", "[::1]"];
 export function guard(options: GuardOptions): MiddlewareHandler<AppEnv> {
   const hosts = new Set([...loopbackNames, ...(options.hosts ?? [])].map((h) => h.toLowerCase()));
   const origins = new Set(options.origins);
+  const open = new Set(options.open);
   const keys = options.keys.map(({ id, key }) => ({ id, digest: digest(key) }));
 
   return async (c, next) => {
@@ -29,7 +32,8 @@ export function guard(options: GuardOptions): MiddlewareHandler<AppEnv> {
     c.header("x-request-id", requestId);
     checkHost(c, hosts);
     checkOrigin(c, origins);
-    c.set("keyId", identify(c, keys, options.keyFile));
+    const reads = c.req.method === "GET" || c.req.method === "HEAD";
+    if (!(reads && open.has(c.req.path))) c.set("keyId", identify(c, keys, options.keyFile));
     if (hasBody(c)) requireJsonType(c);
     await next();
   };

@@ -1,0 +1,16 @@
+import { z } from "zod";
+
+/** `GET /health` */
+export const healthSchema = z.object({
+  status: z.enum(["ok", "starting", "degraded"]),
+  /** The name that the bare base answers to. */
+  base: z.string(),
+  /** The processes behind the server: renderer, worker, engine. */
+  components: z.record(
+    z.string(),
+    z.looseObject({
+      state: z.enum(["starting", "ready", "restarting", "failed", "stopped", "unreachable"]),
+    }),
+  ),
+});
+export type Health = z.infer<typeof healthSchema>;

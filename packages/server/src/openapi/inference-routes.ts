@@ -1,0 +1,108 @@
+import type { ErrorCode } from "@hone/core";
+import type { AnswerDoc, HeaderDoc, RouteDoc } from "./route-doc.ts";
+import type { SchemaName } from "./schemas.ts";
+
+const policyHeader: HeaderDoc = {
+  name: "x-hone-policy",
+  description: "The policy that was sampled from, `name@N`; it stands in `model` too.",
+  type: "string",
+};
+const retryHeader: HeaderDoc = {
+  name: "x-stainless-retry-count",
+  description:
+    "Above 0: this repeats a request whose answer was not received. openai-node and openai-python send it. " +
+    "Under a rollout the answer before is then recorded and not trained.",
+  type: "integer",
+};
+
+function sampledAnswer(whole: SchemaName, chunk: SchemaName): AnswerDoc {
+  return {
+    status: 200,
+    description: "The answer; with `stream: true` server-sent events.",
+    headers: [policyHeader],
+    json: whole,
+    events: {
+      data: chunk,
+      description:
+        "Each event's `data` is a chunk as JSON. The last event is `data: [DONE]`. A failure after the first " +
+        "chunk is an event whose `data` is the error envelope, and no [DONE].",
+    },
+  };
+}
+
+const samplingErrors: readonly ErrorCode[] = [
+  "context_length_exceeded",
+  "model_not_found",
+  "policy_not_found",
+  "aborted",
+  "engine_error",
+  "engine_unavailable",
+  "renderer_unavailable",
+];
+const rolloutErrors: readonly ErrorCode[] = [
+  "rollout_not_found",
+  "rollout_closed",
+  "model_mismatch",
+];
+
+function dialect(prefix: string, owner: "" | "rollout"): RouteDoc[] {
+  const under = owner === "" ? "" : "Rollout";
+  const errors = owner === "" ? samplingErrors : [...samplingErrors, ...rolloutErrors];
+  const recorded =
+    owner === ""
+      ? ""
+      : " Recorded as a completion of the rollout, whose policy it is sampled from.";
+  return [
+    {
+      method: "post",
+      path: `${prefix}/chat/completions`,
+      tag: "inference",
+      operationId: `create${under}ChatCompletion`,
+      summary: `A chat completion${owner === "" ? "" : " of a rollout"}`,
+      description: `OpenAI's chat dialect. A key that is not in the schema is refused.${recorded}`,
+      headers: [retryHeader],
+      body: "ChatRequest",
+      answers: [sampledAnswer("ChatCompletion", "ChatChunk")],
+      errors,
+    },
+    {
+      method: "post",
+      path: `${prefix}/completions`,
+      tag: "inference",
+      operationId: `create${under}Completion`,
+      summary: `A completion of a plain prompt${owner === "" ? "" : ", of a rollout"}`,
+      description:
+        "OpenAI's legacy dialect: no template. The prompt is a text or token ids, one a request. " +
+        `\`max_tokens\` is 16 where it is left out.${recorded}`,
+      headers: [retryHeader],
+      body: "CompletionRequest",
+      answers: [sampledAnswer("Completion", "CompletionChunk")],
+      errors,
+    },
+    {
+      method: "get",
+      path: `${prefix}/models`,
+      tag: "inference",
+      operationId: `list${under}Models`,
+      summary: "The names that requests may ask for",
+      description:
+        "The base, every model as an alias of its newest policy, and every served policy.",
+      answers: [{ status: 200, description: "The names.", json: "ModelEntryList" }],
+      errors: [],
+    },
+    {
+      method: "get",
+      path: `${prefix}/models/{model}`,
+      tag: "inference",
+      operationId: `get${under}Model`,
+      summary: "One of those names",
+      answers: [{ status: 200, description: "The name.", json: "ModelEntry" }],
+      errors: ["model_not_found"],
+    },
+  ];
+}
+
+export const inferenceRoutes: readonly RouteDoc[] = [
+  ...dialect("/v1", ""),
+  ...dialect("/v1/rollouts/{rollout}/v1", "rollout"),
+];

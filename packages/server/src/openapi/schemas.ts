@@ -1,0 +1,127 @@
+import {
+  chatChunkSchema,
+  chatCompletionSchema,
+  chatRequestSchema,
+  completionListSchema,
+  completionRecordSchema,
+  completionRequestSchema,
+  createRolloutSchema,
+  errorEnvelopeSchema,
+  gcReportSchema,
+  gcRequestSchema,
+  healthSchema,
+  listOperationsSchema,
+  listRolloutsSchema,
+  messageSchema,
+  modelEntrySchema,
+  modelInfoSchema,
+  modelListSchema,
+  operationEventSchema,
+  operationInfoSchema,
+  operationListSchema,
+  operationSummarySchema,
+  patchPolicySchema,
+  patchRolloutSchema,
+  policyDetailSchema,
+  policyInfoSchema,
+  policyListSchema,
+  putModelSchema,
+  rolloutInfoSchema,
+  rolloutListSchema,
+  rolloutSummarySchema,
+  rotatedKeySchema,
+  submitOperationSchema,
+  textChunkSchema,
+  textCompletionSchema,
+  tokenLogprobSchema,
+  toolSchema,
+  trainConfigSchema,
+  trajectorySchema,
+  usageSchema,
+} from "@hone/core";
+import { z } from "zod";
+
+/** What the document names; everything else is written out where it is used. */
+const named = {
+  Message: messageSchema,
+  Tool: toolSchema,
+  ChatRequest: chatRequestSchema,
+  ChatCompletion: chatCompletionSchema,
+  ChatChunk: chatChunkSchema,
+  TokenLogprob: tokenLogprobSchema,
+  Usage: usageSchema,
+  CompletionRequest: completionRequestSchema,
+  Completion: textCompletionSchema,
+  CompletionChunk: textChunkSchema,
+  ModelEntry: modelEntrySchema,
+  ModelEntryList: z.object({ object: z.literal("list"), data: z.array(modelEntrySchema) }),
+  PutModel: putModelSchema,
+  Model: modelInfoSchema,
+  ModelList: modelListSchema,
+  Policy: policyInfoSchema,
+  PolicyList: policyListSchema,
+  PolicyDetail: policyDetailSchema,
+  PatchPolicy: patchPolicySchema,
+  CreateRollout: createRolloutSchema,
+  PatchRollout: patchRolloutSchema,
+  Rollout: rolloutInfoSchema,
+  RolloutSummary: rolloutSummarySchema,
+  RolloutList: rolloutListSchema,
+  CompletionRecord: completionRecordSchema,
+  CompletionList: completionListSchema,
+  Trajectory: trajectorySchema,
+  SubmitOperation: submitOperationSchema,
+  TrainConfig: trainConfigSchema,
+  Operation: operationInfoSchema,
+  OperationEvent: operationEventSchema,
+  OperationSummary: operationSummarySchema,
+  OperationList: operationListSchema,
+  GcRequest: gcRequestSchema,
+  GcReport: gcReportSchema,
+  RotatedKey: rotatedKeySchema,
+  Health: healthSchema,
+  Error: errorEnvelopeSchema,
+} as const satisfies Record<string, z.ZodType>;
+
+export type SchemaName = keyof typeof named;
+
+const queries = { ListOperations: listOperationsSchema, ListRollouts: listRolloutsSchema } as const;
+
+export type QueryName = keyof typeof queries;
+
+/** A query is text: what its schema makes of it is what it says of it. */
+export function queryProperties(name: QueryName): Record<string, JsonSchema> {
+  const { properties = {} } = z.toJSONSchema(queries[name], { io: "output", override });
+  return properties as Record<string, JsonSchema>;
+}
+
+export type JsonSchema = Record<string, unknown>;
+
+const uri = (id: string): string => `#/components/schemas/${id}`;
+
+export function ref(name: SchemaName): { $ref: string } {
+  return { $ref: uri(name) };
+}
+
+/** That an integer is one that JavaScript can hold goes without saying. */
+function override({ jsonSchema }: { jsonSchema: z.core.JSONSchema.BaseSchema }): void {
+  if (jsonSchema.minimum === Number.MIN_SAFE_INTEGER) delete jsonSchema.minimum;
+  if (jsonSchema.maximum === Number.MAX_SAFE_INTEGER) delete jsonSchema.maximum;
+}
+
+/**
+ * `components.schemas`, made from the schemas that the routes validate with. Input mode for answers too:
+ * none of their schemas has a default or a transform, and a client must expect keys that it does not know.
+ */
+export function componentSchemas(): Record<string, JsonSchema> {
+  const registry = z.registry<{ id: string }>();
+  for (const [id, schema] of Object.entries(named)) registry.add(schema, { id });
+  const { schemas } = z.toJSONSchema(registry, { io: "input", uri, override });
+  return Object.fromEntries(
+    Object.entries(schemas).map(([name, schema]) => {
+      // The document's dialect is the one that its schemas are written in, and their names are their places.
+      const { $schema: _dialect, $id: _id, ...rest } = schema as JsonSchema;
+      return [name, rest];
+    }),
+  );
+}
