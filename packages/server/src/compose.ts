@@ -1,6 +1,6 @@
 import { basename } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { HoneError, type Health } from "@hone/core";
+import { HoneError, type Health, type Keep } from "@hone/core";
 import type { Hono } from "hono";
 import type { Logger } from "pino";
 import { createApp, shuttingDown } from "./app.ts";
@@ -9,6 +9,7 @@ import { createGatewayCounters, formatGatewayCounters } from "./gateway/counters
 import { gatewayRoutes } from "./gateway/routes.ts";
 import type { AppEnv } from "./http/env.ts";
 import type { ServerKey } from "./http/key-file.ts";
+import { keyRoutes } from "./http/key-routes.ts";
 import { createRendererClient } from "./renderer/http-renderer.ts";
 import { workerDir } from "./setup/paths.ts";
 import { openState, type State } from "./state.ts";
@@ -29,6 +30,7 @@ export interface ComposeOptions {
   renderer?: string | undefined;
   deadlines?: Partial<Deadlines> | undefined;
   leaseMs?: number | undefined;
+  keep?: Keep | undefined;
   hosts?: readonly string[] | undefined;
   origins?: readonly string[] | undefined;
   key: ServerKey;
@@ -135,7 +137,14 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
   let app = createApp({ ...appOptions(), routes: [] });
   function appOptions(): Omit<Parameters<typeof createApp>[0], "routes"> {
     return {
-      keys: [{ id: "owner", key: options.key.key }],
+      keys: [
+        {
+          id: "owner",
+          get key() {
+            return options.key.key;
+          },
+        },
+      ],
       keyFile: options.key.file,
       hosts: options.hosts,
       origins: options.origins,
@@ -171,6 +180,8 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       publicURL: options.publicURL,
       log,
       leaseMs: options.leaseMs,
+      keep: options.keep,
+      tokens: async (ids) => (await rendererClient.tokens(ids)).map(({ token }) => token),
     });
     if (stopping) throw shuttingDown();
     const gateway = gatewayRoutes({
@@ -182,7 +193,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       log,
       counters,
     });
-    app = createApp({ ...appOptions(), routes: [gateway, state.routes] });
+    app = createApp({ ...appOptions(), routes: [gateway, state.routes, keyRoutes(options.key)] });
     await worker.start();
     await watcher?.start();
   }

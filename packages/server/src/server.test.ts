@@ -32,7 +32,7 @@ async function healthOf(server: { url: string; key: string }): Promise<Health> {
 
 async function pidsOf(server: { url: string; key: string }): Promise<number[]> {
   const { components } = await healthOf(server);
-  return ["renderer", "worker"].map((name) => (components[name] as SupervisedStatus).pid ?? -1);
+  return ["renderer", "worker"].map((name) => (components[name] as unknown as SupervisedStatus).pid ?? -1);
 }
 
 function chat(server: { url: string; key: string }): Promise<Response> {
@@ -59,7 +59,7 @@ describe("a running server", () => {
     expect(await healthOf(server)).toMatchObject({ status: "ok", base: "hone-2048-1m" });
     expect((await chat(server)).status).toBe(200);
     const shown = JSON.parse(readFileSync(join(dataDir, "server.json"), "utf8")) as unknown;
-    expect(shown).toEqual({ url: server.url, pid: process.pid });
+    expect(shown).toEqual({ url: server.url, pid: process.pid, base });
     expect(readFileSync(join(dataDir, "key"), "utf8").trim()).toBe(server.key);
   });
 

@@ -3,7 +3,7 @@ import type { Server } from "node:http";
 import { isAbsolute, join, resolve } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { createAdaptorServer } from "@hono/node-server";
-import { HoneError } from "@hone/core";
+import { HoneError, type Keep } from "@hone/core";
 import { pino, type Logger } from "pino";
 import { shuttingDown } from "./app.ts";
 import { compose, type Composition } from "./compose.ts";
@@ -44,6 +44,8 @@ export interface ServerOptions {
   deadlines?: Partial<Deadlines> | undefined;
   /** Silence after which an open rollout expires. @unit ms */
   leaseMs?: number | undefined;
+  /** How many of the newest policies of each model stay on disk. @default 10 */
+  keep?: Keep | undefined;
   /** Gives the start up, and ends what it has started. */
   signal?: AbortSignal | undefined;
   /** @default silent */
@@ -53,7 +55,8 @@ export interface ServerOptions {
 export interface RunningServer {
   /** Where clients reach it, without `/v1`. */
   url: string;
-  key: string;
+  /** The one that counts now; it can be changed while the server runs. */
+  readonly key: string;
   dataDir: string;
   /** Lets requests in flight end for a moment, then stops everything that was started. */
   close(): Promise<void>;
@@ -103,13 +106,15 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     throw error;
   }
   const announcement = join(dataDir, "server.json");
-  writeFileSync(announcement, `${JSON.stringify({ url, pid: process.pid })}\n`);
+  writeFileSync(announcement, `${JSON.stringify({ url, pid: process.pid, base })}\n`);
   log.info({ url, base, dataDir }, "the server is ready");
 
   let closing: Promise<void> | undefined;
   return {
     url,
-    key: key.key,
+    get key() {
+      return key.key;
+    },
     dataDir,
     close() {
       closing ??= (async () => {

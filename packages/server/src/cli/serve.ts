@@ -1,7 +1,10 @@
 import { once } from "node:events";
+import type { Keep } from "@hone/core";
 import { Command, InvalidArgumentError, Option } from "commander";
 import { pino } from "pino";
+import { defaultKeep } from "../retention/retention.ts";
 import { startServer, type RunningServer, type ServerOptions } from "../server.ts";
+import { keepOf } from "./keep.ts";
 
 interface ServeFlags {
   base: string;
@@ -18,6 +21,7 @@ interface ServeFlags {
   allowHost: string[];
   allowOrigin: string[];
   trainingDeadline?: number;
+  keep: Keep;
   stopAtEof?: boolean;
   logLevel: string;
 }
@@ -42,8 +46,19 @@ export function serveCommand(): Command {
     .option("--engine-url <url>", "a vLLM server that generates; it sees the same disk")
     .addOption(new Option("--engine-key <key>", "its key").env("HONE_ENGINE_KEY"))
     .option("--allow-host <name>", "another host name of this server", collect, [])
-    .option("--allow-origin <origin>", "an Origin header to accept, such as of a proxy in front", collect, [])
+    .option(
+      "--allow-origin <origin>",
+      "an Origin header to accept, such as of a proxy in front",
+      collect,
+      [],
+    )
     .option("--training-deadline <seconds>", "longest time without progress in training", positive)
+    .option(
+      "--keep <number|all>",
+      "newest policies of each model that stay on disk",
+      keepOf,
+      defaultKeep,
+    )
     .option("--stop-at-eof", "stop when standard input ends, as a child of another program")
     .option("--log-level <level>", "trace to error, or silent", "warn")
     .action(serve);
@@ -90,6 +105,7 @@ function optionsOf(flags: ServeFlags): ServerOptions {
     renderer: flags.renderer,
     hosts: flags.allowHost,
     origins: flags.allowOrigin,
+    keep: flags.keep,
     deadlines: {
       trainingMs: flags.trainingDeadline === undefined ? undefined : flags.trainingDeadline * 1000,
     } as ServerOptions["deadlines"],

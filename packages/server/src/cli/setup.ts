@@ -3,7 +3,7 @@ import { HoneError } from "@hone/core";
 import { Command } from "commander";
 import { requirementsOf } from "../setup/environment.ts";
 import { checkSetup, setUp } from "../setup/setup.ts";
-import { listed } from "../setup/virtual-environment.ts";
+import { broken } from "../setup/verify.ts";
 
 interface SetupFlags {
   torch?: string;
@@ -79,13 +79,7 @@ async function check(flags: SetupFlags): Promise<void> {
       `${report.python}\nWhole: ${report.packages} packages, torch ${report.torch} (${gpu}).`,
     );
   }
-  if (!ok) {
-    const { problems, python } = report;
-    throw new HoneError(
-      `The Python environment is broken: ${listed(problems)}. Run \`npx @hone/server setup\` to make it again (${python}).`,
-      { code: "invalid_config" },
-    );
-  }
+  if (!ok) throw broken(report.python, report.problems);
 }
 
 const linesEveryMs = 15_000;

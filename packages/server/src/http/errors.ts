@@ -3,6 +3,7 @@ import type { Context, Hono } from "hono";
 import { HTTPException } from "hono/http-exception";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
 import type { Logger } from "pino";
+import { diskFullError } from "../store/files.ts";
 import type { AppEnv } from "./env.ts";
 
 /** How long a client waits before it asks a part that is restarting again, unless the error says. */
@@ -45,6 +46,8 @@ export function toHoneError(error: unknown, log: Logger, requestId?: string): Ho
       cause: error,
     });
   }
+  const full = diskFullError(error);
+  if (full) return full;
   log.error({ err: error, requestId }, "a request failed in a way that was not foreseen");
   const reference = requestId ? ` as request ${requestId}` : "";
   return new HoneError(`The server failed. Its log has the reason${reference}.`, {

@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeEach, expect, it } from "vitest";
@@ -29,6 +29,19 @@ it("can be given, and is not written then", () => {
   expect(serverKey(dir, "mine").key).toBe("mine");
   expect(() => statSync(join(dir, "key"))).toThrow("ENOENT");
   expect(() => serverKey(dir, "two words")).toThrow("one word");
+});
+
+it("can be changed; the old one is nowhere then", () => {
+  const made = serverKey(dir, "");
+  const old = made.key;
+  const next = made.rotate();
+  expect(next).toMatch(/^hone_[\w-]{43}$/);
+  expect(next).not.toBe(old);
+  expect(made.key).toBe(next);
+  expect(serverKey(dir, "").key).toBe(next);
+  expect(statSync(made.file).mode & 0o777).toBe(0o600);
+  expect(readdirSync(dir)).toEqual(["key"]);
+  expect(() => serverKey(dir, "mine").rotate()).toThrow("Change it there");
 });
 
 it("refuses a damaged file rather than an empty key", () => {

@@ -34,6 +34,7 @@ export async function importPolicy(
   const { checkpoints, models } = context;
   const model = models.require(record.model);
   const source = await allowedFolder(context, path);
+  await checkpoints.requireSpace(model.name, 0);
   const staging = await checkpoints.stage(model.name, record.id, record.deaths);
   try {
     await timed(emit, "copy", async () => {

@@ -3,6 +3,7 @@ import { createReadStream } from "node:fs";
 import { mkdir, open } from "node:fs/promises";
 import { dirname } from "node:path";
 import { pipeline } from "node:stream/promises";
+import { HoneError } from "@hone/core";
 
 /** Makes a change of a folder's entries durable. */
 export async function syncFolder(folder: string): Promise<void> {
@@ -32,6 +33,16 @@ export async function writeSynced(file: string, content: string | Uint8Array): P
   } finally {
     await handle.close();
   }
+}
+
+/** What a full disk or a used-up quota throws, as an error that says what to do; null for anything else. */
+export function diskFullError(error: unknown): HoneError | null {
+  const { code } = error as { code?: unknown };
+  if (code !== "ENOSPC" && code !== "EDQUOT") return null;
+  return new HoneError("The disk of the data directory is full. Free some space, then try again.", {
+    code: "disk_full",
+    cause: error,
+  });
 }
 
 export async function sha256OfFile(file: string): Promise<string> {

@@ -10,6 +10,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import argparse
 import asyncio
+import errno
 import importlib
 import importlib.util
 import logging
@@ -57,7 +58,17 @@ def adapter_route(base: Base) -> Route:
 
         def write() -> list[str]:
             Path(body.staging).mkdir(parents=True, exist_ok=True)
-            return write_adapter(body.staging, fresh_adapter(base.model, spec, body.seed), base.name)
+            weights = fresh_adapter(base.model, spec, body.seed)
+            try:
+                return write_adapter(body.staging, weights, base.name)
+            except OSError as cause:
+                full = cause.errno in (errno.ENOSPC, errno.EDQUOT)
+                raise HoneWorkerError(
+                    f"The adapter cannot be written: {cause.strerror}. Free some space or check the data "
+                    "directory, then make the model again.",
+                    code="disk_full" if full else "bad_staging",
+                    status=507 if full else 500,
+                ) from cause
 
         return JSONResponse({"files": await asyncio.to_thread(write)})
 

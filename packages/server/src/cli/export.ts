@@ -1,0 +1,122 @@
+import { createHash } from "node:crypto";
+import { createWriteStream, existsSync, mkdirSync, readdirSync, renameSync, rmSync } from "node:fs";
+import { dirname, resolve } from "node:path";
+import { Readable, Transform } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import { HoneError, policyDetailSchema, type PolicyDetail } from "@hone/core";
+import type { Command } from "commander";
+import { mergeAdapter } from "../setup/merge.ts";
+import { connect, serverCommand, type Connection, type ServerFlags } from "./connection.ts";
+import { policyRefOf, type PolicyRef } from "./policy-ref.ts";
+import { bytes, printJson } from "./print.ts";
+
+interface ExportFlags extends ServerFlags {
+  merged?: boolean | undefined;
+  base?: string | undefined;
+}
+
+export function exportCommand(): Command {
+  return serverCommand("export")
+    .description("Writes a policy into a folder: PEFT's adapter, or a whole model")
+    .argument("<policy>", "model@N", policyRefOf)
+    .argument("<folder>", "a new folder, or an empty one")
+    .option("--merged", "a copy of the base with the adapter in its weights, as the hub has models")
+    .option(
+      "--base <folder|id>",
+      "with --merged: the base (default: what the server on this machine serves)",
+    )
+    .addHelpText(
+      "after",
+      `
+Examples:
+  hone export agent-2048@12 ./adapter            PEFT, vLLM and transformers load it over the base
+  hone export agent-2048@12 ./model --merged     any program loads it; the base stays as it is`,
+    )
+    .action(async (ref: PolicyRef, given: string, flags: ExportFlags) => {
+      const folder = resolve(given);
+      requireEmpty(folder);
+      const connection = connect(flags);
+      const { model, step } = ref;
+      const policy = await connection.get(
+        policyDetailSchema,
+        `/v1/models/${model}/policies/${step}`,
+      );
+      const partial = `${folder}.partial-${process.pid}`;
+      try {
+        await download(connection, policy, ref, partial);
+        if (flags.merged) {
+          await mergeAdapter({
+            base: baseOf(connection, policy, flags),
+            adapter: partial,
+            folder: `${partial}-merged`,
+            say: (line) => console.error(line),
+          });
+        }
+        rmSync(folder, { recursive: true, force: true });
+        renameSync(flags.merged ? `${partial}-merged` : partial, folder);
+      } finally {
+        for (const rest of [partial, `${partial}-merged`])
+          rmSync(rest, { recursive: true, force: true });
+      }
+      if (flags.json) printJson({ policy: policy.id, folder, merged: flags.merged ?? false });
+      else console.log(folder);
+    });
+}
+
+const adapterFiles = ["adapter_config.json", "adapter_model.safetensors"];
+
+/** Each file against the hash of the manifest: what is exported is what was trained. */
+async function download(
+  connection: Connection,
+  policy: PolicyDetail,
+  { model, step }: PolicyRef,
+  folder: string,
+): Promise<void> {
+  if (policy.removedAt !== null) {
+    throw new HoneError(`${policy.id} is no more: retention removed it. Export a newer one.`, {
+      code: "policy_not_found",
+    });
+  }
+  mkdirSync(folder, { recursive: true });
+  for (const name of adapterFiles) {
+    const expected = policy.files[name];
+    if (!expected) {
+      throw new HoneError(`${policy.id} has no ${name}. Export another policy.`, {
+        code: "bad_adapter",
+      });
+    }
+    console.error(`${name}: ${bytes(expected.bytes)}`);
+    const { body } = await connection.open(`/v1/models/${model}/policies/${step}/files/${name}`);
+    if (!body) throw new HoneError("The server sent no file.", { code: "invalid_response" });
+    const hash = createHash("sha256");
+    const count = new Transform({
+      transform(chunk: Buffer, _encoding, done) {
+        hash.update(chunk);
+        done(null, chunk);
+      },
+    });
+    await pipeline(Readable.fromWeb(body as never), count, createWriteStream(`${folder}/${name}`));
+    if (hash.digest("hex") === expected.sha256) continue;
+    throw new HoneError(
+      `${name} of ${policy.id} did not arrive as it was written. Export it again.`,
+      {
+        code: "bad_adapter",
+      },
+    );
+  }
+}
+
+function baseOf(connection: Connection, policy: PolicyDetail, flags: ExportFlags): string {
+  const base = flags.base ?? connection.local?.announcement.base;
+  if (base !== undefined) return base;
+  throw new HoneError(
+    `Name the base with --base: ${policy.id} was trained on "${policy.base}", and the server is not of this machine.`,
+    { code: "invalid_config" },
+  );
+}
+
+function requireEmpty(folder: string): void {
+  mkdirSync(dirname(folder), { recursive: true });
+  if (!existsSync(folder) || readdirSync(folder).length === 0) return;
+  throw new HoneError(`${folder} is not empty. Name a new folder.`, { code: "invalid_config" });
+}

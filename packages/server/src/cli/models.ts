@@ -1,0 +1,105 @@
+import {
+  modelListSchema,
+  operationListSchema,
+  policyListSchema,
+  type TrainResult,
+} from "@hone/core";
+import type { Command } from "commander";
+import { connect, serverCommand, type Connection, type ServerFlags } from "./connection.ts";
+import { number, printJson, table, time } from "./print.ts";
+
+export function modelsCommand(): Command {
+  return serverCommand("models")
+    .description("Lists the models, or the policies of one")
+    .argument("[model]", "a model's name")
+    .addHelpText(
+      "after",
+      `
+Examples:
+  hone models                 every model: steps learnt and served, the last reward
+  hone models agent-2048      its policies: which are kept and why, which are gone`,
+    )
+    .action(async (model: string | undefined, flags: ServerFlags) => {
+      const connection = connect(flags);
+      if (model === undefined) await listModels(connection, flags);
+      else await listPolicies(connection, model, flags);
+    });
+}
+
+async function listModels(connection: Connection, flags: ServerFlags): Promise<void> {
+  const { data } = await connection.get(modelListSchema, "/v1/states");
+  const rows = await Promise.all(
+    data.map(async (model) => ({ ...model, last: await lastStep(connection, model.name) })),
+  );
+  if (flags.json) {
+    printJson(
+      rows.map(({ last, ...model }) => ({ ...model, lastReward: last?.metrics["reward"] ?? null })),
+    );
+    return;
+  }
+  if (rows.length === 0) {
+    console.log("No model yet: `hone.model({ name })` or `hone import` makes one.");
+    return;
+  }
+  console.log(
+    table(
+      [
+        { title: "MODEL" },
+        { title: "BASE" },
+        { title: "LORA" },
+        { title: "LEARNT", right: true },
+        { title: "SERVED", right: true },
+        { title: "LAST REWARD", right: true },
+        { title: "CREATED" },
+      ],
+      rows.map(({ name, base, lora, learnt, served, last, createdAt }) => [
+        name,
+        base,
+        `r${lora.r} α${lora.alpha}`,
+        String(learnt),
+        served < 0 ? "–" : String(served),
+        number(last?.metrics["reward"]),
+        time(createdAt),
+      ]),
+    ),
+  );
+}
+
+/** The newest train operation that came to a result, among the last few. */
+async function lastStep(connection: Connection, model: string): Promise<TrainResult | null> {
+  const path = `/v1/models/${model}/operations?type=train&limit=10`;
+  const { data } = await connection.get(operationListSchema, path);
+  for (const { result } of data) if (result?.type === "train") return result;
+  return null;
+}
+
+async function listPolicies(
+  connection: Connection,
+  model: string,
+  flags: ServerFlags,
+): Promise<void> {
+  const path = `/v1/models/${encodeURIComponent(model)}/policies`;
+  const { data } = await connection.get(policyListSchema, path);
+  if (flags.json) {
+    printJson(data);
+    return;
+  }
+  console.log(
+    table(
+      [
+        { title: "POLICY" },
+        { title: "IN ENGINE" },
+        { title: "KEPT AS" },
+        { title: "MADE BY" },
+        { title: "CREATED" },
+      ],
+      data.map(({ id, live, keptAs, removedAt, operationId, createdAt }) => [
+        id,
+        live ? "yes" : "",
+        removedAt === null ? keptAs.join(", ") : `removed ${time(removedAt)}`,
+        operationId,
+        time(createdAt),
+      ]),
+    ),
+  );
+}

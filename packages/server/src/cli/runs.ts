@@ -1,0 +1,95 @@
+import { HoneError, modelListSchema, operationListSchema, type OperationSummary } from "@hone/core";
+import { type Command, InvalidArgumentError } from "commander";
+import { connect, serverCommand, type Connection, type ServerFlags } from "./connection.ts";
+import { number, printJson, seconds, table } from "./print.ts";
+
+export function runsCommand(): Command {
+  return serverCommand("runs")
+    .description("Lists the operations of a model: steps, imports, publishes")
+    .argument("[model]", "a model's name; it may be left out where there is one model only")
+    .option("--limit <number>", "how many, the newest (at most 100)", limitOf, 20)
+    .addHelpText(
+      "after",
+      `
+Examples:
+  hone runs agent-2048
+  hone runs agent-2048 --limit 100 --json | jq '.[].result.metrics.reward'`,
+    )
+    .action(async (model: string | undefined, flags: ServerFlags & { limit: number }) => {
+      const connection = connect(flags);
+      const name = model ?? (await onlyModel(connection));
+      const path = `/v1/models/${encodeURIComponent(name)}/operations?limit=${flags.limit}`;
+      const { data, has_more } = await connection.get(operationListSchema, path);
+      if (flags.json) {
+        printJson(data);
+        return;
+      }
+      if (data.length === 0) {
+        console.log(`No operation of ${name} yet.`);
+        return;
+      }
+      // Oldest first, as a run is read.
+      console.log(table(columns, data.reverse().map(rowOf)));
+      if (has_more) console.log(`(the newest ${data.length}; --limit shows more)`);
+    });
+}
+
+const columns = [
+  { title: "OPERATION" },
+  { title: "TYPE" },
+  { title: "STATUS" },
+  { title: "STEP", right: true },
+  { title: "REWARD", right: true },
+  { title: "LOSS", right: true },
+  { title: "TOKENS", right: true },
+  { title: "SECONDS", right: true },
+  { title: "DROPPED" },
+];
+
+function rowOf(operation: OperationSummary): string[] {
+  const { id, type, status, fromStep, result, error, startedAt, endedAt } = operation;
+  const metrics = result?.type === "train" ? result.metrics : {};
+  const from = fromStep === null ? "–" : String(fromStep);
+  const trained = result !== null && result.step !== fromStep;
+  return [
+    id,
+    type,
+    error ? `${status}: ${error.code}` : status,
+    trained ? `${from}→${result.step}` : from,
+    number(metrics["reward"]),
+    number(metrics["loss"]),
+    number(metrics["train_tokens"]),
+    seconds(startedAt === null || endedAt === null ? null : endedAt - startedAt),
+    droppedOf(operation),
+  ];
+}
+
+/** Groups that trained nothing, and members left out of those that did, by reason. */
+export function droppedOf({ result }: OperationSummary): string {
+  if (result?.type !== "train") return "";
+  const groups = Object.entries(result.reasons).map(([reason, count]) => `${count} ${reason}`);
+  const members = new Map<string, number>();
+  for (const { dropped } of result.groups) {
+    for (const [reason, count] of Object.entries(dropped)) {
+      members.set(reason, (members.get(reason) ?? 0) + count);
+    }
+  }
+  const left = [...members].map(([reason, count]) => `${count} rollouts ${reason}`);
+  return [...groups, ...left].join(", ");
+}
+
+async function onlyModel(connection: Connection): Promise<string> {
+  const { data } = await connection.get(modelListSchema, "/v1/states");
+  const [first, second] = data;
+  if (first && !second) return first.name;
+  const names = data.map(({ name }) => name).join(", ");
+  throw new HoneError(names ? `Which model? There are ${names}.` : "There is no model yet.", {
+    code: "model_not_found",
+  });
+}
+
+function limitOf(text: string): number {
+  const value = Number(text);
+  if (Number.isInteger(value) && value >= 1 && value <= 100) return value;
+  throw new InvalidArgumentError("It must be a whole number from 1 to 100.");
+}
