@@ -29,6 +29,8 @@ export const completionRequestSchema = z.strictObject({
   max_tokens: z.int().min(1).nullish(),
   /** How many of the likeliest tokens are told at each place; 0: the sampled token's logprob only. */
   logprobs: z.int().min(0).max(5).nullish(),
+  /** Answers with the ids of prompt and answer too, as vLLM does: an agent of several turns goes on with them. */
+  return_token_ids: z.boolean().nullish(),
   stream: z.boolean().nullish(),
   stream_options: streamOptionsSchema.nullish(),
   echo: z.literal(false).nullish(),
@@ -57,6 +59,12 @@ export type TextLogprobs = z.infer<typeof textLogprobsSchema>;
 
 const textFinishSchema = z.enum(["stop", "length"]);
 
+/** With `return_token_ids`; in a stream the prompt's ids stand in a choice's first chunk. */
+const choiceIds = {
+  token_ids: z.array(z.int()).optional(),
+  prompt_token_ids: z.array(z.int()).optional(),
+};
+
 export const textCompletionSchema = z.object({
   id: z.string(),
   object: z.literal("text_completion"),
@@ -68,6 +76,7 @@ export const textCompletionSchema = z.object({
       text: z.string(),
       logprobs: textLogprobsSchema.nullable(),
       finish_reason: textFinishSchema,
+      ...choiceIds,
     }),
   ),
   usage: usageSchema,
@@ -82,6 +91,7 @@ export const textChunkSchema = textCompletionSchema.extend({
       text: z.string(),
       logprobs: textLogprobsSchema.nullable(),
       finish_reason: textFinishSchema.nullable(),
+      ...choiceIds,
     }),
   ),
   usage: usageSchema.nullable().optional(),

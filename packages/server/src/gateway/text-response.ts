@@ -28,6 +28,7 @@ export function respondText(
             ? createTextLogprobs().write(await parts.tokens.content(sample))
             : null,
           finish_reason: sample.finish ?? "length",
+          ...idsOf(call, sample.ids, true),
         })),
       ),
       usage: usageOf(call, samples),
@@ -43,12 +44,16 @@ function respondTextStreamed(
   const samples = createSamples(call.engineRequest.n);
   const logprobs = samples.map(createTextLogprobs);
   const usage = call.request.stream_options?.include_usage ?? false;
+  const begun = new Set<number>();
 
   async function write(chunk: EngineChunk): Promise<void> {
     const { index, text, tokenIds, finishReason } = chunk;
     const content = wantsLogprobs(call) ? await parts.tokens.content(sampledIn(chunk)) : null;
+    const tellsTokens = content !== null || call.request.return_token_ids === true;
     // Half a character, or text that may become a stop string: there is nothing to tell yet.
-    if (!text && finishReason === null && !(content && tokenIds.length > 0)) return;
+    if (!text && finishReason === null && !(tellsTokens && tokenIds.length > 0)) return;
+    const ids = idsOf(call, tokenIds, !begun.has(index));
+    begun.add(index);
     const event: TextChunk = {
       ...headOf(call),
       choices: [
@@ -57,6 +62,7 @@ function respondTextStreamed(
           text,
           logprobs: content && logprobs[index]!.write(content),
           finish_reason: finishReason,
+          ...ids,
         },
       ],
       ...(usage && { usage: null }),
@@ -87,6 +93,14 @@ function headOf(call: TextCall) {
 
 function wantsLogprobs({ request }: TextCall): boolean {
   return request.logprobs != null;
+}
+
+function idsOf({ request, engineRequest }: TextCall, ids: readonly number[], first: boolean) {
+  if (!request.return_token_ids) return {};
+  return {
+    token_ids: [...ids],
+    ...(first && { prompt_token_ids: [...engineRequest.prompt] }),
+  };
 }
 
 function sampledIn({ tokenIds, logprobs, topLogprobs }: EngineChunk): SampledTokens {

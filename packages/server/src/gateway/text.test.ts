@@ -13,6 +13,12 @@ import type { Child } from "../supervise/child.ts";
 import { fullPrompt } from "./prompt.ts";
 import { serveGateway, type ServedGateway } from "./testing/served-gateway.ts";
 
+/** vLLM's extension, which openai-node does not know. */
+interface Ids {
+  prompt_token_ids: number[];
+  token_ids: number[];
+}
+const withIds = { return_token_ids: true };
 type Params = OpenAI.CompletionCreateParamsNonStreaming;
 
 const prompt = "a1=. a2=4 a3=2\nlegal: up down left\nThe best move is";
@@ -89,9 +95,10 @@ describe.skipIf(!workerPython())("plain prompts", { timeout: 60_000 }, () => {
   });
 
   it("streams the same text as it sends whole, with usage last when asked", async () => {
-    const whole = await client.completions.create({ ...base, logprobs: 2 });
+    const whole = await client.completions.create({ ...base, ...withIds, logprobs: 2 });
     const stream = await client.completions.create({
       ...base,
+      ...withIds,
       logprobs: 2,
       stream: true,
       stream_options: { include_usage: true },
@@ -104,6 +111,11 @@ describe.skipIf(!workerPython())("plain prompts", { timeout: 60_000 }, () => {
     expect(said.at(-1)!.finish_reason).toBe(whole.choices[0]!.finish_reason);
     expect(said.slice(0, -1).every((choice) => choice.finish_reason === null)).toBe(true);
     expect(chunks.at(-1)).toMatchObject({ choices: [], usage: whole.usage });
+    const ids = said.map((choice) => choice as unknown as Partial<Ids>);
+    const wholeIds = whole.choices[0]! as unknown as Ids;
+    expect(ids.flatMap((choice) => choice.token_ids ?? [])).toEqual(wholeIds.token_ids);
+    expect(ids[0]!.prompt_token_ids).toEqual(wholeIds.prompt_token_ids);
+    expect(ids.slice(1).every((choice) => choice.prompt_token_ids === undefined)).toBe(true);
     const { logprobs } = whole.choices[0]!;
     for (const key of ["tokens", "token_logprobs", "text_offset", "top_logprobs"] as const) {
       expect(said.flatMap((choice): unknown[] => choice.logprobs?.[key] ?? [])).toEqual(
@@ -181,9 +193,12 @@ describe.skipIf(!workerPython())("plain prompts", { timeout: 60_000 }, () => {
 
   it("records what trains, and continues by ids alone", async () => {
     const { client: player, recorded } = rollout();
-    const first = await player.completions.create(base);
+    const first = await player.completions.create({ ...base, ...withIds });
     const [one] = recorded();
-    const before = [...fullPrompt(one!, recorded()), ...one!.sampled];
+    const { prompt_token_ids: asked, token_ids: said } = first.choices[0]! as unknown as Ids;
+    expect(asked).toEqual(fullPrompt(one!, recorded()));
+    expect(said).toEqual([...one!.sampled]);
+    const before = [...asked, ...said];
     expect(one).toMatchObject({
       kind: "text",
       parentId: null,

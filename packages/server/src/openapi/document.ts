@@ -1,14 +1,12 @@
 import { readFileSync } from "node:fs";
-import { errorCodes, type ErrorCode } from "@hone/core";
+import { failures, type SharedResponses } from "./failures.ts";
 import { inferenceRoutes } from "./inference-routes.ts";
 import {
-  admissionErrors,
-  bodyErrors,
-  guardErrors,
   parameters,
   queryKeys,
   type AnswerDoc,
   type HeaderDoc,
+  type ResponseDoc,
   type RouteDoc,
 } from "./route-doc.ts";
 import { componentSchemas, queryProperties, ref, type JsonSchema } from "./schemas.ts";
@@ -24,6 +22,7 @@ export interface OpenApiDocument {
   paths: Record<string, Record<string, Operation>>;
   components: {
     schemas: Record<string, JsonSchema>;
+    responses: SharedResponses;
     headers: Record<string, unknown>;
     securitySchemes: Record<string, unknown>;
   };
@@ -42,14 +41,8 @@ export interface Operation {
     schema: JsonSchema;
   }[];
   requestBody?: { required: true; content: Record<string, { schema: JsonSchema }> };
-  responses: Record<string, ResponseDoc>;
+  responses: Record<string, ResponseDoc | { $ref: string }>;
   security?: [];
-}
-
-export interface ResponseDoc {
-  description: string;
-  headers?: Record<string, unknown>;
-  content?: Record<string, Record<string, unknown>>;
 }
 
 const routes: readonly RouteDoc[] = [...inferenceRoutes, ...trainingRoutes, ...serverRoutes];
@@ -64,7 +57,10 @@ export function openApiDocument(): OpenApiDocument {
 
 function makeDocument(): OpenApiDocument {
   const paths: OpenApiDocument["paths"] = {};
-  for (const route of routes) (paths[route.path] ??= {})[route.method] = operation(route);
+  const responses: SharedResponses = {};
+  for (const route of routes) {
+    (paths[route.path] ??= {})[route.method] = operation(route, responses);
+  }
   return {
     openapi: "3.1.1",
     info: {
@@ -91,6 +87,7 @@ function makeDocument(): OpenApiDocument {
     paths,
     components: {
       schemas: componentSchemas(),
+      responses,
       headers: {
         RequestId: header({
           name: "",
@@ -120,7 +117,7 @@ function makeDocument(): OpenApiDocument {
   };
 }
 
-function operation(route: RouteDoc): Operation {
+function operation(route: RouteDoc, shared: SharedResponses): Operation {
   const inPath = [...route.path.matchAll(/\{(\w+)\}/g)].map(([, name = ""]) => ({
     name,
     in: "path" as const,
@@ -155,7 +152,7 @@ function operation(route: RouteDoc): Operation {
         content: { "application/json": { schema: ref(route.body) } },
       },
     }),
-    responses: { ...answers(route.answers), ...failures(route) },
+    responses: { ...answers(route.answers), ...failures(route, shared) },
     ...(route.open && { security: [] as [] }),
   };
 }
@@ -184,50 +181,6 @@ function answer({ description, headers, json, events, text, bytes }: AnswerDoc):
     },
     content,
   };
-}
-
-/** The codes that a route may answer with, besides what any route does. */
-export function errorsOf(route: RouteDoc): ErrorCode[] {
-  return [
-    ...new Set<ErrorCode>([
-      ...guardErrors,
-      ...(route.open ? [] : (["invalid_api_key"] as const)),
-      ...(route.path.startsWith("/v1/") ? admissionErrors : []),
-      ...(route.body ? bodyErrors : []),
-      ...route.errors,
-    ]),
-  ];
-}
-
-function failures(route: RouteDoc): Record<string, ResponseDoc> {
-  const byStatus = new Map<number, ErrorCode[]>();
-  for (const code of errorsOf(route)) {
-    const { status } = errorCodes[code];
-    byStatus.set(status, [...(byStatus.get(status) ?? []), code]);
-  }
-  const entries = [...byStatus].map(([status, codes]): [string, ResponseDoc] => {
-    const own = route.answers.find((doc) => doc.status === status);
-    const envelope = {
-      allOf: [ref("Error"), { properties: { error: { properties: { code: { enum: codes } } } } }],
-    };
-    const schema =
-      own?.json && own.json !== "any" ? { anyOf: [ref(own.json), envelope] } : envelope;
-    return [
-      String(status),
-      {
-        description: `${own ? `${own.description} Or an error: ` : ""}${codes.map((code) => `\`${code}\``).join(", ")}`,
-        headers: {
-          "x-request-id": { $ref: "#/components/headers/RequestId" },
-          "x-should-retry": { $ref: "#/components/headers/ShouldRetry" },
-          ...([429, 502, 503].includes(status) && {
-            "retry-after-ms": { $ref: "#/components/headers/RetryAfter" },
-          }),
-        },
-        content: { "application/json": { schema } },
-      },
-    ];
-  });
-  return Object.fromEntries(entries);
 }
 
 function header({ description, type }: HeaderDoc): Record<string, unknown> {

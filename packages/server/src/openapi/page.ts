@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import { html, raw } from "hono/html";
-import type { OpenApiDocument, Operation, ResponseDoc } from "./document.ts";
+import type { OpenApiDocument, Operation } from "./document.ts";
+import type { ResponseDoc } from "./route-doc.ts";
 import type { JsonSchema } from "./schemas.ts";
 import { typeText } from "./type-text.ts";
 
@@ -34,6 +35,7 @@ export const pageHeaders = {
 /** The document as one HTML page. */
 export async function renderPage(document: OpenApiDocument): Promise<string> {
   const { info, tags, paths, components } = document;
+  const section = (route: Route) => sectionOf(route, components.responses);
   const routes = Object.entries(paths).flatMap(([path, methods]) =>
     Object.entries(methods).map(([method, operation]) => ({ path, method, operation })),
   );
@@ -73,9 +75,19 @@ export async function renderPage(document: OpenApiDocument): Promise<string> {
   );
 }
 
-function section(route: { path: string; method: string; operation: Operation }) {
+interface Route {
+  path: string;
+  method: string;
+  operation: Operation;
+}
+
+function sectionOf(route: Route, shared: Record<string, ResponseDoc>) {
   const { path, method, operation } = route;
   const { operationId, summary, description, parameters, requestBody, responses } = operation;
+  const resolved = Object.entries(responses).map(([status, response]) => ({
+    status,
+    response: "$ref" in response ? shared[response.$ref.split("/").at(-1)!]! : response,
+  }));
   const body = requestBody?.content["application/json"]?.schema;
   return html`<details id="${operationId}">
     <summary><b>${method.toUpperCase()}</b> <code>${path}</code><span>${summary}</span></summary>
@@ -102,8 +114,8 @@ function section(route: { path: string; method: string; operation: Operation }) 
     }
     <p>Answers</p>
     <table>
-      ${Object.entries(responses).map(
-        ([status, response]) =>
+      ${resolved.map(
+        ({ status, response }) =>
           html`<tr>
             <td>${status}</td>
             <td>${prose(response.description)}${contents(status, response)}</td>

@@ -39,6 +39,13 @@ export interface AnswerDoc {
   bytes?: true;
 }
 
+/** A response as the document has it. */
+export interface ResponseDoc {
+  description: string;
+  headers?: Record<string, unknown>;
+  content?: Record<string, Record<string, unknown>>;
+}
+
 /** Whatever the route. */
 export const guardErrors = [
   "forbidden_host",
