@@ -3,13 +3,35 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { describeEngine } from "./contract.ts";
-import { startVllm, startVllmChild } from "./testing/running-engine.ts";
+import { createRendererClient } from "../renderer/http-renderer.ts";
+import { startRendererChild, startVllm, startVllmChild } from "./testing/running-engine.ts";
 
 // Only when asked for: `pnpm test:engine --engine vllm`. It takes minutes and 3.4 GB of packages.
 const wanted = (process.env["HONE_TEST_ENGINES"] ?? "embedded").split(",");
 
 describe.skipIf(!wanted.includes("vllm"))("vLLM", () => {
   describeEngine("vllm", startVllm);
+
+  it("makes the ids of a text that the renderer makes", async () => {
+    const [vllm, child] = await Promise.all([startVllmChild(), startRendererChild()]);
+    const renderer = createRendererClient({ baseURL: () => child.baseURL, key: () => child.key });
+    try {
+      for (const prompt of ["Say a word.", "<|user|>hi<|assistant|>", " é 日本 🙂\n\n\ta ", "a"]) {
+        const response = await fetch(`${vllm.baseURL}/v1/completions`, {
+          method: "POST",
+          headers: { authorization: `Bearer ${vllm.key}`, "content-type": "application/json" },
+          body: JSON.stringify({ model: "base", prompt, max_tokens: 1, return_token_ids: true }),
+        });
+        const { choices } = (await response.json()) as {
+          choices: { prompt_token_ids: number[] }[];
+        };
+        expect(choices[0]?.prompt_token_ids).toEqual(await renderer.encode(prompt));
+      }
+    } finally {
+      await renderer.close();
+      await Promise.all([vllm.stop(), child.stop()]);
+    }
+  }, 300_000);
 
   it.each(["stop", "kill"] as const)(
     "leaves no file in the system's temporary folder after a %s",

@@ -56,6 +56,16 @@ it("refers to nothing that it does not have, and names every operation once", ()
   expect(new Set(ids).size).toBe(ids.length);
 });
 
+it("says of fields what the comments in core say", () => {
+  const { schemas } = openApiDocument().components;
+  const fieldOf = (schema: string, field: string) =>
+    (schemas[schema]!["properties"] as Record<string, { description?: string }>)[field];
+  expect(fieldOf("TrainConfig", "learningRate")?.description).toBe("Peak learning rate of AdamW.");
+  // A field of a schema that extends another.
+  expect(fieldOf("RolloutSummary", "policy")).toEqual(fieldOf("Rollout", "policy"));
+  expect(fieldOf("Rollout", "policy")?.description).toContain("name@N");
+});
+
 // The server as it is composed, with renderer and worker: its routes are what the document must have.
 describe.skipIf(!workerPython())("the document and the server", { timeout: 60_000 }, () => {
   let server: Composition;

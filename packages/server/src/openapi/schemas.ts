@@ -1,3 +1,4 @@
+import * as core from "@hone/core";
 import {
   chatChunkSchema,
   chatCompletionSchema,
@@ -40,6 +41,7 @@ import {
   usageSchema,
 } from "@hone/core";
 import { z } from "zod";
+import { descriptions } from "./descriptions.ts";
 
 /** What the document names; everything else is written out where it is used. */
 const named = {
@@ -118,10 +120,36 @@ export function componentSchemas(): Record<string, JsonSchema> {
   for (const [id, schema] of Object.entries(named)) registry.add(schema, { id });
   const { schemas } = z.toJSONSchema(registry, { io: "input", uri, override });
   return Object.fromEntries(
-    Object.entries(schemas).map(([name, schema]) => {
+    Object.entries(named).map(([name, zodSchema]) => {
       // The document's dialect is the one that its schemas are written in, and their names are their places.
-      const { $schema: _dialect, $id: _id, ...rest } = schema as JsonSchema;
-      return [name, rest];
+      const { $schema: _dialect, $id: _id, ...rest } = schemas[name] as JsonSchema;
+      return [name, described(rest, zodSchema)];
     }),
   );
+}
+
+/** With what the comments in core say of its fields. */
+function described(schema: JsonSchema, zodSchema: z.ZodType): JsonSchema {
+  if (!(zodSchema instanceof z.ZodObject)) return schema;
+  const properties = Object.entries((schema["properties"] ?? {}) as Record<string, JsonSchema>);
+  return {
+    ...schema,
+    properties: Object.fromEntries(
+      properties.map(([field, property]) => {
+        const description = descriptionOf(field, zodSchema.shape[field]);
+        return [field, description ? { ...property, description } : property];
+      }),
+    ),
+  };
+}
+
+/** A schema that extends another has the other's own fields, and so its comments. */
+function descriptionOf(field: string, fieldSchema: unknown): string | undefined {
+  for (const [name, schema] of Object.entries(core)) {
+    const text = descriptions[`${name}.${field}`];
+    if (!text || !(schema instanceof z.ZodObject)) continue;
+    const shape: Record<string, unknown> = schema.shape;
+    if (shape[field] === fieldSchema) return text;
+  }
+  return undefined;
 }
