@@ -10,6 +10,7 @@ import { compose, type Composition } from "./compose.ts";
 import { checkExposure, serverKey } from "./http/key-file.ts";
 import { findEnvironment } from "./setup/environment.ts";
 import { defaultDataDir } from "./setup/paths.ts";
+import { brokenEnvironment } from "./setup/verify.ts";
 import type { Deadlines } from "./supervise/supervisor.ts";
 
 export interface ServerOptions {
@@ -103,7 +104,8 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     await unlessAborted(composition.start(), options.signal);
   } catch (error) {
     await closeAll(server, composition);
-    throw error;
+    if (options.signal?.aborted) throw error;
+    throw (await brokenEnvironment(python, error)) ?? error;
   }
   const announcement = join(dataDir, "server.json");
   writeFileSync(announcement, `${JSON.stringify({ url, pid: process.pid, base })}\n`);

@@ -12,7 +12,7 @@ import {
 } from "./environment.ts";
 import { checkSpace, findTorch } from "./install-torch.ts";
 import { chooseTorch, rememberTorch, torchVersion } from "./torch.ts";
-import { verifyEnvironment, type EnvironmentReport } from "./verify.ts";
+import { essentialModules, verifyEnvironment, type EnvironmentReport } from "./verify.ts";
 import { makeEnvironment, pip, runInside, type SetupOptions } from "./virtual-environment.ts";
 
 export interface SetUpOptions extends SetupOptions {
@@ -59,8 +59,9 @@ export interface SetupCheck extends EnvironmentReport {
 /** What `setup --check` tells. Rejects where there is no environment to look at. */
 export async function checkSetup(signal?: AbortSignal): Promise<SetupCheck> {
   const python = await findEnvironment();
-  const modules = ["torch", "transformers", "renderers", "uvicorn"];
-  return { python, ...(await verifyEnvironment(python, { modules, signal })) };
+  const names = process.env["HONE_PYTHON"] ? [] : undefined;
+  const modules = essentialModules;
+  return { python, ...(await verifyEnvironment(python, { names, modules, signal })) };
 }
 
 async function installWorker(plan: EnvironmentPlan, options: SetupOptions): Promise<void> {

@@ -1,10 +1,11 @@
 import { execFile } from "node:child_process";
 import { join } from "node:path";
 import { promisify } from "node:util";
+import { HoneError } from "@hone/core";
 import { z } from "zod";
 import { requirementsOf, type EnvironmentName } from "./environment.ts";
 import { workerDir } from "./paths.ts";
-import { cleanEnvironment, messageOf } from "./virtual-environment.ts";
+import { cleanEnvironment, listed, messageOf } from "./virtual-environment.ts";
 
 const run = promisify(execFile);
 
@@ -15,6 +16,9 @@ const reportSchema = z.object({
   cuda: z.object({ version: z.string().nullable(), available: z.boolean() }).nullable(),
 });
 export type EnvironmentReport = z.infer<typeof reportSchema>;
+
+/** What the Python side imports first; a package whose native library is missing fails here. */
+export const essentialModules = ["torch", "transformers", "renderers", "uvicorn"] as const;
 
 export interface VerifyOptions {
   /** Whose pins are looked for. @default those of the worker */
@@ -46,4 +50,24 @@ export async function verifyEnvironment(
     const problem = `its Python does not run (${reason})`;
     return { problems: [problem], packages: 0, torch: null, cuda: null };
   }
+}
+
+/** The error that says so, where a child that did not start has a broken environment; else null. */
+export async function brokenEnvironment(python: string, error: unknown): Promise<HoneError | null> {
+  const children = ["renderer_unavailable", "worker_unavailable"];
+  if (!HoneError.isInstance(error) || !children.includes(error.code)) return null;
+  // Another's environment need not have the versions that setup would have chosen.
+  const names = process.env["HONE_PYTHON"] ? [] : undefined;
+  const { problems } = await verifyEnvironment(python, { names, modules: essentialModules });
+  return problems.length === 0 ? null : broken(python, problems, error);
+}
+
+export function broken(python: string, problems: readonly string[], cause?: unknown): HoneError {
+  const remedy = process.env["HONE_PYTHON"]
+    ? "Install what is missing into what HONE_PYTHON names, or unset it and run setup"
+    : "Run `npx @hone/server setup` to make it again";
+  return new HoneError(
+    `The Python environment is broken: ${listed(problems)}. ${remedy} (${python}).`,
+    { code: "invalid_config", cause },
+  );
 }
