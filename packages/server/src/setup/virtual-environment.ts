@@ -127,7 +127,7 @@ export function listed(problems: readonly string[]): string {
 }
 
 /** Resolves to how the command failed and what it wrote last, to null if it succeeded. */
-async function attempt(
+export async function attempt(
   command: string,
   args: string[],
   { signal, env }: SetupOptions,
@@ -155,12 +155,12 @@ async function attempt(
 }
 
 /**
- * One setup at a time per environment. The lock is the kernel's (an open exclusive transaction), so it
+ * One setup at a time per environment or model. The lock is the kernel's (an open exclusive transaction), so it
  * ends with its holder however that dies.
  */
-async function lock(plan: EnvironmentPlan, options: SetupOptions): Promise<() => void> {
-  mkdirSync(dirname(plan.dir), { recursive: true });
-  const database = new Database(`${plan.dir}.lock`);
+export async function lock({ dir }: { dir: string }, options: SetupOptions): Promise<() => void> {
+  mkdirSync(dirname(dir), { recursive: true });
+  const database = new Database(`${dir}.lock`);
   let said = false;
   for (;;) {
     try {
@@ -168,7 +168,7 @@ async function lock(plan: EnvironmentPlan, options: SetupOptions): Promise<() =>
       return () => database.close();
     } catch (error) {
       if (!/locked|busy/i.test(messageOf(error))) throw error;
-      if (!said) options.say("Another setup is making this environment: waiting for it …");
+      if (!said) options.say("Another setup is making this: waiting for it …");
       said = true;
       await delay(300, undefined, { signal: options.signal });
     }

@@ -1,0 +1,44 @@
+import type { RolloutModel } from "@hone/client";
+import OpenAI from "openai";
+import {
+  heldOutNames,
+  heldOutTemplates,
+  trainNames,
+  trainTemplates,
+  writeMails,
+  type Mail,
+} from "./bills.ts";
+import { scoreAnswer } from "./reward.ts";
+
+// What train.ts needs of a task: two lists of scenarios, a rollout that ends in a reward, and, for its
+// tables, what decides and how to slice.
+
+export const train = writeMails(trainTemplates, trainNames, 20, 1);
+export const heldOut = writeMails(heldOutTemplates, heldOutNames, 12, 2);
+export const metric = "exact";
+export const slice = (mail: Mail): string => mail.template;
+
+const system = "Read the bill in the mail. Answer with one JSON object and nothing else.";
+const example = [
+  { role: "user", content: "Ivory Pharmacy: the 41.30 of your order are due on 9 June." },
+  { role: "assistant", content: '{"name": "Ivory Pharmacy", "amount": 41.30, "due": "9 June"}' },
+] as const;
+
+// #region rollout
+export async function rollout(model: RolloutModel, { text, bill }: Mail, temperature: number) {
+  const connection = model.connection();
+  const client = new OpenAI(connection);
+  const messages = [{ role: "system" as const, content: system }, ...example];
+  const completion = await client.chat.completions.create(
+    {
+      model: connection.model,
+      messages: [...messages, { role: "user", content: text }],
+      max_tokens: 48,
+      temperature,
+    },
+    { signal: model.signal },
+  );
+  const answer = completion.choices[0]?.message.content ?? "";
+  return { ...scoreAnswer(answer, bill), logs: [answer] };
+}
+// #endregion
