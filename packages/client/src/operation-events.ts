@@ -24,6 +24,7 @@ export async function* followOperation(
   const { signal, giveUpAfterMs = 120_000, idleMs = 60_000 } = options;
   let lastSeq: number | null = null;
   let failures = 0;
+  let over = false;
   let lastContact = performance.now();
   // Also the comments that keep a quiet stream open: a long micro-batch has no events.
   const contact = () => void (lastContact = performance.now());
@@ -56,6 +57,11 @@ export async function* followOperation(
       const operation = await getOperation(transport, operationId, signal);
       lastContact = performance.now();
       if (isOver(operation)) {
+        // It ended while nobody listened: its last events are there to be read.
+        if (!over) {
+          over = true;
+          continue;
+        }
         // Only the end is known: the events before it are lost with the stream.
         yield { type: "ended", seq: (lastSeq ?? 0) + 1, at: Date.now(), operation };
         return;

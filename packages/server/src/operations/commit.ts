@@ -89,6 +89,10 @@ export async function recordPolicy(
   ]);
   fault("checkpoint.after-transaction");
   noteTrained(context, record, trained);
+  emitCommitted(record, step, emit);
+}
+
+export function emitCommitted(record: OperationRecord, step: number, emit: Emit): void {
   emit({ type: "committed", step, checkpoint: checkpointName(record.model, step) });
 }
 

@@ -8,6 +8,8 @@ export type NewEvent = DistributiveOmit<OperationEvent, "seq" | "at">;
 
 export interface EventLog {
   /**
+   * What can be said of an operation only once (`started`, `filtered`, `committed`, `published`, a warning in the
+   * same words) is not said again by a server that goes on with it: the event is dropped, what goes with it is not.
    * Resolves when the event is on disk, together with what else has to be true from then on; followers see
    * it then, after `written` ran, and never one that could be lost.
    */
@@ -21,36 +23,63 @@ export interface EventLog {
   follow(operationId: string, after: number, signal: AbortSignal): AsyncGenerator<OperationEvent>;
 }
 
+/** What is in the log of an operation that is under way, or about to be. */
+interface Written {
+  lastSeq: number;
+  said: Set<string | null>;
+}
+
+/** The same for events that say the same; null for those that come again when a step is redone. */
+function keyOf(event: NewEvent): string | null {
+  if (event.type === "stage" || event.type === "progress") return null;
+  return event.type === "warning" ? `warning: ${event.message}` : event.type;
+}
+
 export function createEventLog(store: Store, clock: Clock): EventLog {
-  const lastSeq = new Map<string, number>();
+  const written = new Map<string, Written>();
   const followers = new Map<string, Set<() => void>>();
 
-  function nextSeq(operationId: string): number {
-    const stored = (): number => {
-      const row = store.get(
-        "SELECT max(seq) AS seq FROM operation_events WHERE operation_id = ?",
-        operationId,
-      ) as { seq: number | null };
-      return row.seq ?? 0;
-    };
-    const last = lastSeq.get(operationId) ?? stored();
-    lastSeq.set(operationId, last + 1);
-    return last + 1;
+  function logOf(operationId: string): Written {
+    const known = written.get(operationId);
+    if (known) return known;
+    const rows = store.all(
+      "SELECT data FROM operation_events WHERE operation_id = ? ORDER BY seq",
+      operationId,
+    ) as { data: string }[];
+    const events = rows.map(({ data }) => JSON.parse(data) as OperationEvent);
+    const log: Written = { lastSeq: events.at(-1)?.seq ?? 0, said: new Set() };
+    for (const event of events) log.said.add(keyOf(event));
+    written.set(operationId, log);
+    return log;
   }
 
   return {
-    async append(operationId, given, written, also = []) {
-      const event = { ...given, seq: nextSeq(operationId), at: clock() };
-      await store.write([
-        {
-          sql: "INSERT INTO operation_events (operation_id, seq, data) VALUES (?, ?, ?)",
-          args: [operationId, event.seq, JSON.stringify(event)],
-        },
-        ...also,
-      ]);
-      written?.();
+    async append(operationId, given, onWritten, also = []) {
+      const log = logOf(operationId);
+      const key = keyOf(given);
+      if (key !== null && log.said.has(key)) {
+        await store.write(also);
+        onWritten?.();
+        return;
+      }
+      log.said.add(key);
+      const event = { ...given, seq: ++log.lastSeq, at: clock() };
+      try {
+        await store.write([
+          {
+            sql: "INSERT INTO operation_events (operation_id, seq, data) VALUES (?, ?, ?)",
+            args: [operationId, event.seq, JSON.stringify(event)],
+          },
+          ...also,
+        ]);
+      } catch (error) {
+        log.said.delete(key);
+        if (log.lastSeq === event.seq) log.lastSeq--;
+        throw error;
+      }
+      onWritten?.();
       for (const wake of followers.get(operationId) ?? []) wake();
-      if (event.type === "ended") lastSeq.delete(operationId);
+      if (event.type === "ended") written.delete(operationId);
     },
 
     async *follow(operationId, after, signal) {

@@ -4,8 +4,9 @@ import pLimit, { type LimitFunction } from "p-limit";
 import { fault } from "../faults/fault.ts";
 import { claimRollouts, releaseRollouts } from "../rollouts/records.ts";
 import { canonicalSha256 } from "../store/canonical.ts";
+import { diskFullError } from "../store/files.ts";
 import type { Statement } from "../store/store.ts";
-import { type Emit, noteTrained, publishNewest, recordPolicy } from "./commit.ts";
+import { type Emit, emitCommitted, noteTrained, publishNewest, recordPolicy } from "./commit.ts";
 import type { OperationContext } from "./context.ts";
 import type { NewEvent } from "./events.ts";
 import { importPolicy } from "./import.ts";
@@ -148,10 +149,11 @@ export async function createOperations(context: OperationContext): Promise<Opera
   function failureOf(record: OperationRecord, error: unknown): Ending {
     const failure = HoneError.isInstance(error)
       ? error
-      : new HoneError(
+      : (diskFullError(error) ??
+        new HoneError(
           "The operation failed for a reason that was not foreseen. See the server's log.",
           { code: "internal_error", cause: error },
-        );
+        ));
     const aborted = failure.code === "aborted";
     const details = { operation: record.id, model: record.model, code: failure.code, err: error };
     if (aborted) log.info({ operation: record.id, model: record.model }, "operation aborted");
@@ -161,7 +163,10 @@ export async function createOperations(context: OperationContext): Promise<Opera
 
   async function run(record: OperationRecord, signal: AbortSignal): Promise<void> {
     const emit = emitTo(record);
-    if (!isCommitted(record)) {
+    if (record.fromStep !== null && isCommitted(record)) {
+      // The server may have died before it could say so.
+      emitCommitted(record, record.fromStep + 1, emit);
+    } else {
       if (signal.aborted) throw new HoneError("The operation was aborted.", { code: "aborted" });
       await begin(record, emit);
       const { op } = record;
@@ -188,10 +193,15 @@ export async function createOperations(context: OperationContext): Promise<Opera
   async function begin(record: OperationRecord, emit: Emit): Promise<void> {
     const { learnt } = models.require(record.model);
     requireStep(record.model, record.expectedStep, learnt);
+    const again = record.status === "running";
     record.status = "running";
     record.fromStep = learnt;
     await store.write([updateOperation(record)]);
     emit({ type: "started", step: learnt });
+    if (again) {
+      const message = "The server was restarted. The operation begins again.";
+      emit({ type: "warning", message });
+    }
   }
 
   /**

@@ -224,7 +224,7 @@ async function countDeath(
   }
   emit({
     type: "warning",
-    message: "The worker died. The step begins again when it is back.",
+    message: `The worker died. The step begins again when it is back (death ${record.deaths} of ${maxDeaths}).`,
   });
 }
 

@@ -54,6 +54,8 @@ export interface Supervised {
   stop(): Promise<void>;
 }
 
+const leastRetryMs = 1_000;
+const mostRetryMs = 30_000;
 const maxBackoffMs = 10_000;
 const maxFastFailures = 5;
 /** A child that lived this long had a start that worked. */
@@ -69,6 +71,9 @@ export function supervise(options: SupervisorOptions): Supervised {
   let state: SupervisedState = "starting";
   let restarts = 0;
   let lastFailure: string | null = null;
+  /** How long the last start took, and when the child that it gave was lost: they tell when the next is due. */
+  let startMs = 0;
+  let lostAt = 0;
   /** The first start, then the loop that keeps the child alive: `stop` waits for it. */
   let life: Promise<void> = Promise.resolve();
 
@@ -90,6 +95,7 @@ export function supervise(options: SupervisorOptions): Supervised {
       ]);
       state = "ready";
       usable = true;
+      startMs = performance.now() - startedAt;
       return launched;
     } catch (error) {
       child = null;
@@ -166,6 +172,7 @@ export function supervise(options: SupervisorOptions): Supervised {
         child = null;
         usable = false;
         health = null;
+        lostAt = performance.now();
         if (stopping.signal.aborted) return;
         await running.kill();
         if (performance.now() - readyAt > longLifeMs) fastFailures = 0;
@@ -220,8 +227,15 @@ export function supervise(options: SupervisorOptions): Supervised {
     if (state === "stopped") throw stopped();
     throw new HoneError(`The ${name} is ${state}. Send the request again in a moment.`, {
       code: unavailable,
-      retryAfterMs: 1_000,
+      retryAfterMs: retryAfterMs(),
     });
+  }
+
+  /** SDKs try few times, so each has to come when it may succeed: a start may take half as long again. */
+  function retryAfterMs(): number {
+    if (state !== "restarting") return leastRetryMs;
+    const due = lostAt + (options.backoffMs ?? 500) + 1.5 * startMs;
+    return Math.min(Math.max(due - performance.now(), leastRetryMs), mostRetryMs);
   }
 
   return {

@@ -171,6 +171,9 @@ function toTrainError(error: unknown): HoneError {
   if (HoneError.isInstance(error)) return error;
   if (error instanceof WorkerFault) {
     if (error.code === "aborted") return abortedError(error);
+    if (error.code === "disk_full") {
+      return new HoneError(error.message, { code: "disk_full", cause: error });
+    }
     const code = error.code === null ? "" : ` (${error.code})`;
     return new HoneError(`${error.message}${code}`, { code: "train_failed", cause: error });
   }
