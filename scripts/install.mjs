@@ -24,12 +24,16 @@ export async function installPackages() {
   const marker = join(root, "node_modules", ".hone-installed");
   if (existsSync(marker) && readFileSync(marker, "utf8") === digest) return;
   console.log("Installing the packages of the workspace …");
-  const own = spawnSync("pnpm", ["--version"], { encoding: "utf8" });
-  const [command, ...prefix] =
-    own.stdout?.trim() === pnpmVersion ? ["pnpm"] : ["npx", "--yes", `pnpm@${pnpmVersion}`];
+  const [command, ...prefix] = pnpm();
   const { status } = await run(command, [...prefix, "install", "--frozen-lockfile"], { cwd: root });
   if (status !== 0) fail("The packages could not be installed; the lines above say why.");
   writeFileSync(marker, digest);
+}
+
+/** The command of the workspace's own pnpm, whichever is installed. */
+export function pnpm() {
+  const own = spawnSync("pnpm", ["--version"], { encoding: "utf8" });
+  return own.stdout?.trim() === pnpmVersion ? ["pnpm"] : ["npx", "--yes", `pnpm@${pnpmVersion}`];
 }
 
 /** The interpreter of the Python environment, made if it is missing. */
@@ -40,6 +44,21 @@ export async function setUpPython(options = { test: false }) {
     stdio: ["ignore", "pipe", "inherit"],
   });
   if (status !== 0) fail("The Python environment could not be made; the lines above say why.");
+  return stdout.trim().split("\n").at(-1);
+}
+
+/**
+ * The folder of a base that `setup` can bring.
+ *
+ * @param {string} name
+ */
+export async function setUpModel(name) {
+  const args = [...tsx, "packages/server/src/cli.ts", "setup", "--model", name];
+  const { status, stdout } = await run(process.execPath, args, {
+    cwd: root,
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  if (status !== 0) fail(`The model ${name} could not be set up; the lines above say why.`);
   return stdout.trim().split("\n").at(-1);
 }
 

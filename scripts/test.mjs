@@ -1,10 +1,11 @@
 // `npm test`: installs what is missing, then runs every check. The last line counts the tests.
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import { installPackages, root, setUpPython } from "./install.mjs";
 import { endAll, onInterrupt, run } from "./processes.mjs";
+import { countReport, testEnvironment } from "./test-reports.mjs";
 
 onInterrupt(() => {
   void endAll().then(() => process.exit(130));
@@ -12,16 +13,7 @@ onInterrupt(() => {
 await installPackages();
 const python = await setUpPython({ test: true });
 const reports = mkdtempSync(join(tmpdir(), "hone-reports-"));
-const worker = join(root, "packages", "server", "worker");
-const env = {
-  ...process.env,
-  HONE_PYTHON: python,
-  PYTHONPATH: worker,
-  HF_HUB_OFFLINE: "1",
-  // Tests share few cores: a thread pool in each would only wait for the others.
-  OMP_NUM_THREADS: "1",
-  OMP_WAIT_POLICY: "passive",
-};
+const env = testEnvironment(python);
 const vitest = (name, ...args) => [
   "npx",
   [
@@ -61,6 +53,16 @@ const stages = [
   // One file at a time: each starts a server of its own.
   ["end to end", ...vitest("e2e", "test/", "--no-file-parallelism")],
   ["build", process.execPath, ["scripts/build.mjs"]],
+  [
+    "packed install",
+    process.execPath,
+    [
+      "scripts/packed.mjs",
+      "--reporter=default",
+      "--reporter=json",
+      `--outputFile.json=${join(reports, "packed")}.json`,
+    ],
+  ],
 ];
 
 let passed = 0;
@@ -95,24 +97,8 @@ function count(stage) {
     unit: "unit.json",
     examples: "examples.json",
     "end to end": "e2e.json",
+    "packed install": "packed.json",
     worker: "worker.xml",
   }[stage];
-  if (!file) return null;
-  let text;
-  try {
-    text = readFileSync(join(reports, file), "utf8");
-  } catch {
-    return null;
-  }
-  if (file.endsWith(".xml")) {
-    const number = (attribute) =>
-      Number(new RegExp(`<testsuite [^>]*\\b${attribute}="(\\d+)"`).exec(text)?.[1] ?? 0);
-    const bad = number("failures") + number("errors");
-    return { passed: number("tests") - bad - number("skipped"), failed: bad };
-  }
-  const report = JSON.parse(text);
-  const brokenFiles = report.testResults.filter(
-    (f) => f.status === "failed" && f.assertionResults.length === 0,
-  ).length;
-  return { passed: report.numPassedTests, failed: report.numFailedTests + brokenFiles };
+  return file ? countReport(join(reports, file)) : null;
 }

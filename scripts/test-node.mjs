@@ -1,0 +1,67 @@
+// The unit tests and the packed install on another Node than this one: node scripts/test-node.mjs [VERSION].
+// The npm package `node` carries the program. The last line counts the tests. Packs what the build has made.
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { delimiter, dirname, join } from "node:path";
+import process from "node:process";
+import { tsImport } from "tsx/esm/api";
+import { installPackages, root, setUpPython } from "./install.mjs";
+import { endAll, onInterrupt, run } from "./processes.mjs";
+import { countReport, testEnvironment } from "./test-reports.mjs";
+
+const version = process.argv[2] ?? "24.21.0";
+const reports = mkdtempSync(join(tmpdir(), "hone-reports-"));
+onInterrupt(() => {
+  void endAll().then(() => process.exit(130));
+});
+await installPackages();
+const node = await installNode();
+if (!node) {
+  // Without a registry there is none to be had: no fault of the code, but CI must not pass over it.
+  const inCI = Boolean(process.env.CI);
+  console.error(`Node ${version} could not be installed: nothing was tested on it.`);
+  console.log(`0 passed, ${inCI ? 1 : 0} failed`);
+  process.exit(inCI ? 1 : 0);
+}
+const env = {
+  ...testEnvironment(await setUpPython({ test: true })),
+  PATH: [dirname(node), process.env.PATH].join(delimiter),
+};
+const vitest = join(root, "node_modules", "vitest", "vitest.mjs");
+const runs = {
+  unit: [vitest, "run", "packages/", "examples/"],
+  packed: [join(root, "scripts", "packed.mjs")],
+};
+let passed = 0;
+let failed = 0;
+for (const [name, args] of Object.entries(runs)) {
+  console.log(`\n── ${name} on Node ${version}`);
+  const report = join(reports, `${name}.json`);
+  const reporters = ["--reporter=default", "--reporter=json", `--outputFile.json=${report}`];
+  const { status } = await run(node, [...args, ...reporters], { cwd: root, env });
+  const counted = countReport(report) ?? { passed: 0, failed: 0 };
+  passed += counted.passed;
+  failed += counted.failed;
+  if (status !== 0 && counted.failed === 0) failed++;
+}
+rmSync(reports, { recursive: true, force: true });
+console.log(`${passed} passed, ${failed} failed`);
+process.exit(failed > 0 ? 1 : 0);
+
+/** Resolves to the program, null where it cannot be had. */
+async function installNode() {
+  const { cacheDir } = await tsImport("../packages/server/src/setup/paths.ts", import.meta.url);
+  const folder = join(cacheDir(), "node", version);
+  const program = join(folder, "node_modules", "node", "bin", "node");
+  if (!existsSync(program)) {
+    const quiet = ["--no-audit", "--no-fund", "--loglevel=error"];
+    await run("npm", ["install", "--prefix", folder, ...quiet, `node@${version}`], {
+      stdio: ["ignore", "ignore", "inherit"],
+    });
+  }
+  if (!existsSync(program)) return null;
+  const { status, stdout } = await run(program, ["--version"], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  return status === 0 && stdout.trim() === `v${version}` ? program : null;
+}

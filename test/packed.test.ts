@@ -1,0 +1,174 @@
+import { execFileSync } from "node:child_process";
+import { createServer } from "node:net";
+import { once } from "node:events";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import {
+  createProject,
+  filesUnder,
+  type Ended,
+  type PackedProject,
+  type ServedProject,
+} from "./support/packed-project.ts";
+
+/** Made by scripts/packed.mjs, which builds on what a plain run of vitest does not. */
+const tarballs = process.env["HONE_TARBALLS"];
+
+/** What a user would write to see that it works. */
+const agent = `import { gather, Hone } from "@hone/client";
+async function rollout(model, { prompt }) {
+  const { baseURL, apiKey, model: name } = model.connection();
+  const headers = { authorization: "Bearer " + apiKey, "content-type": "application/json" };
+  const body = JSON.stringify({ model: name, messages: [{ role: "user", content: prompt }], max_tokens: 8 });
+  const response = await fetch(baseURL + "/chat/completions", { method: "POST", headers, body });
+  return { reward: (await response.json()).choices[0].message.content.length + Math.random() };
+}
+const model = await new Hone().model({ name: "packed" });
+const groups = await gather(model, rollout, [{ prompt: "Say a word." }], { groupSize: 4 });
+console.log(JSON.stringify(await model.train(groups)));
+`;
+
+describe.runIf(tarballs)("the packed packages in an empty project", () => {
+  // Its own folder, so that no package.json or node_modules of ours is above it.
+  const folder = mkdtempSync(join(tmpdir(), "hone-packed-"));
+  let project: PackedProject;
+  let python: string;
+  let server: ServedProject | undefined;
+
+  beforeAll(async () => {
+    project = createProject(join(folder, "agent"));
+    const files = readdirSync(tarballs ?? "").map((name) => join(tarballs ?? "", name));
+    const installed = await project.run("npm", ["install", "--no-audit", "--no-fund", ...files]);
+    expect(installed.status, installed.stderr).toBe(0);
+  }, 300_000);
+  afterAll(async () => {
+    await server?.stop();
+    rmSync(folder, { recursive: true, force: true, maxRetries: 3 });
+  });
+
+  const hone = (args: string[], env?: Record<string, string>): Promise<Ended> =>
+    project.run("npx", ["--no", "@hone/server", ...args], env);
+
+  it("are what was meant to be shipped", () => {
+    const names = readdirSync(join(project.folder, "node_modules", "@hone"));
+    expect(names).toEqual(expect.arrayContaining(["client", "core", "server"]));
+    for (const name of names) {
+      const at = join(project.folder, "node_modules", "@hone", name);
+      const files = filesUnder(at);
+      expect(files).toEqual(expect.arrayContaining(["LICENSE", "README.md", "dist/index.js"]));
+      expect(files.filter((file) => /test|__pycache__|\.pyc$|tsbuildinfo/.test(file))).toEqual([]);
+      const manifest = readFileSync(join(at, "package.json"), "utf8");
+      expect(manifest).not.toContain("workspace:");
+      const { exports } = JSON.parse(manifest) as { exports: unknown };
+      expect(JSON.stringify(exports)).not.toContain("@hone/source");
+      // Every source map leads to a file that is there.
+      const maps = files.filter((file) => file.endsWith(".map"));
+      for (const map of maps) {
+        const { sources } = JSON.parse(readFileSync(join(at, map), "utf8")) as {
+          sources: string[];
+        };
+        for (const source of sources) {
+          expect(existsSync(join(at, dirname(map), source)), `${map}: ${source}`).toBe(true);
+        }
+      }
+    }
+    const worker = join(project.folder, "node_modules", "@hone", "server", "worker");
+    const modules = /^hone_worker\/\w+\.py$/;
+    const rest = filesUnder(worker).filter((file) => !modules.test(file));
+    expect(rest).toContain("requirements/worker.txt");
+    expect(rest.filter((file) => !/^requirements\/\w+\.txt$/.test(file))).toEqual([]);
+  });
+
+  it("find their command, and set up Python", async () => {
+    expect((await hone(["--version"])).stdout.trim()).toMatch(/^\d+\.\d+\.\d+$/);
+    const made = await hone(["setup", "--json"]);
+    expect(made.status, made.stderr).toBe(0);
+    ({ python } = JSON.parse(made.stdout) as { python: string });
+    const checked = await hone(["setup", "--check", "--json"]);
+    expect(JSON.parse(checked.stdout)).toMatchObject({ ok: true, python, problems: [] });
+  }, 600_000);
+
+  it("train a step", async () => {
+    server = await project.serve(["--base", "base", "--port", "0", "--data-dir", "data"]);
+    writeFileSync(join(project.folder, "agent.mjs"), agent);
+    const ran = await project.run("node", ["agent.mjs"], server.variables);
+    expect(ran.status, ran.stderr).toBe(0);
+    expect(JSON.parse(ran.stdout)).toMatchObject({ trained: true, step: 1 });
+    const policy = join(project.folder, "data", "models", "packed", "policies", "1");
+    expect(existsSync(join(policy, "adapter_model.safetensors"))).toBe(true);
+  }, 120_000);
+
+  describe("say in one line why they do not serve", () => {
+    /** Exit status 1, one line of ours, nothing but npm's own remarks besides. */
+    function expectOneLine({ status, stderr, stdout }: Ended, pattern: RegExp): void {
+      const lines = stderr.split("\n").filter((line) => line && !line.startsWith("npm "));
+      expect(lines).toEqual([expect.stringMatching(pattern)]);
+      expect(stdout).toBe("");
+      expect(status).toBe(1);
+    }
+    const serve = (args: string[], env?: Record<string, string>): Promise<Ended> =>
+      hone(["serve", "--port", "0", "--data-dir", "other", ...args], env);
+
+    it("a second server on the same data directory", async () => {
+      const second = await serve(["--base", "base", "--data-dir", "data"]);
+      expectOneLine(second, /^hone: Another Hone server \(pid \d+\) uses the data directory/);
+    }, 60_000);
+
+    it("a port that is taken", async () => {
+      const taken = createServer().listen(0, "127.0.0.1");
+      await once(taken, "listening");
+      const { port } = taken.address() as { port: number };
+      const second = await serve(["--base", "base", "--port", String(port)]);
+      taken.close();
+      expectOneLine(second, /^hone: Port \d+ on 127\.0\.0\.1 is taken\./);
+    }, 60_000);
+
+    it("a base that is missing", async () => {
+      expectOneLine(await serve(["--base", "./absent"]), /^hone: There is no folder .*absent/);
+      expectOneLine(await serve(["--base", "data"]), /^hone: .*data is not a model/);
+    }, 60_000);
+
+    it("a base on a hub that cannot be reached", async () => {
+      const env = { HF_HUB_OFFLINE: "1", HF_HOME: join(folder, "hub") };
+      const line = /^hone: .*'no-one\/nothing' is not in this machine's hub cache/;
+      expectOneLine(await serve(["--base", "no-one/nothing"], env), line);
+    }, 60_000);
+
+    it("a Python environment that is missing, or broken", async () => {
+      const cache = join(folder, "cache");
+      const env = { HONE_CACHE: cache };
+      const missing = /^hone: The Python environment is missing .*npx @hone\/server setup/;
+      expectOneLine(await serve(["--base", "base"], env), missing);
+
+      const environment = dirname(dirname(python));
+      const copy = join(cache, "envs", environment.split("/").at(-1) ?? "");
+      mkdirSync(dirname(copy), { recursive: true });
+      // A copy of links: the files themselves are the shared cache's.
+      execFileSync("cp", [process.platform === "linux" ? "-al" : "-R", environment, copy]);
+      const site = join(copy, "lib", readdirSync(join(copy, "lib"))[0] ?? "", "site-packages");
+      rmSync(join(site, "safetensors"), { recursive: true });
+      const broken =
+        /^hone: The Python environment is broken: safetensors is damaged .*npx @hone\/server setup/;
+      expectOneLine(await serve(["--base", "base"], env), broken);
+      expectOneLine(await hone(["setup", "--check"], env), broken);
+    }, 120_000);
+  });
+
+  it("stop when they are told to, and leave nothing listening", async () => {
+    const url = server?.variables["HONE_URL"] ?? "";
+    expect((await fetch(`${url}/health`)).status).toBe(401);
+    await server?.stop();
+    await expect(fetch(`${url}/health`)).rejects.toThrow("fetch failed");
+    expect(existsSync(join(project.folder, "data", "server.json"))).toBe(false);
+  }, 30_000);
+});
