@@ -43,6 +43,7 @@ export const errorCodes = {
   too_many_exceptions: { status: 0, type: "rollout_error" },
   invalid_config: { status: 0, type: "configuration_error" },
   invalid_response: { status: 0, type: "connection_error" },
+  judge_failed: { status: 0, type: "judge_error" },
 } as const satisfies Record<string, { status: number; type: string }>;
 
 export type ErrorCode = keyof typeof errorCodes;

@@ -1,0 +1,107 @@
+import { z } from "zod";
+
+const answerSchema = z.object({
+  scores: z.array(
+    z.object({
+      id: z.string(),
+      explanation: z.string(),
+      score: z.number().min(0).max(1),
+    }),
+  ),
+});
+
+/** The same as JSON Schema, for providers that hold their model to one. It never changes, so they cache it. */
+export const answerJsonSchema = {
+  type: "object",
+  properties: {
+    scores: {
+      type: "array",
+      items: {
+        type: "object",
+        properties: {
+          id: { type: "string" },
+          explanation: { type: "string" },
+          score: { type: "number" },
+        },
+        required: ["id", "explanation", "score"],
+        additionalProperties: false,
+      },
+    },
+  },
+  required: ["scores"],
+  additionalProperties: false,
+} as const;
+
+export interface AttemptScore {
+  score: number;
+  explanation: string;
+}
+
+export type ReadAnswer =
+  | { ok: true; scores: ReadonlyMap<string, AttemptScore> }
+  /** What is wrong with it, in words that the judge can act on. */
+  | { ok: false; problem: string };
+
+const longest = 1_000_000;
+
+/**
+ * Reads a judge's answer. It holds if it names exactly these ids, each once, each with a score
+ * from 0 to 1. Nothing is guessed: no order, no default, no clamping.
+ */
+export function readAnswer(content: string | null, ids: readonly string[]): ReadAnswer {
+  if (!content?.trim()) return wrong("The answer was empty.");
+  if (content.length > longest) return wrong("The answer was too long.");
+  let value: unknown;
+  try {
+    value = JSON.parse(bareJson(content));
+  } catch {
+    return wrong("The answer was not one JSON object and nothing else.");
+  }
+  const parsed = answerSchema.safeParse(value);
+  if (!parsed.success) {
+    const issues = parsed.error.issues
+      .slice(0, 5)
+      .map(({ path, message }) => `${path.join(".") || "the answer"}: ${message}`);
+    return wrong(`The answer has not the shape that was asked for. ${issues.join("; ")}.`);
+  }
+  const scores = new Map<string, AttemptScore>();
+  const unknown: string[] = [];
+  const twice: string[] = [];
+  for (const { id, score, explanation } of parsed.data.scores) {
+    if (!ids.includes(id)) unknown.push(id.slice(0, 40));
+    else if (scores.has(id)) twice.push(id);
+    else scores.set(id, { score, explanation });
+  }
+  const missing = ids.filter((id) => !scores.has(id));
+  const problems = [
+    ...(unknown.length > 0 ? [`No attempt has the id ${quoted(unknown)}.`] : []),
+    ...(twice.length > 0 ? [`More than one entry for ${quoted(twice)}.`] : []),
+    ...(missing.length > 0 ? [`No entry for ${quoted(missing)}.`] : []),
+  ];
+  return problems.length > 0 ? wrong(problems.join(" ")) : { ok: true, scores };
+}
+
+function wrong(problem: string): ReadAnswer {
+  return { ok: false, problem };
+}
+
+function quoted(ids: readonly string[]): string {
+  return ids
+    .slice(0, 20)
+    .map((id) => JSON.stringify(id))
+    .join(", ");
+}
+
+/**
+ * The JSON of an answer without what models put around it: their thinking before it, a code fence
+ * about it. Any other text beside it makes the answer invalid: it might be quoted from an attempt.
+ */
+function bareJson(content: string): string {
+  const answer = content.trim().replace(/^<think>[\s\S]*?<\/think>\s*/, "");
+  return /^```(?:json)?\s*\n([\s\S]*)\n\s*```$/.exec(answer)?.[1] ?? answer;
+}
+
+/** What the judge is told when its answer does not hold. */
+export function repairRequest(problem: string, ids: readonly string[]): string {
+  return `Your answer cannot be used. ${problem} Answer again with one JSON object {"scores": [{"id", "explanation", "score"}]} and nothing else: exactly one entry for each of ${[...ids].sort().join(", ")}, each score a number from 0 to 1.`;
+}

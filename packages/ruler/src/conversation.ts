@@ -1,0 +1,101 @@
+import type { ChatMessage, ChatTool } from "@hone/core";
+
+/** What of a trajectory a judge sees: nothing that a token id, a logprob or a key could hide in. */
+export interface Candidate {
+  readonly messages: readonly ChatMessage[];
+  readonly tools: readonly ChatTool[] | null;
+  readonly histories?:
+    | readonly {
+        readonly messages: readonly ChatMessage[];
+        readonly tools: readonly ChatTool[] | null;
+      }[]
+    | undefined;
+}
+
+/** A message reduced to what it says, its keys in one order, its call ids renumbered. */
+export interface PlainMessage {
+  role: string;
+  name?: string;
+  reasoning?: string;
+  content?: string | PlainPart[];
+  tool_calls?: { id: string; name: string; arguments: string }[];
+  tool_call_id?: string;
+}
+type PlainPart = string | { not_shown: string };
+
+export interface PlainConversation {
+  messages: PlainMessage[];
+  tools: PlainTool[] | null;
+}
+export type PlainTool = ChatTool["function"];
+
+export interface PlainCandidate extends PlainConversation {
+  histories: PlainConversation[];
+}
+
+export function plainCandidate(candidate: Candidate): PlainCandidate {
+  return {
+    ...plainConversation(candidate.messages, candidate.tools),
+    histories: (candidate.histories ?? []).map(({ messages, tools }) =>
+      plainConversation(messages, tools),
+    ),
+  };
+}
+
+function plainConversation(
+  messages: readonly ChatMessage[],
+  tools: readonly ChatTool[] | null,
+): PlainConversation {
+  // Call ids are random: numbered by first use, equal conversations are equal text.
+  const callIds = new Map<string, string>();
+  const renumbered = (id: string): string => {
+    const known = callIds.get(id);
+    if (known) return known;
+    const name = `call_${callIds.size + 1}`;
+    callIds.set(id, name);
+    return name;
+  };
+  return {
+    messages: messages.map((message) => plainMessage(message, renumbered)),
+    tools: tools && tools.length > 0 ? tools.map((tool) => sortKeys(tool.function)) : null,
+  };
+}
+
+function plainMessage(message: ChatMessage, renumbered: (id: string) => string): PlainMessage {
+  const plain: PlainMessage = { role: message.role };
+  if (typeof message["name"] === "string") plain.name = message["name"];
+  if (message.role === "assistant" && message.reasoning_content) {
+    plain.reasoning = message.reasoning_content;
+  }
+  const content = plainContent(message.content);
+  if (content !== undefined) plain.content = content;
+  if (message.role === "assistant" && message.tool_calls && message.tool_calls.length > 0) {
+    plain.tool_calls = message.tool_calls.map((call) => ({
+      id: renumbered(call.id),
+      name: call.function.name,
+      arguments: call.function.arguments,
+    }));
+  }
+  if (message.role === "tool") plain.tool_call_id = renumbered(message.tool_call_id);
+  return plain;
+}
+
+function plainContent(content: ChatMessage["content"]): string | PlainPart[] | undefined {
+  if (content === null || content === undefined) return undefined;
+  if (typeof content === "string") return content;
+  const parts = content.map((part: { type: string; text?: unknown }): PlainPart => {
+    return typeof part.text === "string" ? part.text : { not_shown: part.type };
+  });
+  return parts.every((part) => typeof part === "string") ? parts.join("") : parts;
+}
+
+/** Two tools whose keys stand in another order are the same tool. */
+function sortKeys<T>(value: T): T {
+  if (Array.isArray(value)) return value.map((item) => sortKeys(item as unknown)) as T;
+  if (typeof value !== "object" || value === null) return value;
+  return Object.fromEntries(
+    Object.entries(value)
+      .sort(([a], [b]) => (a < b ? -1 : 1))
+      .map(([key, item]) => [key, sortKeys(item as unknown)]),
+  ) as T;
+}

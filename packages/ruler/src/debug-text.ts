@@ -1,0 +1,30 @@
+import type { JudgedMembers } from "./judging.ts";
+
+/** What the judge decided and why, best first, for people. */
+export function debugText(group: { id: string }, { scores, judgement }: JudgedMembers): string {
+  const { status, judge, calls, promptTokens, cachedTokens, completionTokens, costUsd } = judgement;
+  const cost = costUsd === null ? "cost unknown" : `$${costUsd.toFixed(4)}`;
+  const head = `RULER ${group.id}: ${status} by ${judge}, ${calls} calls, ${promptTokens} prompt tokens (${cachedTokens} cached), ${completionTokens} completion tokens, ${cost}`;
+  const reasoning = judgement.trajectories.flatMap(({ messages }) => {
+    const last = messages.at(-1);
+    return last?.role === "assistant" && last.reasoning_content
+      ? [`  thoughts: ${indent(last.reasoning_content)}`]
+      : [];
+  });
+  const lines = [...scores.entries()]
+    .sort(([, a], [, b]) => (b?.score ?? -1) - (a?.score ?? -1))
+    .map(([index, judged]) =>
+      judged
+        ? `  ${judged.score.toFixed(3)}  #${index}  ${indent(judged.explanation)}`
+        : `  none   #${index}`,
+    );
+  const rest = [
+    ...judgement.cuts.map((cut) => `  left out: ${cut}`),
+    ...(judgement.error ? [`  error: ${judgement.error.message}`] : []),
+  ];
+  return [head, ...reasoning, ...lines, ...rest].join("\n");
+}
+
+function indent(text: string): string {
+  return text.trim().replaceAll("\n", "\n      ");
+}

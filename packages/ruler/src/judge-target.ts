@@ -1,0 +1,167 @@
+import { HoneError, requireModelRef } from "@hone/core";
+import type { Platform } from "./platform.ts";
+
+/** How a judge is held to the answer's shape. */
+export type StructuredOutput = "json_schema" | "json_object" | "none";
+
+export interface JudgeEndpoint {
+  /** OpenAI-compatible, as for any SDK: mostly ends in `/v1`. */
+  baseURL: string;
+  /** @default the environment's key, where the URL is that of a known provider */
+  apiKey?: string | undefined;
+  model: string;
+}
+
+/** `provider/model`, such as `openai/o4-mini`, `openrouter/qwen/qwen3-32b` or `hone/my-agent@0`, or an endpoint. */
+export type Judge = string | JudgeEndpoint;
+
+/** A judge with all that a call needs. */
+export interface JudgeTarget {
+  /** How it is named in metrics and logs. */
+  label: string;
+  baseURL: string;
+  apiKey: string;
+  model: string;
+  structuredOutput: StructuredOutput;
+  /** Set where the model is on a Hone server: its calls are rollouts there. */
+  hone: { serverURL: string; model: string; step: number | null } | null;
+}
+
+interface Provider {
+  baseURL: string;
+  key: string;
+  structuredOutput: StructuredOutput;
+}
+
+const providers: Readonly<Record<string, Provider>> = {
+  openai: provider("https://api.openai.com/v1", "OPENAI_API_KEY"),
+  // Anthropic's OpenAI dialect takes response_format and does nothing with it.
+  anthropic: provider("https://api.anthropic.com/v1", "ANTHROPIC_API_KEY", "none"),
+  openrouter: provider("https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
+  gemini: provider("https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY"),
+  groq: provider("https://api.groq.com/openai/v1", "GROQ_API_KEY"),
+  mistral: provider("https://api.mistral.ai/v1", "MISTRAL_API_KEY"),
+  deepseek: provider("https://api.deepseek.com/v1", "DEEPSEEK_API_KEY", "json_object"),
+  together: provider("https://api.together.xyz/v1", "TOGETHER_API_KEY"),
+  fireworks: provider("https://api.fireworks.ai/inference/v1", "FIREWORKS_API_KEY"),
+  xai: provider("https://api.x.ai/v1", "XAI_API_KEY"),
+};
+
+function provider(
+  baseURL: string,
+  key: string,
+  structuredOutput: StructuredOutput = "json_schema",
+): Provider {
+  return { baseURL, key, structuredOutput };
+}
+
+export async function resolveJudge(
+  judge: Judge,
+  platform: Platform,
+  apiKey: string | undefined,
+): Promise<JudgeTarget> {
+  if (typeof judge !== "string") return endpointTarget(judge, platform, apiKey);
+  const slash = judge.indexOf("/");
+  const prefix = judge.slice(0, Math.max(slash, 0));
+  const model = judge.slice(slash + 1);
+  if (prefix === "hone" && model) return await honeTarget(judge, model, platform, apiKey);
+  const known = Object.hasOwn(providers, prefix) ? providers[prefix] : undefined;
+  if (!known || !model) {
+    throw badJudge(
+      `"${judge}" is no judge. Write provider/model with one of ${Object.keys(providers).join(", ")}, hone/<model>, or {baseURL, apiKey, model}.`,
+    );
+  }
+  const key = apiKey ?? platform.environment(known.key);
+  if (!key) throw noKey(judge, known.key);
+  return {
+    label: judge,
+    baseURL: known.baseURL,
+    apiKey: key,
+    model,
+    structuredOutput: known.structuredOutput,
+    hone: null,
+  };
+}
+
+function endpointTarget(
+  judge: JudgeEndpoint,
+  platform: Platform,
+  apiKey: string | undefined,
+): JudgeTarget {
+  const url = parseURL(judge.baseURL);
+  if (typeof judge.model !== "string" || !judge.model) throw badJudge("The judge has no model.");
+  // A key of the environment goes to the origin it was made for, and nowhere else.
+  const known = Object.values(providers).find(
+    ({ baseURL }) => new URL(baseURL).origin === url.origin,
+  );
+  const key = judge.apiKey ?? apiKey ?? (known ? platform.environment(known.key) : undefined);
+  if (!key && known) throw noKey(judge.model, known.key);
+  return {
+    label: `${url.host}/${judge.model}`,
+    baseURL: judge.baseURL.replace(/\/+$/, ""),
+    // A server of one's own may want none; the dialect has no way to say so.
+    apiKey: key ?? "none",
+    model: judge.model,
+    structuredOutput: known?.structuredOutput ?? "json_schema",
+    hone: null,
+  };
+}
+
+/** Finds the server as `new Hone()` does: the environment, else the server of this machine. */
+async function honeTarget(
+  label: string,
+  ref: string,
+  platform: Platform,
+  apiKey: string | undefined,
+): Promise<JudgeTarget> {
+  const { model, step } = requireModelRef(ref);
+  const given = platform.environment("HONE_URL");
+  const local = await platform.localServer();
+  const url = given ?? local?.url;
+  if (!url) {
+    throw badJudge(
+      `No Hone server was found for "${label}". Start one with \`npx @hone/server serve\`, or set HONE_URL and HONE_API_KEY.`,
+    );
+  }
+  const parsed = parseURL(url);
+  const serverURL = parsed.origin + parsed.pathname.replace(/\/+$/, "").replace(/\/v1$/, "");
+  // The key of this machine's server opens that one; another has no business seeing it.
+  const localKey = local && originOf(local.url) === originOf(url) ? local.key : undefined;
+  const key = apiKey ?? platform.environment("HONE_API_KEY") ?? localKey;
+  if (!key) throw noKey(label, "HONE_API_KEY");
+  return {
+    label,
+    baseURL: `${serverURL}/v1`,
+    apiKey: key,
+    model: ref,
+    structuredOutput: "json_schema",
+    hone: { serverURL, model, step },
+  };
+}
+
+function originOf(url: string): string {
+  return parseURL(url).origin.replace("//localhost", "//127.0.0.1");
+}
+
+function parseURL(url: string): URL {
+  try {
+    const parsed = new URL(url);
+    if (parsed.protocol === "http:" || parsed.protocol === "https:") return parsed;
+  } catch {
+    // Said below.
+  }
+  throw badJudge(
+    `"${url}" is not an http or https URL. Give one such as https://api.openai.com/v1.`,
+  );
+}
+
+function noKey(judge: string, variable: string): HoneError {
+  return new HoneError(`No API key for ${judge}. Set ${variable}, or pass apiKey.`, {
+    code: "invalid_config",
+    param: "apiKey",
+  });
+}
+
+function badJudge(message: string): HoneError {
+  return new HoneError(message, { code: "invalid_config", param: "judge" });
+}

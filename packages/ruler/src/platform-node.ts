@@ -1,0 +1,89 @@
+import { randomBytes } from "node:crypto";
+import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { homedir } from "node:os";
+import { dirname, join } from "node:path";
+import process from "node:process";
+import type { AnswerStore, Platform } from "./platform.ts";
+
+const home = (): string => process.env["HONE_HOME"] || join(homedir(), ".hone");
+
+let secretOfProcess: string | undefined;
+
+async function installSecret(): Promise<string> {
+  const given = process.env["HONE_RULER_SECRET"];
+  if (given) return given;
+  const path = join(home(), "ruler-secret");
+  try {
+    const secret = await readSecret(path);
+    if (secret) return secret;
+    await mkdir(home(), { recursive: true, mode: 0o700 });
+    // Of two processes that make it at once, one writes it and both read that one.
+    await writeFile(path, `${randomBytes(32).toString("hex")}\n`, {
+      flag: "wx",
+      mode: 0o600,
+    }).catch((error: unknown) => {
+      if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
+    });
+    return (await readSecret(path)) ?? ownSecret();
+  } catch {
+    // A home that cannot be written: prompts differ between processes, and stay unguessable.
+    return ownSecret();
+  }
+}
+
+function ownSecret(): string {
+  secretOfProcess ??= randomBytes(32).toString("hex");
+  return secretOfProcess;
+}
+
+async function readSecret(path: string): Promise<string | null> {
+  try {
+    const secret = (await readFile(path, "utf8")).trim();
+    return /^[0-9a-f]{64}$/.test(secret) ? secret : null;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return null;
+    throw error;
+  }
+}
+
+async function localServer(): Promise<{ url: string; key: string } | null> {
+  try {
+    const { url } = JSON.parse(await readFile(join(home(), "server.json"), "utf8")) as {
+      url?: unknown;
+    };
+    const key = (await readFile(join(home(), "key"), "utf8")).trim();
+    return typeof url === "string" && key ? { url, key } : null;
+  } catch {
+    return null;
+  }
+}
+
+function answerStore(folder: string | undefined): AnswerStore {
+  const root = folder ?? join(home(), "ruler-cache");
+  const pathOf = (key: string): string => join(root, key.slice(0, 2), `${key.slice(2)}.json`);
+  return {
+    async get(key) {
+      return await readFile(pathOf(key), "utf8").catch(() => null);
+    },
+    async set(key, value) {
+      const path = pathOf(key);
+      const partial = `${path}.${randomBytes(6).toString("hex")}.partial`;
+      // Answers quote trajectories: only their owner may read them.
+      await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+      try {
+        await writeFile(partial, value, { mode: 0o600 });
+        await rename(partial, path);
+      } catch (error) {
+        await rm(partial, { force: true });
+        throw error;
+      }
+    },
+  };
+}
+
+export const platform: Platform = {
+  environment: (name) => process.env[name] || undefined,
+  installSecret,
+  localServer,
+  answerStore,
+};

@@ -1,0 +1,38 @@
+import type { ChatMessage, ChatTool } from "@hone/core";
+import { debugText } from "./debug-text.ts";
+import type { Judge } from "./judge-target.ts";
+import { JudgeError } from "./judge-error.ts";
+import { judgeMembers } from "./judging.ts";
+import type { JudgedMembers } from "./judging.ts";
+import { judgeOptionNames, resolveSettings } from "./settings.ts";
+import type { JudgeOptions } from "./settings.ts";
+
+export interface RulerOptions extends JudgeOptions {
+  /** The tools that all conversations had. */
+  tools?: readonly ChatTool[] | undefined;
+}
+
+/**
+ * Scores bare conversations against one another. `scores` stands in their order; an entry is null
+ * where nothing was compared (all the same, or only one). Throws a JudgeError where the judge fails.
+ */
+export async function ruler(
+  messageLists: readonly (readonly ChatMessage[])[],
+  judge: Judge,
+  options: RulerOptions = {},
+): Promise<JudgedMembers> {
+  const { tools = null, ...judgeOptions } = options;
+  const settings = await resolveSettings("ruler()", judge, judgeOptions, [
+    ...judgeOptionNames,
+    "tools",
+  ]);
+  const judged = await judgeMembers(
+    "conversations",
+    messageLists.map((messages) => ({ messages, tools })),
+    settings,
+  );
+  settings.debug?.(debugText({ id: "conversations" }, judged));
+  const { status, error } = judged.judgement;
+  if (status !== "failed") return judged;
+  throw error ?? new JudgeError("The judge gave no scores.", { failure: "invalid_answer" });
+}

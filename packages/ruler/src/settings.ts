@@ -1,0 +1,168 @@
+import { HoneError } from "@hone/core";
+import { platform } from "#platform";
+import { JudgeBudget } from "./budget.ts";
+import type { CallSettings, Fetch } from "./judge-call.ts";
+import { resolveJudge } from "./judge-target.ts";
+import type { Judge, JudgeTarget, StructuredOutput } from "./judge-target.ts";
+import { refuseUnknownOptions, requireNumber } from "./known-options.ts";
+import { laneOf } from "./lane.ts";
+import type { AnswerStore, Platform } from "./platform.ts";
+import { priceOf } from "./prices.ts";
+import type { Price } from "./prices.ts";
+import { defaultRubric } from "./rubrics.ts";
+import { estimateTokens } from "./token-estimate.ts";
+
+export interface JudgeOptions {
+  /** What a good attempt is. @default defaultRubric */
+  rubric?: string | undefined;
+  /** Orders that the group is judged in; scores are averaged. @default 1 */
+  passes?: number | undefined;
+  /** Of the orders. @default 0 */
+  seed?: number | undefined;
+  /** Asks the judge also where there is nothing to compare: for evaluation, not for training. @default false */
+  alwaysJudge?: boolean | undefined;
+  /** Tokens of one prompt; longer ones are cut in the middle. @default 100000 */
+  tokenBudget?: number | undefined;
+  /** The judge's tokenizer. @default an estimate on the safe side */
+  countTokens?: ((text: string) => number) | undefined;
+  /** @default the environment's, by provider */
+  apiKey?: string | undefined;
+  /** Sent with each request as it is: `{reasoning_effort: "low"}`, `{temperature: 0}`. */
+  parameters?: Readonly<Record<string, unknown>> | undefined;
+  /** @default what the provider has; one that refuses it is asked in plain words */
+  structuredOutput?: StructuredOutput | undefined;
+  /** Answers on disk: `false` for none, or their folder. @default on, in HONE_HOME or ~/.hone */
+  cache?: boolean | { folder: string } | undefined;
+  /** Prices by judge label, before the built-in list. */
+  prices?: Readonly<Record<string, Price>> | undefined;
+  /** Money that this and all other calls with the same budget may cost. */
+  budget?: JudgeBudget | undefined;
+  /** Calls to this judge at once. @default 8 */
+  concurrency?: number | undefined;
+  /** Further attempts after 408, 409, 429, 5xx and lost connections. @default 4 */
+  maxRetries?: number | undefined;
+  /** Limit of one request. @unit ms @default 120000 */
+  timeoutMs?: number | undefined;
+  /** Limit of the whole judging of a group, waiting included. @unit ms @default 600000 */
+  deadlineMs?: number | undefined;
+  signal?: AbortSignal | undefined;
+  /** Prints the scores and the judge's reasons; a function gets the text instead. @default false */
+  debug?: boolean | ((text: string) => void) | undefined;
+  /** @default globalThis.fetch */
+  fetch?: Fetch | undefined;
+}
+
+export const judgeOptionNames = [
+  "rubric",
+  "passes",
+  "seed",
+  "alwaysJudge",
+  "tokenBudget",
+  "countTokens",
+  "apiKey",
+  "parameters",
+  "structuredOutput",
+  "cache",
+  "prices",
+  "budget",
+  "concurrency",
+  "maxRetries",
+  "timeoutMs",
+  "deadlineMs",
+  "signal",
+  "debug",
+  "fetch",
+] as const satisfies (keyof JudgeOptions)[];
+
+/** A request sets these itself. */
+const ownParameters = ["model", "messages", "stream", "n", "response_format", "logprobs"];
+
+export interface Settings {
+  target: JudgeTarget;
+  platform: Platform;
+  rubric: string;
+  passes: number;
+  seed: number;
+  alwaysJudge: boolean;
+  tokenBudget: number;
+  countTokens: (text: string) => number;
+  parameters: Readonly<Record<string, unknown>>;
+  structuredOutput: StructuredOutput;
+  answers: AnswerStore | null;
+  price: Price | null;
+  budget: JudgeBudget | null;
+  signal: AbortSignal | undefined;
+  debug: ((text: string) => void) | null;
+  call(): CallSettings;
+}
+
+export async function resolveSettings(
+  where: string,
+  judge: Judge,
+  options: JudgeOptions,
+  known: readonly string[],
+): Promise<Settings> {
+  refuseUnknownOptions(where, options, known);
+  const whole = (name: keyof JudgeOptions, fallback: number, least: number): number =>
+    requireNumber(name, (options[name] as number | undefined) ?? fallback, { least, whole: true });
+  const passes = whole("passes", 1, 1);
+  const seed = whole("seed", 0, 0);
+  const tokenBudget = whole("tokenBudget", 100_000, 1);
+  const concurrency = whole("concurrency", 8, 1);
+  const maxRetries = whole("maxRetries", 4, 0);
+  const timeoutMs = whole("timeoutMs", 120_000, 1);
+  const deadline = performance.now() + whole("deadlineMs", 600_000, 1);
+  const { rubric = defaultRubric, parameters = {}, cache = true, debug = false } = options;
+  if (!rubric.trim()) {
+    throw new HoneError("The rubric is empty. Leave it out for the default one.", {
+      code: "invalid_config",
+      param: "rubric",
+    });
+  }
+  for (const name of ownParameters) {
+    if (!Object.hasOwn(parameters, name)) continue;
+    throw new HoneError(`parameters.${name} is set by the ruler. Leave it out.`, {
+      code: "invalid_config",
+      param: `parameters.${name}`,
+    });
+  }
+  const target = await resolveJudge(judge, platform, options.apiKey);
+  const price = priceOf(target.label, target.hone !== null, options.prices);
+  if (options.budget && !price) {
+    throw new HoneError(
+      `No price is known for ${target.label}, so a budget in money cannot be kept. Pass prices: {"${target.label}": {input, output}} in dollars for a million tokens.`,
+      { code: "invalid_config", param: "prices" },
+    );
+  }
+  const structuredOutput = options.structuredOutput ?? target.structuredOutput;
+  const fetch = options.fetch ?? ((input, init) => globalThis.fetch(input, init));
+  const folder = typeof cache === "object" ? cache.folder : undefined;
+  return {
+    target,
+    platform,
+    rubric,
+    passes,
+    seed,
+    alwaysJudge: options.alwaysJudge ?? false,
+    tokenBudget,
+    countTokens: options.countTokens ?? estimateTokens,
+    parameters,
+    structuredOutput,
+    // The name of a model on our own server stands for a policy that changes, and its calls are to be trained.
+    answers: cache === false || target.hone ? null : platform.answerStore(folder),
+    price,
+    budget: options.budget ?? null,
+    signal: options.signal,
+    debug: debug === true ? (text) => console.log(text) : debug || null,
+    call: () => ({
+      target,
+      baseURL: target.baseURL,
+      lane: laneOf(target.baseURL, target.model, concurrency),
+      plan: { maxRetries, deadline, signal: options.signal, random: Math.random },
+      timeoutMs,
+      structuredOutput,
+      parameters,
+      fetch,
+    }),
+  };
+}
