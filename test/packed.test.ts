@@ -54,7 +54,8 @@ describe.runIf(tarballs)("the packed packages in an empty project", () => {
   afterAll(async () => {
     await server?.stop();
     rmSync(folder, { recursive: true, force: true, maxRetries: 3 });
-  });
+    // Tens of thousands of files, on a disk that others use too.
+  }, 120_000);
 
   const hone = (args: string[], env?: Record<string, string>): Promise<Ended> =>
     project.run("npx", ["--no", "@hone/server", ...args], env);
@@ -122,7 +123,7 @@ describe.runIf(tarballs)("the packed packages in an empty project", () => {
     it("a second server on the same data directory", async () => {
       const second = await serve(["--base", "base", "--data-dir", "data"]);
       expectOneLine(second, /^hone: Another Hone server \(pid \d+\) uses the data directory/);
-    }, 60_000);
+    }, 120_000);
 
     it("a port that is taken", async () => {
       const taken = createServer().listen(0, "127.0.0.1");
@@ -131,18 +132,18 @@ describe.runIf(tarballs)("the packed packages in an empty project", () => {
       const second = await serve(["--base", "base", "--port", String(port)]);
       taken.close();
       expectOneLine(second, /^hone: Port \d+ on 127\.0\.0\.1 is taken\./);
-    }, 60_000);
+    }, 120_000);
 
     it("a base that is missing", async () => {
       expectOneLine(await serve(["--base", "./absent"]), /^hone: There is no folder .*absent/);
       expectOneLine(await serve(["--base", "data"]), /^hone: .*data is not a model/);
-    }, 60_000);
+    }, 120_000);
 
     it("a base on a hub that cannot be reached", async () => {
       const env = { HF_HUB_OFFLINE: "1", HF_HOME: join(folder, "hub") };
       const line = /^hone: .*'no-one\/nothing' is not in this machine's hub cache/;
       expectOneLine(await serve(["--base", "no-one/nothing"], env), line);
-    }, 60_000);
+    }, 120_000);
 
     it("a Python environment that is missing, or broken", async () => {
       const cache = join(folder, "cache");
@@ -161,7 +162,7 @@ describe.runIf(tarballs)("the packed packages in an empty project", () => {
         /^hone: The Python environment is broken: safetensors is damaged .*npx @hone\/server setup/;
       expectOneLine(await serve(["--base", "base"], env), broken);
       expectOneLine(await hone(["setup", "--check"], env), broken);
-    }, 120_000);
+    }, 300_000);
   });
 
   it("stop when they are told to, and leave nothing listening", async () => {
