@@ -6,7 +6,6 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import { fail, installPackages, root } from "./install.mjs";
-import { checkTarballs, pack } from "./pack.mjs";
 import { endAll, onInterrupt, run } from "./processes.mjs";
 
 const dryRun = process.argv.includes("--dry-run");
@@ -32,6 +31,8 @@ onInterrupt(() => {
 });
 
 await installPackages();
+// Not before: it needs what has just been installed.
+const { checkTarballs, pack } = await import("./pack.mjs");
 await step(process.execPath, ["scripts/build.mjs"]);
 try {
   if (repository) claimProvenance(repository);

@@ -4,7 +4,6 @@ import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { delimiter, dirname, join } from "node:path";
 import process from "node:process";
-import { tsImport } from "tsx/esm/api";
 import { installPackages, root, setUpPython } from "./install.mjs";
 import { endAll, onInterrupt, run } from "./processes.mjs";
 import { countReport, testEnvironment } from "./test-reports.mjs";
@@ -50,6 +49,7 @@ process.exit(failed > 0 ? 1 : 0);
 
 /** Resolves to the program, null where it cannot be had. */
 async function installNode() {
+  const { tsImport } = await import("tsx/esm/api");
   const { cacheDir } = await tsImport("../packages/server/src/setup/paths.ts", import.meta.url);
   const folder = join(cacheDir(), "node", version);
   const program = join(folder, "node_modules", "node", "bin", "node");
