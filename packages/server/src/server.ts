@@ -11,6 +11,7 @@ import { checkExposure, serverKey } from "./http/key-file.ts";
 import { findEnvironment } from "./setup/environment.ts";
 import { defaultDataDir } from "./setup/paths.ts";
 import { brokenEnvironment } from "./setup/verify.ts";
+import { lockDataDir } from "./store/lock.ts";
 import type { Deadlines } from "./supervise/supervisor.ts";
 
 export interface ServerOptions {
@@ -74,6 +75,8 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const base = checkBase(options.base);
   const python = options.python ?? (await findEnvironment());
   makeDataDir(dataDir);
+  // Taken for good by the state; asked here, because the children take seconds to start.
+  lockDataDir(dataDir).release();
   const key = serverKey(dataDir);
   checkExposure(host, key.key);
   const device = options.device ?? "cpu";

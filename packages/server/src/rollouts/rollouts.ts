@@ -282,7 +282,17 @@ export function createRollouts(options: {
         if (!record || lease.calls > 0 || lease.expiresAt > now) continue;
         log.info({ rollout: id }, "a rollout was silent for longer than its lease");
         close(record, "expired");
-        await save(record);
+      }
+      // Also those whose end could not be written when it came: a full disk must not make them open again.
+      for (const record of [...records.values()].filter(({ status }) => status !== "open")) {
+        try {
+          await save(record);
+        } catch (error) {
+          log.warn(
+            { rollout: record.id, err: error },
+            "the end of a rollout cannot be written yet",
+          );
+        }
       }
       await ledger.retain((id) => leases.has(id));
     },

@@ -1,0 +1,96 @@
+import { HoneError } from "@hone/core";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { createLedger } from "../ledger/ledger.ts";
+import { silent, temporaryFolder } from "../operations/testing/fixtures.ts";
+import type { LivePolicies } from "../policies/live.ts";
+import { createModels } from "../policies/models.ts";
+import { openStore, type Store } from "../store/store.ts";
+import { createRollouts, type Rollouts } from "./rollouts.ts";
+
+let folder: Awaited<ReturnType<typeof temporaryFolder>>;
+let store: Store;
+let full = false;
+let now = 0;
+let rollouts: Rollouts;
+const held: string[] = [];
+const live = {
+  hold: (policy: string) => void held.push(policy),
+  release: (policy: string) => void held.splice(held.indexOf(policy), 1),
+} as unknown as LivePolicies;
+
+function open(): Rollouts {
+  const refusing: Store = {
+    ...store,
+    write: (statements) =>
+      full ? Promise.reject(new HoneError("full", { code: "disk_full" })) : store.write(statements),
+  };
+  return createRollouts({
+    store: refusing,
+    ledger: createLedger(refusing, silent),
+    models: createModels(store, () => now),
+    live,
+    clock: () => now,
+    leaseMs: 1000,
+    publicURL: () => "",
+    log: silent,
+  });
+}
+
+beforeEach(async () => {
+  folder = await temporaryFolder();
+  store = await openStore(folder.path);
+  await createModels(store, () => 0).create(
+    { name: "m", base: "b", lora: { r: 1, alpha: 1 }, seed: 0 },
+    "create-m",
+  );
+  full = false;
+  now = 0;
+  held.length = 0;
+  rollouts = open();
+});
+afterEach(async () => {
+  await store.close();
+  await folder.remove();
+});
+
+async function pinned(): Promise<string> {
+  const { id } = await rollouts.create("k", { model: "m" });
+  rollouts.pin(rollouts.require("k", id), 0);
+  await store.flush();
+  return id;
+}
+
+const statusOnDisk = (id: string): unknown =>
+  (store.get("SELECT status FROM rollouts WHERE id = ?", id) as { status: string }).status;
+
+test("what expires while the disk is full lets go of its policy, and is written when there is room", async () => {
+  const ids = [await pinned(), await pinned()];
+  expect(held).toEqual(["m@0", "m@0"]);
+  expect(rollouts.openSteps("m")).toEqual(new Set([0]));
+  now = 2000;
+  full = true;
+  await rollouts.sweep();
+  expect(ids.map((id) => rollouts.info("k", id).status)).toEqual(["expired", "expired"]);
+  expect(held).toEqual([]);
+  expect(rollouts.openSteps("m").size).toBe(0);
+  expect(ids.map(statusOnDisk)).toEqual(["open", "open"]);
+  full = false;
+  await rollouts.sweep();
+  expect(ids.map(statusOnDisk)).toEqual(["expired", "expired"]);
+});
+
+test("an end that a full disk refused is written without being asked for again", async () => {
+  const id = await pinned();
+  full = true;
+  const end = rollouts.patch("k", id, { status: "finished", reward: 2 });
+  await expect(end).rejects.toMatchObject({ code: "disk_full" });
+  const named = await pinned().catch((error: unknown) => (error as HoneError).code);
+  expect(named).toBe("disk_full");
+  full = false;
+  await rollouts.sweep();
+  expect(statusOnDisk(id)).toBe("finished");
+  // A restart finds it as it ended, and holds nothing for it.
+  held.length = 0;
+  expect(open().info("k", id)).toMatchObject({ status: "finished", reward: 2 });
+  expect(held).toEqual([]);
+});
