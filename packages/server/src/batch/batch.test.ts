@@ -53,18 +53,44 @@ describe("safetensors", () => {
 });
 
 describe("plan", () => {
+  // Two tokens only, so that paths begin alike; a piece is handed on as a ledger's parent is.
   const leaves = fc
-    .array(fc.record({ group: fc.nat(5), length: fc.integer({ min: 1, max: 200 }) }), {
-      minLength: 1,
-    })
-    .map((list) => list.map((leaf, index) => ({ ...leaf, index })));
+    .array(
+      fc.record({
+        group: fc.nat(5),
+        prompt: fc.nat(2),
+        rest: fc.array(fc.array(fc.nat(1), { maxLength: 6 }), { maxLength: 3 }),
+      }),
+      { minLength: 1, maxLength: 40 },
+    )
+    .map((list) => {
+      const prompts = [[0, 1, 0], [0, 1, 0], [1]].map((ids) => Int32Array.from(ids));
+      return list.map(({ group, prompt, rest }, index) => ({
+        index,
+        group,
+        path: [prompts[prompt] ?? new Int32Array(), ...rest.map((ids) => Int32Array.from(ids))],
+      }));
+    });
+  type Leaves = { path: Int32Array[] }[];
+  const ids = (leaf?: Leaves[number]) => leaf?.path.flatMap((piece) => [...piece]) ?? [];
+  /** Tokens of the prefix trees of these leaves: the distinct prefixes that they have. */
+  const packedSize = (all: Leaves, micro: number[]) =>
+    new Set(
+      micro.flatMap((i) =>
+        ids(all[i]).map((_, n) =>
+          ids(all[i])
+            .slice(0, n + 1)
+            .join(),
+        ),
+      ),
+    ).size;
 
-  test("every leaf stands in it once, a group in one optimizer step, and no micro-batch is too wide", () => {
+  test("every leaf stands in it once, a group in one optimizer step, and micro-batches hold what fits", () => {
     fc.assert(
       fc.property(
         leaves,
         fc.integer({ min: 1, max: 8 }),
-        fc.integer({ min: 1, max: 500 }),
+        fc.integer({ min: 1, max: 60 }),
         (all, k, max) => {
           const plan = planMicroBatches(all, { optimizerSteps: k, maxTokensPerMicroBatch: max });
           expect(plan.flat(2).sort((a, b) => a - b)).toEqual(all.map(({ index }) => index));
@@ -72,14 +98,17 @@ describe("plan", () => {
           const stepsOfGroup = new Map<number, Set<number>>();
           plan.forEach((step, s) => {
             expect(step.length).toBeGreaterThan(0);
-            for (const micro of step) {
-              const widest = Math.max(...micro.map((i) => all[i]?.length ?? 0));
-              expect(micro.length === 1 || widest * micro.length <= max).toBe(true);
+            step.forEach((micro, m) => {
+              expect(micro.length === 1 || packedSize(all, micro) <= max).toBe(true);
+              // A micro-batch ends only where the next leaf would not fit, counted as it is packed.
+              const next = step[m + 1]?.[0];
+              if (next !== undefined)
+                expect(packedSize(all, [...micro, next])).toBeGreaterThan(max);
               for (const i of micro) {
                 const group = all[i]?.group ?? 0;
                 stepsOfGroup.set(group, (stepsOfGroup.get(group) ?? new Set()).add(s));
               }
-            }
+            });
           });
           for (const steps of stepsOfGroup.values()) expect(steps.size).toBe(1);
         },
@@ -87,15 +116,29 @@ describe("plan", () => {
     );
   });
 
-  test("it does not depend on the order in which leaves are given", () => {
+  test("it does not depend on the order in which leaves are given, nor on how their paths are cut", () => {
     fc.assert(
       fc.property(leaves, (all) => {
-        const options = { optimizerSteps: 2, maxTokensPerMicroBatch: 300 };
-        expect(planMicroBatches([...all].reverse(), options)).toEqual(
-          planMicroBatches(all, options),
-        );
+        const options = { optimizerSteps: 2, maxTokensPerMicroBatch: 30 };
+        const plan = planMicroBatches(all, options);
+        expect(planMicroBatches([...all].reverse(), options)).toEqual(plan);
+        const joined = all.map((leaf) => ({ ...leaf, path: [Int32Array.from(ids(leaf))] }));
+        expect(planMicroBatches(joined, options)).toEqual(plan);
       }),
     );
+  });
+
+  test("a group's shared prompt counts once", () => {
+    const prompt = new Int32Array(100).fill(1);
+    const all = Array.from({ length: 8 }, (_, index) => ({
+      index,
+      group: 0,
+      // Each rollout has its own copy of the prompt, as the ledger has.
+      path: [prompt.slice(), Int32Array.from([index, 1, 1])],
+    }));
+    const planned = (maxTokensPerMicroBatch: number) =>
+      planMicroBatches(all, { optimizerSteps: 1, maxTokensPerMicroBatch })[0]?.length;
+    expect([planned(100 + 8 * 3), planned(100 + 8 * 3 - 1), planned(102)]).toEqual([1, 2, 8]);
   });
 });
 
@@ -268,7 +311,7 @@ test("the batch holds each suffix once, with parents before children", () => {
   expect(plain("completion_cut")).toEqual([0, 1, 0]);
   expect(plain("rollout_reward")).toEqual([1, 0]);
   expect(JSON.parse(metadata["config"] ?? "")).toMatchObject({
-    plan: [[[1, 2]]],
+    plan: [[[2, 1]]],
     staging: "/s",
     checkpoint: "/c",
     step: 6,

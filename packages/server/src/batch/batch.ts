@@ -1,11 +1,6 @@
 import { HoneError, type ResolvedTrainConfig } from "@hone/core";
 import type { LedgerCompletion } from "../ports/ledger.ts";
-import {
-  type SelectedCompletion,
-  type SelectedRollout,
-  sequenceLengths,
-  stepOf,
-} from "./filter.ts";
+import { type SelectedCompletion, type SelectedRollout, stepOf } from "./filter.ts";
 import { type Leaf, type Plan, planMicroBatches } from "./plan.ts";
 import { encodeSafetensors } from "./safetensors.ts";
 
@@ -41,6 +36,8 @@ export interface WorkConfig {
     normalizer_tokens: number;
     scale_rewards: "none" | "group";
   };
+  /** Plans that were stored before the worker packed have none, and are of a row for each leaf. */
+  packing?: "tree" | undefined;
   max_mismatch: number;
   seed: number;
 }
@@ -51,6 +48,7 @@ export function workConfig(
 ): WorkConfig {
   return {
     ...given,
+    packing: "tree",
     optimizer: {
       learning_rate: config.learningRate,
       betas: [config.beta1, config.beta2],
@@ -77,12 +75,17 @@ export function planSelection(
 ): Plan {
   const chosen = selection.completions.map(({ id }) => entry(ledger, id));
   const parents = new Set(chosen.map(({ parentId }) => parentId));
-  const lengths = sequenceLengths(chosen);
   const leaves: Leaf[] = [];
   selection.completions.forEach(({ id, rollout }, index) => {
     if (parents.has(id)) return;
     const group = selection.rollouts[rollout]?.group ?? 0;
-    leaves.push({ index, group, length: lengths.get(id) ?? 0 });
+    const path: Int32Array[] = [];
+    for (let at: string | null = id; at !== null;) {
+      const { parentId, promptSuffix, sampled } = entry(ledger, at);
+      path.push(sampled, promptSuffix);
+      at = parentId;
+    }
+    leaves.push({ index, group, path: path.reverse() });
   });
   return planMicroBatches(leaves, options);
 }

@@ -3,8 +3,8 @@ export interface Leaf {
   /** Index of the completion in the batch. */
   index: number;
   group: number;
-  /** Tokens of the path. */
-  length: number;
+  /** The tokens of the path, in pieces. What two leaves have in common is one array to both. */
+  path: readonly Int32Array[];
 }
 
 /** `plan[optimizer step][micro-batch]` lists leaves. */
@@ -32,18 +32,74 @@ export function planMicroBatches(
   );
 }
 
-/** Longest first: rows of like length waste little padding, and what does not fit fails at once. */
+/**
+ * The worker packs a micro-batch into prefix trees, so its size is that of the trees. In the order of their
+ * tokens leaves that begin alike are neighbours, and each adds what it does not share with the one before.
+ */
 function microBatches(leaves: readonly Leaf[], maxTokens: number): number[][] {
-  const sorted = [...leaves].sort((a, b) => b.length - a.length || a.index - b.index);
+  const sorted = [...leaves].sort((a, b) => compareTokens(a.path, b.path) || a.index - b.index);
   const batches: number[][] = [];
-  let width = 0;
-  for (const { index, length } of sorted) {
+  let size = 0;
+  let previous: Leaf | undefined;
+  for (const leaf of sorted) {
+    const length = leaf.path.reduce((sum, piece) => sum + piece.length, 0);
+    const added = length - (previous ? divergence(previous.path, leaf.path).shared : 0);
     const current = batches.at(-1);
-    if (current && (current.length + 1) * width <= maxTokens) current.push(index);
-    else {
-      batches.push([index]);
-      width = length;
+    if (current && size + added <= maxTokens) {
+      current.push(leaf.index);
+      size += added;
+    } else {
+      batches.push([leaf.index]);
+      size = length;
     }
+    previous = leaf;
   }
   return batches;
+}
+
+function compareTokens(a: readonly Int32Array[], b: readonly Int32Array[]): number {
+  const { left, right } = divergence(a, b);
+  // The end of a path comes before every token.
+  return (left ?? -1) - (right ?? -1);
+}
+
+/** How many tokens two paths share from the start, and the first ones that differ, if there are any. */
+function divergence(
+  a: readonly Int32Array[],
+  b: readonly Int32Array[],
+): { shared: number; left: number | undefined; right: number | undefined } {
+  let shared = 0;
+  // Where in which piece of either path.
+  let i = 0;
+  let j = 0;
+  let x = 0;
+  let y = 0;
+  for (;;) {
+    let one = a[i];
+    while (one && x === one.length) {
+      one = a[++i];
+      x = 0;
+    }
+    let other = b[j];
+    while (other && y === other.length) {
+      other = b[++j];
+      y = 0;
+    }
+    if (!one || !other) return { shared, left: one?.[x], right: other?.[y] };
+    if (one === other && x === y) {
+      shared += one.length - x;
+      x = one.length;
+      y = one.length;
+      continue;
+    }
+    const count = Math.min(one.length - x, other.length - y);
+    for (let k = 0; k < count; k++) {
+      const left = one[x + k];
+      const right = other[y + k];
+      if (left !== right) return { shared: shared + k, left, right };
+    }
+    shared += count;
+    x += count;
+    y += count;
+  }
 }

@@ -63,6 +63,9 @@ class TrainConfig(_Strict):
     loss: LossConfig = LossConfig()
     # plan[optimizer step][micro-batch] = leaf completions
     plan: list[list[list[int]]]
+    # Whether a micro-batch is one row of prefix trees, or a padded row for each leaf. Plans that were stored
+    # before there was a choice are of rows, and have to give the same bits when they are redone.
+    packing: Literal["rows", "tree"] = "rows"
     max_mismatch: Positive = 0.1
     seed: int
 

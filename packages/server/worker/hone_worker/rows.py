@@ -1,4 +1,5 @@
-"""From a plan over leaves to padded micro-batches: one row a leaf, holding its path from the root."""
+"""From a plan over leaves to micro-batches: all their paths packed into one row of prefix trees, or a padded
+row for each path from its root."""
 
 from __future__ import annotations
 
@@ -8,13 +9,16 @@ import torch
 
 from hone_worker.batch import Batch, TrainConfig
 from hone_worker.errors import HoneWorkerError
+from hone_worker.packing import TreeLayout, pack
 
 
 @dataclass(frozen=True)
 class MicroBatch:
     """Rows of ids and, for each of the N tokens trained in them, where its logits are and what it needs."""
 
-    input_ids: torch.Tensor  # int64 [rows, width], padded on the right
+    input_ids: torch.Tensor  # int64 [rows, width], padded on the right; a packed row is [1, N], unpadded
+    position_ids: torch.Tensor | None  # int64, of a packed row
+    layout: TreeLayout | None  # of a packed row
     row: torch.Tensor  # int64 [N]
     column: torch.Tensor  # int64 [N]: the position before the token, whose logits predict it
     target: torch.Tensor  # int64 [N]
@@ -27,6 +31,8 @@ class MicroBatch:
         torch.Tensor
     )  # bool [N]: sampled from the whole distribution of the policy that this step starts from
     tokens: int  # tokens that go through the model, padding not counted
+    sequence_tokens: int  # the same, were nothing shared
+    longest: int  # tokens of the longest sequence
 
 
 @dataclass(frozen=True)
@@ -38,8 +44,15 @@ class MiniBatch:
     signal: bool  # whether any token has an advantage other than 0
 
 
-def mini_batches(batch: Batch, config: TrainConfig, advantages: torch.Tensor) -> list[MiniBatch]:
-    """The plan as tensors. A token that several leaves share is trained in the first leaf that holds it."""
+def mini_batches(
+    batch: Batch, config: TrainConfig, advantages: torch.Tensor, *, packable: bool = True
+) -> list[MiniBatch]:
+    """The plan as tensors. A token that several leaves share is trained in the first leaf that holds it.
+
+    `packable` is false where the base's attention takes no trees: then what the plan wants packed goes
+    through in padded rows, in as many micro-batches as keep the memory that the plan counts on.
+    """
+    build = _padded if config.packing == "rows" else _packed if packable else _padded_in_bounds
     parent = batch.completion_parent.tolist()
     rollout = batch.completion_rollout.tolist()
     offsets = batch.completion_offsets.tolist()
@@ -68,7 +81,8 @@ def mini_batches(batch: Batch, config: TrainConfig, advantages: torch.Tensor) ->
                 if new:
                     rows.append((path, set(new)))
             if rows:
-                micro_batches.append(_micro_batch(batch, config, advantages, offsets, rows))
+                sequences = [_sequence(batch, offsets, path, new) for path, new in rows]
+                micro_batches.extend(build(sequences, _Tokens(batch, config, advantages)))
         steps.append((micro_batches, len(members), signal))
     for completion, signals in enumerate(has_signal):
         if signals and completion not in taken:
@@ -108,36 +122,100 @@ def _path(parent: list[int], leaf: int) -> list[int]:
     return path[::-1]
 
 
-def _micro_batch(
-    batch: Batch,
-    config: TrainConfig,
-    advantages: torch.Tensor,
-    offsets: list[int],
-    rows: list[tuple[list[int], set[int]]],
-) -> MicroBatch:
-    inputs, parts = [], []
-    for number, (path, new) in enumerate(rows):
-        flat = torch.cat([torch.arange(offsets[c], offsets[c + 1]) for c in path])
-        owner = torch.cat([torch.full((offsets[c + 1] - offsets[c],), c) for c in path])
-        counted = torch.cat([torch.full((offsets[c + 1] - offsets[c],), c in new) for c in path])
-        place = (counted & batch.sampled[flat].bool()).nonzero()[:, 0]
-        # What follows the last trained token, and that token itself, predict nothing that is trained.
-        inputs.append(batch.tokens[flat[: int(place[-1])]].long())
-        parts.append((torch.full_like(place, number), place - 1, flat[place], owner[place]))
-    row, column, position, owner = (torch.cat(part) for part in zip(*parts, strict=True))
-    rollout = batch.completion_rollout[owner].long()
-    return MicroBatch(
-        # Causal attention never looks to the right, so the padding needs no mask: any id will do.
-        input_ids=torch.nn.utils.rnn.pad_sequence(inputs, batch_first=True),
-        row=row,
-        column=column,
-        target=batch.tokens[position].long(),
-        rollout=rollout,
-        position=position,
-        temperature=batch.completion_temperature[owner],
-        sampler=batch.logprobs[position],
-        advantage=advantages[rollout],
-        comparable=(batch.completion_policy[owner] == config.step - 1)
-        & (batch.completion_truncated[owner] == 0),
-        tokens=sum(len(ids) for ids in inputs),
-    )
+@dataclass(frozen=True, eq=False)
+class _Sequence:
+    """One leaf's path, and those of its tokens that are trained in it."""
+
+    ids: torch.Tensor  # int64
+    before: torch.Tensor  # int64: per trained token, the place of the one before it
+    position: torch.Tensor  # int64: its index in the batch's `tokens`
+    owner: torch.Tensor  # int64: its completion
+
+
+def _sequence(batch: Batch, offsets: list[int], path: list[int], new: set[int]) -> _Sequence:
+    flat = torch.cat([torch.arange(offsets[c], offsets[c + 1]) for c in path])
+    owner = torch.cat([torch.full((offsets[c + 1] - offsets[c],), c) for c in path])
+    counted = torch.cat([torch.full((offsets[c + 1] - offsets[c],), c in new) for c in path])
+    place = (counted & batch.sampled[flat].bool()).nonzero()[:, 0]
+    # What follows the last trained token, and that token itself, predict nothing that is trained.
+    return _Sequence(batch.tokens[flat[: int(place[-1])]].long(), place - 1, flat[place], owner[place])
+
+
+@dataclass(frozen=True, eq=False)
+class _Tokens:
+    """What the loss needs of trained tokens, wherever they lie."""
+
+    batch: Batch
+    config: TrainConfig
+    advantages: torch.Tensor
+
+    def micro_batch(
+        self,
+        sequences: list[_Sequence],
+        input_ids: torch.Tensor,
+        row: torch.Tensor,
+        column: torch.Tensor,
+        *,
+        position_ids: torch.Tensor | None = None,
+        layout: TreeLayout | None = None,
+    ) -> MicroBatch:
+        batch = self.batch
+        position = torch.cat([s.position for s in sequences])
+        owner = torch.cat([s.owner for s in sequences])
+        rollout = batch.completion_rollout[owner].long()
+        lengths = [len(s.ids) for s in sequences]
+        return MicroBatch(
+            input_ids=input_ids,
+            position_ids=position_ids,
+            layout=layout,
+            row=row,
+            column=column,
+            target=batch.tokens[position].long(),
+            rollout=rollout,
+            position=position,
+            temperature=batch.completion_temperature[owner],
+            sampler=batch.logprobs[position],
+            advantage=self.advantages[rollout],
+            comparable=(batch.completion_policy[owner] == self.config.step - 1)
+            & (batch.completion_truncated[owner] == 0),
+            tokens=sum(lengths) if layout is None else input_ids.shape[1],
+            sequence_tokens=sum(lengths),
+            longest=max(lengths),
+        )
+
+
+def _packed(sequences: list[_Sequence], tokens: _Tokens) -> list[MicroBatch]:
+    row = pack([s.ids.numpy() for s in sequences])
+    column = torch.cat([place[s.before] for s, place in zip(sequences, row.places, strict=True)])
+    return [
+        tokens.micro_batch(
+            sequences,
+            row.input_ids[None],
+            torch.zeros_like(column),
+            column,
+            position_ids=row.position_ids[None],
+            layout=row.layout,
+        )
+    ]
+
+
+def _padded(sequences: list[_Sequence], tokens: _Tokens) -> list[MicroBatch]:
+    row = torch.cat([torch.full_like(s.before, number) for number, s in enumerate(sequences)])
+    # Causal attention never looks to the right, so the padding needs no mask: any id will do.
+    inputs = torch.nn.utils.rnn.pad_sequence([s.ids for s in sequences], batch_first=True)
+    return [tokens.micro_batch(sequences, inputs, row, torch.cat([s.before for s in sequences]))]
+
+
+def _padded_in_bounds(sequences: list[_Sequence], tokens: _Tokens) -> list[MicroBatch]:
+    """Padded rows, no more of them at once than fill what the packed row would have held."""
+    bound = pack([s.ids.numpy() for s in sequences]).input_ids.numel()
+    parts: list[list[_Sequence]] = []
+    width = 0
+    for sequence in sequences:
+        width = max(width, len(sequence.ids))
+        if parts and (len(parts[-1]) + 1) * width <= bound:
+            parts[-1].append(sequence)
+        else:
+            parts.append([sequence])
+            width = len(sequence.ids)
+    return [micro_batch for part in parts for micro_batch in _padded(part, tokens)]

@@ -18,6 +18,7 @@ import torch
 
 from hone_worker.adapter_files import read_adapter
 from hone_worker.advantages import group_advantages
+from hone_worker.attention import NAME
 from hone_worker.batch import Batch, TrainConfig
 from hone_worker.checkpoint import (
     Moments,
@@ -30,11 +31,13 @@ from hone_worker.checkpoint import (
 )
 from hone_worker.errors import HoneWorkerError
 from hone_worker.faults import fault
+from hone_worker.forward import logprobs
 from hone_worker.lora import LoraWeights
-from hone_worker.loss import policy_loss, token_logprobs
+from hone_worker.loss import policy_loss
 from hone_worker.model import Base
 from hone_worker.rows import MicroBatch, MiniBatch, mini_batches
 from hone_worker.train_metrics import StepMetrics
+from hone_worker.tree_attention import obstacle
 
 Event = dict[str, Any]
 Training = Generator[Event, None, None]
@@ -133,7 +136,7 @@ class _Operation:
         advantages = group_advantages(
             self.batch.rollout_reward, self.batch.rollout_group, config.loss.scale_rewards
         )
-        steps = mini_batches(self.batch, config, advantages.values)
+        steps = mini_batches(self.batch, config, advantages.values, packable=self._packable())
         self._check_limits(steps)
         self._load()
         fault("worker.load")
@@ -198,6 +201,14 @@ class _Operation:
                 status=500,
             ) from cause
 
+    def _packable(self) -> bool:
+        if self.config.packing == "rows":
+            return False
+        reason = obstacle(self.base.model, NAME, self.base.max_model_len)
+        if reason is not None:
+            log.warning("sequences are trained one a row, shared prompts once for each: %s", reason)
+        return reason is None
+
     def _check_limits(self, steps: list[MiniBatch]) -> None:
         vocabulary = self.base.vocab_size
         if int(self.batch.tokens.max()) >= vocabulary:
@@ -208,9 +219,9 @@ class _Operation:
             )
         for step in steps:
             for micro_batch in step.micro_batches:
-                if micro_batch.input_ids.shape[1] > self.base.max_model_len:
+                if micro_batch.longest > self.base.max_model_len:
                     raise HoneWorkerError(
-                        f"A sequence has {micro_batch.input_ids.shape[1]} tokens, the base takes "
+                        f"A sequence has {micro_batch.longest} tokens, the base takes "
                         f"{self.base.max_model_len}. Leave such rollouts out (`too_long`).",
                         code="too_long",
                     )
@@ -356,30 +367,3 @@ class _Operation:
 
     def _stage(self, name: str) -> Event:
         return {"event": "stage", "stage": name, "seconds": self.watch.lap()}
-
-
-def logprobs(base: Base, weights: LoraWeights, micro_batch: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logprob and entropy of every trained token of a micro-batch under `weights`."""
-    device = base.device
-    with base.router.single(weights):
-        hidden = base.model.base_model(input_ids=micro_batch.input_ids.to(device), use_cache=False)
-        fault("worker.forward")
-        wanted = hidden.last_hidden_state[micro_batch.row.to(device), micro_batch.column.to(device)]
-    softcap, scale = _logit_shape(base.model.config)
-    return token_logprobs(
-        wanted,
-        base.model.get_output_embeddings(),
-        micro_batch.target.to(device),
-        micro_batch.temperature.to(device),
-        softcap=softcap,
-        scale=scale,
-    )
-
-
-def _logit_shape(config: Any) -> tuple[float | None, float]:
-    """What some families do to their logits after the head: Gemma caps them, Cohere and Granite scale them."""
-    text = config.get_text_config()
-    scale = float(getattr(text, "logit_scale", None) or 1.0)
-    scale /= float(getattr(text, "logits_scaling", None) or 1.0)
-    softcap = getattr(text, "final_logit_softcapping", None)
-    return (None if softcap is None else float(softcap)), scale

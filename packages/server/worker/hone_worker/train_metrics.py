@@ -136,11 +136,17 @@ class StepMetrics:
         self.high = Clipped(batch.rollouts)
         self.gap = SamplerGap()
         self.episodes = Episodes(batch)
+        self.model_tokens = 0
+        self.sequence_tokens = 0
+        self.unpacked_micro_batches = 0
 
     def add(self, result: PolicyLoss, entropy: torch.Tensor, micro_batch: MicroBatch) -> None:
         self.entropy.add(entropy)
         self.low.add(result.low, micro_batch.rollout)
         self.high.add(result.high, micro_batch.rollout)
+        self.model_tokens += micro_batch.tokens
+        self.sequence_tokens += micro_batch.sequence_tokens
+        self.unpacked_micro_batches += micro_batch.layout is None
 
     def report(
         self, batch: Batch, advantages: Advantages, learning_rate: float, num_tokens: int, seconds: float
@@ -180,5 +186,8 @@ class StepMetrics:
             "sampling/importance_sampling_ratio/mean": self.gap.ratio.mean,
             "sampling/importance_sampling_ratio/max": self.gap.ratio.max,
             "train_tokens": self.entropy.count,
+            "model_tokens": self.model_tokens,
+            "sequence_tokens": self.sequence_tokens,
+            "unpacked_micro_batches": self.unpacked_micro_batches,
             "step_time": seconds,
         }

@@ -1,5 +1,7 @@
 """Gradients of the whole path against PEFT and torch by hand, finite differences, and each other."""
 
+from functools import partial
+
 import pytest
 import torch
 import train_reference as reference
@@ -20,10 +22,18 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
 from hone_worker.adapter_files import read_adapter
 from hone_worker.batch import LossConfig, parse_batch
+from hone_worker.forward import logprobs
 from hone_worker.lora import LoraWeights
 from hone_worker.loss import policy_loss
 from hone_worker.rows import mini_batches
-from hone_worker.train import logprobs
+
+
+@pytest.fixture(params=["rows", "tree"], autouse=True)
+def packing(request, monkeypatch):
+    """All of this holds however the sequences go through the model."""
+    config = partial(reference.config, packing=request.param)
+    monkeypatch.setattr(reference, "config", config)
+    return request.param
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +54,7 @@ def options(tmp_path, policy, **changes):
 
 
 @pytest.mark.parametrize("scale", ["none", "group"])
-def test_one_step_has_the_gradient_of_peft_by_hand(base, policy, tmp_path, scale):
+def test_one_step_has_the_gradient_of_peft_by_hand(base, policy, tmp_path, packing, scale):
     forest = grown_forest()
     sample_logprobs(forest, policy, noise=1.5)
     leaves = forest.leaves()
@@ -62,6 +72,7 @@ def test_one_step_has_the_gradient_of_peft_by_hand(base, policy, tmp_path, scale
     norm = torch.cat([g.flatten() for g in hand.gradients().values()]).norm().item()
     assert metrics["grad_norm"] == pytest.approx(norm, rel=1e-5)
     assert metrics["train_tokens"] == len(reference.trained_tokens(forest))
+    assert metrics["unpacked_micro_batches"] == (3 if packing == "rows" else 0)
 
 
 def test_a_gradient_above_the_norm_is_clipped_to_it(base, policy, tmp_path):
@@ -133,7 +144,9 @@ def _first_paths(forest, steps):
     return result
 
 
-def test_the_gradient_passes_finite_differences_where_ratios_are_clipped_and_capped(tmp_path, monkeypatch):
+def test_the_gradient_passes_finite_differences_where_ratios_are_clipped_and_capped(
+    tmp_path, monkeypatch, packing
+):
     def exact_norm(self, x):
         return self.weight * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
 
@@ -149,6 +162,7 @@ def test_the_gradient_passes_finite_differences_where_ratios_are_clipped_and_cap
         reference.advantages(forest.rewards, forest.groups, "none"), dtype=torch.float64
     )
     ((micro_batch,),) = (step.micro_batches for step in mini_batches(batch, config, advantages))
+    assert (micro_batch.layout is not None) == (packing == "tree")
     loss = LossConfig(epsilon_low=0.1, epsilon_high=0.1, normalizer_tokens=1)
 
     read = read_adapter(policy, base.model)

@@ -13,6 +13,7 @@ from train_reference import Completion, Forest
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from hone_worker.adapter_files import fresh_adapter, write_adapter
+from hone_worker.attention import register
 from hone_worker.batch import parse_batch
 from hone_worker.lora import LoraSpec, LoraWeights
 from hone_worker.model import Base, wrap_base
@@ -48,7 +49,9 @@ def tiny_model(dtype=torch.float32, vocabulary=VOCABULARY, hidden=32, layers=2) 
 
 
 def tiny_base(**options) -> Base:
-    return wrap_base(tiny_model(**options), None, "tiny", 2048)
+    model = tiny_model(**options)
+    model.set_attn_implementation(register())
+    return wrap_base(model, None, "tiny", 2048)
 
 
 def trained_adapter(base: Base, seed: int = 3, size: float = 0.05) -> LoraWeights:
