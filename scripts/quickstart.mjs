@@ -1,21 +1,27 @@
-// `npm run quickstart [-- --out FOLDER and other options of the example]`: installs what is missing,
-// starts a server on a free loopback port, trains the agent of examples/2048, and stops the server.
+// `npm run quickstart [-- 2048|inbox --out FOLDER and other options of the example]`: installs what is
+// missing, starts a server on a free loopback port, trains the example's agent, and stops the server.
 // Everything that it writes is in one folder. Ctrl-C leaves no process behind.
 import { mkdirSync, openSync, readFileSync } from "node:fs";
 import { join, resolve as absolute } from "node:path";
 import process from "node:process";
 import { createInterface } from "node:readline";
 import { parseArgs } from "node:util";
-import { fail, installPackages, root, setUpPython, tsx } from "./install.mjs";
+import { fail, installPackages, root, setUpModel, setUpPython, tsx } from "./install.mjs";
 import { end, endAll, onInterrupt, run, send, start } from "./processes.mjs";
+import { examples } from "./quickstart-examples.mjs";
 
 /** How long the agent may take to close its games after Ctrl-C, and the server to stop. */
 const agentLimitMs = 15_000;
 const serverLimitMs = 15_000;
 
 const startedAt = performance.now();
-const args = process.argv.slice(2);
-const example = [...tsx, "examples/2048/src/train.ts"];
+const given = process.argv.slice(2);
+const named = given[0] !== undefined && !given[0].startsWith("-");
+const story = examples[named ? given[0] : "2048"];
+if (!story)
+  fail(`There is no example "${given[0]}". Choose ${Object.keys(examples).join(" or ")}.`);
+const args = named ? given.slice(1) : given;
+const example = [...tsx, story.program];
 /** @type {import("./processes.mjs").Started | null} */
 let agent = null;
 /** @type {import("./processes.mjs").Started | null} */
@@ -34,10 +40,13 @@ onInterrupt((signal) => {
 
 await installPackages();
 if (args.includes("--help") || args.includes("-h")) {
-  console.log("npm run quickstart -- [--out folder of the run] [options of the example]\n");
+  console.log(
+    "npm run quickstart -- [2048 | inbox] [--out folder of the run] [options of the example]\n",
+  );
   process.exit((await run(process.execPath, [...example, "--help"], { cwd: root })).status);
 }
 const python = await setUpPython();
+const base = story.brought ? await setUpModel(story.base) : story.base;
 const out = outputFolder();
 const serverData = join(out, "server");
 mkdirSync(out, { recursive: true });
@@ -71,13 +80,13 @@ function outputFolder() {
 /** Resolves, when it serves, to the two variables that it prints. */
 async function startServer() {
   const log = join(out, "server.log");
-  const serve = ["serve", "--base", "models/hone-2048-1m", "--port", "0", "--stop-at-eof"];
+  const serve = ["serve", "--base", base, "--port", "0", "--stop-at-eof", ...story.serve()];
   server = start(
     process.execPath,
     [...tsx, "packages/server/src/cli.ts", ...serve, "--data-dir", serverData],
     {
       cwd: root,
-      // The base is in the repository: nothing is to be fetched. The server makes a key of its own.
+      // The base is on this disk: nothing is to be fetched. The server makes a key of its own.
       env: { ...process.env, HONE_PYTHON: python, HONE_API_KEY: "", HF_HUB_OFFLINE: "1" },
       stdio: ["pipe", "pipe", openSync(log, "a")],
     },
@@ -113,7 +122,9 @@ async function stop(code) {
   if (interrupts > 0) console.error("Stopped; nothing is left running.");
   // The server's data is in the folder: another server on it has the model as it was.
   if (interrupts > 0 && agent) {
-    console.error(`To go on, with the same options: npm run quickstart -- --out ${out}`);
+    console.error(
+      `To go on, with the same options: npm run quickstart -- ${[...given.slice(0, named ? 1 : 0), "--out", out].join(" ")}`,
+    );
   }
   process.exit(code);
 }

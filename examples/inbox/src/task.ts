@@ -19,8 +19,12 @@ export const metric = "exact";
 export const slice = (mail: Mail): string => mail.template;
 
 const system = "Read the bill in the mail. Answer with one JSON object and nothing else.";
+// Its facts stand the other way round than the model likes to read them, last ones first.
 const example = [
-  { role: "user", content: "Ivory Pharmacy: the 41.30 of your order are due on 9 June." },
+  {
+    role: "user",
+    content: "You owe 41.30 by 9 June. The 17.55 of 28 May are paid. Ivory Pharmacy",
+  },
   { role: "assistant", content: '{"name": "Ivory Pharmacy", "amount": 41.30, "due": "9 June"}' },
 ] as const;
 

@@ -1,8 +1,11 @@
 import { once } from "node:events";
-import type { Keep } from "@hone/core";
+import { existsSync } from "node:fs";
+import { HoneError, type Keep } from "@hone/core";
 import { Command, InvalidArgumentError, Option } from "commander";
 import { pino } from "pino";
 import { defaultKeep } from "../retention/retention.ts";
+import { findEnvironment } from "../setup/environment.ts";
+import { findModel, modelNames } from "../setup/models.ts";
 import { startServer, type RunningServer, type ServerOptions } from "../server.ts";
 import { keepOf } from "./keep.ts";
 
@@ -29,7 +32,10 @@ interface ServeFlags {
 export function serveCommand(): Command {
   return new Command("serve")
     .description("Serves one base model and the policies trained from it")
-    .requiredOption("--base <folder|id>", "folder of the base model, or its id on the hub")
+    .requiredOption(
+      "--base <folder|id>",
+      "folder of the base model, its id on the hub, or a name of `setup --model`",
+    )
     .option("--served-name <name>", "name of the bare base (default: its id or folder's name)")
     .option("--port <number>", "0 for any free one", wholeNumber, 7777)
     .option("--host <address>", "address to listen on", "127.0.0.1")
@@ -73,7 +79,7 @@ async function serve(flags: ServeFlags): Promise<void> {
   if (flags.stopAtEof) process.stdin.once("close", () => stop.abort()).resume();
   let server: RunningServer;
   try {
-    server = await startServer({ ...optionsOf(flags), log, signal: stop.signal });
+    server = await startServer({ ...optionsOf(await withBase(flags)), log, signal: stop.signal });
   } catch (error) {
     if (stop.signal.aborted) process.exit(130);
     throw error;
@@ -83,6 +89,18 @@ async function serve(flags: ServeFlags): Promise<void> {
   await server.close();
   // Nothing is left to do; a socket that lingers must not keep the process.
   process.exit(0);
+}
+
+/** A name of `setup --model` stands for the folder that setup made; the base keeps the name. */
+async function withBase(flags: ServeFlags): Promise<ServeFlags> {
+  const name = flags.base;
+  if (!modelNames.includes(name) || existsSync(name)) return flags;
+  const found = await findModel(name, await findEnvironment());
+  if (found) return { ...flags, base: found.folder, servedName: flags.servedName ?? name };
+  throw new HoneError(
+    `The model "${name}" is not here yet. Run \`npx @hone/server setup --model ${name}\` once (in a clone: \`npm run hone -- setup --model ${name}\`).`,
+    { code: "invalid_config", param: "base" },
+  );
 }
 
 function announce(server: RunningServer): void {

@@ -1,0 +1,110 @@
+import { execFile } from "node:child_process";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { startTestServer, type TestServer } from "./support/server.ts";
+
+const file = (path: string) => fileURLToPath(new URL(path, import.meta.url));
+
+/** The program of examples/inbox, on a task that the base of the repository can learn. */
+function train(
+  server: TestServer,
+  args: string[],
+): Promise<{ status: number; stdout: string; stderr: string }> {
+  const program = ["--conditions=@hone/source", "--import", import.meta.resolve("tsx")];
+  return new Promise((resolve) => {
+    execFile(
+      process.execPath,
+      [...program, file("../examples/inbox/src/train.ts"), ...args],
+      {
+        env: { ...process.env, HONE_URL: server.url, HONE_API_KEY: server.key },
+        timeout: 60_000,
+      },
+      (error, stdout, stderr) => {
+        resolve({
+          status: typeof error?.code === "number" ? error.code : error ? -1 : 0,
+          stdout,
+          stderr,
+        });
+      },
+    );
+  });
+}
+
+describe("examples/inbox with a task of one's own", () => {
+  let server: TestServer;
+  let out: string;
+  const task = ["--task", file("support/one-word-task.ts"), "--answer-tokens", "2"];
+  const small = [...task, "--groups-per-step", "4", "--temperature", "1"];
+  beforeAll(async () => {
+    out = await mkdtemp(join(tmpdir(), "hone-inbox-"));
+    server = await startTestServer();
+  }, 60_000);
+  afterAll(async () => {
+    await server?.close();
+    await rm(out, { recursive: true, force: true });
+  });
+
+  it("learns, says so, and leaves its figures", { timeout: 90_000 }, async () => {
+    const learn = ["--steps", "10", "--lr", "5e-3", "--out", join(out, "learns")];
+    const { status, stdout, stderr } = await train(server, [
+      ...small,
+      ...learn,
+      "--name",
+      "learns",
+    ]);
+    expect(stderr).toBe("");
+    expect(stdout.match(/^step \d+\/10 \| reward [\d.]+ \| yes [\d.]+ \| /gm)).toHaveLength(10);
+    expect(stdout).toMatch(
+      /^ {2}two digits +trained greedy +1\.00 .* \+1\.00 \[\+1\.00, \+1\.00\]$/m,
+    );
+    expect(stdout).toContain("It has learnt");
+    expect(status).toBe(0);
+    const read = (name: string) => readFile(join(out, "learns", name), "utf8");
+    const summary = JSON.parse(await read("summary.json"));
+    expect(summary).toMatchObject({
+      learnt: true,
+      policy: expect.stringMatching(/^learns@\d+$/),
+      metric: "yes",
+    });
+    expect(summary.verdict.low).toBeGreaterThan(0);
+    const records = (await read("metrics.jsonl"))
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line));
+    expect(records.filter(({ type }) => type === "step")).toHaveLength(10);
+    // Greedy and sampled, the metric and the reward, of base and trained.
+    expect(records.filter(({ type }) => type === "evaluation")).toHaveLength(8);
+    const played = (await read("trajectories/step-0001.jsonl")).trim().split("\n");
+    expect(played.map((line) => JSON.parse(line).trajectories.length)).toEqual([8, 8, 8, 8]);
+  });
+
+  it(
+    "exits with 1 where nothing was learnt, as with rewards that say nothing",
+    { timeout: 60_000 },
+    async () => {
+      const control = [
+        "--shuffle-rewards",
+        "--steps",
+        "1",
+        "--lr",
+        "1e-6",
+        "--out",
+        join(out, "control"),
+      ];
+      const { status, stdout } = await train(server, [...small, ...control, "--name", "control"]);
+      expect(stdout).toContain("It has not shown that it learnt");
+      expect(status).toBe(1);
+    },
+  );
+
+  it("says what a task file lacks", async () => {
+    const { status, stderr } = await train(server, ["--task", file("support/wire.ts")]);
+    expect(stderr).toMatch(
+      /invalid_config: .*wire\.ts must export train, .*heldOut, .*rollout, a function\./,
+    );
+    expect(status).toBe(1);
+  });
+});
