@@ -14,6 +14,7 @@ import { refuseUnknownOptions } from "./known-options.ts";
 import { createContextFetch } from "./rollout-context.ts";
 import { startOperation } from "./train-handle.ts";
 import type { TrainHandle } from "./train-handle.ts";
+import { pause } from "./transport.ts";
 import type { Transport } from "./transport.ts";
 
 /** One policy of a model (`step` is its N), or its newest served one (`step` is null). */
@@ -55,6 +56,9 @@ export interface TrainOptions extends TrainConfig {
   signal?: AbortSignal | undefined;
 }
 
+/** How often a model with unfinished operations is asked again. */
+const settlePollMs = 300;
+
 const ownTrainOptions = ["batch", "expectedStep", "clientToken", "onEvent", "signal"] as const;
 const trainConfigKeys = Object.keys(trainConfigSchema.shape);
 
@@ -72,14 +76,24 @@ export class Model extends Policy {
     });
   }
 
-  /** The batches of a run. It resumes after the last one whose step the server committed. */
+  /**
+   * The batches of a run. It resumes after the last one whose step the server committed; a step that an earlier
+   * run left under way is waited for, since its batch is used up as soon as it is committed.
+   */
   async *batches<Scenario>(
     scenarios: readonly Scenario[],
     options: BatchesOptions,
   ): AsyncGenerator<Batch<Scenario>, void, undefined> {
     checkBatchesOptions(scenarios, options);
-    const { cursor } = await this.info();
-    yield* planBatches(scenarios, options, cursor);
+    yield* planBatches(scenarios, options, await this.#settledCursor());
+  }
+
+  async #settledCursor(): Promise<unknown> {
+    for (;;) {
+      const { cursor, operations } = await this.info();
+      if (operations.length === 0) return cursor;
+      await pause(settlePollMs, undefined);
+    }
   }
 
   /** Trains one step on the groups: N becomes N+1, or the result says why it did not. */

@@ -77,6 +77,7 @@ export function modelInfo(cursor: unknown = null): ModelInfo {
     learnt: 0,
     served: 0,
     cursor,
+    operations: [],
     maxModelLen: 512,
     createdAt: 1,
   };

@@ -40,6 +40,8 @@ export const modelInfoSchema = z.object({
   served: z.int(),
   /** Where `batches` goes on: committed with the step that consumed it. */
   cursor: z.unknown().nullable(),
+  /** Ids of its operations that are queued or running, in their order: the cursor may yet move. */
+  operations: z.array(z.string()).default([]),
   maxModelLen: z.int(),
   createdAt: z.number(),
 });
@@ -66,7 +68,7 @@ export const trainConfigSchema = z.strictObject({
   scaleRewards: z.enum(["none", "group"]).default("none"),
   /** Optimizer steps per operation; rollouts are split over them by group. */
   optimizerSteps: z.int().min(1).max(64).default(1),
-  /** Tokens of a micro-batch (padded). */
+  /** Tokens of a micro-batch, those that its sequences share counted once. */
   maxTokensPerMicroBatch: z.int().min(1).default(16384),
   /** A rollout with a longer sequence is masked as `too_long`; default: the context length. */
   maxSequenceTokens: z.int().min(1).optional(),

@@ -14,7 +14,12 @@ import { createRendererClient } from "./renderer/http-renderer.ts";
 import { workerDir } from "./setup/paths.ts";
 import { openState, type State } from "./state.ts";
 import { watchRemoteEngine, type RemoteEngine } from "./supervise/remote-engine.ts";
-import { supervise, type Deadlines, type SupervisedStatus } from "./supervise/supervisor.ts";
+import {
+  firstStartMs,
+  supervise,
+  type Deadlines,
+  type SupervisedStatus,
+} from "./supervise/supervisor.ts";
 import { createTrainerClient } from "./trainer/client.ts";
 
 export interface ComposeOptions {
@@ -156,6 +161,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
         if (!state) {
           throw new HoneError("The server is starting. Send the request again in a moment.", {
             code: "worker_unavailable",
+            retryAfterMs: firstStartMs,
           });
         }
       },

@@ -146,7 +146,14 @@ export async function openState(options: StateOptions): Promise<State> {
       base: base.name,
       startedAt: clock(),
     });
-    const service = createModelService({ models, checkpoints, live, trainer, base });
+    const service = createModelService({
+      models,
+      checkpoints,
+      live,
+      trainer,
+      unfinished: (name) => operations.unfinished(name),
+      base,
+    });
     const policies = createPolicies({ models, checkpoints, live, retention });
     const tokens = options.tokens ?? (() => Promise.reject(new Error("there is no renderer")));
     const reader = createRolloutReader({ store, models, ledger, rollouts, tokens, log });

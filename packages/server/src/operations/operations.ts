@@ -29,6 +29,8 @@ export interface Operations {
   submit(keyId: string, model: string, body: ParsedSubmit): Promise<OperationInfo>;
   get(keyId: string, id: string): OperationInfo;
   abort(keyId: string, id: string): Promise<OperationInfo>;
+  /** Ids of a model's operations that are queued or running, in their order. */
+  unfinished(model: string): string[];
   /** Begins to work on what is queued, and goes on with what a restart cut off. */
   start(): void;
   /** Stops without ending anything: running operations are redone at the next start. */
@@ -323,6 +325,9 @@ export async function createOperations(context: OperationContext): Promise<Opera
       }
       return operationInfo(record);
     },
+
+    unfinished: (model) =>
+      (queues.get(model) ?? []).flatMap(({ record }) => (isOver(record) ? [] : record.id)),
 
     start() {
       started = true;

@@ -22,9 +22,11 @@ export function createModelService(options: {
   checkpoints: Checkpoints;
   live: LivePolicies;
   trainer: Trainer;
+  /** Ids of the operations that have not ended. */
+  unfinished: (model: string) => string[];
   base: { name: string; maxModelLen: number };
 }): ModelService {
-  const { models, checkpoints, live, trainer, base } = options;
+  const { models, checkpoints, live, trainer, unfinished, base } = options;
   // Two requests for the same new model must not make it twice.
   const serially = pLimit(1);
 
@@ -37,6 +39,7 @@ export function createModelService(options: {
       learnt: model.learnt,
       served: model.served,
       cursor: model.cursor,
+      operations: unfinished(model.name),
       maxModelLen: base.maxModelLen,
       createdAt: model.createdAt,
     };

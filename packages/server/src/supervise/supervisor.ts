@@ -54,6 +54,8 @@ export interface Supervised {
   stop(): Promise<void>;
 }
 
+/** About what a first start takes: clients that ask every second would have used up their retries before. */
+export const firstStartMs = 5_000;
 const leastRetryMs = 1_000;
 const mostRetryMs = 30_000;
 const maxBackoffMs = 10_000;
@@ -233,7 +235,7 @@ export function supervise(options: SupervisorOptions): Supervised {
 
   /** SDKs try few times, so each has to come when it may succeed: a start may take half as long again. */
   function retryAfterMs(): number {
-    if (state !== "restarting") return leastRetryMs;
+    if (state === "starting") return firstStartMs;
     const due = lostAt + (options.backoffMs ?? 500) + 1.5 * startMs;
     return Math.min(Math.max(due - performance.now(), leastRetryMs), mostRetryMs);
   }
