@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { link, mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { homedir } from "node:os";
 import { dirname, join } from "node:path";
 import process from "node:process";
@@ -17,13 +17,16 @@ async function installSecret(): Promise<string> {
     const secret = await readSecret(path);
     if (secret) return secret;
     await mkdir(home(), { recursive: true, mode: 0o700 });
-    // Of two processes that make it at once, one writes it and both read that one.
-    await writeFile(path, `${randomBytes(32).toString("hex")}\n`, {
-      flag: "wx",
-      mode: 0o600,
-    }).catch((error: unknown) => {
+    // Of processes that make it at once, one places it, whole, and all read that one.
+    const partial = `${path}.${randomBytes(6).toString("hex")}.partial`;
+    await writeFile(partial, `${randomBytes(32).toString("hex")}\n`, { mode: 0o600 });
+    try {
+      await link(partial, path);
+    } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
-    });
+    } finally {
+      await rm(partial, { force: true });
+    }
     return (await readSecret(path)) ?? ownSecret();
   } catch {
     // A home that cannot be written: prompts differ between processes, and stay unguessable.

@@ -1,0 +1,55 @@
+import { fileURLToPath } from "node:url";
+import { createContext, runInContext } from "node:vm";
+import { build } from "esbuild";
+import { expect, it } from "vitest";
+import * as steps from "./testing/judge-steps.ts";
+import { ScriptedJudge } from "./testing/scripted-judge.ts";
+import { groupOf } from "./group.test-support.ts";
+
+/** One file for a browser, as a bundler makes it: an import of node:* would fail here. */
+async function bundle(code: string): Promise<string> {
+  const result = await build({
+    stdin: { contents: code, resolveDir: fileURLToPath(new URL(".", import.meta.url)) },
+    bundle: true,
+    write: false,
+    format: "iife",
+    globalName: "bundled",
+    platform: "browser",
+    conditions: ["@hone/source"],
+    logLevel: "silent",
+  });
+  return result.outputFiles[0]?.text ?? "";
+}
+
+it("the main entry and the rewards run where there is no Node", async () => {
+  const text = await bundle('export { rulerScoreGroup } from "./index.ts";');
+  expect(text.length).toBeGreaterThan(10_000);
+  const judge = await ScriptedJudge.start({
+    otherwise: steps.score(({ finalText }) => Number.parseFloat(finalText)),
+  });
+  try {
+    // What a worker has: no process, no require, no Buffer.
+    const web = { fetch, crypto, URL, Headers, Request, Response, AbortController, AbortSignal };
+    const rest = {
+      queueMicrotask,
+      TextEncoder,
+      TextDecoder,
+      setTimeout,
+      clearTimeout,
+      performance,
+      console,
+    };
+    const worker = createContext({ ...web, ...rest });
+    runInContext(text, worker);
+    worker["group"] = groupOf("0.1", "0.9");
+    worker["judge"] = judge.endpoint;
+    const rewards: unknown = await runInContext(
+      "bundled.rulerScoreGroup(group, judge).then((scored) => scored.trajectories.map(({ reward }) => reward))",
+      worker,
+    );
+    expect([...(rewards as number[])]).toEqual([0.1, 0.9]);
+    expect(runInContext("typeof process + typeof require", worker)).toBe("undefinedundefined");
+  } finally {
+    await judge.close();
+  }
+});

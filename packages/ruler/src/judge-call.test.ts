@@ -1,0 +1,309 @@
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { JudgeBudget } from "./budget.ts";
+import { groupOf, rewardsOf } from "./group.test-support.ts";
+import { rulerScoreGroup } from "./score-group.ts";
+import type { ScoreGroupOptions } from "./score-group.ts";
+import * as steps from "./testing/judge-steps.ts";
+import { ScriptedJudge } from "./testing/scripted-judge.ts";
+import type { ScriptedJudgeOptions } from "./testing/scripted-judge.ts";
+
+const judges: ScriptedJudge[] = [];
+beforeEach(() => {
+  vi.spyOn(console, "warn").mockReturnValue();
+});
+afterEach(async () => {
+  vi.restoreAllMocks();
+  vi.unstubAllEnvs();
+  for (const judge of judges.splice(0)) {
+    judge.assertDone();
+    await judge.close();
+  }
+});
+
+async function start(options: ScriptedJudgeOptions): Promise<ScriptedJudge> {
+  const judge = await ScriptedJudge.start(options);
+  judges.push(judge);
+  return judge;
+}
+
+const byNumber = steps.score(({ finalText }) => Number.parseFloat(finalText));
+const two = groupOf("0.1", "0.9");
+const options: ScoreGroupOptions = { cache: false, swallowErrors: false };
+
+/** Retries without their pauses: what is tested is whether there are any. */
+function withoutPauses(): void {
+  vi.spyOn(Math, "random").mockReturnValue(0);
+}
+
+describe("retries", () => {
+  it.each([
+    ["408", steps.httpError(408)],
+    ["409", steps.httpError(409)],
+    ["429", steps.httpError(429, { code: "rate_limit_exceeded" })],
+    ["500", steps.httpError(500)],
+    ["529", steps.httpError(529)],
+    ["a lost connection", steps.hangUp],
+    ["a body that breaks off", steps.cutBody],
+  ])("goes on after %s", async (_name, step) => {
+    withoutPauses();
+    const judge = await start({ script: [step, step, byNumber] });
+    expect(rewardsOf(await rulerScoreGroup(two, judge.endpoint, options))).toEqual([0.1, 0.9]);
+    expect(judge.requests).toHaveLength(3);
+  });
+
+  it.each([
+    ["400", steps.httpError(400), "provider_error"],
+    ["401", steps.httpError(401), "unauthorized"],
+    ["an exhausted quota", steps.quotaExhausted(), "quota_exhausted"],
+    ["402", steps.httpError(402), "quota_exhausted"],
+    [
+      "x-should-retry: false",
+      steps.httpError(500, { headers: { "x-should-retry": "false" } }),
+      "provider_error",
+    ],
+  ])("does not go on after %s", async (_name, step, failure) => {
+    const judge = await start({ script: [step] });
+    await expect(rulerScoreGroup(two, judge.endpoint, options)).rejects.toMatchObject({ failure });
+    expect(judge.requests).toHaveLength(1);
+  });
+
+  it("gives up after maxRetries, and says what the provider said", async () => {
+    withoutPauses();
+    const judge = await start({ otherwise: steps.httpError(503, { message: "Overloaded." }) });
+    await expect(
+      rulerScoreGroup(two, judge.endpoint, { ...options, maxRetries: 2 }),
+    ).rejects.toThrow(/503.*Overloaded/);
+    expect(judge.requests).toHaveLength(3);
+  });
+
+  it("waits at least as long as Retry-After says, in every call to that judge", async () => {
+    withoutPauses();
+    const judge = await start({ script: [steps.tooManyRequests(0.4)], otherwise: byNumber });
+    const first = rulerScoreGroup(two, judge.endpoint, options);
+    await vi.waitUntil(() => judge.requests.length === 1, { interval: 1 });
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    const second = rulerScoreGroup(groupOf("0.3", "0.4"), judge.endpoint, options);
+    await Promise.all([first, second]);
+    const [refused, ...later] = judge.requests.map(({ receivedAt }) => receivedAt);
+    expect(later).toHaveLength(2);
+    for (const time of later) expect(time - (refused ?? 0)).toBeGreaterThan(395);
+  });
+
+  it("does not wait past the deadline", async () => {
+    const judge = await start({ script: [steps.tooManyRequests(30)] });
+    const started = performance.now();
+    await expect(
+      rulerScoreGroup(two, judge.endpoint, { ...options, deadlineMs: 500 }),
+    ).rejects.toMatchObject({ failure: "rate_limited" });
+    expect(performance.now() - started).toBeLessThan(2000);
+  });
+
+  it("ends a silent request at its limit, and the group at its deadline", async () => {
+    withoutPauses();
+    const slow = await start({ script: [steps.silence, byNumber] });
+    const scored = await rulerScoreGroup(two, slow.endpoint, { ...options, timeoutMs: 200 });
+    expect(rewardsOf(scored)).toEqual([0.1, 0.9]);
+    const dead = await start({ otherwise: steps.silence });
+    await expect(
+      rulerScoreGroup(two, dead.endpoint, { ...options, deadlineMs: 300 }),
+    ).rejects.toMatchObject({ failure: "timeout" });
+  });
+
+  it("ends at once when the signal aborts, also where errors are swallowed", async () => {
+    const judge = await start({ otherwise: steps.silence });
+    const ending = new AbortController();
+    const scoring = rulerScoreGroup(two, judge.endpoint, {
+      cache: false,
+      concurrency: 1,
+      signal: ending.signal,
+    });
+    const queued = rulerScoreGroup(groupOf("0.3", "0.4"), judge.endpoint, {
+      cache: false,
+      concurrency: 1,
+      signal: ending.signal,
+    });
+    await vi.waitUntil(() => judge.requests.length === 1);
+    ending.abort();
+    await expect(scoring).rejects.toMatchObject({ code: "aborted" });
+    await expect(queued).rejects.toMatchObject({ code: "aborted" });
+    expect(judge.requests).toHaveLength(1);
+  });
+
+  it("makes no more calls at once than concurrency", async () => {
+    const judge = await start({
+      otherwise: steps.score(({ finalText }) => Number.parseFloat(finalText), { delayMs: 60 }),
+    });
+    const groups = Array.from({ length: 6 }, (_, n) => groupOf(`0.${n}`, "0.9"));
+    const started = performance.now();
+    await Promise.all(
+      groups.map((group) => rulerScoreGroup(group, judge.endpoint, { ...options, concurrency: 2 })),
+    );
+    expect(judge.requests).toHaveLength(6);
+    expect(performance.now() - started).toBeGreaterThan(170);
+  });
+});
+
+describe("structured output", () => {
+  it("asks for the schema, and in plain words where the provider refuses it", async () => {
+    const judge = await start({
+      script: [
+        steps.httpError(400, { message: "response_format json_schema is not supported" }),
+        steps.httpError(400, { message: "Unknown parameter: response_format" }),
+        byNumber,
+        byNumber,
+      ],
+    });
+    expect(rewardsOf(await rulerScoreGroup(two, judge.endpoint, options))).toEqual([0.1, 0.9]);
+    await rulerScoreGroup(groupOf("0.3", "0.4"), judge.endpoint, options);
+    const formats = judge.requests.map(
+      ({ body }) => (body["response_format"] as { type: string } | undefined)?.type,
+    );
+    expect(formats).toEqual(["json_schema", "json_object", undefined, undefined]);
+  });
+
+  it("sends the user's parameters, and none that the ruler sets", async () => {
+    const judge = await start({ script: [byNumber] });
+    await rulerScoreGroup(two, judge.endpoint, {
+      ...options,
+      structuredOutput: "none",
+      parameters: { reasoning_effort: "low", max_completion_tokens: 500 },
+    });
+    const { messages: _messages, ...sent } = judge.requests[0]?.body ?? {};
+    expect(sent).toEqual({
+      model: "scripted",
+      stream: false,
+      reasoning_effort: "low",
+      max_completion_tokens: 500,
+    });
+    await expect(
+      rulerScoreGroup(two, judge.endpoint, { ...options, parameters: { model: "other" } }),
+    ).rejects.toMatchObject({ code: "invalid_config" });
+  });
+});
+
+describe("keys", () => {
+  it("go to their own origin only, with nothing else of the environment", async () => {
+    vi.stubEnv("OPENAI_API_KEY", "sk-openai");
+    vi.stubEnv("OPENAI_ADMIN_KEY", "sk-admin");
+    vi.stubEnv("OPENAI_ORG_ID", "org-canary");
+    vi.stubEnv("OPENAI_PROJECT_ID", "proj-canary");
+    vi.stubEnv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1");
+    vi.stubEnv("OPENAI_CUSTOM_HEADERS", "x-canary: header-canary");
+    const judge = await start({ script: [byNumber], apiKey: "none" });
+    const { baseURL, model } = judge.endpoint;
+    await rulerScoreGroup(two, { baseURL, model }, options);
+    const sent = JSON.stringify(judge.requests[0]);
+    for (const canary of ["sk-", "canary"]) expect(sent).not.toContain(canary);
+  });
+
+  it("by prefix: the provider's URL with the provider's key", async () => {
+    vi.stubEnv("OPENAI_API_KEY", "sk-openai");
+    vi.stubEnv("OPENROUTER_API_KEY", "sk-router");
+    const seen: string[] = [];
+    const fetch: typeof globalThis.fetch = (input, init) => {
+      const url = input instanceof Request ? input.url : input.toString();
+      seen.push(`${url} ${new Headers(init?.headers).get("authorization")} ${init?.redirect}`);
+      return Promise.resolve(new Response("{}", { status: 400 }));
+    };
+    for (const judge of ["openai/o4-mini", "openrouter/qwen/qwen3-32b"]) {
+      await rulerScoreGroup(two, judge, { ...options, fetch }).catch(() => undefined);
+    }
+    expect(seen).toEqual([
+      "https://api.openai.com/v1/chat/completions Bearer sk-openai error",
+      "https://openrouter.ai/api/v1/chat/completions Bearer sk-router error",
+    ]);
+  });
+
+  it("are missed by name, and a judge that is none is told the ones there are", async () => {
+    vi.stubEnv("OPENAI_API_KEY", "");
+    await expect(rulerScoreGroup(two, "openai/o3")).rejects.toThrow(/OPENAI_API_KEY/);
+    await expect(rulerScoreGroup(two, "o3")).rejects.toThrow(/openai.*openrouter.*hone/);
+    await expect(rulerScoreGroup(two, "toString/x")).rejects.toThrow(/is no judge/);
+    await expect(
+      rulerScoreGroup(two, { baseURL: "https://api.openai.com/v1", model: "o3" }),
+    ).rejects.toThrow(/OPENAI_API_KEY/);
+  });
+
+  it("are not in errors, also where the provider repeats them", async () => {
+    const judge = await start({
+      script: [steps.httpError(401, { message: "Incorrect API key provided: test-key." })],
+    });
+    const error: unknown = await rulerScoreGroup(two, judge.endpoint, options).catch(
+      (cause: unknown) => cause,
+    );
+    expect((error as Error).message).toMatch(/\[key\]/);
+    expect((error as Error).message).not.toContain("test-key");
+  });
+
+  it("do not follow a redirect", async () => {
+    const judge = await start({ otherwise: byNumber });
+    const redirecting = createServer((_request, response) => {
+      response.writeHead(307, { location: `${judge.endpoint.baseURL}/chat/completions` }).end();
+    });
+    await new Promise<void>((resolve) => redirecting.listen(0, "127.0.0.1", resolve));
+    const { port } = redirecting.address() as AddressInfo;
+    try {
+      await expect(
+        rulerScoreGroup(
+          two,
+          { ...judge.endpoint, baseURL: `http://127.0.0.1:${port}/v1` },
+          { ...options, maxRetries: 0 },
+        ),
+      ).rejects.toMatchObject({ failure: "unreachable" });
+      expect(judge.requests).toHaveLength(0);
+    } finally {
+      await new Promise((resolve) => redirecting.close(resolve));
+    }
+  });
+});
+
+describe("cost", () => {
+  const usage = { promptTokens: 10_000, cachedTokens: 4000, completionTokens: 500 };
+  const priced = steps.score(({ finalText }) => Number.parseFloat(finalText), { usage });
+  const pricesOf = (judge: ScriptedJudge) => ({
+    [`${new URL(judge.endpoint.baseURL).host}/scripted`]: { input: 2, cachedInput: 0.5, output: 8 },
+  });
+
+  it("is reported with cached tokens, and is not known without a price", async () => {
+    const judge = await start({ script: [priced, priced] });
+    const scored = await rulerScoreGroup(two, judge.endpoint, {
+      ...options,
+      prices: pricesOf(judge),
+    });
+    // 6000 fresh at 2, 4000 cached at 0.5, 500 written at 8, for a million each.
+    expect(scored.metrics["ruler/cost_usd"]).toBeCloseTo(0.018, 10);
+    expect(scored.metrics).toMatchObject({
+      "ruler/prompt_tokens": 10_000,
+      "ruler/cached_tokens": 4000,
+      "ruler/completion_tokens": 500,
+    });
+    const unpriced = await rulerScoreGroup(two, judge.endpoint, options);
+    expect(unpriced.judgement.costUsd).toBeNull();
+    expect(unpriced.metrics).not.toHaveProperty("ruler/cost_usd");
+  });
+
+  it("stops at the budget, counted over all groups", async () => {
+    const judge = await start({ script: [priced, priced, priced] });
+    const budget = new JudgeBudget({ limitUsd: 0.04 });
+    const run = (endings: string[], over = budget) =>
+      rulerScoreGroup(groupOf(...endings), judge.endpoint, {
+        ...options,
+        budget: over,
+        prices: pricesOf(judge),
+      });
+    await run(["0.1", "0.2"]);
+    await run(["0.3", "0.4"]);
+    expect(budget.spentUsd).toBeCloseTo(0.036, 10);
+    await expect(run(["0.5", "0.6"])).rejects.toMatchObject({ failure: "over_budget" });
+    // Of two calls at once, what the first one may cost is not there for the second.
+    const small = new JudgeBudget({ limitUsd: 0.015 });
+    const both = await Promise.allSettled([run(["0.1", "0.2"], small), run(["0.3", "0.4"], small)]);
+    expect(both.map(({ status }) => status).sort()).toEqual(["fulfilled", "rejected"]);
+    expect(judge.requests).toHaveLength(3);
+    await expect(rulerScoreGroup(two, judge.endpoint, { ...options, budget })).rejects.toThrow(
+      /No price is known/,
+    );
+  });
+});
