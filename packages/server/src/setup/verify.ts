@@ -52,10 +52,15 @@ export async function verifyEnvironment(
   }
 }
 
+/** A traceback's last line, lines of any kind, a signal, or nothing that could be run. */
+const diedUnexplained = /\b\w+(Error|Exception): |Its last lines: |ended by SIG|could not be run/;
+
 /** The error that says so, where a child that did not start has a broken environment; else null. */
 export async function brokenEnvironment(python: string, error: unknown): Promise<HoneError | null> {
   const children = ["renderer_unavailable", "worker_unavailable"];
   if (!HoneError.isInstance(error) || !children.includes(error.code)) return null;
+  // What the child reported in its own words is the reason; to look takes seconds.
+  if (!diedUnexplained.test(error.message)) return null;
   // Another's environment need not have the versions that setup would have chosen.
   const names = process.env["HONE_PYTHON"] ? [] : undefined;
   const { problems } = await verifyEnvironment(python, { names, modules: essentialModules });
