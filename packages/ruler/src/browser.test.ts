@@ -28,18 +28,14 @@ it("the main entry and the rewards run where there is no Node", async () => {
     otherwise: steps.score(({ finalText }) => Number.parseFloat(finalText)),
   });
   try {
-    // What a worker has: no process, no require, no Buffer.
-    const web = { fetch, crypto, URL, Headers, Request, Response, AbortController, AbortSignal };
-    const rest = {
-      queueMicrotask,
-      TextEncoder,
-      TextDecoder,
-      setTimeout,
-      clearTimeout,
-      performance,
-      console,
-    };
-    const worker = createContext({ ...web, ...rest });
+    // What a worker has: the web's globals, and no process, no require, no Buffer.
+    const worker = createContext({});
+    const own = new Set(runInContext("Object.getOwnPropertyNames(globalThis)", worker) as string[]);
+    const ofNode = new Set(["process", "Buffer", "global", "setImmediate", "clearImmediate"]);
+    for (const name of Object.getOwnPropertyNames(globalThis)) {
+      if (own.has(name) || ofNode.has(name) || name.startsWith("__")) continue;
+      worker[name] = (globalThis as Record<string, unknown>)[name];
+    }
     runInContext(text, worker);
     worker["group"] = groupOf("0.1", "0.9");
     worker["judge"] = judge.endpoint;
@@ -48,7 +44,7 @@ it("the main entry and the rewards run where there is no Node", async () => {
       worker,
     );
     expect([...(rewards as number[])]).toEqual([0.1, 0.9]);
-    expect(runInContext("typeof process + typeof require", worker)).toBe("undefinedundefined");
+    expect(runInContext("typeof process + typeof Buffer", worker)).toBe("undefinedundefined");
   } finally {
     await judge.close();
   }
