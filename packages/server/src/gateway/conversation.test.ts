@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
 import type OpenAI from "openai";
 import { startRendererChild, workerPython } from "../engine/testing/running-engine.ts";
 import type { LedgerCompletion } from "../ports/ledger.ts";
@@ -253,7 +253,10 @@ describe.skipIf(!workerPython())("conversations of a rollout", () => {
       expect(response.headers.get("x-hone-policy")).toBe("m@1");
       const text = await response.text();
       expect(text.endsWith("data: [DONE]\n\n")).toBe(stream);
-      expect(recorded().at(-1)).toMatchObject({ answer: { content: word }, delivered: true });
+      // Noted after the last byte was given away, which may be read before.
+      await vi.waitFor(() =>
+        expect(recorded().at(-1)).toMatchObject({ answer: { content: word }, delivered: true }),
+      );
     }
   });
 

@@ -30,7 +30,7 @@ beforeAll(async () => {
   const [major, minor] = plan.interpreter.version.split(".");
   site = join(plan.dir, "lib", `python${major}.${minor}`, "site-packages");
   await make();
-}, 60_000);
+}, 180_000);
 afterAll(() => {
   vi.unstubAllEnvs();
   rmSync(folder, { recursive: true, force: true, maxRetries: 3 });
@@ -80,5 +80,5 @@ it.each([
     const { problems } = await verifyEnvironment(plan.python, { names: [], modules: ["pip"] });
     expect(problems.filter(isNotTorch)).toEqual([]);
   },
-  60_000,
+  180_000,
 );
