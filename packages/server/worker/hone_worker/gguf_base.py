@@ -30,8 +30,12 @@ SPLITS = {"smollm": [pre_tokenizers.Digits(individual_digits=True)]}
 
 
 def convert(gguf: Path, out: Path, origin: str) -> None:
-    split = GGUFReader(gguf).get_field("tokenizer.ggml.pre")
-    name = split.contents() if split is not None else None
+    try:
+        field = GGUFReader(gguf).get_field("tokenizer.ggml.pre")
+    except (OSError, ValueError) as error:
+        message = f"Cannot convert {gguf}: it is no GGUF file ({error})."
+        raise HoneWorkerError(message, code="bad_base", status=500) from error
+    name = field.contents() if field is not None else None
     if name not in SPLITS:
         message = (
             f"Cannot convert {gguf}: its text is split as '{name}', and only {', '.join(SPLITS)} is known."
