@@ -266,7 +266,10 @@ describe("the server ends", () => {
       await readFile(join(folder.path, "models/m/policies/1/manifest.json"), "utf8"),
     );
     expect(manifest).toMatchObject({ step: 1, parent: 0, model: "m", metrics: { loss: 0.5 } });
-    expect(Object.keys(manifest.files)).toEqual(["adapter_model.safetensors"]);
+    expect(Object.keys(manifest.files)).toEqual([
+      "adapter_model.safetensors",
+      "optimizer.safetensors",
+    ]);
   });
 });
 

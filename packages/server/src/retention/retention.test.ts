@@ -233,6 +233,19 @@ describe("gc", () => {
     );
   });
 
+  test("gives the space back to the disk, and the server writes on", async () => {
+    const { json: lost } = await server.call("POST", "/v1/rollouts", { model: "m" });
+    const answer = { role: "assistant" as const, content: "x".repeat(1_000_000) };
+    await server.state.ledger.append([completionOf(lost.id, { answer })]);
+    await server.call("PATCH", `/v1/rollouts/${lost.id}`, { status: "failed" });
+    now += 1;
+    const writes = [train(), train()];
+    const { json } = await server.call("POST", "/v1/gc", { olderThanMs: 0 });
+    expect(json.databaseBytes).toBeGreaterThan(900_000);
+    await Promise.all(writes);
+    expect((await server.call("POST", "/v1/gc", { dryRun: true })).json.bytes).toBe(0);
+  });
+
   test.each([{ keep: 0 }, { olderThanMs: -1 }, { everything: true }, { dryRun: "yes" }])(
     "refuses %j",
     async (body) => {

@@ -21,7 +21,7 @@ export interface Store {
   write(statements: readonly Statement[]): Promise<void>;
   /** Resolves when every write that was queued before has ended. */
   flush(): Promise<void>;
-  /** Gives unused pages back to the disk; says by how many bytes the file became smaller. */
+  /** Gives unused pages back to the disk; says by how many bytes the files became smaller. */
   vacuum(): Promise<number>;
   /** What `vacuum` would give back at least. */
   freeBytes(): number;
@@ -143,10 +143,10 @@ export async function openStore(dataDir: string): Promise<Store> {
     async vacuum() {
       let freed = 0;
       await write([], async () => {
-        const before = statSync(path).size;
+        const before = sizeOnDisk(path);
         await writer.exec("VACUUM");
         await writer.exec("PRAGMA wal_checkpoint(TRUNCATE)");
-        freed = before - statSync(path).size;
+        freed = before - sizeOnDisk(path);
       });
       return Math.max(0, freed);
     },
@@ -199,6 +199,14 @@ function storeError(cause: unknown, path: string): HoneError {
     code: "internal_error",
     cause,
   });
+}
+
+/** With the log of what was written lately. */
+function sizeOnDisk(path: string): number {
+  return [path, `${path}-wal`].reduce(
+    (total, file) => total + (statSync(file, { throwIfNoEntry: false })?.size ?? 0),
+    0,
+  );
 }
 
 function freeSpace(path: string): number {
