@@ -21,8 +21,8 @@ beforeEach(async () => {
   server = await openTestState(folder.path, {
     engine: () => engine,
     trainer: fileTrainer(),
-    tokens: (ids) =>
-      down ? Promise.reject(new Error("away")) : Promise.resolve(ids.map((id) => `<${id}>`)),
+    tokens: (wanted) =>
+      down ? Promise.reject(new Error("away")) : Promise.resolve(wanted.map((id) => `<${id}>`)),
   });
   await server.call("PUT", "/v1/models/m", {});
 });
