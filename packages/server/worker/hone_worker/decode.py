@@ -7,15 +7,19 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from hone_worker.decode_cache import SlotCache, probe_shapes
 from hone_worker.decode_choice import Choice, Update
-from hone_worker.decode_slots import SlotTable
+from hone_worker.decode_forward import Step
+from hone_worker.decode_lean import forward_of
+from hone_worker.decode_slots import Slot, SlotTable
 from hone_worker.errors import HoneWorkerError
 from hone_worker.faults import fault
-from hone_worker.lora import AdapterStack, LoraWeights
+from hone_worker.lora import LoraWeights
 from hone_worker.model import Base
 from hone_worker.sampling import RowSampling, sample
 
@@ -26,7 +30,16 @@ MAX_WAITING = 4096
 PREFILL_TOKENS = 2048
 PREFILL_PAUSE_SECONDS = 0.1
 SMALLEST_CHUNK = 32
-KEPT_STACKS = 4
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What a step prefills of one prompt: from `start` to `end`, padded to `width`."""
+
+    slot: Slot
+    start: int
+    end: int
+    width: int
 
 
 class Decoder:
@@ -49,10 +62,9 @@ class Decoder:
         self.tokens_decoded = 0
         self.tokens_prefilled = 0
         self._shapes = probe_shapes(base.model, base.device)
-        self._body = base.model.get_decoder()  # type: ignore[operator]
+        self._forward = forward_of(base)
         self._waiting: deque[Choice] = deque()
         self._lock = threading.Lock()
-        self._stacks: dict[tuple[int, ...], AdapterStack] = {}
         self._prefill_rate = 2000.0
         self._changed = True
         self._new_table()
@@ -99,16 +111,29 @@ class Decoder:
     def forget(self, adapter: LoraWeights) -> None:
         """Drops what is kept of an adapter that was unloaded; requests that use it go on."""
         self.table.forget(lambda slot: slot.adapter is adapter)
-        self._stacks.clear()
-        self._changed = True
+        self._forward.forget()
 
     def _advance(self, updates: list[Update]) -> None:
         self._drop_cancelled()
         self._admit()
-        if self.table.prefilling:
-            self._prefill()
-        if self.table.live:
-            self._decode(updates)
+        pieces = self._pieces() if self.table.prefilling else []
+        longest = [piece.start + piece.width for piece in pieces]
+        longest += [s.length for s in self.table.slots[: self.table.live]]
+        if not longest or not self._ensure(max(longest) + 1):
+            return
+        for piece in pieces:
+            # A layer's keys are written before any token attends, so the prompt's last token goes along.
+            if piece.end == len(piece.slot.ids) - 1:
+                self._join(self.table.slots.index(piece.slot))
+            piece.slot.length = piece.end
+        live = self.table.slots[: self.table.live]
+        if self._changed and live:
+            self._describe_rows()
+        logits = self._compute(live, pieces)
+        if logits is not None:
+            fault("worker.decode")
+            self._sample(live, logits, updates)
+        self.on_progress()
 
     def _drop_cancelled(self) -> None:
         for number in range(len(self.table.slots) - 1, -1, -1):
@@ -152,85 +177,63 @@ class Decoder:
         self.table.leave(number, keep=keep)
         self._changed = True
 
-    def _prefill(self) -> None:
-        """One chunk of the prompts that wait, a few rows at once."""
+    def _pieces(self) -> list[Piece]:
+        """The next chunk of the prompts that wait, a few rows at once."""
         budget = PREFILL_TOKENS
         if self.table.live:
             budget = int(max(SMALLEST_CHUNK, min(budget, self._prefill_rate * PREFILL_PAUSE_SECONDS)))
-        rows: list[int] = []
+        slots: list[Slot] = []
         width = 0
         for number in self.table.prefilling:
-            wider = max(width, min(self.table.slots[number].left, budget))
-            if rows and wider * (len(rows) + 1) > budget:
+            slot = self.table.slots[number]
+            wider = max(width, min(slot.left, budget))
+            if slots and wider * (len(slots) + 1) > budget:
                 continue
-            rows.append(number)
+            slots.append(slot)
             width = wider
-        began = time.monotonic()
-        slots = [self.table.slots[n] for n in rows]
-        ends = [min(s.length + width, len(s.ids) - 1) for s in slots]
-        if not self._ensure(max(s.length for s in slots) + width):
-            return
-        # Making room moves rows; the slots are the same.
-        rows = [self.table.slots.index(s) for s in slots]
-        ids = torch.zeros(len(rows), width, dtype=torch.long)
-        positions = torch.tensor([[s.length] for s in slots]) + torch.arange(width)
-        for row, (slot, end) in enumerate(zip(slots, ends, strict=True)):
-            ids[row, : end - slot.length] = torch.tensor(slot.ids[slot.length : end])
-        device = self.base.device
-        positions = positions.to(device)
-        length = max(s.length for s in slots) + width
-        seen = torch.arange(length, device=device) <= positions.unsqueeze(-1)
-        self.cache.aim_prefill(torch.tensor(rows, device=device), positions, length)
-        stack, index = self._stack([s.adapter for s in slots])
-        gates = None if stack is None else stack.gates(index)
-        with self.base.router.gated(stack, gates):
-            # The body only: the last token of a prompt goes through a decode step, so no logits here.
-            self._body(
-                input_ids=ids.to(device),
-                attention_mask=self._mask(seen).unsqueeze(1),
-                position_ids=positions,
-                past_key_values=self.cache,
-                use_cache=True,
-            )
-        done = sum(end - s.length for s, end in zip(slots, ends, strict=True))
-        for slot, end in zip(slots, ends, strict=True):
-            slot.length = end
-        for slot in slots:
-            if slot.left == 0:
-                self._join(self.table.slots.index(slot))
-        self.tokens_prefilled += done
-        seconds = max(1e-6, time.monotonic() - began)
-        self._prefill_rate += 0.3 * (len(rows) * width / seconds - self._prefill_rate)
-        self.on_progress()
+        return [Piece(s, s.length, min(s.length + width, len(s.ids) - 1), width) for s in slots]
 
-    def _decode(self, updates: list[Update]) -> None:
-        """One token for every live row: one forward, one transfer back."""
-        length = max(s.length for s in self.table.slots[: self.table.live]) + 1
-        if not self._ensure(length):
-            return
-        live = self.table.slots[: self.table.live]
-        if self._changed:
-            self._describe_rows()
+    def _compute(self, live: list[Slot], pieces: list[Piece]) -> Tensor | None:
+        """One forward for a token of every live row and a piece of some prompts."""
+        began = time.monotonic()
         device = self.base.device
-        inputs = torch.tensor([[s.ids[-1] for s in live], [s.length for s in live]]).to(device)
+        width = pieces[0].width if pieces else 0
+        ids = torch.zeros(len(pieces), width, dtype=torch.long)
+        for row, piece in enumerate(pieces):
+            new = piece.slot.ids[piece.start : piece.end]
+            ids[row, : len(new)] = torch.tensor(new)
+        starts = torch.tensor([p.start for p in pieces], dtype=torch.long).unsqueeze(1)
+        lasts = torch.tensor([[s.ids[-1] for s in live], [s.length for s in live]], dtype=torch.long)
+        lasts = lasts.to(device)
+        logits = self._forward.run(
+            Step(
+                cache=self.cache,
+                live=len(live),
+                length=max((s.length + 1 for s in live), default=0),
+                ids=lasts[0],
+                positions=lasts[1],
+                adapters=[s.adapter for s in live],
+                piece_rows=[self.table.slots.index(p.slot) for p in pieces],
+                piece_counts=[p.end - p.start for p in pieces],
+                piece_length=max((p.start + width for p in pieces), default=0),
+                piece_ids=ids.to(device),
+                piece_positions=(starts + torch.arange(width)).to(device),
+                piece_adapters=[p.slot.adapter for p in pieces],
+            )
+        )
+        if pieces:
+            self.tokens_prefilled += sum(p.end - p.start for p in pieces)
+            seconds = max(1e-6, time.monotonic() - began)
+            self._prefill_rate += 0.3 * (len(pieces) * width / seconds - self._prefill_rate)
+        return logits
+
+    def _sample(self, live: list[Slot], logits: Tensor, updates: list[Update]) -> None:
+        """A token for every live row; one transfer back."""
         uniforms = None
         if not self._sampling.all_greedy:
             drawn = [0.0 if s.choice.sampling.greedy else s.choice.uniforms.next() for s in live]  # type: ignore[union-attr]
-            uniforms = torch.tensor(drawn, dtype=torch.float64).to(device)
-        positions = inputs[1]
-        self.cache.aim_decode(len(live), positions, length)
-        seen = torch.arange(length, device=device) <= positions.unsqueeze(1)
-        with self.base.router.gated(self._row_stack, self._row_gates):
-            logits = self.base.model(
-                input_ids=inputs[0].unsqueeze(1),
-                attention_mask=self._mask(seen)[:, None, None, :],
-                position_ids=positions.unsqueeze(1),
-                past_key_values=self.cache,
-                use_cache=True,
-                logits_to_keep=1,
-            ).logits[:, -1]
-        fault("worker.decode")
-        sampled = sample(logits.float(), self._sampling, uniforms, self._row_top)
+            uniforms = torch.tensor(drawn, dtype=torch.float64).to(self.base.device)
+        sampled = sample(logits, self._sampling, uniforms, self._row_top)
         ended: list[tuple[int, bool]] = []
         for number, (slot, (token, logprob, top)) in enumerate(zip(live, sampled, strict=True)):
             slot.length += 1
@@ -251,36 +254,13 @@ class Decoder:
         for number, keep in reversed(ended):
             self._leave(number, keep=keep)
         self.tokens_decoded += len(live)
-        self.on_progress()
 
     def _describe_rows(self) -> None:
         """Tensors that stay the same until a row joins or leaves."""
         choices = [s.choice for s in self.table.slots[: self.table.live] if s.choice is not None]
         self._sampling = RowSampling.of([c.sampling for c in choices], self.base.vocab_size, self.base.device)
         self._row_top = max(c.top for c in choices)
-        self._row_stack, index = self._stack([c.adapter for c in choices])
-        self._row_gates = None if self._row_stack is None else self._row_stack.gates(index)
         self._changed = False
-
-    def _stack(self, adapters: Sequence[LoraWeights | None]) -> tuple[AdapterStack | None, torch.Tensor]:
-        """The adapters of these rows side by side, in one order whatever the order of the rows."""
-        distinct = sorted({id(a): a for a in adapters if a is not None}.items())
-        key = tuple(number for number, _ in distinct)
-        place = {number: i for i, number in enumerate(key)}
-        index = torch.tensor([-1 if a is None else place[id(a)] for a in adapters]).to(self.base.device)
-        if not key:
-            return None, index
-        # A stack holds its adapters, so their ids cannot be given to others while it is kept.
-        stack = self._stacks.pop(key, None) or AdapterStack([a for _, a in distinct], self.base.device)
-        self._stacks[key] = stack
-        while len(self._stacks) > KEPT_STACKS:
-            self._stacks.pop(next(iter(self._stacks)))
-        return stack, index
-
-    def _mask(self, seen: torch.Tensor) -> torch.Tensor:
-        """Additive: a boolean mask would be turned into one in every layer."""
-        zeros = torch.zeros(seen.shape, dtype=self.base.dtype, device=seen.device)
-        return zeros.masked_fill_(~seen, float("-inf"))
 
     def _ensure(self, length: int) -> bool:
         """Room for this length. False: for that the youngest sequences went back to the queue; look again."""

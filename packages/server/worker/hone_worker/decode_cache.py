@@ -133,5 +133,14 @@ class SlotCache(Cache):
         values[where, :, self._positions] = value_states.transpose(1, 2)
         return keys[rows, :, :length], values[rows, :, :length]
 
+    def write(
+        self, layer: int, rows: Tensor, positions: Tensor, key: Tensor, value: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Token i [heads, dim] goes to a row and a position; gives all that the layer holds."""
+        keys, values = self._keys[layer], self._values[layer]
+        keys[rows, :, positions] = key
+        values[rows, :, positions] = value
+        return keys, values
+
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return 0
