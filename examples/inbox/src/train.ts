@@ -10,8 +10,12 @@ const program = new Command("inbox")
   .description(
     "Trains a small instruct model to read bills out of mails, and shows what it learnt.",
   )
-  .option("--task <file>", "another task: a file with train, heldOut and rollout (docs/results.md)")
-  .option("--name <model>", "name of the model; the same name goes on where it was", "inbox")
+  .option("--task <file>", "another task: a file with train, heldOut and rollout (docs/inbox.md)")
+  .option(
+    "--name <model>",
+    "name of the model; one that there is goes on where it was",
+    `inbox-${new Date().toISOString().replaceAll(/[:.]/g, "-").toLowerCase()}`,
+  )
   .option("--steps <n>", "training steps of the whole run", wholeFrom(0), 14)
   .option("--groups-per-step <n>", "groups of rollouts per step", wholeFrom(1), 6)
   .option("--group-size <n>", "rollouts of one scenario", wholeFrom(2), 8)
