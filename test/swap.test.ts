@@ -1,27 +1,9 @@
-import { execFile } from "node:child_process";
-import { mkdir } from "node:fs/promises";
-import { join } from "node:path";
-import { fileURLToPath } from "node:url";
-import { promisify } from "node:util";
-import { findEnvironment } from "@hone/server";
 import OpenAI from "openai";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { base, startTestServer, type TestServer } from "./support/server.ts";
+import { importLetter, makeLetters } from "./support/letters.ts";
+import { startTestServer, type TestServer } from "./support/server.ts";
 
 const letters = "abcdefghijklmnopqrst";
-
-/** Writes one adapter a letter under the data directory, where the server may import from. */
-async function makeAdapters(folder: string): Promise<void> {
-  await mkdir(folder, { recursive: true });
-  const at = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
-  await promisify(execFile)(
-    await findEnvironment(),
-    [at("support/say_token.py"), base, folder, letters],
-    {
-      env: { ...process.env, PYTHONPATH: at("../packages/server/worker"), HF_HUB_OFFLINE: "1" },
-    },
-  );
-}
 
 /** One long completion, and how many swaps it lived through. */
 async function stream(server: TestServer, served: () => number) {
@@ -54,25 +36,14 @@ describe("fifty streams over twenty swaps", () => {
   let server: TestServer;
   beforeAll(async () => {
     server = await startTestServer();
-    await makeAdapters(join(server.dataDir, "imports"));
+    await makeLetters(server, letters);
   }, 240_000);
   afterAll(() => server?.close());
 
   it("no response mixes two policies, none fails, none stalls", { timeout: 240_000 }, async () => {
-    const model = await server.hone.model({ name: "letters" });
     let served = 0;
     const swap = async (step: number): Promise<void> => {
-      const response = await server.fetch("/v1/models/letters/operations", {
-        method: "POST",
-        body: JSON.stringify({
-          clientToken: `swap-${step}`,
-          op: { type: "import", path: join(server.dataDir, "imports", letters[step - 1] ?? "") },
-        }),
-      });
-      expect(response.status, await response.clone().text()).toBeLessThan(300);
-      await expect
-        .poll(async () => (await model.info()).served, { interval: 20, timeout: 30_000 })
-        .toBe(step);
+      await importLetter(server, "letters", letters[step - 1] ?? "", step);
       served = step;
     };
     await swap(1); // policy 0 is the base, which says no letter

@@ -75,12 +75,12 @@ export const everyPoint: readonly Trial[] = [
   {
     ...at("checkpoint.after-rename", "server"),
     name: "checkpoint.after-rename, then recovery.before-transaction",
-    then: "recovery.before-transaction",
+    next: "recovery.before-transaction",
   },
   {
     ...at("operation.micro-batch", "server"),
     name: "operation.micro-batch, then checkpoint.after-rename",
-    then: "checkpoint.after-rename",
+    next: "checkpoint.after-rename",
   },
   ...["worker.file-half@3", "checkpoint.before-manifest", "checkpoint.before-rename"].map(
     (point): Trial => ({ name: `${point}, disk full`, point, victim: null, action: "enospc" }),

@@ -26,7 +26,7 @@ export interface Trial {
   /** Instead of a kill: the disk is full at the point, or the process hangs there. */
   action?: "enospc" | "hang" | undefined;
   /** A second point, at which the server that is started after the first fault dies too. */
-  then?: string | undefined;
+  next?: string | undefined;
   args?: readonly string[] | undefined;
 }
 
@@ -53,7 +53,7 @@ interface Run {
   server: ServerProcess;
   pids: Record<ProcessName, number>;
   /** Made when a fault strikes. */
-  marks: { first: string; then: string };
+  marks: { first: string; next: string };
   struckAt: number | null;
   struckDate: number;
   backAt: number | null;
@@ -98,7 +98,7 @@ export async function runTrial(
     };
   } finally {
     await run.server.stop();
-    for (const path of [dataDir, `${dataDir}.log`, run.marks.first, run.marks.then]) {
+    for (const path of [dataDir, `${dataDir}.log`, run.marks.first, run.marks.next]) {
       await rm(path, { recursive: true, force: true, maxRetries: 5 });
     }
   }
@@ -115,7 +115,7 @@ async function startRun(trial: Trial, dataDir: string): Promise<Run> {
     dataDir,
     port: await freePort(),
     mark: randomUUID(),
-    marks: { first: `${dataDir}.first`, then: `${dataDir}.then` },
+    marks: { first: `${dataDir}.first`, next: `${dataDir}.next` },
     struckAt: null,
     struckDate: Infinity,
     backAt: null,
@@ -178,12 +178,12 @@ async function breakIt(run: Run, began: number): Promise<void> {
 
 async function restart(run: Run): Promise<void> {
   await run.server.ended;
-  const { then } = run.trial;
-  if (then !== undefined) {
+  const { next } = run.trial;
+  if (next !== undefined) {
     // It may die before it serves, or after.
-    const next = await start(run, `${then}:kill`, run.marks.then).catch(() => null);
-    await next?.ended;
-    if (!existsSync(run.marks.then)) throw new Error(`${then} was not passed`);
+    const second = await start(run, `${next}:kill`, run.marks.next).catch(() => null);
+    await second?.ended;
+    if (!existsSync(run.marks.next)) throw new Error(`${next} was not passed`);
   }
   run.server = await start(run, null);
 }

@@ -242,8 +242,8 @@ describe("train", () => {
       stream((request, response) => {
         connections += 1;
         const after = Number(request.headers["last-event-id"] ?? 0);
-        if (connections > 1) return void response.end(events.slice(after).map(text).join(""));
-        response.write(text(events[0] as OperationEvent), () => response.destroy());
+        if (connections > 1) response.end(events.slice(after).map(text).join(""));
+        else response.write(text(events[0] as OperationEvent), () => response.destroy());
       }),
     );
     const seen: number[] = [];

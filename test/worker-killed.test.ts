@@ -1,0 +1,106 @@
+import { gather } from "@hone/client";
+import OpenAI from "openai";
+import { afterAll, beforeAll, expect, it } from "vitest";
+import { makeTalker } from "./support/letters.ts";
+import { startTestServer, type TestServer } from "./support/server.ts";
+
+let server: TestServer;
+beforeAll(async () => {
+  server = await startTestServer();
+  await makeTalker(server, "kill");
+}, 120_000);
+afterAll(() => server?.close());
+
+interface Health {
+  status: string;
+  components: Record<string, { pid: number | null; phase: string | null }>;
+}
+
+async function health(): Promise<Health> {
+  return (await (await server.fetch("/health")).json()) as Health;
+}
+
+/** Kills a child and says which it was: its successor has another pid. */
+async function kill(name: "worker" | "renderer"): Promise<number> {
+  const pid = (await health()).components[name]?.pid ?? 0;
+  process.kill(pid, "SIGKILL");
+  return pid;
+}
+
+async function back(): Promise<void> {
+  await expect
+    .poll(async () => (await health()).status, { timeout: 60_000, interval: 100 })
+    .toBe("ok");
+}
+
+const ask = (client: OpenAI, model: string) => ({
+  whole: (tokens: number) =>
+    client.chat.completions.create({
+      model,
+      messages: [{ role: "user", content: "Count." }],
+      n: 4,
+      max_tokens: tokens,
+    }),
+});
+
+it.each(["worker", "renderer"] as const)(
+  "a rollout whose SDK retries outlives the %s",
+  { timeout: 120_000 },
+  async (victim) => {
+    const model = await server.hone.model({ name: "kill" });
+    const statuses: number[] = [];
+    const [group] = await gather(
+      model,
+      async (rolloutModel) => {
+        const connection = rolloutModel.connection();
+        const client = new OpenAI({
+          ...connection,
+          maxRetries: 8,
+          fetch: async (url, init) => {
+            const response = await connection.fetch(url, init);
+            statuses.push(response.status);
+            if (response.status !== 200) {
+              expect(response.headers.get("x-should-retry")).toBe("true");
+              expect(Number(response.headers.get("retry-after-ms"))).toBeGreaterThanOrEqual(1_000);
+            }
+            return response;
+          },
+        });
+        const first = ask(client, connection.model).whole(900);
+        await expect
+          .poll(async () => (await health()).components["worker"]?.phase, { interval: 10 })
+          .toBe("decoding");
+        await kill(victim);
+        await first;
+        await ask(client, connection.model).whole(8);
+        return { reward: 1 };
+      },
+      [{}],
+    );
+    expect(group?.exceptions).toEqual([]);
+    expect(statuses.at(-1)).toBe(200);
+    expect(statuses).toContain(503);
+    expect(new Set(statuses)).toEqual(new Set([200, 503]));
+    await back();
+  },
+);
+
+it("a stream that has begun ends with an error, never as if it were whole", async () => {
+  const client = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: server.key, maxRetries: 0 });
+  const stream = await client.chat.completions.create({
+    model: "kill",
+    messages: [{ role: "user", content: "Count." }],
+    n: 4,
+    max_tokens: 900,
+    stream: true,
+  });
+  let killed = false;
+  const read = async (): Promise<void> => {
+    for await (const _ of stream) {
+      if (!killed) await kill("worker");
+      killed = true;
+    }
+  };
+  await expect(read()).rejects.toThrow(/The engine ended before the completion was complete/);
+  await back();
+}, 90_000);
