@@ -1,26 +1,27 @@
 // `npm run quickstart [-- 2048|inbox --out FOLDER and other options of the example]`: installs what is
 // missing, starts a server on a free loopback port, trains the example's agent, and stops the server.
 // Everything that it writes is in one folder. Ctrl-C leaves no process behind.
+// `-- --resume [FOLDER]` goes on with the run in that folder, or with the newest, where its last step ended.
 import { mkdirSync, openSync, readFileSync } from "node:fs";
-import { join, resolve as absolute } from "node:path";
+import { join } from "node:path";
 import process from "node:process";
 import { createInterface } from "node:readline";
-import { parseArgs } from "node:util";
 import { fail, installPackages, root, setUpModel, setUpPython, tsx } from "./install.mjs";
 import { end, endAll, onInterrupt, run, send, start } from "./processes.mjs";
 import { examples } from "./quickstart-examples.mjs";
+import { chooseRun, saveRun } from "./quickstart-runs.mjs";
 
 /** How long the agent may take to close its games after Ctrl-C, and the server to stop. */
 const agentLimitMs = 15_000;
 const serverLimitMs = 15_000;
 
 const startedAt = performance.now();
-const given = process.argv.slice(2);
-const named = given[0] !== undefined && !given[0].startsWith("-");
-const story = examples[named ? given[0] : "2048"];
-if (!story)
-  fail(`There is no example "${given[0]}". Choose ${Object.keys(examples).join(" or ")}.`);
-const args = named ? given.slice(1) : given;
+const chosen = chooseRun(process.argv.slice(2));
+const { out } = chosen;
+const story = examples[chosen.story];
+if (!story) {
+  fail(`There is no example "${chosen.story}". Choose ${Object.keys(examples).join(" or ")}.`);
+}
 const example = [...tsx, story.program];
 /** @type {import("./processes.mjs").Started | null} */
 let agent = null;
@@ -39,25 +40,30 @@ onInterrupt((signal) => {
 });
 
 await installPackages();
-if (args.includes("--help") || args.includes("-h")) {
+if (chosen.help) {
   console.log(
-    "npm run quickstart -- [2048 | inbox] [--out folder of the run] [options of the example]\n",
+    "npm run quickstart -- [2048 | inbox] [--out folder of the run] [options of the example]\n" +
+      "npm run quickstart -- --resume [folder of the run, or its name in runs/; default: the newest]\n",
   );
   process.exit((await run(process.execPath, [...example, "--help"], { cwd: root })).status);
 }
 const python = await setUpPython();
 const base = story.brought ? await setUpModel(story.base) : story.base;
-const out = outputFolder();
 const serverData = join(out, "server");
 mkdirSync(out, { recursive: true });
+saveRun(chosen);
 const connection = await startServer();
 console.log(`Server: ${connection.HONE_URL}   log: ${join(out, "server.log")}`);
 
-agent = start(process.execPath, [...example, ...args, "--out", out, "--server-data", serverData], {
-  cwd: root,
-  env: { ...process.env, ...connection },
-  stdio: ["ignore", "inherit", "inherit"],
-});
+agent = start(
+  process.execPath,
+  [...example, ...chosen.args, "--out", out, "--server-data", serverData],
+  {
+    cwd: root,
+    env: { ...process.env, ...connection },
+    stdio: ["ignore", "inherit", "inherit"],
+  },
+);
 const lost = server?.ended.then(() => null) ?? null;
 const status = await Promise.race([agent.ended, lost]);
 if (interrupts > 0) await stop(130);
@@ -67,15 +73,6 @@ if (status === null) {
 }
 console.log(`Quickstart: ${((performance.now() - startedAt) / 1000).toFixed(0)} s. Files: ${out}`);
 await stop(status);
-
-/** The folder that `--out` names; the other options are the example's. */
-function outputFolder() {
-  const { values } = parseArgs({ args, options: { out: { type: "string" } }, strict: false });
-  if (values.out === true) fail("--out needs the name of a folder.");
-  if (values.out) return absolute(values.out);
-  const stamp = new Date().toISOString().replaceAll(/[:.]/g, "-").slice(0, 19);
-  return join(root, "runs", `quickstart-${stamp}`);
-}
 
 /** Resolves, when it serves, to the two variables that it prints. */
 async function startServer() {
@@ -122,9 +119,7 @@ async function stop(code) {
   if (interrupts > 0) console.error("Stopped; nothing is left running.");
   // The server's data is in the folder: another server on it has the model as it was.
   if (interrupts > 0 && agent) {
-    console.error(
-      `To go on, with the same options: npm run quickstart -- ${[...given.slice(0, named ? 1 : 0), "--out", out].join(" ")}`,
-    );
+    console.error(`To go on: npm run quickstart -- --resume ${out}`);
   }
   process.exit(code);
 }

@@ -20,7 +20,8 @@ let out: string;
 /** A variable that every descendant inherits tells which processes are left. */
 function quickstart(command: string[], env: Record<string, string> = {}): typeof started & object {
   const mark = `HONE_TEST_MARK=${randomUUID()}`;
-  const child = spawn(command[0] ?? "", [...command.slice(1), "--out", out], {
+  const folder = command.includes("--resume") ? [] : ["--out"];
+  const child = spawn(command[0] ?? "", [...command.slice(1), ...folder, out], {
     cwd: root,
     detached: true,
     env: { ...process.env, ...env, HONE_TEST_MARK: mark.split("=")[1] },
@@ -80,7 +81,7 @@ describe.skipIf(!linux)("quickstart leaves no process behind", () => {
     async (_whom, interrupt) => {
       const { child, mark } = quickstart(script);
       const ended = exitOf(child);
-      const told = says(child, /To go on, .* --out (\S+)/);
+      const told = says(child, /To go on: .* --resume (\S+)/);
       await says(child, /evaluating/);
       await delay(500);
       expect(left(mark).length).toBeGreaterThanOrEqual(5);
@@ -150,23 +151,28 @@ function stepsIn(metrics: string): number[] {
 }
 
 it.skipIf(!linux)(
-  "says where its files are, and goes on in a folder that has some",
+  "killed after a step, --resume goes on with the next one and says where its files are",
   async () => {
-    const script = [process.execPath, "scripts/quickstart.mjs", ...few, "--steps"];
-    const first = await says(quickstart([...script, "1"]).child, /step 1\/1 [^]*Files: .*\n/);
-    const named = [...first[0].matchAll(/(?:Metrics|Adapter|Files:) +(\/\S+)/g)].map(
+    const script = [process.execPath, "scripts/quickstart.mjs"];
+    const first = quickstart([...script, ...few, "--steps", "2"]);
+    await says(first.child, /step 1\/2 /);
+    process.kill(first.child.pid ?? 0, "SIGKILL");
+    await expect.poll(() => left(first.mark), { timeout: 60_000, interval: 500 }).toEqual([]);
+
+    const again = quickstart([...script, ...few, "--steps", "2"]);
+    await expect(says(again.child, /never said/)).rejects.toThrow(/holds a run.*--resume/);
+
+    // The options are those that it began with.
+    const { child } = quickstart([...script, "--resume"]);
+    const told = await says(child, /step \d\/2 [^]*Files: .*\n/);
+    expect(told[0]).toMatch(/^step 2\/2 /);
+    const named = [...told[0].matchAll(/(?:Metrics|Adapter|Files:) +(\/\S+)/g)].map(
       ([, path = ""]) => path,
     );
     const [metrics = "", adapter = "", files] = named;
     expect(files).toBe(out);
-    expect(stepsIn(metrics)).toEqual([1]);
-    expect(existsSync(join(adapter, "adapter_model.safetensors"))).toBe(true);
-    await expect.poll(() => left(started?.mark ?? ""), { timeout: 30_000 }).toEqual([]);
-
-    const { child } = quickstart([...script, "2"]);
-    const second = await says(child, /step \d\/2 [^]*Files: .*\n/);
-    expect(second[0]).toMatch(/^step 2\/2 /);
     expect(stepsIn(metrics)).toEqual([1, 2]);
+    expect(existsSync(join(adapter, "adapter_model.safetensors"))).toBe(true);
   },
   180_000,
 );

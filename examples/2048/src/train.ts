@@ -7,7 +7,11 @@ import { runTraining } from "./train-run.ts";
 
 const program = new Command("2048")
   .description("Trains an agent that plays 2048, and shows what it learnt.")
-  .option("--name <model>", "name of the model; the same name goes on where it was", "2048")
+  .option(
+    "--name <model>",
+    "name of the model; one that there is goes on where it was",
+    `2048-${new Date().toISOString().replaceAll(/[:.]/g, "-").toLowerCase()}`,
+  )
   .option("--size <cells>", "cells of a side", wholeFrom(2, 26), 3)
   .option("--target <tile>", "the tile that wins", wholeFrom(8), 64)
   .option("--steps <n>", "training steps of the whole run", wholeFrom(0), 10)

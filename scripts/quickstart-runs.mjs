@@ -1,0 +1,89 @@
+// The runs of the quickstart, each in a folder of its own with a model name of its own.
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { basename, join, resolve as absolute } from "node:path";
+import { fail, root } from "./install.mjs";
+
+const runs = join(root, "runs");
+const runFile = "run.json";
+
+/**
+ * @typedef {object} Run
+ * @property {string} story
+ * @property {string[]} args for the example, without the folder
+ * @property {string} out
+ * @property {boolean} help
+ */
+
+/**
+ * A new run, or the one that `--resume` names, with the options it began with; those given now come after.
+ *
+ * @param {string[]} given
+ * @returns {Run}
+ */
+export function chooseRun(given) {
+  const help = given.includes("--help") || given.includes("-h");
+  const named = given[0] !== undefined && !given[0].startsWith("-");
+  const args = named ? given.slice(1) : [...given];
+  const resume = take(args, "--resume");
+  const folder = take(args, "--out");
+  if (resume !== null) {
+    if (folder !== null || named) fail("--resume names the run: leave --out and the example out.");
+    const out = resume === "" ? newestRun() : findRun(resume);
+    const begun = JSON.parse(readFileSync(join(out, runFile), "utf8"));
+    return { story: begun.story, args: [...begun.args, ...args], out, help };
+  }
+  const story = named ? given[0] : "2048";
+  if (folder === "") fail("--out needs the name of a folder.");
+  const out = folder === null ? freshFolder() : absolute(folder);
+  if (!help && existsSync(join(out, runFile))) {
+    fail(`${out} holds a run. Go on with it by --resume ${out}, or name another folder.`);
+  }
+  // Also where its data is copied or served beside others, a run's model is told from another's.
+  const model = `${story}-${basename(out).toLowerCase()}`.replaceAll(/[^a-z0-9._-]/g, "-");
+  const name = args.some((arg) => /^--name(=|$)/.test(arg)) ? [] : ["--name", model.slice(0, 64)];
+  return { story, args: [...name, ...args], out, help };
+}
+
+/** @param {Run} run */
+export function saveRun({ story, args, out }) {
+  writeFileSync(join(out, runFile), `${JSON.stringify({ story, args }, null, 2)}\n`);
+}
+
+/**
+ * Takes an option out of the arguments: null where it is not there, "" where it has no value.
+ *
+ * @param {string[]} args
+ * @param {string} name
+ */
+function take(args, name) {
+  const at = args.findIndex((arg) => arg === name || arg.startsWith(`${name}=`));
+  if (at < 0) return null;
+  const [arg = ""] = args.splice(at, 1);
+  if (arg !== name) return arg.slice(name.length + 1);
+  const next = args[at];
+  if (next === undefined || next.startsWith("-")) return "";
+  args.splice(at, 1);
+  return next;
+}
+
+/** @param {string} given a folder, or its name in `runs` */
+function findRun(given) {
+  const found = [absolute(given), join(runs, given)].find((out) => existsSync(join(out, runFile)));
+  return found ?? fail(`There is no run in ${absolute(given)}, nor one named "${given}" in runs/.`);
+}
+
+function newestRun() {
+  const names = existsSync(runs) ? readdirSync(runs) : [];
+  // Their names begin with the time: the last is the newest.
+  const found = names
+    .filter((name) => name.startsWith("quickstart-") && existsSync(join(runs, name, runFile)))
+    .sort();
+  const newest = found.at(-1);
+  return newest ? join(runs, newest) : fail("There is no run in runs/ to go on with.");
+}
+
+/** Two runs that begin in the same millisecond would be one. */
+function freshFolder() {
+  const stamp = new Date().toISOString().replaceAll(/[:.]/g, "-");
+  return join(runs, `quickstart-${stamp}-${process.pid}`);
+}
