@@ -3,9 +3,11 @@ import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { startTestServer, type TestServer } from "./support/server.ts";
 
+const run = promisify(execFile);
 const file = (path: string) => fileURLToPath(new URL(path, import.meta.url));
 
 /** The program of examples/inbox, on a task that the base of the repository can learn. */
@@ -32,6 +34,14 @@ function train(
     );
   });
 }
+
+it("names the examples where the quickstart is asked for another", async () => {
+  const failed = run(process.execPath, ["scripts/quickstart.mjs", "chess"], { cwd: file("..") });
+  await expect(failed).rejects.toMatchObject({
+    code: 1,
+    stderr: expect.stringContaining('no example "chess". Choose 2048 or inbox.'),
+  });
+});
 
 describe("examples/inbox with a task of one's own", () => {
   let server: TestServer;
