@@ -1,5 +1,6 @@
 #!/usr/bin/env node
-// pnpm bench [loop|engine] [options]: loop is what a training loop costs here, engine compares engines.
+// pnpm bench [loop|engine|packing] [options]: loop is what a training loop costs here, engine compares engines,
+// packing compares a training step with shared tokens once and with a row for each sequence.
 import { join } from "node:path";
 import process from "node:process";
 import { installPackages, root, tsx } from "./install.mjs";
@@ -11,8 +12,8 @@ onInterrupt(() => {
 const [first, ...rest] = process.argv.slice(2);
 const named = first !== undefined && !first.startsWith("-");
 const name = named ? first : "loop";
-if (!["loop", "engine"].includes(name)) {
-  console.error(`There is no benchmark "${name}". Use loop or engine.`);
+if (!["loop", "engine", "packing"].includes(name)) {
+  console.error(`There is no benchmark "${name}". Use loop, engine or packing.`);
   process.exit(2);
 }
 await installPackages();

@@ -312,6 +312,7 @@ test("the batch holds each suffix once, with parents before children", () => {
   expect(plain("rollout_reward")).toEqual([1, 0]);
   expect(JSON.parse(metadata["config"] ?? "")).toMatchObject({
     plan: [[[2, 1]]],
+    packing: "tree",
     staging: "/s",
     checkpoint: "/c",
     step: 6,

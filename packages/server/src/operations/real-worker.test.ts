@@ -144,6 +144,9 @@ describe.skipIf(workerPython() === null)("with the real worker", () => {
     const { metrics } = result.result;
     expect(metrics["sampling/sampling_logp_difference/mean"]).toBeLessThan(1e-3);
     expect(metrics.grad_norm).toBeGreaterThan(0);
+    // The prompts of its groups went through the model once.
+    expect(metrics["unpacked_micro_batches"]).toBe(0);
+    expect(metrics["model_tokens"]).toBeLessThan(metrics["sequence_tokens"] ?? 0);
     expect([...(await engine.served()).keys()]).toEqual(["m@0", "m@1"]);
     expect((await server.call("GET", "/v1/models/m/state")).json).toMatchObject({
       learnt: 1,

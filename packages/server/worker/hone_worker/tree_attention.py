@@ -20,6 +20,10 @@ from torch.nn.functional import scaled_dot_product_attention
 from hone_worker.errors import HoneWorkerError
 from hone_worker.packing import TreeLayout
 
+#: Below this length the kernel's backward is up to five times as fast in float32 as in bfloat16; at 600 tokens
+#: they are equal, at 2000 bfloat16 is 1.4 times as fast (one core, AVX-512 without AMX).
+_SHORT = 600
+
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
 
@@ -62,7 +66,10 @@ def tree_attention(query: Tensor, key: Tensor, value: Tensor, scale: float | Non
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     if _ranges_on(query, value):
-        return _TreeAttention.apply(query, key, value, active.layout, scale)
+        dtype, layout = query.dtype, active.layout
+        if max(high - low for low, high in layout.spans) < _SHORT:
+            query, key, value = (x.to(torch.promote_types(torch.float32, dtype)) for x in (query, key, value))
+        return _TreeAttention.apply(query, key, value, layout, scale).to(dtype)
     return _masked(query, key, value, active, scale)
 
 
