@@ -1,7 +1,4 @@
 // The engines that `pnpm bench engine` compares: one process each, the same token ids in, as many out.
-import { existsSync } from "node:fs";
-import { readdir, readFile } from "node:fs/promises";
-import { join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { pino } from "pino";
@@ -47,7 +44,7 @@ function environment({ threads }: Setting): Record<string, string> {
     TOKENIZERS_PARALLELISM: "false",
     HF_HUB_OFFLINE: "1",
     PYTHONPATH: at("../packages/server/worker"),
-    VLLM_CPU_KVCACHE_SPACE: "4",
+    VLLM_CPU_KVCACHE_SPACE: "1",
     VLLM_CPU_OMP_THREADS_BIND: "nobind",
   };
 }
@@ -155,7 +152,9 @@ export async function startTransformers(base: BenchBase, setting: Setting): Prom
 
 function checked(ids: unknown, tokens: number, name: string): number[] {
   if (!Array.isArray(ids) || ids.length !== tokens) {
-    throw new Error(`${name} sampled ${Array.isArray(ids) ? ids.length : "no"} of ${tokens} tokens`);
+    throw new Error(
+      `${name} sampled ${Array.isArray(ids) ? ids.length : "no"} of ${tokens} tokens`,
+    );
   }
   return ids;
 }
@@ -169,37 +168,4 @@ export async function post(child: Child, path: string, body: unknown): Promise<s
   const text = await response.text();
   if (!response.ok) throw new Error(`${path}: ${response.status} ${text.slice(0, 300)}`);
   return text;
-}
-
-/** Lets only one engine have the cores: the others do not even poll. */
-export async function pauseAll(contenders: readonly Contender[]): Promise<void> {
-  await signalAll(contenders, "SIGSTOP");
-}
-
-export async function resume(contenders: readonly Contender[]): Promise<void> {
-  await signalAll(contenders, "SIGCONT");
-}
-
-async function signalAll(
-  contenders: readonly Contender[],
-  signal: "SIGSTOP" | "SIGCONT",
-): Promise<void> {
-  if (!existsSync("/proc/self/stat")) return;
-  const pids = new Set(contenders.map(({ child }) => child.pid));
-  const parents = new Map<number, number>();
-  for (const name of await readdir("/proc")) {
-    if (!/^\d+$/.test(name)) continue;
-    const stat = await readFile(join("/proc", name, "stat"), "utf8").catch(() => "");
-    parents.set(Number(name), Number(stat.split(") ").at(-1)?.split(" ")[1]));
-  }
-  const belongs = (pid: number): boolean =>
-    pids.has(pid) || (pid > 1 && parents.has(pid) && belongs(parents.get(pid) ?? 0));
-  for (const pid of parents.keys()) {
-    if (!belongs(pid)) continue;
-    try {
-      process.kill(pid, signal);
-    } catch {
-      // It ended in between.
-    }
-  }
 }

@@ -12,8 +12,6 @@ import { fileURLToPath } from "node:url";
 import { parseArgs, promisify } from "node:util";
 import { findEnvironment } from "@hone/server";
 import {
-  pauseAll,
-  resume,
   startHone,
   startTransformers,
   startVllm,
@@ -84,7 +82,6 @@ async function compare(base: BenchBase): Promise<void> {
       const sides = await startTransformers(base, setting);
       contenders.push(...sides.filter(({ name }) => wanted.includes(name)));
     }
-    await pauseAll(contenders);
     for (const rollouts of sizes) {
       const rates = new Map(contenders.map(({ name }) => [name, [] as number[]]));
       // Round −1 warms up: caches of kernels, lazy imports.
@@ -92,11 +89,9 @@ async function compare(base: BenchBase): Promise<void> {
         const order = round % 2 === 0 ? contenders : contenders.toReversed();
         for (const contender of order) {
           const work = workload(round < 0 ? Math.min(rollouts, 8) : rollouts, round);
-          await resume([contender]);
           const start = performance.now();
           await contender.play(work);
           const seconds = (performance.now() - start) / 1000;
-          await pauseAll([contender]);
           if (round >= 0) {
             rates.get(contender.name)?.push((rollouts * shape.turns * shape.sampled) / seconds);
           }
@@ -106,13 +101,11 @@ async function compare(base: BenchBase): Promise<void> {
     }
     const hone = contenders.find(({ name }) => name === "hone");
     if (hone && base.name === "1m") {
-      await resume([hone]);
       const publish = await publishLatencies(hone.child, base.adapter);
       console.log(`publish → first token: ${JSON.stringify(publish)}`);
       results.push({ base: base.name, publish });
     }
   } finally {
-    await resume(contenders);
     await Promise.all([...new Set(contenders.map(({ child }) => child))].map((c) => c.stop()));
   }
 }

@@ -1,7 +1,7 @@
 """For `pnpm bench engine`: an adapter for a base, and where the real model is not there a random one of its size.
 
-    engine_base.py adapter BASE OUT        a rank 16 adapter on every linear layer, with B drawn too
-    engine_base.py random OUT              a Llama of 135M parameters in bfloat16
+engine_base.py adapter BASE OUT        a rank 16 adapter on every linear layer, with B drawn too
+engine_base.py random OUT              a Llama of 135M parameters in bfloat16
 """
 
 from __future__ import annotations

@@ -56,14 +56,16 @@ def generate_batch(model: PeftModel, prompts: list[list[int]], max_tokens: int) 
         pad_token_id=0,
     )
     # Small blocks, so that histories which grow by some tens of tokens share them too.
-    batching = ContinuousBatchingConfig(block_size=32, num_blocks=2048, max_batch_tokens=2048)
+    batching = ContinuousBatchingConfig(block_size=32, num_blocks=1024, max_batch_tokens=2048)
     out = model.get_base_model().generate_batch(
         inputs=prompts,
         generation_config=config,
         continuous_batching_config=batching,
         persistent_manager=True,
     )
-    answers = [o.generated_tokens for o in sorted(out.values(), key=lambda o: int(o.request_id.split("_")[-1]))]
+    answers = [
+        o.generated_tokens for o in sorted(out.values(), key=lambda o: int(o.request_id.split("_")[-1]))
+    ]
     if len(answers) != len(prompts):
         raise RuntimeError(f"generate_batch answered {len(answers)} of {len(prompts)} prompts")
     return answers

@@ -8,10 +8,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 #: Below this a temperature means "take the likeliest token".
 GREEDY_BELOW = 1e-5
 UNIFORMS_AT_ONCE = 32
+#: Larger vocabularies are searched in two steps: the block first, then in it.
+BLOCK = 256
+SEARCH_IN_BLOCKS_ABOVE = 4096
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class RowSampling:
 
     temperature: Tensor  # [rows, 1], 1 where greedy
     greedy: Tensor  # [rows] bool
+    any_scaled: bool  # whether any temperature is not 1
     all_greedy: bool
     any_greedy: bool
     filtered: Tensor | None  # the rows with top_p or top_k
@@ -68,6 +73,7 @@ class RowSampling:
         return cls(
             temperature=torch.tensor(temperature, device=device).unsqueeze(1),
             greedy=torch.tensor(greedy, device=device),
+            any_scaled=any(t != 1.0 for t in temperature),
             all_greedy=all(greedy),
             any_greedy=any(greedy),
             filtered=torch.tensor(filtered, device=device) if filtered else None,
@@ -78,10 +84,12 @@ class RowSampling:
 
 def log_distribution(logits: Tensor, rows: RowSampling) -> Tensor:
     """[rows, vocab] log probabilities of what is sampled from: temperature, then top-k, then top-p."""
-    scaled = logits.float() / rows.temperature
+    scaled = logits.float() / rows.temperature if rows.any_scaled else logits.float()
     if rows.filtered is not None:
         assert rows.top_k is not None and rows.top_p is not None
-        scaled[rows.filtered] = _filter(scaled[rows.filtered], rows.top_k, rows.top_p)
+        # Not in place: these may be the caller's logits.
+        cut = _filter(scaled[rows.filtered], rows.top_k, rows.top_p)
+        scaled = scaled.index_put((rows.filtered,), cut)
     return torch.log_softmax(scaled, dim=-1)
 
 
@@ -94,6 +102,27 @@ def _filter(scaled: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
     before = probabilities.cumsum(dim=-1) - probabilities
     ordered = ordered.masked_fill((before >= top_p) & (rank > 0), float("-inf"))
     return torch.full_like(scaled, float("-inf")).scatter(-1, places, ordered)
+
+
+def _inverse(weights: Tensor, uniforms: Tensor) -> Tensor:
+    """The token of each row at which the sum of its weights passes the uniform number's part of their total."""
+    rows, vocab = weights.shape
+    # Sums in float64: one in float32 over a large vocabulary loses the tail.
+    if vocab <= SEARCH_IN_BLOCKS_ABOVE:
+        cumulative = weights.cumsum(dim=-1, dtype=torch.float64)
+        found = torch.searchsorted(cumulative, uniforms * cumulative[:, -1:], right=True)
+        return found.squeeze(1).clamp(max=vocab - 1)
+    blocks = F.pad(weights, (0, -vocab % BLOCK)).view(rows, -1, BLOCK)
+    sums = blocks.sum(dim=-1, dtype=torch.float64).cumsum(dim=-1)
+    target = uniforms * sums[:, -1:]
+    block = torch.searchsorted(sums, target, right=True).clamp(max=sums.shape[1] - 1)
+    before = torch.where(block > 0, sums.gather(1, (block - 1).clamp(min=0)), 0.0)
+    inside = blocks.gather(1, block.unsqueeze(2).expand(-1, 1, BLOCK)).squeeze(1)
+    cumulative = inside.cumsum(dim=-1, dtype=torch.float64)
+    place = torch.searchsorted(cumulative, target - before, right=True)
+    # Rounding may leave the target just past the block's end, where no token may be: the last that has a weight.
+    last = BLOCK - 1 - (inside > 0).flip(-1).to(torch.uint8).argmax(dim=-1, keepdim=True)
+    return (block * BLOCK + torch.minimum(place, last)).squeeze(1)
 
 
 def sample(
@@ -109,11 +138,7 @@ def sample(
         tokens = logits.argmax(dim=-1)
     else:
         assert uniforms is not None
-        # In float64: a float32 sum over a large vocabulary loses the tail.
-        cumulative = logs.exp().double().cumsum(dim=-1)
-        target = uniforms.clamp(max=1 - 2**-40).unsqueeze(1) * cumulative[:, -1:]
-        tokens = torch.searchsorted(cumulative, target, right=True).squeeze(1)
-        tokens = tokens.clamp(max=logits.shape[-1] - 1)
+        tokens = _inverse(logs.exp(), uniforms.clamp(max=1 - 2**-40).unsqueeze(1))
         if rows.any_greedy:
             tokens = torch.where(rows.greedy, logits.argmax(dim=-1), tokens)
     chosen = tokens.unsqueeze(1)

@@ -76,6 +76,30 @@ def test_extreme_uniforms_never_pick_an_impossible_token() -> None:
     assert [t for t, _, _ in out] == [1, 2]
 
 
+@pytest.mark.parametrize("vocab", [4097, 5120, 49152])
+def test_a_large_vocabulary_is_searched_in_blocks_and_gives_the_same_tokens(vocab: int) -> None:
+    generator = torch.Generator().manual_seed(vocab)
+    logits = torch.randn(64, vocab, generator=generator) * 4
+    # Whole blocks without weight, at both ends and between.
+    logits[:, :300] = logits[:, 1000:1800] = logits[:, -1:] = float("-inf")
+    uniforms = torch.rand(64, generator=generator, dtype=torch.float64)
+    uniforms[0], uniforms[1] = 0.0, 1 - 2**-53
+    rows = RowSampling.of([SamplingParams()] * 64, vocab, "cpu")
+    out = sample(logits, rows, uniforms)
+    cumulative = log_distribution(logits, rows).exp().double().cumsum(-1)
+    target = uniforms.clamp(max=1 - 2**-40).unsqueeze(1) * cumulative[:, -1:]
+    expected = torch.searchsorted(cumulative, target, right=True).squeeze(1).tolist()
+    assert [t for t, _, _ in out] == expected
+    assert all(logprob > float("-inf") for _, logprob, _ in out)
+
+
+def test_filters_leave_the_logits_as_they_were() -> None:
+    logits = torch.randn(2, 64, generator=torch.Generator().manual_seed(1))
+    before = logits.clone()
+    log_distribution(logits, RowSampling.of([SamplingParams(top_k=3)] * 2, 64, "cpu"))
+    assert torch.equal(logits, before)
+
+
 def test_greedy_reports_the_logprob_at_temperature_one_and_the_likeliest_come_along() -> None:
     logits = torch.tensor([[0.0, 3.0, 1.0], [2.0, 0.0, 1.0]])
     rows = RowSampling.of([SamplingParams(temperature=0), SamplingParams(top_k=2)], 3, "cpu")
