@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from engine_reference import reference_logprobs
 from hone_worker.adapter_files import read_adapter
 from hone_worker.decode import MAX_WAITING, Decoder
 from hone_worker.decode_choice import Choice, Stops, Update
+from hone_worker.decode_lean import LeanForward
 from hone_worker.errors import HoneWorkerError
 from hone_worker.lora import LoraWeights
 from hone_worker.model import Base
@@ -227,3 +229,51 @@ def test_the_queue_is_bounded(tiny_base: Base) -> None:
     with pytest.raises(HoneWorkerError) as caught:
         run.decoder.enqueue([one])
     assert caught.value.status == 503
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_batch_says_what_a_cold_forward_says(
+    tiny_base: Base, tiny_folder: Path, adapter_folders: list[Path], seed: int
+) -> None:
+    """Random batches: policies mixed, prompts that share beginnings, joins, leaves, turns that grow, small caches."""
+    draw = random.Random(seed)
+    weights: list[LoraWeights | None] = [None, *(read_adapter(f, tiny_base.model) for f in adapter_folders)]
+    folders: list[Path | None] = [None, *adapter_folders]
+    run = Run(tiny_base, max_rows=draw.choice((3, 8, 64)), cache_bytes=1 << draw.choice((20, 28)))
+    shared = [prompt_of(draw.randint(1, 120), 100 * seed + i) for i in range(3)]
+    made: list[tuple[int, Choice]] = []
+    for number in range(24):
+        policy = draw.randrange(3)
+        prompt = draw.choice(shared) + prompt_of(draw.randint(0, 30) or 1, 1000 + number)
+        ended = [(p, c) for p, c in made if any(u.choice is c and u.finish_reason for u in run.updates)]
+        if ended and draw.random() < 0.5:
+            policy, before = draw.choice(ended)
+            prompt = (before.ids + prompt_of(draw.randint(1, 20), 2000 + number))[:400]
+        options = {"temperature": draw.choice((1.0, 0.0, 0.6)), "seed": number}
+        choice = run.add(prompt, weights[policy], max_tokens=draw.randint(1, 40), **options)
+        made.append((policy, choice))
+        for _ in range(draw.randint(0, 12)):
+            run.decoder.step()
+        if draw.random() < 0.1:
+            draw.choice(made)[1].cancelled = True
+    run.finish()
+    told = {id(u.choice): u for u in run.updates}
+    answered = [(folders[p], c, told[id(c)]) for p, c in made if id(c) in told]
+    assert len(answered) >= 12
+    for folder, choice, update in answered:
+        agree(tiny_folder, folder, choice, update)
+
+
+def test_the_lean_forward_is_the_one_that_is_tested_here(tiny_base: Base) -> None:
+    assert isinstance(Run(tiny_base).decoder._forward, LeanForward)
+
+
+def test_the_models_parameters_are_the_joined_weights(tiny_base: Base) -> None:
+    forward = Run(tiny_base).decoder._forward
+    assert isinstance(forward, LeanForward)
+    again = LeanForward(tiny_base)
+    model: Any = tiny_base.model
+    for layer, joined in zip(model.model.layers, again.layers, strict=True):
+        own = layer.self_attn.k_proj.weight
+        assert own.untyped_storage().data_ptr() == joined.qkv.weight.untyped_storage().data_ptr()
+        assert not own.requires_grad
