@@ -16,28 +16,36 @@ export interface Mail {
 }
 
 /** `{other}` and `{issued}` are the amount and the date that are not asked for. */
-export const trainTemplates = [
+export const trainTemplates = takeTurns([
   // The wanted amount first, the wanted date first.
-  "{name} asks you to pay {amount} by {due}. Your last bill of {other} came on {issued}.",
-  "A bill of {amount} from {name} falls due on {due}; the one before, {other}, was paid on {issued}.",
-  "By {due} {name} expects {amount}. On {issued} you paid them {other}.",
-  "{name}: please settle by {due} the sum of {amount}, not {other} as we wrote on {issued}.",
+  [
+    "{name} asks you to pay {amount} by {due}. Your last bill of {other} came on {issued}.",
+    "A bill of {amount} from {name} falls due on {due}; the one before, {other}, was paid on {issued}.",
+    "By {due} {name} expects {amount}. On {issued} you paid them {other}.",
+    "{name}: please settle by {due} the sum of {amount}, not {other} as we wrote on {issued}.",
+  ],
   // The wanted amount first, the wanted date last.
-  "{name} sent a bill of {amount} on {issued}. Unlike the {other} of last time, it is due on {due}.",
-  "On {issued} {name} billed you {amount}, due {due}. The bill before was {other}.",
-  "The total is {amount}, up from {other}. {name} wrote it on {issued} and wants it by {due}.",
-  "{name}, {issued}: the amount to pay is {amount} until {due}, after {other} last time.",
+  [
+    "{name} sent a bill of {amount} on {issued}. Unlike the {other} of last time, it is due on {due}.",
+    "On {issued} {name} billed you {amount}, due {due}. The bill before was {other}.",
+    "The total is {amount}, up from {other}. {name} wrote it on {issued} and wants it by {due}.",
+    "{name}, {issued}: the amount to pay is {amount} until {due}, after {other} last time.",
+  ],
   // The wanted amount last, the wanted date first.
-  "{name} corrects the bill: not {other} but {amount}, payable by {due}. The first letter is from {issued}.",
-  "Instead of {other}, {name} now charges {amount}. Pay before {due}; this mail was written on {issued}.",
-  "Payment is due {due}: after {other} last month it is now {amount}. {name}, {issued}.",
-  "{name} needs your payment by {due}. The bill of {issued} showed {other}; the right sum is {amount}.",
+  [
+    "{name} corrects the bill: not {other} but {amount}, payable by {due}. The first letter is from {issued}.",
+    "Instead of {other}, {name} now charges {amount}. Pay before {due}; this mail was written on {issued}.",
+    "Payment is due {due}: after {other} last month it is now {amount}. {name}, {issued}.",
+    "{name} needs your payment by {due}. The bill of {issued} showed {other}; the right sum is {amount}.",
+  ],
   // Both last.
-  "{name} received {other} from you on {issued}. The new bill is {amount}, due {due}.",
-  "On {issued} {name} raised your fee from {other} to {amount}. Pay by {due}.",
-  "You paid {other} on {issued}. Now {amount} is due by {due}. Regards, {name}",
-  "Since {issued} the {other} is settled. By {due} please pay {amount} to {name}.",
-] as const;
+  [
+    "{name} received {other} from you on {issued}. The new bill is {amount}, due {due}.",
+    "On {issued} {name} raised your fee from {other} to {amount}. Pay by {due}.",
+    "You paid {other} on {issued}. Now {amount} is due by {due}. Regards, {name}",
+    "Since {issued} the {other} is settled. By {due} please pay {amount} to {name}.",
+  ],
+]);
 
 /** Other words and other orders, balanced in the same way. */
 export const heldOutTemplates = [
@@ -133,6 +141,14 @@ export function writeMails(
         bill: { name: facts.name, amount, due: facts.due },
       };
     }),
+  );
+}
+
+/** The first of each list, then the second of each. */
+export function takeTurns<T>(lists: readonly (readonly T[])[]): T[] {
+  const longest = Math.max(...lists.map(({ length }) => length));
+  return Array.from({ length: longest }, (_, turn) => turn).flatMap((turn) =>
+    lists.flatMap((list) => list.slice(turn, turn + 1)),
   );
 }
 

@@ -164,7 +164,7 @@ async function trainSteps(
   { log, listener, signal, play }: Run,
 ): Promise<string | null> {
   const { groupsPerStep, groupSize, steps, seed, temperature } = options;
-  const plan = { groupsPerStep, steps, seed, heldOut: task.heldOut };
+  const plan = { groupsPerStep, steps, seed, shuffle: task.shuffle, heldOut: task.heldOut };
   let adapter: string | null = null;
   for await (const batch of model.batches(task.train, plan)) {
     const step = log.step(batch);

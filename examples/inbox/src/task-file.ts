@@ -12,6 +12,8 @@ export interface Task {
   rollout: (model: RolloutModel, scenario: never, temperature: number) => Promise<RolloutResult>;
   /** What decides whether it learnt: `reward`, or one of the rollout's metrics. */
   metric: string;
+  /** Whether each epoch has an order of its own. */
+  shuffle: boolean;
   /** Rows of the tables: what kind of scenario this is. */
   slice: ((scenario: never) => string) | null;
 }
@@ -21,15 +23,16 @@ export async function loadTask(path: string): Promise<Task> {
   const given = (await import(pathToFileURL(resolve(path)).href)) as Partial<
     Record<keyof Task, unknown>
   >;
-  const { train, heldOut, rollout, metric = "reward", slice = null } = given;
+  const { train, heldOut, rollout, metric = "reward", shuffle = true, slice = null } = given;
   const missing = [
     Array.isArray(train) && train.length > 0 ? "" : "train, a list of scenarios",
     Array.isArray(heldOut) && heldOut.length > 1 ? "" : "heldOut, a list of at least two scenarios",
     typeof rollout === "function" ? "" : "rollout, a function",
     typeof metric === "string" ? "" : "metric, a text",
+    typeof shuffle === "boolean" ? "" : "shuffle, true or false",
     slice === null || typeof slice === "function" ? "" : "slice, a function",
   ].filter(Boolean);
-  if (missing.length === 0) return { train, heldOut, rollout, metric, slice } as Task;
+  if (missing.length === 0) return { train, heldOut, rollout, metric, shuffle, slice } as Task;
   throw new HoneError(`${path} must export ${missing.join("; and ")}.`, {
     code: "invalid_config",
     param: "task",
