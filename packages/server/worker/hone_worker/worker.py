@@ -32,6 +32,7 @@ from hone_worker.errors import HoneWorkerError
 from hone_worker.lora import LoraSpec, default_targets
 from hone_worker.model import Base, load_base
 from hone_worker.service import Lifeline, create_app, environment, health_route, read_body, run_service
+from hone_worker.thread_count import measured
 
 
 class LoraBody(BaseModel):
@@ -96,8 +97,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--max-model-len", type=int)
     parser.add_argument("--max-rows", type=int, default=64, help="sequences decoded at once")
     parser.add_argument("--cache-mib", type=int, help="memory for keys and values of sequences")
-    parser.add_argument("--threads-decode", type=int, default=1)
-    parser.add_argument("--threads-train", type=int, default=2)
+    parser.add_argument("--threads-decode", type=int, help="measured at the start unless given")
+    parser.add_argument("--threads-train", type=int, help="measured at the start unless given")
     parser.add_argument("--no-engine", action="store_true", help="train only: another engine generates")
     return parser.parse_args(arguments)
 
@@ -114,7 +115,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         served_name=options.served_name,
         max_model_len=options.max_model_len,
     )
-    compute = Compute(decode_threads=options.threads_decode, train_threads=options.threads_train)
+    compute = Compute(
+        decode_threads=options.threads_decode or measured(base, rows=16, width=1),
+        train_threads=options.threads_train or measured(base, rows=4, width=128),
+    )
     engine = None
     if not options.no_engine:
         cache_bytes = options.cache_mib * 2**20 if options.cache_mib else None
