@@ -60,7 +60,8 @@ export function createProject(folder: string): PackedProject {
 
 /** As in a terminal of the user's own: without what npm, the tests and the clone have set. */
 function environment(folder: string): NodeJS.ProcessEnv {
-  const ours = /^(npm_|HONE_(?!CACHE$)|NODE_|VITEST|INIT_CWD|PYTHON|HF_|TEST$|MODE$)/;
+  const ours =
+    /^(npm_|HONE_(?!CACHE$)|NODE_(PATH|OPTIONS|ENV)$|VITEST|INIT_CWD|PYTHON|HF_|TEST$|MODE$)/;
   const inherited = Object.entries(process.env).filter(([name]) => !ours.test(name));
   // The Node that runs this test, alone in its folder: what else is beside it must not come first.
   const bin = join(folder, "..", "bin");
