@@ -118,7 +118,8 @@ describe("events", () => {
 
   test("a listener that leaves early gets the rest when it comes back", async () => {
     let release: () => void = () => undefined;
-    trainer.before.push(() => new Promise((resolve) => void (release = resolve)));
+    const released = new Promise<void>((resolve) => void (release = resolve));
+    trainer.before.push(() => released);
     const id = await submitTrain();
     const first = await events(id, undefined, 3);
     const rest = events(id, first.at(-1)!.seq);
