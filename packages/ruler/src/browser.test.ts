@@ -22,7 +22,9 @@ async function bundle(code: string): Promise<string> {
 }
 
 it("the main entry and the rewards run where there is no Node", async () => {
-  const text = await bundle('export { rulerScoreGroup } from "./index.ts";');
+  const text = await bundle(
+    'export { rulerScoreGroup } from "./index.ts"; export * as rewards from "./rewards/index.ts";',
+  );
   expect(text.length).toBeGreaterThan(10_000);
   const judge = await ScriptedJudge.start({
     otherwise: steps.score(({ finalText }) => Number.parseFloat(finalText)),
@@ -44,6 +46,8 @@ it("the main entry and the rewards run where there is no Node", async () => {
       worker,
     );
     expect([...(rewards as number[])]).toEqual([0.1, 0.9]);
+    const code = "bundled.rewards.parseCode('x = [1', 'python').ok";
+    expect(runInContext(code, worker)).toBe(false);
     expect(runInContext("typeof process + typeof Buffer", worker)).toBe("undefinedundefined");
   } finally {
     await judge.close();

@@ -60,7 +60,9 @@ export function combineRewards(
     least: 1,
     whole: true,
   });
-  const functions = rewards.map(({ fn, weight = 1, name = fn.name }) => {
+  const functions = rewards.map(({ fn, weight = 1, ...rest }) => {
+    // `{fn: () => …}` makes the function's own name "fn", which tells nothing.
+    const name = rest.name ?? (fn.name === "fn" ? "" : fn.name);
     requireNumber(`the weight of "${name}"`, weight, { least: Number.NEGATIVE_INFINITY });
     return { fn, weight, name };
   });

@@ -1,0 +1,132 @@
+import { execFile } from "node:child_process";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { group, trajectory } from "./group.test-support.ts";
+import { score } from "./testing/judge-steps.ts";
+import { ScriptedJudge } from "./testing/scripted-judge.ts";
+
+interface Said {
+  code: number;
+  stdout: string;
+  stderr: string;
+}
+
+/** The command as a user starts it, in a process of its own. */
+function ruler(args: string[], env: Record<string, string> = {}): Promise<Said> {
+  const cli = fileURLToPath(new URL("cli.ts", import.meta.url));
+  const tsx = ["--conditions=@hone/source", "--import", import.meta.resolve("tsx")];
+  return new Promise((resolve) => {
+    execFile(
+      process.execPath,
+      [...tsx, cli, ...args],
+      { env: { ...process.env, ...env }, timeout: 60_000 },
+      (error, stdout, stderr) => resolve({ code: Number(error?.code ?? 0), stdout, stderr }),
+    );
+  });
+}
+
+let folder: string;
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), "hone-ruler-cli-"));
+});
+afterEach(() => rm(folder, { recursive: true }));
+
+async function file(name: string, lines: readonly (object | string)[]): Promise<string> {
+  const path = join(folder, name);
+  const text = lines.map((line) => (typeof line === "string" ? line : JSON.stringify(line)));
+  await writeFile(path, `${text.join("\n")}\n`);
+  return path;
+}
+
+const reward = `
+import { completionText, named } from ${JSON.stringify(new URL("rewards/index.ts", import.meta.url).href)};
+export const byNumber = named("by_number", (trajectory) => {
+  const text = completionText(trajectory);
+  return text === "skip" ? null : Number(text);
+});
+export const broken = () => NaN;
+`;
+
+describe("check", { timeout: 60_000 }, () => {
+  it("shows distribution, null share and groups without variance", async () => {
+    const data = await file("groups.jsonl", [
+      group([trajectory("0"), trajectory("1"), trajectory("skip")]),
+      group([trajectory("1"), trajectory("1")]),
+      trajectory("0", { metadata: { group: "g" } }),
+      trajectory("0.5", { metadata: { group: "g" } }),
+      trajectory("0", {}),
+    ]);
+    const module = await file("reward.ts", [reward]);
+    const args = ["check", data, "--reward", `${module}#byNumber`];
+    const text = await ruler(args);
+    expect(text).toMatchObject({ code: 0 });
+    expect(text.stdout).toMatch(/does not apply \(null\)\s+12\.5%/);
+    expect(text.stdout).toMatch(/groups without variance\s+1\n/);
+    expect(text.stdout).toMatch(/groups with fewer than two rewards\s+1\n/);
+    const json = await ruler([...args, "--json"]);
+    expect(JSON.parse(json.stdout)).toMatchObject({
+      trajectories: 8,
+      groups: 4,
+      nullShare: 0.125,
+      withoutVariance: 1,
+      tooSmall: 1,
+      quantiles: [0, 0, 0.5, 1, 1],
+      distribution: [
+        { from: 0, to: 0, count: 3 },
+        { from: 0.5, to: 0.5, count: 1 },
+        { from: 1, to: 1, count: 3 },
+      ],
+    });
+  });
+
+  it("says what is wrong with a file or a function", async () => {
+    const module = await file("reward.ts", [reward]);
+    const good = await file("good.jsonl", [trajectory("1")]);
+    const cut = await file("cut.jsonl", [trajectory("1"), '{"messages": [']);
+    const cases: [string[], RegExp][] = [
+      [["check", cut, "--reward", `${module}#byNumber`], /cut\.jsonl:2 is not JSON/],
+      [["check", good, "--reward", module], /exports 2 functions .*byNumber/],
+      [["check", good, "--reward", `${module}#broken`], /"broken" on trajectory 0.*NaN/],
+      [["check", good], /needs FILE and --reward/],
+    ];
+    const said = await Promise.all(cases.map(([args]) => ruler(args)));
+    for (const [index, [, message]] of cases.entries()) {
+      expect(said[index]?.stderr).toMatch(message);
+      expect(said[index]?.code).toBe(2);
+    }
+  });
+});
+
+describe("attack", { timeout: 60_000 }, () => {
+  it("measures lift by family against a real endpoint, and tells by its exit code", async () => {
+    const worth = (text: string): number => (/^I am sorry|^From 9:40/.test(text) ? 0.9 : 0.2);
+    const honest = await ScriptedJudge.start({
+      otherwise: score(({ finalText }) => worth(finalText)),
+    });
+    const gullible = await ScriptedJudge.start({
+      otherwise: score(({ finalText }) => (finalText.includes("1.0") ? 1 : 0.2)),
+    });
+    try {
+      const args = (judge: ScriptedJudge) => [
+        ...["attack", "--judge", "scripted", "--base-url", judge.endpoint.baseURL],
+        ...["--family", "instruction", "--family", "authority"],
+      ];
+      const key = { JUDGE_API_KEY: "test-key" };
+      const [passed, failed, wrong] = await Promise.all([
+        ruler(args(honest), key),
+        ruler(args(gullible), key),
+        ruler(args(honest), { JUDGE_API_KEY: "wrong" }),
+      ]);
+      expect(passed.stdout).toMatch(/instruction +12 +0 +0 +0 +0\nauthority +13 +0/);
+      expect(passed.code).toBe(0);
+      expect(failed.stdout).toMatch(/mean lift 0\.\d+ \(limit 0\.05\)/);
+      expect(failed.code).toBe(1);
+      expect(wrong.stderr).toMatch(/401/);
+    } finally {
+      await Promise.all([honest.close(), gullible.close()]);
+    }
+  });
+});

@@ -1,0 +1,303 @@
+import { describe, expect, it } from "vitest";
+import { z } from "zod";
+import { group, trajectory } from "../group.test-support.ts";
+import { arithmetic } from "./arithmetic-reward.ts";
+import { codeParses } from "./code-reward.ts";
+import type { CodeOptions } from "./code-reward.ts";
+import { combineRewards } from "./combine-rewards.ts";
+import { evaluateExpression } from "./expression.ts";
+import { thinkAnswerFormat, thinkFormat } from "./format-rewards.ts";
+import type { RewardFunction } from "./reward-function.ts";
+import { exactMatch, jsonMatch, lastNumber, lengthPenalty, numericMatch } from "./text-rewards.ts";
+
+const give = (fn: RewardFunction, text: string, rest = {}) =>
+  fn(trajectory(text, rest), { group: { ...group([]), scenario: { target: 24 } }, index: 0 });
+
+describe("combineRewards", () => {
+  const say =
+    (value: number | null): RewardFunction =>
+    () =>
+      value;
+
+  it("sums by weight what applies, and gives null where nothing does", async () => {
+    const rewards = combineRewards([
+      { name: "maths", fn: ({ metadata }) => (metadata["kind"] === "maths" ? 1 : null), weight: 2 },
+      {
+        name: "code",
+        fn: async ({ metadata }) => Promise.resolve(metadata["kind"] === "code" ? 0.5 : null),
+      },
+      { name: "tidy", fn: ({ metadata }) => (metadata["kind"] === "other" ? null : 0.1) },
+    ]);
+    const kinds = ["maths", "code", "other"];
+    const old = group(kinds.map((kind) => trajectory("x", { metadata: { kind }, reward: 9 })));
+    const before = structuredClone(old);
+    const { groups, metrics } = await rewards.score([old]);
+    expect(old).toEqual(before);
+    expect(groups[0]?.trajectories.map(({ reward }) => reward)).toEqual([2.1, 0.6, null]);
+    expect(groups[0]?.trajectories.map((t) => t.metrics)).toEqual([
+      { "rewards/maths": 1, "rewards/tidy": 0.1 },
+      { "rewards/code": 0.5, "rewards/tidy": 0.1 },
+      {},
+    ]);
+    expect(groups[0]).toMatchObject({ metadata: old.metadata, exceptions: old.exceptions });
+    expect(metrics).toMatchObject({
+      "rewards/maths/mean": 1,
+      "rewards/maths/std": null,
+      "rewards/tidy/mean": 0.1,
+      "rewards/tidy/std": 0,
+      frac_reward_zero_std: 0,
+    });
+    expect(metrics["reward"]).toBeCloseTo(1.35, 10);
+  });
+
+  it("leaves what has no reward out of the baseline, and it moves nothing", async () => {
+    const values = [1, 0, null, null];
+    const rewards = combineRewards([
+      { name: "f", fn: (_trajectory, { index }) => values[index] ?? null },
+    ]);
+    const { advantages } = await rewards.score([group(values.map(() => trajectory("x")))]);
+    const size = 0.5 / (Math.SQRT1_2 + 1e-4);
+    expect(advantages).toEqual([[size, -size, 0, 0]]);
+  });
+
+  it("runs asynchronous functions at once, no more than concurrency", async () => {
+    let running = 0;
+    let most = 0;
+    const slow: RewardFunction = async () => {
+      running += 1;
+      most = Math.max(most, running);
+      await new Promise((resolve) => setTimeout(resolve, 5));
+      running -= 1;
+      return 1;
+    };
+    const rewards = combineRewards([{ name: "slow", fn: slow }], { concurrency: 3 });
+    await rewards.score([group(Array.from({ length: 9 }, () => trajectory("x")))]);
+    expect(most).toBe(3);
+  });
+
+  it("makes no reward of NaN, of undefined or of an error", async () => {
+    const broken: RewardFunction[] = [
+      () => Number.NaN,
+      () => Number.POSITIVE_INFINITY,
+      () => undefined as never,
+      () => "1" as never,
+      () => {
+        throw new Error("boom");
+      },
+    ];
+    for (const fn of broken) {
+      await expect(
+        combineRewards([{ name: "broken", fn }]).score([group([trajectory("x")])]),
+      ).rejects.toMatchObject({ code: "invalid_reward", message: /"broken" on trajectory 0/ });
+    }
+  });
+
+  it("wants names, each once", () => {
+    expect(() => combineRewards([])).toThrow(/at least one/);
+    expect(() => combineRewards([{ fn: () => 1 }])).toThrow(/no name/);
+    expect(() =>
+      combineRewards([
+        { fn: say(1), name: "a" },
+        { fn: say(2), name: "a" },
+      ]),
+    ).toThrow(/Two reward functions/);
+    expect(() => combineRewards([{ fn: say(1), name: "a", weight: Number.NaN }])).toThrow(/weight/);
+  });
+});
+
+describe("format", () => {
+  it("reads thinking that the server split off", () => {
+    const split = trajectory([
+      { role: "assistant", content: "\n<answer>4</answer>", reasoning_content: "2 + 2" },
+    ]);
+    const context = { group: group([]), index: 0 };
+    expect(thinkFormat()(split, context)).toBe(1);
+    expect(thinkAnswerFormat()(split, context)).toBe(1);
+  });
+
+  it.each([
+    ["<think>a</think>\n<answer>b</answer>", 1, 1],
+    ["<think>a</think> b", 1, 0],
+    ["<think>a <b> c</think>\n<answer>d</answer>", 1, 1],
+    ["<think>a<think></think>\n<answer>b</answer>", 0, 0],
+    ["x<think>a</think>\n<answer>b</answer>", 0, 0],
+    ["<think>a</think>\n<answer>b</answer> and more", 1, 0],
+    ["", 0, 0],
+  ])("%j", (text, think, answer) => {
+    expect(give(thinkFormat(), text)).toBe(think);
+    expect(give(thinkAnswerFormat(), text)).toBe(answer);
+  });
+});
+
+describe("arithmetic", () => {
+  const fn = arithmetic({
+    numbers: () => [3, 8, 8, 3],
+    target: (_trajectory, { group: { scenario } }) => (scenario as { target: number }).target,
+  });
+
+  it.each([
+    ["<answer>8 / (3 - 8 / 3)</answer>", 1],
+    ["<answer>8 / (3 - 8 / 3) </answer> so 24", 1],
+    ["<answer>8 * 3</answer>", 0],
+    ["<answer>24</answer>", 0],
+    ["<answer>8 / (3 - 8 / 3) + 3 - 3</answer>", 0],
+    ["<answer>(83 - 8) / 3</answer>", 0],
+    ["8 / (3 - 8 / 3)", 0],
+    ["<answer>8 / (3 - 8 / 3) or 1</answer>", 0],
+    ["<answer>__import__('os').exit(1)</answer>", 0],
+  ])("%s", (text, expected) => {
+    expect(give(fn, text)).toBe(expected);
+  });
+
+  it("takes numbers at most once, or as often as one likes, when told so", () => {
+    const options = { numbers: () => [3, 8, 5], target: () => 24 };
+    const atMost = arithmetic({ ...options, use: "at-most-once" });
+    expect(give(atMost, "<answer>3 * 8</answer>")).toBe(1);
+    expect(give(atMost, "<answer>3 * 8 + 8 - 8</answer>")).toBe(0);
+    const any = arithmetic({ ...options, use: "any" });
+    expect(give(any, "<answer>8 + 8 + 8</answer>")).toBe(1);
+    expect(give(any, "<answer>24</answer>")).toBe(0);
+  });
+
+  it("does not apply where there is no such task", () => {
+    expect(give(arithmetic({ numbers: () => null, target: () => 1 }), "x")).toBeNull();
+    expect(give(arithmetic({ numbers: () => [1], target: () => undefined }), "x")).toBeNull();
+  });
+
+  it("costs nothing, whatever is written", () => {
+    const started = performance.now();
+    for (const text of [
+      "9 ** 9 ** 9",
+      "9 ** 9 ** 9 ** 9 ** 9",
+      "(9 ** 999) ** 999",
+      "9 ** -(9 ** 9)",
+      "0 ** -1",
+      `2 ** ${"9".repeat(1500)}`,
+      "9".repeat(1990),
+      `${"(".repeat(1000)}1${")".repeat(1000)}`,
+      `${"-".repeat(1999)}1`,
+      `${"999999999*".repeat(190)}9`,
+      `1${"/777777777".repeat(190)}`,
+      "1".repeat(1e6),
+    ]) {
+      expect(evaluateExpression(text)).toBeNull();
+    }
+    expect(performance.now() - started).toBeLessThan(500);
+    expect(evaluateExpression("1 ** 999999999999")?.value.top).toBe(1n);
+    expect(evaluateExpression("0.1 + 0.2")?.value).toEqual({ top: 3n, bottom: 10n });
+  });
+});
+
+describe("code", () => {
+  const check = (options: CodeOptions, text: string) => give(codeParses(options), text);
+
+  it("is parsed, from the last block of its language", () => {
+    const text = "First:\n```ts\nconst x: = 1\n```\nThen:\n```ts\nconst x: number = 1;\n```\n";
+    expect(check({ language: "typescript" }, text)).toBe(1);
+    expect(check({ language: "typescript" }, `${text}\n\`\`\`ts\nconst x: = 1\n\`\`\``)).toBe(0);
+    expect(check({ language: "python" }, "```python\ndef f(x):\n    return x\n```")).toBe(1);
+    expect(check({ language: "python" }, "```python\ndef f(x)\n    return x\n```")).toBe(0);
+    expect(check({ language: "python" }, "I cannot do that, sorry.")).toBe(0);
+    expect(check({ language: "tsx" }, "const a = <b c={1} />;")).toBe(1);
+    expect(check({ language: "javascript" }, "const a: number = 1;")).toBe(0);
+    expect(check({ language: "typescript" }, "")).toBe(0);
+  });
+
+  it.each([
+    ["import fs from 'fs'", 0],
+    ["import { rm } from 'node:fs/promises'", 0],
+    ["export * from 'fs'", 0],
+    ["const f = require('fs')", 0],
+    ["await import('fs')", 0],
+    ["await import(name)", 0],
+    ["import f = require('fs')", 0],
+    ["import type { A } from './fs-like.ts'", 1],
+    ["const fs = 'import fs from fs'; // import 'fs'", 1],
+  ])("TypeScript without fs: %s", (code, expected) => {
+    expect(check({ language: "typescript", forbiddenImports: ["fs"] }, code)).toBe(expected);
+  });
+
+  it.each([
+    ["import os", 0],
+    ["import os.path as p", 0],
+    ["import re, os", 0],
+    ["from os import system", 0],
+    ["def f():\n    from os import path", 0],
+    ["__import__('os')", 0],
+    ["__import__('o' + 's')", 0],
+    ["import importlib\nimportlib.import_module('os')", 0],
+    ["import osmium", 1],
+    ["x = 'import os'  # import os", 1],
+  ])("Python without os: %s", (code, expected) => {
+    expect(check({ language: "python", forbiddenImports: ["os"] }, code)).toBe(expected);
+  });
+
+  it("that is nested without end is no code, and is not run", () => {
+    for (const language of ["typescript", "python"] as const) {
+      expect(check({ language }, "(".repeat(100_000))).toBe(0);
+      expect(check({ language }, "x = ".repeat(80_000))).toBe(0);
+    }
+    expect(check({ language: "typescript" }, "globalThis.canary = 1; throw new Error()")).toBe(1);
+    expect("canary" in globalThis).toBe(false);
+  });
+});
+
+describe("matches", () => {
+  it("exact", () => {
+    const fn = exactMatch({ expected: () => " Paris " });
+    expect(give(fn, "Paris")).toBe(1);
+    expect(give(fn, "I think <answer>Paris</answer>.")).toBe(1);
+    expect(give(fn, "paris")).toBe(0);
+    const loose = exactMatch({ expected: () => "Paris", normalize: (t) => t.toLowerCase() });
+    expect(give(loose, "paris")).toBe(1);
+    expect(give(exactMatch({ expected: () => null }), "x")).toBeNull();
+  });
+
+  it.each([
+    ["It is 1,234.50 euros.", 1234.5],
+    ["2 + 2 = 4.", 4],
+    ["-3", -3],
+    ["about 2e3 or 5E-1", 0.5],
+    ["x2 and v1.2.3", null],
+    ["1,2,3", 3],
+    ["none", null],
+    ["1e999", null],
+  ])("the last number of %j", (text, expected) => {
+    expect(lastNumber(text)).toBe(expected);
+  });
+
+  it("numeric", () => {
+    const fn = numericMatch({ expected: () => 3.14, tolerance: 0.01 });
+    expect(give(fn, "Roughly 3.145")).toBe(1);
+    expect(give(fn, "Roughly 3.2")).toBe(0);
+    expect(give(fn, "No idea")).toBe(0);
+  });
+
+  it("JSON by a schema of either kind", () => {
+    const schemas = [
+      z.strictObject({ a: z.int() }),
+      {
+        type: "object" as const,
+        properties: { a: { type: "integer" as const } },
+        required: ["a"],
+        additionalProperties: false,
+      },
+    ];
+    for (const schema of schemas) {
+      const fn = jsonMatch({ schema });
+      expect(give(fn, '{"a": 1}')).toBe(1);
+      expect(give(fn, '```json\n{"a": 1}\n```')).toBe(1);
+      for (const bad of ['{"a": 1.5}', '{"a": 1, "b": 2}', "{}", 'Here: {"a": 1}', '{"a": 1', ""]) {
+        expect(give(fn, bad)).toBe(0);
+      }
+    }
+  });
+
+  it("length", () => {
+    const fn = lengthPenalty({ maxTokens: 100, softTokens: 20 });
+    const usage = (completionTokens: number) => ({
+      usage: { completions: 1, promptTokens: 1, completionTokens },
+    });
+    expect([80, 90, 100, 101].map((n) => give(fn, "x", usage(n)))).toEqual([0, -0.5, -1, -1]);
+  });
+});
