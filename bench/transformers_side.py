@@ -87,8 +87,7 @@ def main() -> None:
     key = f"Bearer {os.environ['HONE_WORKER_KEY']}"
 
     class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+        # HTTP/1.0: a connection kept open would keep this one thread from the next.
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
             if self.headers["authorization"] != key:
