@@ -41,7 +41,7 @@ const workerPoints = [
   "worker.file-end@4",
   "worker.result",
   "worker.adapter-load",
-  "worker.decode@20",
+  "worker.decode@3",
 ];
 
 function at(point: string, victim: ProcessName): Trial {
@@ -65,7 +65,7 @@ const others: [string, ProcessName][] = [
   ["worker.forward@3", "renderer"],
   ["worker.file-half@3", "server"],
   ["worker.result", "server"],
-  ["worker.decode@20", "server"],
+  ["worker.decode@3", "server"],
 ];
 
 export const everyPoint: readonly Trial[] = [
