@@ -74,6 +74,23 @@ describe("the prompt", () => {
     expect(shown.attempts.map(({ finalText }) => finalText)).toEqual(["a", "b", "c"]);
   });
 
+  it("of a group that shares half its turns is about half of what its episodes are", () => {
+    const turns = (name: string, count: number): ChatMessage[] =>
+      Array.from({ length: count }, (_, n): ChatMessage => ({
+        role: "assistant",
+        content: `${name} ${n} ${"lorem ipsum ".repeat(30)}`,
+      }));
+    const episodes = Array.from({ length: 8 }, (_, n): Candidate => ({
+      messages: [...shared, ...turns("all", 25), ...turns(`episode ${n}`, 25)],
+      tools: [tool("search_mail")],
+    }));
+    const whole = episodes.reduce((sum, e) => sum + estimateTokens(JSON.stringify(e)), 0);
+    const { user, parts } = prompt(episodes);
+    const ours = estimateTokens(parts.system + user);
+    expect(ours / whole).toBeLessThan(0.6);
+    expect(parts.cuts).toEqual([]);
+  });
+
   it("names the tools by attempt where they differ", () => {
     const { shown } = prompt([
       { ...said("a"), tools: [tool("one")] },

@@ -30,6 +30,8 @@ export function numericMatch(options: {
   return named("numeric_match", (trajectory, context) => {
     const expected = options.expected(trajectory, context);
     if (expected === null || expected === undefined) return null;
+    // NaN is no number to compare with: combineRewards refuses it by this function's name.
+    if (!Number.isFinite(expected)) return Number.NaN;
     const answer = extract(completionText(trajectory));
     const value = answer === null ? null : lastNumber(answer);
     return value !== null && Math.abs(value - expected) <= tolerance ? 1 : 0;
