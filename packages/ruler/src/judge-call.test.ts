@@ -153,14 +153,19 @@ describe("structured output", () => {
         steps.httpError(400, { message: "Unknown parameter: response_format" }),
         byNumber,
         byNumber,
+        byNumber,
       ],
     });
     expect(rewardsOf(await rulerScoreGroup(two, judge.endpoint, options))).toEqual([0.1, 0.9]);
     await rulerScoreGroup(groupOf("0.3", "0.4"), judge.endpoint, options);
+    await rulerScoreGroup(groupOf("0.5", "0.6"), judge.endpoint, {
+      ...options,
+      structuredOutput: "json_object",
+    });
     const formats = judge.requests.map(
       ({ body }) => (body["response_format"] as { type: string } | undefined)?.type,
     );
-    expect(formats).toEqual(["json_schema", "json_object", undefined, undefined]);
+    expect(formats).toEqual(["json_schema", "json_object", undefined, undefined, undefined]);
   });
 
   it("sends the user's parameters, and none that the ruler sets", async () => {

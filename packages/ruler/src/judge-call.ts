@@ -53,7 +53,7 @@ export async function callJudge(
 ): Promise<JudgeReply> {
   const { lane, plan } = settings;
   for (;;) {
-    const format = lane.structuredOutput ?? settings.structuredOutput;
+    const format = weaker(settings.structuredOutput, lane.structuredOutput);
     try {
       return await withRetries(lane, plan, () => attempt(messages, format, settings));
     } catch (error) {
@@ -63,6 +63,12 @@ export async function callJudge(
       lane.structuredOutput = next;
     }
   }
+}
+
+/** Not more than the user wants, nor than the provider has. */
+function weaker(wanted: StructuredOutput, had: StructuredOutput | null): StructuredOutput {
+  const order = ["none", "json_object", "json_schema"] as const;
+  return had !== null && order.indexOf(had) < order.indexOf(wanted) ? had : wanted;
 }
 
 async function attempt(

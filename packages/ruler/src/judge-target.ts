@@ -71,7 +71,7 @@ export async function resolveJudge(
       `"${judge}" is no judge. Write provider/model with one of ${Object.keys(providers).join(", ")}, hone/<model>, or {baseURL, apiKey, model}.`,
     );
   }
-  const key = apiKey ?? platform.environment(known.key);
+  const key = apiKey || platform.environment(known.key);
   if (!key) throw noKey(judge, known.key);
   return {
     label: judge,
@@ -94,13 +94,13 @@ function endpointTarget(
   const known = Object.values(providers).find(
     ({ baseURL }) => new URL(baseURL).origin === url.origin,
   );
-  const key = judge.apiKey ?? apiKey ?? (known ? platform.environment(known.key) : undefined);
+  const key = judge.apiKey || apiKey || (known ? platform.environment(known.key) : undefined);
   if (!key && known) throw noKey(judge.model, known.key);
   return {
     label: `${url.host}/${judge.model}`,
     baseURL: judge.baseURL.replace(/\/+$/, ""),
     // A server of one's own may want none; the dialect has no way to say so.
-    apiKey: key ?? "none",
+    apiKey: key || "none",
     model: judge.model,
     structuredOutput: known?.structuredOutput ?? "json_schema",
     hone: null,
@@ -127,7 +127,7 @@ async function honeTarget(
   const serverURL = parsed.origin + parsed.pathname.replace(/\/+$/, "").replace(/\/v1$/, "");
   // The key of this machine's server opens that one; another has no business seeing it.
   const localKey = local && originOf(local.url) === originOf(url) ? local.key : undefined;
-  const key = apiKey ?? platform.environment("HONE_API_KEY") ?? localKey;
+  const key = apiKey || platform.environment("HONE_API_KEY") || localKey;
   if (!key) throw noKey(label, "HONE_API_KEY");
   return {
     label,
