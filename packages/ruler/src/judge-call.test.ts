@@ -95,15 +95,15 @@ describe("retries", () => {
     const judge = await start({ script: [steps.tooManyRequests(30)] });
     const started = performance.now();
     await expect(
-      rulerScoreGroup(two, judge.endpoint, { ...options, deadlineMs: 500 }),
+      rulerScoreGroup(two, judge.endpoint, { ...options, deadlineMs: 3000 }),
     ).rejects.toMatchObject({ failure: "rate_limited" });
-    expect(performance.now() - started).toBeLessThan(2000);
+    expect(performance.now() - started).toBeLessThan(2900);
   });
 
   it("ends a silent request at its limit, and the group at its deadline", async () => {
     withoutPauses();
     const slow = await start({ script: [steps.silence, byNumber] });
-    const scored = await rulerScoreGroup(two, slow.endpoint, { ...options, timeoutMs: 200 });
+    const scored = await rulerScoreGroup(two, slow.endpoint, { ...options, timeoutMs: 1000 });
     expect(rewardsOf(scored)).toEqual([0.1, 0.9]);
     const dead = await start({ otherwise: steps.silence });
     await expect(
