@@ -174,7 +174,17 @@ describe.skipIf(!workerPython())("plain prompts", { timeout: 60_000 }, () => {
       else expect(logprob).toBeLessThanOrEqual(top.at(-1)!.logprob);
     }
     const streamed = await client.chat.completions.stream(request).finalChatCompletion();
-    expect(streamed.choices[0]!.logprobs!.content).toEqual(content);
+    // To rounding: the second request finds its prompt computed.
+    expect(streamed.choices[0]!.logprobs!.content).toEqual(
+      content.map((entry) => ({
+        ...entry,
+        logprob: expect.closeTo(entry.logprob, 4),
+        top_logprobs: entry.top_logprobs.map((top) => ({
+          ...top,
+          logprob: expect.closeTo(top.logprob, 4),
+        })),
+      })),
+    );
   });
 
   it("honours n, stop and max_tokens", async () => {
