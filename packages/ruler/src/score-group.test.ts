@@ -149,6 +149,7 @@ describe("answers that do not hold", () => {
     "one score too few": spoil((entries) => entries.slice(1)),
     "one score too many": spoil((entries) => [...entries, { ...entries[0], id: "ffffffff" }]),
     "one id twice": spoil((entries) => [entries[0], entries[0]]),
+    "all ids, and one of them again": spoil((entries) => [...entries, { ...entries[0], score: 1 }]),
     "a score above 1": spoil((entries) => entries.map((entry) => ({ ...entry, score: 7 }))),
     "a score below 0": spoil((entries) => entries.map((entry) => ({ ...entry, score: -0.1 }))),
     "a score as text": spoil((entries) => entries.map((entry) => ({ ...entry, score: "0.8" }))),
