@@ -16,7 +16,7 @@ const program = new Command("inbox")
     "name of the model; one that there is goes on where it was",
     `inbox-${new Date().toISOString().replaceAll(/[:.]/g, "-").toLowerCase()}`,
   )
-  .option("--steps <n>", "training steps of the whole run", wholeFrom(0), 14)
+  .option("--steps <n>", "training steps of the whole run", wholeFrom(0), 16)
   .option("--groups-per-step <n>", "groups of rollouts per step", wholeFrom(1), 8)
   .option("--group-size <n>", "rollouts of one scenario", wholeFrom(2), 6)
   .option("--lr <rate>", "learning rate, after three steps of warm-up", positive, 3e-4)
