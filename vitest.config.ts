@@ -7,6 +7,8 @@ export default defineConfig({
     include: ["packages/*/src/**/*.test.ts", "examples/*/src/**/*.test.ts", "test/**/*.test.ts"],
     typecheck: { enabled: false },
     testTimeout: 30_000,
+    // Without it the ruler would make one, in the home of whoever runs the tests.
+    env: { HONE_RULER_SECRET: "of-the-tests" },
     maxWorkers: 2,
   },
 });
