@@ -14,6 +14,8 @@ export interface BatchesOptions {
   shuffle?: boolean | undefined;
   /** Scenarios of the evaluation: one that is also trained on is an error. */
   heldOut?: readonly unknown[] | undefined;
+  /** Ends the waiting for a step that an earlier run left under way. */
+  signal?: AbortSignal | undefined;
 }
 
 /** Where the run is in its scenarios. The server commits it together with the step's weights. */
@@ -76,6 +78,7 @@ export function checkBatchesOptions(scenarios: readonly unknown[], options: Batc
     "seed",
     "shuffle",
     "heldOut",
+    "signal",
   ]);
   requireApart(scenarios, options.heldOut ?? []);
   if (scenarios.length === 0) {

@@ -58,6 +58,8 @@ export interface TrainOptions extends TrainConfig {
 
 /** How often a model with unfinished operations is asked again. */
 const settlePollMs = 300;
+/** After this long a wait is no longer silent. */
+const noticeAfterMs = 5_000;
 
 const ownTrainOptions = ["batch", "expectedStep", "clientToken", "onEvent", "signal"] as const;
 const trainConfigKeys = Object.keys(trainConfigSchema.shape);
@@ -85,14 +87,20 @@ export class Model extends Policy {
     options: BatchesOptions,
   ): AsyncGenerator<Batch<Scenario>, void, undefined> {
     checkBatchesOptions(scenarios, options);
-    yield* planBatches(scenarios, options, await this.#settledCursor());
+    yield* planBatches(scenarios, options, await this.#settledCursor(options.signal));
   }
 
-  async #settledCursor(): Promise<unknown> {
-    for (;;) {
-      const { cursor, operations } = await this.info();
+  async #settledCursor(signal: AbortSignal | undefined): Promise<unknown> {
+    for (let waited = 0; ; waited += settlePollMs) {
+      const { cursor, operations } = await this.info({ signal });
       if (operations.length === 0) return cursor;
-      await pause(settlePollMs, undefined);
+      if (waited >= noticeAfterMs && waited < noticeAfterMs + settlePollMs) {
+        process.emitWarning(
+          `batches() of ${this.name} waits for ${operations.join(", ")}, which an earlier run left under way.`,
+          "HoneWarning",
+        );
+      }
+      await pause(settlePollMs, signal);
     }
   }
 

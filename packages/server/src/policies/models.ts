@@ -198,13 +198,19 @@ export function createModels(store: Store, clock: Clock): Models {
     async setPinned(name, step, pinned) {
       const policy = policies.get(name)?.[step];
       if (!policy || policy.pinned === pinned) return;
-      await store.write([
-        {
-          sql: "UPDATE policies SET pinned = ? WHERE model = ? AND step = ?",
-          args: [pinned ? 1 : 0, name, step],
-        },
-      ]);
+      // In memory first: retention must not judge a policy that is just being pinned.
       policy.pinned = pinned;
+      try {
+        await store.write([
+          {
+            sql: "UPDATE policies SET pinned = ? WHERE model = ? AND step = ?",
+            args: [pinned ? 1 : 0, name, step],
+          },
+        ]);
+      } catch (error) {
+        policy.pinned = !pinned;
+        throw error;
+      }
     },
 
     async markRemoved(name, step) {

@@ -36,7 +36,10 @@ export function createPolicies(options: {
     );
   }
 
-  function infoOf({ model, step, ...policy }: PolicyRecord): PolicyInfo {
+  function infoOf(
+    { model, step, ...policy }: PolicyRecord,
+    keptAs = retention.reasons(model).get(step) ?? [],
+  ): PolicyInfo {
     const removed = policy.removedAt !== null;
     return {
       id: policyName(model, step),
@@ -45,7 +48,7 @@ export function createPolicies(options: {
       step,
       live: live.isLive(policyName(model, step)),
       pinned: policy.pinned,
-      keptAs: retention.reasons(model, step),
+      keptAs,
       removedAt: policy.removedAt,
       operationId: policy.operationId,
       checkpoint: removed ? null : `models/${model}/policies/${step}`,
@@ -56,7 +59,8 @@ export function createPolicies(options: {
   return {
     list(model) {
       models.require(model);
-      return models.policies(model).map(infoOf);
+      const reasons = retention.reasons(model);
+      return models.policies(model).map((policy) => infoOf(policy, reasons.get(policy.step) ?? []));
     },
 
     async detail(name, step) {

@@ -1,4 +1,4 @@
-import { type GcReport, type gcRequestSchema, policyName } from "@hone/core";
+import { type GcReport, type gcRequestSchema, HoneError, policyName } from "@hone/core";
 import { rm } from "node:fs/promises";
 import type { z } from "zod";
 import type { Checkpoints } from "../policies/checkpoints.ts";
@@ -42,7 +42,7 @@ export async function collectGarbage(
   if (request.olderThanMs !== undefined) {
     removed.push(...(await completions(context, request.olderThanMs, dryRun)));
   }
-  const freed = dryRun ? store.freeBytes() : await store.vacuum();
+  const freed = dryRun ? store.freeBytes() : await vacuum(store);
   return {
     object: "hone.gc",
     dryRun,
@@ -50,6 +50,17 @@ export async function collectGarbage(
     bytes: removed.reduce((total, { bytes }) => total + bytes, 0),
     databaseBytes: freed,
   };
+}
+
+/** Rewriting the database needs its size again on the disk; what was removed is gone either way. */
+async function vacuum(store: Store): Promise<number> {
+  if (store.freeBytes() === 0) return 0;
+  try {
+    return await store.vacuum();
+  } catch (error) {
+    if (HoneError.isInstance(error) && error.code === "disk_full") return 0;
+    throw error;
+  }
 }
 
 /** Folders that got their name and never a row. That of an operation which is to be completed is not one. */

@@ -18,8 +18,8 @@ export interface Removal {
 
 /** Which checkpoints stay. The rules are in docs/decisions. */
 export interface Retention {
-  /** Why a policy stays; empty where it may go. */
-  reasons(model: string, step: number, keep?: Keep): KeepReason[];
+  /** Why each policy of a model stays, by its step; empty where it may go. */
+  reasons(model: string, keep?: Keep): Map<number, KeepReason[]>;
   /** The evaluation of a policy: finished rollouts of mode "eval" that have a reward. */
   evaluation(model: string, step: number): { rollouts: number; reward: number | null };
   /** What may go now. */
@@ -135,9 +135,8 @@ export function createRetention(options: {
   }
 
   return {
-    reasons(model, step, keep = options.keep) {
-      return [...judge(model, keep)].find(([policy]) => policy.step === step)?.[1] ?? [];
-    },
+    reasons: (model, keep = options.keep) =>
+      new Map([...judge(model, keep)].map(([{ step }, reasons]) => [step, reasons])),
 
     evaluation: (model, step) => evaluations(model).get(step) ?? { rollouts: 0, reward: null },
 
