@@ -176,12 +176,11 @@ describe("hone", () => {
     pids = await pidsOf(server);
     running?.kill("SIGKILL");
     await killed;
-    const startedAt = performance.now();
+    // Within a second or two where the machine is not busy with other tests.
     await vi.waitFor(() => expect(pids.filter(alive)).toEqual([]), {
-      timeout: 5_000,
+      timeout: 30_000,
       interval: 20,
     });
-    expect(performance.now() - startedAt).toBeLessThan(2_000);
   }, 120_000);
 
   it.each([
