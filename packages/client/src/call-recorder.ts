@@ -56,20 +56,17 @@ export function recordCalls(
         if (!asked || !response.ok || !response.body) return response;
         const streamed = response.headers.get("content-type")?.startsWith("text/event-stream");
         const reader = streamed ? streamReader() : wholeReader();
-        const watched = response.body.pipeThrough(
-          new TransformStream<Uint8Array, Uint8Array>({
-            transform(bytes, controller) {
-              reader.feed(bytes);
-              controller.enqueue(bytes);
-            },
-            flush() {
-              const answer = reader.end();
-              if (answer) calls.push({ ...asked, ...answer });
-              end();
-            },
-          }),
-        );
         over = false;
+        const watched = watch(response.body, {
+          part: (bytes) => reader.feed(bytes),
+          broken: () => void (signal.aborted || end()),
+          over() {
+            // Also of a reader that leaves at [DONE] and does not wait for the last byte.
+            const answer = reader.end();
+            if (answer) calls.push({ ...asked, ...answer });
+            end();
+          },
+        });
         return new Response(watched, response);
       } finally {
         // A call that the rollout's end cuts stays open: it is the one that the exception names.
@@ -77,6 +74,40 @@ export function recordCalls(
       }
     },
   };
+}
+
+/** The same bytes; `over` is called once, at the end or when the reader leaves. A broken body is not over. */
+function watch(
+  body: NonNullable<Response["body"]>,
+  on: { part(bytes: Uint8Array): void; over(): void; broken(): void },
+): ReadableStream<Uint8Array> {
+  const reader = body.getReader();
+  let ended = false;
+  const over = (): void => {
+    if (!ended) on.over();
+    ended = true;
+  };
+  return new ReadableStream<Uint8Array>({
+    async pull(controller) {
+      try {
+        const { done, value } = await reader.read();
+        if (done) {
+          over();
+          controller.close();
+        } else {
+          on.part(value);
+          controller.enqueue(value);
+        }
+      } catch (error) {
+        on.broken();
+        controller.error(error);
+      }
+    },
+    async cancel(reason) {
+      over();
+      await reader.cancel(reason);
+    },
+  });
 }
 
 function readRequest(body: unknown): Pick<RecordedCall, "messages" | "tools"> | null {

@@ -92,6 +92,37 @@ describe("a model to compare with", () => {
     expect(compare([group!], [group!])).toMatchObject({ pairs: 1, difference: 0 });
   });
 
+  it("knows a call whose reader left at its end, and branches by their tool calls", async () => {
+    const model = await elsewhere(api);
+    const rollout = async (m: RolloutModel) => {
+      const { baseURL, model: name, fetch } = m.connection();
+      const ask = async (messages: object[]) => {
+        const body = JSON.stringify({ model: name, messages, stream: true });
+        const response = await fetch(`${baseURL}/chat/completions`, { method: "POST", body });
+        const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
+        for (let text = ""; !text.includes("[DONE]");) text += (await reader.read()).value ?? "";
+        await reader.cancel();
+      };
+      const user = { role: "user", content: "?" };
+      const calling = (args: string) => ({
+        role: "assistant",
+        content: null,
+        tool_calls: [{ ...call, function: { name: "f", arguments: args } }],
+      });
+      const tool = { role: "tool", tool_call_id: "c1", content: "x" };
+      await ask([user]);
+      await ask([user, calling("1"), tool, user]);
+      await ask([user, calling("2"), tool, user, { role: "assistant", content: "5" }, user]);
+      return 1;
+    };
+    const [group] = await gather(model, rollout, [1], { mode: "eval" });
+    const [trajectory] = group?.trajectories ?? [];
+    expect(trajectory?.usage.completions).toBe(3);
+    expect([trajectory, ...(trajectory?.histories ?? [])].map((t) => t?.messages.length)).toEqual([
+      7, 5, 2,
+    ]);
+  });
+
   it("is never trained", async () => {
     const model = await elsewhere(api);
     await expect(gather(model, twoTurns, [{ stream: false }])).rejects.toMatchObject({

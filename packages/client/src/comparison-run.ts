@@ -73,15 +73,24 @@ function conversationsOf(
   return { messages: longest?.messages ?? [], tools: longest?.tools ?? null, histories };
 }
 
-/** An SDK may write an answer down in other words (no null fields): role and text have to agree. */
+/** An SDK may write an answer down in other words (no null fields): role, text and calls have to agree. */
 function continues(later: readonly ChatMessage[], earlier: readonly ChatMessage[]): boolean {
   return (
     later.length > earlier.length &&
     earlier.every(({ role, content }, i) => {
       const other = later[i];
-      return other?.role === role && textOf(other.content) === textOf(content);
+      return (
+        other?.role === role &&
+        textOf(other.content) === textOf(content) &&
+        callsOf(other) === callsOf(earlier[i])
+      );
     })
   );
+}
+
+function callsOf(message: ChatMessage | undefined): string {
+  const calls = message?.role === "assistant" ? (message.tool_calls ?? []) : [];
+  return JSON.stringify(calls.map((call) => [call.function.name, call.function.arguments]));
 }
 
 function textOf(content: ChatMessage["content"]): string {

@@ -140,6 +140,13 @@ describe("a run's log", () => {
     expect(await readFile(join(folder, "curves.svg"), "utf8")).toContain("held out: reward");
   });
 
+  it("takes several records at once", async () => {
+    const log = await openRunLog(folder);
+    await Promise.all(["a", "b", "c"].map((label) => log.evaluation(label, [group([0, 1])])));
+    await Promise.all(["a", "b"].map((label) => log.evaluation(label, [group([1, 1])])));
+    expect((await metricsLines()).map(({ label }) => label)).toEqual(["c", "a", "b"]);
+  });
+
   it("holds rollouts without a reward and steps without rollouts", async () => {
     const log = await openRunLog(folder);
     expect(await play(log, 1, [group([null, null])])).toMatchObject({ reward: null });

@@ -44,7 +44,15 @@ export async function openRunLog(folder: string): Promise<RunLog> {
   const { records, whole } = await readRecords(metricsFile);
   if (!whole) await replace(metricsFile, linesOf(records));
 
-  async function add(record: RunRecord): Promise<void> {
+  // One after another: they write the same files.
+  let writing: Promise<void> = Promise.resolve();
+  function add(record: RunRecord): Promise<void> {
+    const next = writing.catch(() => undefined).then(() => write(record));
+    writing = next;
+    return next;
+  }
+
+  async function write(record: RunRecord): Promise<void> {
     const before = records.findIndex((other) => isSame(other, record));
     if (before < 0) {
       records.push(record);

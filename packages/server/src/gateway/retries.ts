@@ -33,7 +33,9 @@ export interface Retries {
   unreceived(rolloutId: string, repeated: Repeated, earlier: readonly LedgerCompletion[]): string[];
 }
 
-export function createRetries(): Retries {
+/** `now` in milliseconds. */
+export function createRetries(now: () => number = Date.now): Retries {
+  const startedAt = now();
   const attempts = new Map<string, number>();
   const keyOf = (rolloutId: string, key: string): string =>
     createHash("sha256").update(`${rolloutId}\n${key}`).digest("base64");
@@ -56,7 +58,9 @@ export function createRetries(): Retries {
         else attempts.set(key, count - 1);
         return [];
       }
-      return answersTo(repeated, earlier);
+      // What failed before this server began is not known: then nothing of that time is taken back.
+      const since = earlier.filter(({ createdAt }) => createdAt >= startedAt);
+      return answersTo(repeated, earlier).filter((id) => since.some((one) => one.id === id));
     },
   };
 }

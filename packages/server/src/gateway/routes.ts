@@ -57,21 +57,25 @@ export function gatewayRoutes(deps: GatewayDeps): Hono<AppEnv> {
     const key = c.get("keyId");
 
     async function work(): Promise<void> {
-      const lease =
-        rolloutId === null
-          ? await router.leaseForModel(key, request.model)
-          : await router.leaseForRollout(key, rolloutId, request.model);
-      const order = lease.rolloutId === null ? null : parts.recorder.open(lease.rolloutId);
+      let done = (): void => undefined;
       try {
+        const lease =
+          rolloutId === null
+            ? await router.leaseForModel(key, request.model)
+            : await router.leaseForRollout(key, rolloutId, request.model);
+        const order = lease.rolloutId === null ? null : parts.recorder.open(lease.rolloutId);
+        done = () => {
+          order?.close();
+          lease.release();
+        };
         await respond({ lease, sink, retry });
       } catch (error) {
-        if (lease.rolloutId !== null) parts.retries.failed(lease.rolloutId, request.key());
+        if (rolloutId !== null) parts.retries.failed(rolloutId, request.key());
         if (!sink.signal.aborted) throw error;
         counters.abandoned++;
         throw clientGone(error);
       } finally {
-        order?.close();
-        lease.release();
+        done();
       }
     }
     return sink.respond(work());

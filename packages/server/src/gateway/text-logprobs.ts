@@ -31,12 +31,12 @@ export function createTextLogprobs(): TextLogprobsWriter {
 
 /** Two tokens may have one name (a special token and its spelling): the likelier one has it. */
 function byName(tokens: readonly TopLogprob[]): Record<string, number> {
-  const out: Record<string, number> = {};
+  const best = new Map<string, number>();
   for (const token of tokens) {
     const name = nameOf(token);
-    out[name] = Math.max(out[name] ?? -Infinity, token.logprob);
+    best.set(name, Math.max(best.get(name) ?? -Infinity, token.logprob));
   }
-  return out;
+  return Object.fromEntries(best);
 }
 
 /** A token that is no text of its own, half a character, is spelt by its bytes, as OpenAI does. */
