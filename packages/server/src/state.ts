@@ -192,6 +192,12 @@ export async function openState(options: StateOptions): Promise<State> {
         clearInterval(sweeper);
         await operations.close();
         await retention.idle();
+        await ledger.settle().catch((error: unknown) => {
+          log.error(
+            { err: error },
+            "completions could not be written: they are lost with this end",
+          );
+        });
         await store.close();
         lock.release();
       },

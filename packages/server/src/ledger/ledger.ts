@@ -9,12 +9,19 @@ export interface StoredLedger extends Ledger {
   /** How many completions a rollout has. */
   count(rolloutId: string): number;
   /**
-   * Writes again what could not be written of these rollouts. Throws `disk_full` while it still cannot:
-   * a rollout that ends or trains is on disk with all its completions.
+   * Writes again the rollouts of which something could not be written; without ids, all that there are.
+   * Throws `disk_full` while it still cannot: a rollout that ends or trains is on disk with all its completions.
    */
-  settle(rolloutIds: readonly string[]): Promise<void>;
+  settle(rolloutIds?: readonly string[]): Promise<void>;
   /** Drops the rollouts from memory for which `keep` is false. */
   retain(keep: (rolloutId: string) => boolean): Promise<void>;
+}
+
+interface Known {
+  /** Without those whose parent was lost. */
+  completions: LedgerCompletion[];
+  /** Above that of every row, also of those that are left out. */
+  nextSeq: number;
 }
 
 /**
@@ -23,47 +30,87 @@ export interface StoredLedger extends Ledger {
  * end, its training) is queued behind, and is durable only together with all that came before.
  */
 export function createLedger(store: Store, log: Logger): StoredLedger {
-  const memory = new Map<string, LedgerCompletion[]>();
+  const memory = new Map<string, Known>();
   const rolloutOf = new Map<string, string>();
+  // Rollouts of which the disk refused something. Nothing more of them is written until all of it is written
+  // again from memory: a row without the one before it says less than none.
+  const unwritten = new Set<string>();
 
-  function load(rolloutId: string): LedgerCompletion[] {
+  function load(rolloutId: string): Known {
     const known = memory.get(rolloutId);
     if (known) return known;
     const byId = new Map<string, LedgerCompletion>();
+    const orphans: string[] = [];
     const rows = store.all(
       "SELECT * FROM completions WHERE rollout_id = ? ORDER BY seq",
       rolloutId,
     ) as CompletionRow[];
     for (const row of rows) {
       const parent = row.parent_id === null ? null : (byId.get(row.parent_id) ?? null);
-      byId.set(row.id, readCompletion(row, parent));
+      // Its prompt begins with ids that nobody has any more.
+      if (row.parent_id !== null && !parent) orphans.push(row.id);
+      else byId.set(row.id, readCompletion(row, parent));
     }
-    const completions = [...byId.values()];
-    memory.set(rolloutId, completions);
-    for (const { id } of completions) rolloutOf.set(id, rolloutId);
-    return completions;
+    if (orphans.length > 0) {
+      log.error(
+        { rollout: rolloutId, completions: orphans },
+        "completions continue one that the ledger does not have: the server ended before it could be written. They do not train",
+      );
+    }
+    const loaded = { completions: [...byId.values()], nextSeq: (rows.at(-1)?.seq ?? -1) + 1 };
+    memory.set(rolloutId, loaded);
+    for (const id of byId.keys()) rolloutOf.set(id, rolloutId);
+    return loaded;
   }
 
-  // Statements that the disk refused; they are tried again before anything is built on them.
-  const unwritten = new Map<string, Statement[]>();
-
   function write(rolloutId: string, statements: readonly Statement[]): void {
+    if (unwritten.has(rolloutId)) return;
     store.write(statements).catch((error: unknown) => {
-      unwritten.set(rolloutId, [...(unwritten.get(rolloutId) ?? []), ...statements]);
+      unwritten.add(rolloutId);
       log.error({ rollout: rolloutId, err: error }, "the ledger could not be written");
     });
+  }
+
+  async function writeAgain(rolloutId: string): Promise<void> {
+    while (unwritten.has(rolloutId)) {
+      const { completions } = load(rolloutId);
+      const written = [...completions];
+      const byId = new Map(written.map((completion) => [completion.id, completion]));
+      await store.write(
+        written.map((completion) =>
+          insertCompletion(
+            completion,
+            byId.get(completion.parentId ?? "") ?? null,
+            // Some of its rows may be there, and say what was true before.
+            "INSERT OR REPLACE",
+          ),
+        ),
+      );
+      // What came meanwhile was not written at all.
+      if (isSame(written, completions)) unwritten.delete(rolloutId);
+    }
+  }
+
+  /** Null where there is no such completion. */
+  function ownerOf(id: string): string | null {
+    const known = rolloutOf.get(id);
+    if (known !== undefined) return known;
+    // An answer can end after its rollout was dropped from memory.
+    const row = store.get("SELECT rollout_id FROM completions WHERE id = ?", id);
+    return (row as { rollout_id: string } | undefined)?.rollout_id ?? null;
   }
 
   function setDelivered(ids: readonly string[], delivered: boolean): Promise<void> {
     fault("ledger.before-delivered");
     for (const id of ids) {
-      const known = memory.get(rolloutOf.get(id) ?? "");
-      const index = known?.findIndex((completion) => completion.id === id) ?? -1;
-      const completion = known?.[index];
-      if (known && completion) known[index] = { ...completion, delivered };
-    }
-    for (const id of ids) {
-      write(rolloutOf.get(id) ?? "", [
+      const rolloutId = ownerOf(id);
+      if (rolloutId === null) continue;
+      const { completions } = load(rolloutId);
+      const index = completions.findIndex((completion) => completion.id === id);
+      const completion = completions[index];
+      if (!completion) continue;
+      completions[index] = { ...completion, delivered };
+      write(rolloutId, [
         { sql: "UPDATE completions SET delivered = ? WHERE id = ?", args: [Number(delivered), id] },
       ]);
     }
@@ -72,11 +119,11 @@ export function createLedger(store: Store, log: Logger): StoredLedger {
   }
 
   return {
-    list: (rolloutId) => Promise.resolve([...load(rolloutId)]),
+    list: (rolloutId) => Promise.resolve([...load(rolloutId).completions]),
 
     count(rolloutId) {
       const known = memory.get(rolloutId);
-      if (known) return known.length;
+      if (known) return known.completions.length;
       const row = store.get(
         "SELECT count(*) AS n FROM completions WHERE rollout_id = ?",
         rolloutId,
@@ -89,8 +136,8 @@ export function createLedger(store: Store, log: Logger): StoredLedger {
       const statements = completions.map((given) => {
         const known = load(given.rolloutId);
         // Two answers of one rollout may end at once: their order is the one in which they came here.
-        const completion: LedgerCompletion = { ...given, seq: known.length };
-        const parent = known.find(({ id }) => id === completion.parentId) ?? null;
+        const completion: LedgerCompletion = { ...given, seq: known.nextSeq };
+        const parent = known.completions.find(({ id }) => id === completion.parentId) ?? null;
         if (completion.parentId !== null && !parent) {
           throw new HoneError(
             `Completion ${completion.id} continues ${completion.parentId}, which rollout ${completion.rolloutId} does not have.`,
@@ -98,7 +145,8 @@ export function createLedger(store: Store, log: Logger): StoredLedger {
           );
         }
         const statement = insertCompletion(completion, parent);
-        known.push(completion);
+        known.completions.push(completion);
+        known.nextSeq++;
         rolloutOf.set(completion.id, completion.rolloutId);
         return statement;
       });
@@ -114,34 +162,31 @@ export function createLedger(store: Store, log: Logger): StoredLedger {
     async settle(rolloutIds) {
       // A write that is still under way may yet fail.
       await store.flush();
-      for (const id of rolloutIds) {
-        const statements = unwritten.get(id);
-        if (!statements) continue;
-        unwritten.delete(id);
-        try {
-          await store.write(statements);
-        } catch (error) {
-          unwritten.set(id, [...statements, ...(unwritten.get(id) ?? [])]);
-          throw error;
-        }
+      const failures: unknown[] = [];
+      for (const id of rolloutIds ?? [...unwritten]) {
+        // One that is refused keeps no other from the disk.
+        await writeAgain(id).catch((error: unknown) => failures.push(error));
       }
+      if (failures.length > 0) throw failures[0];
     },
 
     async retain(keep) {
       const idle = [...memory].filter(([id]) => !keep(id));
       if (idle.length === 0) return;
-      const before = idle.map(([id, completions]) => [id, [...completions]] as const);
+      const before = idle.map(([id, { completions }]) => [id, [...completions]] as const);
       // What is dropped must be readable from the database.
       await store.flush();
       for (const [id, completions] of before) {
         // A call that ended meanwhile has written again: the next time, then.
-        const now = memory.get(id);
-        const same =
-          now?.length === completions.length && now.every((c, i) => c === completions[i]);
-        if (!same || unwritten.has(id)) continue;
+        const now = memory.get(id)?.completions;
+        if (!now || !isSame(completions, now) || unwritten.has(id)) continue;
         memory.delete(id);
         for (const completion of completions) rolloutOf.delete(completion.id);
       }
     },
   };
+}
+
+function isSame(before: readonly LedgerCompletion[], now: readonly LedgerCompletion[]): boolean {
+  return now.length === before.length && now.every((completion, i) => completion === before[i]);
 }

@@ -38,11 +38,12 @@ const sameTools = '"same"';
 export function insertCompletion(
   completion: LedgerCompletion,
   parent: LedgerCompletion | null,
+  verb: "INSERT" | "INSERT OR REPLACE" = "INSERT",
 ): Statement {
   const shared = parent ? sharedMessages(parent.messages, completion.messages) : 0;
   const tools = toJson(completion.tools);
   return {
-    sql: `INSERT INTO completions (id, rollout_id, seq, kind, parent_id, prompt_suffix, sampled, logprobs, policy,
+    sql: `${verb} INTO completions (id, rollout_id, seq, kind, parent_id, prompt_suffix, sampled, logprobs, policy,
             temperature, top_p, seed, finish_reason, choice, choices, shared_messages, messages, tools, answer,
             delivered, split_reason, created_at)
           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,

@@ -286,6 +286,7 @@ export function createRollouts(options: {
       // Also those whose end could not be written when it came: a full disk must not make them open again.
       for (const record of [...records.values()].filter(({ status }) => status !== "open")) {
         try {
+          await ledger.settle([record.id]);
           await save(record);
         } catch (error) {
           log.warn(
@@ -294,6 +295,10 @@ export function createRollouts(options: {
           );
         }
       }
+      // Also of rollouts that go on: what a killed server had only in memory is lost.
+      await ledger.settle().catch((error: unknown) => {
+        log.warn({ err: error }, "completions cannot be written yet");
+      });
       await ledger.retain((id) => leases.has(id));
     },
   };

@@ -1,7 +1,7 @@
 import { HoneError } from "@hone/core";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { createLedger } from "../ledger/ledger.ts";
-import { silent, temporaryFolder } from "../operations/testing/fixtures.ts";
+import { createLedger, type StoredLedger } from "../ledger/ledger.ts";
+import { completionOf, silent, temporaryFolder } from "../operations/testing/fixtures.ts";
 import type { LivePolicies } from "../policies/live.ts";
 import { createModels } from "../policies/models.ts";
 import { openStore, type Store } from "../store/store.ts";
@@ -10,8 +10,11 @@ import { createRollouts, type Rollouts } from "./rollouts.ts";
 let folder: Awaited<ReturnType<typeof temporaryFolder>>;
 let store: Store;
 let full = false;
+/** Only the rows of the ledger find no room. */
+let fullForCompletions = false;
 let now = 0;
 let rollouts: Rollouts;
+let ledger: StoredLedger;
 const held: string[] = [];
 const live = {
   hold: (policy: string) => void held.push(policy),
@@ -22,11 +25,14 @@ function open(): Rollouts {
   const refusing: Store = {
     ...store,
     write: (statements) =>
-      full ? Promise.reject(new HoneError("full", { code: "disk_full" })) : store.write(statements),
+      full || (fullForCompletions && statements.some(({ sql }) => sql.includes("completions")))
+        ? Promise.reject(new HoneError("full", { code: "disk_full" }))
+        : store.write(statements),
   };
+  ledger = createLedger(refusing, silent);
   return createRollouts({
     store: refusing,
-    ledger: createLedger(refusing, silent),
+    ledger,
     models: createModels(store, () => now),
     live,
     clock: () => now,
@@ -44,6 +50,7 @@ beforeEach(async () => {
     "create-m",
   );
   full = false;
+  fullForCompletions = false;
   now = 0;
   held.length = 0;
   rollouts = open();
@@ -93,4 +100,25 @@ test("an end that a full disk refused is written without being asked for again",
   held.length = 0;
   expect(open().info("k", id)).toMatchObject({ status: "finished", reward: 2 });
   expect(held).toEqual([]);
+});
+
+test("a rollout expires on disk with its completions, and not before them", async () => {
+  const [quiet, talking] = [await pinned(), await pinned()];
+  fullForCompletions = true;
+  await ledger.append([completionOf(quiet, { id: "late" })]);
+  now = 900;
+  await rollouts.patch("k", talking, {});
+  await ledger.append([completionOf(talking, { id: "early" })]);
+  now = 1500;
+  await rollouts.sweep();
+  expect(rollouts.info("k", quiet).status).toBe("expired");
+  expect(statusOnDisk(quiet)).toBe("open");
+  fullForCompletions = false;
+  await rollouts.sweep();
+  expect([quiet, talking].map(statusOnDisk)).toEqual(["expired", "open"]);
+  // Those of the open one did not have to wait for its end either.
+  expect(store.all("SELECT id FROM completions ORDER BY id")).toEqual([
+    { id: "early" },
+    { id: "late" },
+  ]);
 });
