@@ -88,7 +88,7 @@ describe("examples/inbox with a task of one's own", () => {
     // Greedy and sampled, the metric and the reward, of base and trained.
     expect(records.filter(({ type }) => type === "evaluation")).toHaveLength(8);
     const played = (await read("trajectories/step-0001.jsonl")).trim().split("\n");
-    expect(played.map((line) => JSON.parse(line).trajectories.length)).toEqual([8, 8, 8, 8]);
+    expect(played.map((line) => JSON.parse(line).trajectories.length)).toEqual([6, 6, 6, 6]);
   });
 
   it(

@@ -83,9 +83,10 @@ export async function runTraining(
   signal: AbortSignal,
 ): Promise<RunSummary> {
   const began = performance.now();
-  const log = await openRunLog(options.out);
   const model = await hone.model({ name: options.name }, { signal });
-  const { maxModelLen } = await model.info({ signal });
+  const { maxModelLen, base } = await model.info({ signal });
+  const { name, size, target } = options;
+  const log = await openRunLog(options.out, { settings: { name, base, size, target } });
   const run = createRun(options, log, listener, signal, maxModelLen);
 
   const before =

@@ -1,4 +1,4 @@
-import { resolve } from "node:path";
+import { join, resolve } from "node:path";
 import { Hone, HoneError, type ComparisonModel } from "@hone/client";
 import { Command, InvalidArgumentError } from "commander";
 import { comparisonModel } from "./providers.ts";
@@ -39,7 +39,7 @@ const program = new Command("2048")
   .option("--ungated", "exit with 0 whatever the verdict")
   .option("--concurrency <n>", "games at once", wholeFrom(1), 64)
   .option("--lr <rate>", "learning rate (2e-3 suits the base of a million parameters)", rate, 2e-3)
-  .option("--out <folder>", "where metrics and trajectories go", "runs/2048")
+  .option("--out <folder>", "where metrics and trajectories go (default: runs/ and the name)")
   .option("--server-data <folder>", "the server's data folder, to say where the adapter lies in it")
   .parse();
 
@@ -57,7 +57,7 @@ const options = program.opts<{
   ungated?: boolean;
   concurrency: number;
   lr: number;
-  out: string;
+  out?: string;
   serverData?: string;
 }>();
 const serverData = options.serverData === undefined ? null : resolve(options.serverData);
@@ -77,7 +77,7 @@ const reporter = createReporter(process.stdout);
 try {
   const run = {
     ...options,
-    out: resolve(options.out),
+    out: resolve(options.out ?? join("runs", options.name)),
     learningRate: options.lr,
     others: options.compare,
   };

@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { compare, evaluationTable, gather, openRunLog, readGroups } from "@hone/client";
@@ -65,10 +66,13 @@ export async function runTraining(
   signal: AbortSignal,
 ): Promise<RunSummary> {
   const began = performance.now();
-  const log = await openRunLog(options.out);
-  const model = await hone.model({ name: options.name, seed: options.seed }, { signal });
+  const { name, seed, temperature, shuffleRewards } = options;
+  const model = await hone.model({ name, seed }, { signal });
+  const { base } = await model.info({ signal });
+  const log = await openRunLog(options.out, {
+    settings: { name, base, seed, temperature, shuffleRewards, heldOut: task.heldOut.length },
+  });
   const run = createRun(task, options, log, listener, signal);
-  const { temperature } = options;
 
   const before = {
     greedy: await run.evaluateOnce(model.at(0), "base greedy", 0),
@@ -169,7 +173,11 @@ async function trainSteps(
   for await (const batch of model.batches(task.train, plan)) {
     const step = log.step(batch);
     const played = await play(model, batch.scenarios, { temperature, groupSize, mode: "train" });
-    const groups = step.gathered(options.shuffleRewards ? played.map(withShuffledRewards) : played);
+    const groups = step.gathered(
+      options.shuffleRewards
+        ? played.map((group, index) => withShuffledRewards(group, [seed, batch.step, index]))
+        : played,
+    );
     const result = await model.train(groups, {
       batch,
       learningRate: options.learningRate,
@@ -185,15 +193,19 @@ async function trainSteps(
   return adapter;
 }
 
-function withShuffledRewards(group: TrajectoryGroup): TrajectoryGroup {
-  const rewards = group.trajectories.map(({ reward }) => reward);
-  for (let last = rewards.length - 1; last > 0; last--) {
-    const other = Math.floor(Math.random() * (last + 1));
-    [rewards[last], rewards[other]] = [rewards[other] ?? null, rewards[last] ?? null];
-  }
+/** In an order that depends on nothing but `key`: the control can be repeated. */
+function withShuffledRewards(group: TrajectoryGroup, key: readonly number[]): TrajectoryGroup {
+  const rewards = group.trajectories
+    .map(({ reward }, index) => ({ reward, rank: digest([...key, index]) }))
+    .sort((a, b) => (a.rank < b.rank ? -1 : 1))
+    .map(({ reward }) => reward);
   const trajectories = group.trajectories.map((trajectory, index) => ({
     ...trajectory,
     reward: rewards[index] ?? null,
   }));
   return { ...group, trajectories };
+}
+
+function digest(numbers: readonly number[]): string {
+  return createHash("sha256").update(numbers.join(" ")).digest("hex");
 }

@@ -1,4 +1,4 @@
-import { resolve } from "node:path";
+import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Hone, HoneError } from "@hone/client";
 import { Command, InvalidArgumentError } from "commander";
@@ -27,7 +27,7 @@ const program = new Command("inbox")
   .option("--seed <n>", "of the adapter and of the order of the scenarios", wholeFrom(0), 0)
   .option("--shuffle-rewards", "the control: rewards change places within their group", false)
   .option("--ungated", "exit with 0 whatever the verdict", false)
-  .option("--out <folder>", "where metrics and trajectories go", "runs/inbox")
+  .option("--out <folder>", "where metrics and trajectories go (default: runs/ and the name)")
   .option("--server-data <folder>", "the server's data folder, to say where the adapter lies in it")
   .parse();
 
@@ -45,7 +45,7 @@ const options = program.opts<{
   seed: number;
   shuffleRewards: boolean;
   ungated: boolean;
-  out: string;
+  out?: string;
   serverData?: string;
 }>();
 const serverData = options.serverData === undefined ? null : resolve(options.serverData);
@@ -63,7 +63,11 @@ function interrupt(): void {
 
 try {
   const task = await loadTask(options.task ?? fileURLToPath(new URL("task.ts", import.meta.url)));
-  const run = { ...options, out: resolve(options.out), learningRate: options.lr };
+  const run = {
+    ...options,
+    out: resolve(options.out ?? join("runs", options.name)),
+    learningRate: options.lr,
+  };
   const reporter = createReporter(task.metric, (line) => console.log(line));
   const summary = await runTraining(new Hone(), task, run, reporter, stop.signal);
   console.log(summaryText(summary, serverData));

@@ -17,7 +17,7 @@ export type { CompareOptions, Comparison, EvaluationOptions, EvaluationRow } fro
 export { ComparisonModel } from "./comparison-model.ts";
 export type { ComparisonModelOptions } from "./comparison-model.ts";
 export { openRunLog } from "./run-log/run-log.ts";
-export type { RunLog, StepLog } from "./run-log/run-log.ts";
+export type { RunLog, RunLogOptions, StepLog } from "./run-log/run-log.ts";
 export type { StepRecord } from "./run-log/step-record.ts";
 export type { EvaluationRecord } from "./run-log/evaluation-record.ts";
 export { sparkline } from "./run-log/curves.ts";

@@ -140,6 +140,17 @@ describe("a run's log", () => {
     expect(await readFile(join(folder, "curves.svg"), "utf8")).toContain("held out: reward");
   });
 
+  it("does not mix runs of other settings", async () => {
+    await openRunLog(folder, { settings: { size: 3, name: "a" } });
+    await openRunLog(folder, { settings: { size: 3, name: "a", later: true } });
+    await openRunLog(folder);
+    await expect(openRunLog(folder, { settings: { size: 4 } })).rejects.toMatchObject({
+      code: "invalid_config",
+      param: "size",
+      message: expect.stringContaining("has size 3, not 4"),
+    });
+  });
+
   it("takes several records at once", async () => {
     const log = await openRunLog(folder);
     await Promise.all(["a", "b", "c"].map((label) => log.evaluation(label, [group([0, 1])])));

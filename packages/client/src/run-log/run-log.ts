@@ -1,8 +1,9 @@
 import { appendFile, mkdir, readFile, rename, writeFile } from "node:fs/promises";
-import { basename, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { HoneError } from "@hone/core";
 import type { OperationEvent, TrainResult, TrajectoryGroup } from "@hone/core";
 import { writeGroups } from "../group-files.ts";
+import { refuseUnknownOptions } from "../known-options.ts";
 import { adviceFor } from "./advice.ts";
 import { curves, type RunRecord, sparkline } from "./curves.ts";
 import { type EvaluationRecord, evaluationRecord } from "./evaluation-record.ts";
@@ -34,12 +35,22 @@ export interface RunLog {
   lines(): string[];
 }
 
+export interface RunLogOptions {
+  /**
+   * What the run's scores depend on: the task's settings, the base, the model's name. A folder whose run had
+   * others is refused: its curves and evaluations are of something else.
+   */
+  settings?: Readonly<Record<string, string | number | boolean | null>> | undefined;
+}
+
 /**
  * Opens the folder of a run, or goes on with it: a step that is played again, because the run was cut off in
  * it, takes the place of its first attempt.
  */
-export async function openRunLog(folder: string): Promise<RunLog> {
+export async function openRunLog(folder: string, options: RunLogOptions = {}): Promise<RunLog> {
+  refuseUnknownOptions("openRunLog()", options, ["settings"]);
   await mkdir(join(folder, "trajectories"), { recursive: true });
+  await keepSettings(join(folder, "settings.json"), options.settings);
   const metricsFile = join(folder, "metrics.jsonl");
   const { records, whole } = await readRecords(metricsFile);
   if (!whole) await replace(metricsFile, linesOf(records));
@@ -135,6 +146,23 @@ export async function openRunLog(folder: string): Promise<RunLog> {
       ];
     },
   };
+}
+
+async function keepSettings(path: string, settings: RunLogOptions["settings"]): Promise<void> {
+  if (!settings) return;
+  const text = await readFile(path, "utf8").catch(() => null);
+  if (text === null) {
+    await replace(path, `${JSON.stringify(settings, null, 2)}\n`);
+    return;
+  }
+  const known = JSON.parse(text) as Record<string, unknown>;
+  for (const [name, value] of Object.entries(settings)) {
+    if (!(name in known) || known[name] === value) continue;
+    throw new HoneError(
+      `The run in ${dirname(path)} has ${name} ${JSON.stringify(known[name])}, not ${JSON.stringify(value)}. Go on with the same settings, or name another folder.`,
+      { code: "invalid_config", param: name },
+    );
+  }
 }
 
 function isSame(a: RunRecord, b: RunRecord): boolean {
