@@ -13,6 +13,7 @@ import { keyRoutes } from "./http/key-routes.ts";
 import { createRendererClient } from "./renderer/http-renderer.ts";
 import { workerDir } from "./setup/paths.ts";
 import { openState, type State } from "./state.ts";
+import type { DataLock } from "./store/lock.ts";
 import { watchRemoteEngine, type RemoteEngine } from "./supervise/remote-engine.ts";
 import {
   firstStartMs,
@@ -39,6 +40,8 @@ export interface ComposeOptions {
   hosts?: readonly string[] | undefined;
   origins?: readonly string[] | undefined;
   key: ServerKey;
+  /** Of the data directory. The caller releases it, after `close`. */
+  lock: DataLock;
   publicURL: () => string;
   log: Logger;
 }
@@ -180,6 +183,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
     );
     state = await openState({
       dataDir: options.dataDir,
+      lock: options.lock,
       engine: () => loader,
       trainer,
       base: { name: baseName, maxModelLen, dtype: options.dtype },

@@ -1,12 +1,14 @@
 import { spawn, type ChildProcess } from "node:child_process";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest";
 import type { Health } from "@hone/core";
+import { runHere } from "./cli/testing/run-cli.ts";
 import { startServer, type RunningServer } from "./server.ts";
+import { lockDataDir } from "./store/lock.ts";
 import type { SupervisedStatus } from "./supervise/supervisor.ts";
 
 const base = fileURLToPath(new URL("../../../models/hone-2048-1m", import.meta.url));
@@ -32,7 +34,9 @@ async function healthOf(server: { url: string; key: string }): Promise<Health> {
 
 async function pidsOf(server: { url: string; key: string }): Promise<number[]> {
   const { components } = await healthOf(server);
-  return ["renderer", "worker"].map((name) => (components[name] as unknown as SupervisedStatus).pid ?? -1);
+  return ["renderer", "worker"].map(
+    (name) => (components[name] as unknown as SupervisedStatus).pid ?? -1,
+  );
 }
 
 function chat(server: { url: string; key: string }): Promise<Response> {
@@ -46,6 +50,25 @@ function chat(server: { url: string; key: string }): Promise<Response> {
     }),
   });
 }
+
+it("has its data directory for itself from before it reads the key, until it has given up", async () => {
+  const dataDir = join(parent, "starting");
+  const key = join(dataDir, "key");
+  const abort = new AbortController();
+  const ended = startServer({ base, dataDir, signal: abort.signal }).then(
+    () => "started",
+    () => "given up",
+  );
+  await vi.waitFor(() => expect(existsSync(key)).toBe(true), { timeout: 10_000, interval: 1 });
+  const before = readFileSync(key, "utf8");
+  const rotated = await runHere(["keys", "rotate", "--data-dir", dataDir]);
+  expect(rotated).toMatchObject({ code: 1, out: "" });
+  expect(rotated.error).toContain(`Another Hone server (pid ${process.pid})`);
+  expect(readFileSync(key, "utf8")).toBe(before);
+  abort.abort();
+  expect(await ended).toBe("given up");
+  lockDataDir(dataDir).release();
+}, 30_000);
 
 describe("a running server", () => {
   let server: RunningServer;

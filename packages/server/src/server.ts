@@ -11,7 +11,7 @@ import { checkExposure, serverKey } from "./http/key-file.ts";
 import { findEnvironment } from "./setup/environment.ts";
 import { defaultDataDir } from "./setup/paths.ts";
 import { brokenEnvironment } from "./setup/verify.ts";
-import { lockDataDir } from "./store/lock.ts";
+import { lockDataDir, type DataLock } from "./store/lock.ts";
 import type { Deadlines } from "./supervise/supervisor.ts";
 
 export interface ServerOptions {
@@ -75,8 +75,30 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const base = checkBase(options.base);
   const python = options.python ?? (await findEnvironment());
   makeDataDir(dataDir);
-  // Taken for good by the state; asked here, because the children take seconds to start.
-  lockDataDir(dataDir).release();
+  // From before the key is read until the end: what takes the lock to change something beside a server,
+  // such as the key, must not do so while one starts.
+  const lock = lockDataDir(dataDir);
+  try {
+    return await startLocked(options, { log, host, dataDir, base, python, lock });
+  } catch (error) {
+    lock.release();
+    throw error;
+  }
+}
+
+/** Leaves nothing running when it throws. The lock is released when the server has closed, or by the caller. */
+async function startLocked(
+  options: ServerOptions,
+  settled: {
+    log: Logger;
+    host: string;
+    dataDir: string;
+    base: string;
+    python: string;
+    lock: DataLock;
+  },
+): Promise<RunningServer> {
+  const { log, host, dataDir, base, python, lock } = settled;
   const key = serverKey(dataDir);
   checkExposure(host, key.key);
   const device = options.device ?? "cpu";
@@ -89,6 +111,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     device,
     dtype: options.dtype ?? (device === "cuda" ? "bfloat16" : "float32"),
     python,
+    lock,
     hosts: [...(options.hosts ?? []), host],
     key,
     publicURL: () => url,
@@ -101,17 +124,17 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   server.keepAliveTimeout = 65_000;
   server.requestTimeout = 0;
 
+  const announcement = join(dataDir, "server.json");
   try {
     // Before the children are started: a port that is taken should not cost a minute.
     url = urlOf(host, await listen(server, options.port ?? 0, host));
     await unlessAborted(composition.start(), options.signal);
+    writeFileSync(announcement, `${JSON.stringify({ url, pid: process.pid, base })}\n`);
   } catch (error) {
     await closeAll(server, composition);
     if (options.signal?.aborted) throw error;
     throw (await brokenEnvironment(python, error)) ?? error;
   }
-  const announcement = join(dataDir, "server.json");
-  writeFileSync(announcement, `${JSON.stringify({ url, pid: process.pid, base })}\n`);
   log.info({ url, base, dataDir }, "the server is ready");
 
   let closing: Promise<void> | undefined;
@@ -124,7 +147,11 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     close() {
       closing ??= (async () => {
         rmSync(announcement, { force: true });
-        await closeAll(server, composition);
+        try {
+          await closeAll(server, composition);
+        } finally {
+          lock.release();
+        }
         log.info("the server has stopped");
       })();
       return closing;

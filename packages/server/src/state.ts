@@ -32,11 +32,13 @@ import { createPolicyRouter } from "./rollouts/router.ts";
 import { createRollouts, defaultLeaseMs } from "./rollouts/rollouts.ts";
 import { rolloutRoutes } from "./rollouts/routes.ts";
 import { makeFolder } from "./store/files.ts";
-import { lockDataDir } from "./store/lock.ts";
+import { lockDataDir, type DataLock } from "./store/lock.ts";
 import { openStore } from "./store/store.ts";
 
 export interface StateOptions {
   dataDir: string;
+  /** Of the data directory, where the caller holds and releases it. @default the state's own */
+  lock?: DataLock | undefined;
   engine: () => Engine;
   trainer: Trainer;
   base: Base;
@@ -80,7 +82,7 @@ export async function openState(options: StateOptions): Promise<State> {
   const dataDir = resolve(options.dataDir);
   const clock = options.clock ?? Date.now;
   await makeFolder(dataDir);
-  const lock = lockDataDir(dataDir);
+  const ownLock = options.lock ? null : lockDataDir(dataDir);
   try {
     const imports = join(dataDir, "imports");
     await makeFolder(imports);
@@ -199,11 +201,11 @@ export async function openState(options: StateOptions): Promise<State> {
           );
         });
         await store.close();
-        lock.release();
+        ownLock?.release();
       },
     };
   } catch (error) {
-    lock.release();
+    ownLock?.release();
     throw error;
   }
 }

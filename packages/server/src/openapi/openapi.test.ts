@@ -25,6 +25,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { z } from "zod";
 import { compose, type Composition } from "../compose.ts";
 import { workerPython } from "../engine/testing/running-engine.ts";
+import { lockDataDir, type DataLock } from "../store/lock.ts";
 import { openApiDocument } from "./document.ts";
 import { docsPath } from "./routes.ts";
 
@@ -69,13 +70,16 @@ it("says of fields what the comments in core say", () => {
 // The server as it is composed, with renderer and worker: its routes are what the document must have.
 describe.skipIf(!workerPython())("the document and the server", { timeout: 60_000 }, () => {
   let server: Composition;
+  let lock: DataLock;
   const dataDir = mkdtempSync(join(tmpdir(), "hone-openapi-"));
   const key = "hone_the-key-of-this-test";
 
   beforeAll(async () => {
+    lock = lockDataDir(dataDir);
     server = await compose({
       base,
       dataDir,
+      lock,
       device: "cpu",
       dtype: "float32",
       python: workerPython()!,
@@ -87,6 +91,7 @@ describe.skipIf(!workerPython())("the document and the server", { timeout: 60_00
   }, 120_000);
   afterAll(async () => {
     await server?.close();
+    lock.release();
     rmSync(dataDir, { recursive: true, force: true });
   });
 
