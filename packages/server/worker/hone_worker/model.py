@@ -87,6 +87,12 @@ def _length_limit(config: Any, wanted: int | None) -> int:
             f"This base has {sorted(kinds - ATTENTION_KINDS)} layers; only attention layers are supported."
         )
         raise HoneWorkerError(message, code="unsupported_base", status=500)
+    if getattr(text, "attn_logit_softcapping", None):
+        # No fused attention kernel applies it, and without it this is another model.
+        message = (
+            "This base caps its attention logits, which is not supported: every answer would be another."
+        )
+        raise HoneWorkerError(message, code="unsupported_base", status=500)
     limit = int(getattr(text, "max_position_embeddings", None) or 4096)
     window = getattr(text, "sliding_window", None)
     slides = "sliding_attention" in kinds or not getattr(text, "layer_types", None)

@@ -11,6 +11,7 @@ from conftest import tiny_tokenizer
 from test_engine_decode import Run, prompt_of
 from transformers import (
     AutoModelForCausalLM,
+    Gemma2Config,
     Gemma3TextConfig,
     LlamaConfig,
     MistralConfig,
@@ -100,3 +101,19 @@ def test_what_cannot_be_served_rightly_is_refused(tmp_path: Path) -> None:
     assert load_base(str(folder)).max_model_len == 64
     with pytest.raises(HoneWorkerError):
         load_base(str(folder), max_model_len=65)
+
+
+def test_a_base_that_caps_its_attention_logits_is_refused(tmp_path):
+    config = Gemma2Config(
+        vocab_size=64,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        num_key_value_heads=1,
+        head_dim=16,
+    )
+    config.save_pretrained(tmp_path)
+    with pytest.raises(HoneWorkerError) as refused:
+        load_base(str(tmp_path))
+    assert refused.value.code == "unsupported_base"
