@@ -9,13 +9,19 @@ import type { Checkpoints } from "./checkpoints.ts";
 import type { LivePolicies } from "./live.ts";
 import type { Models, PolicyRecord } from "./models.ts";
 
+export interface PolicyFile {
+  bytes: number;
+  /** What is opened here must be read to its end, or cancelled. */
+  open(): Promise<ReadableStream>;
+}
+
 /** What people ask of single policies. */
 export interface Policies {
   list(model: string): PolicyInfo[];
   detail(model: string, step: number): Promise<PolicyDetail>;
   pin(model: string, step: number, pinned: boolean): Promise<PolicyInfo>;
   /** A file that the policy's manifest names. */
-  file(model: string, step: number, name: string): Promise<{ bytes: number; body: ReadableStream }>;
+  file(model: string, step: number, name: string): Promise<PolicyFile>;
 }
 
 export function createPolicies(options: {
@@ -97,10 +103,13 @@ export function createPolicies(options: {
           code: "not_found",
         });
       }
-      // Opened before anything is answered: what is removed from now on can still be read to its end.
-      const handle = await open(join(checkpoints.path(model, step), name), "r");
-      const body = Readable.toWeb(createReadStream("", { fd: handle })) as ReadableStream;
-      return { bytes: entry.bytes, body };
+      return {
+        bytes: entry.bytes,
+        async open() {
+          const handle = await open(join(checkpoints.path(model, step), name), "r");
+          return Readable.toWeb(createReadStream("", { fd: handle })) as ReadableStream;
+        },
+      };
     },
   };
 }

@@ -30,11 +30,15 @@ export function modelRoutes(service: ModelService, policies: Policies): Hono<App
   });
   app.get("/v1/models/:model/policies/:step/files/:name", async (c) => {
     const { model, step, name } = c.req.param();
-    const { bytes, body } = await policies.file(model, stepOf(step), name);
-    return c.body(body, 200, {
+    const file = await policies.file(model, stepOf(step), name);
+    const headers = {
       "content-type": "application/octet-stream",
-      "content-length": String(bytes),
-    });
+      "content-length": String(file.bytes),
+    };
+    // HEAD comes here too, and nobody reads its body: a file opened for it would stay open.
+    if (c.req.method === "HEAD") return c.body(null, 200, headers);
+    // Opened before anything is answered: what is removed from now on can still be read to its end.
+    return c.body(await file.open(), 200, headers);
   });
   return app;
 }
