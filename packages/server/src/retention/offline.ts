@@ -1,31 +1,43 @@
 import { existsSync, readFileSync } from "node:fs";
-import { writeFile } from "node:fs/promises";
+import { rename } from "node:fs/promises";
 import { randomBytes } from "node:crypto";
 import { join, resolve } from "node:path";
 import { type GcReport, type gcRequestSchema, HoneError, type Keep, keepSchema } from "@hone/core";
 import type { Logger } from "pino";
-import type { z } from "zod";
+import { z } from "zod";
 import { createCheckpoints } from "../policies/checkpoints.ts";
 import { createModels } from "../policies/models.ts";
+import { syncFolder, writeSynced } from "../store/files.ts";
 import { lockDataDir } from "../store/lock.ts";
 import { openStore } from "../store/store.ts";
 import { collectGarbage } from "./gc.ts";
 import { createRetention, defaultKeep } from "./retention.ts";
 
 const fileName = "retention.json";
+const notedSchema = z.object({ keep: keepSchema });
 
 /** What the server was told to keep, for a `gc` without it: that one must not remove more. */
 export async function noteKeep(dataDir: string, keep: Keep): Promise<void> {
-  if (notedKeep(dataDir) === keep) return;
-  await writeFile(join(dataDir, fileName), `${JSON.stringify({ keep })}\n`);
+  const file = join(dataDir, fileName);
+  const content = `${JSON.stringify({ keep })}\n`;
+  if (existsSync(file) && readFileSync(file, "utf8") === content) return;
+  // At no moment is there half a note: a `gc` that cannot read it removes nothing.
+  await writeSynced(`${file}.next`, content);
+  await rename(`${file}.next`, file);
+  await syncFolder(dataDir);
 }
 
+/** Null where nothing was noted. What was noted and is lost is not guessed: policies would go for good. */
 function notedKeep(dataDir: string): Keep | null {
+  const file = join(dataDir, fileName);
+  if (!existsSync(file)) return null;
   try {
-    const noted = JSON.parse(readFileSync(join(dataDir, fileName), "utf8")) as { keep?: unknown };
-    return keepSchema.parse(noted.keep);
-  } catch {
-    return null;
+    return notedSchema.parse(JSON.parse(readFileSync(file, "utf8"))).keep;
+  } catch (cause) {
+    throw new HoneError(
+      `${file} does not say how many policies to keep. Say it with --keep; the next start of the server writes the file anew.`,
+      { code: "invalid_config", param: "keep", cause },
+    );
   }
 }
 
@@ -64,7 +76,7 @@ export async function collectOffline(
           return new Set(rows.map(({ step }) => step));
         },
         unload: () => Promise.resolve(),
-        keep: notedKeep(dataDir) ?? defaultKeep,
+        keep: request.keep ?? notedKeep(dataDir) ?? defaultKeep,
         log,
       });
       return await collectGarbage(
