@@ -120,12 +120,13 @@ export function createCheckpoints(dataDir: string, bootId: string, log: Logger):
     },
 
     async verify(model, step) {
-      const manifest = await readManifest(model, step);
-      if (!manifest) throw damaged(model, step, "its manifest is missing or cannot be read");
-      for (const [name, { sha256 }] of Object.entries(manifest.files)) {
-        const actual = await sha256OfFile(join(path(model, step), name)).catch(() => null);
-        if (actual === null) throw damaged(model, step, `${name} is missing`);
-        if (actual !== sha256) throw damaged(model, step, `${name} is not what was written`);
+      // Retention may drop the optimizer's file meanwhile. The manifest is without it then, and is read once more.
+      for (let look = 1; ; look++) {
+        const manifest = await readManifest(model, step);
+        if (!manifest) throw damaged(model, step, "its manifest is missing or cannot be read");
+        const damage = await damageOf(path(model, step), manifest);
+        if (damage === null) return;
+        if (look === 2) throw damaged(model, step, damage);
       }
     },
 
@@ -192,6 +193,16 @@ export function createCheckpoints(dataDir: string, bootId: string, log: Logger):
       );
     },
   };
+}
+
+/** What is wrong with the files; null where nothing is. */
+async function damageOf(folder: string, { files }: Manifest): Promise<string | null> {
+  for (const [name, { sha256 }] of Object.entries(files)) {
+    const actual = await sha256OfFile(join(folder, name)).catch(() => null);
+    if (actual === null) return `${name} is missing`;
+    if (actual !== sha256) return `${name} is not what was written`;
+  }
+  return null;
 }
 
 async function sizeOf(folder: string): Promise<number> {
