@@ -54,10 +54,12 @@ export function dataDirOf(flags: ServerFlags): string {
  */
 export function connect(flags: ServerFlags, environment: Environment = process.env): Connection {
   const dataDir = dataDirOf(flags);
-  const announcement = readAnnouncement(dataDir);
+  const announced = readAnnouncement(dataDir);
+  const announcement = announced && isAlive(announced.pid) ? announced : null;
   const named = flags.url ?? (flags.dataDir === undefined ? environment["HONE_URL"] : undefined);
   const url = (named ?? announcement?.url)?.replace(/\/+$/, "").replace(/\/v1$/, "");
-  if (url === undefined || !URL.canParse(url)) throw url === undefined ? none(dataDir) : noURL(url);
+  if (url === undefined || !URL.canParse(url))
+    throw url === undefined ? none(dataDir, announced) : noURL(url);
   const isLocal = announcement !== null && originOf(announcement.url) === originOf(url);
   const local = isLocal ? { dataDir, announcement } : null;
   const fromFile = local ? keyIn(dataDir) : undefined;
@@ -84,10 +86,7 @@ export function connect(flags: ServerFlags, environment: Environment = process.e
         headers: { authorization: `Bearer ${key}`, ...init.headers },
       });
     } catch (cause) {
-      const started = local
-        ? ` (it was started as pid ${local.announcement.pid}, and was killed)`
-        : "";
-      throw new HoneError(`No Hone server answers at ${url}${started}. ${howToStart}`, {
+      throw new HoneError(`No Hone server answers at ${url}. ${howToStart}`, {
         code: "connection_failed",
         cause,
       });
@@ -122,7 +121,8 @@ export function connect(flags: ServerFlags, environment: Environment = process.e
 
 /** Null where no server of the data directory is announced, or none answers. */
 export async function connectIfRunning(flags: ServerFlags): Promise<Connection | null> {
-  if (flags.url === undefined && !readAnnouncement(dataDirOf(flags))) {
+  const announced = readAnnouncement(dataDirOf(flags));
+  if (flags.url === undefined && !(announced && isAlive(announced.pid))) {
     if (flags.dataDir !== undefined || !process.env["HONE_URL"]) return null;
   }
   const connection = connect(flags);
@@ -141,13 +141,11 @@ export async function connectIfRunning(flags: ServerFlags): Promise<Connection |
 const howToStart =
   "Start one with `npx @hone/server serve --base <model>`, or name another with --url.";
 
-function none(dataDir: string): HoneError {
-  return new HoneError(
-    `No Hone server runs on ${dataDir} (there is no server.json). ${howToStart}`,
-    {
-      code: "invalid_config",
-    },
-  );
+function none(dataDir: string, dead: Announcement | null): HoneError {
+  const why = dead ? `server.json names pid ${dead.pid}, which is gone` : "there is no server.json";
+  return new HoneError(`No Hone server runs on ${dataDir} (${why}). ${howToStart}`, {
+    code: "invalid_config",
+  });
 }
 
 function noURL(url: string): HoneError {
@@ -163,6 +161,21 @@ function readAnnouncement(dataDir: string): Announcement | null {
     return typeof found.url === "string" ? (found as Announcement) : null;
   } catch {
     return null;
+  }
+}
+
+/**
+ * A server that was killed leaves its announcement, and its port to anybody: the key must not go there.
+ * A server in a container of its own has pids of its own; it is reached by --url and HONE_API_KEY.
+ */
+function isAlive(pid: unknown): boolean {
+  if (typeof pid !== "number" || !Number.isInteger(pid) || pid <= 0) return false;
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    // Another user's process is there all the same.
+    return (error as NodeJS.ErrnoException).code === "EPERM";
   }
 }
 

@@ -1,9 +1,18 @@
 import { createHash } from "node:crypto";
-import { createWriteStream, existsSync, mkdirSync, readdirSync, renameSync, rmSync } from "node:fs";
+import {
+  createWriteStream,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  realpathSync,
+  renameSync,
+  rmdirSync,
+  rmSync,
+} from "node:fs";
 import { dirname, resolve } from "node:path";
 import { Readable, Transform } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import { HoneError, policyDetailSchema, type PolicyDetail } from "@hone/core";
+import { HoneError, healthSchema, policyDetailSchema, type PolicyDetail } from "@hone/core";
 import type { Command } from "commander";
 import { mergeAdapter } from "../setup/merge.ts";
 import { connect, serverCommand, type Connection, type ServerFlags } from "./connection.ts";
@@ -41,19 +50,22 @@ Examples:
         policyDetailSchema,
         `/v1/models/${model}/policies/${step}`,
       );
-      const partial = `${folder}.partial-${process.pid}`;
+      // Before what takes minutes.
+      const base = flags.merged ? await baseOf(connection, policy, flags) : null;
+      // Of a link it is the folder behind it that is replaced.
+      const target = existsSync(folder) ? realpathSync(folder) : folder;
+      const partial = `${target}.partial-${process.pid}`;
       try {
         await download(connection, policy, ref, partial);
-        if (flags.merged) {
+        if (base !== null) {
           await mergeAdapter({
-            base: baseOf(connection, policy, flags),
+            base,
             adapter: partial,
             folder: `${partial}-merged`,
             say: (line) => console.error(line),
           });
         }
-        rmSync(folder, { recursive: true, force: true });
-        renameSync(flags.merged ? `${partial}-merged` : partial, folder);
+        moveTo(target, base === null ? partial : `${partial}-merged`);
       } finally {
         for (const rest of [partial, `${partial}-merged`])
           rmSync(rest, { recursive: true, force: true });
@@ -106,13 +118,50 @@ async function download(
   }
 }
 
-function baseOf(connection: Connection, policy: PolicyDetail, flags: ExportFlags): string {
-  const base = flags.base ?? connection.local?.announcement.base;
-  if (base !== undefined) return base;
-  throw new HoneError(
-    `Name the base with --base: ${policy.id} was trained on "${policy.base}", and the server is not of this machine.`,
-    { code: "invalid_config" },
-  );
+/** The base that the policy was trained on, as the operator or the server on this machine names it. */
+async function baseOf(
+  connection: Connection,
+  policy: PolicyDetail,
+  flags: ExportFlags,
+): Promise<string> {
+  if (flags.base !== undefined) return flags.base;
+  const trained = `Name the base with --base: ${policy.id} was trained on "${policy.base}"`;
+  if (!connection.local) {
+    throw new HoneError(`${trained}, and the server is not of this machine.`, {
+      code: "invalid_config",
+    });
+  }
+  // It may have been started again with another one, and still has the policies of this.
+  const served = await servedBase(connection);
+  if (served === policy.base) return connection.local.announcement.base;
+  const now =
+    served === null
+      ? "the server does not say what it serves now"
+      : `the server serves "${served}" now`;
+  throw new HoneError(`${trained}, and ${now}.`, { code: "invalid_config" });
+}
+
+/** Null where the server is not well: its answer is an error then. */
+async function servedBase(connection: Connection): Promise<string | null> {
+  try {
+    return (await connection.get(healthSchema, "/health")).base;
+  } catch (error) {
+    if (HoneError.isInstance(error) && error.status === 503) return null;
+    throw error;
+  }
+}
+
+/** Somebody may have put files there while we merged: only an empty folder is replaced. */
+function moveTo(folder: string, finished: string): void {
+  try {
+    if (existsSync(folder)) rmdirSync(folder);
+  } catch (cause) {
+    throw new HoneError(
+      `${folder} is no longer empty, and what lies in it was left as it is. Export into a new folder.`,
+      { code: "invalid_config", cause },
+    );
+  }
+  renameSync(finished, folder);
 }
 
 function requireEmpty(folder: string): void {

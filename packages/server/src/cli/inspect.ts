@@ -1,11 +1,13 @@
 import {
   HoneError,
   type OperationEvent,
+  type OperationInfo,
   operationEventSchema,
   operationInfoSchema,
   parseModelRef,
   policyDetailSchema,
   rolloutListSchema,
+  type RolloutSummary,
 } from "@hone/core";
 import type { Command } from "commander";
 import { EventSourceParserStream } from "eventsource-parser/stream";
@@ -93,10 +95,9 @@ async function inspectOperation(
     id,
     operation.status === "queued" || operation.status === "running",
   );
-  const path = `/v1/models/${operation.model}/rollouts?operation=${id}&limit=100`;
-  const rollouts = await connection.get(rolloutListSchema, path);
+  const rollouts = await rolloutsOf(connection, operation);
   if (flags.json) {
-    printJson({ operation, events, rollouts: rollouts.data });
+    printJson({ operation, events, rollouts });
     return;
   }
   const { result, error } = operation;
@@ -144,7 +145,7 @@ async function inspectOperation(
   console.log(
     `\n${fields(Object.entries(result.metrics).map(([name, value]) => [name, number(value)]))}`,
   );
-  if (rollouts.data.length > 0) {
+  if (rollouts.length > 0) {
     console.log(
       `\n${table(
         [
@@ -154,7 +155,7 @@ async function inspectOperation(
           { title: "COMPLETIONS", right: true },
           { title: "STATUS" },
         ],
-        rollouts.data.map(({ id: rollout, group, policy, completions, status }) => [
+        rollouts.map(({ id: rollout, group, policy, completions, status }) => [
           rollout,
           group ?? "",
           policy ?? "",
@@ -163,6 +164,24 @@ async function inspectOperation(
         ]),
       )}`,
     );
+  }
+}
+
+/** All of them, page by page. */
+async function rolloutsOf(
+  connection: Connection,
+  { id, model }: OperationInfo,
+): Promise<RolloutSummary[]> {
+  const path = `/v1/models/${model}/rollouts?operation=${id}&limit=100`;
+  const rollouts: RolloutSummary[] = [];
+  for (;;) {
+    const last = rollouts.at(-1);
+    const { data, has_more } = await connection.get(
+      rolloutListSchema,
+      last ? `${path}&after=${last.id}` : path,
+    );
+    rollouts.push(...data);
+    if (!has_more || data.length === 0) return rollouts;
   }
 }
 
