@@ -1,5 +1,4 @@
 import { once } from "node:events";
-import { createRequire } from "node:module";
 import { join } from "node:path";
 import { pino } from "pino";
 import { PassThrough } from "node:stream";
@@ -8,14 +7,13 @@ import {
   adapterList,
   completionOf,
   fileTrainer,
+  onDatabase,
   openTestState,
   silent,
   temporaryFolder,
 } from "../operations/testing/fixtures.ts";
 import { openStore, type Store } from "../store/store.ts";
 import { createLedger } from "./ledger.ts";
-
-const Database = createRequire(import.meta.url)("libsql") as typeof import("libsql");
 
 let folder: Awaited<ReturnType<typeof temporaryFolder>>;
 let store: Store;
@@ -28,19 +26,14 @@ afterEach(async () => {
   await folder.remove();
 });
 
-/** Another connection, which can make the database refuse some writes as a full disk does. */
-function onDisk(sql: string, dataDir = folder.path): void {
-  const database = new Database(join(dataDir, "hone.db"));
-  database.exec(sql);
-  database.close();
-}
-const refuse = (when: string, dataDir?: string): void =>
+const onDisk = (sql: string, dataDir = folder.path) => onDatabase(dataDir, sql);
+const refuse = (when: string, dataDir?: string) =>
   onDisk(
     `CREATE TRIGGER refuse BEFORE INSERT ON completions WHEN ${when}
        BEGIN SELECT RAISE(ABORT, 'the test refuses this'); END`,
     dataDir,
   );
-const allow = (dataDir?: string): void => onDisk("DROP TRIGGER refuse", dataDir);
+const allow = (dataDir?: string) => onDisk("DROP TRIGGER refuse", dataDir);
 
 const a = completionOf("r", { id: "a", delivered: false });
 const b = completionOf("r", { id: "b", parentId: "a", seq: 1, delivered: false });
@@ -48,7 +41,7 @@ const c = completionOf("r", { id: "c", parentId: "b", seq: 2, delivered: false }
 const onceAgain = () => createLedger(store, silent).list("r");
 
 test("an answer that the agent received stays received when its own row was refused", async () => {
-  refuse("NEW.id = 'a'");
+  await refuse("NEW.id = 'a'");
   const ledger = createLedger(store, silent);
   // Both are under way when the first of them fails; the second then changes no row, and succeeds.
   await ledger.append([a]);
@@ -58,7 +51,7 @@ test("an answer that the agent received stays received when its own row was refu
   await ledger.append([b]);
   await ledger.markDelivered(["b"]);
   await expect(ledger.settle(["r"])).rejects.toMatchObject({ code: "internal_error" });
-  allow();
+  await allow();
   await ledger.settle(["r"]);
   expect(await onceAgain()).toEqual([
     { ...a, delivered: true },
@@ -67,14 +60,14 @@ test("an answer that the agent received stays received when its own row was refu
 });
 
 test("what went through behind a refused row is written with it, in its order", async () => {
-  refuse("NEW.id = 'a'");
+  await refuse("NEW.id = 'a'");
   const ledger = createLedger(store, silent);
   // The child is in the queue already, and its own row is not refused.
   await ledger.append([a]);
   await ledger.append([b]);
   await store.flush();
   await ledger.append([c]);
-  allow();
+  await allow();
   await ledger.settle(["r"]);
   expect(await onceAgain()).toEqual([a, b, c]);
   // It is as any other rollout now.
@@ -90,11 +83,11 @@ test("what went through behind a refused row is written with it, in its order", 
 });
 
 test("what comes while a rollout is written again is on disk when `settle` says so", async () => {
-  refuse("NEW.id = 'a'");
+  await refuse("NEW.id = 'a'");
   const ledger = createLedger(store, silent);
   await ledger.append([a]);
   await store.flush();
-  allow();
+  await allow();
   const settled = ledger.settle(["r"]);
   const other = ledger.settle(["r"]);
   await store.flush();
@@ -106,17 +99,17 @@ test("what comes while a rollout is written again is on disk when `settle` says 
 });
 
 test("`settle` without names writes whatever is left", async () => {
-  refuse("1");
+  await refuse("1");
   const ledger = createLedger(store, silent);
   await ledger.append([a]);
   await ledger.append([completionOf("other", { id: "o" })]);
   await store.flush();
-  allow();
+  await allow();
   // One that cannot be written keeps no other from the disk.
-  refuse("NEW.rollout_id = 'r'");
+  await refuse("NEW.rollout_id = 'r'");
   await expect(ledger.settle()).rejects.toMatchObject({ code: "internal_error" });
   expect(await createLedger(store, silent).list("other")).toHaveLength(1);
-  allow();
+  await allow();
   await ledger.settle();
   expect(await onceAgain()).toEqual([a]);
 });
@@ -128,7 +121,7 @@ test("a row whose parent was lost does not train, is said loudly, and is in nobo
   await before.append([c]);
   await before.append([completionOf("r", { id: "d" })]);
   await store.flush();
-  onDisk("DELETE FROM completions WHERE id = 'a'");
+  await onDisk("DELETE FROM completions WHERE id = 'a'");
 
   const lines = new PassThrough();
   const logged = once(lines, "data");
@@ -151,7 +144,7 @@ test("a rollout whose first row was lost goes on with a number of its own", asyn
   await before.append([a]);
   await before.append([completionOf("r", { id: "root" })]);
   await store.flush();
-  onDisk("DELETE FROM completions WHERE id = 'a'");
+  await onDisk("DELETE FROM completions WHERE id = 'a'");
   const ledger = createLedger(store, silent);
   await ledger.append([completionOf("r", { id: "next" })]);
   await ledger.settle(["r"]);
@@ -165,13 +158,13 @@ test("an answer received after its rollout was dropped from memory can be refuse
   const ledger = createLedger(store, silent);
   await ledger.append([a]);
   await ledger.retain(() => false);
-  onDisk(
+  await onDisk(
     `CREATE TRIGGER refuse BEFORE UPDATE ON completions
        BEGIN SELECT RAISE(ABORT, 'the test refuses this'); END`,
   );
   await ledger.markDelivered(["a"]);
   await store.flush();
-  allow();
+  await allow();
   await ledger.settle(["r"]);
   expect(await onceAgain()).toEqual([{ ...a, delivered: true }]);
 });
@@ -183,10 +176,10 @@ test("the server's end writes what was refused before", async () => {
   try {
     await server.call("PUT", "/v1/models/m", {});
     const { json } = await server.call("POST", "/v1/rollouts", { model: "m" });
-    refuse("1", path);
+    await refuse("1", path);
     await server.state.ledger.append([completionOf(json.id, { id: "kept" })]);
     await server.call("GET", "/v1/models/m/rollouts");
-    allow(path);
+    await allow(path);
     server = await server.reopen();
     expect((await server.state.ledger.list(json.id)).map(({ id }) => id)).toEqual(["kept"]);
   } finally {

@@ -204,7 +204,7 @@ export const trainingRoutes: readonly RouteDoc[] = [
     operationId: "abortOperation",
     summary: "Ends an operation before its commit point",
     answers: [{ status: 200, description: "The operation as it is now.", json: "Operation" }],
-    errors: ["operation_not_found"],
+    errors: ["operation_not_found", "disk_full"],
   },
   {
     method: "get",

@@ -40,8 +40,12 @@ export interface Operations {
 interface Active {
   record: OperationRecord;
   controller: AbortController;
-  /** Aborted while it was queued: it has ended, or is about to. */
-  skipped: boolean;
+  /** The queue has come to it, and ends it. */
+  taken: boolean;
+  /** An abort that is being written. */
+  aborting: Promise<void> | null;
+  /** An end that does not wait for the queue, while it is being written. */
+  ending: Promise<void> | null;
 }
 
 type Ending = Pick<OperationRecord, "status" | "error">;
@@ -62,7 +66,13 @@ export async function createOperations(context: OperationContext): Promise<Opera
   for (const { record } of active.values()) await rollForward(record);
 
   function enqueue(record: OperationRecord): void {
-    const entry: Active = { record, controller: new AbortController(), skipped: false };
+    const entry: Active = {
+      record,
+      controller: new AbortController(),
+      taken: false,
+      aborting: null,
+      ending: null,
+    };
     if (record.abortRequested) entry.controller.abort();
     active.set(record.id, entry);
     const queue = queues.get(record.model) ?? [];
@@ -116,7 +126,9 @@ export async function createOperations(context: OperationContext): Promise<Opera
   async function workOff(model: string): Promise<void> {
     const queue = queues.get(model) ?? [];
     for (let entry = queue[0]; entry && !closeSignal.signal.aborted; entry = queue[0]) {
-      if (!entry.skipped) {
+      while (entry.ending) await entry.ending;
+      if (!isOver(entry.record)) {
+        entry.taken = true;
         await runToEnd(entry);
         if (!isOver(entry.record)) return;
         active.delete(entry.record.id);
@@ -227,6 +239,30 @@ export async function createOperations(context: OperationContext): Promise<Opera
     fault("operation.after-end");
   }
 
+  /** All of it or nothing: an abort that is not on disk was not heard, and can be asked for again. */
+  async function requestAbort({ record, controller }: Active): Promise<void> {
+    record.abortRequested = true;
+    try {
+      await store.write([updateOperation(record)]);
+    } catch (error) {
+      record.abortRequested = false;
+      throw error;
+    }
+    controller.abort();
+  }
+
+  /** It need not wait for those before it to hear that it will not run. */
+  async function endQueued({ record }: Active): Promise<void> {
+    const message = "The operation was aborted before it began.";
+    try {
+      await end(record, failureOf(record, new HoneError(message, { code: "aborted" })));
+      active.delete(record.id);
+    } catch (error) {
+      // The abort is on disk. The next one tries again, and so does the queue when it comes to it.
+      log.error({ operation: record.id, err: error }, "the end of an operation cannot be written");
+    }
+  }
+
   function find(keyId: string, id: string): OperationRecord {
     const row = active.has(id) ? undefined : store.get(selectOperation, id);
     const record = active.get(id)?.record ?? (row === undefined ? null : readOperation(row));
@@ -312,16 +348,14 @@ export async function createOperations(context: OperationContext): Promise<Opera
     async abort(keyId, id) {
       const record = find(keyId, id);
       const entry = active.get(id);
-      if (!entry || isOver(record) || record.abortRequested) return operationInfo(record);
-      record.abortRequested = true;
-      await store.write([updateOperation(record)]);
-      entry.controller.abort();
-      if (record.status === "queued") {
-        // It need not wait for those before it to hear that it will not run.
-        entry.skipped = true;
-        const message = "The operation was aborted before it began.";
-        await end(record, failureOf(record, new HoneError(message, { code: "aborted" })));
-        active.delete(id);
+      if (!entry || isOver(record)) return operationInfo(record);
+      if (entry.aborting || !record.abortRequested) {
+        entry.aborting ??= requestAbort(entry).finally(() => void (entry.aborting = null));
+        await entry.aborting;
+      }
+      if (record.status === "queued" && !entry.taken) {
+        entry.ending ??= endQueued(entry).finally(() => void (entry.ending = null));
+        await entry.ending;
       }
       return operationInfo(record);
     },

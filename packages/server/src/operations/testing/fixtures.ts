@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { HoneError, newId } from "@hone/core";
 import { Hono } from "hono";
+import Database from "libsql";
 import { pino } from "pino";
 import type { AppEnv } from "../../http/env.ts";
 import { installErrors } from "../../http/errors.ts";
@@ -117,6 +118,26 @@ export interface Reply {
 export async function temporaryFolder(): Promise<{ path: string; remove(): Promise<void> }> {
   const path = await mkdtemp(join(tmpdir(), "hone-state-"));
   return { path, remove: () => rm(path, { recursive: true, force: true }) };
+}
+
+/**
+ * By another connection than the server's: a trigger that raises makes the database refuse some writes, as a
+ * full disk does.
+ */
+export async function onDatabase(dataDir: string, sql: string): Promise<void> {
+  for (let attempt = 1; ; attempt++) {
+    const database = new Database(join(dataDir, "hone.db"));
+    try {
+      database.exec(sql);
+      return;
+    } catch (error) {
+      // The server's transaction needs this thread to end.
+      if (attempt === 100 || !/locked/.test((error as Error).message)) throw error;
+    } finally {
+      database.close();
+    }
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
 }
 
 export async function openTestState(
