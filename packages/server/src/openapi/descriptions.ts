@@ -29,7 +29,7 @@ export const descriptions: Record<string, string> = {
   "trainConfigSchema.normalizerTokens": "C of the loss: tokens by which each rollout's sum is divided.",
   "trainConfigSchema.scaleRewards": "\"group\" divides the advantage by the group's standard deviation (ddof 1) + 1e-4.",
   "trainConfigSchema.optimizerSteps": "Optimizer steps per operation; rollouts are split over them by group.",
-  "trainConfigSchema.maxTokensPerMicroBatch": "Tokens of a micro-batch; those that its sequences share count once.",
+  "trainConfigSchema.maxTokensPerMicroBatch": "Tokens of a micro-batch, those that its sequences share counted once.",
   "trainConfigSchema.maxSequenceTokens": "A rollout with a longer sequence is masked as `too_long`; default: the context length.",
   "trainConfigSchema.maxStaleness": "Rollouts whose policy is older than this many steps are masked as `stale`.",
   "trainConfigSchema.allowConstrained": "Train completions whose sampling was constrained (temperature 0, top_p < 1).",
