@@ -131,17 +131,22 @@ describe("events", () => {
   });
 });
 
-test("a comment keeps a silent stream alive", async () => {
+test("a comment keeps a silent stream alive; who only asks for the headers begins none", async () => {
+  let followed = 0;
   const log: EventLog = {
     append: () => Promise.resolve(),
     // oxlint-disable-next-line require-yield
     async *follow(_id, _after, signal) {
+      followed++;
       await once(signal, "abort");
     },
   };
   const operations = { get: () => ({ id: "op_1" }) } as unknown as Operations;
   const list = () => Promise.reject(new Error("not asked for"));
   const app = operationRoutes({ operations, list, events: log, heartbeatMs: 5 });
+  const head = await app.request("/v1/operations/op_1/events", { method: "HEAD" });
+  expect(head.headers.get("content-type")).toContain("text/event-stream");
+  expect(followed).toBe(0);
   const response = await app.request("/v1/operations/op_1/events");
   const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
   expect(await reader.read()).toEqual({ done: false, value: ": alive\n\n" });

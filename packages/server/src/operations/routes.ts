@@ -39,14 +39,17 @@ export function operationRoutes(options: {
   app.get("/v1/operations/:id/events", (c) => {
     const { id } = operations.get(c.get("keyId"), c.req.param("id"));
     const after = lastEventId(c.req.header("last-event-id"));
+    const headers = {
+      "content-type": "text/event-stream; charset=utf-8",
+      "cache-control": "no-cache, no-transform",
+    };
+    // HEAD comes here too, and nobody reads its body: a stream begun for it would never end.
+    if (c.req.method === "HEAD") return c.body(null, 200, headers);
     const stream = eventStream(
       (signal) => events.follow(id, after, signal),
       options.heartbeatMs ?? heartbeatMs,
     );
-    return c.body(stream, 200, {
-      "content-type": "text/event-stream; charset=utf-8",
-      "cache-control": "no-cache, no-transform",
-    });
+    return c.body(stream, 200, headers);
   });
   return app;
 }
