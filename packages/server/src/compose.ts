@@ -1,4 +1,4 @@
-import { basename } from "node:path";
+import { basename, join, resolve } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { HoneError, type Health, type Keep } from "@hone/core";
 import type { Hono } from "hono";
@@ -96,6 +96,9 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       "--dtype",
       options.dtype,
       ...flag("--max-model-len", options.maxModelLen),
+      // A redone step gives the same bits with the same number of threads.
+      "--threads-file",
+      join(resolve(options.dataDir), "threads.json"),
       ...(remote ? ["--no-engine"] : []),
     ]),
     deadlines: options.deadlines,

@@ -32,7 +32,7 @@ from hone_worker.errors import HoneWorkerError
 from hone_worker.lora import LoraSpec, default_targets
 from hone_worker.model import Base, load_base
 from hone_worker.service import Lifeline, create_app, environment, health_route, read_body, run_service
-from hone_worker.thread_count import measured
+from hone_worker.thread_count import measured, remembered
 
 
 class LoraBody(BaseModel):
@@ -99,6 +99,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--cache-mib", type=int, help="memory for keys and values of sequences")
     parser.add_argument("--threads-decode", type=int, help="measured at the start unless given")
     parser.add_argument("--threads-train", type=int, help="measured at the start unless given")
+    parser.add_argument("--threads-file", type=Path, help="keeps the measured number of training threads")
     parser.add_argument("--no-engine", action="store_true", help="train only: another engine generates")
     return parser.parse_args(arguments)
 
@@ -117,7 +118,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     compute = Compute(
         decode_threads=options.threads_decode or measured(base, rows=16, width=1),
-        train_threads=options.threads_train or measured(base, rows=4, width=128),
+        train_threads=options.threads_train
+        or remembered(options.threads_file, lambda: measured(base, rows=4, width=128)),
     )
     engine = None
     if not options.no_engine:
