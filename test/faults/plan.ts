@@ -1,34 +1,13 @@
+import { mulberry32 } from "@hone/core";
+import { faultPoints } from "../../packages/server/src/faults/fault.ts";
 import type { ProcessName } from "./server-process.ts";
 import type { Trial } from "./trial.ts";
 
 /** Points that a starting server passes too: which passing is the step's. */
 const second = new Set(["publish.after-load", "worker.adapter-load"]);
 
-const serverPoints = [
-  "operation.stored",
-  "operation.resolved",
-  "operation.planned",
-  "operation.staged",
-  "operation.accepted",
-  "operation.micro-batch",
-  "operation.trained",
-  "checkpoint.before-manifest",
-  "checkpoint.after-manifest",
-  "checkpoint.before-rename",
-  "checkpoint.after-rename",
-  "checkpoint.before-transaction",
-  "checkpoint.after-transaction",
-  "publish.before-load",
-  "publish.after-load",
-  "publish.before-alias",
-  "publish.after-alias",
-  "operation.before-end",
-  "operation.after-end",
-  "ledger.before-append",
-  "ledger.after-append",
-  "ledger.before-delivered",
-  "ledger.after-delivered",
-];
+/** A step does not pass the others: they have trials and tests of their own. */
+const serverPoints = faultPoints.filter((point) => !/^(recovery|retention)\./.test(point));
 const workerPoints = [
   "worker.load",
   "worker.forward@3",
@@ -102,14 +81,4 @@ export function randomTrials(count: number, seed: number, workMs: number): Trial
     const victim = victims[Math.floor(random() * victims.length)] ?? "server";
     return { name: `random ${index + 1}, at ${afterMs.toFixed(0)} ms`, afterMs, victim };
   });
-}
-
-function mulberry32(seed: number): () => number {
-  let state = seed | 0;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), state | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
-  };
 }

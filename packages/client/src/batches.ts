@@ -1,6 +1,6 @@
 import { HoneError } from "@hone/core";
-import { refuseUnknownOptions } from "./known-options.ts";
-import { mulberry32, shuffledIndices } from "./random.ts";
+import { refuseUnknownOptions } from "@hone/core";
+import { mulberry32, shuffledIndices } from "@hone/core";
 import { requireApart } from "./scenarios.ts";
 
 export interface BatchesOptions {

@@ -1,7 +1,7 @@
 import { HoneError } from "@hone/core";
 import type { TrajectoryGroup } from "@hone/core";
-import { refuseUnknownOptions } from "./known-options.ts";
-import { mulberry32 } from "./random.ts";
+import { refuseUnknownOptions } from "@hone/core";
+import { mulberry32 } from "@hone/core";
 import { scoresByScenario } from "./scores.ts";
 import { bootstrapInterval, mean } from "./statistics.ts";
 

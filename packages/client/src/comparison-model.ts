@@ -1,6 +1,6 @@
 import { HoneError } from "@hone/core";
 import type { Fetch } from "./connection-settings.ts";
-import { refuseUnknownOptions } from "./known-options.ts";
+import { refuseUnknownOptions } from "@hone/core";
 
 export interface ComparisonModelOptions {
   /** Any OpenAI-compatible API, with its `/v1`. */

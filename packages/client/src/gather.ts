@@ -4,7 +4,7 @@ import pLimit from "p-limit";
 import { ComparisonModel } from "./comparison-model.ts";
 import { runComparison } from "./comparison-run.ts";
 import { GatherError } from "./gather-error.ts";
-import { refuseUnknownOptions } from "./known-options.ts";
+import { refuseUnknownOptions } from "@hone/core";
 import type { Policy } from "./model.ts";
 import type { RolloutEnd } from "./rollout-end.ts";
 import { runRollout } from "./rollout-run.ts";

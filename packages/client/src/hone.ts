@@ -2,7 +2,7 @@ import { HoneError, modelInfoSchema, modelNamePattern } from "@hone/core";
 import type { PutModel } from "@hone/core";
 import { resolveSettings } from "./connection-settings.ts";
 import type { HoneOptions } from "./connection-settings.ts";
-import { refuseUnknownOptions } from "./known-options.ts";
+import { refuseUnknownOptions } from "@hone/core";
 import { Model } from "./model.ts";
 import { Transport } from "./transport.ts";
 

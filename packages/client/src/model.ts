@@ -10,7 +10,7 @@ import type {
 import { checkBatchesOptions, planBatches } from "./batches.ts";
 import type { Batch, BatchCursor, BatchesOptions } from "./batches.ts";
 import type { Fetch } from "./connection-settings.ts";
-import { refuseUnknownOptions } from "./known-options.ts";
+import { refuseUnknownOptions } from "@hone/core";
 import { createContextFetch } from "./rollout-context.ts";
 import { startOperation } from "./train-handle.ts";
 import type { TrainHandle } from "./train-handle.ts";

@@ -1,6 +1,6 @@
 import { HoneError } from "@hone/core";
-import { refuseUnknownOptions } from "./known-options.ts";
-import { mulberry32, shuffledIndices } from "./random.ts";
+import { refuseUnknownOptions } from "@hone/core";
+import { mulberry32, shuffledIndices } from "@hone/core";
 
 /** Equal for two scenarios that say the same, in whatever order their keys were written. */
 export function scenarioKey(scenario: unknown): string {

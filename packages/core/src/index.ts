@@ -116,3 +116,5 @@ export type {
   RolloutSummary,
   RotatedKey,
 } from "./listing.ts";
+export { refuseUnknownOptions } from "./known-options.ts";
+export { mulberry32, shuffledIndices } from "./random.ts";

@@ -1,5 +1,5 @@
 import { JudgeError } from "./judge-error.ts";
-import { requireNumber } from "./known-options.ts";
+import { requireNumber } from "./number-option.ts";
 
 /** Money that judging may cost, over all calls that it is passed to. */
 export class JudgeBudget {

@@ -1,13 +1,4 @@
-/** A small seeded generator of uniforms in [0, 1): enough for orders. */
-function mulberry32(seed: number): () => number {
-  let state = seed | 0;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), state | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
-  };
-}
+import { mulberry32, shuffledIndices } from "@hone/core";
 
 /**
  * `passes` orders of the numbers below `length`. Each second one is the reverse of the one before it,
@@ -18,18 +9,9 @@ export function seededOrders(length: number, passes: number, seed: number): numb
   const orders: number[][] = [];
   for (let pass = 0; pass < passes; pass += 1) {
     const before = orders[pass - 1];
-    orders.push(pass % 2 === 1 && before ? [...before].reverse() : shuffled(length, random));
+    orders.push(pass % 2 === 1 && before ? [...before].reverse() : shuffledIndices(length, random));
   }
   return orders;
-}
-
-function shuffled(length: number, random: () => number): number[] {
-  const order = Array.from({ length }, (_, index) => index);
-  for (let last = length - 1; last > 0; last -= 1) {
-    const other = Math.floor(random() * (last + 1));
-    [order[last], order[other]] = [order[other] as number, order[last] as number];
-  }
-  return order;
 }
 
 export interface PassScores {

@@ -1,5 +1,5 @@
 import type { TrajectoryGroup } from "@hone/core";
-import { mulberry32 } from "../random.ts";
+import { mulberry32 } from "@hone/core";
 import { scoresByScenario } from "../scores.ts";
 import { bootstrapInterval, type Interval, mean } from "../statistics.ts";
 

@@ -3,7 +3,7 @@ import { basename, dirname, join } from "node:path";
 import { HoneError } from "@hone/core";
 import type { OperationEvent, TrainResult, TrajectoryGroup } from "@hone/core";
 import { writeGroups } from "../group-files.ts";
-import { refuseUnknownOptions } from "../known-options.ts";
+import { refuseUnknownOptions } from "@hone/core";
 import { adviceFor } from "./advice.ts";
 import { curves, type RunRecord, sparkline } from "./curves.ts";
 import { type EvaluationRecord, evaluationRecord } from "./evaluation-record.ts";

@@ -1,5 +1,5 @@
 import type { OperationEvent, Trajectory, TrajectoryGroup, TrainResult } from "@hone/core";
-import { mulberry32 } from "../random.ts";
+import { mulberry32 } from "@hone/core";
 import { bootstrapInterval, type Interval, mean, standardDeviation } from "../statistics.ts";
 
 /** What one step of a run was like: a line of metrics.jsonl. */

@@ -1,7 +1,8 @@
 import { HoneError } from "@hone/core";
 import type { Trajectory, TrajectoryGroup } from "@hone/core";
 import pLimit from "p-limit";
-import { refuseUnknownOptions, requireNumber } from "../known-options.ts";
+import { refuseUnknownOptions } from "@hone/core";
+import { requireNumber } from "../number-option.ts";
 import { aggregate } from "./aggregate.ts";
 import type { Aggregation, ScaleRewards } from "./aggregate.ts";
 import type { RewardFunction } from "./reward-function.ts";

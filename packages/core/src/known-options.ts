@@ -1,4 +1,4 @@
-import { HoneError } from "@hone/core";
+import { HoneError } from "./errors.ts";
 
 /** Options are checked by name at run time too: a misspelt one must not be ignored in silence. */
 export function refuseUnknownOptions(
