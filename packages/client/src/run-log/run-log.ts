@@ -55,10 +55,10 @@ export async function openRunLog(folder: string, options: RunLogOptions = {}): P
   const { records, whole } = await readRecords(metricsFile);
   if (!whole) await replace(metricsFile, linesOf(records));
 
-  // One after another: they write the same files.
+  // One after another, in the order of the calls: they write the same files.
   let writing: Promise<void> = Promise.resolve();
-  function add(record: RunRecord): Promise<void> {
-    const next = writing.catch(() => undefined).then(() => write(record));
+  function inTurn(work: () => Promise<void>): Promise<void> {
+    const next = writing.catch(() => undefined).then(work);
     writing = next;
     return next;
   }
@@ -112,8 +112,10 @@ export async function openRunLog(folder: string, options: RunLogOptions = {}): P
           });
           const earlier = steps().filter((other) => other.step < step);
           record.warnings.push(...adviceFor([...earlier, record]));
-          await writeGroups(join(folder, "trajectories", stepFile(step)), groups);
-          await add(record);
+          await inTurn(async () => {
+            await writeGroups(join(folder, "trajectories", stepFile(step)), groups);
+            await write(record);
+          });
           return record;
         },
       };
@@ -121,13 +123,11 @@ export async function openRunLog(folder: string, options: RunLogOptions = {}): P
 
     async evaluation(label, groups, { metrics = ["reward"] } = {}) {
       const step = steps().at(-1)?.step ?? 0;
-      await writeGroups(join(folder, "trajectories", `eval-${fileName(label)}.jsonl`), groups);
-      const written: EvaluationRecord[] = [];
-      for (const metric of metrics) {
-        const record = evaluationRecord({ label, step, metric, groups });
-        await add(record);
-        written.push(record);
-      }
+      const written = metrics.map((metric) => evaluationRecord({ label, step, metric, groups }));
+      await inTurn(async () => {
+        await writeGroups(join(folder, "trajectories", `eval-${fileName(label)}.jsonl`), groups);
+        for (const record of written) await write(record);
+      });
       return written;
     },
 
