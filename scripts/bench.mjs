@@ -1,9 +1,10 @@
 #!/usr/bin/env node
-// pnpm bench [loop|engine|packing] [options]: loop is what a training loop costs here, engine compares engines,
-// packing compares a training step with shared tokens once and with a row for each sequence.
+// pnpm bench [loop|engine|packing|seeds|learn] [options]: loop is what a training loop costs here, engine compares
+// engines, packing compares a training step with shared tokens once and with a row for each sequence, seeds
+// repeats the quickstart over seeds, with controls and baselines, learn trains beside TRL.
 import { join } from "node:path";
 import process from "node:process";
-import { installPackages, root, tsx } from "./install.mjs";
+import { installPackages, root, setUpModel, setUpPython, tsx } from "./install.mjs";
 import { endAll, onInterrupt, run } from "./processes.mjs";
 
 onInterrupt(() => {
@@ -12,11 +13,17 @@ onInterrupt(() => {
 const [first, ...rest] = process.argv.slice(2);
 const named = first !== undefined && !first.startsWith("-");
 const name = named ? first : "loop";
-if (!["loop", "engine", "packing"].includes(name)) {
-  console.error(`There is no benchmark "${name}". Use loop, engine or packing.`);
+if (!["loop", "engine", "packing", "seeds", "learn"].includes(name)) {
+  console.error(`There is no benchmark "${name}". Use loop, engine, packing, seeds or learn.`);
   process.exit(2);
 }
 await installPackages();
 const options = named ? rest : process.argv.slice(2);
 const file = join(root, "bench", `${name}.ts`);
-process.exit((await run(process.execPath, [...tsx, file, ...options], { cwd: root })).status);
+const env = { ...process.env };
+if (name === "learn" && !options.includes("--help")) {
+  // TRL is in the environment of the tests alone.
+  env.HONE_PYTHON ??= await setUpPython({ test: true });
+  if (options.includes("inbox")) env.HONE_SMOLLM2 ??= await setUpModel("smollm2");
+}
+process.exit((await run(process.execPath, [...tsx, file, ...options], { cwd: root, env })).status);

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { hasLearnt, stepLine, stoppedText, summaryText } from "./report.ts";
-import type { StepReport } from "./train-run.ts";
+import type { RunSummary, StepReport } from "./train-run.ts";
 
 const report: StepReport = {
   steps: 10,
@@ -76,7 +76,16 @@ describe("the summary", () => {
     const won = { ...score, before: 0.17, after: 0.16, difference: -0.01, low: -0.04, high: 0.02 };
     const adapter = "models/2048/policies/10";
     const row = { name: "gpt", slice: "all", scenarios: 200, mean: 400, low: 380, high: 420 };
-    const summary = {
+    const even = { before: 0.5, after: 0.5 };
+    const summary: RunSummary = {
+      seed: 0,
+      ceiling: { name: "down-left", score: 320, won: 0.4 },
+      styles: {
+        ...{ clockwise: even, greedy: even, "up-right": even, corner: even },
+        "down-left": { before: 0.41, after: 0.863 },
+      },
+      turns: 12_000,
+      stages: { playing: 60.04, "training: optimize": 20, training: 30, "training: publish": 0.2 },
       ...{ policy: "2048@10", steps: 10, score, won, seconds: 125, out: "/x", adapter },
       table: [{ ...row, difference: 190, differenceLow: 170, differenceHigh: 210 }],
       curves: ["reward 4.9 ▁█ 5.4"],
@@ -89,6 +98,11 @@ describe("the summary", () => {
     expect(text).toContain("gpt scores 400 [380, 420] on them");
     expect(text).toContain("reward 4.9 ▁█ 5.4");
     expect(text).toContain("It has learnt");
+    expect(text).toContain("the down-left style, the best that the base has seen, scores 320");
+    expect(text).toContain("down-left 41 → 86%");
+    expect(text).toContain(
+      "playing 60.0 s, training 30.0 s (in training: optimize 20.0 s, publish 0.2 s)",
+    );
     expect(hasLearnt({ score: { ...score, low: 0 } })).toBe(false);
     const chance = summaryText({ ...summary, score: { ...score, low: -1 } }, 64, null);
     expect(chance).toContain("chance may explain");

@@ -89,7 +89,7 @@ export function summaryText(
   target: number,
   serverData: string | null,
 ): string {
-  const { score, won, adapter, table } = summary;
+  const { score, won, adapter, table, ceiling } = summary;
   const others = table.filter(({ name }) => name !== "base" && name !== "trained");
   return [
     "",
@@ -101,18 +101,41 @@ export function summaryText(
       ({ name, mean, low, high }) =>
         `  ${name} scores ${mean.toFixed(0)} [${low.toFixed(0)}, ${high.toFixed(0)}] on them`,
     ),
+    `  the ${ceiling.name} style, the best that the base has seen, scores ${ceiling.score.toFixed(0)} on them`,
     hasLearnt(summary)
       ? "It has learnt: the whole interval lies above 0."
       : "It has not shown that it learnt: the interval holds 0, so chance may explain the difference.",
     "",
+    `Moves that a style would choose too: ${stylesText(summary.styles)}`,
+    "",
     ...summary.curves,
     "",
+    `Where the time went: ${stagesText(summary.stages)}`,
     `Wall time ${Math.floor(summary.seconds / 60)} min ${Math.round(summary.seconds % 60)} s`,
     `Curves        ${summary.out}/curves.svg`,
     `Metrics       ${summary.out}/metrics.jsonl`,
     `Trajectories  ${summary.out}/trajectories/*.jsonl`,
     ...(adapter === null ? [] : [`Adapter       ${placeOf(adapter, serverData)} (PEFT format)`]),
   ].join("\n");
+}
+
+function stylesText(styles: RunSummary["styles"]): string {
+  const percent = (share: number) => (100 * share).toFixed(0);
+  return Object.entries(styles)
+    .map(([name, { before, after }]) => `${name} ${percent(before)} → ${percent(after)}%`)
+    .join(", ");
+}
+
+/** The stages that the server tells of are parts of the training, and the longest of them are enough. */
+function stagesText(stages: RunSummary["stages"]): string {
+  const [whole, parts] = [false, true].map((nested) =>
+    Object.entries(stages)
+      .filter(([stage]) => stage.startsWith("training: ") === nested)
+      .sort(([, a], [, b]) => b - a)
+      .map(([stage, seconds]) => `${stage.replace("training: ", "")} ${seconds.toFixed(1)} s`),
+  );
+  const within = parts && parts.length > 0 ? ` (in training: ${parts.slice(0, 4).join(", ")})` : "";
+  return `${(whole ?? []).join(", ")}${within}`;
 }
 
 /** The verdict: held-out games are won by more than chance. */

@@ -2,6 +2,7 @@ import type { RolloutModel } from "@hone/client";
 import OpenAI from "openai";
 import { Game } from "./game.ts";
 import { firstTurn, nextTurn, readMove } from "./prompt.ts";
+import { StyleCount } from "./styles.ts";
 
 export interface Scenario {
   seed: number;
@@ -26,6 +27,7 @@ export function createRollout({ size, target, contextTokens }: GameSettings) {
     const messages: OpenAI.ChatCompletionMessageParam[] = [
       { role: "user", content: firstTurn(game) },
     ];
+    const style = new StyleCount();
     let malformed = 0;
     let used = 0;
     let longestTurn = 0;
@@ -44,6 +46,7 @@ export function createRollout({ size, target, contextTokens }: GameSettings) {
 
       const move = readMove(message.content ?? "");
       if (move === null) malformed += 1;
+      else style.add(game, move);
       game.play(move);
       messages.push(message, { role: "user", content: nextTurn(game) });
     }
@@ -57,6 +60,7 @@ export function createRollout({ size, target, contextTokens }: GameSettings) {
         refused: game.refusedInAll,
         malformed,
         cut: game.over ? 0 : 1,
+        ...style.metrics(),
       },
       metadata: { seed },
     };

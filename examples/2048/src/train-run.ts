@@ -7,6 +7,7 @@ import {
   gather,
   openRunLog,
   readGroups,
+  shuffleRewards,
 } from "@hone/client";
 import type {
   Comparison,
@@ -22,6 +23,8 @@ import type {
 } from "@hone/client";
 import { createRollout } from "./rollout.ts";
 import type { Scenario } from "./rollout.ts";
+import { createStageClock, type StageClock } from "./stages.ts";
+import { bestStyle, styleMetric, styleNames, type StyleName } from "./styles.ts";
 
 export interface RunOptions {
   name: string;
@@ -38,6 +41,10 @@ export interface RunOptions {
   verdictSeeds: number;
   learningRate: number;
   concurrency: number;
+  /** Of the adapter's first weights and of the order of the training games. */
+  seed: number;
+  /** The control: each group's rewards change places, so that they say nothing about the games. */
+  shuffleRewards: boolean;
   /** Other models that play the verdict's games. */
   others: readonly ComparisonModel[];
   /** Folder of metrics.jsonl, curves.svg, trajectories and summary.json. */
@@ -55,8 +62,17 @@ export interface RunSummary {
   steps: number;
   score: Comparison;
   won: Comparison;
+  seed: number;
   /** Base, trained and other models side by side. */
   table: EvaluationRow[];
+  /** The style that plays the verdict's games best: about what there is to reach. */
+  ceiling: { name: StyleName; score: number; won: number };
+  /** Share of the moves of base and trained policy that a style would choose too. */
+  styles: Record<StyleName, { before: number; after: number }>;
+  /** Answers that were asked for, all in all. */
+  turns: number;
+  /** Seconds of wall time: where the run's time went. */
+  stages: Record<string, number>;
   /** The curves in words. */
   curves: string[];
   seconds: number;
@@ -83,26 +99,48 @@ export async function runTraining(
   signal: AbortSignal,
 ): Promise<RunSummary> {
   const began = performance.now();
-  const model = await hone.model({ name: options.name }, { signal });
+  const { name, size, target, seed, verdictSeeds } = options;
+  const model = await hone.model({ name, seed }, { signal });
   const { maxModelLen, base } = await model.info({ signal });
-  const { name, size, target } = options;
-  const log = await openRunLog(options.out, { settings: { name, base, size, target } });
-  const run = createRun(options, log, listener, signal, maxModelLen);
+  const heldOut = Array.from({ length: verdictSeeds }, (_, i) => ({ seed: firstEvalSeed + i }));
+  const seeds = heldOut.map((scenario) => scenario.seed);
+  const ceiling = bestStyle({ size, target }, seeds);
+  const log = await openRunLog(options.out, {
+    settings: { name, base, size, target, seed, shuffleRewards: options.shuffleRewards },
+    references: { score: { [`${ceiling.name} style`]: ceiling.score } },
+    panels: {
+      "share of the moves that a style would choose too": Object.fromEntries(
+        styleNames.map((style) => [styleMetric(style), style]),
+      ),
+    },
+  });
+  const clock = createStageClock();
+  const run = createRun({ options, heldOut, log, clock, listener, signal, maxModelLen });
 
   const before =
-    (await run.played("base")) ?? (await run.evaluate(model.at(0), "base", options.verdictSeeds));
+    (await run.played("base")) ?? (await run.evaluate(model.at(0), "base", verdictSeeds));
   const adapter = await trainSteps(model, options, run);
-  const after = await run.evaluate(model, "trained", options.verdictSeeds);
+  const after = await run.evaluate(model, "trained", verdictSeeds);
   const evaluations: Record<string, TrajectoryGroup[]> = { base: before, trained: after };
   for (const other of options.others) {
-    evaluations[other.name] = await run.evaluate(other, other.name, options.verdictSeeds);
+    evaluations[other.name] = await run.evaluate(other, other.name, verdictSeeds);
   }
   const summary: RunSummary = {
     policy: after[0]?.trajectories[0]?.policy ?? model.name,
     steps: options.steps,
     score: compare(before, after, { metric: "score" }),
     won: compare(before, after, { metric: "won" }),
+    seed,
     table: evaluationTable(evaluations, { metric: "score" }),
+    ceiling,
+    styles: Object.fromEntries(
+      styleNames.map((style) => {
+        const shares = compare(before, after, { metric: styleMetric(style) });
+        return [style, { before: shares.before, after: shares.after }];
+      }),
+    ) as RunSummary["styles"],
+    turns: run.turns(),
+    stages: clock.seconds(),
     curves: log.lines(),
     seconds: (performance.now() - began) / 1000,
     out: options.out,
@@ -114,17 +152,18 @@ export async function runTraining(
 
 type Run = ReturnType<typeof createRun>;
 
-function createRun(
-  options: RunOptions,
-  log: RunLog,
-  listener: RunListener,
-  signal: AbortSignal,
-  contextTokens: number,
-) {
-  const play = createRollout({ ...options, contextTokens });
-  const heldOut = Array.from({ length: options.verdictSeeds }, (_, index) => ({
-    seed: firstEvalSeed + index,
-  }));
+function createRun(given: {
+  options: RunOptions;
+  heldOut: readonly Scenario[];
+  log: RunLog;
+  clock: StageClock;
+  listener: RunListener;
+  signal: AbortSignal;
+  maxModelLen: number;
+}) {
+  const { options, heldOut, log, clock, listener, signal } = given;
+  const play = createRollout({ ...options, contextTokens: given.maxModelLen });
+  let turns = 0;
 
   async function playAll(
     policy: Policy | ComparisonModel,
@@ -134,23 +173,31 @@ function createRun(
     mode: "train" | "eval",
   ): Promise<TrajectoryGroup[]> {
     listener.began(task, scenarios.length * groupSize);
-    return await gather(policy, play, scenarios, {
-      groupSize,
-      mode,
-      concurrency: options.concurrency,
-      maxExceptions: 0.1,
-      retries: 1,
-      signal,
-      onProgress: (event) => listener.progressed(event.done, gatherNote(event)),
-    });
+    const groups = await clock.time(mode === "train" ? "playing" : "evaluating", () =>
+      gather(policy, play, scenarios, {
+        groupSize,
+        mode,
+        concurrency: options.concurrency,
+        maxExceptions: 0.1,
+        retries: 1,
+        signal,
+        onProgress: (event) => listener.progressed(event.done, gatherNote(event)),
+      }),
+    );
+    turns += groups
+      .flatMap(({ trajectories }) => trajectories)
+      .reduce((sum, { metrics }) => sum + (metrics["moves"] ?? 0) + (metrics["refused"] ?? 0), 0);
+    return groups;
   }
 
   return {
     log,
+    clock,
     listener,
     signal,
     heldOut,
     playAll,
+    turns: () => turns,
     /** The games of an evaluation that an earlier start of this run has made; null where there is none. */
     async played(label: string): Promise<TrajectoryGroup[] | null> {
       const made = log.records.some((one) => one.type === "evaluation" && one.label === label);
@@ -169,33 +216,43 @@ function createRun(
 }
 
 async function trainSteps(model: Model, options: RunOptions, run: Run): Promise<string | null> {
-  const { groupsPerStep, groupSize, steps, evalEvery } = options;
-  const { listener, signal, heldOut } = run;
+  const { groupsPerStep, groupSize, steps, evalEvery, seed } = options;
+  const { listener, signal, heldOut, clock } = run;
   const scenarios = Array.from({ length: trainingSeeds }, (_, index) => ({ seed: index + 1 }));
   let adapter: string | null = null;
-  for await (const batch of model.batches(scenarios, { groupsPerStep, steps, heldOut })) {
+  for await (const batch of model.batches(scenarios, { groupsPerStep, steps, heldOut, seed })) {
     const label = `step ${batch.step + 1}/${steps}`;
     const step = run.log.step(batch);
+    const played = await run.playAll(
+      model,
+      batch.scenarios,
+      groupSize,
+      `${label} playing`,
+      "train",
+    );
     const groups = step.gathered(
-      await run.playAll(model, batch.scenarios, groupSize, `${label} playing`, "train"),
+      options.shuffleRewards ? shuffleRewards(played, seed * 1_000_003 + batch.step) : played,
     );
     listener.began(`${label} training`, 1);
-    const result = await model.train(groups, {
-      batch,
-      learningRate: options.learningRate,
-      warmupSteps: 2,
-      optimizerSteps: 2,
-      epsilonLow: 0.2,
-      epsilonHigh: 0.28,
-      scaleRewards: "group",
-      // About what a game samples, so that the loss is a mean over tokens in size.
-      normalizerTokens: 64,
-      signal,
-      onEvent: (event) => {
-        step.onEvent(event);
-        if (event.type === "progress") listener.progressed(event.done / event.total, "");
-      },
-    });
+    const result = await clock.time("training", () =>
+      model.train(groups, {
+        batch,
+        learningRate: options.learningRate,
+        warmupSteps: 2,
+        optimizerSteps: 2,
+        epsilonLow: 0.2,
+        epsilonHigh: 0.28,
+        scaleRewards: "group",
+        // About what a game samples, so that the loss is a mean over tokens in size.
+        normalizerTokens: 64,
+        signal,
+        onEvent: (event) => {
+          step.onEvent(event);
+          clock.onEvent(event);
+          if (event.type === "progress") listener.progressed(event.done / event.total, "");
+        },
+      }),
+    );
     adapter = result.checkpoint ?? adapter;
     listener.stepEnded({ steps, record: await step.trained(result), result });
     const done = batch.step + 1;

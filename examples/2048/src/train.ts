@@ -36,6 +36,8 @@ const program = new Command("2048")
     other,
     [],
   )
+  .option("--seed <n>", "of the adapter and of the order of the games", wholeFrom(0, 1_000_000), 0)
+  .option("--shuffle-rewards", "the control: rewards change places within their group", false)
   .option("--ungated", "exit with 0 whatever the verdict")
   .option("--concurrency <n>", "games at once", wholeFrom(1), 64)
   .option("--lr <rate>", "learning rate (2e-3 suits the base of a million parameters)", rate, 2e-3)
@@ -54,6 +56,8 @@ const options = program.opts<{
   evalSeeds: number;
   verdictSeeds: number;
   compare: ComparisonModel[];
+  seed: number;
+  shuffleRewards: boolean;
   ungated?: boolean;
   concurrency: number;
   lr: number;

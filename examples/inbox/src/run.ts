@@ -1,7 +1,13 @@
-import { createHash } from "node:crypto";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { compare, evaluationTable, gather, openRunLog, readGroups } from "@hone/client";
+import {
+  compare,
+  evaluationTable,
+  gather,
+  openRunLog,
+  readGroups,
+  shuffleRewards,
+} from "@hone/client";
 import type {
   Comparison,
   EvaluationRow,
@@ -66,11 +72,14 @@ export async function runTraining(
   signal: AbortSignal,
 ): Promise<RunSummary> {
   const began = performance.now();
-  const { name, seed, temperature, shuffleRewards } = options;
+  const { name, seed, temperature } = options;
   const model = await hone.model({ name, seed }, { signal });
   const { base } = await model.info({ signal });
   const log = await openRunLog(options.out, {
-    settings: { name, base, seed, temperature, shuffleRewards, heldOut: task.heldOut.length },
+    settings: {
+      ...{ name, base, seed, temperature, heldOut: task.heldOut.length },
+      shuffleRewards: options.shuffleRewards,
+    },
   });
   const run = createRun(task, options, log, listener, signal);
 
@@ -174,9 +183,7 @@ async function trainSteps(
     const step = log.step(batch);
     const played = await play(model, batch.scenarios, { temperature, groupSize, mode: "train" });
     const groups = step.gathered(
-      options.shuffleRewards
-        ? played.map((group, index) => withShuffledRewards(group, [seed, batch.step, index]))
-        : played,
+      options.shuffleRewards ? shuffleRewards(played, seed * 1_000_003 + batch.step) : played,
     );
     const result = await model.train(groups, {
       batch,
@@ -191,21 +198,4 @@ async function trainSteps(
     listener.stepEnded(await step.trained(result), steps);
   }
   return adapter;
-}
-
-/** In an order that depends on nothing but `key`: the control can be repeated. */
-function withShuffledRewards(group: TrajectoryGroup, key: readonly number[]): TrajectoryGroup {
-  const rewards = group.trajectories
-    .map(({ reward }, index) => ({ reward, rank: digest([...key, index]) }))
-    .sort((a, b) => (a.rank < b.rank ? -1 : 1))
-    .map(({ reward }) => reward);
-  const trajectories = group.trajectories.map((trajectory, index) => ({
-    ...trajectory,
-    reward: rewards[index] ?? null,
-  }));
-  return { ...group, trajectories };
-}
-
-function digest(numbers: readonly number[]): string {
-  return createHash("sha256").update(numbers.join(" ")).digest("hex");
 }

@@ -1,5 +1,5 @@
 import OpenAI from "openai";
-import { afterEach, describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it, vi } from "vitest";
 import { compare } from "./compare.ts";
 import { ComparisonModel } from "./comparison-model.ts";
 import { gather } from "./gather.ts";
@@ -134,13 +134,20 @@ describe("a model to compare with", () => {
 
   it("ends a rollout past its time and names the call that it was in", async () => {
     const model = await elsewhere(["POST /v1/chat/completions", () => {}]);
-    const [group] = await gather(model, twoTurns, [{ stream: false }], {
-      mode: "eval",
-      timeoutMs: 100,
-      maxExceptions: 1,
-    });
-    expect(group?.trajectories).toEqual([]);
-    expect(group?.exceptions).toMatchObject([{ rolloutId: null, type: "timeout", duringCall: 1 }]);
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+    try {
+      const options = { mode: "eval", timeoutMs: 100, maxExceptions: 1 } as const;
+      const gathering = gather(model, twoTurns, [{ stream: false }], options);
+      await expect.poll(() => server.received.length).toBe(1);
+      vi.advanceTimersByTime(100);
+      const [group] = await gathering;
+      expect(group?.trajectories).toEqual([]);
+      expect(group?.exceptions).toMatchObject([
+        { rolloutId: null, type: "timeout", duringCall: 1 },
+      ]);
+    } finally {
+      vi.useRealTimers();
+    }
   });
 
   it("keeps what was not read to its end out of the trajectory", async () => {

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { afterEach, describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it, vi } from "vitest";
 import { GatherError } from "./gather-error.ts";
 import { gather } from "./gather.ts";
 import type { GatherEvent } from "./gather.ts";
@@ -90,8 +90,12 @@ describe("gather", () => {
   it("ends when more fail than maxExceptions, the others marked failed", async () => {
     const model = await modelWith();
     const signals: AbortSignal[] = [];
+    let begun = (): void => undefined;
+    const allBegun = new Promise<void>((resolve) => (begun = resolve));
     const rollout = async (m: RolloutModel, n: number) => {
-      signals.push(m.signal);
+      if (signals.push(m.signal) === 3) begun();
+      // Requests made at once need not arrive in their order.
+      await allBegun;
       if (n === 0) throw new Error("first");
       await new Promise(() => {});
       return 1;
@@ -191,7 +195,14 @@ describe("gather", () => {
   });
 });
 
+/** The clock of timers stands still but for what the test adds to it. */
+function stopClock(): void {
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "setInterval", "clearInterval"] });
+}
+
 describe("time and aborts", () => {
+  afterEach(() => void vi.useRealTimers());
+
   it("ends a rollout past its time and names the call it was in", async () => {
     let calls = 0;
     const model = await modelWith({
@@ -203,7 +214,11 @@ describe("time and aborts", () => {
     const rollout = async (m: RolloutModel) => {
       for (;;) await (await say(m, "x")).text();
     };
-    const [group] = await gather(model, rollout, [1], { timeoutMs: 300, maxExceptions: 1 });
+    stopClock();
+    const gathering = gather(model, rollout, [1], { timeoutMs: 300, maxExceptions: 1 });
+    await expect.poll(() => calls).toBe(3);
+    vi.advanceTimersByTime(300);
+    const [group] = await gathering;
     expect(group?.exceptions[0]).toMatchObject({ type: "timeout", duringCall: 3 });
     expect(group?.exceptions[0]?.message).toContain("model call 3");
     expect([...rollouts.values()][0]?.status).toBe("failed");
@@ -211,12 +226,18 @@ describe("time and aborts", () => {
 
   it("asks the server for the call when the agent has a fetch of its own", async () => {
     const model = await modelWith();
+    let answered = false;
     const rollout = async (m: RolloutModel) => {
       await (await say(m, "x", globalThis.fetch)).text();
+      answered = true;
       await new Promise(() => {});
       return 1;
     };
-    const [group] = await gather(model, rollout, [1], { timeoutMs: 300, maxExceptions: 1 });
+    stopClock();
+    const gathering = gather(model, rollout, [1], { timeoutMs: 300, maxExceptions: 1 });
+    await expect.poll(() => answered).toBe(true);
+    vi.advanceTimersByTime(300);
+    const [group] = await gathering;
     expect(group?.exceptions[0]).toMatchObject({ type: "timeout", duringCall: 2 });
   });
 
@@ -252,8 +273,21 @@ describe("time and aborts", () => {
 
   it("renews the lease of a rollout that is silent", async () => {
     const model = await modelWith({ leaseMs: 300 });
-    await gather(model, () => sleep(450, 1), [1]);
-    const renewals = server.seen("PATCH").filter((r) => Object.keys(r.body).length === 0);
-    expect(renewals.length).toBeGreaterThanOrEqual(2);
+    const renewals = () => server.seen("PATCH").filter((r) => Object.keys(r.body).length === 0);
+    let begun = false;
+    let end: (reward: number) => void = () => undefined;
+    const silent = new Promise<number>((resolve) => (end = resolve));
+    stopClock();
+    const gathering = gather(model, () => ((begun = true), silent), [1]);
+    await expect.poll(() => begun).toBe(true);
+    vi.advanceTimersByTime(300);
+    await expect.poll(() => renewals().length).toBe(3);
+    end(1);
+    await gathering;
+    vi.advanceTimersByTime(3_000);
+    // The rollout is over, and with it the renewals.
+    await model.info();
+    console.log(server.received.map((r) => [r.method, r.path, JSON.stringify(r.body)]));
+    expect(renewals()).toHaveLength(3);
   });
 });

@@ -12,6 +12,7 @@ export { gather } from "./gather.ts";
 export { GatherError } from "./gather-error.ts";
 export type { GatherEvent, GatherOptions } from "./gather.ts";
 export { readGroups, writeGroups } from "./group-files.ts";
+export { shuffleRewards } from "./control.ts";
 export { compare, evaluationTable } from "./compare.ts";
 export type { CompareOptions, Comparison, EvaluationOptions, EvaluationRow } from "./compare.ts";
 export { ComparisonModel } from "./comparison-model.ts";

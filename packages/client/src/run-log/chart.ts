@@ -13,9 +13,16 @@ export interface Series {
   marks?: boolean | undefined;
 }
 
+/** A value to compare with, the same at every step: a dashed line with its name. */
+export interface Reference {
+  name: string;
+  y: number;
+}
+
 export interface Panel {
   title: string;
   series: readonly Series[];
+  references?: readonly Reference[] | undefined;
   /** Begins the axis at 0. */
   fromZero?: boolean | undefined;
   logarithmic?: boolean | undefined;
@@ -72,6 +79,11 @@ function drawPanel(panel: Panel, first: number, last: number): string {
     ...grid,
     `<text x="${left}" y="${height - 8}" fill="#777">step ${first}</text>`,
     `<text x="${width - right}" y="${height - 8}" text-anchor="end" fill="#777">${last}</text>`,
+    ...(panel.references ?? []).map(
+      ({ name, y: value }) =>
+        `<line x1="${left}" x2="${width - right}" y1="${round(y(value))}" y2="${round(y(value))}" stroke="#777" stroke-dasharray="5 4"/>` +
+        `<text x="${width - right}" y="${round(y(value) - 4)}" text-anchor="end" fill="#777">${escape(name)}</text>`,
+    ),
     ...panel.series.map((series) => drawSeries(series, x, y)),
   ].join("");
 }
@@ -116,10 +128,13 @@ interface Scale {
   ticks: number[];
 }
 
-function scaleOf({ series, fromZero, logarithmic }: Panel): Scale {
-  const values = series.flatMap(({ points }) =>
-    points.flatMap(({ y, low, high }) => [y, low ?? y, high ?? y]),
-  );
+function scaleOf({ series, references = [], fromZero, logarithmic }: Panel): Scale {
+  const values = [
+    ...series.flatMap(({ points }) =>
+      points.flatMap(({ y, low, high }) => [y, low ?? y, high ?? y]),
+    ),
+    ...references.map(({ y }) => y),
+  ];
   if (logarithmic) {
     const exponents = values.filter((value) => value > 0).map(Math.log10);
     const least = Math.floor(Math.min(...exponents));

@@ -1,4 +1,4 @@
-import { chart, type Panel, type Point, type Series } from "./chart.ts";
+import { chart, type Panel, type Point, type Reference, type Series } from "./chart.ts";
 import type { EvaluationRecord } from "./evaluation-record.ts";
 import type { StepRecord } from "./step-record.ts";
 
@@ -6,12 +6,30 @@ export type RunRecord = StepRecord | EvaluationRecord;
 
 const colors = ["#1f6feb", "#d1242f", "#1a7f37", "#9a6700", "#8250df", "#0a7d91", "#bf3989"];
 
-/** The curves of a run: what was rewarded, whether there was anything to learn, and what it cost. */
-export function curves(title: string, records: readonly RunRecord[]): string {
-  return chart(title, panelsOf(records));
+/** What a run draws beside the panels that every run has. */
+export interface CurvesOptions {
+  /**
+   * Values that the held-out scores are to be compared with: metric → name → value. Of a simple rule, say, or
+   * of the best that there is.
+   */
+  references?: Readonly<Record<string, Readonly<Record<string, number>>>> | undefined;
+  /** Panels of the rollouts' own metrics, means over a step: title → metric → its name in the picture. */
+  panels?: Readonly<Record<string, Readonly<Record<string, string>>>> | undefined;
 }
 
-function panelsOf(records: readonly RunRecord[]): Panel[] {
+/** The curves of a run: what was rewarded, whether there was anything to learn, and what it cost. */
+export function curves(
+  title: string,
+  records: readonly RunRecord[],
+  options: CurvesOptions = {},
+): string {
+  return chart(title, panelsOf(records, options));
+}
+
+function panelsOf(
+  records: readonly RunRecord[],
+  { references = {}, panels = {} }: CurvesOptions,
+): Panel[] {
   const steps = records.filter((record) => record.type === "step");
   const evaluations = records.filter((record) => record.type === "evaluation");
   const pick = (read: (step: StepRecord) => number | null | undefined): Point[] =>
@@ -25,7 +43,15 @@ function panelsOf(records: readonly RunRecord[]): Panel[] {
     ...rest,
   });
   return [
-    ...evaluationPanels(evaluations),
+    ...evaluationPanels(evaluations, references),
+    ...Object.entries(panels).map(([panel, metrics]) => ({
+      title: panel,
+      series: Object.entries(metrics).map(([metric, name], i) => ({
+        name,
+        color: colors[i % colors.length] ?? "",
+        points: pick((step) => step.metrics[metric]),
+      })),
+    })),
     one(
       "training reward",
       steps.flatMap(({ step, reward }) =>
@@ -80,7 +106,10 @@ function panelsOf(records: readonly RunRecord[]): Panel[] {
 }
 
 /** A panel for each metric: scores of different metrics share no axis. */
-function evaluationPanels(evaluations: readonly EvaluationRecord[]): Panel[] {
+function evaluationPanels(
+  evaluations: readonly EvaluationRecord[],
+  references: NonNullable<CurvesOptions["references"]>,
+): Panel[] {
   return [...new Set(evaluations.map(({ metric }) => metric))].map((metric) => {
     const points = evaluations.flatMap((record) =>
       record.metric === metric && record.score
@@ -90,6 +119,10 @@ function evaluationPanels(evaluations: readonly EvaluationRecord[]): Panel[] {
     return {
       title: `held out: ${metric} (95% intervals)`,
       series: [{ name: metric, color: colors[2] ?? "", points, marks: true }],
+      references: Object.entries(references[metric] ?? {}).map(([name, y]): Reference => ({
+        name,
+        y,
+      })),
     };
   });
 }

@@ -158,6 +158,22 @@ describe("a run's log", () => {
     expect((await metricsLines()).map(({ label }) => label)).toEqual(["c", "a", "b"]);
   });
 
+  it("draws what the scores are to be compared with, and the rollouts' own metrics", async () => {
+    const log = await openRunLog(folder, {
+      references: { reward: { "a simple rule": 3 }, other: { unseen: 9 } },
+      panels: { "what it does": { turns: "turns of a game" } },
+    });
+    await log.evaluation("base", [group([0, 1])]);
+    const picture = () => readFile(join(folder, "curves.svg"), "utf8");
+    expect(await picture()).toMatch(/stroke-dasharray.*a simple rule/);
+    expect(await picture()).not.toContain("unseen");
+    expect(await picture()).not.toContain("what it does");
+    const played = group([0, 1]);
+    for (const trajectory of played.trajectories) trajectory.metrics["turns"] = 4;
+    await play(log, 1, [played]);
+    expect(await picture()).toContain("what it does");
+  });
+
   it("holds rollouts without a reward and steps without rollouts", async () => {
     const log = await openRunLog(folder);
     expect(await play(log, 1, [group([null, null])])).toMatchObject({ reward: null });

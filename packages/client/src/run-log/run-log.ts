@@ -5,7 +5,7 @@ import type { OperationEvent, TrainResult, TrajectoryGroup } from "@hone/core";
 import { writeGroups } from "../group-files.ts";
 import { refuseUnknownOptions } from "@hone/core";
 import { adviceFor } from "./advice.ts";
-import { curves, type RunRecord, sparkline } from "./curves.ts";
+import { curves, type CurvesOptions, type RunRecord, sparkline } from "./curves.ts";
 import { type EvaluationRecord, evaluationRecord } from "./evaluation-record.ts";
 import { addStage, type StepRecord, stepRecord } from "./step-record.ts";
 
@@ -35,7 +35,7 @@ export interface RunLog {
   lines(): string[];
 }
 
-export interface RunLogOptions {
+export interface RunLogOptions extends CurvesOptions {
   /**
    * What the run's scores depend on: the task's settings, the base, the model's name. A folder whose run had
    * others is refused: its curves and evaluations are of something else.
@@ -48,7 +48,7 @@ export interface RunLogOptions {
  * it, takes the place of its first attempt.
  */
 export async function openRunLog(folder: string, options: RunLogOptions = {}): Promise<RunLog> {
-  refuseUnknownOptions("openRunLog()", options, ["settings"]);
+  refuseUnknownOptions("openRunLog()", options, ["settings", "references", "panels"]);
   await mkdir(join(folder, "trajectories"), { recursive: true });
   await keepSettings(join(folder, "settings.json"), options.settings);
   const metricsFile = join(folder, "metrics.jsonl");
@@ -73,7 +73,7 @@ export async function openRunLog(folder: string, options: RunLogOptions = {}): P
       records.push(record);
       await replace(metricsFile, linesOf(records));
     }
-    await replace(join(folder, "curves.svg"), curves(basename(folder), records));
+    await replace(join(folder, "curves.svg"), curves(basename(folder), records, options));
   }
 
   function steps(): StepRecord[] {
