@@ -4,7 +4,7 @@ import { compare } from "./compare.ts";
 import { ComparisonModel } from "./comparison-model.ts";
 import { gather } from "./gather.ts";
 import type { RolloutModel } from "./rollout-model.ts";
-import { send, startRouteServer } from "./route-server.test-support.ts";
+import { send, startRouteServer, until } from "./route-server.test-support.ts";
 import type { Handler, RouteServer } from "./route-server.test-support.ts";
 
 let server: RouteServer;
@@ -138,7 +138,7 @@ describe("a model to compare with", () => {
     try {
       const options = { mode: "eval", timeoutMs: 100, maxExceptions: 1 } as const;
       const gathering = gather(model, twoTurns, [{ stream: false }], options);
-      await expect.poll(() => server.received.length).toBe(1);
+      await until(() => server.received.length === 1);
       vi.advanceTimersByTime(100);
       const [group] = await gathering;
       expect(group?.trajectories).toEqual([]);

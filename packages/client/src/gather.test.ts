@@ -3,7 +3,7 @@ import { afterEach, describe, expect, it, vi } from "vitest";
 import { GatherError } from "./gather-error.ts";
 import { gather } from "./gather.ts";
 import type { GatherEvent } from "./gather.ts";
-import { rolloutRoutes, sendError, startRouteServer } from "./route-server.test-support.ts";
+import { rolloutRoutes, sendError, startRouteServer, until } from "./route-server.test-support.ts";
 import type { RouteServer } from "./route-server.test-support.ts";
 import type { RolloutModel } from "./rollout-model.ts";
 
@@ -216,7 +216,7 @@ describe("time and aborts", () => {
     };
     stopClock();
     const gathering = gather(model, rollout, [1], { timeoutMs: 300, maxExceptions: 1 });
-    await expect.poll(() => calls).toBe(3);
+    await until(() => calls === 3);
     vi.advanceTimersByTime(300);
     const [group] = await gathering;
     expect(group?.exceptions[0]).toMatchObject({ type: "timeout", duringCall: 3 });
@@ -235,7 +235,7 @@ describe("time and aborts", () => {
     };
     stopClock();
     const gathering = gather(model, rollout, [1], { timeoutMs: 300, maxExceptions: 1 });
-    await expect.poll(() => answered).toBe(true);
+    await until(() => answered);
     vi.advanceTimersByTime(300);
     const [group] = await gathering;
     expect(group?.exceptions[0]).toMatchObject({ type: "timeout", duringCall: 2 });
@@ -279,15 +279,14 @@ describe("time and aborts", () => {
     const silent = new Promise<number>((resolve) => (end = resolve));
     stopClock();
     const gathering = gather(model, () => ((begun = true), silent), [1]);
-    await expect.poll(() => begun).toBe(true);
+    await until(() => begun);
     vi.advanceTimersByTime(300);
-    await expect.poll(() => renewals().length).toBe(3);
+    await until(() => renewals().length === 3);
     end(1);
     await gathering;
     vi.advanceTimersByTime(3_000);
     // The rollout is over, and with it the renewals.
     await model.info();
-    console.log(server.received.map((r) => [r.method, r.path, JSON.stringify(r.body)]));
     expect(renewals()).toHaveLength(3);
   });
 });

@@ -53,6 +53,11 @@ export async function startRouteServer(routes: [string, Handler][]) {
 }
 export type RouteServer = Awaited<ReturnType<typeof startRouteServer>>;
 
+/** Without timers, which a test may have stopped. What does not come ends at the test's own limit. */
+export async function until(holds: () => boolean): Promise<void> {
+  while (!holds()) await new Promise((resolve) => setImmediate(resolve));
+}
+
 export function send(response: ServerResponse, body: unknown, status = 200, headers = {}): void {
   response.writeHead(status, { "content-type": "application/json", ...headers });
   response.end(JSON.stringify(body));
