@@ -15,8 +15,10 @@ export function watchCpu(root: number, roles: Readonly<Record<string, RegExp>>):
     if (looking) return;
     looking = true;
     for (const one of await processesBelow(root).catch(() => [])) {
+      // One that has just ended has its times still, and its command no more.
+      const known = seen.get(one.pid)?.role;
       const role = Object.entries(roles).find(([, pattern]) => pattern.test(one.command))?.[0];
-      seen.set(one.pid, { role: role ?? "other", seconds: one.seconds });
+      seen.set(one.pid, { role: role ?? known ?? "other", seconds: one.seconds });
     }
     looking = false;
   };
