@@ -1,6 +1,6 @@
 import type { OperationEvent, TrajectoryGroup } from "@hone/core";
 import { setTimeout as sleep } from "node:timers/promises";
-import { afterEach, describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it, onTestFinished, vi } from "vitest";
 import { resolveSettings } from "./connection-settings.ts";
 import { followOperation } from "./operation-events.ts";
 import {
@@ -206,6 +206,9 @@ describe("train", () => {
   it("does not take a quiet stream for a server out of reach", async () => {
     let connections = 0;
     let asked = 0;
+    // Only the clock stands still: timers run.
+    vi.useFakeTimers({ toFake: ["performance"] });
+    onTestFinished(() => void vi.useRealTimers());
     server = await startRouteServer([
       [
         "GET /v1/operations/op_1",
@@ -217,16 +220,13 @@ describe("train", () => {
       ],
       stream((_, response) => {
         connections += 1;
-        const alive = setInterval(() => response.write(": alive\n\n"), 20);
-        setTimeout(() => {
-          clearInterval(alive);
-          response.destroy();
-        }, 300);
+        // Quiet for longer than it would wait for a server that is gone, but for a comment at the end.
+        vi.advanceTimersByTime(300);
+        response.write(": alive\n\n", () => response.destroy());
       }),
     ]);
     const transport = new Transport(resolveSettings({ baseURL: server.url, apiKey: "k" }));
     const seen = [];
-    // Quiet for longer than it would wait for a server that is gone.
     for await (const event of followOperation(transport, "op_1", { giveUpAfterMs: 150 })) {
       seen.push(event.type);
     }
