@@ -24,9 +24,9 @@ export const heldOut = writeMails(heldOutTemplates, heldOutNames, 12, 2);
 export const metric = "exact";
 export const slice = (mail: Mail): string => mail.template;
 
-const system = "Read the bill in the mail. Answer with one JSON object and nothing else.";
+export const system = "Read the bill in the mail. Answer with one JSON object and nothing else.";
 // Its facts stand the other way round than the model likes to read them, last ones first.
-const example = [
+export const example = [
   {
     role: "user",
     content: "You owe 41.30 by 9 June. The 17.55 of 28 May are paid. Ivory Pharmacy",
