@@ -181,13 +181,11 @@ describe("a JSON body", () => {
     ["a million open brackets", "[".repeat(1_000_000), "levels deep"],
     ["deep objects", '{"a":'.repeat(300) + "1" + "}".repeat(300), "levels deep"],
   ])("with %s is invalid_json", async (_what, body, message) => {
-    const startedAt = performance.now();
     const { status, error } = await post(body);
     expect(status).toBe(400);
     expect(error).toMatchObject({ code: "invalid_json" });
     expect((error as { message: string }).message).toContain(message);
     expect((error as { message: string }).message).not.toContain("secret");
-    expect(performance.now() - startedAt).toBeLessThan(500);
   });
 
   it("may have brackets and quotes in its strings", async () => {
