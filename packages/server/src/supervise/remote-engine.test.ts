@@ -4,6 +4,8 @@ import { afterEach, expect, it, vi } from "vitest";
 import { watchRemoteEngine, type RemoteEngine } from "./remote-engine.ts";
 
 const url = "http://127.0.0.1:9";
+/** A limit for what hangs. */
+const soon = { timeout: 60_000, interval: 5 };
 let watcher: RemoteEngine;
 afterEach(() => watcher.stop());
 
@@ -28,12 +30,12 @@ it("loads again what is missing, and takes no traffic meanwhile", async () => {
   await watcher.start();
   expect(watcher.baseURL()).toBe(url);
   lost = ["m@3"];
-  await vi.waitFor(() => expect(loads).toBe(2), 2_000);
+  await vi.waitFor(() => expect(loads).toBe(2), soon);
   expect(() => watcher.baseURL()).toThrow(
     expect.objectContaining({ code: "engine_unavailable", retryAfterMs: expect.any(Number) }),
   );
   release();
-  await vi.waitFor(() => expect(watcher.baseURL()).toBe(url), 2_000);
+  await vi.waitFor(() => expect(watcher.baseURL()).toBe(url), soon);
   expect(watcher.status()).toEqual({ state: "ready", restarts: 1 });
   await new Promise((resolve) => setTimeout(resolve, 50));
   expect(loads).toBe(2);
@@ -55,8 +57,8 @@ it("goes on trying while the engine is away or cannot load", async () => {
   failures = 0;
   await watcher.start();
   away = true;
-  await vi.waitFor(() => expect(watcher.status().state).toBe("unreachable"), 2_000);
+  await vi.waitFor(() => expect(watcher.status().state).toBe("unreachable"), soon);
   failures = 2;
   away = false;
-  await vi.waitFor(() => expect(watcher.status().state).toBe("ready"), 2_000);
+  await vi.waitFor(() => expect(watcher.status().state).toBe("ready"), soon);
 });

@@ -57,6 +57,9 @@ afterAll(() => {
   rmSync(folder, { recursive: true, force: true, maxRetries: 3 });
 });
 
+/** A limit for what hangs. */
+const soon = { timeout: 60_000, interval: 20 };
+
 it("starts a child under a key of its own, and ends it", async () => {
   vi.stubEnv("HONE_API_KEY", "the public key");
   const supervised = child();
@@ -121,10 +124,10 @@ it("brings a killed child back, and opens it to others after the hook only", asy
   await supervised.start();
   const first = pidOf(supervised);
   process.kill(first, "SIGKILL");
-  await vi.waitFor(() => expect(seen).toEqual([false, false]), 5_000);
+  await vi.waitFor(() => expect(seen).toEqual([false, false]), soon);
   expect(canUse(supervised)).toBe(false);
   release();
-  await vi.waitFor(() => expect(canUse(supervised)).toBe(true), 5_000);
+  await vi.waitFor(() => expect(canUse(supervised)).toBe(true), soon);
   expect(pidOf(supervised)).not.toBe(first);
   expect(supervised.status()).toMatchObject({ state: "ready", restarts: 1 });
   expect(supervised.status().lastFailure).toContain("SIGKILL");
@@ -145,7 +148,7 @@ it("restarts a child that answers but makes no progress, and leaves one that doe
   const pids = [pidOf(working), pidOf(hanging)];
   await ask(working, "/work");
   await ask(hanging, "/hang");
-  await vi.waitFor(() => expect(hanging.status().restarts).toBe(1), 5_000);
+  await vi.waitFor(() => expect(hanging.status().restarts).toBe(1), soon);
   expect(hanging.status().lastFailure).toBe("it made no progress for 0.4 s while training");
   await delay(500);
   expect(pidOf(working)).toBe(pids[0]);
@@ -157,15 +160,15 @@ it("restarts a child that is stopped in its tracks", async () => {
   await supervised.start();
   const pid = pidOf(supervised);
   process.kill(pid, "SIGSTOP");
-  await vi.waitFor(() => expect(supervised.status().restarts).toBe(1), 10_000);
+  await vi.waitFor(() => expect(supervised.status().restarts).toBeGreaterThan(0), soon);
   expect(alive(pid)).toBe(false);
-}, 15_000);
+});
 
 it("gives up after five restarts that fail, with the reason", async () => {
   const supervised = child("dies-after-first");
   await supervised.start();
   process.kill(pidOf(supervised), "SIGKILL");
-  await vi.waitFor(() => expect(supervised.status().state).toBe("failed"), 10_000);
+  await vi.waitFor(() => expect(supervised.status().state).toBe("failed"), soon);
   expect(supervised.status()).toMatchObject({ restarts: 5 });
   expect(supervised.status().lastFailure).toContain("it ended with status 4");
   expect(() => supervised.baseURL()).toThrow("failed 5 times in a row");
@@ -186,7 +189,7 @@ it("kills a child that does not obey, and what it had started", async () => {
   const grandchild = Number(readFileSync(join(folder, "grandchild"), "utf8"));
   expect(alive(grandchild)).toBe(true);
   await parent.stop();
-  await vi.waitFor(() => expect(alive(grandchild)).toBe(false), 2_000);
+  await vi.waitFor(() => expect(alive(grandchild)).toBe(false), soon);
 });
 
 it("can be stopped while it starts", async () => {
@@ -213,5 +216,5 @@ it("leaves no child when the server is killed", async () => {
   const { pid } = JSON.parse(line) as { pid: number };
   expect(alive(pid)).toBe(true);
   parent.kill("SIGKILL");
-  await vi.waitFor(() => expect(alive(pid)).toBe(false), { timeout: 15_000 });
+  await vi.waitFor(() => expect(alive(pid)).toBe(false), soon);
 });

@@ -7,6 +7,7 @@ const fault = process.env["FAULT"] ?? "";
 const boot = process.env["HONE_BOOT_ID"];
 let progress = 0;
 let phase = "idle";
+let works = false;
 
 if (fault === "dies-at-start") {
   console.error("Traceback of something");
@@ -35,8 +36,10 @@ const server = createServer((request, response) => {
   if (request.url === "/hang") phase = "training";
   if (request.url === "/work") {
     phase = "training";
-    setInterval(() => progress++, 20);
+    works = true;
   }
+  // Between any two looks at it, however seldom the machine lets either run.
+  if (works) progress++;
   response.end(
     JSON.stringify({ status: "ok", boot, progress, phase, key: process.env["HONE_API_KEY"] }),
   );
