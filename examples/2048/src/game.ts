@@ -28,6 +28,8 @@ export class Game {
   /** All of them. */
   refusedInAll = 0;
   readonly #random: () => number;
+  /** Asked for several times a turn; a board is never changed in place. */
+  #legal: { board: readonly number[]; moves: readonly Move[] } | null = null;
 
   constructor({ size, target, seed }: GameOptions) {
     this.size = size;
@@ -59,8 +61,12 @@ export class Game {
   }
 
   /** The moves that change something, always in the same order. */
-  legal(): Move[] {
-    return moves.filter((move) => slide(this.board, this.size, move).changed);
+  legal(): readonly Move[] {
+    if (this.#legal?.board !== this.board) {
+      const { board, size } = this;
+      this.#legal = { board, moves: moves.filter((move) => slide(board, size, move).changed) };
+    }
+    return this.#legal.moves;
   }
 
   /** Plays a move. Where it is none or changes nothing the board stays, and no luck is used up. */

@@ -31,8 +31,10 @@ export function longestRepeated(
   asked: Asked,
 ): LedgerCompletion | null {
   let best: LedgerCompletion | null = null;
-  for (const completion of earlier) {
-    if (completion.kind === "text") continue;
+  // From the latest, which is mostly the one: then the shorter ones need no comparing.
+  for (let at = earlier.length - 1; at >= 0; at -= 1) {
+    const completion = earlier[at];
+    if (!completion || completion.kind === "text") continue;
     if (best && completion.messages.length < best.messages.length) continue;
     if (!repeats(asked, completion)) continue;
     if (!best || isBetter(asked, completion, best)) best = completion;

@@ -41,17 +41,27 @@ function keyOf(message: ChatMessage): string {
   return key;
 }
 
+// Every turn brings its whole history anew, most of it nothing but a role and a text: those need no JSON. No
+// role begins like JSON does, so that the two kinds of key are told apart.
 function makeKey(message: ChatMessage): string {
   const content = textOf(message.content);
   if (message.role === "assistant") {
-    const calls = (message.tool_calls ?? []).map((call) => [
+    if (!message.tool_calls || message.tool_calls.length === 0) return `assistant:${content}`;
+    const calls = message.tool_calls.map((call) => [
       call.function.name,
       argumentsKey(call.function.arguments),
     ]);
     return JSON.stringify(["assistant", content, calls]);
   }
   const role = message.role === "developer" ? "system" : message.role;
-  return canonicalJson({ ...message, role, content });
+  return saysMore(message) ? canonicalJson({ ...message, role, content }) : `${role}:${content}`;
+}
+
+function saysMore(message: ChatMessage): boolean {
+  for (const [name, value] of Object.entries(message)) {
+    if (name !== "role" && name !== "content" && value !== null && value !== undefined) return true;
+  }
+  return false;
 }
 
 function textOf(content: ChatMessage["content"]): string {

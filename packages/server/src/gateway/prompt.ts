@@ -77,15 +77,21 @@ export function fullPrompt(
   completion: LedgerCompletion,
   all: readonly LedgerCompletion[],
 ): number[] {
-  const byId = new Map(all.map((entry) => [entry.id, entry]));
   const parts: Int32Array[] = [completion.promptSuffix];
   for (let id = completion.parentId; id !== null;) {
-    const ancestor = byId.get(id);
+    // Ancestors come before, and mostly shortly before.
+    const ancestor = all.findLast((entry) => entry.id === id);
     if (!ancestor) throw new Error(`the ledger lacks completion ${id}, which another one extends`);
     parts.push(ancestor.sampled, ancestor.promptSuffix);
     id = ancestor.parentId;
   }
-  return parts.toReversed().flatMap((part) => Array.from(part));
+  // Long and made at every turn: loops, where iterators would cost several times as much.
+  const ids: number[] = [];
+  for (let at = parts.length - 1; at >= 0; at -= 1) {
+    const part = parts[at]!;
+    for (let i = 0; i < part.length; i += 1) ids.push(part[i]!);
+  }
+  return ids;
 }
 
 /** Whether the ids go on from a prompt and what was sampled of it. */
@@ -94,9 +100,10 @@ export function beginsWith(
   prompt: readonly number[],
   sampled: Int32Array,
 ): boolean {
-  return (
-    ids.length >= prompt.length + sampled.length &&
-    prompt.every((id, i) => ids[i] === id) &&
-    sampled.every((id, i) => ids[prompt.length + i] === id)
-  );
+  if (ids.length < prompt.length + sampled.length) return false;
+  for (let i = 0; i < prompt.length; i += 1) if (ids[i] !== prompt[i]) return false;
+  for (let i = 0; i < sampled.length; i += 1) {
+    if (ids[prompt.length + i] !== sampled[i]) return false;
+  }
+  return true;
 }
