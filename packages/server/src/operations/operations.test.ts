@@ -125,10 +125,15 @@ describe("submitting", () => {
       status: 409,
       json: { error: { code: "step_mismatch", param: "expectedStep" } },
     });
-    const first = submit(op(b), { expectedStep: 0 });
-    const second = submit(op(c), { expectedStep: 0 });
-    expect((await ended(server, (await first).json.id)).status).toBe("succeeded");
-    expect(await ended(server, (await second).json.id)).toMatchObject({
+    // The first does not end before the second is in the queue behind it.
+    let release: () => void = () => undefined;
+    const released = new Promise<void>((resolve) => void (release = resolve));
+    trainer.before.push(() => released);
+    const first = (await submit(op(b), { expectedStep: 0 })).json.id;
+    const second = (await submit(op(c), { expectedStep: 0 })).json.id;
+    release();
+    expect((await ended(server, first)).status).toBe("succeeded");
+    expect(await ended(server, second)).toMatchObject({
       status: "failed",
       error: { code: "step_mismatch" },
     });

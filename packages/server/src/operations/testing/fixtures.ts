@@ -132,7 +132,7 @@ export async function onDatabase(dataDir: string, sql: string): Promise<void> {
       return;
     } catch (error) {
       // The server's transaction needs this thread to end.
-      if (attempt === 100 || !/locked/.test((error as Error).message)) throw error;
+      if (attempt === 3000 || !/locked/.test((error as Error).message)) throw error;
     } finally {
       database.close();
     }
@@ -195,6 +195,7 @@ export function completionOf(
     temperature: 1,
     topP: 1,
     seed: null,
+    constrained: false,
     finishReason: "stop",
     choice: 0,
     choices: 1,
