@@ -152,13 +152,13 @@ describe("driver of the engine contract", () => {
     async (stream) => {
       let close = () => {};
       const closed = new Promise<void>((resolve) => (close = resolve));
+      const stop = new AbortController();
       const engine = await engineOf((_request, response) => {
         response.on("close", () => close());
-        if (stream) response.writeHead(200).write(events(choice()));
+        if (stream) response.writeHead(200).write(events(choice()), () => stop.abort());
+        else stop.abort();
       });
-      const stop = new AbortController();
       const work = sample(engine, { prompt: [1], stream, signal: stop.signal });
-      setTimeout(() => stop.abort(), 50);
       await expect(work).rejects.toMatchObject({ name: "AbortError" });
       await closed;
     },
