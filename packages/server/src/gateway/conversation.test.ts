@@ -254,8 +254,10 @@ describe.skipIf(!workerPython())("conversations of a rollout", () => {
       const text = await response.text();
       expect(text.endsWith("data: [DONE]\n\n")).toBe(stream);
       // Noted after the last byte was given away, which may be read before.
-      await vi.waitFor(() =>
-        expect(recorded().at(-1)).toMatchObject({ answer: { content: word }, delivered: true }),
+      await vi.waitFor(
+        () =>
+          expect(recorded().at(-1)).toMatchObject({ answer: { content: word }, delivered: true }),
+        30_000,
       );
     }
   });

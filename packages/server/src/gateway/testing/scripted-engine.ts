@@ -1,3 +1,4 @@
+import { once } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
 import type { AssistantMessage } from "@hone/core";
 import type { Engine, EngineChunk, EngineRequest } from "../../ports/engine.ts";
@@ -8,6 +9,8 @@ export interface Line {
   answer: Omit<AssistantMessage, "role">;
   /** Milliseconds between tokens. */
   paceMs?: number | undefined;
+  /** After so many tokens it says nothing more until it is given up by the caller. */
+  holds?: number | undefined;
   /** Throws this after so many tokens. */
   dies?: { after: number; error: Error } | undefined;
   /** Leaves out the closing token, as an answer cut by its length does. */
@@ -17,6 +20,8 @@ export interface Line {
 export interface ScriptedEngine extends Engine {
   readonly lines: Line[];
   readonly requests: EngineRequest[];
+  /** Tokens that it has said. */
+  said: number;
   /** Requests that were given up by the caller. */
   aborted: number;
 }
@@ -29,6 +34,7 @@ export function createScriptedEngine(renderer: Renderer): ScriptedEngine {
     kind: "embedded",
     lines,
     requests,
+    said: 0,
     aborted: 0,
     info: async () => ({ base: "base", maxModelLen: 8192 }),
     load: async () => {},
@@ -40,7 +46,10 @@ export function createScriptedEngine(renderer: Renderer): ScriptedEngine {
         const line = lines.shift();
         if (!line) throw new Error("the script has no line for this request");
         try {
-          yield* say(renderer, request, line, index);
+          for await (const chunk of say(renderer, request, line, index)) {
+            engine.said += chunk.tokenIds.length;
+            yield chunk;
+          }
         } finally {
           if (request.signal.aborted) engine.aborted++;
         }
@@ -48,6 +57,10 @@ export function createScriptedEngine(renderer: Renderer): ScriptedEngine {
     },
   };
   return engine;
+}
+
+async function givenUp(signal: AbortSignal): Promise<void> {
+  if (!signal.aborted) await once(signal, "abort");
 }
 
 async function* say(
@@ -66,13 +79,14 @@ async function* say(
   );
   const finish = line.cut ? ("length" as const) : ("stop" as const);
   const logprobs = ids.map((_, i) => -0.01 * (i + 1));
-  if (!request.stream && !line.dies) {
+  if (!request.stream && !line.dies && line.holds === undefined) {
     if (line.paceMs) await delay(line.paceMs * ids.length, undefined, { signal: request.signal });
     yield { index, text: texts.join(""), tokenIds: ids, logprobs, finishReason: finish };
     return;
   }
   for (const [i, id] of ids.entries()) {
     if (line.dies && i === line.dies.after) throw line.dies.error;
+    if (i === line.holds) await givenUp(request.signal);
     if (line.paceMs) await delay(line.paceMs, undefined, { signal: request.signal });
     request.signal.throwIfAborted();
     yield {
