@@ -55,6 +55,8 @@ child = spawn(
       options["max-lora-rank"],
     ],
     ...["--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"],
+    ...["--structured-outputs-config.backend", "guidance"],
+    ...["--structured-outputs-config.disable_any_whitespace", "true"],
     "--enforce-eager",
     "--disable-uvicorn-access-log",
   ],

@@ -61,6 +61,35 @@ export const streamOptionsSchema = z.strictObject({
 
 export const stopSchema = z.union([z.string().min(1), z.array(z.string().min(1)).max(16)]);
 
+/** As much as a judge or an extractor needs; compiling a longer one would hold up the request. */
+const longestSchema = 64 * 1024;
+
+/** What an answer is held to: nothing, any JSON object, or a JSON Schema. */
+export const responseFormatSchema = z.discriminatedUnion("type", [
+  z.strictObject({ type: z.literal("text") }),
+  z.strictObject({ type: z.literal("json_object") }),
+  z.strictObject({
+    type: z.literal("json_schema"),
+    json_schema: z.strictObject({
+      name: z
+        .string()
+        .regex(
+          /^[A-Za-z0-9_-]{1,64}$/,
+          "a name has 1 to 64 letters, digits, dashes and underscores",
+        ),
+      description: z.string().nullish(),
+      schema: z
+        .record(z.string(), z.unknown())
+        .refine((schema) => JSON.stringify(schema).length <= longestSchema, {
+          error: `a schema has at most ${longestSchema} characters of JSON`,
+        }),
+      /** Answers are held to the schema whatever it says. */
+      strict: z.boolean().nullish(),
+    }),
+  }),
+]);
+export type ResponseFormat = z.infer<typeof responseFormatSchema>;
+
 /** Accepted and without effect: they change nothing about what is sampled. */
 export const ignoredChatKeys = [
   "user",
@@ -94,7 +123,7 @@ export const chatRequestSchema = z.strictObject({
   frequency_penalty: z.literal(0).nullish(),
   presence_penalty: z.literal(0).nullish(),
   logit_bias: z.strictObject({}).nullish(),
-  response_format: z.strictObject({ type: z.literal("text") }).nullish(),
+  response_format: responseFormatSchema.nullish(),
   user: ignored,
   metadata: ignored,
   store: ignored,

@@ -17,6 +17,7 @@ export {
   assistantMessageSchema,
   chatRequestSchema,
   ignoredChatKeys,
+  responseFormatSchema,
   messageSchema,
   toolSchema,
 } from "./chat.ts";

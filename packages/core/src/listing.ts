@@ -66,6 +66,8 @@ export const completionRecordSchema = z.object({
   temperature: z.number(),
   topP: z.number(),
   seed: z.int().nullable(),
+  /** A grammar held the sampling (`response_format`): it does not train unless that is allowed. */
+  constrained: z.boolean(),
   finishReason: z.string(),
   choice: z.int(),
   choices: z.int(),

@@ -74,7 +74,7 @@ export const trainConfigSchema = z.strictObject({
   maxSequenceTokens: z.int().min(1).optional(),
   /** Rollouts whose policy is older than this many steps are masked as `stale`. */
   maxStaleness: z.int().min(0).default(4),
-  /** Train completions whose sampling was constrained (temperature 0, top_p < 1). */
+  /** Train completions whose sampling was constrained (temperature 0, top_p < 1, `response_format`). */
   allowConstrained: z.boolean().default(false),
   /** Mean |sampler − trainer| logprob above which the step is refused. Default .1 in fp32, .5 in bf16. */
   maxMismatch: z.number().positive().optional(),

@@ -174,6 +174,7 @@ describe("filters", () => {
     ],
     ["stale", group(member(1, { policy: "m@0" }), member(0, { policy: "m@0" }))],
     ["constrained", group(member(1, { temperature: 0 }), member(0, { topP: 0.9 }))],
+    ["constrained", group(member(1, { constrained: true }), member(0, { constrained: true }))],
     ["no_tokens", group(member(1, { delivered: false }), member(0, { sampled: new Int32Array() }))],
   ])("a group is left out as %s", (reason, given) => {
     const { groups, reasons, trainableRollouts, completions } = run(given);
@@ -277,10 +278,14 @@ test("the batch holds each suffix once, with parents before children", () => {
     sampled: Int32Array.of(10),
     logprobs: Float32Array.of(-1),
     finishReason: "length",
+    constrained: true,
   });
   const other = member(0);
   const ledger = new Map([first, second, ...other.completions].map((c) => [c.id, c]));
-  const selection = run(group({ rolloutId: "r", reward: 1, completions: [first, second] }, other));
+  const selection = selectForTraining(
+    [group({ rolloutId: "r", reward: 1, completions: [first, second] }, other)],
+    { ...filterOptions, allowConstrained: true },
+  );
   const config = trainConfigSchema.parse({});
   const work = {
     ...selection,
@@ -309,6 +314,7 @@ test("the batch holds each suffix once, with parents before children", () => {
   expect(plain("completion_rollout")).toEqual([0, 0, 1]);
   expect(plain("completion_policy")).toEqual([5, 5, 5]);
   expect(plain("completion_cut")).toEqual([0, 1, 0]);
+  expect(plain("completion_truncated")).toEqual([0, 1, 0]);
   expect(plain("rollout_reward")).toEqual([1, 0]);
   expect(JSON.parse(metadata["config"] ?? "")).toMatchObject({
     plan: [[[2, 1]]],

@@ -145,7 +145,9 @@ export function encodeBatch(
       },
       completion_truncated: {
         type: "U8",
-        data: Uint8Array.from(completions, ({ topP }) => Number(topP < 1)),
+        data: Uint8Array.from(completions, ({ topP, constrained }) =>
+          Number(topP < 1 || constrained),
+        ),
       },
       completion_cut: {
         type: "U8",

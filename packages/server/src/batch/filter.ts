@@ -159,10 +159,15 @@ export function trainableIds(
           completion.delivered &&
           completion.sampled.length > 0 &&
           (completion.choices === 1 || continued.has(completion.id)) &&
-          (allowConstrained || (completion.temperature > 0 && completion.topP >= 1)),
+          (allowConstrained || !isConstrained(completion)),
       )
       .map(({ id }) => id),
   );
+}
+
+/** Whether something beside the policy and its temperature decided what was sampled. */
+function isConstrained({ temperature, topP, constrained }: LedgerCompletion): boolean {
+  return temperature === 0 || topP < 1 || constrained;
 }
 
 /** Tokens of each completion's whole sequence. */

@@ -2,6 +2,7 @@ import { HoneError, type ErrorCode } from "@hone/core";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { EngineChunk, TokenChance } from "../ports/engine.ts";
+import { describeFormats } from "./contract-formats.ts";
 import {
   measureParity,
   spoken,
@@ -271,6 +272,8 @@ export function describeEngine(name: string, start: () => Promise<RunningEngine>
       expect(narrow.map(({ id }) => id)).toEqual([plain[0]!.id]);
       expect(Math.abs(narrow[0]!.logprob)).toBeLessThan(1e-4);
     });
+
+    describeFormats(() => running);
 
     it("lets a stream keep its policy while others are published", async () => {
       const { engine } = running;

@@ -1,4 +1,5 @@
 import { HoneError } from "@hone/core";
+import type { EngineRequest } from "../ports/engine.ts";
 import { errorBodySchema } from "./completion-wire.ts";
 
 /** Errors of sockets before any answer: the engine is not there, so the same request may be sent again. */
@@ -53,7 +54,11 @@ export function brokenStream(cause?: unknown): HoneError {
 }
 
 /** The engine's own error answer of `POST /v1/completions`. */
-export function completionError(status: number, body: string, model: string): HoneError {
+export function completionError(
+  status: number,
+  body: string,
+  { model, format }: Pick<EngineRequest, "model" | "format">,
+): HoneError {
   const { message, code } = readError(body);
   if (status === 404) {
     return new HoneError(
@@ -65,6 +70,14 @@ export function completionError(status: number, body: string, model: string): Ho
     return new HoneError(`The prompt does not fit the context: ${message}`, {
       code: "context_length_exceeded",
       param: "messages",
+    });
+  }
+  if (status === 400 && format) {
+    // All else that is sent has been checked: what an engine refuses then is the format.
+    return new HoneError(`The engine cannot hold an answer to this response_format. ${message}`, {
+      code: "unsupported_parameter",
+      param:
+        format.type === "json_schema" ? "response_format.json_schema.schema" : "response_format",
     });
   }
   if (status === 503 || status === 429) {

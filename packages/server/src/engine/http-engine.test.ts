@@ -127,6 +127,32 @@ describe("driver of the engine contract", () => {
     expect(await codeOf(sample(engine, { prompt: [1] }))).toBe(code);
   });
 
+  it.each([false, true])(
+    "takes a refusal for the format's, where one was asked for, streaming %s",
+    async (stream) => {
+      const refusal = { error: { message: "Grammar error: Invalid type: strin", code: 400 } };
+      let seen: unknown;
+      const engine = await engineOf((_request, response, body) => {
+        seen = JSON.parse(body) as unknown;
+        if (stream) response.writeHead(200).end(events(refusal, "[DONE]"));
+        else response.writeHead(400).end(JSON.stringify(refusal));
+      });
+      const schema = { type: "strin" };
+      const format = { type: "json_schema" as const, schema };
+      const failure = await sample(engine, { prompt: [1], stream, format }).catch(
+        (error: unknown) => error,
+      );
+      expect(failure).toMatchObject({
+        code: "unsupported_parameter",
+        param: "response_format.json_schema.schema",
+        message: expect.stringContaining("strin"),
+      });
+      expect(seen).toMatchObject({
+        response_format: { type: "json_schema", json_schema: { name: "answer", schema } },
+      });
+    },
+  );
+
   it("sends the key and exactly what the contract asks for", async () => {
     let seen: unknown;
     const engine = await engineOf((request, response, body) => {

@@ -2,7 +2,7 @@ import { HoneError } from "@hone/core";
 import { createParser } from "eventsource-parser";
 import { Agent, request as send } from "undici";
 import type { Dispatcher } from "undici";
-import type { Engine, EngineChunk, EngineRequest } from "../ports/engine.ts";
+import type { Engine, EngineChunk, EngineRequest, JsonFormat } from "../ports/engine.ts";
 import {
   completionSchema,
   errorBodySchema,
@@ -109,10 +109,12 @@ export function createHttpEngine(options: HttpEngineOptions): HttpEngine {
     const response = await call("POST", "/v1/completions", body, request.signal);
     if (response.statusCode !== 200) {
       const text = await response.body.text();
-      throw completionError(response.statusCode, text, request.model);
+      throw completionError(response.statusCode, text, request);
     }
     const unfinished = new Set(Array.from({ length: request.n }, (_, index) => index));
-    const read = request.stream ? readStream(response.body) : readWhole(response.body);
+    const read = request.stream
+      ? readStream(response.body, request)
+      : readWhole(response.body, request);
     try {
       for await (const choice of read) {
         const chunk = toChunk(choice, unfinished, request.topLogprobs ?? 0);
@@ -200,15 +202,28 @@ function requestBody(request: EngineRequest) {
     logprobs: request.topLogprobs ?? 0,
     ...(request.topLogprobs && { return_tokens_as_token_ids: true }),
     return_token_ids: true,
+    ...(request.format && { response_format: responseFormat(request.format) }),
     stream: request.stream,
   };
 }
 
-async function* readWhole(body: Dispatcher.ResponseData["body"]): AsyncGenerator<CompletionChoice> {
-  yield* parseChoices(await body.text());
+function responseFormat(format: JsonFormat) {
+  if (format.type === "json_object") return format;
+  // Engines want a name, and do nothing with it.
+  return { type: format.type, json_schema: { name: "answer", schema: format.schema } };
 }
 
-async function* readStream(body: AsyncIterable<Uint8Array>): AsyncGenerator<CompletionChoice> {
+async function* readWhole(
+  body: Dispatcher.ResponseData["body"],
+  request: EngineRequest,
+): AsyncGenerator<CompletionChoice> {
+  yield* parseChoices(await body.text(), request);
+}
+
+async function* readStream(
+  body: AsyncIterable<Uint8Array>,
+  request: EngineRequest,
+): AsyncGenerator<CompletionChoice> {
   const decoder = new TextDecoder();
   let arrived: string[] = [];
   const parser = createParser({ onEvent: (event) => void arrived.push(event.data) });
@@ -219,14 +234,14 @@ async function* readStream(body: AsyncIterable<Uint8Array>): AsyncGenerator<Comp
     arrived = [];
     for (const data of events) {
       if (data === "[DONE]") done = true;
-      else yield* parseChoices(data);
+      else yield* parseChoices(data, request);
     }
   }
   // An engine that died may close its socket in good order: only [DONE] is an end.
   if (!done) throw brokenStream();
 }
 
-function parseChoices(text: string): CompletionChoice[] {
+function parseChoices(text: string, request: EngineRequest): CompletionChoice[] {
   let value: unknown;
   try {
     value = JSON.parse(text);
@@ -234,7 +249,10 @@ function parseChoices(text: string): CompletionChoice[] {
     throw brokenStream(cause);
   }
   if (typeof value === "object" && value !== null && "error" in value) {
-    throw brokenStream(errorBodySchema.safeParse(value).data?.error.message ?? value.error);
+    const { code, message } = errorBodySchema.safeParse(value).data?.error ?? {};
+    // vLLM begins a stream before it looks at a schema; its code is the status that the answer would have had.
+    if (code === 400) throw completionError(code, text, request);
+    throw brokenStream(message ?? value.error);
   }
   const parsed = completionSchema.safeParse(value);
   if (parsed.success) return parsed.data.choices;

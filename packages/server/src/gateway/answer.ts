@@ -1,5 +1,5 @@
 import { newId, type AssistantMessage, type ChatTool, type FinishReason } from "@hone/core";
-import type { EngineChunk, TokenChance } from "../ports/engine.ts";
+import type { EngineChunk, JsonFormat, TokenChance } from "../ports/engine.ts";
 import type { ParsedMessage, Renderer } from "../ports/renderer.ts";
 
 /** One choice as it is sampled. */
@@ -46,11 +46,17 @@ export async function makeAnswer(
   renderer: Renderer,
   sample: Sample,
   context: {
+    format: JsonFormat | null | undefined;
     tools: readonly ChatTool[] | null;
     stop: readonly string[];
     stopTokenIds: readonly number[];
   },
 ): Promise<Answer> {
+  // A grammar leaves no room for reasoning or calls; a parser might find them in what its strings say.
+  if (context.format) {
+    const content: AssistantMessage = { role: "assistant", content: sample.text };
+    return { message: content, finishReason: sample.finish ?? "length" };
+  }
   const parsed = await renderer.parse(sample.ids, context.tools);
   const last = sample.ids.at(-1);
   const cutByString =

@@ -1,6 +1,6 @@
 import { HoneError, type ChatRequest, type IdPrefix, newId } from "@hone/core";
 import type { Logger } from "pino";
-import type { Engine, EngineRequest } from "../ports/engine.ts";
+import type { Engine, EngineRequest, JsonFormat } from "../ports/engine.ts";
 import type { Ledger, LedgerCompletion } from "../ports/ledger.ts";
 import type { Renderer } from "../ports/renderer.ts";
 import type { PolicyLease } from "../ports/rollouts.ts";
@@ -54,6 +54,7 @@ export interface Asked {
   /** Null: as many as the context holds. */
   maxTokens: number | null;
   topLogprobs: number;
+  format: JsonFormat | null;
   idPrefix: Extract<IdPrefix, "chatcmpl" | "cmpl">;
 }
 
@@ -94,13 +95,25 @@ export async function makeCall(parts: GatewayParts, caller: Caller, asked: Asked
       stop: typeof request.stop === "string" ? [request.stop] : (request.stop ?? []),
       stopTokenIds,
       topLogprobs: asked.topLogprobs,
+      format: asked.format,
       stream: request.stream === true,
       signal: sink.signal,
     },
     record:
       rolloutId === null
         ? null
-        : { rolloutId, policy, prompt, kind, messages, tools, temperature, topP, seed },
+        : {
+            rolloutId,
+            policy,
+            prompt,
+            kind,
+            messages,
+            tools,
+            temperature,
+            topP,
+            seed,
+            constrained: asked.format !== null,
+          },
     policy,
     completionId: newId(asked.idPrefix),
     created: Math.floor(Date.now() / 1000),

@@ -1,5 +1,6 @@
 import { HoneError, type ChatRequest, type ChatTool } from "@hone/core";
 import { conversationKey, sameMessage, sameTools } from "../conversation/message-equality.ts";
+import type { JsonFormat } from "../ports/engine.ts";
 import { earlierOf, makeCall, type Call, type Caller, type GatewayParts } from "./call.ts";
 import { makePrompt } from "./prompt.ts";
 import type { Repeated } from "./retries.ts";
@@ -21,6 +22,12 @@ export function checkRequest(request: ChatRequest): void {
   if (request.parallel_tool_calls === false && renderedTools(request)) {
     refuse("parallel_tool_calls", "the model may call several tools at once. Leave it out.");
   }
+  if (formatOf(request) && renderedTools(request)) {
+    refuse(
+      "response_format",
+      'a JSON answer leaves no room for a tool call. Leave it out, or send "tool_choice": "none".',
+    );
+  }
   const { max_tokens: old, max_completion_tokens: most } = request;
   if (old != null && most != null && old !== most) {
     refuse("max_tokens", `it is ${old}, and max_completion_tokens is ${most}. Send one of them.`);
@@ -28,6 +35,12 @@ export function checkRequest(request: ChatRequest): void {
   if (request.top_logprobs != null && !request.logprobs) {
     refuse("top_logprobs", 'only with "logprobs": true. Leave it out, or ask for logprobs.');
   }
+}
+
+function formatOf({ response_format: wanted }: ChatRequest): JsonFormat | null {
+  if (!wanted || wanted.type === "text") return null;
+  if (wanted.type === "json_object") return wanted;
+  return { type: wanted.type, schema: wanted.json_schema.schema };
 }
 
 export function renderedTools(request: ChatRequest): readonly ChatTool[] | null {
@@ -57,6 +70,8 @@ export async function prepareChat(
 ): Promise<ChatCall> {
   const tools = renderedTools(request);
   const { messages } = request;
+  const format = formatOf(request);
+  if (format?.type === "json_schema") await parts.renderer.checkSchema(format.schema);
   const earlier = await earlierOf(parts, caller, repeatedChat(request));
   const call = await makeCall(parts, caller, {
     request,
@@ -67,6 +82,7 @@ export async function prepareChat(
     tools,
     maxTokens: request.max_completion_tokens ?? request.max_tokens ?? null,
     topLogprobs: request.top_logprobs ?? 0,
+    format,
     idPrefix: "chatcmpl",
   });
   return { ...call, request, tools };

@@ -15,6 +15,7 @@ export interface CallRecord {
   temperature: number;
   topP: number;
   seed: number | null;
+  constrained: boolean;
 }
 
 export interface Recorder {
@@ -68,6 +69,7 @@ export function createRecorder(ledger: Ledger, counters: GatewayCounters): Recor
         temperature: call.temperature,
         topP: call.topP,
         seed: call.seed,
+        constrained: call.constrained,
         finishReason: answer.finishReason,
         choice: sample.index,
         choices: samples.length,

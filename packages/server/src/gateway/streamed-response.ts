@@ -26,7 +26,8 @@ export async function respondChatStreamed(
   call: ChatCall,
   sink: ResponseSink,
 ): Promise<void> {
-  const { markers } = await parts.renderer.info();
+  const { format } = call.engineRequest;
+  const markers = format ? [] : (await parts.renderer.info()).markers;
   const samples = createSamples(call.engineRequest.n);
   const stream: Stream = {
     parts,
@@ -64,8 +65,10 @@ async function writeChunk(stream: Stream, chunk: EngineChunk): Promise<void> {
   const gate = gates[index]!;
   let text = gate.push(chunk.text);
   if (gate.undecided) {
-    const parsed = await parts.renderer.parse(samples[index]!.ids, call.tools);
-    text = gate.decide(/^\s/.test(parsed.content ?? ""));
+    const keep =
+      call.engineRequest.format ||
+      /^\s/.test((await parts.renderer.parse(samples[index]!.ids, call.tools)).content ?? "");
+    text = gate.decide(Boolean(keep));
   }
   if (text) await writeDelta(stream, index, { content: text });
 }

@@ -65,6 +65,7 @@ export async function prepareText(
     tools: null,
     maxTokens: request.max_tokens ?? defaultMaxTokens,
     topLogprobs: request.logprobs ?? 0,
+    format: null,
     idPrefix: "cmpl",
   });
   return { ...call, request };

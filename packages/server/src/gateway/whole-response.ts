@@ -50,8 +50,8 @@ export async function makeAnswers(
   call: ChatCall,
   samples: readonly Sample[],
 ): Promise<Answer[]> {
-  const { stop, stopTokenIds } = call.engineRequest;
-  const context = { tools: call.tools, stop, stopTokenIds };
+  const { format, stop, stopTokenIds } = call.engineRequest;
+  const context = { format, tools: call.tools, stop, stopTokenIds };
   return Promise.all(samples.map((sample) => makeAnswer(parts.renderer, sample, context)));
 }
 

@@ -41,6 +41,7 @@ function episode(turns: number): LedgerCompletion[] {
         messages,
         answer,
         tools: [tool],
+        constrained: turn % 2 === 1,
         logprobs: Float32Array.of(-0.1, -1 / 3),
       }),
     );

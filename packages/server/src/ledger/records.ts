@@ -20,6 +20,7 @@ export interface CompletionRow {
   temperature: number;
   top_p: number;
   seed: number | null;
+  constrained: number;
   finish_reason: LedgerCompletion["finishReason"];
   choice: number;
   choices: number;
@@ -45,8 +46,8 @@ export function insertCompletion(
   return {
     sql: `${verb} INTO completions (id, rollout_id, seq, kind, parent_id, prompt_suffix, sampled, logprobs, policy,
             temperature, top_p, seed, finish_reason, choice, choices, shared_messages, messages, tools, answer,
-            delivered, split_reason, created_at)
-          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+            delivered, split_reason, created_at, constrained)
+          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
     args: [
       completion.id,
       completion.rolloutId,
@@ -70,6 +71,7 @@ export function insertCompletion(
       completion.delivered ? 1 : 0,
       completion.splitReason,
       completion.createdAt,
+      Number(completion.constrained),
     ],
   };
 }
@@ -92,6 +94,7 @@ export function readCompletion(
     temperature: row.temperature,
     topP: row.top_p,
     seed: row.seed,
+    constrained: row.constrained === 1,
     finishReason: row.finish_reason,
     choice: row.choice,
     choices: row.choices,
@@ -110,8 +113,19 @@ export function readCompletion(
 function sharedMessages(before: readonly ChatMessage[], now: readonly ChatMessage[]): number {
   const most = Math.min(before.length, now.length);
   let shared = 0;
-  while (shared < most && JSON.stringify(before[shared]) === JSON.stringify(now[shared])) shared++;
+  while (shared < most && isExactly(before[shared]!, now[shared]!)) shared++;
   return shared;
+}
+
+/** What is stored once has to be read back as it was, field by field: the same words are not enough. */
+function isExactly(a: ChatMessage, b: ChatMessage): boolean {
+  if (isPlain(a) && isPlain(b)) return a.role === b.role && a.content === b.content;
+  return JSON.stringify(a) === JSON.stringify(b);
+}
+
+/** A role and a text, which is most of them. */
+function isPlain(message: ChatMessage): boolean {
+  return typeof message.content === "string" && Object.keys(message).length === 2;
 }
 
 function bytesOf(array: Int32Array | Float32Array): Uint8Array {

@@ -33,9 +33,15 @@ export interface EngineRequest {
   stopTokenIds: readonly number[];
   /** How many of the likeliest tokens to tell at each place. @default 0 */
   topLogprobs?: number | undefined;
+  /** The JSON that every answer is held to. @default none */
+  format?: JsonFormat | null | undefined;
   stream: boolean;
   signal: AbortSignal;
 }
+
+export type JsonFormat =
+  | { type: "json_object" }
+  | { type: "json_schema"; schema: Readonly<Record<string, unknown>> };
 
 export interface EngineChunk {
   index: number;

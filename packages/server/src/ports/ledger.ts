@@ -19,6 +19,8 @@ export interface LedgerCompletion {
   temperature: number;
   topP: number;
   seed: number | null;
+  /** A grammar held the sampling (`response_format`). */
+  constrained: boolean;
   finishReason: "stop" | "length" | "tool_calls";
   /** Of n > 1 choices, which; and how many there were. */
   choice: number;

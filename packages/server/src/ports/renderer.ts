@@ -18,6 +18,11 @@ export interface Renderer {
     completionIds: readonly number[],
     tools: readonly ChatTool[] | null,
   ): Promise<ParsedMessage>;
+  /**
+   * Throws `unsupported_parameter` for a JSON Schema that no answer can be held to, and says what of it is not
+   * supported: some engines would leave that out in silence.
+   */
+  checkSchema(schema: Readonly<Record<string, unknown>>): Promise<void>;
   /** Strings and bytes of single tokens, for OpenAI's logprobs content. */
   tokens(ids: readonly number[]): Promise<{ token: string; bytes: number[] }[]>;
 }

@@ -24,6 +24,7 @@ const parseSchema = z.object({
 const tokensSchema = z.object({
   tokens: z.array(z.object({ token: z.string(), bytes: z.array(z.int()) })),
 });
+const schemaSchema = z.object({ supported: z.literal(true) });
 const infoSchema = z.object({
   stop_token_ids: z.array(z.int()),
   bridges: z.boolean(),
@@ -141,6 +142,10 @@ export function createRendererClient(options: RendererClientOptions): RendererCl
       return (await call(tokensSchema, "/tokens", { ids })).tokens;
     },
 
+    async checkSchema(schema) {
+      await call(schemaSchema, "/schema", { schema });
+    },
+
     close: () => agent.destroy(),
   };
 }
@@ -156,6 +161,12 @@ function readJson(text: string): unknown {
 function failure(status: number, text: string, path: string): HoneError {
   const parsed = failureSchema.safeParse(readJson(text));
   const error = parsed.success ? parsed.data.error : undefined;
+  if (error && error.code === "unsupported_schema") {
+    return new HoneError(error.message, {
+      code: "unsupported_parameter",
+      param: error.param ?? "response_format",
+    });
+  }
   if (status === 400 || status === 422) {
     return new HoneError(error?.message ?? "The renderer refused the messages.", {
       code: "invalid_request",

@@ -97,4 +97,6 @@ export const migrations: readonly string[] = [
    ALTER TABLE policies ADD COLUMN removed_at INTEGER;
    CREATE INDEX rollouts_by_model ON rollouts (model, created_at);
    CREATE INDEX rollouts_evaluated ON rollouts (model, policy_step) WHERE mode = 'eval';`,
+  // Answers that a grammar held.
+  "ALTER TABLE completions ADD COLUMN constrained INTEGER NOT NULL DEFAULT 0;",
 ];

@@ -19,6 +19,7 @@ from hone_worker.decode_lean import forward_of
 from hone_worker.decode_slots import Slot, SlotTable
 from hone_worker.errors import HoneWorkerError
 from hone_worker.faults import fault
+from hone_worker.grammar import mask
 from hone_worker.lora import LoraWeights
 from hone_worker.model import Base
 from hone_worker.sampling import RowSampling, sample
@@ -229,6 +230,9 @@ class Decoder:
 
     def _sample(self, live: list[Slot], logits: Tensor, updates: list[Update]) -> None:
         """A token for every live row; one transfer back."""
+        failed: dict[int, HoneWorkerError] = {}
+        if self._bound:
+            failed = mask(logits, self._bound, [live[row].choice.grammar for row in self._bound])  # type: ignore[union-attr]
         uniforms = None
         if not self._sampling.all_greedy:
             drawn = [0.0 if s.choice.sampling.greedy else s.choice.uniforms.next() for s in live]  # type: ignore[union-attr]
@@ -239,6 +243,10 @@ class Decoder:
             slot.length += 1
             choice = slot.choice
             assert choice is not None
+            if number in failed:
+                updates.append(choice.fail(failed[number]))
+                ended.append((number, False))
+                continue
             if logprob != logprob:
                 message = "The model gave no finite probabilities. Check the adapter's weights."
                 error = HoneWorkerError(message, code="not_finite", status=500)
@@ -260,6 +268,7 @@ class Decoder:
         choices = [s.choice for s in self.table.slots[: self.table.live] if s.choice is not None]
         self._sampling = RowSampling.of([c.sampling for c in choices], self.base.vocab_size, self.base.device)
         self._row_top = max(c.top for c in choices)
+        self._bound = [row for row, choice in enumerate(choices) if choice.grammar is not None]
         self._changed = False
 
     def _ensure(self, length: int) -> bool:

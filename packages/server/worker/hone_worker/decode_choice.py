@@ -7,6 +7,7 @@ from typing import Any
 
 from hone_worker.decode_text import TextStream
 from hone_worker.errors import HoneWorkerError
+from hone_worker.grammar import Grammar
 from hone_worker.lora import LoraWeights
 from hone_worker.sampling import SamplingParams, Uniforms
 
@@ -49,6 +50,7 @@ class Choice:
     tokenizer: Any
     stream: bool = False
     top: int = 0
+    grammar: Grammar | None = None
     #: Whoever waits for the updates; the decoder does not look into it.
     owner: Any = None
     cancelled: bool = False
@@ -85,8 +87,12 @@ class Choice:
                 self.text.push(token)
             else:
                 self.text.hold(token)
+            if self.grammar is not None:
+                self.grammar.accept(token)
             if self.text.stopped_by is not None:
                 finish, reason = "stop", self.text.stopped_by
+            elif self.grammar is not None and self.grammar.over:
+                finish = "stop"
             elif len(self.logprobs) >= self.max_tokens:
                 finish = "length"
         if finish is None and not self.stream:

@@ -15,6 +15,7 @@ from hone_worker.decode import Decoder
 from hone_worker.decode_choice import Choice, Stops, Update
 from hone_worker.errors import HoneWorkerError
 from hone_worker.faults import fault
+from hone_worker.grammar import Grammar, Grammars
 from hone_worker.lora import LoraWeights
 from hone_worker.model import Base
 from hone_worker.sampling import SamplingParams
@@ -66,6 +67,7 @@ class Engine:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._token_texts: dict[int, str] = {}
         self.eos = end_tokens(base)
+        self.grammars = Grammars(base)
         self.decoder = Decoder(
             base,
             self._on_updates,
@@ -116,13 +118,11 @@ class Engine:
         ignore_eos: bool = False,
         stream: bool = False,
         top: int = 0,
+        grammar: Grammar | None = None,
     ) -> Generation:
         """Queues a request. Whoever reads it calls `cancel` if they stop before its end."""
-        adapter = self.adapter_of(model)
-        self._check_prompt(prompt)
-        stops = Stops(
-            tuple(stop), frozenset(stop_token_ids), frozenset() if ignore_eos else frozenset(self.eos)
-        )
+        adapter = self.check(model, prompt)
+        stops = Stops(tuple(stop), frozenset(stop_token_ids), self.ends(ignore_eos))
         self._loop = asyncio.get_running_loop()
         choices = [
             Choice(
@@ -135,6 +135,7 @@ class Engine:
                 tokenizer=self.base.tokenizer,
                 stream=stream,
                 top=top,
+                grammar=grammar.copy() if grammar is not None else None,
             )
             for index in range(n)
         ]
@@ -144,6 +145,15 @@ class Engine:
         self.decoder.enqueue(choices)
         self.compute.notify()
         return generation
+
+    def check(self, model: str, prompt: list[int]) -> LoraWeights | None:
+        """The weights behind the model's name, if it can take the prompt."""
+        adapter = self.adapter_of(model)
+        self._check_prompt(prompt)
+        return adapter
+
+    def ends(self, ignore_eos: bool) -> frozenset[int]:
+        return frozenset() if ignore_eos else self.eos
 
     def cancel(self, generation: Generation) -> None:
         for choice in generation.choices:

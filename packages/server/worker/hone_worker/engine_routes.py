@@ -7,9 +7,9 @@ import json
 import time
 import uuid
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from hone_worker.decode_choice import Update
 from hone_worker.engine import Engine, Generation
 from hone_worker.errors import envelope_of
+from hone_worker.grammar import Grammar
 from hone_worker.sampling import SamplingParams
 from hone_worker.service import log, read_body
 
@@ -29,6 +30,28 @@ class StreamOptions(BaseModel):
     model_config = ConfigDict(extra="forbid")
     include_usage: bool = False
     continuous_usage_stats: Literal[False] = False
+
+
+class JsonSchema(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    name: str = "answer"
+    description: str | None = None
+    # Named otherwise here: pydantic's own class has a `schema`.
+    wanted: dict[str, Any] = Field(alias="schema")
+    #: Every answer is held to its schema, so it says nothing.
+    strict: bool | None = None
+
+
+class ResponseFormat(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if (self.type == "json_schema") != (self.json_schema is not None):
+            raise ValueError("'json_schema' goes with the type 'json_schema'")
+        return self
 
 
 class CompletionBody(BaseModel):
@@ -52,6 +75,7 @@ class CompletionBody(BaseModel):
     stream: bool = False
     stream_options: StreamOptions | None = None
     ignore_eos: bool = False
+    response_format: ResponseFormat | None = None
     # vLLM's names for what this engine always does: accepted at that value only.
     min_p: float = Field(0, ge=0, le=0)
     repetition_penalty: float = Field(1, ge=1, le=1)
@@ -85,6 +109,7 @@ def engine_routes(engine: Engine) -> list[Route]:
 
     async def completions(request: Request) -> Response:
         body = await read_body(request, CompletionBody)
+        grammar = await _grammar(engine, body)
         generation = engine.generate(
             model=body.model,
             prompt=body.prompt,
@@ -96,6 +121,7 @@ def engine_routes(engine: Engine) -> list[Route]:
             ignore_eos=body.ignore_eos,
             stream=body.stream,
             top=body.logprobs or 0,
+            grammar=grammar,
         )
         shape = AnswerShape(engine, body)
         if body.stream:
@@ -140,6 +166,17 @@ def engine_routes(engine: Engine) -> list[Route]:
         Route("/v1/models", models, methods=["GET"]),
         Route("/metrics", metrics, methods=["GET"]),
     ]
+
+
+async def _grammar(engine: Engine, body: CompletionBody) -> Grammar | None:
+    wanted = body.response_format
+    if wanted is None or wanted.type == "text":
+        return None
+    # A request that is refused anyway is not worth a grammar.
+    engine.check(body.model, body.prompt)
+    schema = wanted.json_schema.wanted if wanted.json_schema is not None else None
+    ends = {*engine.ends(body.ignore_eos), *(body.stop_token_ids or ())}
+    return await asyncio.to_thread(engine.grammars.compile, schema, ends)
 
 
 def _model_card(name: str, parent: str | None, root: str, limit: int, created: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ python -m hone_worker.renderer --base <folder or hub id> [--renderer auto|lean|q
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import logging
 import os
@@ -28,6 +29,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from hone_worker.errors import HoneWorkerError
+from hone_worker.json_schema import check_schema
 from hone_worker.renderer_base import RenderedBase, load
 from hone_worker.renderer_messages import check_messages, check_tools
 from hone_worker.service import create_app, environment, health_route, read_body, run_service
@@ -63,6 +65,11 @@ class TokensBody(_Body):
 
 class EncodeBody(_Body):
     text: str
+
+
+class SchemaBody(_Body):
+    # Named otherwise here: pydantic's own class has a `schema`.
+    wanted: dict[str, Any] = Field(alias="schema")
 
 
 class Service:
@@ -184,6 +191,12 @@ class Service:
             body = await read_body(request, EncodeBody)
             return self._answer({"ids": self.encode(body.text)})
 
+        async def schema(request: Request) -> Response:
+            body = await read_body(request, SchemaBody)
+            # A large one takes a while, in which others are answered.
+            await asyncio.to_thread(check_schema, body.wanted)
+            return self._answer({"supported": True})
+
         async def info(_request: Request) -> Response:
             return self._answer(self.info())
 
@@ -193,6 +206,7 @@ class Service:
             Route("/parse", parse, methods=["POST"]),
             Route("/tokens", tokens, methods=["POST"]),
             Route("/encode", encode, methods=["POST"]),
+            Route("/schema", schema, methods=["POST"]),
             Route("/info", info, methods=["GET"]),
             health_route(boot, lambda: {"progress": self.answered, "phase": "idle"}),
         ]

@@ -82,6 +82,11 @@ def test_a_turn_from_messages_to_the_next_prompt(client):
     assert client.get("/health").json()["status"] == "ok"
 
 
+def test_a_schema_that_engines_can_hold(client):
+    schema = {"type": "object", "properties": {"a": {"$ref": "#/$defs/n"}}, "$defs": {"n": {"type": "number"}}}
+    assert client.post("/schema", json={"schema": schema}).json() == {"supported": True}
+
+
 def test_a_plain_prompt_is_what_the_tokenizer_makes_of_it(client):
     text = "Say a word.\n<|user|>é"
     ids = client.post("/encode", json={"text": text}).json()["ids"]
@@ -131,6 +136,13 @@ def test_a_plain_prompt_is_what_the_tokenizer_makes_of_it(client):
             "99999",
         ),
         ("/parse", {"ids": [-1]}, "ids", "-1"),
+        (
+            "/schema",
+            {"schema": {"type": "array", "uniqueItems": True}},
+            "response_format.json_schema.schema",
+            "uniqueItems",
+        ),
+        ("/schema", {"schema": ["string"]}, "schema", "dictionary"),
     ],
 )
 def test_a_bad_request_is_told_what_is_wrong(client, path, body, param, said):

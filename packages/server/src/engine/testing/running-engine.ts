@@ -16,6 +16,7 @@ export const testBase = join(root, "models/hone-2048-1m");
 /** The tokens that the two trained adapters always say. */
 export const spoken = { a: 100, b: 200 };
 const maxModelLen = 512;
+const endTokens = [759, 757];
 const quiet = { HF_HUB_OFFLINE: "1", OMP_NUM_THREADS: "1", TOKENIZERS_PARALLELISM: "false" };
 
 /** An engine process under test, with its driver. */
@@ -23,6 +24,8 @@ export interface RunningEngine {
   engine: HttpEngine;
   child: Child;
   maxModelLen: number;
+  /** The test base's own: they end an answer. */
+  endTokens: readonly number[];
   /** Where the adapters are: say-100, say-200, zero, mild, bad-rank, bad-shape. */
   adapters: string;
   /** vLLM on CPU answers wrongly for the bare base once every adapter slot is filled. */
@@ -99,6 +102,7 @@ async function running(
     engine,
     child,
     maxModelLen,
+    endTokens,
     adapters,
     bareBaseAlwaysRight,
     async stop() {

@@ -1,0 +1,230 @@
+import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
+import { generateText, Output } from "ai";
+import OpenAI from "openai";
+import { zodResponseFormat } from "openai/helpers/zod";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { z } from "zod";
+import {
+  startEmbedded,
+  startRendererChild,
+  workerPython,
+  type RunningEngine,
+} from "../engine/testing/running-engine.ts";
+import { createRendererClient, type RendererClient } from "../renderer/http-renderer.ts";
+import type { Child } from "../supervise/child.ts";
+import { createScriptedEngine } from "./testing/scripted-engine.ts";
+import { serveGateway, type ServedGateway } from "./testing/served-gateway.ts";
+
+type Message = OpenAI.ChatCompletionMessageParam;
+const question: Message = { role: "user", content: "Which way?" };
+const move = z.strictObject({ way: z.enum(["left", "right"]), sure: z.boolean() });
+const format = zodResponseFormat(move, "move");
+
+describe.skipIf(!workerPython())("response_format", { timeout: 60_000 }, () => {
+  let child: Child;
+  let renderer: RendererClient;
+  let running: RunningEngine;
+  let gateway: ServedGateway;
+  let client: OpenAI;
+
+  beforeAll(async () => {
+    [child, running] = await Promise.all([startRendererChild(), startEmbedded()]);
+    renderer = createRendererClient({ baseURL: () => child.baseURL, key: () => child.key });
+    await running.engine.load("m@1", `${running.adapters}/mild`);
+    gateway = await serveGateway(running.engine, renderer);
+    client = gateway.client("ro_1");
+  }, 240_000);
+  afterAll(async () => {
+    await gateway?.close();
+    await renderer?.close();
+    await running?.stop();
+    await child?.stop();
+  });
+
+  const ask = { model: "m", messages: [question], max_tokens: 60, seed: 4 };
+
+  it("holds an answer to the schema that openai-node makes of a zod one", async () => {
+    const { choices } = await client.chat.completions.parse({ ...ask, response_format: format });
+    const { message, finish_reason: finish } = choices[0]!;
+    expect(finish).toBe("stop");
+    expect(move.parse(message.parsed)).toEqual(JSON.parse(message.content!));
+    expect(gateway.ledger.of("ro_1").at(-1)).toMatchObject({
+      constrained: true,
+      delivered: true,
+      answer: { role: "assistant", content: message.content },
+    });
+    await client.chat.completions.create(ask);
+    expect(gateway.ledger.of("ro_1").at(-1)).toMatchObject({ constrained: false });
+  });
+
+  it("streams it as it sends it whole, with the logprobs of what was left to say", async () => {
+    const request = { ...ask, response_format: format, logprobs: true, top_logprobs: 20 };
+    const whole = (await client.chat.completions.create(request)).choices[0]!;
+    const streamed = (await client.chat.completions.stream(request).finalChatCompletion())
+      .choices[0]!;
+    expect(streamed.message.content).toBe(whole.message.content);
+    expect(streamed.finish_reason).toBe("stop");
+    const tokens = streamed.logprobs!.content!;
+    expect(tokens.map(({ token }) => token)).toEqual(
+      whole.logprobs!.content!.map(({ token }) => token),
+    );
+    for (const { top_logprobs: top } of tokens) {
+      const total = top.reduce((sum, { logprob }) => sum + Math.exp(logprob), 0);
+      expect(total).toBeCloseTo(1, 3);
+    }
+  });
+
+  it("says that the limit cut it", async () => {
+    const cut = { ...ask, max_tokens: 4, response_format: format };
+    const { choices } = await client.chat.completions.create(cut);
+    expect(choices[0]).toMatchObject({ finish_reason: "length" });
+    expect(choices[0]!.message.content!.startsWith('{"')).toBe(true);
+  });
+
+  it("holds it to any object, and to nothing where text is asked for", async () => {
+    const json = await client.chat.completions.create({
+      ...ask,
+      response_format: { type: "json_object" },
+    });
+    const { finish_reason: finish, message } = json.choices[0]!;
+    expect(message.content![0]).toBe("{");
+    if (finish === "stop") expect(JSON.parse(message.content!)).toBeTypeOf("object");
+    const text = { ...ask, response_format: { type: "text" as const } };
+    const [free, same] = await Promise.all(
+      [ask, text].map((request) => client.chat.completions.create(request)),
+    );
+    expect(same!.choices[0]!.message.content).toBe(free!.choices[0]!.message.content);
+    expect(gateway.ledger.of("ro_1").slice(-2)).toMatchObject([
+      { constrained: false },
+      { constrained: false },
+    ]);
+  });
+
+  it("goes on from it token for token", async () => {
+    const inRollout = gateway.client("ro_2");
+    const first = await inRollout.chat.completions.create({ ...ask, response_format: format });
+    const messages: Message[] = [
+      question,
+      { role: "assistant", content: first.choices[0]!.message.content },
+      { role: "user", content: "And now?" },
+    ];
+    await inRollout.chat.completions.create({ ...ask, messages });
+    const [one, two] = gateway.ledger.of("ro_2");
+    expect(two).toMatchObject({ parentId: one!.id, splitReason: null, constrained: false });
+  });
+
+  it("serves the AI SDK's objects", async () => {
+    const provider = createOpenAICompatible({
+      name: "hone",
+      baseURL: `${gateway.baseURL}/v1/rollouts/ro_1/v1`,
+      apiKey: "key",
+      supportsStructuredOutputs: true,
+    });
+    const { output } = await generateText({
+      model: provider("m"),
+      output: Output.object({ schema: move }),
+      prompt: "Which way?",
+      maxOutputTokens: 60,
+    });
+    expect(move.parse(output)).toEqual(output);
+  });
+
+  it.each<[string, object, string, string, RegExp]>([
+    [
+      "what no engine holds",
+      schemaOf({ type: "object", properties: { a: { type: "array", uniqueItems: true } } }),
+      "unsupported_parameter",
+      "response_format.json_schema.schema",
+      /uniqueItems/,
+    ],
+    [
+      "what another server would have to say",
+      schemaOf({ $ref: "https://example.com/a.json" }),
+      "unsupported_parameter",
+      "response_format.json_schema.schema",
+      /example\.com/,
+    ],
+    [
+      "a wrong type",
+      schemaOf({ type: "strin" }),
+      "unsupported_parameter",
+      "response_format.json_schema.schema",
+      /strin/,
+    ],
+    [
+      "no schema",
+      { type: "json_schema", json_schema: { name: "a" } },
+      "invalid_request",
+      "response_format.json_schema.schema",
+      /expected/,
+    ],
+    [
+      "a name that OpenAI would not take",
+      { type: "json_schema", json_schema: { name: "a b", schema: {} } },
+      "invalid_request",
+      "response_format.json_schema.name",
+      /letters/,
+    ],
+    [
+      "a schema as long as a book",
+      schemaOf({ enum: ["x".repeat(70_000)] }),
+      "invalid_request",
+      "response_format.json_schema.schema",
+      /at most/,
+    ],
+    [
+      "a key that it does not know",
+      { type: "json_object", schema: {} },
+      "unsupported_parameter",
+      "response_format.schema",
+      /does not know/,
+    ],
+    ["another type", { type: "regex" }, "invalid_request", "response_format.type", /json_schema/],
+  ])("refuses %s", async (_, wanted, code, param, said) => {
+    const before = gateway.ledger.of("ro_1").length;
+    for (const stream of [false, true]) {
+      const failure = await client.chat.completions
+        .create({ ...ask, stream, response_format: wanted as never })
+        .catch((error: unknown) => error);
+      expect(failure).toBeInstanceOf(OpenAI.BadRequestError);
+      expect(failure).toMatchObject({ status: 400, code, param });
+      expect((failure as Error).message).toMatch(said);
+    }
+    expect(gateway.ledger.of("ro_1")).toHaveLength(before);
+  });
+
+  it("refuses it beside tools, which it leaves no room for", async () => {
+    const tools: OpenAI.ChatCompletionTool[] = [{ type: "function", function: { name: "go" } }];
+    const both = { ...ask, tools, response_format: format };
+    await expect(client.chat.completions.create(both)).rejects.toMatchObject({
+      code: "unsupported_parameter",
+      param: "response_format",
+    });
+    const { choices } = await client.chat.completions.create({ ...both, tool_choice: "none" });
+    expect(move.parse(JSON.parse(choices[0]!.message.content!))).toBeTruthy();
+  });
+
+  it.each([false, true])(
+    "takes what the answer says of tool calls for text, streaming %s",
+    async (stream) => {
+      const engine = createScriptedEngine(renderer);
+      const scripted = await serveGateway(engine, renderer);
+      // A model may spell a mark of its template inside of a string.
+      const content = '{"say": "<think>no</think> <tool_call>{\\"name\\": \\"go\\"}</tool_call>"}';
+      engine.lines.push({ answer: { content } });
+      const request = { ...ask, response_format: { type: "json_object" as const } };
+      const completions = scripted.client("ro_1").chat.completions;
+      const { choices } = stream
+        ? await completions.stream(request).finalChatCompletion()
+        : await completions.create(request);
+      expect(choices[0]!.finish_reason).toBe("stop");
+      expect(choices[0]!.message.tool_calls ?? []).toEqual([]);
+      expect(choices[0]!.message.content).toBe(content);
+      await scripted.close();
+    },
+  );
+});
+
+function schemaOf(schema: object): object {
+  return { type: "json_schema", json_schema: { name: "a", strict: true, schema } };
+}
