@@ -39,6 +39,7 @@ export async function superviseBest(run: SeedRun): Promise<Omit<SeedRun, "kind">
         size: settings.size,
         target: settings.target,
         contextTokens: maxModelLen,
+        answerTokens: 8,
       });
       const scenarios = before.map(({ trajectories }) => ({
         seed: Number(trajectories[0]?.metadata["seed"]),

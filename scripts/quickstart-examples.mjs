@@ -5,25 +5,37 @@ import { readFileSync } from "node:fs";
  * @typedef {object} Example
  * @property {string} program
  * @property {string} base folder, or the name of a model that `setup --model` brings
- * @property {boolean} brought by `setup --model`
- * @property {() => string[]} serve more options of `serve`
+ * @property {boolean} large worth bfloat16 where the processor has it
  */
+
+/** What `setup --model` brings. */
+export const broughtModels = ["smollm2"];
 
 /** @type {Record<string, Example>} */
 export const examples = {
   2048: {
     program: "examples/2048/src/train.ts",
     base: "models/hone-2048-1m",
-    brought: false,
-    serve: () => [],
+    large: false,
   },
   inbox: {
     program: "examples/inbox/src/train.ts",
     base: "smollm2",
-    brought: true,
-    serve: () => ["--dtype", hasBfloat16() ? "bfloat16" : "float32"],
+    large: true,
   },
 };
+
+/**
+ * More options of `serve`. A base of the user's own is taken for large; a GPU's number format is the server's.
+ *
+ * @param {Example} example
+ * @param {{ base: string | null, device: string | null }} chosen
+ */
+export function servedWith(example, { base, device }) {
+  if (device !== null && device !== "cpu") return ["--device", device];
+  const large = example.large || base !== null;
+  return large ? ["--dtype", hasBfloat16() ? "bfloat16" : "float32"] : [];
+}
 
 /** Whether the processor multiplies bfloat16 itself; where it does not, float32 is faster. */
 function hasBfloat16() {

@@ -12,6 +12,8 @@ const runFile = "run.json";
  * @property {string[]} args for the example, without the folder
  * @property {string} out
  * @property {boolean} help
+ * @property {string | null} base another base than the example's: a folder, an id on the hub, a name of `setup --model`
+ * @property {string | null} device that it is served on; null for the server's default
  */
 
 /**
@@ -26,11 +28,16 @@ export function chooseRun(given) {
   const args = named ? given.slice(1) : [...given];
   const resume = take(args, "--resume");
   const folder = take(args, "--out");
+  const base = take(args, "--base");
+  const device = take(args, "--device");
+  if (base === "" || device === "") fail("--base and --device need a value.");
   if (resume !== null) {
     if (folder !== null || named) fail("--resume names the run: leave --out and the example out.");
+    if (base !== null) fail("--resume goes on with the run's own base: leave --base out.");
     const out = resume === "" ? newestRun() : findRun(resume);
     const begun = JSON.parse(readFileSync(join(out, runFile), "utf8"));
-    return { story: begun.story, args: [...begun.args, ...args], out, help };
+    const served = { base: begun.base ?? null, device: device ?? begun.device ?? null };
+    return { story: begun.story, args: [...begun.args, ...args], out, help, ...served };
   }
   const story = named ? given[0] : "2048";
   if (folder === "") fail("--out needs the name of a folder.");
@@ -41,12 +48,14 @@ export function chooseRun(given) {
   // Also where its data is copied or served beside others, a run's model is told from another's.
   const model = `${story}-${basename(out).toLowerCase()}`.replaceAll(/[^a-z0-9._-]/g, "-");
   const name = args.some((arg) => /^--name(=|$)/.test(arg)) ? [] : ["--name", model.slice(0, 64)];
-  return { story, args: [...name, ...args], out, help };
+  // A folder is meant as it is seen from here; anything else is an id or a name.
+  const own = base !== null && existsSync(base) ? absolute(base) : base;
+  return { story, args: [...name, ...args], out, help, base: own, device };
 }
 
 /** @param {Run} run */
-export function saveRun({ story, args, out }) {
-  writeFileSync(join(out, runFile), `${JSON.stringify({ story, args }, null, 2)}\n`);
+export function saveRun({ story, args, out, base, device }) {
+  writeFileSync(join(out, runFile), `${JSON.stringify({ story, args, base, device }, null, 2)}\n`);
 }
 
 /**

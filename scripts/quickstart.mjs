@@ -3,12 +3,12 @@
 // Everything that it writes is in one folder. Ctrl-C leaves no process behind.
 // `-- --resume [FOLDER]` goes on with the run in that folder, or with the newest, where its last step ended.
 import { mkdirSync, openSync, readFileSync } from "node:fs";
-import { join } from "node:path";
 import process from "node:process";
 import { createInterface } from "node:readline";
+import { isAbsolute, join } from "node:path";
 import { fail, installPackages, root, setUpModel, setUpPython, tsx } from "./install.mjs";
 import { end, endAll, onInterrupt, run, send, start } from "./processes.mjs";
-import { examples } from "./quickstart-examples.mjs";
+import { broughtModels, examples, servedWith } from "./quickstart-examples.mjs";
 import { chooseRun, saveRun } from "./quickstart-runs.mjs";
 
 /** How long the agent may take to close its games after Ctrl-C, and the server to stop. */
@@ -43,12 +43,15 @@ await installPackages();
 if (chosen.help) {
   console.log(
     "npm run quickstart -- [2048 | inbox] [--out folder of the run] [options of the example]\n" +
-      "npm run quickstart -- --resume [folder of the run, or its name in runs/; default: the newest]\n",
+      "npm run quickstart -- --resume [folder of the run, or its name in runs/; default: the newest]\n" +
+      "  --base FOLDER|ID   another base: a folder, an id on the hub, or smollm2\n" +
+      "  --device cuda      serve and train on the GPU (default: cpu)\n",
   );
   process.exit((await run(process.execPath, [...example, "--help"], { cwd: root })).status);
 }
 const python = await setUpPython();
-const base = story.brought ? await setUpModel(story.base) : story.base;
+const wanted = chosen.base ?? story.base;
+const base = broughtModels.includes(wanted) ? await setUpModel(wanted) : wanted;
 const serverData = join(out, "server");
 mkdirSync(out, { recursive: true });
 saveRun(chosen);
@@ -77,14 +80,17 @@ await stop(status);
 /** Resolves, when it serves, to the two variables that it prints. */
 async function startServer() {
   const log = join(out, "server.log");
-  const serve = ["serve", "--base", base, "--port", "0", "--stop-at-eof", ...story.serve()];
+  const options = servedWith(story, chosen);
+  const serve = ["serve", "--base", base, "--port", "0", "--stop-at-eof", ...options];
+  // A base on this disk needs nothing fetched; an id of the hub may.
+  const offline = isAbsolute(base) || base === story.base ? { HF_HUB_OFFLINE: "1" } : {};
   server = start(
     process.execPath,
     [...tsx, "packages/server/src/cli.ts", ...serve, "--data-dir", serverData],
     {
       cwd: root,
-      // The base is on this disk: nothing is to be fetched. The server makes a key of its own.
-      env: { ...process.env, HONE_PYTHON: python, HONE_API_KEY: "", HF_HUB_OFFLINE: "1" },
+      // The server makes a key of its own.
+      env: { ...process.env, HONE_PYTHON: python, HONE_API_KEY: "", ...offline },
       stdio: ["pipe", "pipe", openSync(log, "a")],
     },
   );

@@ -98,7 +98,7 @@ describe("the summary", () => {
     expect(text).toContain("gpt scores 400 [380, 420] on them");
     expect(text).toContain("reward 4.9 ▁█ 5.4");
     expect(text).toContain("It has learnt");
-    expect(text).toContain("the down-left style, the best that the base has seen, scores 320");
+    expect(text).toContain("the down-left style, the best simple one, scores 320");
     expect(text).toContain("down-left 41 → 86%");
     expect(text).toContain(
       "playing 60.0 s, training 30.0 s (in training: optimize 20.0 s, publish 0.2 s)",

@@ -101,7 +101,7 @@ export function summaryText(
       ({ name, mean, low, high }) =>
         `  ${name} scores ${mean.toFixed(0)} [${low.toFixed(0)}, ${high.toFixed(0)}] on them`,
     ),
-    `  the ${ceiling.name} style, the best that the base has seen, scores ${ceiling.score.toFixed(0)} on them`,
+    `  the ${ceiling.name} style, the best simple one, scores ${ceiling.score.toFixed(0)} on them`,
     hasLearnt(summary)
       ? "It has learnt: the whole interval lies above 0."
       : "It has not shown that it learnt: the interval holds 0, so chance may explain the difference.",

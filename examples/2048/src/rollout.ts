@@ -13,13 +13,12 @@ export interface GameSettings {
   target: number;
   /** Tokens that a conversation may have. */
   contextTokens: number;
+  /** An answer is a word and an end; a model that rambles is cut off and refused. */
+  answerTokens: number;
 }
 
-/** An answer is a word and an end; a model that rambles is cut off and refused. */
-const answerTokens = 8;
-
 /** Makes the rollout: one whole game, played as one conversation. */
-export function createRollout({ size, target, contextTokens }: GameSettings) {
+export function createRollout({ size, target, contextTokens, answerTokens }: GameSettings) {
   return async function playGame(model: RolloutModel, { seed }: Scenario) {
     const connection = model.connection();
     const client = new OpenAI(connection);

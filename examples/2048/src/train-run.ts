@@ -39,6 +39,8 @@ export interface RunOptions {
   evalSeeds: number;
   /** Held-out games that base and trained policy play at the end. */
   verdictSeeds: number;
+  /** Tokens that an answer may have: more for a model that thinks first. */
+  answerTokens: number;
   learningRate: number;
   concurrency: number;
   /** Of the adapter's first weights and of the order of the training games. */

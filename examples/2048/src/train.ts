@@ -39,6 +39,12 @@ const program = new Command("2048")
   .option("--seed <n>", "of the adapter and of the order of the games", wholeFrom(0, 1_000_000), 0)
   .option("--shuffle-rewards", "the control: rewards change places within their group", false)
   .option("--ungated", "exit with 0 whatever the verdict")
+  .option(
+    "--answer-tokens <n>",
+    "tokens that an answer may have: more for a model that thinks first",
+    wholeFrom(1),
+    8,
+  )
   .option("--concurrency <n>", "games at once", wholeFrom(1), 64)
   .option("--lr <rate>", "learning rate (2e-3 suits the base of a million parameters)", rate, 2e-3)
   .option("--out <folder>", "where metrics and trajectories go (default: runs/ and the name)")
@@ -59,6 +65,7 @@ const options = program.opts<{
   seed: number;
   shuffleRewards: boolean;
   ungated?: boolean;
+  answerTokens: number;
   concurrency: number;
   lr: number;
   out?: string;
