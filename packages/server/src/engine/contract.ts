@@ -303,48 +303,59 @@ export function describeEngine(name: string, start: () => Promise<RunningEngine>
     });
 
     it("ends a generation whose reader leaves", async () => {
-      const stop = new AbortController();
-      const ask = {
-        model: "m@1",
-        prompt: promptOf(1),
-        maxTokens: 400,
-        n: 6,
-        temperature: 1,
-        signal: stop.signal,
-      };
-      const before = await counted("generation_tokens_total");
-      const stream = chunksOf(ask);
-      await stream.next();
-      stop.abort();
-      await expect(
-        (async () => {
-          for await (const chunk of stream) expect(chunk.index).toBeLessThan(6);
-        })(),
-      ).rejects.toThrow(/abort/i);
-      await expect
-        .poll(() => counted("num_requests_running"), { timeout: 5000, interval: 50 })
-        .toBe(0);
-      // Not because it was done: it had most of its tokens still before it.
-      const made = (await counted("generation_tokens_total")) - before;
-      expect(made).toBeLessThan((6 * 400) / 2);
+      const ask = { model: "m@1", prompt: promptOf(1), maxTokens: 400, n: 6 };
+      const all = ask.n * ask.maxTokens;
+      // Where this process was so late that all was said before, that shows nothing, and is tried again.
+      let made = all;
+      for (let attempt = 0; made === all && attempt < 20; attempt++) {
+        const stop = new AbortController();
+        const before = await counted("generation_tokens_total");
+        const stream = chunksOf({ ...ask, signal: stop.signal });
+        await stream.next();
+        stop.abort();
+        const left = await failureOrEnd(stream);
+        await expect
+          .poll(async () => [
+            await counted("num_requests_running"),
+            await counted("num_requests_waiting"),
+          ])
+          .toEqual([0, 0]);
+        made = (await counted("generation_tokens_total")) - before;
+        if (made < all) expect(String(left)).toMatch(/abort/i);
+      }
+      expect(made).toBeLessThan(all);
     });
 
     it("is never a clean end when it dies in mid-stream", async () => {
-      const stream = chunksOf({
-        model: "m@1",
-        prompt: promptOf(1),
-        maxTokens: 450,
-        n: 8,
-        temperature: 1,
-      });
-      await stream.next();
-      const read = async () => {
-        for await (const chunk of stream) expect(chunk.index).toBeLessThan(8);
-      };
-      const [failure] = await Promise.all([failureOf(read()), running.child.kill()]);
-      expect(failure.code).toBe("engine_error");
+      const ask = { model: "m@1", prompt: promptOf(1), maxTokens: 450, n: 8 };
+      for (let attempt = 0; ; attempt++) {
+        const stream = chunksOf(ask);
+        const first = (await stream.next()).value as EngineChunk;
+        const [end] = await Promise.all([failureOrEnd(stream), running.child.kill()]);
+        if (HoneError.isInstance(end)) {
+          expect(end.code).toBe("engine_error");
+          break;
+        }
+        // As above: a clean end is one of a whole answer.
+        expect(Number(end) + first.tokenIds.length).toBe(ask.n * ask.maxTokens);
+        expect(attempt).toBeLessThan(5);
+        await running.stop();
+        running = await start();
+        await running.engine.load("m@1", adapter(`say-${spoken.a}`));
+      }
       await expectCode(one({ prompt: promptOf(1) }), "engine_unavailable");
     });
+
+    /** Reads to the end: what it failed with, or how many tokens came. */
+    async function failureOrEnd(stream: AsyncGenerator<EngineChunk>): Promise<unknown> {
+      let tokens = 0;
+      try {
+        for await (const chunk of stream) tokens += chunk.tokenIds.length;
+        return tokens;
+      } catch (error) {
+        return error;
+      }
+    }
 
     function chunksOf(ask: Ask): AsyncGenerator<EngineChunk> {
       return running.engine.generate({
