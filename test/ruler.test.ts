@@ -10,11 +10,13 @@ import OpenAI from "openai";
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest";
 import { startTestServer, type TestServer } from "./support/server.ts";
 
+let episodes = 0;
+/** No two are alike: members that said the same would be judged as one. */
 async function rollout(model: RolloutModel, scenario: { prompt: string }) {
   const { model: name, ...connection } = model.connection();
   await new OpenAI(connection).chat.completions.create({
     model: name,
-    messages: [{ role: "user", content: scenario.prompt }],
+    messages: [{ role: "user", content: `${scenario.prompt}\nepisode ${(episodes += 1)}` }],
     max_tokens: 6,
   });
   return null; // none yet: a judge gives it

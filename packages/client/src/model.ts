@@ -166,6 +166,7 @@ function trainGroup(group: TrajectoryGroup, groupIndex: number): TrainGroup {
       { code: "invalid_reward", param: `${param}.reward` },
     );
   });
-  const failed = group.metadata["failed"] === "judge_failed" ? "judge_failed" : undefined;
-  return { id: group.id, rollouts, ...(failed ? { failed } : {}) };
+  const { failed } = group.metadata;
+  const unscored = failed === "judge_failed" || failed === "zero_variance";
+  return { id: group.id, rollouts, ...(unscored ? { failed } : {}) };
 }

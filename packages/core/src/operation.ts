@@ -90,8 +90,8 @@ export const trainOpSchema = z.strictObject({
       z.strictObject({
         id: clientIdSchema,
         rollouts: z.array(trainMemberSchema),
-        /** Set by whoever could not score the group. */
-        failed: z.literal("judge_failed").optional(),
+        /** Set by whoever could not score the group: the judge gave no scores, or had nothing to compare. */
+        failed: z.enum(["judge_failed", "zero_variance"]).optional(),
       }),
     )
     .min(1),

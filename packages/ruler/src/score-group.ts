@@ -48,8 +48,12 @@ export async function rulerScoreGroup(
 function scoredGroup(group: TrajectoryGroup, { scores, judgement }: JudgedMembers): ScoredGroup {
   // What an earlier judging said of it no longer holds.
   const { failed, ...metadata } = group.metadata;
-  if (failed !== undefined && failed !== "judge_failed") metadata["failed"] = failed;
+  if (failed !== undefined && failed !== "judge_failed" && failed !== "zero_variance") {
+    metadata["failed"] = failed;
+  }
+  // `train` counts the group under this reason.
   if (judgement.status === "failed") metadata["failed"] = "judge_failed";
+  if (judgement.status === "zero_variance") metadata["failed"] = "zero_variance";
   return {
     ...group,
     trajectories: group.trajectories.map((trajectory, index) =>

@@ -165,6 +165,7 @@ describe("filters", () => {
     ["group_too_small", group()],
     ["zero_variance", group(member(0.1), member(0.1), member(0.1))],
     ["judge_failed", { ...group(member(1), member(0)), failed: "judge_failed" as const }],
+    ["zero_variance", { ...group(member(null), member(null)), failed: "zero_variance" as const }],
     [
       "too_long",
       group(

@@ -11,7 +11,7 @@ export interface FilterMember {
 export interface FilterGroup {
   id: string;
   /** Whoever should have scored the group could not: none of its rewards counts. */
-  failed: "judge_failed" | null;
+  failed: "judge_failed" | "zero_variance" | null;
   members: readonly FilterMember[];
 }
 
