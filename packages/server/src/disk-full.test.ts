@@ -1,19 +1,12 @@
 import { execFileSync } from "node:child_process";
-import {
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  statfsSync,
-  writeFileSync,
-} from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, statfsSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { startCli } from "./cli/testing/run-cli.ts";
 import { workerPython } from "./engine/testing/running-engine.ts";
+import { isStopped } from "./supervise/testing/stopped.ts";
 
 const base = fileURLToPath(new URL("../../../models/hone-2048-1m", import.meta.url));
 const parent = mkdtempSync(join(tmpdir(), "hone-full-"));
@@ -40,15 +33,10 @@ function whyNot(): string | null {
   }
 }
 
-/** `T` of a process that was stopped. */
-function stateOf(pid: number | undefined): string {
-  return readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]?.[0] ?? "";
-}
-
 async function until(holds: () => boolean): Promise<void> {
   const startedAt = Date.now();
   while (!holds()) {
-    if (Date.now() - startedAt > 30_000) throw new Error("it did not come to pass");
+    if (Date.now() - startedAt > 100_000) throw new Error("it did not come to pass");
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
 }
@@ -152,7 +140,7 @@ describe.skipIf(skipped)("a full disk", { timeout: 120_000 }, () => {
     // The check before the step finds room; then somebody else takes it.
     fill(needed * 2 + 2 * 1024 * 1024);
     const outcome = train(rollouts);
-    await until(() => stateOf(server.child.pid) === "T");
+    await until(() => isStopped(server.child.pid));
     const staging = join(disk, "models/m/staging");
     expect(readdirSync(staging)).toHaveLength(1);
     fill(16 * 1024);

@@ -1,11 +1,13 @@
+import { randomUUID } from "node:crypto";
+import { subscribe, unsubscribe } from "node:diagnostics_channel";
 import { cp } from "node:fs/promises";
-import { setTimeout as delay } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { startWorkerChild, workerPython } from "../engine/testing/running-engine.ts";
 import { createHttpEngine, type HttpEngine } from "../engine/http-engine.ts";
 import { createCheckpoints } from "../policies/checkpoints.ts";
 import type { Trainer } from "../ports/trainer.ts";
 import type { Child } from "../supervise/child.ts";
+import { isStopped } from "../supervise/testing/stopped.ts";
 import { createTrainerClient } from "../trainer/client.ts";
 import {
   completionOf,
@@ -170,9 +172,10 @@ describe.skipIf(workerPython() === null)("with the real worker", () => {
     const expected = await files(calm, 1);
     await calm.state.close();
 
+    await stopInStep();
     const server = await copy("killed");
     const id = await submit(server, "t");
-    await firstProgress(server, id);
+    await expect.poll(() => isStopped(child.pid)).toBe(true);
     await child.kill();
     child = await startWorkerChild(["--threads-train", "1"]);
     await server.state.onEngineReady();
@@ -186,10 +189,15 @@ describe.skipIf(workerPython() === null)("with the real worker", () => {
   }, 120_000);
 
   test("an abort ends the step and leaves nothing behind", async () => {
+    await stopInStep();
     const server = await copy("aborted");
     const id = await submit(server, "t");
-    await firstProgress(server, id);
+    await expect.poll(() => isStopped(child.pid)).toBe(true);
+    const sent = abortSent();
     await server.call("POST", `/v1/operations/${id}/abort`);
+    // The worker finds it at its door when it goes on, with most of the step before it.
+    await sent;
+    process.kill(child.pid, "SIGCONT");
     expect(await ended(server, id)).toMatchObject({
       status: "aborted",
       error: { code: "aborted" },
@@ -215,16 +223,25 @@ describe.skipIf(workerPython() === null)("with the real worker", () => {
     await server.state.close();
   });
 
-  async function firstProgress(server: TestState, id: string): Promise<void> {
-    const response = await server.app.request(`/v1/operations/${id}/events`);
-    const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
-    let text = "";
-    while (!text.includes("event: progress")) {
-      const { done, value } = await reader.read();
-      if (done) throw new Error(`the operation ended before its first micro-batch: ${text}`);
-      text += value;
-    }
-    await reader.cancel();
-    await delay(0);
+  /** A worker that stops in the middle of the first step that it trains. */
+  async function stopInStep(): Promise<void> {
+    await child.stop();
+    child = await startWorkerChild(["--threads-train", "1"], {
+      HONE_FAULT: "worker.backward@2:stop",
+      HONE_FAULT_MARK: `${folder.path}/${randomUUID()}`,
+    });
+  }
+
+  /** Resolves when the next abort has gone to the worker, whether or not that can answer. */
+  function abortSent(): Promise<void> {
+    const channel = "undici:client:sendHeaders";
+    return new Promise((resolve) => {
+      const onSent = (message: unknown): void => {
+        if (!(message as { request: { path: string } }).request.path.endsWith("/abort")) return;
+        unsubscribe(channel, onSent);
+        resolve();
+      };
+      subscribe(channel, onSent);
+    });
   }
 });

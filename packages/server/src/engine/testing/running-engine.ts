@@ -39,26 +39,33 @@ export function workerPython(): string | null {
   return chosen && existsSync(chosen) ? chosen : null;
 }
 
-export async function startWorkerChild(args: readonly string[] = []): Promise<Child> {
-  return startPython("hone_worker.worker", [
+export async function startWorkerChild(
+  args: readonly string[] = [],
+  env: Readonly<Record<string, string>> = {},
+): Promise<Child> {
+  const own = [
     ...["--base", testBase, "--served-name", "base", "--dtype", "float32"],
     ...["--max-model-len", String(maxModelLen)],
-    ...args,
-  ]);
+  ];
+  return startPython("hone_worker.worker", [...own, ...args], env);
 }
 
 export async function startRendererChild(): Promise<Child> {
   return startPython("hone_worker.renderer", ["--base", testBase]);
 }
 
-async function startPython(module: string, args: readonly string[]): Promise<Child> {
+async function startPython(
+  module: string,
+  args: readonly string[],
+  env: Readonly<Record<string, string>> = {},
+): Promise<Child> {
   const python = workerPython();
   if (!python) throw new Error("HONE_PYTHON does not name a Python with the worker's packages");
   return startChild({
     name: module,
     command: python,
     args: ["-m", module, ...args],
-    env: { ...quiet, PYTHONPATH: workerSource },
+    env: { ...quiet, PYTHONPATH: workerSource, ...env },
     log: pino({ level: process.env["HONE_TEST_LOG"] ?? "silent" }),
     unavailable: "worker_unavailable",
     readyTimeoutMs: 120_000,
