@@ -3,6 +3,7 @@ import { connect, createServer, type AddressInfo, type Server } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import type { Health } from "@hone/core";
 import { pino } from "pino";
 import { afterAll, expect, it, vi } from "vitest";
 import { startServer } from "./server.ts";
@@ -32,7 +33,7 @@ async function startEngine(): Promise<Child> {
       ...["-m", "hone_worker.worker", "--base", base, "--served-name", "their-name"],
     ],
     env: { PYTHONPATH: workerDir },
-    readyTimeoutMs: 60_000,
+    readyTimeoutMs: 300_000,
     log: pino({ level: "silent" }),
   });
   closers.push(() => engine.stop());
@@ -91,30 +92,22 @@ it("uses an engine by its URL, and gives it the live policies when it comes back
     headers: { authorization: `Bearer ${engineKey}`, "content-type": "application/json" },
   });
   // A moment of 404, then 503 while it is loaded again.
-  await vi.waitFor(
-    async () => {
-      const health = await fetch(`${server.url}/health`, {
-        headers: { authorization: `Bearer ${server.key}` },
-      });
-      expect(await health.json()).toMatchObject({
-        components: { engine: { state: "ready", restarts: 1 } },
-      });
-    },
-    { timeout: 10_000, interval: 100 },
-  );
-  expect((await chat("remote-model")).status).toBe(200);
+  const soon = { timeout: 60_000, interval: 100 };
+  await vi.waitFor(async () => {
+    const response = await fetch(`${server.url}/health`, {
+      headers: { authorization: `Bearer ${server.key}` },
+    });
+    const { components } = (await response.json()) as Health;
+    expect(components["engine"]).toMatchObject({ state: "ready" });
+    expect(components["engine"]?.["restarts"]).toBeGreaterThan(0);
+    expect((await chat("remote-model")).status).toBe(200);
+  }, soon);
 
   await engine.kill();
-  await vi.waitFor(async () => expect((await chat("remote-model")).status).toBe(503), {
-    timeout: 10_000,
-    interval: 100,
-  });
+  await vi.waitFor(async () => expect((await chat("remote-model")).status).toBe(503), soon);
   engine = await startEngine();
-  await vi.waitFor(async () => expect((await chat("remote-model")).status).toBe(200), {
-    timeout: 20_000,
-    interval: 200,
-  });
-}, 120_000);
+  await vi.waitFor(async () => expect((await chat("remote-model")).status).toBe(200), soon);
+});
 
 it("says so when no engine answers there", async () => {
   await expect(
