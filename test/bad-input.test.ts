@@ -12,7 +12,7 @@ describe("bad input", () => {
       body: JSON.stringify({ model: "m" }),
     });
     rolloutId = ((await made.json()) as { id: string }).id;
-  }, 120_000);
+  });
   afterAll(() => server?.close());
 
   const chat = { model: "m", messages: [{ role: "user", content: "Say a word." }] };

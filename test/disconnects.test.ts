@@ -19,7 +19,7 @@ describe.skipIf(process.platform !== "linux")("clients that leave", () => {
       components: { worker: { pid: number } };
     };
     metrics = workerMetrics(health.components.worker.pid);
-  }, 120_000);
+  });
   afterAll(() => server?.close());
 
   async function createRollout(): Promise<string> {
@@ -74,7 +74,7 @@ describe.skipIf(process.platform !== "linux")("clients that leave", () => {
   it.each([
     ["before headers", false],
     ["mid-stream", true],
-  ])("%s: generation stops, and nothing is left", { timeout: 120_000 }, async (what, stream) => {
+  ])("%s: generation stops, and nothing is left", async (what, stream) => {
     const warnings: Error[] = [];
     const onWarning = (warning: Error): void => void warnings.push(warning);
     process.on("warning", onWarning);

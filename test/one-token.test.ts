@@ -87,37 +87,29 @@ describe("a one-token task through the whole loop", () => {
   let server: TestServer;
   beforeAll(async () => {
     server = await startTestServer();
-  }, 120_000);
+  });
   afterAll(() => server?.close());
 
-  it(
-    "goes from a base rate of 5–25% to at least 90% within two minutes",
-    { timeout: 240_000 },
-    async () => {
-      const model = await server.hone.model({ name: "yes" });
-      const before = await share(model.at(0));
-      expect(before).toBeGreaterThan(0.03);
-      expect(before).toBeLessThan(0.3);
-      const start = performance.now();
-      let after = 0;
-      let compared = 0;
-      while (after < 0.9 && performance.now() - start < 120_000) {
-        compared += await train(model, 4, false);
-        after = await share(model);
-      }
-      expect(after).toBeGreaterThanOrEqual(0.9);
-      expect(compared).toBeGreaterThan(0);
-      expect(await share(model.at(0))).toBeLessThan(0.3);
-    },
-  );
+  it("goes from a base rate of 5–25% to at least 90% within two minutes", async () => {
+    const model = await server.hone.model({ name: "yes" });
+    const before = await share(model.at(0));
+    expect(before).toBeGreaterThan(0.03);
+    expect(before).toBeLessThan(0.3);
+    const start = performance.now();
+    let after = 0;
+    let compared = 0;
+    while (after < 0.9 && performance.now() - start < 120_000) {
+      compared += await train(model, 4, false);
+      after = await share(model);
+    }
+    expect(after).toBeGreaterThanOrEqual(0.9);
+    expect(compared).toBeGreaterThan(0);
+    expect(await share(model.at(0))).toBeLessThan(0.3);
+  });
 
-  it(
-    "does not get there when rewards are shuffled within groups",
-    { timeout: 240_000 },
-    async () => {
-      const model = await server.hone.model({ name: "shuffled" });
-      expect(await train(model, 12, true)).toBeGreaterThan(0);
-      expect(await share(model)).toBeLessThan(0.6);
-    },
-  );
+  it("does not get there when rewards are shuffled within groups", async () => {
+    const model = await server.hone.model({ name: "shuffled" });
+    expect(await train(model, 12, true)).toBeGreaterThan(0);
+    expect(await share(model)).toBeLessThan(0.6);
+  });
 });

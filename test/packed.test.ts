@@ -50,12 +50,12 @@ describe.runIf(tarballs)("the packed packages in an empty project", () => {
     const files = readdirSync(tarballs ?? "").map((name) => join(tarballs ?? "", name));
     const installed = await project.run("npm", ["install", "--no-audit", "--no-fund", ...files]);
     expect(installed.status, installed.stderr).toBe(0);
-  }, 300_000);
+  });
   afterAll(async () => {
     await server?.stop();
     rmSync(folder, { recursive: true, force: true, maxRetries: 3 });
     // Tens of thousands of files, on a disk that others use too.
-  }, 120_000);
+  });
 
   const hone = (args: string[], env?: Record<string, string>): Promise<Ended> =>
     project.run("npx", ["--no", "@hone/server", ...args], env);
@@ -112,7 +112,7 @@ describe.runIf(tarballs)("the packed packages in an empty project", () => {
     expect(JSON.parse(ran.stdout)).toMatchObject({ trained: true, step: 1 });
     const policy = join(project.folder, "data", "models", "packed", "policies", "1");
     expect(existsSync(join(policy, "adapter_model.safetensors"))).toBe(true);
-  }, 120_000);
+  });
 
   describe("say in one line why they do not serve", () => {
     /** Exit status 1, one line of ours, nothing but npm's own remarks besides. */
@@ -128,7 +128,7 @@ describe.runIf(tarballs)("the packed packages in an empty project", () => {
     it("a second server on the same data directory", async () => {
       const second = await serve(["--base", "base", "--data-dir", "data"]);
       expectOneLine(second, /^hone: Another Hone server \(pid \d+\) uses the data directory/);
-    }, 120_000);
+    });
 
     it("a port that is taken", async () => {
       const taken = createServer().listen(0, "127.0.0.1");
@@ -137,18 +137,18 @@ describe.runIf(tarballs)("the packed packages in an empty project", () => {
       const second = await serve(["--base", "base", "--port", String(port)]);
       taken.close();
       expectOneLine(second, /^hone: Port \d+ on 127\.0\.0\.1 is taken\./);
-    }, 120_000);
+    });
 
     it("a base that is missing", async () => {
       expectOneLine(await serve(["--base", "./absent"]), /^hone: There is no folder .*absent/);
       expectOneLine(await serve(["--base", "data"]), /^hone: .*data is not a model/);
-    }, 120_000);
+    });
 
     it("a base on a hub that cannot be reached", async () => {
       const env = { HF_HUB_OFFLINE: "1", HF_HOME: join(folder, "hub") };
       const line = /^hone: .*'no-one\/nothing' is not in this machine's hub cache/;
       expectOneLine(await serve(["--base", "no-one/nothing"], env), line);
-    }, 120_000);
+    });
 
     it("a Python environment that is missing, or broken", async () => {
       const cache = join(folder, "cache");
@@ -167,7 +167,7 @@ describe.runIf(tarballs)("the packed packages in an empty project", () => {
         /^hone: The Python environment is broken: safetensors is damaged .*npx @hone\/server setup/;
       expectOneLine(await serve(["--base", "base"], env), broken);
       expectOneLine(await hone(["setup", "--check"], env), broken);
-    }, 300_000);
+    });
   });
 
   it("stop when they are told to, and leave nothing listening", async () => {
@@ -176,5 +176,5 @@ describe.runIf(tarballs)("the packed packages in an empty project", () => {
     await server?.stop();
     await expect(fetch(`${url}/health`)).rejects.toThrow("fetch failed");
     expect(existsSync(join(project.folder, "data", "server.json"))).toBe(false);
-  }, 30_000);
+  });
 });

@@ -34,7 +34,7 @@ describe("training on plain prompts", () => {
   let server: TestServer;
   beforeAll(async () => {
     server = await startTestServer();
-  }, 120_000);
+  });
   afterAll(() => server?.close());
 
   it("trains every turn as one sequence, on the ids that were sampled", async () => {
@@ -69,5 +69,5 @@ describe("training on plain prompts", () => {
       trained++;
     }
     expect(trained).toBe(2);
-  }, 120_000);
+  });
 });

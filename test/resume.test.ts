@@ -24,7 +24,7 @@ let running: ChildProcess | null = null;
 beforeEach(async () => {
   folder = mkdtempSync(join(tmpdir(), "hone-resume-"));
   server = await startTestServer(join(folder, "data"), { leaseMs: 1_000 });
-}, 120_000);
+});
 afterEach(async () => {
   running?.kill("SIGKILL");
   await server.close();
@@ -78,4 +78,4 @@ it("a program that is killed goes on at the cursor, and nothing trains twice", a
   const { dataDir } = server;
   expect(await check({ dataDir, mark: "none", port, model: "loop", step: 4 })).toEqual([]);
   server = await startTestServer(dataDir, { port: await freePort() });
-}, 180_000);
+});

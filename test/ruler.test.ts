@@ -43,7 +43,7 @@ describe("groups that a judge scored", () => {
     server = await startTestServer();
     vi.stubEnv("HONE_URL", server.url);
     vi.stubEnv("HONE_API_KEY", server.key);
-  }, 60_000);
+  });
   afterEach(() => {
     vi.restoreAllMocks();
   });
@@ -86,7 +86,7 @@ describe("groups that a judge scored", () => {
     expect(result).toMatchObject({ trained: true, step: 1 });
     const after = await adapters(server.dataDir);
     expect(new Set(after.values()).size).toBe(before.size + 1);
-  }, 120_000);
+  });
 
   it("train in the guide's loop", async () => {
     vi.spyOn(console, "warn").mockReturnValue();
@@ -116,7 +116,7 @@ describe("groups that a judge scored", () => {
     await judge.close();
     expect((await model.info()).served).toBeGreaterThan(0);
     expect(judge.requests.length).toBeGreaterThanOrEqual(8);
-  }, 120_000);
+  });
 
   it("a model of the server judges in a rollout of its own", async () => {
     vi.spyOn(console, "warn").mockReturnValue();
@@ -139,5 +139,5 @@ describe("groups that a judge scored", () => {
       completions: 2,
       policy: "self@0",
     });
-  }, 120_000);
+  });
 });

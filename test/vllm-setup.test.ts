@@ -56,4 +56,4 @@ it("sets vLLM up in Hone's cache, one at a time, with whichever Python there is"
     code: 0,
     text: `vLLM is installed: ${join(environment, "bin", "python")}\n`,
   });
-}, 120_000);
+});

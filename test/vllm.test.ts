@@ -57,46 +57,42 @@ describe.skipIf(!wanted.includes("vllm"))("the server with --engine-url of a vLL
     wire?.close();
     await server?.close();
     await vllm?.stop();
-  }, 60_000);
+  });
 
-  it(
-    "trains what vLLM sampled, and samples from what was trained",
-    { timeout: 300_000 },
-    async () => {
-      const model = await server.hone.model({ name: "words" });
-      for (let step = 1; step <= 3; step++) {
-        const groups = await gather(model, twoWords, [{}, {}], { groupSize: 12, concurrency: 8 });
-        const result = await model.train(groups, {
-          learningRate: 5e-3,
-          warmupSteps: 0,
-          normalizerTokens: 8,
-        });
-        expect(result).toMatchObject({ trained: true, step, policy: `words@${step}` });
-        // Published: vLLM itself lists it, and the name alone means it.
-        expect(await listed(vllm)).toContain(`words@${step}`);
-        expect((await model.info()).served).toBe(step);
-        // From the second step on the rollouts are those of a trained adapter.
-        expectSameLogprobs(result);
-        console.log(
-          `vllm: step ${step}: sampler/trainer difference over ${result.metrics["train_tokens"]} tokens: ` +
-            `mean ${result.metrics["sampling/sampling_logp_difference/mean"]}, ` +
-            `max ${result.metrics["sampling/sampling_logp_difference/max"]}`,
-        );
-      }
+  it("trains what vLLM sampled, and samples from what was trained", async () => {
+    const model = await server.hone.model({ name: "words" });
+    for (let step = 1; step <= 3; step++) {
+      const groups = await gather(model, twoWords, [{}, {}], { groupSize: 12, concurrency: 8 });
+      const result = await model.train(groups, {
+        learningRate: 5e-3,
+        warmupSteps: 0,
+        normalizerTokens: 8,
+      });
+      expect(result).toMatchObject({ trained: true, step, policy: `words@${step}` });
+      // Published: vLLM itself lists it, and the name alone means it.
+      expect(await listed(vllm)).toContain(`words@${step}`);
+      expect((await model.info()).served).toBe(step);
+      // From the second step on the rollouts are those of a trained adapter.
+      expectSameLogprobs(result);
+      console.log(
+        `vllm: step ${step}: sampler/trainer difference over ${result.metrics["train_tokens"]} tokens: ` +
+          `mean ${result.metrics["sampling/sampling_logp_difference/mean"]}, ` +
+          `max ${result.metrics["sampling/sampling_logp_difference/max"]}`,
+      );
+    }
 
-      const batches = wire.batches();
-      expect(batches.map((batch) => [...new Set(batch.map(({ policy }) => policy))])).toEqual([
-        [0],
-        [1],
-        [2],
-      ]);
-      expectTrainedWereSampled(batches, wire.sampled());
-      // The trained adapters say something else than the base does.
-      const mean = (batch: number): number => {
-        const all = (batches[batch] ?? []).flatMap(({ logprobs }) => logprobs);
-        return all.reduce((sum, logprob) => sum + logprob, 0) / all.length;
-      };
-      expect(Math.abs(mean(2) - mean(0))).toBeGreaterThan(1e-3);
-    },
-  );
+    const batches = wire.batches();
+    expect(batches.map((batch) => [...new Set(batch.map(({ policy }) => policy))])).toEqual([
+      [0],
+      [1],
+      [2],
+    ]);
+    expectTrainedWereSampled(batches, wire.sampled());
+    // The trained adapters say something else than the base does.
+    const mean = (batch: number): number => {
+      const all = (batches[batch] ?? []).flatMap(({ logprobs }) => logprobs);
+      return all.reduce((sum, logprob) => sum + logprob, 0) / all.length;
+    };
+    expect(Math.abs(mean(2) - mean(0))).toBeGreaterThan(1e-3);
+  });
 });

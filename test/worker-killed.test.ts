@@ -8,7 +8,7 @@ let server: TestServer;
 beforeAll(async () => {
   server = await startTestServer();
   await makeTalker(server, "kill");
-}, 120_000);
+});
 afterAll(() => server?.close());
 
 interface Health {
@@ -45,7 +45,6 @@ const ask = (client: OpenAI, model: string) => ({
 
 it.each(["worker", "renderer"] as const)(
   "a rollout whose SDK retries outlives the %s",
-  { timeout: 120_000 },
   async (victim) => {
     const model = await server.hone.model({ name: "kill" });
     const statuses: number[] = [];
@@ -107,4 +106,4 @@ it("a stream that has begun ends with an error, never as if it were whole", asyn
   };
   await expect(read()).rejects.toThrow(/The engine ended before the completion was complete/);
   await back();
-}, 90_000);
+});

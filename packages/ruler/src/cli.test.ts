@@ -22,7 +22,7 @@ function ruler(args: string[], env: Record<string, string> = {}): Promise<Said> 
     execFile(
       process.execPath,
       [...tsx, cli, ...args],
-      { env: { ...process.env, ...env }, timeout: 60_000 },
+      { env: { ...process.env, ...env }, timeout: 240_000 },
       (error, stdout, stderr) => resolve({ code: Number(error?.code ?? 0), stdout, stderr }),
     );
   });
@@ -50,7 +50,7 @@ export const byNumber = named("by_number", (trajectory) => {
 export const broken = () => NaN;
 `;
 
-describe("check", { timeout: 60_000 }, () => {
+describe("check", () => {
   it("shows distribution, null share and groups without variance", async () => {
     const data = await file("groups.jsonl", [
       group([trajectory("0"), trajectory("1"), trajectory("skip")]),
@@ -100,7 +100,7 @@ describe("check", { timeout: 60_000 }, () => {
   });
 });
 
-describe("attack", { timeout: 60_000 }, () => {
+describe("attack", () => {
   it("measures lift by family against a real endpoint, and tells by its exit code", async () => {
     const worth = (text: string): number => (/^I am sorry|^From 9:40/.test(text) ? 0.9 : 0.2);
     const honest = await ScriptedJudge.start({

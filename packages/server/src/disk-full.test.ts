@@ -44,7 +44,7 @@ async function until(holds: () => boolean): Promise<void> {
 const skipped = whyNot();
 if (skipped) console.warn(`The tests of a full disk are left out: ${skipped}.`);
 
-describe.skipIf(skipped)("a full disk", { timeout: 120_000 }, () => {
+describe.skipIf(skipped)("a full disk", () => {
   let server: ReturnType<typeof startCli>;
   let url = "";
   let key = "";
@@ -113,7 +113,7 @@ describe.skipIf(skipped)("a full disk", { timeout: 120_000 }, () => {
     key = /HONE_API_KEY=(\S+)/.exec(server.output())?.[1] ?? "";
     disk = `/proc/${server.child.pid}/root${dataDir}`;
     expect((await call("PUT", "/v1/models/m", {})).status).toBe(200);
-  }, 120_000);
+  });
   afterAll(async () => {
     server?.child.kill("SIGTERM");
     await server?.ended;

@@ -176,7 +176,7 @@ describe.skipIf(!withTrl)("TRL's own code", () => {
     if (status !== 0) throw new Error(stderr.slice(-2000));
     // What a library prints on import stands before it.
     reference = JSON.parse(stdout.slice(stdout.indexOf('{"combined"'))) as Reference;
-  }, 240_000);
+  });
 
   it("gives the same advantages, to 1e-5, over random cases with nulls", () => {
     for (const [

@@ -31,7 +31,7 @@ async function json(...args: string[]): Promise<any> {
 const sha256 = (file: string): string =>
   createHash("sha256").update(readFileSync(file)).digest("hex");
 
-describe.skipIf(!workerPython())("beside a running server", { timeout: 120_000 }, () => {
+describe.skipIf(!workerPython())("beside a running server", () => {
   let server: RunningServer;
   /** The first is of m@0 and has two turns. */
   const rollouts: string[] = [];
@@ -89,7 +89,7 @@ describe.skipIf(!workerPython())("beside a running server", { timeout: 120_000 }
     const op = { type: "train", groups, config: { learningRate: 0.01 } };
     operation = (await call("POST", "/v1/models/m/operations", { clientToken: "t", op })).id;
     await ended(operation);
-  }, 120_000);
+  });
   afterAll(() => server.close());
 
   test("models and runs: what was learnt, and what it took", async () => {
@@ -225,4 +225,4 @@ test("a folder that is no data directory, and a server that is not there", async
   const gone = await runCli(["models", "--url", "http://127.0.0.1:1"], { HONE_API_KEY: "k" });
   expect(gone.code).toBe(1);
   expect(gone.error).toMatch(/^hone: No Hone server answers at http:\/\/127.0.0.1:1\..*\n$/);
-}, 30_000);
+});

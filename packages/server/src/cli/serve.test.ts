@@ -20,7 +20,7 @@ async function refusal(args: readonly string[], env: Record<string, string> = {}
   return lines[0]!;
 }
 
-describe.skipIf(!workerPython())("serve says in one line", { timeout: 120_000 }, () => {
+describe.skipIf(!workerPython())("serve says in one line", () => {
   test("that another server has the data directory, before it starts anything", async () => {
     const dataDir = mkdtempSync(join(parent, "data-"));
     const lock = lockDataDir(dataDir);

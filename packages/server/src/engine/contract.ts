@@ -20,7 +20,7 @@ import {
 
 /** What every engine behind the server must do (docs/worker-contract.md). Tests run in order. */
 export function describeEngine(name: string, start: () => Promise<RunningEngine>): void {
-  describe(`engine contract: ${name}`, { timeout: 120_000 }, () => {
+  describe(`engine contract: ${name}`, () => {
     let running: RunningEngine;
     /** The bare base's own words, taken while no adapter is loaded. */
     let baseline: Sampled[];
@@ -37,7 +37,7 @@ export function describeEngine(name: string, start: () => Promise<RunningEngine>
         const said = await one(talk);
         if (said.ids.length === 32 && said.text.length >= 24) talked = said;
       }
-    }, 300_000);
+    });
     afterAll(() => running?.stop(), 60_000);
 
     const one = (ask: Ask) => sampleOne(running.engine, ask);

@@ -31,7 +31,7 @@ describe.skipIf(!wanted.includes("vllm"))("vLLM", () => {
       await renderer.close();
       await Promise.all([vllm.stop(), child.stop()]);
     }
-  }, 300_000);
+  });
 
   it.each(["stop", "kill"] as const)(
     "leaves no file in the system's temporary folder after a %s",
@@ -50,6 +50,5 @@ describe.skipIf(!wanted.includes("vllm"))("vLLM", () => {
       await expect.poll(files, { timeout: 10_000 }).toEqual([]);
       rmSync(temporary, { recursive: true });
     },
-    300_000,
   );
 });

@@ -30,7 +30,7 @@ describe.skipIf(!workerPython())("conversations of a rollout", () => {
   beforeAll(async () => {
     child = await startRendererChild();
     renderer = createRendererClient({ baseURL: () => child.baseURL, key: () => child.key });
-  }, 60_000);
+  });
   afterAll(async () => {
     await renderer?.close();
     await child?.stop();

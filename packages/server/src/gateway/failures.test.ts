@@ -20,7 +20,7 @@ describe.skipIf(!workerPython())("failures of a call", () => {
   beforeAll(async () => {
     child = await startRendererChild();
     renderer = createRendererClient({ baseURL: () => child.baseURL, key: () => child.key });
-  }, 60_000);
+  });
   afterAll(async () => {
     await renderer?.close();
     await child?.stop();

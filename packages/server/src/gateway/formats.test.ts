@@ -20,7 +20,7 @@ const question: Message = { role: "user", content: "Which way?" };
 const move = z.strictObject({ way: z.enum(["left", "right"]), sure: z.boolean() });
 const format = zodResponseFormat(move, "move");
 
-describe.skipIf(!workerPython())("response_format", { timeout: 60_000 }, () => {
+describe.skipIf(!workerPython())("response_format", () => {
   let child: Child;
   let renderer: RendererClient;
   let running: RunningEngine;
@@ -33,7 +33,7 @@ describe.skipIf(!workerPython())("response_format", { timeout: 60_000 }, () => {
     await running.engine.load("m@1", `${running.adapters}/mild`);
     gateway = await serveGateway(running.engine, renderer);
     client = gateway.client("ro_1");
-  }, 240_000);
+  });
   afterAll(async () => {
     await gateway?.close();
     await renderer?.close();

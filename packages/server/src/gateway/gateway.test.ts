@@ -24,7 +24,7 @@ const rules =
 const question: Message = { role: "user", content: rules };
 
 // Everything is real: renderer, worker, model, HTTP, clients. Tests run in order; the last one kills the worker.
-describe.skipIf(!workerPython())("gateway over the embedded engine", { timeout: 60_000 }, () => {
+describe.skipIf(!workerPython())("gateway over the embedded engine", () => {
   let child: Child;
   let renderer: RendererClient;
   let running: RunningEngine;
@@ -37,7 +37,7 @@ describe.skipIf(!workerPython())("gateway over the embedded engine", { timeout: 
     await running.engine.load("m@1", `${running.adapters}/mild`);
     gateway = await serveGateway(running.engine, renderer);
     client = gateway.client("ro_1");
-  }, 240_000);
+  });
   afterAll(async () => {
     await gateway?.close();
     await renderer?.close();

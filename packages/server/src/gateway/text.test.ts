@@ -24,7 +24,7 @@ type Params = OpenAI.CompletionCreateParamsNonStreaming;
 const prompt = "a1=. a2=4 a3=2\nlegal: up down left\nThe best move is";
 
 // Renderer, worker, model, HTTP and client are the real ones.
-describe.skipIf(!workerPython())("plain prompts", { timeout: 60_000 }, () => {
+describe.skipIf(!workerPython())("plain prompts", () => {
   let child: Child;
   let renderer: RendererClient;
   let running: RunningEngine;
@@ -38,7 +38,7 @@ describe.skipIf(!workerPython())("plain prompts", { timeout: 60_000 }, () => {
     await running.engine.load("m@1", `${running.adapters}/mild`);
     gateway = await serveGateway(running.engine, renderer);
     client = gateway.client();
-  }, 240_000);
+  });
   afterAll(async () => {
     await gateway?.close();
     await renderer?.close();

@@ -68,7 +68,7 @@ it("says of fields what the comments in core say", () => {
 });
 
 // The server as it is composed, with renderer and worker: its routes are what the document must have.
-describe.skipIf(!workerPython())("the document and the server", { timeout: 60_000 }, () => {
+describe.skipIf(!workerPython())("the document and the server", () => {
   let server: Composition;
   let lock: DataLock;
   const dataDir = mkdtempSync(join(tmpdir(), "hone-openapi-"));
@@ -88,7 +88,7 @@ describe.skipIf(!workerPython())("the document and the server", { timeout: 60_00
       log: pino({ level: "silent" }),
     });
     await server.start();
-  }, 120_000);
+  });
   afterAll(async () => {
     await server?.close();
     lock.release();

@@ -44,7 +44,7 @@ describe.skipIf(workerPython() === null)("with the real worker", () => {
     await server.call("PUT", "/v1/models/m", { lora: { r: 4, alpha: 8 }, seed: 3 });
     groups = [await playGroup(server, "a"), await playGroup(server, "b")];
     await server.state.close();
-  }, 180_000);
+  });
 
   afterAll(async () => {
     await engine?.close();
@@ -186,7 +186,7 @@ describe.skipIf(workerPython() === null)("with the real worker", () => {
     expect(await files(server, 1)).toEqual(expected);
     expect([...(await engine.served()).keys()]).toEqual(["m@0", "m@1"]);
     await server.state.close();
-  }, 120_000);
+  });
 
   test("an abort ends the step and leaves nothing behind", async () => {
     await stopInStep();

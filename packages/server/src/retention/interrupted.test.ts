@@ -58,5 +58,4 @@ test.each(["retention.after-row", "retention.after-manifest"])(
     const after = await runCli(["gc", "--dry-run", "--json", "--data-dir", dataDir]);
     expect(JSON.parse(after.out)).toMatchObject({ removed: [], bytes: 0 });
   },
-  60_000,
 );

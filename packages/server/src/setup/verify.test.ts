@@ -30,7 +30,7 @@ beforeAll(async () => {
   const [major, minor] = plan.interpreter.version.split(".");
   site = join(plan.dir, "lib", `python${major}.${minor}`, "site-packages");
   await make();
-}, 180_000);
+});
 afterAll(() => {
   vi.unstubAllEnvs();
   rmSync(folder, { recursive: true, force: true, maxRetries: 3 });
@@ -69,16 +69,12 @@ it.each([
     },
     /its Python does not run \(gone\)/,
   ],
-])(
-  "repairs %s",
-  async (_, damage, problem) => {
-    damage();
-    said.length = 0;
-    await make();
-    expect(said.join("\n")).toMatch(/environment is broken: .*It is made again/);
-    expect(said.join("\n")).toMatch(problem);
-    const { problems } = await verifyEnvironment(plan.python, { names: [], modules: ["pip"] });
-    expect(problems.filter(isNotTorch)).toEqual([]);
-  },
-  180_000,
-);
+])("repairs %s", async (_, damage, problem) => {
+  damage();
+  said.length = 0;
+  await make();
+  expect(said.join("\n")).toMatch(/environment is broken: .*It is made again/);
+  expect(said.join("\n")).toMatch(problem);
+  const { problems } = await verifyEnvironment(plan.python, { names: [], modules: ["pip"] });
+  expect(problems.filter(isNotTorch)).toEqual([]);
+});

@@ -52,7 +52,7 @@ it("goes on to the next Python where one cannot make a virtual environment", asy
   said = [];
   await makeEnvironment(workerPlans("cpu"), () => Promise.reject(new Error("made again")), options);
   expect(said).toEqual([]);
-}, 180_000);
+});
 
 it("says why, and what to install, where no Python can", async () => {
   vi.stubEnv("PATH", pythonWithoutVenv(join(folder, "one"), python, { working: false }));
@@ -62,7 +62,7 @@ it("says why, and what to install, where no Python can", async () => {
     /install python3-venv[^]*python3\.11: status 1[^]*ensurepip/,
   );
   await expect(findEnvironment()).rejects.toThrow("npx @hone/server setup");
-}, 180_000);
+});
 
 it("tries each Python once, whatever its names", async () => {
   const bin = join(folder, "names");
@@ -89,7 +89,7 @@ it("is made by one setup at a time", async () => {
   expect((await Promise.all(makers)).map(({ dir }) => dir)).toEqual([plan.dir, plan.dir]);
   expect(filled).toBe(1);
   expect(said.filter((line) => line.startsWith("Another setup"))).toHaveLength(1);
-}, 180_000);
+});
 
 it("stops when it is told to, and what is left then does not count", async () => {
   const stop = new AbortController();
@@ -107,4 +107,4 @@ it("stops when it is told to, and what is left then does not count", async () =>
   await makeEnvironment([plan], () => Promise.resolve(), { say });
   expect(isComplete(plan)).toBe(true);
   expect(existsSync(left)).toBe(false);
-}, 180_000);
+});
