@@ -209,7 +209,7 @@ describe.skipIf(!workerPython())("gateway over the embedded engine", () => {
   });
 
   /** A talker says the same token until the context is full. */
-  const talk = { model: "m", messages: [question], temperature: 0, stream: true } as const;
+  const talk = { model: "m", messages: [question], temperature: 0, stream: true as const };
 
   it("stops the worker's decoding when the reader leaves", async () => {
     await running.engine.load("m@2", `${running.adapters}/say-100`);
