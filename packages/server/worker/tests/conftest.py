@@ -31,7 +31,9 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def save_tiny_base(folder: Path, *, layers: int = 2, hidden: int = 64, vocab: int = 264) -> Path:
+def save_tiny_base(
+    folder: Path, *, layers: int = 2, hidden: int = 64, vocab: int = 264, positions: int = 512
+) -> Path:
     tokenizer = tiny_tokenizer()
     config = Qwen3Config(
         vocab_size=vocab,
@@ -41,7 +43,7 @@ def save_tiny_base(folder: Path, *, layers: int = 2, hidden: int = 64, vocab: in
         num_attention_heads=4,
         num_key_value_heads=2,
         head_dim=hidden // 4,
-        max_position_embeddings=512,
+        max_position_embeddings=positions,
         initializer_range=0.2,
         tie_word_embeddings=True,
     )

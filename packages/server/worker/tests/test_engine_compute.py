@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from engine_process import LIMIT
 from engine_reference import reference_logprobs
 
 from hone_worker.adapter_files import read_adapter
@@ -25,7 +26,7 @@ def compute() -> Iterator[Compute]:
     made = Compute(train_threads=1)
     yield made
     made.stop()
-    made.join(5)
+    made.join(LIMIT)
 
 
 def training(base: Base, folder: Path, steps: int) -> Generator[dict[str, Any], None, None]:
@@ -70,16 +71,20 @@ def test_decoding_goes_on_during_training_and_neither_disturbs_the_other(
 
     async def run() -> list[Any]:
         await engine.load_adapter("a@1", str(adapter_folders[1]))
+        # Nothing begins before all of it is there.
+        held = threading.Event()
+        compute.submit(lambda: held.wait(LIMIT))
         jobs = [
             asyncio.ensure_future(collect(engine, m, [5, 6, 7 + i], 400, i))
             for i, m in enumerate(("tiny", "a@1"))
         ]
-        while engine.decoder.tokens_decoded < 10:
+        while engine.decoder.waiting < 2:
             await asyncio.sleep(0.001)
         future = compute.run_training(training(tiny_base, adapter_folders[0], 12), on_event)
         with pytest.raises(HoneWorkerError) as caught:
             compute.run_training(training(tiny_base, adapter_folders[0], 1), on_event)
         assert caught.value.status == 409 and caught.value.code == "busy"
+        held.set()
         await asyncio.wrap_future(future)
         return await asyncio.gather(*jobs)
 
@@ -106,11 +111,11 @@ def test_a_training_error_reaches_its_owner_and_the_thread_goes_on(compute: Comp
 
     seen: list[Any] = []
     with pytest.raises(ValueError, match="no"):
-        compute.run_training(broken(), seen.append).result(5)
+        compute.run_training(broken(), seen.append).result(LIMIT)
     assert seen == [{"event": "stage"}] and closed.is_set() and not compute.training
-    assert compute.submit(lambda: threading.current_thread().name).result(5) == "hone-compute"
+    assert compute.submit(lambda: threading.current_thread().name).result(LIMIT) == "hone-compute"
     with pytest.raises(ZeroDivisionError):
-        compute.submit(lambda: 1 / 0).result(5)
+        compute.submit(lambda: 1 / 0).result(LIMIT)
 
 
 def test_progress_counts_and_the_phase_returns_to_idle(compute: Compute) -> None:
@@ -120,10 +125,10 @@ def test_progress_counts_and_the_phase_returns_to_idle(compute: Compute) -> None
     def three() -> Generator[dict[str, Any], None, None]:
         yield from ({"n": i} for i in range(3))
 
-    compute.run_training(three(), lambda _event: None).result(5)
+    compute.run_training(three(), lambda _event: None).result(LIMIT)
     # The fourth step is the one that finds the end.
     assert compute.progress == 4
-    for _ in range(500):
+    for _ in range(100 * LIMIT):
         if compute.phase == "idle":
             return
         threading.Event().wait(0.01)
@@ -137,15 +142,15 @@ def test_what_is_left_at_the_end_is_told(compute: Compute) -> None:
     def endless() -> Generator[dict[str, Any], None, None]:
         while True:
             entered.set()
-            release.wait(5)
+            release.wait(LIMIT)
             yield {"event": "microbatch"}
 
     future = compute.run_training(endless(), lambda _event: None)
-    entered.wait(5)
+    assert entered.wait(LIMIT)
     compute.stop()
     release.set()
     with pytest.raises(HoneWorkerError) as caught:
-        future.result(5)
+        future.result(LIMIT)
     assert caught.value.status == 503
     with pytest.raises(HoneWorkerError):
-        compute.submit(lambda: None).result(5)
+        compute.submit(lambda: None).result(LIMIT)

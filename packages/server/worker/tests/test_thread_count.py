@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -23,14 +23,22 @@ from hone_worker.thread_count import fastest, measured, most_threads, remembered
         ({1: 4, 2: 20}, 4, 1),
     ],
 )
-def test_more_threads_must_gain_clearly(milliseconds: dict[int, float], most: int, expected: int) -> None:
-    now = 1
+def test_more_threads_must_gain_clearly(
+    milliseconds: dict[int, float], most: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads, seconds = 1, 0.0
 
     def use(count: int) -> None:
-        nonlocal now
-        now = count
+        nonlocal threads
+        threads = count
 
-    assert fastest(lambda: time.sleep(milliseconds[now] / 1000), most, use) == expected
+    def work() -> None:
+        nonlocal seconds
+        seconds += milliseconds[threads] / 1000
+
+    clock = SimpleNamespace(monotonic=lambda: seconds, perf_counter=lambda: seconds)
+    monkeypatch.setattr(thread_count, "time", clock)
+    assert fastest(work, most, use) == expected
 
 
 def test_the_environment_bounds_them_and_torch_is_left_as_it_was(

@@ -5,11 +5,13 @@ import json
 import os
 import threading
 import time
+from collections.abc import Callable
 
 import httpx
 import pytest
 import train_reference as reference
 import uvicorn
+from engine_process import LIMIT
 from train_tiny import grown_forest, sample_logprobs, save_policy, tiny_base, trained_adapter
 
 from hone_worker.compute import Compute
@@ -32,18 +34,18 @@ def service():
         time.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
     with httpx.Client(
-        base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {KEY}"}, timeout=60
+        base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {KEY}"}, timeout=LIMIT
     ) as client:
-        yield base, compute, client
+        yield base, compute, client, server
     server.should_exit = True
-    thread.join(10)
+    thread.join(LIMIT)
     compute.stop()
-    compute.join(10)
+    compute.join(LIMIT)
 
 
 @pytest.fixture
 def case(service, tmp_path):
-    base, _, _ = service
+    base, _, _, _ = service
     policy = save_policy(tmp_path / "policy", base, trained_adapter(base))
     forest = grown_forest()
     sample_logprobs(forest, policy, noise=0.01)
@@ -57,16 +59,15 @@ def lines(response: httpx.Response) -> list[dict]:
     return [json.loads(line) for line in response.text.splitlines()]
 
 
-def settled(compute: Compute) -> None:
-    for _ in range(1000):
-        if not compute.training:
-            return
+def wait_for(check: Callable[[], bool]) -> None:
+    end = time.monotonic() + LIMIT
+    while not check():
+        assert time.monotonic() < end
         time.sleep(0.01)
-    raise AssertionError("the operation goes on")
 
 
 def test_an_operation_streams_its_events_and_its_result(service, case):
-    _, _, client = service
+    _, _, client, _ = service
     forest, given, staging = case
     response = client.post("/train", content=reference.body(forest, given))
     assert response.status_code == 200
@@ -85,7 +86,7 @@ def test_an_operation_streams_its_events_and_its_result(service, case):
 
 
 def test_a_wrong_batch_is_an_error_before_the_stream(service, case):
-    _, _, client = service
+    _, _, client, _ = service
     forest, given, _ = case
     response = client.post("/train", content=reference.body(forest, {**given, "colour": 1}))
     assert response.status_code == 400
@@ -95,7 +96,7 @@ def test_a_wrong_batch_is_an_error_before_the_stream(service, case):
 
 
 def test_an_operation_that_fails_ends_its_stream_with_the_error(service, case):
-    _, _, client = service
+    _, _, client, _ = service
     forest, given, staging = case
     events = lines(
         client.post("/train", content=reference.body(forest, {**given, "checkpoint": str(staging)}))
@@ -108,22 +109,22 @@ def test_an_operation_that_fails_ends_its_stream_with_the_error(service, case):
 @pytest.fixture
 def held(service):
     """Keeps the compute thread from its next step, so that an operation can be met in its middle."""
-    _, compute, _ = service
+    _, compute, _, _ = service
     release = threading.Event()
     holding = threading.Event()
 
     def hold():
         holding.set()
-        release.wait(30)
+        release.wait(LIMIT)
 
     compute.submit(hold)
-    assert holding.wait(10)
+    assert holding.wait(LIMIT)
     yield release
     release.set()
 
 
 def test_another_operation_is_busy_and_a_waiting_one_gives_heartbeats_until_aborted(service, case, held):
-    _, compute, client = service
+    _, compute, client, _ = service
     forest, given, staging = case
     with client.stream("POST", "/train", content=reference.body(forest, given)) as stream:
         received = stream.iter_lines()
@@ -141,13 +142,14 @@ def test_another_operation_is_busy_and_a_waiting_one_gives_heartbeats_until_abor
 
 
 def test_a_client_that_goes_away_ends_its_operation(service, case, held):
-    _, compute, client = service
+    _, compute, client, server = service
     forest, given, staging = case
     with client.stream("POST", "/train", content=reference.body(forest, given)) as stream:
         next(stream.iter_lines())
-    time.sleep(0.2)
+    # The request is over for the server too, which has told the operation so.
+    wait_for(lambda: not server.server_state.tasks)
     held.set()
-    settled(compute)
+    wait_for(lambda: not compute.training)
     assert os.listdir(staging) == []
     # And the trainer is free for the next one.
     assert lines(client.post("/train", content=reference.body(forest, given)))[-1]["event"] == "result"
