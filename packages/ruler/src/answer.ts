@@ -32,6 +32,32 @@ export const answerJsonSchema = {
   additionalProperties: false,
 } as const;
 
+/**
+ * For a judge on our own server, which holds it to any schema at no cost: exactly these ids, in this order,
+ * each once. A small model that would never copy them right still judges.
+ */
+export function boundAnswerSchema(ids: readonly string[]): Record<string, unknown> {
+  const entry = answerJsonSchema.properties.scores.items;
+  return {
+    ...answerJsonSchema,
+    properties: {
+      scores: {
+        type: "array",
+        prefixItems: ids.map((id) => ({
+          ...entry,
+          properties: {
+            id: { const: id },
+            explanation: { type: "string", maxLength: 400 },
+            score: { type: "number", minimum: 0, maximum: 1, multipleOf: 0.01 },
+          },
+        })),
+        items: false,
+        minItems: ids.length,
+      },
+    },
+  };
+}
+
 export interface AttemptScore {
   score: number;
   explanation: string;

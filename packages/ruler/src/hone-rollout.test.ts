@@ -91,6 +91,30 @@ it("a judge on our own server is a rollout there, whose id and policy come back"
   ]);
 });
 
+it("is held to exactly the ids that it was shown, in their order", async () => {
+  await rulerScoreGroup(groupOf("0.1", "0.9", "0.5"), "hone/judge", { passes: 2 });
+  const asked = seen.filter(({ route }) => route.endsWith("completions")).map(({ body }) => body);
+  const orders = asked.map((body) => {
+    const shown = readJudgePrompt(body["messages"] as { role: string }[]).attempts;
+    const { type, json_schema: wanted } = body["response_format"] as {
+      type: string;
+      json_schema: { schema: { properties: { scores: Record<string, unknown> } } };
+    };
+    const { prefixItems, minItems, items } = wanted.schema.properties.scores;
+    expect({ type, minItems, items }).toEqual({ type: "json_schema", minItems: 3, items: false });
+    const entries = prefixItems as { properties: { id: { const: string } } }[];
+    const ids = entries.map(({ properties }) => properties.id.const);
+    expect(ids).toEqual(shown.map(({ id }) => id));
+    return ids.join();
+  });
+  expect(new Set(orders).size).toBe(2);
+});
+
+it("is asked without a format where it is to be trained", async () => {
+  await rulerScoreGroup(groupOf("0.1", "0.9"), "hone/judge", { structuredOutput: "none" });
+  expect(seen[1]?.body).not.toHaveProperty("response_format");
+});
+
 it("is asked again each time: the policy behind its name changes", async () => {
   await rulerScoreGroup(groupOf("0.1", "0.9"), "hone/judge");
   await rulerScoreGroup(groupOf("0.1", "0.9"), "hone/judge");

@@ -5,7 +5,6 @@ import OpenAI, {
   APIUserAbortError,
 } from "openai";
 import { HoneError } from "@hone/core";
-import { answerJsonSchema } from "./answer.ts";
 import { JudgeError } from "./judge-error.ts";
 import type { JudgeFailure } from "./judge-error.ts";
 import type { JudgeTarget, StructuredOutput } from "./judge-target.ts";
@@ -42,6 +41,8 @@ export interface CallSettings {
   /** Limit of one request. */
   timeoutMs: number;
   structuredOutput: StructuredOutput;
+  /** The answer's shape, for a judge that is held to one. */
+  schema: Readonly<Record<string, unknown>>;
   parameters: Readonly<Record<string, unknown>>;
   fetch: Fetch;
 }
@@ -87,7 +88,7 @@ async function attempt(
         model: target.model,
         messages: [...messages],
         stream: false,
-        ...responseFormat(format),
+        ...responseFormat(format, settings.schema),
       },
       { timeout, maxRetries: 0, ...(plan.signal ? { signal: plan.signal } : {}) },
     );
@@ -124,7 +125,10 @@ function clientOf({ target, baseURL, fetch }: CallSettings): OpenAI {
   });
 }
 
-function responseFormat(format: StructuredOutput): {
+function responseFormat(
+  format: StructuredOutput,
+  schema: CallSettings["schema"],
+): {
   response_format?: OpenAI.ResponseFormatJSONObject | OpenAI.ResponseFormatJSONSchema;
 } {
   if (format === "none") return {};
@@ -132,7 +136,7 @@ function responseFormat(format: StructuredOutput): {
   return {
     response_format: {
       type: "json_schema",
-      json_schema: { name: "scores", strict: true, schema: { ...answerJsonSchema } },
+      json_schema: { name: "scores", strict: true, schema: { ...schema } },
     },
   };
 }

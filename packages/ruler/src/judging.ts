@@ -1,6 +1,6 @@
 import { HoneError } from "@hone/core";
 import type { Trajectory } from "@hone/core";
-import { readAnswer, repairRequest } from "./answer.ts";
+import { boundAnswerSchema, readAnswer, repairRequest } from "./answer.ts";
 import type { AttemptScore } from "./answer.ts";
 import { cachedAnswer, rememberAnswer } from "./answer-cache.ts";
 import { collectAttempts } from "./attempts.ts";
@@ -9,7 +9,7 @@ import type { Candidate } from "./conversation.ts";
 import { fenceKeys } from "./fence-keys.ts";
 import { openJudgeRollout } from "./hone-rollout.ts";
 import { callJudge } from "./judge-call.ts";
-import type { JudgeMessage, JudgeReply } from "./judge-call.ts";
+import type { CallSettings, JudgeMessage, JudgeReply } from "./judge-call.ts";
 import { JudgeError } from "./judge-error.ts";
 import { costOf } from "./prices.ts";
 import { promptParts, userMessage } from "./prompt.ts";
@@ -166,9 +166,13 @@ async function converse(
   pass.trajectory = trajectory;
   const started = performance.now();
   let answered = false;
+  const schema = target.hone ? boundAnswerSchema(pass.order.map((index) => ids[index]!)) : null;
   try {
     for (let turn = 0; ; turn += 1) {
-      const reply = await paidCall(messages, settings, rollout?.baseURL);
+      const reply = await paidCall(messages, settings, {
+        ...(rollout && { baseURL: rollout.baseURL }),
+        ...(schema && { schema }),
+      });
       pass.calls += 1;
       addReply(trajectory, reply, settings);
       const problem = unusable(reply);
@@ -208,7 +212,7 @@ async function converse(
 async function paidCall(
   messages: readonly JudgeMessage[],
   settings: Settings,
-  baseURL: string | undefined,
+  own: Partial<Pick<CallSettings, "baseURL" | "schema">>,
 ): Promise<JudgeReply> {
   const { budget, price } = settings;
   const prompt = messages.reduce((sum, { content }) => sum + settings.countTokens(content), 0);
@@ -216,8 +220,7 @@ async function paidCall(
   const settle = budget?.reserve(price ? costOf(estimate, price) : 0);
   let cost = 0;
   try {
-    const call = settings.call();
-    const reply = await callJudge(messages, { ...call, baseURL: baseURL ?? call.baseURL });
+    const reply = await callJudge(messages, { ...settings.call(), ...own });
     cost = replyCost(reply, settings) ?? 0;
     return reply;
   } finally {

@@ -1,5 +1,6 @@
 import { HoneError } from "@hone/core";
 import { platform } from "#platform";
+import { answerJsonSchema } from "./answer.ts";
 import { JudgeBudget } from "./budget.ts";
 import type { CallSettings, Fetch } from "./judge-call.ts";
 import { resolveJudge } from "./judge-target.ts";
@@ -162,6 +163,7 @@ export async function resolveSettings(
       plan: { maxRetries, deadline, signal: options.signal, random: Math.random },
       timeoutMs,
       structuredOutput,
+      schema: answerJsonSchema,
       parameters,
       fetch,
     }),
