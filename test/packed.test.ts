@@ -38,7 +38,7 @@ const groups = await gather(model, rollout, [{ prompt: "Say a word." }], { group
 console.log(JSON.stringify(await model.train(groups)));
 `;
 
-describe.runIf(tarballs)("the packed packages in an empty project", () => {
+describe.runIf(tarballs)("the packed packages in an empty project", { shuffle: false }, () => {
   // Its own folder, so that no package.json or node_modules of ours is above it.
   const folder = mkdtempSync(join(tmpdir(), "hone-packed-"));
   let project: PackedProject;

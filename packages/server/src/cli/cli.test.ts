@@ -31,7 +31,8 @@ async function json(...args: string[]): Promise<any> {
 const sha256 = (file: string): string =>
   createHash("sha256").update(readFileSync(file)).digest("hex");
 
-describe.skipIf(!workerPython())("beside a running server", () => {
+// In order: the last test closes the server.
+describe.skipIf(!workerPython())("beside a running server", { shuffle: false }, () => {
   let server: RunningServer;
   /** The first is of m@0 and has two turns. */
   const rollouts: string[] = [];

@@ -20,7 +20,7 @@ import {
 
 /** What every engine behind the server must do (docs/worker-contract.md). Tests run in order. */
 export function describeEngine(name: string, start: () => Promise<RunningEngine>): void {
-  describe(`engine contract: ${name}`, () => {
+  describe(`engine contract: ${name}`, { shuffle: false }, () => {
     let running: RunningEngine;
     /** The bare base's own words, taken while no adapter is loaded. */
     let baseline: Sampled[];

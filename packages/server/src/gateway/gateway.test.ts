@@ -24,7 +24,7 @@ const rules =
 const question: Message = { role: "user", content: rules };
 
 // Everything is real: renderer, worker, model, HTTP, clients. Tests run in order; the last one kills the worker.
-describe.skipIf(!workerPython())("gateway over the embedded engine", () => {
+describe.skipIf(!workerPython())("gateway over the embedded engine", { shuffle: false }, () => {
   let child: Child;
   let renderer: RendererClient;
   let running: RunningEngine;

@@ -88,6 +88,7 @@ describe.skipIf(!workerPython())("the document and the server", () => {
       log: pino({ level: "silent" }),
     });
     await server.start();
+    expect((await call("PUT", "/v1/models/m", {})).status).toBe(200);
   });
   afterAll(async () => {
     await server?.close();
