@@ -17,7 +17,7 @@ async function program(server: TestServer, cwd: string, code: string[]): Promise
     {
       cwd,
       env: { ...process.env, HONE_URL: server.url, HONE_API_KEY: server.key },
-      timeout: 120_000,
+      timeout: 240_000,
     },
   );
   return stdout + stderr;

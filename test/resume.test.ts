@@ -23,7 +23,7 @@ let server: TestServer;
 let running: ChildProcess | null = null;
 beforeEach(async () => {
   folder = mkdtempSync(join(tmpdir(), "hone-resume-"));
-  server = await startTestServer(join(folder, "data"), { leaseMs: 1_000 });
+  server = await startTestServer(join(folder, "data"), { leaseMs: 1_000, port: await freePort() });
 });
 afterEach(async () => {
   running?.kill("SIGKILL");
@@ -31,11 +31,16 @@ afterEach(async () => {
   rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
 });
 
-/** Runs the program until it says what is waited for, and kills it there; without that, to its end. */
-async function run(killAt?: (said: Said) => boolean): Promise<Said[]> {
+/** Runs the program until it says what is waited for, where it waits to be killed; without that, to its end. */
+async function run(killAt?: Said): Promise<Said[]> {
   const child = spawn(process.execPath, ["--import", "tsx", "--conditions=@hone/source", program], {
     cwd: root,
-    env: { ...process.env, HONE_URL: server.url, HONE_API_KEY: server.key },
+    env: {
+      ...process.env,
+      HONE_URL: server.url,
+      HONE_API_KEY: server.key,
+      HONE_TEST_WAITS_AT: killAt ? `${killAt.at} ${killAt.step}` : "",
+    },
     stdio: ["ignore", "pipe", "inherit"],
   });
   running = child;
@@ -43,7 +48,7 @@ async function run(killAt?: (said: Said) => boolean): Promise<Said[]> {
   createInterface({ input: child.stdout }).on("line", (line) => {
     const entry = JSON.parse(line) as Said;
     said.push(entry);
-    if (killAt?.(entry)) child.kill("SIGKILL");
+    if (entry.at === killAt?.at && entry.step === killAt.step) child.kill("SIGKILL");
   });
   const [code, signal] = await new Promise<[number | null, string | null]>((resolve) => {
     child.once("close", (...end) => resolve(end));
@@ -53,10 +58,10 @@ async function run(killAt?: (said: Said) => boolean): Promise<Said[]> {
 }
 
 it("a program that is killed goes on at the cursor, and nothing trains twice", async () => {
-  const first = await run(({ at, step }) => at === "played" && step === 1);
+  const first = await run({ at: "played", step: 1 });
   expect(first[0]).toEqual({ at: "batch", step: 0 });
   // In the middle of playing batch 1: it is played again, from its beginning.
-  const second = await run(({ at, step }) => at === "started" && step === 2);
+  const second = await run({ at: "started", step: 2 });
   expect(second[0]).toEqual({ at: "batch", step: 1 });
   // In the middle of training batch 2: the server ends that step, and the next start waits for it.
   const third = await run();
@@ -72,7 +77,7 @@ it("a program that is killed goes on at the cursor, and nothing trains twice", a
     return rows.length;
   };
   // Those of the killed program end with their lease.
-  await expect.poll(open, { timeout: 20_000, interval: 250 }).toBe(0);
+  await expect.poll(open, { timeout: 120_000, interval: 250 }).toBe(0);
   const port = Number(new URL(server.url).port);
   await server.close();
   const { dataDir } = server;

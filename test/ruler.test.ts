@@ -21,6 +21,9 @@ async function rollout(model: RolloutModel, scenario: { prompt: string }) {
   });
   return null; // none yet: a judge gives it
 }
+/** Answers are one word of eight, mostly: in fewer rollouts all may be the same, and nothing is judged then. */
+const groupSize = 12;
+
 /** Hash by path of every adapter that the server holds. */
 async function adapters(folder: string): Promise<Map<string, string>> {
   const names = await readdir(folder, { recursive: true });
@@ -55,7 +58,7 @@ describe("groups that a judge scored", () => {
   it("train; those that it failed on, or that have no reward, move no weight", async () => {
     vi.spyOn(console, "warn").mockReturnValue();
     const model = await server.hone.model({ name: "judged" });
-    const groups = await gather(model, rollout, scenarios, { groupSize: 4 });
+    const groups = await gather(model, rollout, scenarios, { groupSize });
     const before = await adapters(server.dataDir);
     expect(before.size).toBeGreaterThan(0);
 
@@ -121,7 +124,7 @@ describe("groups that a judge scored", () => {
   it("a model of the server judges in a rollout of its own", async () => {
     vi.spyOn(console, "warn").mockReturnValue();
     const model = await server.hone.model({ name: "self" });
-    const [group] = await gather(model, rollout, scenarios.slice(0, 1), { groupSize: 3 });
+    const [group] = await gather(model, rollout, scenarios.slice(0, 1), { groupSize });
     if (!group) throw new Error("No group.");
     // A game model of a million weights is no judge: what it says cannot be used, and is recorded.
     const scored = await rulerScoreGroup(group, "hone/self@0", {

@@ -41,7 +41,7 @@ describe("the same client token, twenty times at once", () => {
     };
     const ids = await Promise.all(Array.from({ length: 20 }, submit));
     expect(new Set(ids).size).toBe(1);
-    await expect.poll(async () => (await model.info()).served, { timeout: 60_000 }).toBe(1);
+    await expect.poll(async () => (await model.info()).served, { timeout: 240_000 }).toBe(1);
     expect((await model.info()).learnt).toBe(1);
 
     const other = await server.fetch("/v1/models/once/operations", {

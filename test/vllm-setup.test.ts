@@ -1,5 +1,8 @@
 import { spawn } from "node:child_process";
+import { EventEmitter, once } from "node:events";
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -10,8 +13,23 @@ const folder = mkdtempSync(join(tmpdir(), "hone-vllm-setup-"));
 const cache = join(folder, "cache");
 afterAll(() => rmSync(folder, { recursive: true, force: true, maxRetries: 3 }));
 
+/** Where pip looks for packages: there are none, and it is told so when `answer` lets it. */
+async function emptyIndex(answer: Promise<void>): Promise<{ url: string; close(): void }> {
+  const server = createServer((_, response) => {
+    void answer.then(() => response.setHeader("content-type", "text/html").end("<html></html>"));
+  }).listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  return { url: `http://127.0.0.1:${port}/`, close: () => server.close() };
+}
+
+interface Setup {
+  said(pattern: RegExp): Promise<void>;
+  ended: Promise<{ code: number | null; text: string }>;
+}
+
 /** The setup of vLLM, where no package can be had and `python3.11` does not run. */
-function setUp(): Promise<{ code: number | null; text: string }> {
+function setUp(index: string): Setup {
   const bin = join(folder, "bin");
   mkdirSync(bin, { recursive: true });
   rmSync(join(bin, "python3.11"), { force: true });
@@ -25,19 +43,37 @@ function setUp(): Promise<{ code: number | null; text: string }> {
       HONE_VLLM_PYTHON: "",
       HONE_TORCH_INDEX: "",
       PIP_NO_INDEX: "1",
+      PIP_FIND_LINKS: index,
       PIP_CONFIG_FILE: "/dev/null",
     },
     stdio: ["ignore", "pipe", "pipe"],
   });
   let text = "";
+  const heard = new EventEmitter();
   for (const stream of [child.stdout, child.stderr]) {
-    stream.setEncoding("utf8").on("data", (part: string) => (text += part));
+    stream.setEncoding("utf8").on("data", (part: string) => {
+      text += part;
+      heard.emit("text");
+    });
   }
-  return new Promise((resolve) => void child.once("close", (code) => resolve({ code, text })));
+  return {
+    async said(pattern) {
+      while (!pattern.test(text)) await once(heard, "text");
+    },
+    ended: new Promise((resolve) => void child.once("close", (code) => resolve({ code, text }))),
+  };
 }
 
 it("sets vLLM up in Hone's cache, one at a time, with whichever Python there is", async () => {
-  const both = await Promise.all([setUp(), setUp()]);
+  let answer: () => void = () => undefined;
+  const index = await emptyIndex(new Promise((resolve) => (answer = resolve)));
+  const first = setUp(index.url);
+  await first.said(/making the vLLM environment in /);
+  // It does not come to its end before the other has met it.
+  const second = setUp(index.url);
+  await second.said(/Another setup is making/);
+  answer();
+  const both = await Promise.all([first.ended, second.ended]);
   const [name = ""] = readdirSync(join(cache, "envs")).filter((entry) => !entry.endsWith(".lock"));
   const environment = join(cache, "envs", name);
   for (const { code, text } of both) {
@@ -46,14 +82,13 @@ it("sets vLLM up in Hone's cache, one at a time, with whichever Python there is"
     expect(text).toMatch(/Setting up the vLLM environment failed: [^]*torch/);
     expect(code).toBe(1);
   }
-  const waited = both.filter(({ text }) => text.includes("Another setup is making"));
-  expect(waited).toHaveLength(1);
+  expect(both[0].text).not.toContain("Another setup is making");
 
   // What is half made does not count; what is whole is taken as it is.
   writeFileSync(join(environment, "hone-complete.json"), "{}");
-  const whole = await setUp();
-  expect(whole).toEqual({
+  expect(await setUp(index.url).ended).toEqual({
     code: 0,
     text: `vLLM is installed: ${join(environment, "bin", "python")}\n`,
   });
+  index.close();
 });

@@ -1,7 +1,7 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { closeSync, openSync, readdirSync, readFileSync } from "node:fs";
-import { createServer, type AddressInfo } from "node:net";
+import { createServer } from "node:net";
 import { createInterface } from "node:readline";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
@@ -11,7 +11,10 @@ const cli = at("../../packages/server/src/cli.ts");
 const base = at("../../models/hone-2048-1m");
 const root = at("../..");
 
-const startLimitMs = 60_000;
+/** Limits for what hangs: several servers start at once, on a machine that may be busy. */
+const startLimitMs = 240_000;
+const stopLimitMs = 60_000;
+const answerLimitMs = 30_000;
 
 export type ProcessName = "server" | "worker" | "renderer";
 
@@ -79,7 +82,7 @@ export async function startServerProcess(options: ServerProcessOptions): Promise
   async function health(): Promise<Health> {
     const response = await fetch(`${url}/health`, {
       headers: { authorization: `Bearer ${key}` },
-      signal: AbortSignal.timeout(2_000),
+      signal: AbortSignal.timeout(answerLimitMs),
     });
     return (await response.json()) as Health;
   }
@@ -96,7 +99,7 @@ export async function startServerProcess(options: ServerProcessOptions): Promise
     },
     async stop() {
       child.kill("SIGTERM");
-      const late = delay(20_000, "late", { ref: false });
+      const late = delay(stopLimitMs, "late", { ref: false });
       if ((await Promise.race([ended, late])) === "late") child.kill("SIGKILL");
       await ended;
     },
@@ -138,12 +141,26 @@ export function processesOf(mark: string): number[] {
     });
 }
 
-/** A port that was free a moment ago: a server that is started again needs the same one. */
+/** Given by this process, which may have several servers at once. */
+const given = new Set<number>();
+
+/**
+ * A port for a server that may be killed and started again on it. None of those that systems hand out for
+ * connections: while no server has it, nobody else gets it.
+ */
 export async function freePort(): Promise<number> {
-  const probe = createServer().listen(0, "127.0.0.1");
-  await once(probe, "listening");
-  const { port } = probe.address() as AddressInfo;
-  probe.close();
-  await once(probe, "close");
-  return port;
+  for (;;) {
+    const port = 20_000 + Math.floor(Math.random() * 10_000);
+    if (given.has(port)) continue;
+    const probe = createServer();
+    const free = await new Promise<boolean>((resolve) => {
+      probe.once("error", () => resolve(false));
+      probe.listen(port, "127.0.0.1", () => resolve(true));
+    });
+    if (!free) continue;
+    probe.close();
+    await once(probe, "close");
+    given.add(port);
+    return port;
+  }
 }

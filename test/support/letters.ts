@@ -39,7 +39,7 @@ export async function importLetter(
   expect(response.status, await response.clone().text()).toBeLessThan(300);
   await vi.waitFor(async () => expect((await model.info()).served).toBe(step), {
     interval: 20,
-    timeout: 30_000,
+    timeout: 120_000,
   });
 }
 
