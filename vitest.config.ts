@@ -4,7 +4,12 @@ export default defineConfig({
   ssr: { resolve: { conditions: ["@hone/source", "node", "import", "default"] } },
   resolve: { conditions: ["@hone/source", "node", "import", "default"] },
   test: {
-    include: ["packages/*/src/**/*.test.ts", "examples/*/src/**/*.test.ts", "test/**/*.test.ts"],
+    include: [
+      "packages/*/src/**/*.test.ts",
+      "examples/*/src/**/*.test.ts",
+      "bench/**/*.test.ts",
+      "test/**/*.test.ts",
+    ],
     typecheck: { enabled: false },
     // Limits for what hangs: a busy machine is many times slower than an idle one.
     testTimeout: 300_000,

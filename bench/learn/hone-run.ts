@@ -2,7 +2,7 @@
 import { cp, rm } from "node:fs/promises";
 import { join } from "node:path";
 import process from "node:process";
-import { gather, type TrajectoryGroup } from "@hone/client";
+import { gather, type Rollout, type TrajectoryGroup } from "@hone/client";
 import { completionListSchema } from "@hone/core";
 import { processorSeconds } from "./child.ts";
 import { startHoneServer, type BenchServer, type Machine } from "./hone-server.ts";
@@ -15,6 +15,7 @@ export async function runHone(
   onStep: (step: StepTime) => void,
 ): Promise<RunRecord> {
   const { settings } = task;
+  const play: Rollout<unknown> = (model, scenario) => task.rollout(model, scenario);
   const judged = new Set(judgedSteps(settings));
   const started = performance.now();
   const server = await startHoneServer(task, machine, folder);
@@ -22,8 +23,7 @@ export async function runHone(
     const name = `learn-${task.name}`;
     const model = await server.hone.model({ name, lora: { r: 16, alpha: 32 }, seed });
     const startSeconds = (performance.now() - started) / 1000;
-    const spent = await processorTime(server);
-
+    let spent = await processorTime(server);
     const steps: StepTime[] = [];
     let promptIds: number[] = [];
     const began = performance.now();
@@ -38,24 +38,25 @@ export async function runHone(
     };
     for await (const batch of model.batches(task.train(seed), plan)) {
       const before = clock();
-      const groups = await gather(
-        model,
-        (rolloutModel, scenario) => task.rollout(rolloutModel, scenario, settings.temperature),
-        batch.scenarios,
-        { groupSize: settings.groupSize, concurrency: settings.groupsPerStep * settings.groupSize },
-      );
+      const groups = await gather(model, play, batch.scenarios, {
+        groupSize: settings.groupSize,
+        concurrency: settings.groupsPerStep * settings.groupSize,
+      });
       const gathered = clock();
       const result = await model.train(groups, {
         batch,
         learningRate: settings.learningRate,
         warmupSteps: settings.warmupSteps,
+        scaleRewards: settings.scaleRewards,
         normalizerTokens: settings.maxTokens,
       });
       const seconds = clock();
       const pause = performance.now();
+      const spentNow = await processorTime(server);
       const step: StepTime = {
         step: batch.step + 1,
         seconds,
+        processorSeconds: spent === null || spentNow === null ? null : spentNow - spent,
         reward: meanReward(groups),
         tokens: result.metrics["completions/mean_length"] ?? null,
         entropy: result.metrics["entropy"] ?? null,
@@ -68,17 +69,12 @@ export async function runHone(
       if (judged.has(step.step)) {
         await keepAdapter(server, name, result.step, stepFolder(folder, step.step));
       }
+      const spentLater = await processorTime(server);
+      if (spent !== null && spentNow !== null && spentLater !== null)
+        spent += spentLater - spentNow;
       paused += performance.now() - pause;
     }
-    const spentNow = await processorTime(server);
-    return {
-      contender: "hone",
-      seed,
-      startSeconds,
-      processorSeconds: spent === null || spentNow === null ? null : spentNow - spent,
-      promptIds,
-      steps,
-    };
+    return { contender: "hone", seed, startSeconds, promptIds, steps };
   } finally {
     await server.stop();
     await rm(server.dataDir, { recursive: true, force: true });

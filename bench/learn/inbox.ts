@@ -11,6 +11,7 @@ export function inboxTask(base: string | undefined): LearnTask<Mail> {
       param: "base",
     });
   }
+  const temperature = 0.7;
   return {
     name: "inbox",
     base,
@@ -21,7 +22,8 @@ export function inboxTask(base: string | undefined): LearnTask<Mail> {
       groupSize: 6,
       learningRate: 3e-4,
       warmupSteps: 3,
-      temperature: 0.7,
+      scaleRewards: "none",
+      temperature,
       maxTokens: 48,
       judgeEvery: 2,
       trlRows: 48,
@@ -35,12 +37,11 @@ export function inboxTask(base: string | undefined): LearnTask<Mail> {
       { role: "user", content: text },
     ],
     key: ({ bill }) => ({ kind: "bill", bill }),
-    rollout,
+    rollout: (model, mail) => rollout(model, mail, temperature),
     judging: {
+      rollout: (model, mail) => rollout(model, mail, 0),
       metric: "exact",
-      label: "held-out mails read exactly, greedy",
-      temperature: 0,
-      samples: 1,
+      label: "share of the held-out mails read exactly, greedy",
     },
     references: [],
   };

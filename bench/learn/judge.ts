@@ -33,18 +33,18 @@ export async function judgeAdapter(
 }
 
 export async function judge(task: LearnTask, policy: Policy): Promise<Judgement> {
-  const { metric, samples, temperature } = task.judging;
+  const { judging } = task;
   const groups = await gather(
     policy,
-    (model, scenario) => task.rollout(model, scenario, temperature),
+    (model, scenario) => judging.rollout(model, scenario),
     task.heldOut,
-    { groupSize: samples, mode: "eval", concurrency: 64 },
+    { mode: "eval", concurrency: 64 },
   );
   const all = groups.flatMap(({ trajectories }) => trajectories);
   const names = Object.keys(all[0]?.metrics ?? {});
   return {
     scores: groups.map(({ trajectories }) =>
-      mean(trajectories.map((one) => one.metrics[metric] ?? Number.NaN)),
+      mean(trajectories.map((one) => one.metrics[judging.metric] ?? Number.NaN)),
     ),
     means: {
       reward: mean(all.map(({ reward }) => reward ?? Number.NaN)),

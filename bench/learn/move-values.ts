@@ -39,7 +39,9 @@ export function positions(count: number, seed: number, taken: ReadonlySet<string
       // One legal move leaves nothing to choose; one position in eight, so that neighbours are rare.
       if (legal.length > 1 && random() < 1 / 8 && !seen.has(key)) {
         seen.add(key);
-        found.push(valued([...game.board], Math.floor(random() * 2 ** 31)));
+        const cells = [...game.board];
+        const values = valuesAt(cells, Math.floor(random() * 2 ** 31));
+        found.push({ board: cells, values, style: greedyInACorner(game) });
       }
       const anyOf = legal[Math.floor(random() * legal.length)] ?? null;
       game.play(random() < careless ? anyOf : greedyInACorner(game));
@@ -57,19 +59,20 @@ export function gameAt(cells: readonly number[], seed = 1): Game {
   return Game.from(cells, { ...board, seed });
 }
 
-function valued(cells: number[], seed: number): Position {
-  const game = gameAt(cells);
-  const values = Object.fromEntries(
-    game.legal().map((move) => {
-      let sum = 0;
-      for (let turn = 0; turn < continuations; turn++) {
-        sum += Math.log(pointsFrom(cells, move, seed + turn) + 1);
-      }
-      // Four digits are more than the sampling of the continuations gives, and both sides read the same.
-      return [move, Math.round((sum / continuations) * 10_000) / 10_000];
-    }),
+/** Of each legal move. Luck is that of `seed` and those after it, the same for all moves. */
+export function valuesAt(cells: readonly number[], seed: number): Position["values"] {
+  return Object.fromEntries(
+    gameAt(cells)
+      .legal()
+      .map((move) => {
+        let sum = 0;
+        for (let turn = 0; turn < continuations; turn++) {
+          sum += Math.log(pointsFrom(cells, move, seed + turn) + 1);
+        }
+        // Four digits are more than so few continuations give, and both sides read the same.
+        return [move, Math.round((sum / continuations) * 10_000) / 10_000];
+      }),
   );
-  return { board: cells, values, style: greedyInACorner(game) };
 }
 
 function pointsFrom(cells: readonly number[], first: Move, seed: number): number {

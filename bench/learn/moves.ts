@@ -1,21 +1,32 @@
 // 2048 in single turns: a position, one answer, and a reward that says how well such a game goes on.
-import type { RolloutModel } from "@hone/client";
-import OpenAI from "openai";
 import { fileURLToPath } from "node:url";
+import type { RolloutModel } from "@hone/client";
 import { mulberry32, shuffledIndices } from "@hone/core";
+import OpenAI from "openai";
 import { firstTurn, readMove } from "../../examples/2048/src/prompt.ts";
 import { gameAt, type Position } from "./move-values.ts";
-import type { LearnTask } from "./task.ts";
+import type { LearnTask, Settings } from "./task.ts";
 
 export interface Positions {
   train: Position[];
   heldOut: Position[];
 }
 
-/** Positions to train on: those of the longest run that is planned, each used once. */
-export const counts = { train: 640, heldOut: 512 };
+/** Those to train on suffice for 60 steps without a repetition. */
+export const counts = { train: 960, heldOut: 512 };
 
-const maxTokens = 8;
+const settings: Settings = {
+  steps: 60,
+  groupsPerStep: 16,
+  groupSize: 8,
+  learningRate: 2e-3,
+  warmupSteps: 2,
+  scaleRewards: "group",
+  temperature: 1,
+  maxTokens: 8,
+  judgeEvery: 6,
+  trlRows: 128,
+};
 
 export function movesTask({ train, heldOut }: Positions): LearnTask<Position> {
   const scale = scaleOf(heldOut);
@@ -23,77 +34,85 @@ export function movesTask({ train, heldOut }: Positions): LearnTask<Position> {
     name: "2048",
     base: fileURLToPath(new URL("../../models/hone-2048-1m", import.meta.url)),
     dtype: "float32",
-    settings: {
-      steps: 40,
-      groupsPerStep: 16,
-      groupSize: 8,
-      learningRate: 2e-3,
-      warmupSteps: 2,
-      temperature: 1,
-      maxTokens,
-      judgeEvery: 4,
-      trlRows: 128,
-    },
+    settings,
     train: (seed) =>
       shuffledIndices(train.length, mulberry32(seed)).map((at) => train[at] as Position),
     heldOut,
-    messages: (position) => [{ role: "user", content: promptOf(position) }],
+    messages,
     key: ({ values }) => ({ kind: "moves", values }),
-    async rollout(model: RolloutModel, position: Position, temperature: number) {
-      const connection = model.connection();
-      const completion = await new OpenAI(connection).chat.completions.create(
-        {
-          model: connection.model,
-          messages: [{ role: "user", content: promptOf(position) }],
-          max_tokens: maxTokens,
-          temperature,
-        },
-        { signal: model.signal },
-      );
-      return rewarded(completion.choices[0]?.message.content ?? "", position, scale);
+    async rollout(model, position) {
+      const { temperature, maxTokens } = settings;
+      const choice = await ask(model, position, { temperature, max_tokens: maxTokens });
+      return { reward: rewardOf(choice?.message.content ?? "", position) };
     },
     judging: {
+      /** By the probabilities of the answers, so that no luck of sampling is in the score. */
+      async rollout(model, position) {
+        const choice = await ask(model, position, {
+          temperature: 1,
+          max_tokens: 1,
+          logprobs: true,
+          top_logprobs: 8,
+        });
+        const most = Math.max(...Object.values(position.values));
+        let reward = 0;
+        let legal = 0;
+        let best = 0;
+        for (const { token, logprob } of choice?.logprobs?.content?.[0]?.top_logprobs ?? []) {
+          const move = readMove(token);
+          const value = valueOf(move, position);
+          const probability = Math.exp(logprob);
+          reward += probability * value;
+          if (move !== null && move in position.values) legal += probability;
+          if (value === most) best += probability;
+        }
+        return { reward, metrics: { score: scoreOf(reward, position, scale), legal, best } };
+      },
       metric: "score",
-      label: "held-out positions: 0 = any legal move, 1 = always the most valuable one",
-      temperature: 1,
-      samples: 1,
+      label: "held-out positions; 0: any legal move, 1: always the most valuable one",
     },
     references: [
       {
         name: "greedy in a corner",
-        score: mean(heldOut.map((one) => scoreOf(one.values[one.style] ?? 0, one, scale))),
+        score: mean(heldOut.map((one) => scoreOf(valueOf(one.style, one), one, scale))),
       },
     ],
   };
 }
 
 /** Rules, board and legal moves: the first turn of a game that begins here. */
-export function promptOf(position: Position): string {
-  return firstTurn(gameAt(position.board));
+function messages({ board }: Position) {
+  return [{ role: "user" as const, content: firstTurn(gameAt(board)) }];
 }
 
-/** The value of the move; 0, as much as a lost game is worth, where the answer is no legal move. */
-export function rewarded(answer: string, position: Position, scale: number) {
-  const move = readMove(answer);
-  const value = move === null ? undefined : position.values[move];
-  const reward = value ?? 0;
-  return {
-    reward,
-    metrics: {
-      score: scoreOf(reward, position, scale),
-      legal: value === undefined ? 0 : 1,
-      best: value === Math.max(...Object.values(position.values)) ? 1 : 0,
-    },
-  };
+async function ask(
+  model: RolloutModel,
+  position: Position,
+  how: Partial<OpenAI.ChatCompletionCreateParamsNonStreaming>,
+) {
+  const connection = model.connection();
+  const completion = await new OpenAI(connection).chat.completions.create(
+    { ...how, model: connection.model, messages: messages(position) },
+    { signal: model.signal },
+  );
+  return completion.choices[0];
 }
 
-/** Above what a legal move drawn at random is worth here, in units whose mean over all positions is at most 1. */
+export function rewardOf(answer: string, position: Position): number {
+  return valueOf(readMove(answer), position);
+}
+
+/** 0, as little as a game that is lost at once, where the answer is no legal move. */
+function valueOf(move: ReturnType<typeof readMove>, { values }: Position): number {
+  return (move === null ? undefined : values[move]) ?? 0;
+}
+
+/** How far above a legal move drawn at random, in units of what the best moves are above it on average. */
 function scoreOf(value: number, { values }: Position, scale: number): number {
   return (value - mean(Object.values(values))) / scale;
 }
 
-/** How much better the best move is than any legal one, on average. */
-export function scaleOf(positions: readonly Position[]): number {
+function scaleOf(positions: readonly Position[]): number {
   return mean(
     positions.map(({ values }) => Math.max(...Object.values(values)) - mean(Object.values(values))),
   );

@@ -9,7 +9,9 @@ from typing import Any
 KEYS = ("name", "amount", "due")
 MOVES = ("up", "down", "left", "right")
 # What JavaScript's trim() removes.
-SPACE = "\t\n\v\f\r \u00a0\u1680\u2028\u2029\u202f\u205f\u3000\ufeff" + "".join(map(chr, range(0x2000, 0x200B)))
+SPACE = "\t\n\v\f\r \u00a0\u1680\u2028\u2029\u202f\u205f\u3000\ufeff" + "".join(
+    map(chr, range(0x2000, 0x200B))
+)
 
 
 def reward(answer: str, key: dict[str, Any]) -> float:

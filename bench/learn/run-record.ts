@@ -11,6 +11,8 @@ export interface StepTime {
   step: number;
   /** From the beginning of training to the end of the step; saving adapters for the judge is not in it. */
   seconds: number;
+  /** Processor time in the same while, of all processes of the contender; null where there is no /proc. */
+  processorSeconds: number | null;
   /** Mean of the step's samples. */
   reward: number | null;
   /** Mean tokens of an answer. */
@@ -25,8 +27,6 @@ export interface RunRecord {
   seed: number;
   /** From the start of the processes until training could begin. */
   startSeconds: number;
-  /** Processor time of training, of all processes of the contender. */
-  processorSeconds: number | null;
   /** The first prompt in tokens: both sides must show the model the same. */
   promptIds: number[];
   steps: StepTime[];

@@ -81,8 +81,12 @@ export function summarise(runs: Record<Contender, JudgedRun[]>): Summary {
     secondsPerStep: each((all) => median(all.map(secondsPerStep))),
     startSeconds: each((all) => median(all.map(({ startSeconds }) => startSeconds))),
     processorSecondsPerStep: each((all) => {
-      const known = all.flatMap(({ processorSeconds, steps: done }) =>
-        processorSeconds === null ? [] : [processorSeconds / done.length],
+      const known = all.flatMap(({ steps: done }) =>
+        done
+          .flatMap(({ step, processorSeconds }) =>
+            processorSeconds === null ? [] : [processorSeconds / step],
+          )
+          .slice(-1),
       );
       return known.length === all.length ? median(known) : null;
     }),

@@ -13,6 +13,8 @@ export interface Settings {
   groupSize: number;
   learningRate: number;
   warmupSteps: number;
+  /** Whether an advantage is divided by the standard deviation of its group (+ 1e-4). */
+  scaleRewards: "none" | "group";
   temperature: number;
   /** Limit of an answer, and the C of the loss: TRL has one number for both. */
   maxTokens: number;
@@ -34,14 +36,13 @@ export interface LearnTask<Scenario = unknown> {
   messages(scenario: Scenario): readonly ChatMessage[];
   /** What `rewards.py` needs to reward an answer to this scenario. */
   key(scenario: Scenario): Record<string, unknown>;
-  rollout(model: RolloutModel, scenario: Scenario, temperature: number): Promise<RolloutResult>;
+  /** One answer at the temperature of training. */
+  rollout(model: RolloutModel, scenario: Scenario): Promise<RolloutResult>;
   judging: {
-    /** The metric of the rollout that the curves show. */
+    rollout(model: RolloutModel, scenario: Scenario): Promise<RolloutResult>;
+    /** The metric of it that the curves show. */
     metric: string;
     label: string;
-    temperature: number;
-    /** Answers to each held-out scenario. */
-    samples: number;
   };
   /** Other held-out scores worth a line in the picture. */
   references: { name: string; score: number }[];

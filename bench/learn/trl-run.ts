@@ -17,7 +17,7 @@ export interface TrlChoices {
 type Told =
   | { event: "ready"; promptIds: number[] }
   | ({ event: "step" } & StepTime)
-  | { event: "done"; processorSeconds: number };
+  | { event: "done" };
 
 const side = fileURLToPath(new URL("trl_side.py", import.meta.url));
 
@@ -63,7 +63,6 @@ export async function runTrl(
     contender: "trl",
     seed,
     startSeconds: Number.NaN,
-    processorSeconds: null,
     promptIds: [],
     steps: [],
   };
@@ -75,11 +74,10 @@ export async function runTrl(
         record.startSeconds = (performance.now() - started) / 1000;
         record.promptIds = told.promptIds;
       } else if (told.event === "step") {
-        const { step, seconds, reward, tokens, entropy } = told;
-        record.steps.push({ step, seconds, reward, tokens, entropy });
-        onStep({ step, seconds, reward, tokens, entropy });
+        const { event: _, ...step } = told;
+        record.steps.push(step);
+        onStep(step);
       } else {
-        record.processorSeconds = told.processorSeconds;
         done = true;
       }
     }

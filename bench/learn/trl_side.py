@@ -41,19 +41,23 @@ class Clock(TrainerCallback):
         self.judged = set(judged)
         self.began = 0.0
         self.spent = 0.0
+        self.paused_spent = 0.0
         self.paused = 0.0
         self.seconds: list[float] = []
+        self.processor: list[float] = []
 
     def on_train_begin(self, args, state, control, **_):
         self.spent = processor_seconds()
         self.began = time.perf_counter()
 
     def on_step_end(self, args, state, control, model=None, **_):
-        now = time.perf_counter()
+        now, spent = time.perf_counter(), processor_seconds()
         self.seconds.append(now - self.began - self.paused)
+        self.processor.append(spent - self.spent - self.paused_spent)
         if state.global_step in self.judged:
             model.save_pretrained(self.out / f"step-{state.global_step}")
         self.paused += time.perf_counter() - now
+        self.paused_spent += processor_seconds() - spent
 
     def on_log(self, args, state, control, logs=None, **_):
         # Told once the step's metrics are there. The last log is a summary of the run and has none.
@@ -63,6 +67,7 @@ class Clock(TrainerCallback):
             "step",
             step=state.global_step,
             seconds=self.seconds[-1],
+            processorSeconds=self.processor[-1],
             reward=logs["reward"],
             tokens=logs.get("completions/mean_length"),
             entropy=logs.get("entropy"),
@@ -92,9 +97,9 @@ def build(job: dict[str, Any], clock: Clock) -> GRPOTrainer:
         adam_beta2=0.95,
         weight_decay=0.0,
         max_grad_norm=1.0,
-        # Ours: sum over tokens / (samples × C), A = r − mean of the group, no KL, one update.
+        # Ours: sum over tokens / (samples × C), no KL, one update; with "group" both divide by std (ddof 1) + 1e-4.
         loss_type="dr_grpo",
-        scale_rewards="none",
+        scale_rewards=settings["scaleRewards"],
         beta=0.0,
         epsilon=0.2,
         num_iterations=1,
@@ -148,7 +153,7 @@ def main() -> None:
     )
     tell("ready", promptIds=template["input_ids"])
     trainer.train()
-    tell("done", processorSeconds=processor_seconds() - clock.spent)
+    tell("done")
 
 
 def processor_seconds() -> float:
