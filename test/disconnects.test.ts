@@ -6,8 +6,8 @@ import { startTestServer, type TestServer } from "./support/server.ts";
 import { workerMetrics, type WorkerMetrics } from "./support/worker-metrics.ts";
 
 const times = 20;
-/** What a busy machine may take; the median of a quiet one is printed. */
-const boundMs = 2_000;
+/** What one request would make, if nobody ended it: the talker does not stop by itself. */
+const [choices, tokens] = [4, 900];
 
 describe.skipIf(process.platform !== "linux")("clients that leave", () => {
   let server: TestServer;
@@ -28,17 +28,16 @@ describe.skipIf(process.platform !== "linux")("clients that leave", () => {
     return ((await response.json()) as { id: string }).id;
   }
 
-  /** Begins a long completion, leaves in the middle of it, and says how long the engine went on. */
-  async function leave(rollout: string, stream: boolean): Promise<number> {
+  /** Begins a long completion, leaves in the middle of it, and says how many tokens it came to and in what time. */
+  async function leave(rollout: string, stream: boolean): Promise<{ made: number; ms: number }> {
+    const before = (await metrics()).generated;
     const call = request(`${server.url}/v1/rollouts/${rollout}/v1/chat/completions`, {
       method: "POST",
       headers: { authorization: `Bearer ${server.key}`, "content-type": "application/json" },
     });
     call.on("error", () => undefined);
-    let answered = false;
     const headed = new Promise<void>((resolve) => {
       call.on("response", (response) => {
-        answered = true;
         response.on("error", () => undefined);
         response.once("data", () => resolve());
       });
@@ -47,28 +46,26 @@ describe.skipIf(process.platform !== "linux")("clients that leave", () => {
       JSON.stringify({
         model: "leaves",
         messages: [{ role: "user", content: "Count." }],
-        n: 4,
-        max_tokens: 900,
+        n: choices,
+        max_tokens: tokens,
+        temperature: 0,
         stream,
       }),
     );
-    await until(async () => (await metrics()).running > 0);
+    // What has begun to be made has no headers yet, unless it streams.
+    await until(async () => (await metrics()).generated > before);
     if (stream) await headed;
-    else expect(answered).toBe(false);
     const left = performance.now();
     call.destroy();
     await until(async () => {
       const { running, waiting } = await metrics();
       return running === 0 && waiting === 0;
     });
-    return performance.now() - left;
+    return { made: (await metrics()).generated - before, ms: performance.now() - left };
   }
 
   async function until(reached: () => Promise<boolean>): Promise<void> {
-    const limit = performance.now() + 20_000;
-    while (!(await reached())) {
-      if (performance.now() > limit) throw new Error("it did not come to that");
-    }
+    while (!(await reached())) await delay(1);
   }
 
   it.each([
@@ -82,14 +79,15 @@ describe.skipIf(process.platform !== "linux")("clients that leave", () => {
     // What is made once (pools, tables) is made by the first.
     await leave(rollout, stream);
     const before = sockets();
-    const took: number[] = [];
-    for (let i = 0; i < times; i++) took.push(await leave(rollout, stream));
-    took.sort((a, b) => a - b);
-    const [median = NaN, most = NaN] = [took[times / 2], took.at(-1)];
+    const left: { made: number; ms: number }[] = [];
+    for (let i = 0; i < times; i++) left.push(await leave(rollout, stream));
+    const took = left.map(({ ms }) => ms).sort((a, b) => a - b);
     console.log(
-      `${what}: generation stopped after ${median.toFixed(0)} ms (median), ${most.toFixed(0)} ms (most)`,
+      `${what}: generation stopped after ${took[times / 2]?.toFixed(0)} ms (median), ${took.at(-1)?.toFixed(0)} ms (most)`,
     );
-    expect(median).toBeLessThan(boundMs);
+    // Where this process was late, one may have come to its end before it was left; not all of them.
+    const made = left.reduce((sum, each) => sum + each.made, 0);
+    expect(made).toBeLessThan((times * choices * tokens) / 2);
 
     const { generated } = await metrics();
     await delay(300);
@@ -101,8 +99,8 @@ describe.skipIf(process.platform !== "linux")("clients that leave", () => {
       };
       return info.status;
     };
-    await expect.poll(status, { timeout: 15_000, interval: 250 }).toBe("expired");
-    await expect.poll(sockets, { timeout: 10_000 }).toBeLessThanOrEqual(before);
+    await expect.poll(status, { timeout: 120_000, interval: 250 }).toBe("expired");
+    await expect.poll(sockets, { timeout: 120_000 }).toBeLessThanOrEqual(before);
     process.off("warning", onWarning);
     expect(warnings).toEqual([]);
   });

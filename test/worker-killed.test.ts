@@ -3,6 +3,7 @@ import OpenAI from "openai";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { makeTalker } from "./support/letters.ts";
 import { startTestServer, type TestServer } from "./support/server.ts";
+import { workerMetrics } from "./support/worker-metrics.ts";
 
 let server: TestServer;
 beforeAll(async () => {
@@ -27,9 +28,23 @@ async function kill(name: "worker" | "renderer"): Promise<number> {
   return pid;
 }
 
+function end(pid: number): void {
+  try {
+    process.kill(pid, "SIGKILL");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
+  }
+}
+
+/** Asks the worker that there is now how many tokens it has made. */
+async function tokensMade(): Promise<() => Promise<number>> {
+  const metrics = workerMetrics((await health()).components["worker"]?.pid ?? 0);
+  return async () => (await metrics()).generated;
+}
+
 async function back(): Promise<void> {
   await expect
-    .poll(async () => (await health()).status, { timeout: 60_000, interval: 100 })
+    .poll(async () => (await health()).status, { timeout: 240_000, interval: 100 })
     .toBe("ok");
 }
 
@@ -67,11 +82,11 @@ it.each(["worker", "renderer"] as const)(
         });
         // The renderer works before and after the sampling: a call meets its absence at its beginning.
         if (victim === "renderer") await kill(victim);
+        const generated = victim === "worker" ? await tokensMade() : null;
+        const before = await generated?.();
         const first = ask(client, connection.model).whole(900);
-        if (victim === "worker") {
-          await expect
-            .poll(async () => (await health()).components["worker"]?.phase, { interval: 10 })
-            .toBe("decoding");
+        if (generated) {
+          await expect.poll(generated, { interval: 10 }).toBeGreaterThan(before!);
           await kill(victim);
         }
         await first;
@@ -90,20 +105,35 @@ it.each(["worker", "renderer"] as const)(
 
 it("a stream that has begun ends with an error, never as if it were whole", async () => {
   const client = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: server.key, maxRetries: 0 });
-  const stream = await client.chat.completions.create({
-    model: "kill",
-    messages: [{ role: "user", content: "Count." }],
-    n: 4,
-    max_tokens: 900,
-    stream: true,
-  });
-  let killed = false;
-  const read = async (): Promise<void> => {
-    for await (const _ of stream) {
-      if (!killed) await kill("worker");
-      killed = true;
-    }
-  };
-  await expect(read()).rejects.toThrow(/The engine ended before the completion was complete/);
+  const { pid } = (await health()).components["worker"]!;
+  // More at once take longer: the worker is not done when the first token of the first kills it.
+  const ends = await Promise.all(
+    Array.from({ length: 16 }, async () => {
+      const finished: string[] = [];
+      try {
+        const stream = await client.chat.completions.create({
+          model: "kill",
+          messages: [{ role: "user", content: "Count." }],
+          n: 4,
+          max_tokens: 900,
+          temperature: 0,
+          stream: true,
+        });
+        for await (const { choices } of stream) {
+          for (const { finish_reason: reason } of choices) if (reason) finished.push(reason);
+          end(pid!);
+        }
+        return { finished, message: null };
+      } catch (error) {
+        return { finished, message: String(error) };
+      }
+    }),
+  );
+  const broken = /The engine ended before the completion was complete/;
+  expect(ends.some(({ message }) => message !== null && broken.test(message))).toBe(true);
+  for (const { finished, message } of ends) {
+    // One that is whole had all of it before.
+    if (message === null) expect(finished).toEqual(Array(4).fill("length"));
+  }
   await back();
 });
