@@ -315,7 +315,7 @@ def test_refusals(worker: WorkerProcess) -> None:
     assert error_of(worker.client.post("/v1/completions", content=b"{"), 400)["code"] == "invalid_request"
     assert error_of(worker.client.get("/nothing"), 404)["code"] == "route_not_found"
     for headers in ({}, {"Authorization": "Bearer wrong"}):
-        bare = httpx.get(f"{worker.client.base_url}/health", headers=headers)
+        bare = httpx.get(f"{worker.client.base_url}/health", headers=headers, timeout=LIMIT)
         assert error_of(bare, 401)["code"] == "invalid_api_key"
 
 

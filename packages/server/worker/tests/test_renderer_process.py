@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from engine_process import LIMIT
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
@@ -45,13 +46,13 @@ def client(process):
     line = json.loads(process.stdout.readline())
     assert line["ready"] is True and line["boot"] == "boot-1"
     with httpx.Client(
-        base_url=f"http://127.0.0.1:{line['port']}", headers={"Authorization": "Bearer secret"}
+        base_url=f"http://127.0.0.1:{line['port']}", headers={"Authorization": "Bearer secret"}, timeout=LIMIT
     ) as client:
         yield client
 
 
 def test_needs_the_key(client):
-    assert httpx.get(client.base_url.join("/info")).status_code == 401
+    assert httpx.get(client.base_url.join("/info"), timeout=LIMIT).status_code == 401
 
 
 def test_a_turn_from_messages_to_the_next_prompt(client):
@@ -166,14 +167,16 @@ def test_torch_is_not_in_the_process(client, process):
     assert "libtorch" not in mapped
 
 
-def test_ends_with_its_parent(client, process):
-    process.stdin.close()
-    assert process.wait(timeout=10) == 0
+def test_ends_with_its_parent():
+    child = start("--base", BASE)
+    assert json.loads(child.stdout.readline())["ready"] is True
+    child.stdin.close()
+    assert child.wait(timeout=LIMIT) == 0
 
 
 def test_says_why_it_cannot_start():
     child = start("--base", BASE, "--renderer", "gpt-oss")
-    _, errors = child.communicate(timeout=60)
+    _, errors = child.communicate(timeout=LIMIT)
     assert child.returncode == 1
     assert json.loads(errors.strip().splitlines()[-1])["error"]["code"] == "renderer_mismatch"
 
@@ -185,7 +188,7 @@ def test_a_folder_may_not_name_code_to_run(tmp_path):
         '{"renderer": "custom", "renderer_options": {"import_path": "evil.Code"}}'
     )
     child = start("--base", str(tmp_path))
-    _, errors = child.communicate(timeout=60)
+    _, errors = child.communicate(timeout=LIMIT)
     assert child.returncode == 1
     assert json.loads(errors.strip().splitlines()[-1])["error"]["code"] == "unknown_renderer"
 

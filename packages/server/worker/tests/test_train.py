@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import train_reference as reference
+from engine_process import LIMIT
 from safetensors.torch import load_file, save_file
 from train_tiny import (
     ByHand,
@@ -252,7 +253,9 @@ def test_the_same_operation_gives_the_same_bytes_also_in_another_process(base, p
     )
     here = Path(__file__).parent
     env = {**os.environ, "PYTHONPATH": f"{here}{os.pathsep}{here.parent}", "PYTHONHASHSEED": "77"}
-    subprocess.run([sys.executable, "-c", script, str(tmp_path / "batch")], check=True, env=env, timeout=120)
+    subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "batch")], check=True, env=env, timeout=LIMIT
+    )
     assert digests(tmp_path / "other") == ours
 
 
