@@ -7,6 +7,7 @@ import {
   jsonMatch,
   lengthPenalty,
   numericMatch,
+  rewardModel,
   thinkAnswerFormat,
 } from "@hone/ruler/rewards";
 import type { RewardFunction } from "@hone/ruler/rewards";
@@ -66,4 +67,26 @@ export const total = numericMatch({
 });
 export const invoice = jsonMatch({ schema: z.strictObject({ id: z.string(), total: z.number() }) });
 export const brief = lengthPenalty({ maxTokens: 800, softTokens: 200 });
+// #endregion
+
+// #region model
+export const helpful = combineRewards(
+  [
+    { fn: rewardModel({ model: "helpful" }) },
+    {
+      name: "kind",
+      fn: rewardModel({
+        model: "tone", // three labels: rude, neutral, kind
+        label: "kind",
+        input: ({ messages }) => {
+          const last = messages.findLast(({ role }) => role === "assistant");
+          return typeof last?.content === "string" ? last.content : null;
+        },
+        tooLong: "truncate",
+      }),
+      weight: 0.2,
+    },
+  ],
+  { concurrency: 64 },
+);
 // #endregion

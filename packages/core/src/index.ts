@@ -117,5 +117,20 @@ export type {
   RolloutSummary,
   RotatedKey,
 } from "./listing.ts";
+export {
+  rewardModelListSchema,
+  rewardModelSchema,
+  scoreRequestSchema,
+  scoresSchema,
+  tooLongSchema,
+} from "./score.ts";
+export type {
+  ResolvedScoreRequest,
+  RewardModelInfo,
+  RewardModelList,
+  ScoreItem,
+  ScoreRequest,
+  Scores,
+} from "./score.ts";
 export { refuseUnknownOptions } from "./known-options.ts";
 export { mulberry32, shuffledIndices } from "./random.ts";

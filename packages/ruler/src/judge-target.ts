@@ -1,4 +1,5 @@
 import { HoneError, requireModelRef } from "@hone/core";
+import { findHoneServer, parseURL } from "./hone-server.ts";
 import type { Platform } from "./platform.ts";
 
 /** How a judge is held to the answer's shape. */
@@ -107,7 +108,6 @@ function endpointTarget(
   };
 }
 
-/** Finds the server as `new Hone()` does: the environment, else the server of this machine. */
 async function honeTarget(
   label: string,
   ref: string,
@@ -115,44 +115,15 @@ async function honeTarget(
   apiKey: string | undefined,
 ): Promise<JudgeTarget> {
   const { model, step } = requireModelRef(ref);
-  const given = platform.environment("HONE_URL");
-  const local = await platform.localServer();
-  const url = given ?? local?.url;
-  if (!url) {
-    throw badJudge(
-      `No Hone server was found for "${label}". Start one with \`npx @hone/server serve\`, or set HONE_URL and HONE_API_KEY.`,
-    );
-  }
-  const parsed = parseURL(url);
-  const serverURL = parsed.origin + parsed.pathname.replace(/\/+$/, "").replace(/\/v1$/, "");
-  // The key of this machine's server opens that one; another has no business seeing it.
-  const localKey = local && originOf(local.url) === originOf(url) ? local.key : undefined;
-  const key = apiKey || platform.environment("HONE_API_KEY") || localKey;
-  if (!key) throw noKey(label, "HONE_API_KEY");
+  const server = await findHoneServer(platform, { apiKey }, `"${label}"`);
   return {
     label,
-    baseURL: `${serverURL}/v1`,
-    apiKey: key,
+    baseURL: `${server.url}/v1`,
+    apiKey: server.apiKey,
     model: ref,
     structuredOutput: "json_schema",
-    hone: { serverURL, model, step },
+    hone: { serverURL: server.url, model, step },
   };
-}
-
-function originOf(url: string): string {
-  return parseURL(url).origin.replace("//localhost", "//127.0.0.1");
-}
-
-function parseURL(url: string): URL {
-  try {
-    const parsed = new URL(url);
-    if (parsed.protocol === "http:" || parsed.protocol === "https:") return parsed;
-  } catch {
-    // Said below.
-  }
-  throw badJudge(
-    `"${url}" is not an http or https URL. Give one such as https://api.openai.com/v1.`,
-  );
 }
 
 function noKey(judge: string, variable: string): HoneError {

@@ -12,6 +12,8 @@ import type { ServerKey } from "./http/key-file.ts";
 import { keyRoutes } from "./http/key-routes.ts";
 import { createRendererClient } from "./renderer/http-renderer.ts";
 import { workerDir } from "./setup/paths.ts";
+import { createHttpScorer } from "./scoring/http-scorer.ts";
+import { scoringRoutes } from "./scoring/routes.ts";
 import { openState, type State } from "./state.ts";
 import type { DataLock } from "./store/lock.ts";
 import { watchRemoteEngine, type RemoteEngine } from "./supervise/remote-engine.ts";
@@ -34,6 +36,8 @@ export interface ComposeOptions {
   engineKey?: string | undefined;
   python: string;
   renderer?: string | undefined;
+  /** Folder or hub id by name. */
+  rewardModels?: Readonly<Record<string, string>> | undefined;
   deadlines?: Partial<Deadlines> | undefined;
   leaseMs?: number | undefined;
   keep?: Keep | undefined;
@@ -99,6 +103,10 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       // A redone step gives the same bits with the same number of threads.
       "--threads-file",
       join(resolve(options.dataDir), "threads.json"),
+      ...Object.entries(options.rewardModels ?? {}).flatMap(([name, source]) => [
+        "--reward-model",
+        `${name}=${source}`,
+      ]),
       ...(remote ? ["--no-engine"] : []),
     ]),
     deadlines: options.deadlines,
@@ -125,6 +133,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
     baseURL: () => watcher?.baseURL() ?? worker.baseURL(),
     key: () => (remote ? (options.engineKey ?? null) : worker.key()),
   });
+  const scorer = createHttpScorer({ baseURL: worker.baseURL, key: worker.key });
   const trainer = createTrainerClient({ baseURL: worker.rawBaseURL, key: worker.key });
 
   let loading: Promise<void> = Promise.resolve();
@@ -206,7 +215,10 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       log,
       counters,
     });
-    app = createApp({ ...appOptions(), routes: [gateway, state.routes, keyRoutes(options.key)] });
+    app = createApp({
+      ...appOptions(),
+      routes: [gateway, state.routes, scoringRoutes(scorer), keyRoutes(options.key)],
+    });
     await worker.start();
     await watcher?.start();
   }
@@ -231,7 +243,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       await Promise.all([worker.stop(), renderer.stop()]);
       await starting.catch(() => undefined);
       await (closing ?? state?.close());
-      await Promise.all([rendererClient.close(), traffic.close(), loader.close()]);
+      await Promise.all([rendererClient.close(), scorer.close(), traffic.close(), loader.close()]);
     },
   };
 }

@@ -8,6 +8,7 @@ import { pino, type Logger } from "pino";
 import { shuttingDown } from "./app.ts";
 import { compose, type Composition } from "./compose.ts";
 import { checkExposure, serverKey } from "./http/key-file.ts";
+import { parseRewardModel } from "./scoring/reward-models.ts";
 import { findEnvironment } from "./setup/environment.ts";
 import { defaultDataDir } from "./setup/paths.ts";
 import { brokenEnvironment } from "./setup/verify.ts";
@@ -38,6 +39,8 @@ export interface ServerOptions {
   python?: string | undefined;
   /** How messages become tokens. @default auto */
   renderer?: string | undefined;
+  /** Sequence classifiers that `POST /v1/score` asks: folder or hub id by name. */
+  rewardModels?: Readonly<Record<string, string>> | undefined;
   /** Host names besides the loopback ones under which clients address the server. */
   hosts?: readonly string[] | undefined;
   /** Origins of web pages that may call the server. @default none */
@@ -72,14 +75,18 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const log = options.log ?? pino({ level: "silent" });
   const host = options.host ?? "127.0.0.1";
   const dataDir = resolve(options.dataDir ?? defaultDataDir());
-  const base = checkBase(options.base);
+  const base = checkModel(options.base, "base");
+  const rewardModels = checkRewardModels(options.rewardModels ?? {});
   const python = options.python ?? (await findEnvironment());
   makeDataDir(dataDir);
   // From before the key is read until the end: what takes the lock to change something beside a server,
   // such as the key, must not do so while one starts.
   const lock = lockDataDir(dataDir);
   try {
-    return await startLocked(options, { log, host, dataDir, base, python, lock });
+    return await startLocked(
+      { ...options, rewardModels },
+      { log, host, dataDir, base, python, lock },
+    );
   } catch (error) {
     lock.release();
     throw error;
@@ -185,13 +192,23 @@ async function unlessAborted(start: Promise<void>, signal: AbortSignal | undefin
   }
 }
 
-function checkBase(base: string): string {
+function checkRewardModels(given: Readonly<Record<string, string>>): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(given).map(([name, source]) => {
+      parseRewardModel(`${name}=${source}`);
+      return [name, checkModel(source, "rewardModels")];
+    }),
+  );
+}
+
+/** A folder by its whole path, or a hub id. */
+function checkModel(base: string, param: string): string {
   if (existsSync(base)) {
     const folder = resolve(base);
     if (existsSync(join(folder, "config.json"))) return folder;
     throw new HoneError(`${folder} is not a model: it has no config.json.`, {
       code: "invalid_config",
-      param: "base",
+      param,
     });
   }
   const isHubId = /^[\w.-]+\/[\w.-]+$/.test(base) && !base.startsWith(".");
@@ -200,7 +217,7 @@ function checkBase(base: string): string {
     isAbsolute(base) || base.includes("/")
       ? `There is no folder ${resolve(base)}. Give a model's folder, or a hub id such as Qwen/Qwen3-0.6B.`
       : `"${base}" is neither a folder nor a hub id such as Qwen/Qwen3-0.6B.`,
-    { code: "invalid_config", param: "base" },
+    { code: "invalid_config", param },
   );
 }
 

@@ -24,3 +24,5 @@ export { codeParses, parseCode } from "./code-reward.ts";
 export type { CodeLanguage, CodeOptions, ParsedCode } from "./code-reward.ts";
 export { exactMatch, jsonMatch, lengthPenalty, numericMatch } from "./text-rewards.ts";
 export type { JsonSchema } from "./text-rewards.ts";
+export { rewardModel } from "./reward-model.ts";
+export type { RewardModelOptions } from "./reward-model.ts";

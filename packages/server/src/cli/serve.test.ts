@@ -42,6 +42,17 @@ describe.skipIf(!workerPython())("serve says in one line", () => {
   });
 
   test.each([
+    ["no name", ["./model"], /names no reward model\. Write name=folder or name=hub id/],
+    ["a name that is none", ["A b=./model"], /names no reward model/],
+    ["no folder", ["tone=./no/such/folder"], /There is no folder \/.*no\/such\/folder\./],
+    ["a name twice", ["tone=./a", "tone=./b"], /Two reward models are called "tone"/],
+  ])("that a reward model is wrong: %s", async (_what, models, message) => {
+    const dataDir = mkdtempSync(join(parent, "data-"));
+    const flags = models.flatMap((model) => ["--reward-model", model]);
+    expect(await refusal(["--base", base, "--data-dir", dataDir, ...flags])).toMatch(message);
+  });
+
+  test.each([
     [
       "a folder",
       ["--base", "./no/such/folder"],

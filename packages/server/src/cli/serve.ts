@@ -4,6 +4,7 @@ import { HoneError, type Keep } from "@hone/core";
 import { Command, InvalidArgumentError, Option } from "commander";
 import { pino } from "pino";
 import { defaultKeep } from "../retention/retention.ts";
+import { parseRewardModel } from "../scoring/reward-models.ts";
 import { findEnvironment } from "../setup/environment.ts";
 import { findModel, modelNames } from "../setup/models.ts";
 import { startServer, type RunningServer, type ServerOptions } from "../server.ts";
@@ -21,6 +22,7 @@ interface ServeFlags {
   engineUrl?: string;
   engineKey?: string;
   renderer?: string;
+  rewardModel: Record<string, string>;
   allowHost: string[];
   allowOrigin: string[];
   trainingDeadline?: number;
@@ -49,6 +51,12 @@ export function serveCommand(): Command {
     )
     .option("--max-model-len <tokens>", "longest sequence (default: the base's)", positive)
     .option("--renderer <name>", "how messages become tokens", "auto")
+    .option(
+      "--reward-model <name=folder|id>",
+      "a sequence classifier for POST /v1/score; may be given several times",
+      collectRewardModel,
+      {},
+    )
     .option("--engine-url <url>", "a vLLM server that generates; it sees the same disk")
     .addOption(new Option("--engine-key <key>", "its key").env("HONE_ENGINE_KEY"))
     .option("--allow-host <name>", "another host name of this server", collect, [])
@@ -121,6 +129,7 @@ function optionsOf(flags: ServeFlags): ServerOptions {
     engineURL: flags.engineUrl?.replace(/\/+$/, "").replace(/\/v1$/, ""),
     engineKey: flags.engineKey,
     renderer: flags.renderer,
+    rewardModels: flags.rewardModel,
     hosts: flags.allowHost,
     origins: flags.allowOrigin,
     keep: flags.keep,
@@ -140,6 +149,18 @@ function positive(text: string): number {
   const value = wholeNumber(text);
   if (value > 0) return value;
   throw new InvalidArgumentError("It must be at least 1.");
+}
+
+function collectRewardModel(
+  text: string,
+  previous: Record<string, string>,
+): Record<string, string> {
+  const { name, source } = parseRewardModel(text);
+  if (!Object.hasOwn(previous, name)) return { ...previous, [name]: source };
+  throw new HoneError(`Two reward models are called "${name}". Give one another name.`, {
+    code: "invalid_config",
+    param: "rewardModels",
+  });
 }
 
 function collect(value: string, previous: string[]): string[] {

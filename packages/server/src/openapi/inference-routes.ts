@@ -105,4 +105,32 @@ function dialect(prefix: string, owner: "" | "rollout"): RouteDoc[] {
 export const inferenceRoutes: readonly RouteDoc[] = [
   ...dialect("/v1", ""),
   ...dialect("/v1/rollouts/{rollout}/v1", "rollout"),
+  {
+    method: "post",
+    path: "/v1/score",
+    tag: "inference",
+    operationId: "createScores",
+    summary: "What a reward model thinks of conversations or texts",
+    description:
+      "Sequence classifiers that the operator named with `serve --reward-model`. Conversations are rendered by the " +
+      "model's own chat template; a plain text gets the special tokens that its tokenizer adds.",
+    body: "ScoreRequest",
+    answers: [{ status: 200, description: "A score for each item.", json: "Scores" }],
+    errors: [
+      "context_length_exceeded",
+      "model_not_found",
+      "aborted",
+      "internal_error",
+      "worker_unavailable",
+    ],
+  },
+  {
+    method: "get",
+    path: "/v1/reward-models",
+    tag: "inference",
+    operationId: "listRewardModels",
+    summary: "The reward models of this server",
+    answers: [{ status: 200, description: "The models.", json: "RewardModelList" }],
+    errors: ["worker_unavailable"],
+  },
 ];

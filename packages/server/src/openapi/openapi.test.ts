@@ -14,6 +14,7 @@ import {
   operationEventSchema,
   operationInfoSchema,
   policyInfoSchema,
+  rewardModelListSchema,
   rolloutInfoSchema,
   textChunkSchema,
   textCompletionSchema,
@@ -147,6 +148,7 @@ describe.skipIf(!workerPython())("the document and the server", () => {
     const policies = (await json(call("GET", "/v1/models/m/policies"))) as { data: unknown[] };
     expectIs(policyInfoSchema, policies.data[0]);
     expectIs(healthSchema, await json(call("GET", "/health")));
+    expectIs(rewardModelListSchema, await json(call("GET", "/v1/reward-models")));
 
     const rollout = (await json(call("POST", "/v1/rollouts", { model: "m" }))) as { id: string };
     expectIs(rolloutInfoSchema, rollout);
@@ -206,6 +208,8 @@ describe.skipIf(!workerPython())("the document and the server", () => {
       "/v1/rollouts/ro_no/v1/completions",
       { model: "m", prompt: "x" },
     ],
+    ["POST", "/v1/score", "/v1/score", { model: "none", items: [{ text: "a" }] }],
+    ["POST", "/v1/score", "/v1/score", { model: "none", items: [] }],
     ["PUT", "/v1/models/{model}", "/v1/models/m", { base: "other" }],
     ["PUT", "/v1/models/{model}", "/v1/models/m", { lora: { r: 3, alpha: 1 } }],
     ["GET", "/v1/models/{model}/state", "/v1/models/none/state"],

@@ -30,7 +30,9 @@ from hone_worker.engine import Engine
 from hone_worker.engine_routes import engine_routes
 from hone_worker.errors import HoneWorkerError
 from hone_worker.lora import LoraSpec, default_targets
-from hone_worker.model import Base, load_base
+from hone_worker.model import DTYPES, Base, load_base
+from hone_worker.reward_model import RewardModel, load_reward_model
+from hone_worker.score_routes import ScoreRoutes
 from hone_worker.service import Lifeline, create_app, environment, health_route, read_body, run_service
 from hone_worker.thread_count import measured, remembered
 
@@ -76,11 +78,18 @@ def adapter_route(base: Base) -> Route:
     return Route("/adapters", create, methods=["POST"])
 
 
-def worker_routes(base: Base, compute: Compute, engine: Engine | None, boot: str) -> list[BaseRoute]:
+def worker_routes(
+    base: Base,
+    compute: Compute,
+    engine: Engine | None,
+    boot: str,
+    reward_models: Sequence[RewardModel] = (),
+) -> list[BaseRoute]:
     def status() -> dict[str, Any]:
         return {"progress": compute.progress, "phase": compute.phase}
 
     routes: list[BaseRoute] = [health_route(boot, status), adapter_route(base)]
+    routes += ScoreRoutes({model.name: model for model in reward_models}, compute).routes()
     if engine is not None:
         routes += engine_routes(engine)
     if importlib.util.find_spec("hone_worker.train_routes") is not None:
@@ -100,8 +109,22 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--threads-decode", type=int, help="measured at the start unless given")
     parser.add_argument("--threads-train", type=int, help="measured at the start unless given")
     parser.add_argument("--threads-file", type=Path, help="keeps the measured number of training threads")
+    parser.add_argument(
+        "--reward-model",
+        action="append",
+        default=[],
+        metavar="NAME=FOLDER|ID",
+        help="a sequence classifier that scores what is sent to /score",
+    )
     parser.add_argument("--no-engine", action="store_true", help="train only: another engine generates")
     return parser.parse_args(arguments)
+
+
+def _reward_model(text: str, options: argparse.Namespace) -> RewardModel:
+    name, _, source = text.partition("=")
+    # A small model on a CPU loses more by rounding than it gains.
+    dtype = DTYPES["float32"] if options.device == "cpu" else DTYPES[options.dtype]
+    return load_reward_model(name, source, device=options.device, dtype=dtype)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -116,6 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         served_name=options.served_name,
         max_model_len=options.max_model_len,
     )
+    reward_models = [_reward_model(text, options) for text in options.reward_model]
     compute = Compute(
         decode_threads=options.threads_decode or measured(base, rows=16, width=1),
         train_threads=options.threads_train
@@ -125,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not options.no_engine:
         cache_bytes = options.cache_mib * 2**20 if options.cache_mib else None
         engine = Engine(base, compute, max_rows=options.max_rows, cache_bytes=cache_bytes)
-    app = create_app(worker_routes(base, compute, engine, boot), key)
+    app = create_app(worker_routes(base, compute, engine, boot, reward_models), key)
     compute.start(engine.decoder if engine is not None else None)
     run_service(app, boot, lifeline=lifeline, on_stop=compute.stop)
 
