@@ -10,9 +10,8 @@ export interface Program {
   pid: number;
   /** What it prints, line by line, until it ends. */
   lines: AsyncIterable<string>;
-  /** Closes its standard input, by which it ends; by force where it does not. Resolves to its exit status. */
-  stop(): Promise<number | null>;
-  ended: Promise<number | null>;
+  /** Closes its standard input, by which it ends; by force where it does not. Resolves to how it ended. */
+  stop(): Promise<string>;
 }
 
 /** Clock ticks a second of /proc, on every Linux of today. */
@@ -29,19 +28,20 @@ export function startProgram(
     env: { ...process.env, ...env },
     stdio: ["pipe", "pipe", openSync(log, "a")],
   });
-  const ended = once(child, "exit").then(([code]) => code as number | null);
+  const ended = once(child, "exit").then(
+    ([code, signal]) => `status ${code ?? "none"}, signal ${signal ?? "none"}`,
+  );
   if (child.pid === undefined || !child.stdout) throw new Error(`${command} could not be started.`);
   const lines = createInterface({ input: child.stdout });
   return {
     pid: child.pid,
     lines,
-    ended,
     async stop() {
       child.stdin?.end();
       const late = setTimeout(() => child.kill("SIGKILL"), stopLimitMs);
-      const code = await ended;
+      const how = await ended;
       clearTimeout(late);
-      return code;
+      return how;
     },
   };
 }

@@ -26,7 +26,8 @@ export function inboxTask(base: string | undefined): LearnTask<Mail> {
       temperature,
       maxTokens: 48,
       judgeEvery: 2,
-      trlRows: 48,
+      // All 48 at once take 16 GB.
+      trlRows: 16,
     },
     // In their order, whatever the seed: each step has mails of every kind.
     train: () => train,

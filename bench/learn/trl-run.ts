@@ -67,6 +67,7 @@ export async function runTrl(
     steps: [],
   };
   let done = false;
+  let end: string;
   try {
     for await (const line of program.lines) {
       const told = JSON.parse(line) as Told;
@@ -82,9 +83,9 @@ export async function runTrl(
       }
     }
   } finally {
-    await program.stop();
+    end = await program.stop();
     await rm(job, { force: true });
   }
-  if (!done) throw new Error(`TRL's run ended early; its log is ${log}.`);
+  if (!done) throw new Error(`TRL's run ended early (${end}); its log is ${log}.`);
   return record;
 }
