@@ -38,7 +38,7 @@ describe("a reward model beside the base", () => {
     server = await startTestServer(undefined, { rewardModels: { taste: folder } });
     vi.stubEnv("HONE_URL", server.url);
     vi.stubEnv("HONE_API_KEY", server.key);
-  }, 120_000);
+  });
   afterAll(async () => {
     vi.unstubAllEnvs();
     await server?.close();
@@ -109,7 +109,7 @@ describe("a reward model beside the base", () => {
   it("gives rewards that train", async () => {
     const model = await server.hone.model({ name: "tasted" });
     const scenarios = [{ prompt: "2 4\n_ 2" }, { prompt: "8 4\n2 2" }];
-    const groups = await gather(model, rollout, scenarios, { groupSize: 4 });
+    const groups = await gather(model, rollout, scenarios, { groupSize: 6 });
     const rewards = combineRewards([{ fn: rewardModel({ model: "taste" }), weight: 0.5 }]);
     const { groups: scored, metrics } = await rewards.score(groups);
     const trajectories = scored.flatMap((group) => group.trajectories);
