@@ -17,7 +17,7 @@ const { values } = parseArgs({
   options: {
     base: { type: "string" },
     groups: { type: "string", default: "24" },
-    formats: { type: "string", default: "none,json_object,json_schema" },
+    formats: { type: "string", default: "none,json_object,unbound,json_schema" },
     "max-tokens": { type: "string", default: "400" },
     dtype: { type: "string", default: "bfloat16" },
   },
@@ -79,12 +79,18 @@ function groupOf(number: number): TrajectoryGroup {
   };
 }
 
-async function judgeAll(groups: readonly TrajectoryGroup[], structuredOutput: StructuredOutput) {
+/** "unbound": by the schema that other providers get, which leaves the ids to the judge. */
+async function judgeAll(groups: readonly TrajectoryGroup[], format: StructuredOutput | "unbound") {
+  const unbound = format === "unbound";
+  const judge = unbound
+    ? { baseURL: `${server.url}/v1`, apiKey: server.key, model: "judge@0" }
+    : "hone/judge@0";
   const started = performance.now();
   const scored = await Promise.all(
     groups.map((group) =>
-      rulerScoreGroup(group, "hone/judge@0", {
-        structuredOutput,
+      rulerScoreGroup(group, judge, {
+        structuredOutput: unbound ? "json_schema" : format,
+        cache: false,
         parameters: { max_tokens: Number(values["max-tokens"]), seed: 1 },
         rubric,
         timeoutMs: 1_800_000,
@@ -102,7 +108,7 @@ async function judgeAll(groups: readonly TrajectoryGroup[], structuredOutput: St
   }
   const tokens = judged.reduce((sum, { completionTokens }) => sum + completionTokens, 0);
   return {
-    response_format: structuredOutput,
+    response_format: format,
     "valid at once": share(valid.filter(({ repairs }) => repairs === 0).length),
     "after the repair": share(valid.filter(({ repairs }) => repairs > 0).length),
     dropped: share(groups.length - valid.length),
@@ -131,8 +137,7 @@ function agreement(scored: readonly TrajectoryGroup[]) {
 }
 
 const say = (text: string) => console.error(text);
-const base =
-  values.base ?? (await setUpModel("smollm2", await findEnvironment(), { say })).folder;
+const base = values.base ?? (await setUpModel("smollm2", await findEnvironment(), { say })).folder;
 const dataDir = await mkdtemp(join(tmpdir(), "hone-judge-"));
 const dtype = values.dtype === "float32" ? "float32" : "bfloat16";
 const server = await startServer({ base, dataDir, dtype });
@@ -143,7 +148,7 @@ try {
   await new Hone({ baseURL: server.url, apiKey: server.key }).model({ name: "judge" });
   const groups = Array.from({ length: Number(values.groups) }, (_, number) => groupOf(number));
   const rows = [];
-  for (const format of values.formats.split(",") as StructuredOutput[]) {
+  for (const format of values.formats.split(",") as (StructuredOutput | "unbound")[]) {
     rows.push(await judgeAll(groups, format));
     console.log(JSON.stringify(rows.at(-1)));
   }

@@ -1,0 +1,89 @@
+import { gather } from "@hone/client";
+import type { TrajectoryGroup } from "@hone/core";
+import { rulerScoreGroup } from "@hone/ruler";
+import { findEnvironment } from "@hone/server";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import { setUpModel } from "../packages/server/src/setup/models.ts";
+import { startTestServer, type TestServer } from "./support/server.ts";
+
+const rubric = "A right answer scores above a wrong one and above none.";
+const answers = ["It is Paris.", "It is Lyon.", "I would rather not say."];
+
+/** Attempts that no model made: the judge is what is tried here. */
+function conversationsOf(group: TrajectoryGroup): TrajectoryGroup {
+  return {
+    ...group,
+    trajectories: group.trajectories.map((trajectory, i) => ({
+      ...trajectory,
+      messages: [
+        { role: "user", content: "What is the capital of France?" },
+        { role: "assistant", content: answers[i]! },
+      ],
+    })),
+  };
+}
+
+// SmolLM2-135M-Instruct: a real instruct model, and a poor judge. It shows that the path holds, not that it judges well.
+describe("a small model of the server as the judge", () => {
+  let server: TestServer;
+  beforeAll(async () => {
+    const python = await findEnvironment();
+    // Fetched once for this machine, and converted where it does not come from the hub.
+    const { folder } = await setUpModel("smollm2", python, { say: () => undefined });
+    server = await startTestServer(undefined, { base: folder, dtype: "bfloat16" });
+    vi.stubEnv("HONE_URL", server.url);
+    vi.stubEnv("HONE_API_KEY", server.key);
+  }, 600_000);
+  afterAll(async () => {
+    vi.unstubAllEnvs();
+    await server?.close();
+  });
+
+  it(
+    "gives valid scores, bound by id, and what it said is not trained unless that is allowed",
+    { timeout: 300_000 },
+    async () => {
+      vi.spyOn(console, "warn").mockReturnValue();
+      const model = await server.hone.model({ name: "judge" });
+      const [made] = await gather(model, () => Promise.resolve(null), [{}], {
+        groupSize: answers.length,
+      });
+      const scored = await rulerScoreGroup(conversationsOf(made!), "hone/judge@0", {
+        rubric,
+        passes: 2,
+        swallowErrors: false,
+      });
+      const { judgement } = scored;
+      expect(judgement).toMatchObject({ status: "judged", calls: 2, repairs: 0, failedPasses: 0 });
+      for (const { reward, logs } of scored.trajectories) {
+        expect(reward).toBeGreaterThanOrEqual(0);
+        expect(reward).toBeLessThanOrEqual(1);
+        expect(logs.at(-1)).toMatch(/\S/);
+      }
+
+      const judges = judgement.trajectories;
+      expect(judges).toHaveLength(2);
+      for (const { rolloutId, messages } of judges) {
+        const said = messages.at(-1)!.content as string;
+        const { scores } = JSON.parse(said) as { scores: { id: string; score: number }[] };
+        expect(new Set(scores.map(({ id }) => id)).size).toBe(answers.length);
+        const recorded = await server.fetch(`/v1/rollouts/${rolloutId}/completions`);
+        expect(await recorded.json()).toMatchObject({
+          rollout: { status: "finished", model: "judge" },
+          data: [{ constrained: true, finishReason: "stop", delivered: true }],
+        });
+      }
+      // The same rollouts with rewards of their own: how it judged, were it to be taught that.
+      const lesson: TrajectoryGroup = {
+        ...made!,
+        id: "lesson",
+        trajectories: judges.map((trajectory, i) => ({ ...trajectory, reward: i })),
+      };
+      expect(await model.train([lesson])).toMatchObject({
+        trained: false,
+        step: 0,
+        reasons: { constrained: 1 },
+      });
+    },
+  );
+});
