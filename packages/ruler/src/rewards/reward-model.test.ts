@@ -95,7 +95,9 @@ describe("rewardModel", () => {
       },
     });
     expect(await score(texts, { batchSize: 3, label: "good" })).toEqual([1, 2, 3, 4, 5, 6, 7]);
-    expect(asked.slice(1).map(({ body }) => body.items.length)).toEqual([3, 3, 1]);
+    // They go out together, so any may arrive first.
+    const sizes = asked.slice(1).map(({ body }) => body.items.length);
+    expect(sizes.sort((a, b) => a - b)).toEqual([1, 3, 3]);
     expect(asked[1]!.body.label).toBe("good");
   });
 
