@@ -5,8 +5,11 @@ import { modelInfo, send, sendError, startRouteServer } from "./route-server.tes
 import type { Handler, RouteServer } from "./route-server.test-support.ts";
 import { backoffMs, Transport } from "./transport.ts";
 
-let server: RouteServer;
-afterEach(() => server.close());
+let server: RouteServer | undefined;
+afterEach(async () => {
+  await server?.close();
+  server = undefined;
+});
 
 /** Asks once; the answers come in this order. */
 async function ask(answers: Handler[], options: { maxRetries?: number; timeoutMs?: number } = {}) {
@@ -43,7 +46,7 @@ describe("retries", () => {
 
   it("does after a 409 when x-should-retry says so, and not after a 503 when it says no", async () => {
     expect((await ask([fail(409, { "x-should-retry": "true" }), ok])).requests).toBe(2);
-    await server.close();
+    await server?.close();
     expect((await ask([fail(503, { "x-should-retry": "false" }), ok])).requests).toBe(1);
   });
 
@@ -91,7 +94,7 @@ describe("answers", () => {
 
   it("says when a server is none of Hone's", async () => {
     expect((await ask([(_, r) => r.end("hello")])).error?.code).toBe("invalid_response");
-    await server.close();
+    await server?.close();
     expect((await ask([(_, r) => send(r, { hello: 1 })])).error?.code).toBe("invalid_response");
   });
 
