@@ -27,7 +27,7 @@ describe("a run of the 2048 agent", () => {
     const options = {
       ...{ name: "2048", size: 3, target: 64, learningRate: 2e-3, concurrency: 16, out },
       ...{ steps, groupsPerStep: 2, groupSize: 4, evalEvery: 0, evalSeeds: 2, verdictSeeds: 2 },
-      ...{ seed: 0, shuffleRewards: false, others: [], answerTokens: 8 },
+      ...{ seed: 0, shuffleRewards: false, others: [], answerTokens: 8, lastRate: 1 },
     };
     await runTraining(
       server.hone,

@@ -42,6 +42,8 @@ export interface RunOptions {
   /** Tokens that an answer may have: more for a model that thinks first. */
   answerTokens: number;
   learningRate: number;
+  /** Share of it that is left at the last step; it falls linearly. */
+  lastRate: number;
   concurrency: number;
   /** Of the adapter's first weights and of the order of the training games. */
   seed: number;
@@ -239,7 +241,7 @@ async function trainSteps(model: Model, options: RunOptions, run: Run): Promise<
     const result = await clock.time("training", () =>
       model.train(groups, {
         batch,
-        learningRate: options.learningRate,
+        learningRate: rateOf(options, batch.step),
         warmupSteps: 2,
         optimizerSteps: 2,
         epsilonLow: 0.2,
@@ -263,6 +265,15 @@ async function trainSteps(model: Model, options: RunOptions, run: Run): Promise<
     }
   }
   return adapter;
+}
+
+/** Adam's steps are as large on noise as on a signal: at the full rate late steps only wander. */
+export function rateOf(
+  { learningRate, lastRate, steps }: Pick<RunOptions, "learningRate" | "lastRate" | "steps">,
+  step: number,
+): number {
+  const done = steps > 1 ? step / (steps - 1) : 0;
+  return learningRate * (1 - (1 - lastRate) * done);
 }
 
 function gatherNote(event: GatherEvent): string {

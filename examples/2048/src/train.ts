@@ -47,6 +47,7 @@ const program = new Command("2048")
   )
   .option("--concurrency <n>", "games at once", wholeFrom(1), 64)
   .option("--lr <rate>", "learning rate (2e-3 suits the base of a million parameters)", rate, 2e-3)
+  .option("--last-rate <share>", "share of the learning rate at the last step", share, 1)
   .option("--out <folder>", "where metrics and trajectories go (default: runs/ and the name)")
   .option("--server-data <folder>", "the server's data folder, to say where the adapter lies in it")
   .parse();
@@ -68,6 +69,7 @@ const options = program.opts<{
   answerTokens: number;
   concurrency: number;
   lr: number;
+  lastRate: number;
   out?: string;
   serverData?: string;
 }>();
@@ -123,6 +125,12 @@ function wholeFrom(least: number, most = Number.MAX_SAFE_INTEGER): (text: string
     if (Number.isSafeInteger(value) && value >= least && value <= most) return value;
     throw new InvalidArgumentError(`It must be a whole number of at least ${least}.`);
   };
+}
+
+function share(text: string): number {
+  const value = Number(text);
+  if (value > 0 && value <= 1) return value;
+  throw new InvalidArgumentError("It must be a number above 0 and at most 1.");
 }
 
 function rate(text: string): number {
