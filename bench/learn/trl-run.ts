@@ -56,6 +56,9 @@ export async function runTrl(
       OMP_WAIT_POLICY: "passive",
       TOKENIZERS_PARALLELISM: "false",
       HF_HUB_OFFLINE: "1",
+      // Large tensors come and go with each layer: glibc is to keep their memory, not to hand it back each time.
+      MALLOC_MMAP_THRESHOLD_: "4294967296",
+      MALLOC_TRIM_THRESHOLD_: "8589934592",
     },
     log,
   });
