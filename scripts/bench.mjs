@@ -1,7 +1,8 @@
 #!/usr/bin/env node
-// pnpm bench [loop|engine|packing|seeds|learn] [options]: loop is what a training loop costs here, engine compares
+// pnpm bench [loop|engine|packing|seeds|learn|judge] [options]: loop is what a training loop costs here, engine compares
 // engines, packing compares a training step with shared tokens once and with a row for each sequence, seeds
-// repeats the quickstart over seeds, with controls and baselines, learn trains beside TRL.
+// repeats the quickstart over seeds, with controls and baselines, learn trains beside TRL,
+// judge counts what RULER sends.
 import { join } from "node:path";
 import process from "node:process";
 import { installPackages, root, setUpModel, setUpPython, tsx } from "./install.mjs";
@@ -13,8 +14,8 @@ onInterrupt(() => {
 const [first, ...rest] = process.argv.slice(2);
 const named = first !== undefined && !first.startsWith("-");
 const name = named ? first : "loop";
-if (!["loop", "engine", "packing", "seeds", "learn"].includes(name)) {
-  console.error(`There is no benchmark "${name}". Use loop, engine, packing, seeds or learn.`);
+if (!["loop", "engine", "packing", "seeds", "learn", "judge"].includes(name)) {
+  console.error(`There is no benchmark "${name}". Use loop, engine, packing, seeds, learn or judge.`);
   process.exit(2);
 }
 await installPackages();
