@@ -1,6 +1,6 @@
 // What each move of a 2048 position is worth: the game is played on from there many times, by a strong style.
 // Luck is shared: the n-th continuation of every move has the same spawns.
-import { Game, slide, uniforms, type Move } from "../../examples/2048/src/game.ts";
+import { Game, uniforms, type Move } from "../../examples/2048/src/game.ts";
 
 export const board = { size: 3, target: 256 } as const;
 
@@ -9,29 +9,28 @@ const continuations = 64;
 
 export interface Position {
   board: number[];
-  /** Of each legal move: the mean of log(points made from here on + 1). */
+  /** Of each legal move: 0.5 of the worst, 1 of the best, and between them as the points from here on are. */
   values: Partial<Record<Move, number>>;
   /** What the strong style itself would play. */
   style: Move;
 }
 
-/** The most points now; among equals the tiles go to the lower left corner. The best style of the base's mix. */
-export function greedyInACorner(game: Game): Move {
+/** Keeps the tiles in the lower left corner: one of the best styles of the base's mix. */
+export function downLeftFirst(game: Game): Move {
   const legal = game.legal();
-  const points = legal.map((move) => slide(game.board, game.size, move).gained);
-  const most = Math.max(...points);
-  const best = legal.filter((_, index) => points[index] === most);
-  return firstOf(["down", "left", "right", "up"], best);
+  const move = (["down", "left", "right", "up"] as const).find((one) => legal.includes(one));
+  if (move === undefined) throw new Error("A game that goes on has a legal move.");
+  return move;
 }
 
-/** Positions met in games of mixed quality, a handful of each game, none of them twice, with their values. */
+/** Positions met in games of that style, a handful of each game, none of them twice, with their values. */
 export function positions(count: number, seed: number, taken: ReadonlySet<string>): Position[] {
   const random = uniforms(seed);
   const seen = new Set(taken);
   const found: Position[] = [];
   while (found.length < count) {
-    // From careful to careless, so that good and bad positions are met.
-    const careless = random();
+    // Some moves at random, so that games of the same luck differ; more of them and no order would be left to keep.
+    const careless = 0.1 * random();
     const game = new Game({ ...board, seed: Math.floor(random() * 2 ** 31) });
     while (!game.over && found.length < count) {
       const legal = game.legal();
@@ -41,10 +40,10 @@ export function positions(count: number, seed: number, taken: ReadonlySet<string
         seen.add(key);
         const cells = [...game.board];
         const values = valuesAt(cells, Math.floor(random() * 2 ** 31));
-        found.push({ board: cells, values, style: greedyInACorner(game) });
+        found.push({ board: cells, values, style: downLeftFirst(game) });
       }
       const anyOf = legal[Math.floor(random() * legal.length)] ?? null;
-      game.play(random() < careless ? anyOf : greedyInACorner(game));
+      game.play(random() < careless ? anyOf : downLeftFirst(game));
     }
   }
   return found;
@@ -59,31 +58,31 @@ export function gameAt(cells: readonly number[], seed = 1): Game {
   return Game.from(cells, { ...board, seed });
 }
 
-/** Of each legal move. Luck is that of `seed` and those after it, the same for all moves. */
+/** Between the worst and the best legal move, of the mean of log(points + 1); luck is the same for all moves. */
 export function valuesAt(cells: readonly number[], seed: number): Position["values"] {
+  const means = gameAt(cells)
+    .legal()
+    .map((move) => {
+      let sum = 0;
+      for (let turn = 0; turn < continuations; turn++) {
+        sum += Math.log(pointsFrom(cells, move, seed + turn) + 1);
+      }
+      return { move, mean: sum / continuations };
+    });
+  const worst = Math.min(...means.map(({ mean }) => mean));
+  const range = Math.max(...means.map(({ mean }) => mean)) - worst;
   return Object.fromEntries(
-    gameAt(cells)
-      .legal()
-      .map((move) => {
-        let sum = 0;
-        for (let turn = 0; turn < continuations; turn++) {
-          sum += Math.log(pointsFrom(cells, move, seed + turn) + 1);
-        }
-        // Four digits are more than so few continuations give, and both sides read the same.
-        return [move, Math.round((sum / continuations) * 10_000) / 10_000];
-      }),
+    means.map(({ move, mean }) => {
+      const share = range === 0 ? 1 : (mean - worst) / range;
+      // Four digits are more than so few continuations give, and both sides read the same.
+      return [move, Math.round(5000 + 5000 * share) / 10_000];
+    }),
   );
 }
 
 function pointsFrom(cells: readonly number[], first: Move, seed: number): number {
   const game = gameAt(cells, seed);
   game.play(first);
-  while (!game.over) game.play(greedyInACorner(game));
+  while (!game.over) game.play(downLeftFirst(game));
   return game.score;
-}
-
-function firstOf(order: readonly Move[], among: readonly Move[]): Move {
-  const move = order.find((one) => among.includes(one));
-  if (move === undefined) throw new Error("A game that goes on has a legal move.");
-  return move;
 }
