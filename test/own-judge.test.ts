@@ -41,7 +41,7 @@ describe("a small model of the server as the judge", () => {
 
   it(
     "gives valid scores, bound by id, and what it said is not trained unless that is allowed",
-    { timeout: 300_000 },
+    { timeout: 600_000 },
     async () => {
       vi.spyOn(console, "warn").mockReturnValue();
       const model = await server.hone.model({ name: "judge" });
@@ -51,6 +51,8 @@ describe("a small model of the server as the judge", () => {
       const scored = await rulerScoreGroup(conversationsOf(made!), "hone/judge@0", {
         rubric,
         passes: 2,
+        // A busy machine has this model write for minutes; a request that is given up would be a further call.
+        timeoutMs: 500_000,
         swallowErrors: false,
       });
       const { judgement } = scored;
