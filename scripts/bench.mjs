@@ -15,7 +15,9 @@ const [first, ...rest] = process.argv.slice(2);
 const named = first !== undefined && !first.startsWith("-");
 const name = named ? first : "loop";
 if (!["loop", "engine", "packing", "seeds", "learn", "judge"].includes(name)) {
-  console.error(`There is no benchmark "${name}". Use loop, engine, packing, seeds, learn or judge.`);
+  console.error(
+    `There is no benchmark "${name}". Use loop, engine, packing, seeds, learn or judge.`,
+  );
   process.exit(2);
 }
 await installPackages();

@@ -150,6 +150,14 @@ async function errors(model: Model) {
   // #endregion
 }
 
+/** A step has micro-batches only where rewards differ, and an untrained model may say "yes" nowhere. */
+function withVariance(groups: TrajectoryGroup[]): TrajectoryGroup[] {
+  return groups.map((group) => ({
+    ...group,
+    trajectories: group.trajectories.map((one, member) => ({ ...one, reward: member % 2 })),
+  }));
+}
+
 /** Every snippet once. */
 export async function run(hone: Hone): Promise<void> {
   const model = await hone.model({ name: "guide" });
@@ -157,7 +165,7 @@ export async function run(hone: Hone): Promise<void> {
   const groups = await gathering(model, scenarios);
   await files(groups);
   await training(model, groups);
-  await handle(model, await gathering(model, scenarios));
+  await handle(model, withVariance(await gathering(model, scenarios)));
   await gather(model, agentWithOneClient, scenarios, { groupSize: 4 });
   await evaluating(model, scenarios);
   const tasks = Array.from({ length: 8 }, (_, n) => ({ prompt: `Say a word of ${n} letters.` }));
