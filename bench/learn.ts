@@ -43,7 +43,7 @@ What a folder has of finished runs is not made again: the same command goes on w
   --judge-every N         steps between two policies that are judged
   --dtype float32|bfloat16  of SmolLM2, default bfloat16
   --smollm2 FOLDER        where SmolLM2 lies, default: what \`setup --model smollm2\` made
-  --trl-rows N            rows of a forward and backward of TRL, default: all samples of a step
+  --trl-rows N            rows of a forward and backward of TRL, default: all samples of a step, 16 on SmolLM2
   --trl-autocast          TRL computes the adapter's products in bfloat16 as well
   --trl-continuous        TRL generates by generate_batch`;
 
@@ -71,7 +71,10 @@ if (options.help) {
 
 const out = resolve(options.out ?? join("runs", `learn-${options.task}`));
 await mkdir(out, { recursive: true });
-const machine: Machine = { python: await findEnvironment(), threads: Number(options.threads) };
+const machine: Machine = {
+  python: await findEnvironment(),
+  threads: whole("threads", options.threads) ?? 1,
+};
 const choices: TrlChoices = {
   autocast: options["trl-autocast"],
   continuousBatching: options["trl-continuous"],
@@ -79,7 +82,7 @@ const choices: TrlChoices = {
 const task = withOptions(await taskNamed(options.task));
 await requireSameSettings();
 const sides = contenders.filter((one) => options.sides.split(",").includes(one));
-const seeds = Array.from({ length: Number(options.seeds) }, (_, index) => index + 1);
+const seeds = Array.from({ length: whole("seeds", options.seeds) ?? 3 }, (_, index) => index + 1);
 console.log(`${task.name}: ${JSON.stringify(task.settings)}, ${machine.threads} threads, ${out}`);
 
 const judged: Record<Contender, JudgedRun[]> = { trl: [], hone: [] };
@@ -118,16 +121,25 @@ async function valuedPositions(): Promise<Positions> {
 }
 
 function withOptions(given: LearnTask): LearnTask {
-  const { settings } = given;
-  return {
-    ...given,
-    settings: {
-      ...settings,
-      steps: Number(options.steps ?? settings.steps),
-      judgeEvery: Number(options["judge-every"] ?? settings.judgeEvery),
-      trlRows: Number(options["trl-rows"] ?? settings.trlRows),
-    },
+  const settings = {
+    ...given.settings,
+    steps: whole("steps", options.steps) ?? given.settings.steps,
+    judgeEvery: whole("judge-every", options["judge-every"]) ?? given.settings.judgeEvery,
+    trlRows: whole("trl-rows", options["trl-rows"]) ?? given.settings.trlRows,
   };
+  const samples = settings.groupsPerStep * settings.groupSize;
+  // Rows that do not come out even would give TRL fewer samples than Hone.
+  if (samples % settings.trlRows !== 0) {
+    throw new Error(`--trl-rows must divide the ${samples} samples of a step.`);
+  }
+  return { ...given, settings };
+}
+
+function whole(name: string, text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  const value = Number(text);
+  if (Number.isSafeInteger(value) && value > 0) return value;
+  throw new Error(`--${name} must be a whole number of at least 1, not ${text}.`);
 }
 
 /** Runs of other settings must not stand in one table. */

@@ -27,6 +27,7 @@ const env = { ...process.env };
 if (name === "learn" && !options.includes("--help")) {
   // TRL is in the environment of the tests alone.
   env.HONE_PYTHON ??= await setUpPython({ test: true });
-  if (options.includes("inbox")) env.HONE_SMOLLM2 ??= await setUpModel("smollm2");
+  if (options.some((option) => option.endsWith("inbox")))
+    env.HONE_SMOLLM2 ??= await setUpModel("smollm2");
 }
 process.exit((await run(process.execPath, [...tsx, file, ...options], { cwd: root, env })).status);
