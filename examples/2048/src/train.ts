@@ -47,7 +47,7 @@ const program = new Command("2048")
   )
   .option("--concurrency <n>", "games at once", wholeFrom(1), 64)
   .option("--lr <rate>", "learning rate (2e-3 suits the base of a million parameters)", rate, 2e-3)
-  .option("--last-rate <share>", "share of the learning rate at the last step", share, 1)
+  .option("--last-rate <share>", "share of the learning rate at the last step", share, 0.1)
   .option("--out <folder>", "where metrics and trajectories go (default: runs/ and the name)")
   .option("--server-data <folder>", "the server's data folder, to say where the adapter lies in it")
   .parse();
