@@ -207,7 +207,11 @@ function createRun(given: {
       const made = log.records.some((one) => one.type === "evaluation" && one.label === label);
       if (!made) return null;
       const groups = await readGroups(join(log.folder, "trajectories", `eval-${label}.jsonl`));
-      return groups.length === options.verdictSeeds ? groups : null;
+      // Games that an earlier version of this program played may lack a metric.
+      const whole = groups.every(({ trajectories }) =>
+        trajectories.every(({ metrics }) => styleMetric("greedy") in metrics),
+      );
+      return whole && groups.length === options.verdictSeeds ? groups : null;
     },
     async evaluate(policy: Policy | ComparisonModel, label: string, seeds: number) {
       const scenarios = heldOut.slice(0, seeds);

@@ -127,10 +127,14 @@ describe("driver of the engine contract", () => {
     expect(await codeOf(sample(engine, { prompt: [1] }))).toBe(code);
   });
 
-  it.each([false, true])(
-    "takes a refusal for the format's, where one was asked for, streaming %s",
-    async (stream) => {
-      const refusal = { error: { message: "Grammar error: Invalid type: strin", code: 400 } };
+  it.each([
+    [false, 400],
+    [true, 400],
+    [true, "unsupported_grammar"],
+  ])(
+    "takes a refusal for the format's, where one was asked for, streaming %s, code %s",
+    async (stream, code) => {
+      const refusal = { error: { message: "Grammar error: Invalid type: strin", code } };
       let seen: unknown;
       const engine = await engineOf((_request, response, body) => {
         seen = JSON.parse(body) as unknown;

@@ -251,7 +251,8 @@ function parseChoices(text: string, request: EngineRequest): CompletionChoice[] 
   if (typeof value === "object" && value !== null && "error" in value) {
     const { code, message } = errorBodySchema.safeParse(value).data?.error ?? {};
     // vLLM begins a stream before it looks at a schema; its code is the status that the answer would have had.
-    if (code === 400) throw completionError(code, text, request);
+    // The embedded engine may find in the middle that a grammar cannot go on: asking again is no help.
+    if (code === 400 || code === "unsupported_grammar") throw completionError(400, text, request);
     throw brokenStream(message ?? value.error);
   }
   const parsed = completionSchema.safeParse(value);

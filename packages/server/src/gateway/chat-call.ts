@@ -48,14 +48,16 @@ export function renderedTools(request: ChatRequest): readonly ChatTool[] | null 
   return request.tools;
 }
 
-/** A request is repeated by the same messages and tools. */
+/** A request is repeated by the same messages and tools, held to the same shape. */
 export function repeatedChat(request: ChatRequest): Repeated {
   const { messages } = request;
   const tools = renderedTools(request);
+  const format = formatOf(request);
   return {
-    key: () => conversationKey(messages, tools),
+    key: () => conversationKey(messages, tools) + (format ? JSON.stringify(format) : ""),
     isAnswer: (completion) =>
       completion.kind === "chat" &&
+      completion.constrained === (format !== null) &&
       completion.messages.length === messages.length &&
       completion.messages.every((message, i) => sameMessage(messages[i]!, message)) &&
       sameTools(completion.tools, tools),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -40,6 +41,8 @@ class RewardModel:
     labels: tuple[str, ...]
     #: Several labels may hold at once: each has a probability of its own.
     independent: bool
+    #: A tokenizer keeps its truncation between calls, and requests encode in threads of their own.
+    encoding: threading.Lock = field(default_factory=threading.Lock)
 
     def text_of(self, messages: list[dict[str, Any]]) -> str:
         """By the model's own chat template: it was trained on conversations that look so."""
@@ -58,6 +61,10 @@ class RewardModel:
 
         What is too long keeps its end, where the answer is, and the special tokens around it.
         """
+        with self.encoding:
+            return self._encode(text, templated=templated)
+
+    def _encode(self, text: str, *, templated: bool) -> Encoded:
         whole = self.tokenizer(text, add_special_tokens=not templated)["input_ids"]
         if not whole:
             raise HoneWorkerError("There is nothing to score: the text is empty.", code="empty_text")

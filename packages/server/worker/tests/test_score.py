@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,14 @@ def test_what_is_too_long_is_never_cut_in_silence(worker: WorkerProcess, encoder
     # The end stays, and so do the marks at both ends.
     ids = [256, *tiny_tokenizer().encode("y" * 94), 257]
     assert cut["score"] == pytest.approx(float(logits(encoder, ids).softmax(-1)[2]), abs=1e-5)
+
+
+def test_requests_at_once_do_not_cut_each_others_texts(encoder: Path) -> None:
+    # A tokenizer's truncation is a state of its own, which all its callers share.
+    model = load_reward_model("m", str(encoder), device="cpu", dtype=torch.float32)
+    with ThreadPoolExecutor(4) as pool:
+        encoded = list(pool.map(lambda _: model.encode("y" * 200, templated=False), range(800)))
+    assert {(one.tokens, len(one.ids), one.truncated) for one in encoded} == {(202, 96, True)}
 
 
 def test_a_cut_conversation_keeps_its_end(worker: WorkerProcess, decoder: Path) -> None:
