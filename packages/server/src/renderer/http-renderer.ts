@@ -1,6 +1,7 @@
 import { HoneError } from "@hone/core";
 import { Agent, request as send } from "undici";
 import { z } from "zod";
+import { failureOf, parseAnswer } from "../http/child-answer.ts";
 import type { Renderer, RendererInfo } from "../ports/renderer.ts";
 
 export interface RendererClientOptions {
@@ -32,9 +33,6 @@ const infoSchema = z.object({
   vocab_size: z.int(),
   tool_markers: z.array(z.string()),
   reasoning_markers: z.array(z.string()),
-});
-const failureSchema = z.object({
-  error: z.object({ message: z.string(), code: z.string().nullish(), param: z.string().nullish() }),
 });
 
 /** The client of the renderer process (docs/worker-contract.md). */
@@ -76,7 +74,7 @@ export function createRendererClient(options: RendererClientOptions): RendererCl
       });
     }
     if (status !== 200) throw failure(status, text, path);
-    const parsed = schema.safeParse(readJson(text));
+    const parsed = schema.safeParse(parseAnswer(text));
     if (parsed.success) return parsed.data;
     throw new HoneError(`The renderer's answer to ${path} is not one of its contract.`, {
       code: "internal_error",
@@ -150,17 +148,8 @@ export function createRendererClient(options: RendererClientOptions): RendererCl
   };
 }
 
-function readJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
-}
-
 function failure(status: number, text: string, path: string): HoneError {
-  const parsed = failureSchema.safeParse(readJson(text));
-  const error = parsed.success ? parsed.data.error : undefined;
+  const error = failureOf(text);
   if (error && error.code === "unsupported_schema") {
     return new HoneError(error.message, {
       code: "unsupported_parameter",

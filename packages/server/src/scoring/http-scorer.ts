@@ -1,6 +1,7 @@
 import { HoneError, type ErrorCode, type RewardModelInfo } from "@hone/core";
 import { Agent, request as send } from "undici";
 import { z } from "zod";
+import { failureOf, parseAnswer } from "../http/child-answer.ts";
 import type { Scorer } from "../ports/scorer.ts";
 
 const cardSchema = z.object({
@@ -14,9 +15,6 @@ const scoresSchema = z.object({
   data: z.array(
     z.object({ score: z.number().nullable(), tokens: z.int(), truncated: z.boolean() }),
   ),
-});
-const failureSchema = z.object({
-  error: z.object({ message: z.string(), code: z.string().nullish(), param: z.string().nullish() }),
 });
 
 export interface HttpScorer extends Scorer {
@@ -65,7 +63,7 @@ export function createHttpScorer(options: {
       });
     }
     if (status !== 200) throw failure(status, text);
-    const parsed = schema.safeParse(readJson(text));
+    const parsed = schema.safeParse(parseAnswer(text));
     if (parsed.success) return parsed.data;
     throw new HoneError(`The worker's answer to ${path} is not one of its contract.`, {
       code: "internal_error",
@@ -92,16 +90,8 @@ function infoOf({ name, max_tokens: maxTokens, labels }: z.infer<typeof cardSche
   return { name, maxTokens, labels } satisfies RewardModelInfo;
 }
 
-function readJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
-}
-
 function failure(status: number, text: string): HoneError {
-  const error = failureSchema.safeParse(readJson(text)).data?.error;
+  const error = failureOf(text);
   if (error && status < 500) {
     const known: ErrorCode[] = ["model_not_found", "context_length_exceeded"];
     const code = known.find((candidate) => candidate === error.code) ?? "invalid_request";
