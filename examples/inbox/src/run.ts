@@ -26,6 +26,8 @@ export interface RunOptions {
   groupsPerStep: number;
   groupSize: number;
   learningRate: number;
+  /** Share of the learning rate at the last step; it falls there in a straight line. */
+  lastRate: number;
   temperature: number;
   /** C of the loss: about the tokens of an answer. */
   answerTokens: number;
@@ -187,7 +189,7 @@ async function trainSteps(
     );
     const result = await model.train(groups, {
       batch,
-      learningRate: options.learningRate,
+      learningRate: rateOf(options, batch.step),
       warmupSteps: 3,
       normalizerTokens: options.answerTokens,
       maxTokensPerMicroBatch: options.microBatchTokens,
@@ -198,4 +200,10 @@ async function trainSteps(
     listener.stepEnded(await step.trained(result), steps);
   }
   return adapter;
+}
+
+/** Adam's steps are as large on noise as on a signal: at the full rate late steps only wander. */
+function rateOf({ learningRate, lastRate, steps }: RunOptions, step: number): number {
+  const done = steps > 1 ? step / (steps - 1) : 0;
+  return learningRate * (1 - (1 - lastRate) * done);
 }

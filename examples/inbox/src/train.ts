@@ -20,6 +20,7 @@ const program = new Command("inbox")
   .option("--groups-per-step <n>", "groups of rollouts per step", wholeFrom(1), 8)
   .option("--group-size <n>", "rollouts of one scenario", wholeFrom(2), 6)
   .option("--lr <rate>", "learning rate, after three steps of warm-up", positive, 3e-4)
+  .option("--last-rate <share>", "share of the learning rate at the last step", share, 0.1)
   .option("--temperature <t>", "of training and of the sampled evaluation", positive, 0.7)
   .option("--answer-tokens <n>", "about the tokens of an answer: scales the loss", wholeFrom(1), 32)
   .option("--micro-batch-tokens <n>", "tokens of a forward and backward", wholeFrom(1), 2048)
@@ -38,6 +39,7 @@ const options = program.opts<{
   groupsPerStep: number;
   groupSize: number;
   lr: number;
+  lastRate: number;
   temperature: number;
   answerTokens: number;
   microBatchTokens: number;
@@ -96,4 +98,10 @@ function positive(text: string): number {
   const value = Number(text);
   if (Number.isFinite(value) && value > 0) return value;
   throw new InvalidArgumentError("It must be a number above 0.");
+}
+
+function share(text: string): number {
+  const value = Number(text);
+  if (Number.isFinite(value) && value >= 0 && value <= 1) return value;
+  throw new InvalidArgumentError("It must be a number from 0 to 1.");
 }
