@@ -102,6 +102,6 @@ function positive(text: string): number {
 
 function share(text: string): number {
   const value = Number(text);
-  if (Number.isFinite(value) && value >= 0 && value <= 1) return value;
-  throw new InvalidArgumentError("It must be a number from 0 to 1.");
+  if (value > 0 && value <= 1) return value;
+  throw new InvalidArgumentError("It must be a number above 0 and at most 1.");
 }
