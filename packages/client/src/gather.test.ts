@@ -47,12 +47,9 @@ describe("gather", () => {
   it("pins an older policy and marks evaluations", async () => {
     const model = await modelWith();
     await gather(model.at(3), () => 1, ["a"], { mode: "eval" });
-    expect(server.seen("POST /v1/rollouts")[0]?.body).toMatchObject({
-      model: "m",
-      step: 3,
-      mode: "eval",
-      scenario: "a",
-    });
+    expect(server.seen("POST /v1/batch/rollouts")[0]?.body.rollouts).toMatchObject([
+      { model: "m", step: 3, mode: "eval", scenario: "a" },
+    ]);
   });
 
   it("runs no more at once than concurrency", async () => {
@@ -176,14 +173,14 @@ describe("gather", () => {
   it("throws at once what no rollout survives", async () => {
     const { routes } = rolloutRoutes();
     server = await startRouteServer([
-      ["POST /v1/rollouts", (_, r) => sendError(r, 401, "invalid_api_key")],
+      ["POST /v1/batch/rollouts", (_, r) => sendError(r, 401, "invalid_api_key")],
       ...routes,
     ]);
     const model = await server.hone().model({ name: "m" });
     await expect(
       gather(model, () => 1, [1, 2], { maxExceptions: 0.9, concurrency: 1 }),
     ).rejects.toMatchObject({ code: "invalid_api_key" });
-    expect(server.seen("POST /v1/rollouts")).toHaveLength(1);
+    expect(server.seen("POST /v1/batch/rollouts")).toHaveLength(1);
   });
 
   it("refuses unknown options by name", async () => {
@@ -273,7 +270,8 @@ describe("time and aborts", () => {
 
   it("renews the lease of a rollout that is silent", async () => {
     const model = await modelWith({ leaseMs: 300 });
-    const renewals = () => server.seen("PATCH").filter((r) => Object.keys(r.body).length === 0);
+    const renewals = () =>
+      server.seen("PATCH /v1/rollouts").filter((r) => Object.keys(r.body).length === 0);
     let begun = false;
     let end: (reward: number) => void = () => undefined;
     const silent = new Promise<number>((resolve) => (end = resolve));

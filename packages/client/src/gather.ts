@@ -7,6 +7,7 @@ import { GatherError } from "./gather-error.ts";
 import { refuseUnknownOptions } from "@hone/core";
 import type { Policy } from "./model.ts";
 import type { RolloutEnd } from "./rollout-end.ts";
+import { createRolloutRequests } from "./rollout-requests.ts";
 import { runRollout } from "./rollout-run.ts";
 import type { Rollout, RolloutRunOptions } from "./rollout-run.ts";
 import { throwIfAborted } from "./transport.ts";
@@ -79,14 +80,10 @@ export async function gather<Scenario>(
     );
   }
   throwIfAborted(options.signal);
-  const run = (scenario: Scenario, how: RolloutRunOptions): Promise<RolloutEnd> =>
-    policy instanceof ComparisonModel
-      ? runComparison(policy, rollout, scenario, how)
-      : runRollout(policy, rollout, scenario, how);
-
   // Ends the others when one failure ends the gathering.
   const ending = new AbortController();
   const signal = options.signal ? AbortSignal.any([options.signal, ending.signal]) : ending.signal;
+  const run = runnerOf(policy, rollout, signal);
   const limit = pLimit(concurrency);
   // The failure that was one too many.
   let excess: FailedEnd | null = null as FailedEnd | null;
@@ -156,6 +153,18 @@ export async function gather<Scenario>(
   if (!ending.signal.aborted) return gathered;
   if (!excess) throw ending.signal.reason;
   throw tooMany(counts, allowed, excess, gathered);
+}
+
+function runnerOf<Scenario>(
+  policy: Policy | ComparisonModel,
+  rollout: Rollout<Scenario>,
+  signal: AbortSignal,
+): (scenario: Scenario, how: RolloutRunOptions) => Promise<RolloutEnd> {
+  if (policy instanceof ComparisonModel) {
+    return (scenario, how) => runComparison(policy, rollout, scenario, how);
+  }
+  const requests = createRolloutRequests(policy.transport, signal);
+  return (scenario, how) => runRollout(policy, rollout, scenario, { ...how, requests });
 }
 
 function allowedExceptions(maxExceptions: number, total: number): number {

@@ -3,7 +3,6 @@ import {
   HoneError,
   newId,
   rolloutInfoSchema,
-  trajectorySchema,
   type PatchRollout,
   type RolloutException,
   type RolloutInfo,
@@ -15,6 +14,7 @@ import type { RolloutContext } from "./rollout-context.ts";
 import { describe, type RolloutEnd, rolloutOver, withCall, withinTime } from "./rollout-end.ts";
 import { createRolloutModel, type RolloutModel } from "./rollout-model.ts";
 import { readOutcome } from "./rollout-outcome.ts";
+import type { RolloutRequests } from "./rollout-requests.ts";
 import type { RolloutResult } from "./rollout-outcome.ts";
 import { abortError, throwIfAborted } from "./transport.ts";
 import type { Transport } from "./transport.ts";
@@ -31,6 +31,10 @@ export interface RolloutRunOptions {
   signal: AbortSignal;
 }
 
+export interface ServedRunOptions extends RolloutRunOptions {
+  requests: RolloutRequests;
+}
+
 /**
  * One rollout from its creation on the server to its trajectory. What the agent throws is an end
  * like another; what no rollout could survive (a wrong key, no such model) is thrown.
@@ -39,7 +43,7 @@ export async function runRollout<Scenario>(
   policy: Policy,
   rollout: Rollout<Scenario>,
   scenario: Scenario,
-  options: RolloutRunOptions,
+  options: ServedRunOptions,
 ): Promise<RolloutEnd> {
   const { transport } = policy;
   let info: RolloutInfo;
@@ -69,14 +73,8 @@ export async function runRollout<Scenario>(
       runInRollout(context, () => rollout(model, scenario)),
     );
     const outcome = readOutcome(returned);
-    await finishRollout(transport, info.id, { status: "finished", ...outcome }, options.signal);
-    const trajectory = await transport.json(
-      "GET",
-      `/v1/rollouts/${info.id}/trajectory`,
-      trajectorySchema,
-      { signal: options.signal },
-    );
-    return { trajectory };
+    const end = { id: info.id, status: "finished", ...outcome } as const;
+    return { trajectory: await options.requests.end(end) };
   } catch (thrown) {
     // An SDK wraps the abort in an error of its own; the reason is what the user needs to read.
     const error = context.signal.aborted ? abortError(context.signal) : thrown;
@@ -93,55 +91,18 @@ export async function runRollout<Scenario>(
 }
 
 async function createRollout(
-  policy: Policy,
+  { name, step }: Policy,
   scenario: unknown,
-  options: RolloutRunOptions,
+  { mode, group, requests }: ServedRunOptions,
 ): Promise<RolloutInfo> {
-  const id = newId("ro");
-  const { transport, name, step } = policy;
-  try {
-    return await transport.json("POST", "/v1/rollouts", rolloutInfoSchema, {
-      body: {
-        id,
-        model: name,
-        mode: options.mode,
-        group: options.group,
-        ...(step === null ? {} : { step }),
-        ...(scenario === undefined ? {} : { scenario }),
-      },
-      signal: options.signal,
-    });
-  } catch (error) {
-    // The first attempt made it and its answer was lost.
-    if (HoneError.isInstance(error) && error.code === "rollout_exists") {
-      return await getRollout(transport, id, options.signal);
-    }
-    throw error;
-  }
-}
-
-async function getRollout(
-  transport: Transport,
-  id: string,
-  signal: AbortSignal | undefined,
-): Promise<RolloutInfo> {
-  return await transport.json("GET", `/v1/rollouts/${id}`, rolloutInfoSchema, { signal });
-}
-
-async function finishRollout(
-  transport: Transport,
-  id: string,
-  body: PatchRollout,
-  signal: AbortSignal,
-): Promise<void> {
-  try {
-    await transport.json("PATCH", `/v1/rollouts/${id}`, rolloutInfoSchema, { body, signal });
-  } catch (error) {
-    if (!HoneError.isInstance(error) || error.code !== "rollout_closed") throw error;
-    // The first attempt closed it and its answer was lost; anything else that closed it is an error.
-    const info = await getRollout(transport, id, signal);
-    if (info.status !== "finished" || info.reward !== (body.reward ?? null)) throw error;
-  }
+  return await requests.create({
+    id: newId("ro"),
+    model: name,
+    mode,
+    group,
+    ...(step === null ? {} : { step }),
+    ...(scenario === undefined ? {} : { scenario }),
+  });
 }
 
 /** Best effort: a rollout that cannot be marked expires with its lease. */

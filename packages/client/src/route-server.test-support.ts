@@ -123,30 +123,50 @@ export const putModel: [string, Handler] = [
 export function rolloutRoutes(options: { leaseMs?: number; chat?: Handler } = {}) {
   const rollouts = new Map<string, RolloutInfo & { calls: any[] }>();
   const find = (path: string) => rollouts.get(path.split("/")[3] as string) as never as any;
+  const begin = (body: any, host: string | undefined) => {
+    const now = Date.now();
+    const info = {
+      id: body.id,
+      object: "rollout" as const,
+      model: body.model,
+      mode: body.mode,
+      status: "open" as const,
+      group: body.group ?? null,
+      policy: null,
+      baseURL: `http://${host}/v1/rollouts/${body.id}/v1`,
+      reward: null,
+      completions: 0,
+      leaseExpiresAt: now + (options.leaseMs ?? 600_000),
+      createdAt: now,
+      calls: [],
+    };
+    rollouts.set(info.id, info);
+    return info;
+  };
   const routes: [string, Handler][] = [
     putModel,
     [
+      "POST /v1/batch/rollouts",
+      ({ body, headers }, response) =>
+        sendItems(
+          response,
+          body.rollouts.map((one: any) => ({ rollout: begin(one, headers.host) })),
+        ),
+    ],
+    [
+      "PATCH /v1/batch/rollouts",
+      ({ body }, response) =>
+        sendItems(
+          response,
+          body.rollouts.map(({ id, ...change }: any) => {
+            const rollout = Object.assign(rollouts.get(id) as never as any, change);
+            return { rollout, trajectory: trajectoryOf(rollout) };
+          }),
+        ),
+    ],
+    [
       "POST /v1/rollouts",
-      ({ body, headers }, response) => {
-        const now = Date.now();
-        const info = {
-          id: body.id,
-          object: "rollout" as const,
-          model: body.model,
-          mode: body.mode,
-          status: "open" as const,
-          group: body.group ?? null,
-          policy: null,
-          baseURL: `http://${headers.host}/v1/rollouts/${body.id}/v1`,
-          reward: null,
-          completions: 0,
-          leaseExpiresAt: now + (options.leaseMs ?? 600_000),
-          createdAt: now,
-          calls: [],
-        };
-        rollouts.set(info.id, info);
-        send(response, info, 201);
-      },
+      ({ body, headers }, response) => send(response, begin(body, headers.host), 201),
     ],
     [
       "POST /v1/rollouts/[^/]+/v1/chat/completions",
@@ -170,28 +190,35 @@ export function rolloutRoutes(options: { leaseMs?: number; chat?: Handler } = {}
     ["GET /v1/rollouts/[^/]+", ({ path }, response) => send(response, find(path))],
     [
       "GET /v1/rollouts/[^/]+/trajectory",
-      ({ path }, response) => {
-        const { id, model, reward, metrics, metadata, logs, completions } = find(path);
-        const trajectory: Trajectory = {
-          rolloutId: id,
-          model,
-          policy: `${model}@0`,
-          messages: [],
-          tools: null,
-          histories: [],
-          reward,
-          metrics,
-          metadata,
-          logs,
-          usage: { completions, promptTokens: 0, completionTokens: 0 },
-          startedAt: 1,
-          durationMs: 1,
-        };
-        send(response, trajectory);
-      },
+      ({ path }, response) => send(response, trajectoryOf(find(path))),
     ],
   ];
   return { rollouts, routes };
+}
+
+/** The answer of a batch; what an item leaves out is null. */
+export function sendItems(response: ServerResponse, items: object[]): void {
+  const none = { rollout: null, trajectory: null, error: null };
+  send(response, { object: "list", data: items.map((item) => ({ ...none, ...item })) });
+}
+
+function trajectoryOf(rollout: any): Trajectory {
+  const { id, model, reward, metrics, metadata, logs, completions } = rollout;
+  return {
+    rolloutId: id,
+    model,
+    policy: `${model}@0`,
+    messages: [],
+    tools: null,
+    histories: [],
+    reward,
+    metrics,
+    metadata,
+    logs,
+    usage: { completions, promptTokens: 0, completionTokens: 0 },
+    startedAt: 1,
+    durationMs: 1,
+  };
 }
 
 function chat({ body }: Received, response: ServerResponse): void {

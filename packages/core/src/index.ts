@@ -56,6 +56,19 @@ export type {
   RolloutMode,
   RolloutStatus,
 } from "./rollout.ts";
+export {
+  createRolloutBatchSchema,
+  patchRolloutBatchSchema,
+  rolloutBatchItemSchema,
+  rolloutBatchLimit,
+  rolloutBatchSchema,
+} from "./rollout-batch.ts";
+export type {
+  CreateRolloutBatch,
+  PatchRolloutBatch,
+  RolloutBatch,
+  RolloutBatchItem,
+} from "./rollout-batch.ts";
 export { groupSchema, rolloutExceptionSchema, trajectorySchema } from "./trajectory.ts";
 export type { RolloutException, Trajectory, TrajectoryGroup } from "./trajectory.ts";
 export {

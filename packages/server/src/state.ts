@@ -30,6 +30,7 @@ import { gcRoutes } from "./retention/routes.ts";
 import { createRolloutReader } from "./rollouts/list.ts";
 import { createPolicyRouter } from "./rollouts/router.ts";
 import { createRollouts, defaultLeaseMs } from "./rollouts/rollouts.ts";
+import { rolloutBatchRoutes } from "./rollouts/batch-routes.ts";
 import { rolloutRoutes } from "./rollouts/routes.ts";
 import { makeFolder } from "./store/files.ts";
 import { lockDataDir, type DataLock } from "./store/lock.ts";
@@ -163,6 +164,7 @@ export async function openState(options: StateOptions): Promise<State> {
     const routes = new Hono<AppEnv>()
       .route("/", modelRoutes(service, policies))
       .route("/", rolloutRoutes(rollouts, reader))
+      .route("/", rolloutBatchRoutes(rollouts, log))
       .route("/", operationRoutes({ operations, list, events }))
       .route(
         "/",

@@ -15,6 +15,7 @@ import {
   operationInfoSchema,
   policyInfoSchema,
   rewardModelListSchema,
+  rolloutBatchSchema,
   rolloutInfoSchema,
   textChunkSchema,
   textCompletionSchema,
@@ -177,6 +178,10 @@ describe.skipIf(!workerPython())("the document and the server", () => {
       await json(call("PATCH", under, { status: "finished", reward: 1 })),
     );
     expectIs(trajectorySchema, await json(call("GET", `${under}/trajectory`)));
+    const several = { rollouts: [{ model: "m", id: "several" }, { model: "none" }] };
+    expectIs(rolloutBatchSchema, await json(call("POST", "/v1/batch/rollouts", several)));
+    const ends = { rollouts: [{ id: "several", status: "finished" }], trajectories: true };
+    expectIs(rolloutBatchSchema, await json(call("PATCH", "/v1/batch/rollouts", ends)));
 
     const submit = {
       clientToken: "t",
@@ -214,6 +219,8 @@ describe.skipIf(!workerPython())("the document and the server", () => {
     ["PUT", "/v1/models/{model}", "/v1/models/m", { lora: { r: 3, alpha: 1 } }],
     ["GET", "/v1/models/{model}/state", "/v1/models/none/state"],
     ["POST", "/v1/rollouts", "/v1/rollouts", { model: "none" }],
+    ["POST", "/v1/batch/rollouts", "/v1/batch/rollouts", { rollouts: [] }],
+    ["PATCH", "/v1/batch/rollouts", "/v1/batch/rollouts", { rollouts: [{ id: "x", reward: "y" }] }],
     ["GET", "/v1/rollouts/{id}", "/v1/rollouts/ro_no"],
     ["PATCH", "/v1/rollouts/{id}", "/v1/rollouts/ro_no", { reward: "x" }],
     ["POST", "/v1/models/{model}/operations", "/v1/models/m/operations", { clientToken: "t" }],

@@ -110,6 +110,35 @@ export const trainingRoutes: readonly RouteDoc[] = [
     errors: ["model_not_found", "policy_not_found", "rollout_exists", "disk_full"],
   },
   {
+    method: "post",
+    path: "/v1/batch/rollouts",
+    tag: "rollouts",
+    operationId: "createRollouts",
+    summary: "Begins several rollouts",
+    description:
+      "As `POST /v1/rollouts` for each. One that is refused has an `error` and leaves the others alone.",
+    body: "CreateRolloutBatch",
+    answers: [
+      { status: 200, description: "A rollout or an error for each.", json: "RolloutBatch" },
+    ],
+    errors: [],
+  },
+  {
+    method: "patch",
+    path: "/v1/batch/rollouts",
+    tag: "rollouts",
+    operationId: "patchRollouts",
+    summary: "Ends several rollouts, and hands out what they left",
+    description:
+      "As `PATCH /v1/rollouts/{id}` for each, and with `trajectories` its trajectory in the same answer. One " +
+      "that is refused has an `error` and leaves the others alone.",
+    body: "PatchRolloutBatch",
+    answers: [
+      { status: 200, description: "A rollout or an error for each.", json: "RolloutBatch" },
+    ],
+    errors: ["invalid_reward"],
+  },
+  {
     method: "get",
     path: "/v1/rollouts/{id}",
     tag: "rollouts",

@@ -1,0 +1,128 @@
+import {
+  HoneError,
+  rolloutBatchLimit,
+  rolloutBatchSchema,
+  rolloutInfoSchema,
+  trajectorySchema,
+  type CreateRollout,
+  type PatchRollout,
+  type RolloutBatchItem,
+  type RolloutInfo,
+  type Trajectory,
+} from "@hone/core";
+import { collectRequests } from "./collect-requests.ts";
+import { isRetryable } from "./transport.ts";
+import type { Transport } from "./transport.ts";
+
+type Begin = CreateRollout & { id: string };
+type End = PatchRollout & { id: string };
+
+/** The beginnings and ends of a gathering's rollouts: by one request where many come at once. */
+export interface RolloutRequests {
+  create(body: Begin): Promise<RolloutInfo>;
+  /** Ends it and brings what it left. */
+  end(body: End): Promise<Trajectory>;
+}
+
+/** All end with `signal`. */
+export function createRolloutRequests(transport: Transport, signal: AbortSignal): RolloutRequests {
+  const begin = collectRequests<Begin, RolloutInfo>(rolloutBatchLimit, async (rollouts) => {
+    const items = await inParts(rollouts, (part) => send("POST", { rollouts: part }));
+    return items.map(({ rollout, error }) => rollout ?? asError(error));
+  });
+  const end = collectRequests<End, Trajectory>(rolloutBatchLimit, async (rollouts) => {
+    const items = await inParts(rollouts, (part) =>
+      send("PATCH", { rollouts: part, trajectories: true }),
+    );
+    return items.map(({ trajectory, error }) => trajectory ?? asError(error));
+  });
+
+  async function send(method: "POST" | "PATCH", body: object): Promise<RolloutBatchItem[]> {
+    const path = "/v1/batch/rollouts";
+    return (await transport.json(method, path, rolloutBatchSchema, { body, signal })).data;
+  }
+
+  async function infoOf(id: string): Promise<RolloutInfo> {
+    return await transport.json("GET", `/v1/rollouts/${id}`, rolloutInfoSchema, { signal });
+  }
+
+  async function trajectoryOf(id: string): Promise<Trajectory> {
+    const path = `/v1/rollouts/${id}/trajectory`;
+    return await transport.json("GET", path, trajectorySchema, { signal });
+  }
+
+  return {
+    async create(body) {
+      try {
+        return await alone(begin(body), async () =>
+          transport.json("POST", "/v1/rollouts", rolloutInfoSchema, { body, signal }),
+        );
+      } catch (error) {
+        // The first attempt made it and its answer was lost.
+        if (HoneError.isInstance(error) && error.code === "rollout_exists") {
+          return await infoOf(body.id);
+        }
+        throw error;
+      }
+    },
+
+    async end({ id, ...body }) {
+      try {
+        return await alone(end({ id, ...body }), async () => {
+          const path = `/v1/rollouts/${id}`;
+          await transport.json("PATCH", path, rolloutInfoSchema, { body, signal });
+          return await trajectoryOf(id);
+        });
+      } catch (error) {
+        if (!HoneError.isInstance(error) || error.code !== "rollout_closed") throw error;
+        // The first attempt closed it and its answer was lost; anything else that closed it is an error.
+        const info = await infoOf(id);
+        if (info.status !== body.status || info.reward !== (body.reward ?? null)) throw error;
+        return await trajectoryOf(id);
+      }
+    },
+  };
+}
+
+/** One that failed among others in a way that passes goes by itself, with the patience of any request. */
+async function alone<T>(together: Promise<T>, byItself: () => Promise<T>): Promise<T> {
+  try {
+    return await together;
+  } catch (error) {
+    if (error instanceof ItemError && isRetryable(error)) return await byItself();
+    throw error;
+  }
+}
+
+/** An error of one rollout, not of the request that it came with. */
+class ItemError extends HoneError {}
+
+function asError(error: RolloutBatchItem["error"]): ItemError {
+  const { message, code, param } = error ?? {};
+  return new ItemError(message ?? "The server left out a rollout of a batch.", {
+    code: code ?? "invalid_response",
+    param: param ?? undefined,
+  });
+}
+
+/** Together they may be more than the server reads at once, where each alone is not. */
+async function inParts<T, R>(
+  items: readonly T[],
+  work: (part: readonly T[]) => Promise<readonly R[]>,
+): Promise<readonly R[]> {
+  try {
+    const results = await work(items);
+    if (results.length === items.length) return results;
+    throw new HoneError("The server answered a batch of rollouts with another number of them.", {
+      code: "invalid_response",
+    });
+  } catch (error) {
+    const tooLarge = HoneError.isInstance(error) && error.code === "body_too_large";
+    if (!tooLarge || items.length === 1) throw error;
+    const half = Math.ceil(items.length / 2);
+    return [
+      ...(await inParts(items.slice(0, half), work)),
+      ...(await inParts(items.slice(half), work)),
+    ];
+  }
+}
