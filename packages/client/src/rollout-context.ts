@@ -124,7 +124,9 @@ async function sendInRollout(
   const signal = call.signal ? AbortSignal.any([call.signal, context.signal]) : context.signal;
   try {
     const response = await settings.fetch(url, { ...call, signal });
-    if (response.body) return withEnd(response, response.body, context.signal, end);
+    const streams = response.headers.get("content-type")?.startsWith("text/event-stream") ?? false;
+    if (response.body && streams) return withEnd(response, response.body, context.signal, end);
+    // An answer in one piece is over where it begins.
     end();
     return response;
   } catch (error) {
