@@ -16,10 +16,10 @@ const program = new Command("inbox")
     "name of the model; one that there is goes on where it was",
     `inbox-${new Date().toISOString().replaceAll(/[:.]/g, "-").toLowerCase()}`,
   )
-  .option("--steps <n>", "training steps of the whole run", wholeFrom(0), 16)
+  .option("--steps <n>", "training steps of the whole run", wholeFrom(0), 24)
   .option("--groups-per-step <n>", "groups of rollouts per step", wholeFrom(1), 8)
   .option("--group-size <n>", "rollouts of one scenario", wholeFrom(2), 6)
-  .option("--lr <rate>", "learning rate, after three steps of warm-up", positive, 3e-4)
+  .option("--lr <rate>", "learning rate, after three steps of warm-up", positive, 4e-4)
   .option("--last-rate <share>", "share of the learning rate at the last step", share, 0.1)
   .option("--temperature <t>", "of training and of the sampled evaluation", positive, 0.7)
   .option("--answer-tokens <n>", "about the tokens of an answer: scales the loss", wholeFrom(1), 32)
