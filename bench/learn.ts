@@ -190,16 +190,17 @@ async function judgeRuns(seed: number): Promise<Judgements> {
   const file = join(out, `judged-${seed}.json`);
   const baseFile = join(out, "judged-base.json");
   const known = await readJson<Judgements>(file);
-  if (known) return known;
+  // Judged when the bench ran for one side alone, the other is still to be judged.
+  if (known && sides.every((contender) => known[contender].length > 0)) return known;
   const folder = join(out, `judge-${seed}`);
   const server = await startHoneServer(task, machine, folder);
   try {
-    const judgements: Judgements = { trl: [], hone: [] };
+    const judgements: Judgements = { trl: known?.trl ?? [], hone: known?.hone ?? [] };
     const lora = { r: 16, alpha: 32 };
     const bare = await server.hone.model({ name: "base", lora });
     const base = (await readJson<Judgement>(baseFile)) ?? (await judge(task, bare.at(0)));
     await writeJson(baseFile, base);
-    for (const contender of sides) {
+    for (const contender of sides.filter((one) => judgements[one].length === 0)) {
       const model = await server.hone.model({ name: contender, lora });
       const judgementsOf = judgements[contender];
       judgementsOf.push({ step: 0, judgement: base });

@@ -9,8 +9,7 @@ export function resultsText(story: "2048" | "inbox", runs: readonly SeedRun[]): 
     "|---|---|---|---|---|---|",
     ...runs.map((run) => {
       const { verdict, kind, seed, seconds } = run;
-      const passes = verdict.low > 0 ? "passes" : "holds 0";
-      return `| ${kind} | ${seed} | ${arrow(verdict, digits)} | ${interval(verdict, digits)} | ${passes} | ${duration(seconds)} |`;
+      return `| ${kind} | ${seed} | ${arrow(verdict, digits)} | ${interval(verdict, digits)} | ${gate(verdict)} | ${duration(seconds)} |`;
     }),
   ];
   const styles = runs.flatMap(({ ceiling }) => (ceiling ? [ceiling] : [])).slice(0, 1);
@@ -66,8 +65,14 @@ function interval({ difference, low, high }: Comparison, digits: number): string
   return `${signed(difference)} [${signed(low)}, ${signed(high)}]`;
 }
 
+function gate({ low, high }: Comparison): string {
+  if (low > 0) return "passes";
+  return high < 0 ? "got worse" : "holds 0";
+}
+
 function duration(seconds: number): string {
-  return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
+  const whole = Math.round(seconds);
+  return `${Math.floor(whole / 60)} min ${whole % 60} s`;
 }
 
 function median(values: readonly number[]): number {

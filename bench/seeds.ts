@@ -1,5 +1,5 @@
-// `pnpm bench seeds [2048|inbox] [--seeds 1,2,3] [--fresh 3] [--control 1] [--supervised] [--out FOLDER]
-// [--option=value of the example …]` — the quickstart's verdict over seeds, with its controls and baselines.
+// `pnpm bench seeds [2048|inbox] [--seeds 1,2,3] [--fresh 3] [--control 1] [--supervised] [--steps N]
+// [--last-rate SHARE] [--out FOLDER]` — the quickstart's verdict over seeds, with its controls and baselines.
 //
 // Every run is the command that a user types, in a process of its own. What is done stands in
 // FOLDER/results.json, so that the same command goes on where it was cut off.
@@ -21,6 +21,7 @@ const { values, positionals } = parseArgs({
     supervised: { type: "boolean", default: false },
     out: { type: "string" },
     steps: { type: "string" },
+    "last-rate": { type: "string" },
     table: { type: "boolean", default: false },
     help: { type: "boolean", short: "h", default: false },
   },
@@ -33,6 +34,7 @@ if (values.help) {
       "  --control 1     runs with rewards shuffled within their group: they should learn nothing\n" +
       "  --supervised    2048: train on the best game of each group of the first run instead, and compare\n" +
       "  --steps N       of the example; its default where it is left out\n" +
+      "  --last-rate S   share of the learning rate at the last step (1: constant); the example's default\n" +
       "  --out FOLDER    runs and results.json; one that is there goes on (default: runs/seeds-STORY)\n" +
       "  --table         only show what stands in FOLDER/results.json",
   );
@@ -43,21 +45,37 @@ if (story !== "2048" && story !== "inbox") fail(`There is no example "${story}".
 if (values.supervised && story !== "2048") fail("--supervised is for 2048.");
 const out = resolve(values.out ?? join("runs", `seeds-${story}`));
 const file = join(out, "results.json");
-const example = values.steps === undefined ? [] : ["--steps", values.steps];
+const example = [
+  ...(values.steps === undefined ? [] : ["--steps", values.steps]),
+  ...(values["last-rate"] === undefined ? [] : ["--last-rate", values["last-rate"]]),
+];
 
 const runs: SeedRun[] = existsSync(file) ? JSON.parse(await readFile(file, "utf8")) : [];
 if (!values.table) {
   await mkdir(out, { recursive: true });
+  await requireSameOptions();
   const seeds = values.seeds.split(",").filter(Boolean).map(whole);
   for (const seed of seeds) await once("fixed", seed);
   await several("fresh", whole(values.fresh), () => randomInt(1000, 1_000_000));
-  await several("control", whole(values.control), (at) => seeds[at] ?? at);
+  const controlSeed = (at: number) => seeds[at] ?? Math.max(0, ...seeds) + 1 + at - seeds.length;
+  await several("control", whole(values.control), controlSeed);
   const first = runs.find(({ kind }) => kind === "fixed" || kind === "fresh");
   if (values.supervised && first && !runs.some(({ kind }) => kind === "supervised")) {
     await keep({ ...(await superviseBest(first)), kind: "supervised" });
   }
 }
 console.log(resultsText(story, runs));
+
+/** Runs of other options must not stand in one table. */
+async function requireSameOptions(): Promise<void> {
+  const note = join(out, "options.json");
+  const now = JSON.stringify(example);
+  const before = existsSync(note) ? await readFile(note, "utf8") : null;
+  if (before === null && runs.length === 0) await writeFile(note, now);
+  else if (before !== now) {
+    fail(`${out} holds runs with other options: give another --out, or the same options.`);
+  }
+}
 
 async function several(
   kind: SeedRun["kind"],

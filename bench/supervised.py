@@ -1,7 +1,7 @@
 """Imitates the best game of each group of a 2048 run: the baseline of supervised training on the same rollouts.
 
-The same LoRA, optimizer and learning rate as the run's; the loss is the mean negative log likelihood of the
-moves. Written with PEFT alone, so that it shares no code with what it is compared with.
+The same LoRA and optimizer as the run's, and its learning rate, which falls to a tenth over the updates made
+here; the loss is the mean negative log likelihood of the moves. Written with PEFT alone, so that it shares no code with what it is compared with.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ parser.add_argument("--out", required=True)
 parser.add_argument("--steps", type=int, required=True)
 parser.add_argument("--games", type=int, default=8)
 parser.add_argument("--lr", type=float, default=2e-3)
+parser.add_argument("--last-rate", type=float, default=0.1)
 options = parser.parse_args()
 
 torch.manual_seed(0)
@@ -69,8 +70,10 @@ for step in range(options.steps):
     while len(order) < options.games:
         order += shuffle.sample(range(len(games)), len(games))
     batch, order = [games[i] for i in order[: options.games]], order[options.games :]
+    done = step / max(options.steps - 1, 1)
+    rate = options.lr * (1 - (1 - options.last_rate) * done)
     for group in optimizer.param_groups:
-        group["lr"] = options.lr * min(1.0, (step + 1) / 4)
+        group["lr"] = rate * min(1.0, (step + 1) / 4)
     tokens = sum(label != -100 for _, labels in batch for label in labels)
     total = 0.0
     for ids, labels in batch:
