@@ -22,9 +22,7 @@ SMALL = Path(__file__).resolve().parents[1] / "models/hone-2048-1m"
 
 def adapter(base_path: str, out: str) -> None:
     base = load_base(base_path, served_name="base")
-    weights = fresh_adapter(
-        base.model, LoraSpec(16, 32.0, default_targets(base.model)), 1
-    )
+    weights = fresh_adapter(base.model, LoraSpec(16, 32.0, default_targets(base.model)), 1)
     generator = torch.Generator().manual_seed(1)
     for _a, b in weights.tensors.values():
         b.normal_(0, 0.01, generator=generator)

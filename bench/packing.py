@@ -28,9 +28,7 @@ MICRO_BATCH = 16384
 Sequence = tuple[list[int], list[int]]  # ids, and which of them were sampled
 
 
-def games(
-    vocabulary: int, groups: int, random: torch.Generator
-) -> list[list[Sequence]]:
+def games(vocabulary: int, groups: int, random: torch.Generator) -> list[list[Sequence]]:
     """Whole games of 2048: the rules and a board, then 20 to 40 turns of two sampled tokens and a board."""
 
     def ids(count: int) -> list[int]:
@@ -51,9 +49,7 @@ def games(
     return result
 
 
-def answers(
-    vocabulary: int, groups: int, random: torch.Generator
-) -> list[list[Sequence]]:
+def answers(vocabulary: int, groups: int, random: torch.Generator) -> list[list[Sequence]]:
     """One prompt of 110 tokens a group, eight answers of about 30."""
     result = []
     for _ in range(groups):
@@ -62,8 +58,7 @@ def answers(
         result.append(
             [
                 (
-                    prompt
-                    + torch.randint(vocabulary, (size,), generator=random).tolist(),
+                    prompt + torch.randint(vocabulary, (size,), generator=random).tolist(),
                     [0] * 110 + [1] * size,
                 )
                 for size in sizes
@@ -84,9 +79,7 @@ def plan(groups: list[list[Sequence]], packing: str) -> list[list[int]]:
         if packing == "rows":
             size = len(ids[joined[0]]) * len(joined)
         else:
-            size = pack(
-                [torch.tensor(ids[j]).numpy() for j in joined]
-            ).input_ids.numel()
+            size = pack([torch.tensor(ids[j]).numpy() for j in joined]).input_ids.numel()
         if batches and size <= MICRO_BATCH:
             batches[-1] = joined
         else:
@@ -95,26 +88,16 @@ def plan(groups: list[list[Sequence]], packing: str) -> list[list[int]]:
 
 
 def body(groups: list[list[Sequence]], packing: str, folder: Path) -> bytes:
-    flat = [
-        (g, ids, sampled)
-        for g, members in enumerate(groups)
-        for ids, sampled in members
-    ]
+    flat = [(g, ids, sampled) for g, members in enumerate(groups) for ids, sampled in members]
     count = len(flat)
     lengths = torch.tensor([len(ids) for _, ids, _ in flat])
     random = torch.Generator().manual_seed(1)
     zeros = torch.zeros(count, dtype=torch.uint8)
     tensors = {
-        "tokens": torch.tensor(
-            [t for _, ids, _ in flat for t in ids], dtype=torch.int32
-        ),
-        "sampled": torch.tensor(
-            [s for _, _, sampled in flat for s in sampled], dtype=torch.uint8
-        ),
+        "tokens": torch.tensor([t for _, ids, _ in flat for t in ids], dtype=torch.int32),
+        "sampled": torch.tensor([s for _, _, sampled in flat for s in sampled], dtype=torch.uint8),
         "logprobs": torch.zeros(int(lengths.sum())),
-        "completion_offsets": torch.cat(
-            [torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)]
-        ),
+        "completion_offsets": torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)]),
         "completion_parent": torch.full((count,), -1, dtype=torch.int32),
         "completion_rollout": torch.arange(count, dtype=torch.int32),
         "completion_temperature": torch.ones(count),
@@ -142,9 +125,7 @@ def body(groups: list[list[Sequence]], packing: str, folder: Path) -> bytes:
     return save(tensors, metadata={"config": json.dumps(config)})
 
 
-def measure(
-    base: Base, groups: list[list[Sequence]], rounds: int
-) -> dict[str, dict[str, float]]:
+def measure(base: Base, groups: list[list[Sequence]], rounds: int) -> dict[str, dict[str, float]]:
     """Medians of rounds that take turns, after a first one of each that is not counted."""
     seconds: dict[str, list[float]] = {"rows": [], "tree": []}
     cpu: dict[str, list[float]] = {"rows": [], "tree": []}
@@ -154,8 +135,7 @@ def measure(
         fresh = fresh_adapter(base.model, LoraSpec(), 0)
         random = torch.Generator().manual_seed(2)
         tensors = {
-            p: (a, torch.randn(b.shape, generator=random) * 0.01)
-            for p, (a, b) in fresh.tensors.items()
+            p: (a, torch.randn(b.shape, generator=random) * 0.01) for p, (a, b) in fresh.tensors.items()
         }
         (folder / "policy").mkdir()
         write_adapter(folder / "policy", LoraWeights(fresh.spec, tensors), base.name)
@@ -175,10 +155,8 @@ def measure(
             "step_seconds": statistics.median(taken),
             "cpu_seconds": statistics.median(cpu[packing]),
             "tokens_through_model": metrics[packing]["model_tokens"],
-            "sequence_tokens_per_second": metrics[packing]["sequence_tokens"]
-            / statistics.median(taken),
-            "sampled_tokens_per_second": metrics[packing]["train_tokens"]
-            / statistics.median(taken),
+            "sequence_tokens_per_second": metrics[packing]["sequence_tokens"] / statistics.median(taken),
+            "sampled_tokens_per_second": metrics[packing]["train_tokens"] / statistics.median(taken),
         }
         for packing, taken in seconds.items()
     }
@@ -197,9 +175,7 @@ def smollm_shape() -> Base:
         tie_word_embeddings=True,
     )
     torch.manual_seed(0)
-    model = LlamaForCausalLM._from_config(
-        config, dtype=torch.bfloat16, attn_implementation=register()
-    )
+    model = LlamaForCausalLM._from_config(config, dtype=torch.bfloat16, attn_implementation=register())
     return wrap_base(model, None, "smollm2-shape", 8192)
 
 
@@ -217,31 +193,16 @@ def main() -> None:
     random = torch.Generator().manual_seed(0)
     if options.only != "answers":
         base = load_base(options.base)
-        result = measure(
-            base, games(base.vocab_size, options.groups, random), options.rounds
-        )
+        result = measure(base, games(base.vocab_size, options.groups, random), options.rounds)
         print(
-            json.dumps(
-                {
-                    "workload": f"{8 * options.groups} games of 2048, 1M base, fp32",
-                    **result,
-                }
-            ),
+            json.dumps({"workload": f"{8 * options.groups} games of 2048, 1M base, fp32", **result}),
             flush=True,
         )
     if options.only != "games":
         base = smollm_shape()
-        result = measure(
-            base, answers(base.vocab_size, options.groups, random), options.rounds
-        )
+        result = measure(base, answers(base.vocab_size, options.groups, random), options.rounds)
         print(
-            json.dumps(
-                {
-                    "workload": f"{8 * options.groups} answers, 135M shape, bf16",
-                    **result,
-                }
-            ),
-            flush=True,
+            json.dumps({"workload": f"{8 * options.groups} answers, 135M shape, bf16", **result}), flush=True
         )
 
 

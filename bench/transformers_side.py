@@ -16,11 +16,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import torch
 from peft import PeftModel
-from transformers import (
-    AutoModelForCausalLM,
-    ContinuousBatchingConfig,
-    GenerationConfig,
-)
+from transformers import AutoModelForCausalLM, ContinuousBatchingConfig, GenerationConfig
 from transformers.utils import logging
 
 
@@ -31,9 +27,7 @@ def load(base: str, adapter: str, dtype: str) -> PeftModel:
     return PeftModel.from_pretrained(model, adapter).eval()
 
 
-def generate(
-    model: PeftModel, prompts: list[list[int]], max_tokens: int
-) -> list[list[int]]:
+def generate(model: PeftModel, prompts: list[list[int]], max_tokens: int) -> list[list[int]]:
     """All rollouts of a turn in one batch; they are as long as one another, so nothing is padded."""
     ids = torch.tensor(prompts)
     config = GenerationConfig(
@@ -46,15 +40,11 @@ def generate(
         pad_token_id=0,
     )
     with torch.inference_mode():
-        out = model.generate(
-            input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=config
-        )
+        out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=config)
     return out[:, ids.shape[1] :].tolist()
 
 
-def generate_batch(
-    model: PeftModel, prompts: list[list[int]], max_tokens: int
-) -> list[list[int]]:
+def generate_batch(model: PeftModel, prompts: list[list[int]], max_tokens: int) -> list[list[int]]:
     """Continuous batching with its prefix sharing; the manager and its cache live from turn to turn."""
     config = GenerationConfig(
         do_sample=True,
@@ -66,9 +56,7 @@ def generate_batch(
         pad_token_id=0,
     )
     # Small blocks, so that histories which grow by some tens of tokens share them too.
-    batching = ContinuousBatchingConfig(
-        block_size=32, num_blocks=1024, max_batch_tokens=2048
-    )
+    batching = ContinuousBatchingConfig(block_size=32, num_blocks=1024, max_batch_tokens=2048)
     out = model.get_base_model().generate_batch(
         inputs=prompts,
         generation_config=config,
@@ -76,13 +64,10 @@ def generate_batch(
         persistent_manager=True,
     )
     answers = [
-        o.generated_tokens
-        for o in sorted(out.values(), key=lambda o: int(o.request_id.split("_")[-1]))
+        o.generated_tokens for o in sorted(out.values(), key=lambda o: int(o.request_id.split("_")[-1]))
     ]
     if len(answers) != len(prompts):
-        raise RuntimeError(
-            f"generate_batch answered {len(answers)} of {len(prompts)} prompts"
-        )
+        raise RuntimeError(f"generate_batch answered {len(answers)} of {len(prompts)} prompts")
     return answers
 
 
@@ -120,10 +105,7 @@ def main() -> None:
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
     boot = os.environ.get("HONE_BOOT_ID", "")
-    print(
-        json.dumps({"ready": True, "port": server.server_address[1], "boot": boot}),
-        flush=True,
-    )
+    print(json.dumps({"ready": True, "port": server.server_address[1], "boot": boot}), flush=True)
     server.serve_forever()
 
 

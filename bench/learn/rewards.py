@@ -15,11 +15,7 @@ SPACE = "\t\n\v\f\r \u00a0\u1680\u2028\u2029\u202f\u205f\u3000\ufeff" + "".join(
 
 
 def reward(answer: str, key: dict[str, Any]) -> float:
-    return (
-        _bill(answer, key["bill"])
-        if key["kind"] == "bill"
-        else _move(answer, key["values"])
-    )
+    return _bill(answer, key["bill"]) if key["kind"] == "bill" else _move(answer, key["values"])
 
 
 def _bill(answer: str, bill: dict[str, Any]) -> float:

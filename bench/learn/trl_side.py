@@ -29,12 +29,9 @@ def tell(event: str, **fields: object) -> None:
     print(json.dumps({"event": event, **fields}), file=TOLD, flush=True)
 
 
-def rewards(
-    prompts: list, completions: list, key: list[str], **_: object
-) -> list[float]:
+def rewards(prompts: list, completions: list, key: list[str], **_: object) -> list[float]:
     return [
-        reward(answer[0]["content"], json.loads(one))
-        for answer, one in zip(completions, key, strict=True)
+        reward(answer[0]["content"], json.loads(one)) for answer, one in zip(completions, key, strict=True)
     ]
 
 
@@ -115,24 +112,13 @@ def build(job: dict[str, Any], clock: Clock) -> GRPOTrainer:
         disable_tqdm=True,
     )
     data = Dataset.from_list(
-        [
-            {"prompt": one["messages"], "key": json.dumps(one["key"])}
-            for one in job["scenarios"]
-        ]
+        [{"prompt": one["messages"], "key": json.dumps(one["key"])} for one in job["scenarios"]]
     )
     lora = LoraConfig(
         r=16,
         lora_alpha=32,
         lora_dropout=0.0,
-        target_modules=[
-            "q_proj",
-            "k_proj",
-            "v_proj",
-            "o_proj",
-            "gate_proj",
-            "up_proj",
-            "down_proj",
-        ],
+        target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
         task_type="CAUSAL_LM",
     )
     trainer = GRPOTrainer(
@@ -163,10 +149,7 @@ def main() -> None:
     clock = Clock(Path(job["out"]), job["judged"])
     trainer = build(job, clock)
     template = trainer.processing_class.apply_chat_template(
-        job["scenarios"][0]["messages"],
-        add_generation_prompt=True,
-        tokenize=True,
-        return_dict=True,
+        job["scenarios"][0]["messages"], add_generation_prompt=True, tokenize=True, return_dict=True
     )
     tell("ready", promptIds=template["input_ids"])
     trainer.train()
