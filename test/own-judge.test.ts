@@ -1,5 +1,5 @@
-import { gather } from "@hone/client";
-import type { TrajectoryGroup } from "@hone/core";
+import { gather, type RolloutModel } from "@hone/client";
+import type { Trajectory, TrajectoryGroup } from "@hone/core";
 import { rulerScoreGroup } from "@hone/ruler";
 import { findEnvironment } from "@hone/server";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
@@ -21,6 +21,26 @@ function conversationsOf(group: TrajectoryGroup): TrajectoryGroup {
       ],
     })),
   };
+}
+
+/** The judge's prompt once more, in a rollout of one's own: a group needs two. */
+async function sayAgain(model: RolloutModel, { messages }: Trajectory): Promise<null> {
+  const { baseURL, apiKey, model: name, fetch } = model.connection();
+  const response = await fetch(`${baseURL}/chat/completions`, {
+    method: "POST",
+    headers: { authorization: `Bearer ${apiKey}`, "content-type": "application/json" },
+    body: JSON.stringify({
+      model: name,
+      messages: messages.slice(
+        0,
+        messages.findIndex(({ role }) => role === "assistant"),
+      ),
+      max_tokens: 24,
+    }),
+  });
+  expect(response.status).toBe(200);
+  await response.text();
+  return null;
 }
 
 // SmolLM2-135M-Instruct: a real instruct model, and a poor judge. It shows that the path holds, not that it judges well.
@@ -86,6 +106,41 @@ describe("a small model of the server as the judge", () => {
         step: 0,
         reasons: { constrained: 1 },
       });
+      expect(await model.train([lesson], { allowConstrained: true })).toMatchObject({
+        trained: true,
+        step: 1,
+      });
     },
   );
+
+  it("learns from how it judged, sampled in words of its own", { timeout: 600_000 }, async () => {
+    vi.spyOn(console, "warn").mockReturnValue();
+    const model = await server.hone.model({ name: "learner" });
+    const [made] = await gather(model, () => Promise.resolve(null), [{}], {
+      groupSize: answers.length,
+    });
+    // The policy itself, held to nothing: this model's answers are no judgements, and are recorded all the same.
+    const scored = await rulerScoreGroup(conversationsOf(made!), "hone/learner", {
+      rubric,
+      structuredOutput: "none",
+      parameters: { max_tokens: 24 },
+      timeoutMs: 500_000,
+    });
+    expect(scored.judgement.status).toBe("failed");
+    expect(scored.trajectories.map(({ reward }) => reward)).toEqual([null, null, null]);
+    // The judgement, and the repair that it was asked for.
+    const said = scored.judgement.trajectories;
+    expect(said.length).toBeGreaterThan(0);
+    const [again] = await gather(model, (m) => sayAgain(m, said[0]!), [{}], { groupSize: 1 });
+    const lesson: TrajectoryGroup = {
+      ...made!,
+      id: "lesson",
+      trajectories: [
+        { ...said[0]!, reward: 0 },
+        { ...again!.trajectories[0]!, reward: 1 },
+      ],
+    };
+    expect(await model.train([lesson])).toMatchObject({ trained: true, step: 1, reasons: {} });
+    expect((await model.info()).served).toBe(1);
+  });
 });

@@ -38,6 +38,19 @@ const groups = await gather(model, rollout, [{ prompt: "Say a word." }], { group
 console.log(JSON.stringify(await model.train(groups)));
 `;
 
+/** A judge that is a program, and a reward function in plain JavaScript. */
+const judging = `import { ruler } from "@hone/ruler";
+import { numericMatch } from "@hone/ruler/rewards";
+import { score, ScriptedJudge } from "@hone/ruler/testing";
+const judge = await ScriptedJudge.start({ otherwise: score(({ finalText }) => Number(finalText)) });
+const question = { role: "user", content: "How sure are you?" };
+const say = (content) => [question, { role: "assistant", content }];
+const { scores } = await ruler([say("0.25"), say("0.75")], judge.endpoint, { cache: false });
+await judge.close();
+console.log(JSON.stringify(scores.map((one) => one.score)), typeof numericMatch);
+`;
+const scoreByLength = "export default ({ messages }) => messages.at(-1).content.length;";
+
 describe.runIf(tarballs)("the packed packages in an empty project", { shuffle: false }, () => {
   // Its own folder, so that no package.json or node_modules of ours is above it.
   const folder = mkdtempSync(join(tmpdir(), "hone-packed-"));
@@ -93,6 +106,36 @@ describe.runIf(tarballs)("the packed packages in an empty project", { shuffle: f
     const rest = filesUnder(worker).filter((file) => !modules.test(file));
     expect(rest).toContain("requirements/worker.txt");
     expect(rest.filter((file) => !/^requirements\/\w+\.txt$/.test(file))).toEqual([]);
+  });
+
+  it("judge, and check a reward function", async () => {
+    const at = (name: string) => join(project.folder, name);
+    writeFileSync(at("judging.mjs"), judging);
+    const judged = await project.run("node", ["judging.mjs"]);
+    expect(judged.stdout.trim(), judged.stderr).toBe("[0.25,0.75] function");
+
+    writeFileSync(at("reward.mjs"), scoreByLength);
+    const none = { rolloutId: null, model: null, policy: null, tools: null, reward: null };
+    const said = (content: string) => ({
+      ...{
+        ...none,
+        histories: [],
+        metrics: {},
+        metadata: {},
+        logs: [],
+        startedAt: 0,
+        durationMs: 0,
+      },
+      usage: { completions: 1, promptTokens: 1, completionTokens: 1 },
+      messages: [{ role: "assistant", content }],
+    });
+    const trajectories = [said("short"), said("a longer one")];
+    const group = { id: "g", trajectories, exceptions: [], metadata: {}, metrics: {}, logs: [] };
+    writeFileSync(at("groups.jsonl"), `${JSON.stringify(group)}\n`);
+    const check = ["--no", "@hone/ruler", "check", "groups.jsonl", "--reward"];
+    const checked = await project.run("npx", [...check, "./reward.mjs"]);
+    expect(checked, checked.stderr).toMatchObject({ status: 0 });
+    expect(checked.stdout).toMatch(/groups/);
   });
 
   it("find their command, and set up Python", async () => {
