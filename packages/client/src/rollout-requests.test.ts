@@ -16,12 +16,29 @@ afterEach(() => server.close());
 const begins = "POST /v1/batch/rollouts";
 const ends = "PATCH /v1/batch/rollouts";
 
+/** Whether it has refused a request for what it holds. */
+type Refusal = (...given: Parameters<Handler>) => boolean;
+
+function refuseWhere(status: number, code: string, holds: (body: string) => boolean): Refusal {
+  return ({ body }, response) => {
+    const refused = holds(JSON.stringify(body));
+    if (refused) sendError(response, status, code);
+    return refused;
+  };
+}
+
 /** What the routes give to the first requests, in order; `null` leaves it to the rollouts' own. */
-async function modelBehind(path: string, answers: (Handler | null)[]) {
+async function modelBehind(path: string, answers: (Handler | null)[], refuses?: Refusal) {
   const { rollouts, routes } = rolloutRoutes();
   const own = routes.find(([pattern]) => pattern === path)?.[1];
   server = await startRouteServer([
-    [path, (request, response) => (answers.shift() ?? own)?.(request, response)],
+    [
+      path,
+      (request, response) => {
+        const answer = answers.shift() ?? own;
+        if (!refuses?.(request, response)) answer?.(request, response);
+      },
+    ],
     ...routes,
   ]);
   return { rollouts, model: await server.hone({ maxRetries: 1 }).model({ name: "m" }) };
@@ -69,6 +86,69 @@ describe("beginnings and ends", () => {
     const groups = await gather(model, (_, n: number) => n, [0, 1, 2, 3], {});
     expect(groups.map((group) => group.trajectories[0]?.reward)).toEqual([0, 1, 2, 3]);
     expect(sizes(begins)).toEqual([4, 2, 2, 1, 1]);
+  });
+
+  it("one that is too large fails alone, and those that came with it are ended", async () => {
+    const tooLarge = refuseWhere(413, "body_too_large", (body) => body.length > 1_000);
+    const { model, rollouts } = await modelBehind(ends, [], tooLarge);
+    const groups = await gather(
+      model,
+      (_, n: number) => ({ reward: n, logs: n === 2 ? ["x".repeat(1_000)] : [] }),
+      [0, 1, 2, 3],
+      { maxExceptions: 1 },
+    );
+    expect(groups.map((group) => group.trajectories[0]?.reward)).toEqual([0, 1, undefined, 3]);
+    expect(groups[2]?.exceptions).toMatchObject([{ type: "body_too_large" }]);
+    expect([...rollouts.values()].map(({ status }) => status)).toEqual([
+      "finished",
+      "finished",
+      "failed",
+      "finished",
+    ]);
+  });
+
+  it("one that the server cannot read fails alone at its beginning too", async () => {
+    const unread = refuseWhere(400, "invalid_json", (body) => body.includes("nested"));
+    const { model } = await modelBehind(begins, [], unread);
+    const groups = await gather(model, (_, { n }) => n, [{ n: 0 }, { n: 1, nested: 1 }, { n: 2 }], {
+      maxExceptions: 1,
+    });
+    expect(groups.map((group) => group.trajectories[0]?.reward)).toEqual([0, undefined, 2]);
+    expect(groups[1]?.exceptions).toMatchObject([{ type: "invalid_json" }]);
+  });
+
+  it("one that JSON cannot hold fails alone, and is not taken for a lost connection", async () => {
+    const { model } = await modelBehind(begins, []);
+    const circle: { n: number; self?: unknown } = { n: 1 };
+    circle.self = circle;
+    const scenarios = [{ n: 0 }, circle, { n: 2, big: 2n }, { n: 3 }];
+    const groups = await gather(model, (_, { n }) => n, scenarios, { maxExceptions: 2 });
+    expect(groups.map((group) => group.trajectories[0]?.reward ?? null)).toEqual([
+      0,
+      null,
+      null,
+      3,
+    ]);
+    expect(groups[1]?.exceptions[0]).toMatchObject({
+      type: "invalid_request",
+      message: expect.stringContaining("what JSON cannot hold"),
+    });
+  });
+
+  it("halves that had their answer keep it when the connection breaks in the next", async () => {
+    const { model } = await modelBehind(ends, [
+      (_, response) => sendError(response, 413, "body_too_large"),
+      null,
+      (_, response) =>
+        sendError(response, 503, "shutting_down", "no", { "x-should-retry": "false" }),
+    ]);
+    const groups = await gather(model, (_, n: number) => n, [0, 1, 2, 3], { maxExceptions: 2 });
+    expect(groups.map((group) => group.trajectories[0]?.reward)).toEqual([
+      0,
+      1,
+      undefined,
+      undefined,
+    ]);
   });
 
   it.each([begins, ends])("%s: one that failed in passing goes again by itself", async (path) => {

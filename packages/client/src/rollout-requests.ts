@@ -28,13 +28,13 @@ export interface RolloutRequests {
 export function createRolloutRequests(transport: Transport, signal: AbortSignal): RolloutRequests {
   const begin = collectRequests<Begin, RolloutInfo>(rolloutBatchLimit, async (rollouts) => {
     const items = await inParts(rollouts, (part) => send("POST", { rollouts: part }));
-    return items.map(({ rollout, error }) => rollout ?? asError(error));
+    return items.map((item) => (isItem(item) ? (item.rollout ?? asError(item.error)) : item));
   });
   const end = collectRequests<End, Trajectory>(rolloutBatchLimit, async (rollouts) => {
     const items = await inParts(rollouts, (part) =>
       send("PATCH", { rollouts: part, trajectories: true }),
     );
-    return items.map(({ trajectory, error }) => trajectory ?? asError(error));
+    return items.map((item) => (isItem(item) ? (item.trajectory ?? asError(item.error)) : item));
   });
 
   async function send(method: "POST" | "PATCH", body: object): Promise<RolloutBatchItem[]> {
@@ -105,11 +105,18 @@ function asError(error: RolloutBatchItem["error"]): ItemError {
   });
 }
 
-/** Together they may be more than the server reads at once, where each alone is not. */
+function isItem(item: RolloutBatchItem | HoneError): item is RolloutBatchItem {
+  return !HoneError.isInstance(item);
+}
+
+/**
+ * Together they may be more than the server reads at once, where each alone is not; and one that it cannot
+ * read spoils the request for all. Halves of halves find it: it has the error, the others have their answers.
+ */
 async function inParts<T, R>(
   items: readonly T[],
   work: (part: readonly T[]) => Promise<readonly R[]>,
-): Promise<readonly R[]> {
+): Promise<readonly (R | HoneError)[]> {
   try {
     const results = await work(items);
     if (results.length === items.length) return results;
@@ -117,12 +124,17 @@ async function inParts<T, R>(
       code: "invalid_response",
     });
   } catch (error) {
-    const tooLarge = HoneError.isInstance(error) && error.code === "body_too_large";
-    if (!tooLarge || items.length === 1) throw error;
+    if (!HoneError.isInstance(error)) throw error;
+    if (items.length === 1 || !isOfItsContent(error)) return items.map(() => error);
     const half = Math.ceil(items.length / 2);
     return [
       ...(await inParts(items.slice(0, half), work)),
       ...(await inParts(items.slice(half), work)),
     ];
   }
+}
+
+/** What was sent is refused, not who sent it or when: another body may pass. */
+export function isOfItsContent({ status }: HoneError): boolean {
+  return status === 400 || status === 413;
 }

@@ -14,7 +14,7 @@ import type { RolloutContext } from "./rollout-context.ts";
 import { describe, type RolloutEnd, rolloutOver, withCall, withinTime } from "./rollout-end.ts";
 import { createRolloutModel, type RolloutModel } from "./rollout-model.ts";
 import { readOutcome } from "./rollout-outcome.ts";
-import type { RolloutRequests } from "./rollout-requests.ts";
+import { isOfItsContent, type RolloutRequests } from "./rollout-requests.ts";
 import type { RolloutResult } from "./rollout-outcome.ts";
 import { abortError, throwIfAborted } from "./transport.ts";
 import type { Transport } from "./transport.ts";
@@ -51,7 +51,7 @@ export async function runRollout<Scenario>(
     info = await createRollout(policy, scenario, options);
   } catch (error) {
     throwIfAborted(options.signal);
-    if (!isPassing(error)) throw error;
+    if (!isPassing(error) && !isOfThisOne(error)) throw error;
     return { exception: describe(error, null, null), error };
   }
 
@@ -166,6 +166,11 @@ async function callUnderWay(
   } catch {
     return null;
   }
+}
+
+/** A scenario that the server cannot read is not the other scenarios' trouble. */
+function isOfThisOne(error: unknown): boolean {
+  return HoneError.isInstance(error) && isOfItsContent(error);
 }
 
 /** Trouble that another rollout may be spared. */

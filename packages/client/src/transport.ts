@@ -93,11 +93,23 @@ export class Transport {
       },
       // A redirect would carry the key to a place that the user did not name.
       redirect: "error",
-      ...(hasBody ? { body: JSON.stringify(options.body) } : {}),
+      ...(hasBody ? { body: writeBody(options.body, `${method} ${path}`) } : {}),
       ...(signal ? { signal } : {}),
     });
     if (!response.ok) throw await errorOf(response);
     return response;
+  }
+}
+
+/** A circle or a BigInt in what the user gave is no lost connection: no second attempt would pass. */
+function writeBody(body: unknown, what: string): string {
+  try {
+    return JSON.stringify(body);
+  } catch (cause) {
+    throw new HoneError(`${what} was given what JSON cannot hold: ${rootMessage(cause)}`, {
+      code: "invalid_request",
+      cause,
+    });
   }
 }
 

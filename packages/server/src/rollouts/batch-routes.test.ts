@@ -26,7 +26,7 @@ afterEach(async () => {
   await folder.remove();
 });
 
-const begin = (rollouts: object[], key?: string) =>
+const begin = (rollouts: unknown[], key?: string) =>
   server.call("POST", "/v1/batch/rollouts", { rollouts }, key);
 const end = (rollouts: object[], rest: object = {}) =>
   server.call("PATCH", "/v1/batch/rollouts", { rollouts, ...rest });
@@ -76,13 +76,53 @@ test("each ends by itself, with what it left", async () => {
   ]);
 });
 
-test("what is written wrongly is refused as a whole, and another key's rollouts are not there", async () => {
-  await begin([{ id: "a", model: "m" }]);
-  expect(await end([{ id: "a", reward: "high" }])).toMatchObject({
-    status: 400,
-    json: { error: { code: "invalid_reward", param: "rollouts[0].reward" } },
+test("one that is written wrongly is refused in its place, and the others live", async () => {
+  const begun = await begin([
+    { id: "a", model: "m" },
+    { id: "b", model: "m", group: "no spaces" },
+    { id: "c", model: "m", colour: 1 },
+    "d",
+  ]);
+  expect(begun).toMatchObject({
+    status: 200,
+    json: {
+      data: [
+        { rollout: { id: "a" }, error: null },
+        { rollout: null, error: { code: "invalid_request", param: "rollouts[1].group" } },
+        { rollout: null, error: { code: "unsupported_parameter", param: "rollouts[2].colour" } },
+        { rollout: null, error: { code: "invalid_request", param: "rollouts[3]" } },
+      ],
+    },
   });
-  expect(await begin([])).toMatchObject({ status: 400 });
+  const ended = await end([
+    { id: "a", status: "finished", reward: 1 },
+    { id: "a", reward: "high" },
+  ]);
+  expect(ended).toMatchObject({
+    status: 200,
+    json: {
+      data: [
+        { rollout: { status: "finished", reward: 1 }, error: null },
+        { rollout: null, error: { code: "invalid_reward", param: "rollouts[1].reward" } },
+      ],
+    },
+  });
+});
+
+test("a batch is refused as a whole where it is none", async () => {
+  expect(await begin([])).toMatchObject({ status: 400, json: { error: { param: "rollouts" } } });
+  expect(await begin(Array.from({ length: 257 }, () => ({ model: "m" })))).toMatchObject({
+    status: 400,
+    json: { error: { param: "rollouts" } },
+  });
+  expect(await end([{ id: "a" }], { others: 1 })).toMatchObject({
+    status: 400,
+    json: { error: { code: "unsupported_parameter", param: "others" } },
+  });
+});
+
+test("another key's rollouts are not there", async () => {
+  await begin([{ id: "a", model: "m" }]);
   expect(
     await server.call("PATCH", "/v1/batch/rollouts", { rollouts: [{ id: "a", reward: 1 }] }, "two"),
   ).toMatchObject({ json: { data: [{ error: { code: "rollout_not_found" } }] } });

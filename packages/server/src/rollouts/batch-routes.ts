@@ -1,15 +1,24 @@
 import {
   createRolloutBatchSchema,
   patchRolloutBatchSchema,
+  rolloutBatchLimit,
   type RolloutBatch,
   type RolloutBatchItem,
 } from "@hone/core";
 import { Hono } from "hono";
 import type { Logger } from "pino";
+import { z } from "zod";
 import type { AppEnv } from "../http/env.ts";
 import { toHoneError } from "../http/errors.ts";
-import { readJson } from "../http/json.ts";
+import { issuesToError, readJson } from "../http/json.ts";
 import type { Rollouts } from "./rollouts.ts";
+
+/** The items are read one by one: one that is written wrongly is refused in its own place. */
+const unread = { rollouts: z.array(z.unknown()).min(1).max(rolloutBatchLimit) };
+const beginsSchema = createRolloutBatchSchema.extend(unread);
+const beginSchema = createRolloutBatchSchema.shape.rollouts.element;
+const endsSchema = patchRolloutBatchSchema.extend(unread);
+const endSchema = patchRolloutBatchSchema.shape.rollouts.element;
 
 /**
  * Rollouts begun and ended many by one request: where a rollout is one short answer, requests for each
@@ -18,14 +27,15 @@ import type { Rollouts } from "./rollouts.ts";
 export function rolloutBatchRoutes(rollouts: Rollouts, log: Logger): Hono<AppEnv> {
   const app = new Hono<AppEnv>();
 
-  async function each<T>(
+  async function each<S extends z.ZodType>(
     requestId: string,
-    items: readonly T[],
-    work: (item: T) => Promise<Omit<RolloutBatchItem, "error">>,
+    schema: S,
+    items: readonly unknown[],
+    work: (item: z.output<S>) => Promise<Omit<RolloutBatchItem, "error">>,
   ): Promise<RolloutBatch> {
-    const one = async (item: T): Promise<RolloutBatchItem> => {
+    const one = async (item: unknown, at: number): Promise<RolloutBatchItem> => {
       try {
-        return { ...(await work(item)), error: null };
+        return { ...(await work(readItem(schema, item, at))), error: null };
       } catch (thrown) {
         const { error } = toHoneError(thrown, log, requestId).toEnvelope();
         return { rollout: null, trajectory: null, error: error as RolloutBatchItem["error"] };
@@ -35,22 +45,33 @@ export function rolloutBatchRoutes(rollouts: Rollouts, log: Logger): Hono<AppEnv
   }
 
   app.post("/v1/batch/rollouts", async (c) => {
-    const body = await readJson(c, createRolloutBatchSchema);
-    const begun = await each(c.get("requestId"), body.rollouts, async (rollout) => ({
-      rollout: await rollouts.create(c.get("keyId"), rollout),
+    const body = await readJson(c, beginsSchema);
+    const keyId = c.get("keyId");
+    const begun = await each(c.get("requestId"), beginSchema, body.rollouts, async (rollout) => ({
+      rollout: await rollouts.create(keyId, rollout),
       trajectory: null,
     }));
     return c.json(begun);
   });
 
   app.patch("/v1/batch/rollouts", async (c) => {
-    const body = await readJson(c, patchRolloutBatchSchema);
+    const body = await readJson(c, endsSchema);
     const keyId = c.get("keyId");
-    const changed = await each(c.get("requestId"), body.rollouts, async ({ id, ...change }) => ({
+    const requestId = c.get("requestId");
+    const changed = await each(requestId, endSchema, body.rollouts, async ({ id, ...change }) => ({
       rollout: await rollouts.patch(keyId, id, change),
       trajectory: body.trajectories ? await rollouts.trajectory(keyId, id) : null,
     }));
     return c.json(changed);
   });
   return app;
+}
+
+/** Its faults are named as in a body that is read as a whole: `rollouts[3].reward`. */
+function readItem<S extends z.ZodType>(schema: S, item: unknown, at: number): z.output<S> {
+  const result = schema.safeParse(item);
+  if (result.success) return result.data;
+  throw issuesToError(
+    result.error.issues.map((issue) => ({ ...issue, path: ["rollouts", at, ...issue.path] })),
+  );
 }
