@@ -180,5 +180,35 @@ it.skipIf(!linux)(
     const rest = Array.from({ length: steps - next + 1 }, (_, i) => next + i);
     expect(stepsIn(metrics)).toEqual([...done, ...rest]);
     expect(existsSync(join(adapter, "adapter_model.safetensors"))).toBe(true);
+    expect(told[0]).toMatch(/^Wall time .* over 2 starts$/m);
   },
 );
+
+it.skipIf(!linux)(
+  "exits with 1 where nothing was learnt, and with 0 where it is ungated",
+  async () => {
+    const script = [process.execPath, "scripts/quickstart.mjs"];
+    // No turn fits beside so long an answer: all games end as they begin, and no luck can make a difference.
+    const nothing = ["--steps", "0", "--verdict-seeds", "16", "--answer-tokens", "1000000"];
+    const gated = quickstart([...script, ...nothing]);
+    const refused = exitOf(gated.child);
+    await says(gated.child, /It has not shown that it learnt[^]*Files: /);
+    expect(await refused).toBe(1);
+    const { score, cut, adapter } = JSON.parse(readFileSync(join(out, "summary.json"), "utf8"));
+    expect(score).toMatchObject({ pairs: 16, low: 0, high: 0 });
+    expect({ cut, adapter }).toEqual({ cut: { base: 1, trained: 1 }, adapter: null });
+
+    const ungated = quickstart([...script, "--ungated", "--resume"]);
+    const passed = exitOf(ungated.child);
+    await says(ungated.child, /It has not shown that it learnt[^]* over 2 starts[^]*Files: /);
+    expect(await passed).toBe(0);
+  },
+);
+
+it("refuses a verdict over a handful of games before anything is served", async () => {
+  const program = ["--conditions=@hone/source", "--import", "tsx", "examples/2048/src/train.ts"];
+  const { child } = quickstart([process.execPath, ...program, "--verdict-seeds", "2"]);
+  const ended = exitOf(child);
+  await says(child, /--verdict-seeds 2 is too few for a verdict: give at least 16, or --ungated/);
+  expect(await ended).toBe(1);
+});

@@ -1,7 +1,9 @@
 import { join } from "node:path";
 import cliProgress from "cli-progress";
 import type { Comparison } from "@hone/client";
-import type { RunListener, RunSummary, StepReport } from "./train-run.ts";
+import type { RunSummary } from "./summary.ts";
+import type { RunListener, StepReport } from "./train-run.ts";
+import { outcomeText } from "./verdict.ts";
 
 /** A bar on a terminal, plain lines elsewhere. */
 export function createReporter(output: NodeJS.WriteStream): RunListener & { close(): void } {
@@ -89,11 +91,11 @@ export function summaryText(
   target: number,
   serverData: string | null,
 ): string {
-  const { score, won, adapter, table, ceiling } = summary;
+  const { score, won, adapter, table, ceiling, notCompared } = summary;
   const others = table.filter(({ name }) => name !== "base" && name !== "trained");
   return [
     "",
-    `The same ${score.pairs} held-out games, played by the base and by ${summary.policy}:`,
+    `${gamesText(summary)}, played by the base and by ${summary.policy}:`,
     `  mean score    ${comparisonText(score, (value) => value.toFixed(0))}`,
     `  reaches ${String(target).padEnd(5)} ${comparisonText(won, (value) => `${(100 * value).toFixed(0)}%`)}`,
     `  (difference with its 95% interval over the games)`,
@@ -102,16 +104,19 @@ export function summaryText(
         `  ${name} scores ${mean.toFixed(0)} [${low.toFixed(0)}, ${high.toFixed(0)}] on them`,
     ),
     `  the ${ceiling.name} style, the best simple one, scores ${ceiling.score.toFixed(0)} on them`,
-    hasLearnt(summary)
-      ? "It has learnt: the whole interval lies above 0."
-      : "It has not shown that it learnt: the interval holds 0, so chance may explain the difference.",
+    ...Object.entries(notCompared).map(
+      ([name, why]) => `  ${name} could not be compared with: ${why}`,
+    ),
+    ...countsText("Failed, and counted for nobody", summary.failed, String),
+    ...countsText("Ended because the context was full", summary.cut, percentText),
+    outcomeText(score),
     "",
     `Moves that a style would choose too: ${stylesText(summary.styles)}`,
     "",
     ...summary.curves,
     "",
     `Where the time went: ${stagesText(summary.stages)}`,
-    `Wall time ${Math.floor(summary.seconds / 60)} min ${Math.round(summary.seconds % 60)} s`,
+    `Wall time ${durationText(summary.seconds)}${summary.starts > 1 ? ` over ${summary.starts} starts` : ""}`,
     `Curves        ${summary.out}/curves.svg`,
     `Metrics       ${summary.out}/metrics.jsonl`,
     `Trajectories  ${summary.out}/trajectories/*.jsonl`,
@@ -138,9 +143,30 @@ function stagesText(stages: RunSummary["stages"]): string {
   return `${(whole ?? []).join(", ")}${within}`;
 }
 
-/** The verdict: held-out games are won by more than chance. */
-export function hasLearnt({ score }: Pick<RunSummary, "score">): boolean {
-  return score.low > 0;
+/** Only games that both played to their end can be compared. */
+function gamesText({ games, score: { pairs } }: RunSummary): string {
+  return pairs === games
+    ? `The same ${pairs} held-out games`
+    : `The same ${pairs} held-out games (of ${games}, without those that failed)`;
+}
+
+function countsText(
+  what: string,
+  counts: Readonly<Record<string, number>>,
+  show: (count: number) => string,
+): string[] {
+  const parts = Object.entries(counts).map(([name, count]) => `${name} ${show(count)}`);
+  return parts.length > 0 ? [`  ${what}: ${parts.join(", ")}`] : [];
+}
+
+function percentText(share: number): string {
+  return `${(100 * share).toFixed(share < 0.1 ? 1 : 0)}%`;
+}
+
+/** Rounded before it is split: 119.7 s are 2 min 0 s. */
+export function durationText(seconds: number): string {
+  const whole = Math.round(seconds);
+  return `${Math.floor(whole / 60)} min ${whole % 60} s`;
 }
 
 function placeOf(adapter: string, serverData: string | null): string {

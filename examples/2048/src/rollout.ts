@@ -11,8 +11,8 @@ export interface Scenario {
 export interface GameSettings {
   size: number;
   target: number;
-  /** Tokens that a conversation may have. */
-  contextTokens: number;
+  /** Tokens that a conversation may have; null where only the model's API knows. */
+  contextTokens: number | null;
   /** An answer is a word and an end; a model that rambles is cut off and refused. */
   answerTokens: number;
 }
@@ -31,9 +31,11 @@ export function createRollout({ size, target, contextTokens, answerTokens }: Gam
     let used = 0;
     let longestTurn = 0;
     // Another turn has to fit, with its answer and room for the note of a refused one.
-    while (!game.over && used + 2 * longestTurn + answerTokens <= contextTokens) {
+    const fits = () =>
+      contextTokens === null || used + 2 * longestTurn + answerTokens <= contextTokens;
+    while (!game.over && fits()) {
       const completion = await client.chat.completions.create(
-        { model: connection.model, messages, max_tokens: answerTokens, temperature: 1 },
+        moveRequest(connection.model, messages, answerTokens),
         { signal: model.signal },
       );
       const message = completion.choices[0]?.message;
@@ -64,4 +66,13 @@ export function createRollout({ size, target, contextTokens, answerTokens }: Gam
       metadata: { seed },
     };
   };
+}
+
+/** Asks for a move. Models that think before they answer refuse `max_tokens`, and our own server takes both. */
+export function moveRequest(
+  model: string,
+  messages: OpenAI.ChatCompletionMessageParam[],
+  answerTokens: number,
+): OpenAI.ChatCompletionCreateParamsNonStreaming {
+  return { model, messages, max_completion_tokens: answerTokens, temperature: 1 };
 }

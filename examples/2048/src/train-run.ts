@@ -1,17 +1,8 @@
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import {
-  compare,
-  ComparisonModel,
-  evaluationTable,
-  gather,
-  openRunLog,
-  readGroups,
-  shuffleRewards,
-} from "@hone/client";
+import { gather, openRunLog, readGroups, shuffleRewards } from "@hone/client";
 import type {
-  Comparison,
-  EvaluationRow,
+  ComparisonModel,
   GatherEvent,
   Hone,
   Model,
@@ -21,10 +12,14 @@ import type {
   TrainResult,
   TrajectoryGroup,
 } from "@hone/client";
+import { adapterOf } from "./adapter.ts";
+import { checkOthers, playOthers, type OthersPlayed } from "./others.ts";
+import type { OtherModel } from "./providers.ts";
 import { createRollout } from "./rollout.ts";
 import type { Scenario } from "./rollout.ts";
-import { createStageClock, type StageClock } from "./stages.ts";
-import { bestStyle, styleMetric, styleNames, type StyleName } from "./styles.ts";
+import { bestStyle, styleMetric, styleNames } from "./styles.ts";
+import { summarize, type RunSummary } from "./summary.ts";
+import { openTotals, type RunTotals } from "./totals.ts";
 
 export interface RunOptions {
   name: string;
@@ -50,8 +45,8 @@ export interface RunOptions {
   /** The control: each group's rewards change places, so that they say nothing about the games. */
   shuffleRewards: boolean;
   /** Other models that play the verdict's games. */
-  others: readonly ComparisonModel[];
-  /** Folder of metrics.jsonl, curves.svg, trajectories and summary.json. */
+  others: readonly OtherModel[];
+  /** Folder of metrics.jsonl, curves.svg, trajectories, totals.json and summary.json. */
   out: string;
 }
 
@@ -59,29 +54,6 @@ export interface StepReport {
   steps: number;
   record: StepRecord;
   result: TrainResult;
-}
-
-export interface RunSummary {
-  policy: string;
-  steps: number;
-  score: Comparison;
-  won: Comparison;
-  seed: number;
-  /** Base, trained and other models side by side. */
-  table: EvaluationRow[];
-  /** The style that plays the verdict's games best: about what there is to reach. */
-  ceiling: { name: StyleName; score: number; won: number };
-  /** Share of the moves of base and trained policy that a style would choose too. */
-  styles: Record<StyleName, { before: number; after: number }>;
-  /** Answers that were asked for, all in all. */
-  turns: number;
-  /** Seconds of wall time: where the run's time went. */
-  stages: Record<string, number>;
-  /** The curves in words. */
-  curves: string[];
-  seconds: number;
-  out: string;
-  adapter: string | null;
 }
 
 /** Hears how the run goes; says nothing itself. */
@@ -102,15 +74,15 @@ export async function runTraining(
   listener: RunListener,
   signal: AbortSignal,
 ): Promise<RunSummary> {
-  const began = performance.now();
-  const { name, size, target, seed, verdictSeeds } = options;
+  const { name, size, target, seed, steps, answerTokens, verdictSeeds, others, out } = options;
   const model = await hone.model({ name, seed }, { signal });
   const { maxModelLen, base } = await model.info({ signal });
   const heldOut = Array.from({ length: verdictSeeds }, (_, i) => ({ seed: firstEvalSeed + i }));
   const seeds = heldOut.map((scenario) => scenario.seed);
   const ceiling = bestStyle({ size, target }, seeds);
-  const log = await openRunLog(options.out, {
-    settings: { name, base, size, target, seed, shuffleRewards: options.shuffleRewards },
+  const { shuffleRewards: shuffled } = options;
+  const log = await openRunLog(out, {
+    settings: { name, base, size, target, seed, answerTokens, shuffleRewards: shuffled },
     references: { score: { [`${ceiling.name} style`]: ceiling.score } },
     panels: {
       "share of the moves that a style would choose too": Object.fromEntries(
@@ -118,40 +90,31 @@ export async function runTraining(
       ),
     },
   });
-  const clock = createStageClock();
-  const run = createRun({ options, heldOut, log, clock, listener, signal, maxModelLen });
-
-  const before =
-    (await run.played("base")) ?? (await run.evaluate(model.at(0), "base", verdictSeeds));
-  const adapter = await trainSteps(model, options, run);
-  const after = await run.evaluate(model, "trained", verdictSeeds);
-  const evaluations: Record<string, TrajectoryGroup[]> = { base: before, trained: after };
-  for (const other of options.others) {
-    evaluations[other.name] = await run.evaluate(other, other.name, verdictSeeds);
+  // A run that is under way goes on without them, and its summary says so.
+  if (log.records.length === 0) await checkOthers(others, { size, target }, signal);
+  const totals = await openTotals(join(out, "totals.json"));
+  const run = createRun({ options, heldOut, log, totals, listener, signal, maxModelLen });
+  try {
+    const before = await run.evaluateOnce(model.at(0), "base");
+    await trainSteps(model, options, run);
+    const after = await run.evaluate(model, "trained", verdictSeeds);
+    const adapter = await adapterOf(model, { signal });
+    const conclude = async (played: OthersPlayed): Promise<RunSummary> => {
+      const summary = summarize({
+        ...{ before, after, name, others: played, totals: totals.soFar() },
+        run: { steps, seed, ceiling, adapter, out, curves: log.lines() },
+      });
+      await writeFile(join(out, "summary.json"), `${JSON.stringify(summary, null, 2)}\n`);
+      return summary;
+    };
+    // The verdict is written down before other models play: whatever becomes of them, it stands.
+    const verdict = await conclude({ evaluations: {}, failures: {} });
+    if (others.length === 0) return verdict;
+    const play = async (other: OtherModel) => await run.evaluateOther(other);
+    return await conclude(await playOthers(others, play, signal));
+  } finally {
+    await totals.save();
   }
-  const summary: RunSummary = {
-    policy: after[0]?.trajectories[0]?.policy ?? model.name,
-    steps: options.steps,
-    score: compare(before, after, { metric: "score" }),
-    won: compare(before, after, { metric: "won" }),
-    seed,
-    table: evaluationTable(evaluations, { metric: "score" }),
-    ceiling,
-    styles: Object.fromEntries(
-      styleNames.map((style) => {
-        const shares = compare(before, after, { metric: styleMetric(style) });
-        return [style, { before: shares.before, after: shares.after }];
-      }),
-    ) as RunSummary["styles"],
-    turns: run.turns(),
-    stages: clock.seconds(),
-    curves: log.lines(),
-    seconds: (performance.now() - began) / 1000,
-    out: options.out,
-    adapter,
-  };
-  await writeFile(join(options.out, "summary.json"), `${JSON.stringify(summary, null, 2)}\n`);
-  return summary;
 }
 
 type Run = ReturnType<typeof createRun>;
@@ -160,25 +123,24 @@ function createRun(given: {
   options: RunOptions;
   heldOut: readonly Scenario[];
   log: RunLog;
-  clock: StageClock;
+  totals: RunTotals;
   listener: RunListener;
   signal: AbortSignal;
   maxModelLen: number;
 }) {
-  const { options, heldOut, log, clock, listener, signal } = given;
+  const { options, heldOut, log, totals, listener, signal } = given;
+  const { verdictSeeds } = options;
   const play = createRollout({ ...options, contextTokens: given.maxModelLen });
-  let turns = 0;
 
   async function playAll(
     policy: Policy | ComparisonModel,
     scenarios: readonly Scenario[],
-    groupSize: number,
-    task: string,
-    mode: "train" | "eval",
+    how: { task: string; groupSize: number; mode: "train" | "eval"; rollout?: typeof play },
   ): Promise<TrajectoryGroup[]> {
+    const { task, groupSize, mode, rollout = play } = how;
     listener.began(task, scenarios.length * groupSize);
-    const groups = await clock.time(mode === "train" ? "playing" : "evaluating", () =>
-      gather(policy, play, scenarios, {
+    const groups = await totals.clock.time(mode === "train" ? "playing" : "evaluating", () =>
+      gather(policy, rollout, scenarios, {
         groupSize,
         mode,
         concurrency: options.concurrency,
@@ -188,61 +150,75 @@ function createRun(given: {
         onProgress: (event) => listener.progressed(event.done, gatherNote(event)),
       }),
     );
-    turns += groups
+    const answers = groups
       .flatMap(({ trajectories }) => trajectories)
-      .reduce((sum, { metrics }) => sum + (metrics["moves"] ?? 0) + (metrics["refused"] ?? 0), 0);
+      .map(({ metrics }) => (metrics["moves"] ?? 0) + (metrics["refused"] ?? 0));
+    totals.addTurns(answers.reduce((sum, count) => sum + count, 0));
     return groups;
+  }
+
+  async function evaluate(
+    policy: Policy | ComparisonModel,
+    label: string,
+    seeds: number,
+    rollout = play,
+  ): Promise<TrajectoryGroup[]> {
+    const scenarios = heldOut.slice(0, seeds);
+    const how = { task: `evaluating ${label}`, groupSize: 1, mode: "eval", rollout } as const;
+    const groups = await playAll(policy, scenarios, how);
+    const [score] = await log.evaluation(label, groups, { metrics: ["score", "won"] });
+    await totals.save();
+    if (score?.score) listener.evaluated(label, score.score.mean);
+    return groups;
+  }
+
+  /** The games of an evaluation that an earlier start of this run has made; null where there is none. */
+  async function played(label: string): Promise<TrajectoryGroup[] | null> {
+    const made = log.records.some((one) => one.type === "evaluation" && one.label === label);
+    if (!made) return null;
+    const file = `eval-${label.replaceAll(/[^\w.@-]+/g, "-")}.jsonl`;
+    const groups = await readGroups(join(log.folder, "trajectories", file));
+    // Games that an earlier version of this program played may lack a metric.
+    const whole = groups.every(({ trajectories }) =>
+      trajectories.every(({ metrics }) => styleMetric("greedy") in metrics),
+    );
+    return whole && groups.length >= verdictSeeds ? groups.slice(0, verdictSeeds) : null;
   }
 
   return {
     log,
-    clock,
+    totals,
     listener,
     signal,
     heldOut,
     playAll,
-    turns: () => turns,
-    /** The games of an evaluation that an earlier start of this run has made; null where there is none. */
-    async played(label: string): Promise<TrajectoryGroup[] | null> {
-      const made = log.records.some((one) => one.type === "evaluation" && one.label === label);
-      if (!made) return null;
-      const groups = await readGroups(join(log.folder, "trajectories", `eval-${label}.jsonl`));
-      // Games that an earlier version of this program played may lack a metric.
-      const whole = groups.every(({ trajectories }) =>
-        trajectories.every(({ metrics }) => styleMetric("greedy") in metrics),
-      );
-      return whole && groups.length === options.verdictSeeds ? groups : null;
+    evaluate,
+    /** Unless an earlier start of this run has made it. */
+    async evaluateOnce(policy: Policy, label: string): Promise<TrajectoryGroup[]> {
+      return (await played(label)) ?? (await evaluate(policy, label, verdictSeeds));
     },
-    async evaluate(policy: Policy | ComparisonModel, label: string, seeds: number) {
-      const scenarios = heldOut.slice(0, seeds);
-      const groups = await playAll(policy, scenarios, 1, `evaluating ${label}`, "eval");
-      const [score] = await log.evaluation(label, groups, { metrics: ["score", "won"] });
-      if (score?.score) listener.evaluated(label, score.score.mean);
-      return groups;
+    /** Its games end as they end: how much of them fits is for its own API to say. */
+    async evaluateOther({ label, model, answerTokens }: OtherModel): Promise<TrajectoryGroup[]> {
+      const rollout = createRollout({ ...options, contextTokens: null, answerTokens });
+      return (await played(label)) ?? (await evaluate(model, label, verdictSeeds, rollout));
     },
   };
 }
 
-async function trainSteps(model: Model, options: RunOptions, run: Run): Promise<string | null> {
+async function trainSteps(model: Model, options: RunOptions, run: Run): Promise<void> {
   const { groupsPerStep, groupSize, steps, evalEvery, seed } = options;
-  const { listener, signal, heldOut, clock } = run;
+  const { listener, signal, heldOut, totals } = run;
   const scenarios = Array.from({ length: trainingSeeds }, (_, index) => ({ seed: index + 1 }));
-  let adapter: string | null = null;
   for await (const batch of model.batches(scenarios, { groupsPerStep, steps, heldOut, seed })) {
     const label = `step ${batch.step + 1}/${steps}`;
     const step = run.log.step(batch);
-    const played = await run.playAll(
-      model,
-      batch.scenarios,
-      groupSize,
-      `${label} playing`,
-      "train",
-    );
+    const task = `${label} playing`;
+    const played = await run.playAll(model, batch.scenarios, { task, groupSize, mode: "train" });
     const groups = step.gathered(
       options.shuffleRewards ? shuffleRewards(played, seed * 1_000_003 + batch.step) : played,
     );
     listener.began(`${label} training`, 1);
-    const result = await clock.time("training", () =>
+    const result = await totals.clock.time("training", () =>
       model.train(groups, {
         batch,
         learningRate: rateOf(options, batch.step),
@@ -256,19 +232,19 @@ async function trainSteps(model: Model, options: RunOptions, run: Run): Promise<
         signal,
         onEvent: (event) => {
           step.onEvent(event);
-          clock.onEvent(event);
+          totals.clock.onEvent(event);
           if (event.type === "progress") listener.progressed(event.done / event.total, "");
         },
       }),
     );
-    adapter = result.checkpoint ?? adapter;
-    listener.stepEnded({ steps, record: await step.trained(result), result });
+    const record = await step.trained(result);
+    await totals.save();
+    listener.stepEnded({ steps, record, result });
     const done = batch.step + 1;
     if (evalEvery > 0 && done % evalEvery === 0 && done < steps) {
       await run.evaluate(model, `step-${done}`, Math.min(options.evalSeeds, options.verdictSeeds));
     }
   }
-  return adapter;
 }
 
 /** Adam's steps are as large on noise as on a signal: at the full rate late steps only wander. */

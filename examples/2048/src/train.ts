@@ -1,9 +1,10 @@
 import { join, resolve } from "node:path";
-import { Hone, HoneError, type ComparisonModel } from "@hone/client";
+import { Hone, HoneError } from "@hone/client";
 import { Command, InvalidArgumentError } from "commander";
-import { comparisonModel } from "./providers.ts";
-import { createReporter, hasLearnt, stoppedText, summaryText } from "./report.ts";
+import { otherModels, type OtherModel } from "./providers.ts";
+import { createReporter, stoppedText, summaryText } from "./report.ts";
 import { runTraining } from "./train-run.ts";
+import { exitCodeOf, tooFewSeeds } from "./verdict.ts";
 
 const program = new Command("2048")
   .description("Trains an agent that plays 2048, and shows what it learnt.")
@@ -31,14 +32,24 @@ const program = new Command("2048")
     256,
   )
   .option(
-    "--compare <provider/model>",
-    "another model that plays them: openai/… or openrouter/…",
-    other,
+    "--compare <model>",
+    "another model that plays them: openai/…, openrouter/… or http://host:port/v1#model; none takes back those before",
+    (name: string, before: string[]) => [...before, name],
     [],
+  )
+  .option(
+    "--compare-key-env <name>",
+    "the variable that holds the key of a --compare by URL",
+    "COMPARE_API_KEY",
+  )
+  .option(
+    "--compare-tokens <n>",
+    "tokens that an answer of such a model may have (default: --answer-tokens)",
+    wholeFrom(1),
   )
   .option("--seed <n>", "of the adapter and of the order of the games", wholeFrom(0, 1_000_000), 0)
   .option("--shuffle-rewards", "the control: rewards change places within their group", false)
-  .option("--ungated", "exit with 0 whatever the verdict")
+  .option("--ungated", "exit with 0 whatever the verdict", false)
   .option(
     "--answer-tokens <n>",
     "tokens that an answer may have: more for a model that thinks first",
@@ -62,10 +73,12 @@ const options = program.opts<{
   evalEvery: number;
   evalSeeds: number;
   verdictSeeds: number;
-  compare: ComparisonModel[];
+  compare: string[];
+  compareKeyEnv: string;
+  compareTokens?: number;
   seed: number;
   shuffleRewards: boolean;
-  ungated?: boolean;
+  ungated: boolean;
   answerTokens: number;
   concurrency: number;
   lr: number;
@@ -73,6 +86,9 @@ const options = program.opts<{
   out?: string;
   serverData?: string;
 }>();
+const few = tooFewSeeds(options.verdictSeeds, options);
+if (few !== null) program.error(`error: ${few}`);
+const others = readOthers();
 const serverData = options.serverData === undefined ? null : resolve(options.serverData);
 
 const stop = new AbortController();
@@ -92,12 +108,12 @@ try {
     ...options,
     out: resolve(options.out ?? join("runs", options.name)),
     learningRate: options.lr,
-    others: options.compare,
+    others,
   };
   const summary = await runTraining(new Hone(), run, reporter, stop.signal);
   reporter.close();
   console.log(summaryText(summary, options.target, serverData));
-  if (!hasLearnt(summary) && !options.ungated) process.exitCode = 1;
+  process.exitCode = exitCodeOf(summary.score, options);
 } catch (error) {
   reporter.close();
   if (stop.signal.aborted) {
@@ -111,11 +127,12 @@ try {
   }
 }
 
-function other(text: string, previous: ComparisonModel[]): ComparisonModel[] {
+function readOthers(): OtherModel[] {
+  const { compare, compareKeyEnv: keyVariable, answerTokens, compareTokens } = options;
   try {
-    return [...previous, comparisonModel(text)];
+    return otherModels(compare, { keyVariable, answerTokens: compareTokens ?? answerTokens });
   } catch (error) {
-    throw new InvalidArgumentError((error as Error).message);
+    return program.error(`error: --compare: ${(error as Error).message}`);
   }
 }
 
