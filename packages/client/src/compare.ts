@@ -3,14 +3,14 @@ import type { TrajectoryGroup } from "@hone/core";
 import { refuseUnknownOptions } from "@hone/core";
 import { mulberry32 } from "@hone/core";
 import { scoresByScenario } from "./scores.ts";
-import { bootstrapInterval, mean } from "./statistics.ts";
+import { bootstrapInterval, fewestForInterval, type Interval, mean } from "./statistics.ts";
 
 export interface CompareOptions {
   /** `reward`, or the name of a metric. @default "reward" */
   metric?: string | undefined;
   /** Of the resampling: the same groups and seed give the same interval. @default 0 */
   seed?: number | undefined;
-  /** @default 10000 */
+  /** At least 40, or there is no 2.5% on either side. @default 10000 */
   resamples?: number | undefined;
 }
 
@@ -23,7 +23,10 @@ export interface Comparison {
   after: number;
   /** after − before, the mean over the pairs. */
   difference: number;
-  /** The 95% interval of the difference; it holds 0 where chance may explain it. */
+  /**
+   * The 95% interval of the difference; it holds 0 where chance may explain it. Fewer than 6 pairs give none:
+   * −Infinity to Infinity, since even five that all differ in one direction may be chance.
+   */
   low: number;
   high: number;
   /** Scenarios without a value on one side, left out. */
@@ -40,19 +43,43 @@ export function compare(
   options: CompareOptions = {},
 ): Comparison {
   refuseUnknownOptions("compare()", options, ["metric", "seed", "resamples"]);
+  const resampling = readOptions(options);
+  const compared = pairwise(before, after, resampling);
+  if (compared && compared.pairs > 1) return compared;
+  const { metric } = resampling;
+  throw new HoneError(
+    compared
+      ? `Only one scenario has "${metric}" on both sides: one pair says nothing about others. Gather more scenarios, twice the same ones.`
+      : `No scenario has "${metric}" on both sides. Gather the same scenarios twice, and return the metric from the rollout.`,
+    { code: "invalid_request", param: "metric" },
+  );
+}
+
+type Resampling = Required<{ [K in keyof CompareOptions]: NonNullable<CompareOptions[K]> }>;
+
+function readOptions(options: CompareOptions): Resampling {
   const { metric = "reward", seed = 0, resamples = 10_000 } = options;
+  if (Number.isSafeInteger(resamples) && resamples >= 40) return { metric, seed, resamples };
+  throw new HoneError(`resamples must be a whole number of at least 40, not ${resamples}.`, {
+    code: "invalid_config",
+    param: "resamples",
+  });
+}
+
+/** Null where the two share no scenario. */
+function pairwise(
+  before: readonly TrajectoryGroup[],
+  after: readonly TrajectoryGroup[],
+  resampling: Resampling,
+): Comparison | null {
+  const { metric } = resampling;
   const left = scoresByScenario(before, metric);
   const right = scoresByScenario(after, metric);
   const pairs = [...left].flatMap(([key, { value }]) => {
     const other = right.get(key);
     return other === undefined ? [] : [[value, other.value] as const];
   });
-  if (pairs.length === 0) {
-    throw new HoneError(
-      `No scenario has "${metric}" on both sides. Gather the same scenarios twice, and return the metric from the rollout.`,
-      { code: "invalid_request", param: "metric" },
-    );
-  }
+  if (pairs.length === 0) return null;
   const differences = pairs.map(([a, b]) => b - a);
   return {
     metric,
@@ -60,9 +87,14 @@ export function compare(
     before: mean(pairs.map(([a]) => a)),
     after: mean(pairs.map(([, b]) => b)),
     difference: mean(differences),
-    ...bootstrapInterval(differences, resamples, mulberry32(seed)),
+    ...intervalOf(differences, resampling),
     unpaired: left.size + right.size - 2 * pairs.length,
   };
+}
+
+function intervalOf(values: readonly number[], { resamples, seed }: Resampling): Interval {
+  if (values.length < fewestForInterval) return { low: -Infinity, high: Infinity };
+  return bootstrapInterval(values, resamples, mulberry32(seed));
 }
 
 export interface EvaluationOptions extends CompareOptions {
@@ -73,31 +105,38 @@ export interface EvaluationOptions extends CompareOptions {
 /** A row of an evaluation's table. Flat, for console.table. */
 export interface EvaluationRow {
   name: string;
-  /** What `by` said of the scenarios; "all" for all of them. */
+  /** What `by` said of the scenarios; "all" for all of them, and a slice of that name stands in quotes. */
   slice: string;
   scenarios: number;
   mean: number;
-  /** The 95% interval of the mean. */
+  /** The 95% interval of the mean; −Infinity to Infinity, which is none, of fewer than 6 scenarios. */
   low: number;
   high: number;
   /** To the first evaluation, over the scenarios of both; null in its own rows. */
   difference: number | null;
+  /** As of `compare`: fewer than 6 pairs give no interval. */
   differenceLow: number | null;
   differenceHigh: number | null;
 }
 
+type Pairs = readonly (readonly [name: string, groups: readonly TrajectoryGroup[]])[];
+
+/** Groups by the name of their evaluation, or pairs of the two. */
+export type Evaluations = Readonly<Record<string, readonly TrajectoryGroup[]>> | Pairs;
+
 /**
  * Several evaluations of the same scenarios side by side: policies, other models, greedy and sampled. The
- * first one is what the others are compared with.
+ * first one is what the others are compared with. Names that are whole numbers need pairs: `[["base", a],
+ * ["5", b]]`.
  */
 export function evaluationTable(
-  evaluations: Readonly<Record<string, readonly TrajectoryGroup[]>>,
+  evaluations: Evaluations,
   options: EvaluationOptions = {},
 ): EvaluationRow[] {
   refuseUnknownOptions("evaluationTable()", options, ["metric", "seed", "resamples", "by"]);
-  const { by, metric = "reward", seed = 0, resamples = 10_000 } = options;
-  const sliceOf = by as ((scenario: unknown) => string | number) | undefined;
-  const entries = Object.entries(evaluations);
+  const sliceOf = options.by as ((scenario: unknown) => string | number) | undefined;
+  const resampling = readOptions(options);
+  const entries = inOrder(evaluations);
   const [, first] = entries[0] ?? [];
   if (!first) {
     throw new HoneError("evaluationTable() needs at least one evaluation.", {
@@ -107,7 +146,7 @@ export function evaluationTable(
   }
   const slices = new Set<string | null>([null]);
   if (sliceOf) {
-    for (const { scenario } of Object.values(evaluations).flat()) {
+    for (const { scenario } of entries.flatMap(([, groups]) => groups)) {
       slices.add(String(sliceOf(scenario)));
     }
   }
@@ -116,18 +155,18 @@ export function evaluationTable(
       slice === null
         ? groups
         : groups.filter(({ scenario }) => String(sliceOf?.(scenario)) === slice);
-    return entries.flatMap(([name, groups]): EvaluationRow[] => {
-      const values = [...scoresByScenario(within(groups), metric).values()].map((s) => s.value);
+    return entries.flatMap(([name, groups], at): EvaluationRow[] => {
+      const scores = scoresByScenario(within(groups), resampling.metric);
+      const values = [...scores.values()].map(({ value }) => value);
       if (values.length === 0) return [];
-      const difference =
-        groups === first ? null : differenceTo(within(first), within(groups), options);
+      const difference = at === 0 ? null : pairwise(within(first), within(groups), resampling);
       return [
         {
           name,
-          slice: slice ?? "all",
+          slice: slice === null ? "all" : slice === "all" ? '"all"' : slice,
           scenarios: values.length,
           mean: mean(values),
-          ...bootstrapInterval(values, resamples, mulberry32(seed)),
+          ...intervalOf(values, resampling),
           difference: difference?.difference ?? null,
           differenceLow: difference?.low ?? null,
           differenceHigh: difference?.high ?? null,
@@ -137,16 +176,20 @@ export function evaluationTable(
   });
 }
 
-/** Null where the two share no scenario. */
-function differenceTo(
-  first: readonly TrajectoryGroup[],
-  other: readonly TrajectoryGroup[],
-  { metric, seed, resamples }: EvaluationOptions,
-): Comparison | null {
-  try {
-    return compare(first, other, { metric, seed, resamples });
-  } catch (error) {
-    if (HoneError.isInstance(error) && error.param === "metric") return null;
-    throw error;
-  }
+/** An object lists keys that are whole numbers before all others, wherever they were written. */
+function inOrder(evaluations: Evaluations): Pairs {
+  if (isPairs(evaluations)) return evaluations;
+  const entries = Object.entries(evaluations);
+  const number = entries.find(([name]) => /^(0|[1-9]\d*)$/.test(name))?.[0];
+  if (number === undefined) return entries;
+  throw new HoneError(
+    `evaluationTable(): "${number}" is a whole number, and an object puts such keys first, so that it would be what the others are compared with. ` +
+      `Give pairs in their order, [["base", groups], ["${number}", groups]], or another name, such as "step ${number}".`,
+    { code: "invalid_config", param: `evaluations.${number}` },
+  );
+}
+
+/** `Array.isArray` does not narrow to readonly arrays. */
+function isPairs(evaluations: Evaluations): evaluations is Pairs {
+  return Array.isArray(evaluations);
 }

@@ -89,7 +89,8 @@ describe("a model to compare with", () => {
     expect(server.received.every(({ headers }) => headers.authorization === "Bearer theirs")).toBe(
       true,
     );
-    expect(compare([group!], [group!])).toMatchObject({ pairs: 1, difference: 0 });
+    const twice = [group!, group!];
+    expect(compare(twice, twice)).toMatchObject({ pairs: 2, difference: 0 });
   });
 
   it("knows a call whose reader left at its end, and branches by their tool calls", async () => {

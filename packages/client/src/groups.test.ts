@@ -87,6 +87,29 @@ describe("compare", () => {
   it("refuses a metric that no pair has", () => {
     expect(() => compare(before, after, { metric: "scroe" })).toThrow(/"scroe" on both sides/);
   });
+
+  it("refuses a single pair, and gives no interval of a few", () => {
+    const one = [group(1, [0])];
+    expect(() => compare(one, [group(1, [1])])).toThrow(/one pair says nothing/);
+    const all = (reward: number, of: number) =>
+      Array.from({ length: of }, (_, n) => group(n, [reward]));
+    for (const few of [2, 5]) {
+      expect(compare(all(0, few), all(1, few))).toMatchObject({
+        difference: 1,
+        low: -Infinity,
+        high: Infinity,
+      });
+    }
+    expect(compare(all(0, 6), all(1, 6))).toMatchObject({ low: 1, high: 1 });
+  });
+
+  it.each([0, 39, 1.5, Number.NaN])("refuses %s resamples", (resamples) => {
+    const error = { code: "invalid_config", param: "resamples" };
+    expect(() => compare(before, after, { resamples })).toThrow(expect.objectContaining(error));
+    expect(() => evaluationTable({ before }, { resamples })).toThrow(
+      expect.objectContaining(error),
+    );
+  });
 });
 
 describe("evaluationTable", () => {
@@ -127,5 +150,36 @@ describe("evaluationTable", () => {
   it("leaves out what has no value", () => {
     const rows = evaluationTable({ base, none: [group({ n: 1 }, [])] }, { metric: "score" });
     expect(rows.map(({ name }) => name)).toEqual(["base"]);
+  });
+
+  it("compares with the first one written, whatever the names are", () => {
+    const refused = { code: "invalid_config", param: "evaluations.5" };
+    expect(() => evaluationTable({ base, 5: trained, 10: other })).toThrow(
+      expect.objectContaining(refused),
+    );
+    const rows = evaluationTable(
+      [
+        ["base", base],
+        ["5", trained],
+        ["again", base],
+      ],
+      { metric: "score" },
+    );
+    expect(rows.map(({ name, difference }) => [name, difference])).toEqual([
+      ["base", null],
+      ["5", 0.5],
+      ["again", 0],
+    ]);
+    expect(() => evaluationTable([])).toThrow(/at least one evaluation/);
+  });
+
+  it("tells a slice that is called all from all", () => {
+    const rows = evaluationTable({ base }, { by: ({ n }: { n: number }) => (n > 2 ? "all" : "x") });
+    expect(rows.map(({ slice, scenarios: count }) => [slice, count])).toEqual([
+      ["all", 6],
+      ["x", 2],
+      ['"all"', 4],
+    ]);
+    expect(rows[1]).toMatchObject({ mean: 1.5, low: -Infinity, high: Infinity });
   });
 });

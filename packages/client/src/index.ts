@@ -14,7 +14,13 @@ export type { GatherEvent, GatherOptions } from "./gather.ts";
 export { readGroups, writeGroups } from "./group-files.ts";
 export { shuffleRewards } from "./control.ts";
 export { compare, evaluationTable } from "./compare.ts";
-export type { CompareOptions, Comparison, EvaluationOptions, EvaluationRow } from "./compare.ts";
+export type {
+  CompareOptions,
+  Comparison,
+  EvaluationOptions,
+  EvaluationRow,
+  Evaluations,
+} from "./compare.ts";
 export { ComparisonModel } from "./comparison-model.ts";
 export type { ComparisonModelOptions } from "./comparison-model.ts";
 export { openRunLog } from "./run-log/run-log.ts";

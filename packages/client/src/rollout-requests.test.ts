@@ -121,8 +121,8 @@ describe("beginnings and ends", () => {
     const { model } = await modelBehind(begins, []);
     const circle: { n: number; self?: unknown } = { n: 1 };
     circle.self = circle;
-    const scenarios = [{ n: 0 }, circle, { n: 2, big: 2n }, { n: 3 }];
-    const groups = await gather(model, (_, { n }) => n, scenarios, { maxExceptions: 2 });
+    const given = [{ n: 0 }, circle, { n: 2, big: 2n }, { n: 3 }];
+    const groups = await gather(model, (_, { n }) => n, given, { maxExceptions: 2 });
     expect(groups.map((group) => group.trajectories[0]?.reward ?? null)).toEqual([
       0,
       null,

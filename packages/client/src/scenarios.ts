@@ -26,7 +26,8 @@ export interface SplitOptions<Scenario> {
 
 /**
  * Splits scenarios into those to train on and those held out. The same scenarios and seed give the same
- * split; one that is there twice is on one side only.
+ * split; one that is there twice is on one side only. Families are chosen so that as near to `heldOut`
+ * scenarios are held out as whole families allow.
  */
 export function splitScenarios<Scenario>(
   scenarios: readonly Scenario[],
@@ -46,16 +47,69 @@ export function splitScenarios<Scenario>(
       { code: "invalid_config", param: "heldOut" },
     );
   }
-  const all = [...families.values()];
-  const kept: Scenario[] = [];
-  const out: Scenario[] = [];
-  for (const index of shuffledIndices(all.length, mulberry32(seed))) {
-    const family = all[index] ?? [];
-    // The last family stays to train on, however large the others are.
-    const lastChance = kept.length === 0 && out.length + family.length === scenarios.length;
-    (out.length < wanted && !lastChance ? out : kept).push(...family);
+  if (families.size < 2) {
+    throw new HoneError(
+      `All ${scenarios.length} scenarios are of one family, which stays on one side: none can be held out. Let "by" tell more of them apart, or give more kinds of scenarios.`,
+      { code: "invalid_config", param: options.by ? "by" : "scenarios" },
+    );
   }
-  return { train: kept, heldOut: out };
+  const all = [...families.values()];
+  const order = shuffledIndices(all.length, mulberry32(seed)).map((index) => all[index] ?? []);
+  const out = new Set(
+    chooseSizes(
+      order.map(({ length }) => length),
+      wanted,
+    ),
+  );
+  return {
+    train: order.flatMap((family, index) => (out.has(index) ? [] : family)),
+    heldOut: order.flatMap((family, index) => (out.has(index) ? family : [])),
+  };
+}
+
+/** Indices of some sizes, never of none or of all, whose sum is as near to `wanted` as there is. */
+function chooseSizes(sizes: readonly number[], wanted: number): number[] {
+  const first = firstSizes(sizes, wanted);
+  if (first.sum === wanted) return first.indices;
+  const total = sizes.reduce((sum, size) => sum + size, 0);
+  const smallest = Math.min(...sizes);
+  // A sum above twice what is wanted is further away than any below, unless there is none below.
+  const most = Math.min(total - 1, Math.max(2 * wanted, smallest));
+  const last = lastSizes(sizes, most, wanted);
+  const reached = [...last.keys()].filter((sum) => sum > 0 && (last[sum] ?? -1) >= 0);
+  const distance = (sum: number) => Math.abs(sum - wanted);
+  const nearest = reached.reduce((a, b) => (distance(b) <= distance(a) ? b : a));
+  if (distance(first.sum) === distance(nearest)) return first.indices;
+  const indices: number[] = [];
+  for (let sum = nearest; sum > 0; sum -= sizes[indices.at(-1) ?? 0] ?? sum) {
+    indices.push(last[sum] ?? 0);
+  }
+  return indices;
+}
+
+/** The first ones until there are enough, the last one never. */
+function firstSizes(sizes: readonly number[], wanted: number): { indices: number[]; sum: number } {
+  const indices: number[] = [];
+  let sum = 0;
+  for (const [index, size] of sizes.slice(0, -1).entries()) {
+    if (sum >= wanted) break;
+    indices.push(index);
+    sum += size;
+  }
+  return { indices, sum };
+}
+
+/** For each sum the index of the last size in it; −1 where no sizes make it. */
+function lastSizes(sizes: readonly number[], most: number, wanted: number): Int32Array {
+  const last = new Int32Array(most + 1).fill(-1);
+  last[0] = 0;
+  for (const [index, size] of sizes.entries()) {
+    for (let sum = most; sum >= size; sum -= 1) {
+      if ((last[sum] ?? 0) < 0 && (last[sum - size] ?? -1) >= 0) last[sum] = index;
+    }
+    if ((last[wanted] ?? -1) >= 0) break;
+  }
+  return last;
 }
 
 /** Throws where a scenario is in both: a score on what was trained on shows memory, not skill. */

@@ -15,6 +15,12 @@ export function standardDeviation(values: readonly number[]): number | null {
   return Math.sqrt(squares / (values.length - 1));
 }
 
+/**
+ * Values that a 95% interval takes. Where signs are chance, five values have the same one in 2 of 32 cases,
+ * more than 5%, and six in 2 of 64; a bootstrap of fewer only repeats the few that it has.
+ */
+export const fewestForInterval = 6;
+
 /** The 95% interval of the mean: percentile bootstrap over the values. */
 export function bootstrapInterval(
   values: readonly number[],
