@@ -1,4 +1,7 @@
 import { z } from "zod";
+import { dataLine } from "./data-line.ts";
+import { repeatedKey } from "./repeated-key.ts";
+import { asOneBlock } from "./code-fence.ts";
 
 const answerSchema = z.object({
   scores: z.array(
@@ -78,11 +81,15 @@ export function readAnswer(content: string | null, ids: readonly string[]): Read
   if (!content?.trim()) return wrong("The answer was empty.");
   if (content.length > longest) return wrong("The answer was too long.");
   let value: unknown;
+  const json = bareJson(content);
   try {
-    value = JSON.parse(bareJson(content));
+    value = JSON.parse(json);
   } catch {
     return wrong("The answer was not one JSON object and nothing else.");
   }
+  const twiceNamed = repeatedKey(json);
+  if (twiceNamed !== null)
+    return wrong(`The key ${quoted([twiceNamed.slice(0, 40)])} comes twice in one object.`);
   const parsed = answerSchema.safeParse(value);
   if (!parsed.success) {
     const issues = parsed.error.issues
@@ -114,7 +121,7 @@ function wrong(problem: string): ReadAnswer {
 function quoted(ids: readonly string[]): string {
   return ids
     .slice(0, 20)
-    .map((id) => JSON.stringify(id))
+    .map((id) => dataLine(id))
     .join(", ");
 }
 
@@ -123,8 +130,11 @@ function quoted(ids: readonly string[]): string {
  * about it. Any other text beside it makes the answer invalid: it might be quoted from an attempt.
  */
 function bareJson(content: string): string {
-  const answer = content.trim().replace(/^<think>[\s\S]*?<\/think>\s*/, "");
-  return /^```(?:json)?\s*\n([\s\S]*)\n\s*```$/.exec(answer)?.[1] ?? answer;
+  const text = content.trim();
+  const thought = text.startsWith("<think>") ? text.indexOf("</think>") : -1;
+  const answer = thought < 0 ? text : text.slice(thought + "</think>".length).trim();
+  const block = asOneBlock(answer);
+  return block && ["", "json"].includes(block.language) ? block.code : answer;
 }
 
 /** What the judge is told when its answer does not hold. */

@@ -1,4 +1,5 @@
 import type { Trajectory } from "@hone/core";
+import { codeBlocks } from "../code-fence.ts";
 
 /** What the model said last; "" where it said nothing. */
 export function completionText(trajectory: Trajectory): string {
@@ -24,25 +25,19 @@ function lastAnswer({ messages }: Trajectory): { content: string; reasoning: str
 
 /** The text of the first `<answer>` on one line, as the GRPO tutorial takes it; null where there is none. */
 export function taggedAnswer(text: string): string | null {
-  return /<answer>(.*?)<\/answer>/.exec(text)?.[1]?.trim() ?? null;
+  // Line by line, and not as a pattern: one would go to the end of the line again from each tag that is open.
+  for (const line of text.split(/[\n\r\u2028\u2029]/)) {
+    const from = line.indexOf("<answer>");
+    const to = from < 0 ? -1 : line.indexOf("</answer>", from);
+    if (to >= 0) return line.slice(from + "<answer>".length, to).trim();
+  }
+  return null;
 }
 
 /** The last fenced block of code, or of one of these languages; null where there is none. */
 export function fencedCode(text: string, languages?: readonly string[]): string | null {
-  const lines = text.split("\n");
-  let found: string | null = null;
-  let open: { mark: string; language: string; from: number } | null = null;
-  for (const [index, line] of lines.entries()) {
-    const [, mark = "", language = ""] =
-      /^ {0,3}(`{3,}|~{3,})\s*([\w+#.-]*)\s*\S*\s*$/.exec(line) ?? [];
-    if (open === null) {
-      if (mark) open = { mark, language: language.toLowerCase(), from: index + 1 };
-    } else if (mark && !language && mark.startsWith(open.mark)) {
-      if (!languages || languages.includes(open.language)) {
-        found = lines.slice(open.from, index).join("\n");
-      }
-      open = null;
-    }
-  }
-  return found;
+  const block = codeBlocks(text).findLast(
+    ({ language }) => !languages || languages.includes(language),
+  );
+  return block?.code ?? null;
 }

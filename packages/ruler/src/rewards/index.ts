@@ -23,6 +23,6 @@ export type { EvaluatedExpression } from "./expression.ts";
 export { codeParses, parseCode } from "./code-reward.ts";
 export type { CodeLanguage, CodeOptions, ParsedCode } from "./code-reward.ts";
 export { exactMatch, jsonMatch, lengthPenalty, numericMatch } from "./text-rewards.ts";
-export type { JsonSchema } from "./text-rewards.ts";
+export type { JsonSchema } from "./json-schema.ts";
 export { rewardModel } from "./reward-model.ts";
 export type { RewardModelOptions } from "./reward-model.ts";

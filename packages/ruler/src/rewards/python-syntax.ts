@@ -4,7 +4,7 @@ import type { ParsedCode } from "./code-reward.ts";
 /** Parses Python 3 and names what it imports. */
 export function parsePython(code: string): ParsedCode {
   try {
-    return { ok: true, imports: importsOf(parse(code)) };
+    return { ok: true, ...readModule(parse(code), code.split("\n")) };
   } catch (error) {
     // Also a RangeError: code that is nested deeper than the stack.
     if (error instanceof Error) return { ok: false, problem: error.message };
@@ -18,37 +18,65 @@ interface SomeNode {
   module?: string | null;
   level?: number;
   func?: SomeNode;
-  args?: SomeNode[];
   id?: string;
   attr?: string;
   value?: unknown;
+  end_lineno?: number;
+  end_col_offset?: number;
 }
 
-/** `import a.b` names a.b; `from a.b import c` names a.b and a.b.c, as c may be a module. */
-function importsOf(module: unknown): string[] {
-  const found: string[] = [];
+/** These do something; whatever else a line is made of, words are made of too. */
+const deeds =
+  /^(?:(?:Async)?FunctionDef|ClassDef|Import|ImportFrom|Assign|AugAssign|NamedExpr|If|While|(?:Async)?For|(?:Async)?With|Match|Try|TryStar|Lambda|Assert)$/;
+/** Whoever has one of these has every module. */
+const loaders = new Set(["__import__", "import_module", "importlib"]);
+
+/**
+ * `import a.b` names a.b; `from a.b import c` names a.b and a.b.c, as c may be a module. A mention of what imports by
+ * name has the name "*": any module.
+ */
+function readModule(
+  module: unknown,
+  lines: readonly string[],
+): { imports: string[]; wordsOnly: boolean } {
+  const imports: string[] = [];
+  let wordsOnly = true;
   const open: unknown[] = [module];
   while (open.length > 0) {
     const node = open.pop();
     if (typeof node !== "object" || node === null) continue;
     open.push(...Object.values(node));
-    const { nodeType, names = [], module: from, level = 0, func, args } = node as SomeNode;
-    if (nodeType === "Import") found.push(...names.map(({ name }) => name));
-    if (nodeType === "ImportFrom") {
-      const base = ".".repeat(level) + (from ?? "");
-      found.push(base, ...names.map(({ name }) => (from ? `${base}.${name}` : base + name)));
-    }
-    if (nodeType === "Call" && isDynamicImport(func)) found.push(textOf(args?.[0]));
+    const found = node as SomeNode;
+    imports.push(...importsBy(found));
+    wordsOnly &&= !isDeed(found, lines);
   }
-  return found;
+  return { imports, wordsOnly };
 }
 
-function isDynamicImport(func: SomeNode | undefined): boolean {
-  const name = func?.nodeType === "Attribute" ? func.attr : func?.id;
-  return name === "__import__" || name === "import_module";
+function importsBy(node: SomeNode): string[] {
+  const { nodeType, names = [], module: from, level = 0, id = "", attr = "", value } = node;
+  const imports: string[] = [];
+  if (nodeType === "Import") imports.push(...names.map(({ name }) => name));
+  if (nodeType === "ImportFrom") {
+    const base = ".".repeat(level) + (from ?? "");
+    imports.push(base, ...names.map(({ name }) => (from ? `${base}.${name}` : base + name)));
+  }
+  // As a text: getattr(builtins, "__import__").
+  const text = nodeType === "Constant" && typeof value === "string" ? value : "";
+  const loads =
+    [id, attr, text].some((name) => loaders.has(name)) ||
+    imports.some((name) => name.split(".").some((part) => loaders.has(part)));
+  return loads ? [...imports, "*"] : imports;
 }
 
-/** A module that is named by a computation may be any module: it has the name "*". */
-function textOf(node: SomeNode | undefined): string {
-  return node?.nodeType === "Constant" && typeof node.value === "string" ? node.value : "*";
+function isDeed(node: SomeNode, lines: readonly string[]): boolean {
+  const { nodeType = "", value, func } = node;
+  // "Answer: 42" is an annotation.
+  if (nodeType === "AnnAssign") return Boolean(value);
+  // Words have a space before a parenthesis.
+  if (nodeType === "Call") {
+    const behind = lines[(func?.end_lineno ?? 0) - 1]?.[func?.end_col_offset ?? 0] ?? "";
+    return /[()]/.test(behind);
+  }
+  return deeds.test(nodeType);
 }

@@ -1,14 +1,10 @@
 import { describe, expect, it } from "vitest";
-import { z } from "zod";
 import { group, trajectory } from "../group.test-support.ts";
 import { arithmetic } from "./arithmetic-reward.ts";
-import { codeParses } from "./code-reward.ts";
-import type { CodeOptions } from "./code-reward.ts";
 import { combineRewards } from "./combine-rewards.ts";
 import { evaluateExpression } from "./expression.ts";
 import { thinkAnswerFormat, thinkFormat } from "./format-rewards.ts";
 import type { RewardFunction } from "./reward-function.ts";
-import { exactMatch, jsonMatch, lastNumber, lengthPenalty, numericMatch } from "./text-rewards.ts";
 
 const give = (fn: RewardFunction, text: string, rest = {}) =>
   fn(trajectory(text, rest), { group: { ...group([]), scenario: { target: 24 } }, index: 0 });
@@ -184,119 +180,5 @@ describe("arithmetic", () => {
     }
     expect(evaluateExpression("1 ** 999999999999")?.value.top).toBe(1n);
     expect(evaluateExpression("0.1 + 0.2")?.value).toEqual({ top: 3n, bottom: 10n });
-  });
-});
-
-describe("code", () => {
-  const check = (options: CodeOptions, text: string) => give(codeParses(options), text);
-
-  it("is parsed, from the last block of its language", () => {
-    const text = "First:\n```ts\nconst x: = 1\n```\nThen:\n```ts\nconst x: number = 1;\n```\n";
-    expect(check({ language: "typescript" }, text)).toBe(1);
-    expect(check({ language: "typescript" }, `${text}\n\`\`\`ts\nconst x: = 1\n\`\`\``)).toBe(0);
-    expect(check({ language: "python" }, "```python\ndef f(x):\n    return x\n```")).toBe(1);
-    expect(check({ language: "python" }, "```python\ndef f(x)\n    return x\n```")).toBe(0);
-    expect(check({ language: "python" }, "I cannot do that, sorry.")).toBe(0);
-    expect(check({ language: "tsx" }, "const a = <b c={1} />;")).toBe(1);
-    expect(check({ language: "javascript" }, "const a: number = 1;")).toBe(0);
-    expect(check({ language: "typescript" }, "")).toBe(0);
-  });
-
-  it.each([
-    ["import fs from 'fs'", 0],
-    ["import { rm } from 'node:fs/promises'", 0],
-    ["export * from 'fs'", 0],
-    ["const f = require('fs')", 0],
-    ["await import('fs')", 0],
-    ["await import(name)", 0],
-    ["import f = require('fs')", 0],
-    ["import type { A } from './fs-like.ts'", 1],
-    ["const fs = 'import fs from fs'; // import 'fs'", 1],
-  ])("TypeScript without fs: %s", (code, expected) => {
-    expect(check({ language: "typescript", forbiddenImports: ["fs"] }, code)).toBe(expected);
-  });
-
-  it.each([
-    ["import os", 0],
-    ["import os.path as p", 0],
-    ["import re, os", 0],
-    ["from os import system", 0],
-    ["def f():\n    from os import path", 0],
-    ["__import__('os')", 0],
-    ["__import__('o' + 's')", 0],
-    ["import importlib\nimportlib.import_module('os')", 0],
-    ["import osmium", 1],
-    ["x = 'import os'  # import os", 1],
-  ])("Python without os: %s", (code, expected) => {
-    expect(check({ language: "python", forbiddenImports: ["os"] }, code)).toBe(expected);
-  });
-
-  it("that is nested without end is no code, and is not run", () => {
-    for (const language of ["typescript", "python"] as const) {
-      expect(check({ language }, "(".repeat(100_000))).toBe(0);
-      expect(check({ language }, "x = ".repeat(80_000))).toBe(0);
-    }
-    expect(check({ language: "typescript" }, "globalThis.canary = 1; throw new Error()")).toBe(1);
-    expect("canary" in globalThis).toBe(false);
-  });
-});
-
-describe("matches", () => {
-  it("exact", () => {
-    const fn = exactMatch({ expected: () => " Paris " });
-    expect(give(fn, "Paris")).toBe(1);
-    expect(give(fn, "I think <answer>Paris</answer>.")).toBe(1);
-    expect(give(fn, "paris")).toBe(0);
-    const loose = exactMatch({ expected: () => "Paris", normalize: (t) => t.toLowerCase() });
-    expect(give(loose, "paris")).toBe(1);
-    expect(give(exactMatch({ expected: () => null }), "x")).toBeNull();
-  });
-
-  it.each([
-    ["It is 1,234.50 euros.", 1234.5],
-    ["2 + 2 = 4.", 4],
-    ["-3", -3],
-    ["about 2e3 or 5E-1", 0.5],
-    ["x2 and v1.2.3", null],
-    ["1,2,3", 3],
-    ["none", null],
-    ["1e999", null],
-  ])("the last number of %j", (text, expected) => {
-    expect(lastNumber(text)).toBe(expected);
-  });
-
-  it("numeric", () => {
-    const fn = numericMatch({ expected: () => 3.14, tolerance: 0.01 });
-    expect(give(fn, "Roughly 3.145")).toBe(1);
-    expect(give(fn, "Roughly 3.2")).toBe(0);
-    expect(give(fn, "No idea")).toBe(0);
-  });
-
-  it("JSON by a schema of either kind", () => {
-    const schemas = [
-      z.strictObject({ a: z.int() }),
-      {
-        type: "object" as const,
-        properties: { a: { type: "integer" as const } },
-        required: ["a"],
-        additionalProperties: false,
-      },
-    ];
-    for (const schema of schemas) {
-      const fn = jsonMatch({ schema });
-      expect(give(fn, '{"a": 1}')).toBe(1);
-      expect(give(fn, '```json\n{"a": 1}\n```')).toBe(1);
-      for (const bad of ['{"a": 1.5}', '{"a": 1, "b": 2}', "{}", 'Here: {"a": 1}', '{"a": 1', ""]) {
-        expect(give(fn, bad)).toBe(0);
-      }
-    }
-  });
-
-  it("length", () => {
-    const fn = lengthPenalty({ maxTokens: 100, softTokens: 20 });
-    const usage = (completionTokens: number) => ({
-      usage: { completions: 1, promptTokens: 1, completionTokens },
-    });
-    expect([80, 90, 100, 101].map((n) => give(fn, "x", usage(n)))).toEqual([0, -0.5, -1, -1]);
   });
 });

@@ -1,5 +1,8 @@
-import { z } from "zod";
-import { completionText, fencedCode, taggedAnswer } from "./completion-text.ts";
+import type { z } from "zod";
+import { asOneBlock } from "../code-fence.ts";
+import { completionText, taggedAnswer } from "./completion-text.ts";
+import { jsonSchemaCheck } from "./json-schema.ts";
+import type { JsonSchema } from "./json-schema.ts";
 import { named } from "./reward-function.ts";
 import type { Reader, RewardFunction } from "./reward-function.ts";
 
@@ -38,36 +41,60 @@ export function numericMatch(options: {
   });
 }
 
+// Nothing can fail behind the first digit: no text makes the search go back.
+const numbers = /(?<![\w.])([-+]?)(?:(\d+(?:,\d+)*)((?:\.\d+)?(?:[eE][-+]?\d{1,3})?)|(\.\d+))/g;
+
 /** The last number of a text: `1,234.50`, `-3`, `2e5`. Null where there is none. */
 export function lastNumber(text: string): number | null {
-  const found = text.match(
-    /(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+(?![\d,])|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3})?|(?<![\w.])[-+]?\.\d+/g,
-  );
-  const last = found?.at(-1);
-  if (last === undefined) return null;
-  const value = Number(last.replaceAll(",", ""));
+  let last: RegExpExecArray | null = null;
+  for (const found of text.matchAll(numbers)) last = found;
+  if (!last) return null;
+  const [, sign = "", whole, rest = "", fraction = ""] = last;
+  const { digits, isFirst } = whole ? lastGrouped(whole) : { digits: fraction, isFirst: true };
+  const value = Number((isFirst ? sign : "") + digits + rest);
   return Number.isFinite(value) ? value : null;
 }
 
-export type JsonSchema = Parameters<typeof z.fromJSONSchema>[0];
+/** Of `1,2,345` the last number, `2,345`: groups of three behind a group of at most three. */
+function lastGrouped(list: string): { digits: string; isFirst: boolean } {
+  const parts = list.split(",");
+  let from = parts.length - 1;
+  while (from > 0 && parts[from]?.length === 3) from -= 1;
+  const isAlone = from === parts.length - 1;
+  if (!isAlone && (parts[from]?.length ?? 0) > 3) from += 1;
+  return { digits: parts.slice(from).join(""), isFirst: from === 0 };
+}
 
 /**
  * 1 where the answer is JSON that the schema accepts, else 0. The answer may stand in a code fence; any
- * other text beside it makes it no JSON. A schema is zod's or JSON Schema.
+ * other text beside it makes it no JSON. A schema is zod's or JSON Schema; one that is neither is refused here,
+ * and not when an answer is scored.
  */
 export function jsonMatch(options: { schema: z.ZodType | JsonSchema }): RewardFunction {
-  const schema =
-    options.schema instanceof z.ZodType ? options.schema : z.fromJSONSchema(options.schema);
+  const { schema } = options;
+  const accepts = isZod(schema)
+    ? (value: unknown) => schema.safeParse(value).success
+    : jsonSchemaCheck(schema);
   return named("json_match", (trajectory) => {
     const text = completionText(trajectory).trim();
     let value: unknown;
     try {
-      value = JSON.parse(/^(```|~~~)/.test(text) ? (fencedCode(text) ?? text) : text);
+      value = JSON.parse(asOneBlock(text)?.code ?? text);
     } catch {
       return 0;
     }
-    return schema.safeParse(value).success ? 1 : 0;
+    try {
+      return accepts(value) ? 1 : 0;
+    } catch (error) {
+      // Nested deeper than the stack.
+      if (error instanceof RangeError) return 0;
+      throw error;
+    }
   });
+}
+
+function isZod(schema: z.ZodType | JsonSchema): schema is z.ZodType {
+  return typeof schema === "object" && schema !== null && "safeParse" in schema;
 }
 
 /**

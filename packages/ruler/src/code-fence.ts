@@ -1,0 +1,72 @@
+/** A fenced block of code. */
+export interface CodeBlock {
+  /** The first word behind the opening fence, in lower case: `ts` of "```ts title=…". "" where there is none. */
+  language: string;
+  code: string;
+}
+
+interface Fence {
+  mark: string;
+  /** What stands behind the mark. */
+  info: string;
+}
+
+/*
+ * A model wrote these texts and can make them long: each is read once from its start to its end, and no pattern
+ * may try again from another place.
+ */
+
+/** All blocks that are opened and closed, in order. */
+export function codeBlocks(text: string): CodeBlock[] {
+  const lines = text.split("\n");
+  const blocks: CodeBlock[] = [];
+  let open: (Fence & { from: number }) | null = null;
+  for (const [index, line] of lines.entries()) {
+    const fence = fenceOf(line);
+    if (!fence) continue;
+    if (open === null) {
+      open = { ...fence, from: index + 1 };
+    } else if (closes(fence, open)) {
+      const code = lines.slice(open.from, index).join("\n");
+      blocks.push({ language: languageOf(open.info), code });
+      open = null;
+    }
+  }
+  return blocks;
+}
+
+/** The text as one block, where its first line opens one and its last line closes it. */
+export function asOneBlock(text: string): CodeBlock | null {
+  const all = text.trim();
+  const first = all.indexOf("\n");
+  const last = all.lastIndexOf("\n");
+  if (first < 0 || last === first) return null;
+  const open = fenceOf(all.slice(0, first));
+  const close = fenceOf(all.slice(last + 1).trimStart());
+  if (!open || !close || !closes(close, open)) return null;
+  return { language: languageOf(open.info), code: all.slice(first + 1, last) };
+}
+
+/** Whether any line begins as a fence does, be it a whole one or not. */
+export function hasFence(text: string): boolean {
+  return text.split("\n").some((line) => /^(?:```|~~~)/.test(line.trimStart()));
+}
+
+function fenceOf(line: string): Fence | null {
+  const found = /^ {0,3}(`{3,}|~{3,})/.exec(line);
+  if (!found) return null;
+  const [start, mark = ""] = found;
+  const info = line.slice(start.length).trim();
+  // As in Markdown: "```x```" on one line is code within a sentence.
+  return mark.startsWith("`") && info.includes("`") ? null : { mark, info };
+}
+
+function closes(fence: Fence, open: Fence): boolean {
+  return fence.info === "" && fence.mark.startsWith(open.mark);
+}
+
+/** Also of "```ts{1,3}", "```ts:src/a.ts" and "```{.python}". */
+function languageOf(info: string): string {
+  const word = /^\{?\.?([^\s{}:,=]*)/.exec(info)?.[1] || info;
+  return word.toLowerCase();
+}
