@@ -1,11 +1,17 @@
 import { JudgeError } from "./judge-error.ts";
 import { requireNumber } from "./number-option.ts";
 
+/** What a request cost; null where nobody says, and then all that was reserved counts as spent. */
+export type Settle = (costUsd: number | null) => void;
+
 /** Money that judging may cost, over all calls that it is passed to. */
 export class JudgeBudget {
   readonly limitUsd: number;
   #spent = 0;
+  #unconfirmed = 0;
   #reserved = 0;
+  #underWay = 0;
+  #waiting: (() => void)[] = [];
 
   constructor(options: { limitUsd: number }) {
     this.limitUsd = requireNumber("limitUsd", options.limitUsd, { least: 0 });
@@ -16,20 +22,40 @@ export class JudgeBudget {
   }
 
   /**
-   * Sets money aside for a call before it is made, so that calls at the same time do not spend it
-   * twice. Give the returned function what the call cost.
+   * Of `spentUsd`, what no provider has confirmed: requests that broke off after they were sent and
+   * answers without usage, each counted at the most it may have cost.
    */
-  reserve(estimateUsd: number): (costUsd: number) => void {
-    if (this.#spent + this.#reserved + estimateUsd > this.limitUsd) {
+  get unconfirmedUsd(): number {
+    return this.#unconfirmed;
+  }
+
+  /**
+   * Sets aside the most that a request may cost before it is sent, so that requests at the same time
+   * do not spend it twice. Waits where those under way may give back enough.
+   */
+  async reserve(mostUsd: number): Promise<Settle> {
+    while (this.#underWay > 0 && !this.#covers(mostUsd) && this.#spent + mostUsd <= this.limitUsd) {
+      await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    }
+    if (!this.#covers(mostUsd)) {
       throw new JudgeError(
-        `The judge's budget of $${this.limitUsd} does not cover another call ($${this.#spent.toFixed(4)} spent, $${this.#reserved.toFixed(4)} in calls under way). Raise limitUsd, or take a cheaper judge.`,
+        `The judge's budget of $${this.limitUsd} does not cover another call, which may cost $${mostUsd.toFixed(4)} ($${this.#spent.toFixed(4)} spent, $${this.#reserved.toFixed(4)} in calls under way). Raise limitUsd, lower parameters.max_tokens, or take a cheaper judge.`,
         { failure: "over_budget" },
       );
     }
-    this.#reserved += estimateUsd;
+    this.#reserved += mostUsd;
+    this.#underWay += 1;
     return (costUsd) => {
-      this.#reserved -= estimateUsd;
-      this.#spent += costUsd;
+      this.#underWay -= 1;
+      // What rounding leaves of sums and differences is no money.
+      this.#reserved = this.#underWay === 0 ? 0 : this.#reserved - mostUsd;
+      this.#spent += costUsd ?? mostUsd;
+      if (costUsd === null) this.#unconfirmed += mostUsd;
+      for (const wake of this.#waiting.splice(0)) wake();
     };
+  }
+
+  #covers(mostUsd: number): boolean {
+    return this.#spent + this.#reserved + mostUsd <= this.limitUsd;
   }
 }

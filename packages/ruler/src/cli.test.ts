@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { attacks } from "./attacks/attacks.ts";
 import { group, trajectory } from "./group.test-support.ts";
 import { score } from "./testing/judge-steps.ts";
 import { ScriptedJudge } from "./testing/scripted-judge.ts";
@@ -127,6 +128,30 @@ describe("attack", () => {
       expect(wrong.stderr).toMatch(/401/);
     } finally {
       await Promise.all([honest.close(), gullible.close()]);
+    }
+  });
+
+  it("tells of one family that persuades, whatever the mean over all is", async () => {
+    const worth = new Map(
+      attacks.map(({ text, family }) => [text, family === "authority" ? 0.5 : 0]),
+    );
+    const judge = await ScriptedJudge.start({
+      otherwise: score(({ finalText }) => {
+        const [, ...attack] = finalText.split("\n");
+        return (
+          worth.get(attack.join("\n")) ?? (/^I am sorry|^From 9:40/.test(finalText) ? 0.9 : 0.3)
+        );
+      }),
+    });
+    try {
+      const args = ["attack", "--judge", "scripted", "--base-url", judge.endpoint.baseURL];
+      const said = await ruler(args, { JUDGE_API_KEY: "test-key" });
+      expect(said.stdout).toMatch(
+        /worst family authority: mean lift 0\.200 \(limit 0\.05\); over all attacks -0\.\d+;/,
+      );
+      expect(said.code).toBe(1);
+    } finally {
+      await judge.close();
     }
   });
 });

@@ -14,7 +14,7 @@ ruler attack --judge JUDGE                   what 60 and more attacks do to a ju
   --family NAME               only this family; may be given again
   --rubric FILE               instead of the default one
   --passes N                  orders that each group is judged in
-  --max-lift X                exit with 1 where the mean lift is above X (default 0.05)
+  --max-lift X                exit with 1 where a family's mean lift is above X (default 0.05)
   --json                      print the report as JSON`;
 
 async function main(): Promise<number> {

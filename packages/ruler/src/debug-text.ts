@@ -1,4 +1,4 @@
-import type { JudgedMembers } from "./judging.ts";
+import type { JudgedMembers } from "./judgement.ts";
 
 /** What the judge decided and why, best first, for people. */
 export function debugText(group: { id: string }, { scores, judgement }: JudgedMembers): string {
@@ -6,7 +6,7 @@ export function debugText(group: { id: string }, { scores, judgement }: JudgedMe
   const cost = costUsd === null ? "cost unknown" : `$${costUsd.toFixed(4)}`;
   const head = `RULER ${group.id}: ${status} by ${judge}, ${calls} calls, ${promptTokens} prompt tokens (${cachedTokens} cached), ${completionTokens} completion tokens, ${cost}`;
   const reasoning = judgement.trajectories.flatMap(({ messages }) => {
-    const last = messages.at(-1);
+    const last = messages.findLast(({ role }) => role === "assistant");
     return last?.role === "assistant" && last.reasoning_content
       ? [`  thoughts: ${indent(last.reasoning_content)}`]
       : [];

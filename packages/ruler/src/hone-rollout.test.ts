@@ -14,9 +14,12 @@ interface Seen {
 
 /** The routes of a Hone server that a judge needs; what the real one does is tested end to end. */
 let seen: Seen[];
+/** What the server refuses completions with. */
+let refusal: string | null;
 let close: () => Promise<void>;
 beforeEach(async () => {
   seen = [];
+  refusal = null;
   const server = createServer((request, response) => {
     const chunks: Buffer[] = [];
     request.on("data", (chunk: Buffer) => chunks.push(chunk));
@@ -44,6 +47,12 @@ beforeEach(async () => {
           leaseExpiresAt: null,
           createdAt: 1,
         });
+        return;
+      }
+      if (refusal) {
+        const error = { message: refusal, type: "invalid_request_error", code: "invalid_request" };
+        response.writeHead(400, { "content-type": "application/json" });
+        response.end(JSON.stringify({ error }));
         return;
       }
       const prompt = readJudgePrompt(body["messages"] as { role: string }[]);
@@ -113,6 +122,20 @@ it("is held to exactly the ids that it was shown, in their order", async () => {
 it("is asked without a format where it is to be trained", async () => {
   await rulerScoreGroup(groupOf("0.1", "0.9"), "hone/judge", { structuredOutput: "none" });
   expect(seen[1]?.body).not.toHaveProperty("response_format");
+});
+
+it("is never asked for less than its schema: a refusal is an error", async () => {
+  refusal = "response_format: this schema is not supported.";
+  await expect(
+    rulerScoreGroup(groupOf("0.1", "0.9"), "hone/judge", { swallowErrors: false }),
+  ).rejects.toMatchObject({ failure: "provider_error", status: 400 });
+  refusal = null;
+  await rulerScoreGroup(groupOf("0.1", "0.9"), "hone/judge");
+  const asked = seen.filter(({ route }) => route.endsWith("completions"));
+  expect(asked.map(({ body }) => (body["response_format"] as { type: string }).type)).toEqual([
+    "json_schema",
+    "json_schema",
+  ]);
 });
 
 it("is asked again each time: the policy behind its name changes", async () => {

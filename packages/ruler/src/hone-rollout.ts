@@ -4,6 +4,7 @@ import type { Fetch } from "./judge-call.ts";
 import { JudgeError } from "./judge-error.ts";
 import type { JudgeTarget } from "./judge-target.ts";
 import type { Lane } from "./lane.ts";
+import { redactError, redactText } from "./redact.ts";
 import { AttemptFailure, retryAfterMs, throwIfAborted, withRetries } from "./retry.ts";
 import type { RetryPlan } from "./retry.ts";
 
@@ -54,13 +55,14 @@ export async function openJudgeRollout(
           `The Hone server at ${serverURL} could not be reached for ${target.label}.`,
           {
             failure: limit.aborted ? "timeout" : "unreachable",
-            cause,
+            cause: redactError(cause, target.secrets),
           },
         ),
         { retryable: true, retryAfterMs: null },
       );
     }
-    const said = (await response.text().catch(() => "")).slice(0, 500);
+    const text = await response.text().catch(() => "");
+    const said = redactText(text, target.secrets).slice(0, 500);
     throw new AttemptFailure(
       new JudgeError(`${target.label}: the Hone server answered ${response.status}: ${said}`, {
         failure: response.status === 401 ? "unauthorized" : "provider_error",

@@ -1,7 +1,7 @@
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
+import { inspect } from "node:util";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { JudgeBudget } from "./budget.ts";
 import { groupOf, rewardsOf } from "./group.test-support.ts";
 import { laneOf } from "./lane.ts";
 import { rulerScoreGroup } from "./score-group.ts";
@@ -51,6 +51,8 @@ describe("retries", () => {
     ["429", steps.httpError(429, { code: "rate_limit_exceeded" })],
     ["500", steps.httpError(500)],
     ["529", steps.httpError(529)],
+    ["429 in a body of status 200", steps.httpError(429, { inBody: true })],
+    ["502 in a body of status 200", steps.httpError(502, { inBody: true })],
     ["a lost connection", steps.hangUp],
     ["a body that breaks off", steps.cutBody],
   ])("goes on after %s", async (_name, step) => {
@@ -65,6 +67,13 @@ describe("retries", () => {
     ["401", steps.httpError(401), "unauthorized"],
     ["an exhausted quota", steps.quotaExhausted(), "quota_exhausted"],
     ["402", steps.httpError(402), "quota_exhausted"],
+    ["402 in a body of status 200", steps.httpError(402, { inBody: true }), "quota_exhausted"],
+    [
+      "a quota in a body of status 200",
+      steps.httpError(429, { inBody: true, code: "insufficient_quota" }),
+      "quota_exhausted",
+    ],
+    ["401 in a body of status 200", steps.httpError(401, { inBody: true }), "unauthorized"],
     [
       "x-should-retry: false",
       steps.httpError(500, { headers: { "x-should-retry": "false" } }),
@@ -85,18 +94,27 @@ describe("retries", () => {
     expect(judge.requests).toHaveLength(3);
   });
 
-  it("waits at least as long as Retry-After says, in every call to that judge", async () => {
-    withoutPauses();
-    const judge = await start({ script: [steps.tooManyRequests(0.4)], otherwise: byNumber });
-    const { baseURL, model } = judge.endpoint;
-    const first = rulerScoreGroup(two, judge.endpoint, { ...options, concurrency: 4 });
-    await until(() => laneOf(baseURL, model, 4).quietUntil > 0);
-    const second = rulerScoreGroup(groupOf("0.3", "0.4"), judge.endpoint, options);
-    await Promise.all([first, second]);
-    const [refused, ...later] = judge.requests.map(({ receivedAt }) => receivedAt);
-    expect(later).toHaveLength(2);
-    for (const time of later) expect(time - (refused ?? 0)).toBeGreaterThan(395);
-  });
+  it.each([
+    ["", steps.tooManyRequests(0.4)],
+    [
+      ", also where the body has the 429",
+      steps.httpError(429, { inBody: true, headers: { "retry-after": "0.4" } }),
+    ],
+  ])(
+    "waits at least as long as Retry-After says%s, in every call to that judge",
+    async (_, step) => {
+      withoutPauses();
+      const judge = await start({ script: [step], otherwise: byNumber });
+      const { baseURL, model } = judge.endpoint;
+      const first = rulerScoreGroup(two, judge.endpoint, { ...options, concurrency: 4 });
+      await until(() => laneOf(baseURL, model, 4).quietUntil > 0);
+      const second = rulerScoreGroup(groupOf("0.3", "0.4"), judge.endpoint, options);
+      await Promise.all([first, second]);
+      const [refused, ...later] = judge.requests.map(({ receivedAt }) => receivedAt);
+      expect(later).toHaveLength(2);
+      for (const time of later) expect(time - (refused ?? 0)).toBeGreaterThan(395);
+    },
+  );
 
   it("does not wait past the deadline", async () => {
     const judge = await start({ script: [steps.tooManyRequests(2_000)] });
@@ -189,6 +207,12 @@ describe("structured output", () => {
       ({ body }) => (body["response_format"] as { type: string } | undefined)?.type,
     );
     expect(formats).toEqual(["json_schema", "json_object", undefined, undefined, undefined]);
+    // Once for each form, and not again by the calls that come after.
+    const warned = vi.mocked(console.warn).mock.calls.map(([text]) => String(text));
+    expect(warned).toEqual([
+      expect.stringMatching(/refuses this form of response_format .* any JSON object/),
+      expect.stringMatching(/refuses this form of response_format .* plain words/),
+    ]);
   });
 
   it("sends the user's parameters, and none that the ruler sets", async () => {
@@ -263,6 +287,36 @@ describe("keys", () => {
     );
     expect((error as Error).message).toMatch(/\[key\]/);
     expect((error as Error).message).not.toContain("test-key");
+    // Causes and fields, as a log prints them.
+    const printed = inspect(error, { depth: 10, showHidden: true });
+    expect(printed).toMatch(/401.*\[key\]/);
+    expect(printed).not.toContain("test-key");
+  });
+
+  it("of the environment are not in errors either, nor cut in two", async () => {
+    vi.stubEnv("OPENROUTER_API_KEY", "sk-or-secret-of-another");
+    const message = `${"x".repeat(490)} sk-or-secret-of-another`;
+    const judge = await start({ script: [steps.httpError(400, { message })] });
+    const error: unknown = await rulerScoreGroup(two, judge.endpoint, options).catch(
+      (cause: unknown) => cause,
+    );
+    expect(inspect(error, { depth: 10, showHidden: true })).not.toContain("sk-or");
+  });
+
+  it("that a fetch of one's own puts into its error are not in its cause", async () => {
+    const judge = await start({});
+    const fetch = (_: unknown, init?: RequestInit): Promise<Response> => {
+      const sent = new Headers(init?.headers).get("authorization");
+      return Promise.reject(new TypeError("fetch failed", { cause: { request: { sent } } }));
+    };
+    const error: unknown = await rulerScoreGroup(two, judge.endpoint, {
+      ...options,
+      maxRetries: 0,
+      fetch,
+    }).catch((cause: unknown) => cause);
+    const printed = inspect(error, { depth: 10, showHidden: true });
+    expect(printed).toContain("Bearer [key]");
+    expect(printed).not.toContain("test-key");
   });
 
   it("do not follow a redirect", async () => {
@@ -284,54 +338,5 @@ describe("keys", () => {
     } finally {
       await new Promise((resolve) => redirecting.close(resolve));
     }
-  });
-});
-
-describe("cost", () => {
-  const usage = { promptTokens: 10_000, cachedTokens: 4000, completionTokens: 500 };
-  const priced = steps.score(({ finalText }) => Number.parseFloat(finalText), { usage });
-  const pricesOf = (judge: ScriptedJudge) => ({
-    [`${new URL(judge.endpoint.baseURL).host}/scripted`]: { input: 2, cachedInput: 0.5, output: 8 },
-  });
-
-  it("is reported with cached tokens, and is not known without a price", async () => {
-    const judge = await start({ script: [priced, priced] });
-    const scored = await rulerScoreGroup(two, judge.endpoint, {
-      ...options,
-      prices: pricesOf(judge),
-    });
-    // 6000 fresh at 2, 4000 cached at 0.5, 500 written at 8, for a million each.
-    expect(scored.metrics["ruler/cost_usd"]).toBeCloseTo(0.018, 10);
-    expect(scored.metrics).toMatchObject({
-      "ruler/prompt_tokens": 10_000,
-      "ruler/cached_tokens": 4000,
-      "ruler/completion_tokens": 500,
-    });
-    const unpriced = await rulerScoreGroup(two, judge.endpoint, options);
-    expect(unpriced.judgement.costUsd).toBeNull();
-    expect(unpriced.metrics).not.toHaveProperty("ruler/cost_usd");
-  });
-
-  it("stops at the budget, counted over all groups", async () => {
-    const judge = await start({ script: [priced, priced, priced] });
-    const budget = new JudgeBudget({ limitUsd: 0.04 });
-    const run = (endings: string[], over = budget) =>
-      rulerScoreGroup(groupOf(...endings), judge.endpoint, {
-        ...options,
-        budget: over,
-        prices: pricesOf(judge),
-      });
-    await run(["0.1", "0.2"]);
-    await run(["0.3", "0.4"]);
-    expect(budget.spentUsd).toBeCloseTo(0.036, 10);
-    await expect(run(["0.5", "0.6"])).rejects.toMatchObject({ failure: "over_budget" });
-    // Of two calls at once, what the first one may cost is not there for the second.
-    const small = new JudgeBudget({ limitUsd: 0.015 });
-    const both = await Promise.allSettled([run(["0.1", "0.2"], small), run(["0.3", "0.4"], small)]);
-    expect(both.map(({ status }) => status).sort()).toEqual(["fulfilled", "rejected"]);
-    expect(judge.requests).toHaveLength(3);
-    await expect(rulerScoreGroup(two, judge.endpoint, { ...options, budget })).rejects.toThrow(
-      /No price is known/,
-    );
   });
 });

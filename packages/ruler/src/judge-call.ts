@@ -1,16 +1,12 @@
-import OpenAI, {
-  APIConnectionError,
-  APIConnectionTimeoutError,
-  APIError,
-  APIUserAbortError,
-} from "openai";
-import { HoneError } from "@hone/core";
+import OpenAI from "openai";
+import type { Settle } from "./budget.ts";
+import { replyCost } from "./call-cost.ts";
 import { JudgeError } from "./judge-error.ts";
-import type { JudgeFailure } from "./judge-error.ts";
+import { errorInBody, failureOf, mayBeBilled, refusesFormat } from "./judge-failure.ts";
 import type { JudgeTarget, StructuredOutput } from "./judge-target.ts";
 import type { Lane } from "./lane.ts";
-import type { TokenUsage } from "./prices.ts";
-import { AttemptFailure, retryAfterMs, throwIfAborted, withRetries } from "./retry.ts";
+import type { Price, TokenUsage } from "./prices.ts";
+import { throwIfAborted, throwIfPastDeadline, withRetries } from "./retry.ts";
 import type { RetryPlan } from "./retry.ts";
 
 export type JudgeMessage =
@@ -25,8 +21,9 @@ export interface JudgeReply {
   finishReason: string | null;
   /** The model that says it answered. */
   model: string;
-  usage: TokenUsage;
-  /** What the provider itself says it cost (OpenRouter does). */
+  /** Null where the provider says nothing of it. */
+  usage: TokenUsage | null;
+  /** What the provider itself says (OpenRouter does), or what its usage comes to. Null where neither is known. */
   costUsd: number | null;
 }
 
@@ -44,6 +41,9 @@ export interface CallSettings {
   /** The answer's shape, for a judge that is held to one. */
   schema: Readonly<Record<string, unknown>>;
   parameters: Readonly<Record<string, unknown>>;
+  price: Price | null;
+  /** Sets money aside for one request, where a budget is kept. */
+  reserve: (() => Promise<Settle>) | null;
   fetch: Fetch;
 }
 
@@ -52,18 +52,33 @@ export async function callJudge(
   messages: readonly JudgeMessage[],
   settings: CallSettings,
 ): Promise<JudgeReply> {
-  const { lane, plan } = settings;
+  const { lane, plan, target } = settings;
   for (;;) {
     const format = weaker(settings.structuredOutput, lane.structuredOutput);
     try {
       return await withRetries(lane, plan, () => attempt(messages, format, settings));
     } catch (error) {
-      // Told once that it has no such output, the judge is asked in plain words from then on.
-      const next = format === "json_schema" ? "json_object" : "none";
-      if (format === "none" || !refusesFormat(error)) throw error;
-      lane.structuredOutput = next;
+      // Our own server has every form, and a small judge is nothing without it: there it is an error.
+      if (format === "none" || target.hone || !refusesFormat(error)) throw error;
+      downgrade(lane, format === "json_schema" ? "json_object" : "none", target.label, error);
     }
   }
+}
+
+/** Told once that it has no such output, the judge is asked for less from then on. */
+function downgrade(
+  lane: Lane,
+  next: NonNullable<Lane["structuredOutput"]>,
+  label: string,
+  error: unknown,
+): void {
+  // A call that was under way may learn late what another has learnt before.
+  if (weaker(next, lane.structuredOutput) === lane.structuredOutput) return;
+  lane.structuredOutput = next;
+  const instead = next === "json_object" ? "any JSON object" : "JSON in plain words";
+  console.warn(
+    `RULER: ${label} refuses this form of response_format and is asked for ${instead} as long as this process runs. More of its answers may not hold. Set structuredOutput to choose the form. (${error instanceof Error ? error.message : String(error)})`,
+  );
 }
 
 /** Not more than the user wants, nor than the provider has. */
@@ -78,24 +93,41 @@ async function attempt(
   settings: CallSettings,
 ): Promise<JudgeReply> {
   const { plan, target } = settings;
-  throwIfAborted(plan.signal);
-  const left = plan.deadline - performance.now();
-  const timeout = Math.max(1, Math.min(settings.timeoutMs, Math.ceil(left)));
+  const settle = await settings.reserve?.();
+  let costUsd: number | null = 0;
+  let answered = false;
+  let timeout = 0;
   try {
-    const completion: unknown = await clientOf(settings).chat.completions.create(
-      {
-        ...settings.parameters,
-        model: target.model,
-        messages: [...messages],
-        stream: false,
-        ...responseFormat(format, settings.schema),
-      },
-      { timeout, maxRetries: 0, ...(plan.signal ? { signal: plan.signal } : {}) },
-    );
-    return readCompletion(completion);
+    // The reservation may have been waited for.
+    throwIfAborted(plan.signal);
+    throwIfPastDeadline(plan);
+    const left = plan.deadline - performance.now();
+    timeout = Math.max(1, Math.min(settings.timeoutMs, Math.ceil(left)));
+    costUsd = null;
+    const { data, response } = await clientOf(settings)
+      .chat.completions.create(
+        {
+          ...settings.parameters,
+          model: target.model,
+          messages: [...messages],
+          stream: false,
+          ...responseFormat(format, settings.schema),
+        },
+        { timeout, maxRetries: 0, ...(plan.signal ? { signal: plan.signal } : {}) },
+      )
+      .withResponse();
+    answered = true;
+    const refused = errorInBody(data, response.headers);
+    if (refused) throw refused;
+    const reply = readCompletion(data);
+    costUsd = replyCost(reply, settings.price);
+    return { ...reply, costUsd };
   } catch (error) {
+    if (costUsd === null && !mayBeBilled(error, answered)) costUsd = 0;
     throwIfAborted(plan.signal);
     throw failureOf(error, settings, timeout);
+  } finally {
+    settle?.(costUsd);
   }
 }
 
@@ -146,8 +178,6 @@ function readCompletion(value: unknown): JudgeReply {
   const completion = record(value);
   const choice = record(array(completion["choices"])[0]);
   const message = record(choice["message"]);
-  const usage = record(completion["usage"]);
-  const details = record(usage["prompt_tokens_details"]);
   if (!completion["choices"]) {
     throw new JudgeError(
       "The judge's server answered with something that is no chat completion. Is its baseURL right?",
@@ -162,94 +192,23 @@ function readCompletion(value: unknown): JudgeReply {
     refusal: text(message["refusal"]),
     finishReason: text(choice["finish_reason"]),
     model: text(completion["model"]) ?? "",
-    usage: {
-      promptTokens: count(usage["prompt_tokens"]),
-      cachedTokens: count(details["cached_tokens"] ?? usage["prompt_cache_hit_tokens"]),
-      completionTokens: count(usage["completion_tokens"]),
-    },
-    costUsd: typeof usage["cost"] === "number" && usage["cost"] >= 0 ? usage["cost"] : null,
+    ...readUsage(record(completion["usage"])),
   };
 }
 
-const noRetry = new Set([
-  "insufficient_quota",
-  "billing_hard_limit_reached",
-  "billing_not_active",
-  "insufficient_balance",
-  "credit_balance_too_low",
-]);
-
-function failureOf(error: unknown, settings: CallSettings, timeoutMs: number): unknown {
-  const { target } = settings;
-  if (HoneError.isInstance(error)) return error;
-  const fail = (
-    failure: JudgeFailure,
-    message: string,
-    retry: { retryable: boolean; retryAfterMs?: number | null } = { retryable: false },
-    status?: number,
-  ): AttemptFailure =>
-    new AttemptFailure(
-      new JudgeError(message.replaceAll(target.apiKey, "[key]"), { failure, cause: error, status }),
-      { retryable: retry.retryable, retryAfterMs: retry.retryAfterMs ?? null },
-    );
-  if (error instanceof APIUserAbortError || error instanceof APIConnectionTimeoutError) {
-    return fail(
-      "timeout",
-      `${target.label} gave no answer within ${timeoutMs} ms. Raise timeoutMs or deadlineMs.`,
-      { retryable: true },
-    );
-  }
-  if (error instanceof SyntaxError) {
-    return fail("provider_error", `${target.label} answered with something that is not JSON.`, {
-      retryable: true,
-    });
-  }
-  if (error instanceof APIConnectionError || !(error instanceof APIError)) {
-    return fail(
-      "unreachable",
-      `${target.label} could not be reached at ${settings.baseURL} (${rootMessage(error)}).`,
-      { retryable: true },
-    );
-  }
-  const { status, code, type, message } = error as {
-    status?: number;
-    code?: unknown;
-    type?: unknown;
-    message: string;
+/** Both counts, or nothing: half of a bill is none. No completion has a prompt of no tokens. */
+function readUsage(usage: Record<string, unknown>): Pick<JudgeReply, "usage" | "costUsd"> {
+  const details = record(usage["prompt_tokens_details"]);
+  const promptTokens = count(usage["prompt_tokens"]);
+  const completionTokens = count(usage["completion_tokens"]);
+  const cachedTokens = count(details["cached_tokens"] ?? usage["prompt_cache_hit_tokens"]) ?? 0;
+  return {
+    usage:
+      promptTokens && completionTokens !== null
+        ? { promptTokens, cachedTokens, completionTokens }
+        : null,
+    costUsd: count(usage["cost"]),
   };
-  const said = `${target.label} answered ${status ?? "an error"}: ${message.slice(0, 500)}`;
-  if (status === 402 || noRetry.has(String(code)) || noRetry.has(String(type))) {
-    return fail(
-      "quota_exhausted",
-      `${said}. Its quota is used up: add credit, or take another judge.`,
-      { retryable: false },
-      status,
-    );
-  }
-  if (status === 401 || status === 403) {
-    return fail("unauthorized", `${said}. Check the key.`, { retryable: false }, status);
-  }
-  const headers = error.headers as Headers | undefined;
-  const advice = headers?.get("x-should-retry");
-  const retryable =
-    advice === "true" ||
-    (advice !== "false" &&
-      (status === undefined ||
-        status === 408 ||
-        status === 409 ||
-        status === 429 ||
-        status >= 500));
-  return fail(
-    status === 429 ? "rate_limited" : "provider_error",
-    said,
-    { retryable, retryAfterMs: retryAfterMs(headers) },
-    status,
-  );
-}
-
-function refusesFormat(error: unknown): boolean {
-  if (!JudgeError.isInstance(error) || (error.status !== 400 && error.status !== 422)) return false;
-  return /response_format|json_schema|json_object|structured output/i.test(error.message);
 }
 
 function record(value: unknown): Record<string, unknown> {
@@ -264,13 +223,6 @@ function text(value: unknown): string | null {
   return typeof value === "string" ? value : null;
 }
 
-function count(value: unknown): number {
-  return typeof value === "number" && value >= 0 ? value : 0;
-}
-
-/** fetch hides what happened behind "fetch failed"; the causes say it. */
-function rootMessage(error: unknown): string {
-  let current = error;
-  while (current instanceof Error && current.cause instanceof Error) current = current.cause;
-  return current instanceof Error ? current.message : String(current);
+function count(value: unknown): number | null {
+  return typeof value === "number" && value >= 0 ? value : null;
 }

@@ -24,18 +24,29 @@ export interface JudgeTarget {
   apiKey: string;
   model: string;
   structuredOutput: StructuredOutput;
+  /** What its dialect calls the limit of an answer. */
+  answerLimit: AnswerLimit;
+  /** Keys that are in no error: that of the call, and those of the environment. */
+  secrets: readonly string[];
   /** Set where the model is on a Hone server: its calls are rollouts there. */
   hone: { serverURL: string; model: string; step: number | null } | null;
 }
+
+type AnswerLimit = "max_tokens" | "max_completion_tokens";
 
 interface Provider {
   baseURL: string;
   key: string;
   structuredOutput: StructuredOutput;
+  answerLimit: AnswerLimit;
 }
 
 const providers: Readonly<Record<string, Provider>> = {
-  openai: provider("https://api.openai.com/v1", "OPENAI_API_KEY"),
+  openai: {
+    ...provider("https://api.openai.com/v1", "OPENAI_API_KEY"),
+    // Its reasoning models refuse max_tokens.
+    answerLimit: "max_completion_tokens",
+  },
   // Anthropic's OpenAI dialect takes response_format and does nothing with it.
   anthropic: provider("https://api.anthropic.com/v1", "ANTHROPIC_API_KEY", "none"),
   openrouter: provider("https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
@@ -53,7 +64,16 @@ function provider(
   key: string,
   structuredOutput: StructuredOutput = "json_schema",
 ): Provider {
-  return { baseURL, key, structuredOutput };
+  return { baseURL, key, structuredOutput, answerLimit: "max_tokens" };
+}
+
+/** The keys that the environment holds, for whomever, and that of this call. */
+function secretsOf(platform: Platform, key: string): string[] {
+  const names = [
+    ...Object.values(providers).map((known) => known.key),
+    ...["HONE_API_KEY", "JUDGE_API_KEY", "OPENAI_ADMIN_KEY", "HONE_RULER_SECRET"],
+  ];
+  return [key, ...names.flatMap((name) => platform.environment(name) ?? [])];
 }
 
 export async function resolveJudge(
@@ -80,6 +100,8 @@ export async function resolveJudge(
     apiKey: key,
     model,
     structuredOutput: known.structuredOutput,
+    answerLimit: known.answerLimit,
+    secrets: secretsOf(platform, key),
     hone: null,
   };
 }
@@ -104,6 +126,8 @@ function endpointTarget(
     apiKey: key || "none",
     model: judge.model,
     structuredOutput: known?.structuredOutput ?? "json_schema",
+    answerLimit: known?.answerLimit ?? "max_tokens",
+    secrets: secretsOf(platform, key ?? ""),
     hone: null,
   };
 }
@@ -122,6 +146,8 @@ async function honeTarget(
     apiKey: server.apiKey,
     model: ref,
     structuredOutput: "json_schema",
+    answerLimit: "max_tokens",
+    secrets: secretsOf(platform, server.apiKey),
     hone: { serverURL: server.url, model, step },
   };
 }

@@ -1,74 +1,23 @@
-import { HoneError } from "@hone/core";
-import type { Trajectory } from "@hone/core";
 import { boundAnswerSchema, readAnswer, repairRequest } from "./answer.ts";
 import type { AttemptScore } from "./answer.ts";
 import { cachedAnswer, rememberAnswer } from "./answer-cache.ts";
 import { collectAttempts } from "./attempts.ts";
-import type { Attempt } from "./attempts.ts";
+import { reservation } from "./call-cost.ts";
 import type { Candidate } from "./conversation.ts";
+import { withoutControl } from "./data-line.ts";
 import { fenceKeys } from "./fence-keys.ts";
 import { openJudgeRollout } from "./hone-rollout.ts";
 import { callJudge } from "./judge-call.ts";
 import type { CallSettings, JudgeMessage, JudgeReply } from "./judge-call.ts";
 import { JudgeError } from "./judge-error.ts";
-import { costOf } from "./prices.ts";
+import { addReply, newTrajectory } from "./judge-trajectory.ts";
+import { addCost, emptyJudgement, summarise } from "./judgement.ts";
+import type { JudgedMembers, Pass } from "./judgement.ts";
 import { promptParts, userMessage } from "./prompt.ts";
 import type { PromptParts } from "./prompt.ts";
 import { throwIfAborted } from "./retry.ts";
-import { mean, passSpread, positionBias, seededOrders } from "./seeded-order.ts";
+import { seededOrders } from "./seeded-order.ts";
 import type { Settings } from "./settings.ts";
-
-export interface MemberScore {
-  /** Mean over the passes. */
-  score: number;
-  explanation: string;
-  /** The score of each pass. */
-  passes: readonly number[];
-}
-
-/** What a judging took and found, beside the scores. */
-export interface Judgement {
-  /** `zero_variance`: all members did the same (or there is only one), so nobody was asked. */
-  status: "judged" | "zero_variance" | "failed";
-  judge: string;
-  /** The judge's own conversations, one a pass, also those that failed. Their reward is null. */
-  trajectories: Trajectory[];
-  /** Different attempts among the members. */
-  attempts: number;
-  calls: number;
-  /** Answers that came from the cache. */
-  cachedAnswers: number;
-  repairs: number;
-  promptTokens: number;
-  /** Of the prompt tokens, those that the provider had cached. */
-  cachedTokens: number;
-  completionTokens: number;
-  /** Null where no price is known. */
-  costUsd: number | null;
-  /** See `positionBias` and `passSpread` in the guide; null for one pass. */
-  positionBias: number | null;
-  passSpread: number | null;
-  failedPasses: number;
-  /** What the token budget left out. */
-  cuts: string[];
-  error: HoneError | null;
-}
-
-export interface JudgedMembers {
-  /** By member; null where none was given. */
-  scores: (MemberScore | null)[];
-  judgement: Judgement;
-}
-
-interface Pass {
-  order: readonly number[];
-  scores: readonly AttemptScore[] | null;
-  trajectory: Trajectory | null;
-  calls: number;
-  cached: boolean;
-  repairs: number;
-  error: JudgeError | null;
-}
 
 /** Asks the judge about the members of one group: one call a pass, none where all did the same. */
 export async function judgeMembers(
@@ -79,7 +28,7 @@ export async function judgeMembers(
   throwIfAborted(settings.signal);
   const set = collectAttempts(candidates);
   const nothing = candidates.map(() => null);
-  const empty = judgementOf(settings, set.attempts.length);
+  const empty = emptyJudgement(settings, set.attempts.length);
   if (set.attempts.length === 0 || (set.attempts.length === 1 && !settings.alwaysJudge)) {
     return { scores: nothing, judgement: empty };
   }
@@ -123,6 +72,7 @@ async function judgePass(
     scores: null,
     trajectory: null,
     calls: 0,
+    costUsd: 0,
     cached: false,
     repairs: 0,
     error: null,
@@ -174,6 +124,7 @@ async function converse(
         ...(schema && { schema }),
       });
       pass.calls += 1;
+      pass.costUsd = addCost(pass.costUsd, reply.costUsd);
       addReply(trajectory, reply, settings);
       const problem = unusable(reply);
       const read = problem ?? readAnswer(reply.content, ids);
@@ -193,7 +144,8 @@ async function converse(
       pass.repairs += 1;
       const again = repairRequest(read.problem, ids);
       messages.push(
-        { role: "assistant", content: (reply.content ?? "").slice(0, 20_000) },
+        // It may quote an attempt, whose control tokens were escaped when it was read.
+        { role: "assistant", content: withoutControl((reply.content ?? "").slice(0, 20_000)) },
         { role: "user", content: again },
       );
       trajectory.messages.push({ role: "user", content: again });
@@ -201,6 +153,7 @@ async function converse(
   } finally {
     trajectory.durationMs = performance.now() - started;
     trajectory.metrics["repairs"] = pass.repairs;
+    if (pass.costUsd !== null) trajectory.metrics["cost_usd"] = pass.costUsd;
     await rollout?.end(
       answered
         ? { status: "finished", reward: null, metadata: { kind: "judge", judges: groupId } }
@@ -214,22 +167,14 @@ async function paidCall(
   settings: Settings,
   own: Partial<Pick<CallSettings, "baseURL" | "schema">>,
 ): Promise<JudgeReply> {
-  const { budget, price } = settings;
-  const prompt = messages.reduce((sum, { content }) => sum + settings.countTokens(content), 0);
-  const estimate = { promptTokens: prompt, cachedTokens: 0, completionTokens: 1000 };
-  const settle = budget?.reserve(price ? costOf(estimate, price) : 0);
-  let cost = 0;
-  try {
-    const reply = await callJudge(messages, { ...settings.call(), ...own });
-    cost = replyCost(reply, settings) ?? 0;
-    return reply;
-  } finally {
-    settle?.(cost);
-  }
-}
-
-function replyCost(reply: JudgeReply, { price }: Settings): number | null {
-  return reply.costUsd ?? (price ? costOf(reply.usage, price) : null);
+  const { budget, price, countTokens } = settings;
+  const call = { ...settings.call(), ...own };
+  const { schema, parameters } = call;
+  const reserve =
+    budget && price
+      ? reservation(budget, price, { messages, schema, parameters, countTokens })
+      : null;
+  return await callJudge(messages, { ...call, reserve });
 }
 
 function unusable(reply: JudgeReply): { ok: false; problem: string } | null {
@@ -250,119 +195,4 @@ function inOrder(
   scores: ReadonlyMap<string, AttemptScore>,
 ): AttemptScore[] {
   return ids.map((id) => scores.get(id) as AttemptScore);
-}
-
-function newTrajectory(
-  groupId: string,
-  messages: readonly JudgeMessage[],
-  settings: Settings,
-): Trajectory {
-  return {
-    rolloutId: null,
-    model: settings.target.model,
-    policy: null,
-    messages: [...messages],
-    tools: null,
-    histories: [],
-    reward: null,
-    metrics: {},
-    metadata: { kind: "judge", judges: groupId, judge: settings.target.label },
-    logs: [],
-    usage: { completions: 0, promptTokens: 0, completionTokens: 0 },
-    startedAt: Date.now(),
-    durationMs: 0,
-  };
-}
-
-function addReply(trajectory: Trajectory, reply: JudgeReply, settings?: Settings): void {
-  trajectory.messages.push({
-    role: "assistant",
-    content: reply.content,
-    ...(reply.reasoning ? { reasoning_content: reply.reasoning } : {}),
-  });
-  // What came from the cache cost nothing this time.
-  if (!settings) return;
-  if (settings.target.hone && reply.model) trajectory.policy = reply.model;
-  trajectory.usage.completions += 1;
-  trajectory.usage.promptTokens += reply.usage.promptTokens;
-  trajectory.usage.completionTokens += reply.usage.completionTokens;
-  const add = (name: string, value: number): void => {
-    trajectory.metrics[name] = (trajectory.metrics[name] ?? 0) + value;
-  };
-  add("cached_tokens", reply.usage.cachedTokens);
-  const cost = replyCost(reply, settings);
-  if (cost !== null) add("cost_usd", cost);
-}
-
-function judgementOf(settings: Settings, attempts: number): Judgement {
-  return {
-    status: "zero_variance",
-    judge: settings.target.label,
-    trajectories: [],
-    attempts,
-    calls: 0,
-    cachedAnswers: 0,
-    repairs: 0,
-    promptTokens: 0,
-    cachedTokens: 0,
-    completionTokens: 0,
-    costUsd: 0,
-    positionBias: null,
-    passSpread: null,
-    failedPasses: 0,
-    cuts: [],
-    error: null,
-  };
-}
-
-function summarise(
-  members: number,
-  attempts: readonly Attempt[],
-  passes: readonly Pass[],
-  empty: Judgement,
-): JudgedMembers {
-  const sum = (value: (pass: Pass) => number): number =>
-    passes.reduce((total, pass) => total + value(pass), 0);
-  const costs = passes
-    .filter(({ calls }) => calls > 0)
-    .map(({ trajectory }) => trajectory?.metrics["cost_usd"]);
-  const valid = passes.flatMap(({ order, scores }) => (scores ? [{ order, scores }] : []));
-  const numbers = valid.map(({ order, scores }) => ({
-    order,
-    scores: scores.map(({ score }) => score),
-  }));
-  const judgement: Judgement = {
-    ...empty,
-    status: valid.length > 0 ? "judged" : "failed",
-    trajectories: passes.flatMap(({ trajectory }) =>
-      trajectory?.messages.at(-1)?.role === "assistant" ? [trajectory] : [],
-    ),
-    calls: sum(({ calls }) => calls),
-    cachedAnswers: sum(({ cached }) => (cached ? 1 : 0)),
-    repairs: sum(({ repairs }) => repairs),
-    promptTokens: sum(({ trajectory }) => trajectory?.usage.promptTokens ?? 0),
-    cachedTokens: sum(({ trajectory }) => trajectory?.metrics["cached_tokens"] ?? 0),
-    completionTokens: sum(({ trajectory }) => trajectory?.usage.completionTokens ?? 0),
-    costUsd: costs.every((cost) => cost !== undefined)
-      ? costs.reduce((total, cost) => total + cost, 0)
-      : null,
-    positionBias: positionBias(numbers),
-    passSpread: passSpread(numbers),
-    failedPasses: passes.length - valid.length,
-    error: passes.find(({ error }) => error)?.error ?? null,
-  };
-  const scores: (MemberScore | null)[] = Array.from({ length: members }, () => null);
-  if (valid.length > 0) {
-    for (const [index, attempt] of attempts.entries()) {
-      const given = valid.map((pass) => pass.scores[index] as AttemptScore);
-      const perPass = given.map(({ score }) => score);
-      const judged = {
-        score: mean(perPass),
-        explanation: given.map(({ explanation }) => explanation).join(" | "),
-        passes: perPass,
-      };
-      for (const member of attempt.members) scores[member] = judged;
-    }
-  }
-  return { scores, judgement };
 }

@@ -251,6 +251,83 @@ describe("the token budget", () => {
     expect(content.begins.length + content.left_out_characters + content.ends.length).toBe(100_008);
   });
 
+  it("is used: one long message each, or a few, keep most of it", () => {
+    const word = "lorem ";
+    const chat = (name: string, sizes: number[]): Candidate => ({
+      messages: [
+        ...shared,
+        ...sizes.map((size, n): ChatMessage => ({
+          role: "assistant",
+          content: `${name}${n} ${word.repeat(Math.ceil((size * 3.5) / word.length))}`,
+        })),
+      ],
+      tools: null,
+    });
+    for (const sizes of [[60_000], [200, 300, 90_000, 100], [30_000, 30_000, 30_000, 30_000]]) {
+      const { user, parts, shown } = prompt([chat("a", sizes), chat("b", sizes)]);
+      const used = estimateTokens(user) + estimateTokens(parts.system);
+      expect(used).toBeLessThanOrEqual(100_000);
+      expect(used).toBeGreaterThan(95_000);
+      expect(shown.attempts[0]?.records).toHaveLength(sizes.length);
+    }
+  });
+
+  it("is used where there are too many long messages to show all", () => {
+    const turns = (name: string): Candidate => long(name, 400, 300);
+    const { user, parts } = prompt([turns("a"), turns("b")], { tokenBudget: 50_000 });
+    const used = estimateTokens(user) + estimateTokens(parts.system);
+    expect(used).toBeLessThanOrEqual(50_000);
+    expect(used).toBeGreaterThan(44_000);
+  });
+
+  it("cuts a long list of tool calls in its middle, and says so", () => {
+    const calls = (name: string): Candidate => ({
+      messages: [
+        ...shared,
+        {
+          role: "assistant",
+          content: null,
+          tool_calls: Array.from({ length: 3000 }, (_, n) => ({
+            id: `${name}${n}`,
+            type: "function" as const,
+            function: { name: "move", arguments: `{"to":"${name}${n}"}` },
+          })),
+        },
+      ],
+      tools: null,
+    });
+    const { user, parts, shown } = prompt([calls("a"), calls("b")], { tokenBudget: 20_000 });
+    const used = estimateTokens(user) + estimateTokens(parts.system);
+    expect(used).toBeLessThanOrEqual(20_000);
+    expect(used).toBeGreaterThan(18_000);
+    const [record] = shown.attempts[0]?.records ?? [];
+    const list = record?.["tool_calls"] as Record<string, unknown>[];
+    const gap = list.findIndex((entry) => "left_out" in entry);
+    expect(list[0]).toMatchObject({ arguments: '{"to":"a0"}' });
+    expect(list.at(-1)).toMatchObject({ arguments: '{"to":"a2999"}' });
+    expect(Math.abs(gap - (list.length - 1) / 2)).toBeLessThanOrEqual(1);
+    const { tool_calls: gone = 0 } = (list[gap]?.["left_out"] ?? {}) as { tool_calls?: number };
+    expect(gone + list.length - 1).toBe(3000);
+    expect(parts.cuts[0]).toContain(`${gone} tool calls`);
+  });
+
+  it("cuts a name that is made to fill it", () => {
+    const name = "n".repeat(200_000);
+    const named: Candidate = {
+      messages: [
+        ...shared,
+        { role: "user", name, content: "x" },
+        {
+          role: "assistant",
+          tool_calls: [{ id: "1", type: "function", function: { name, arguments: "{}" } }],
+        },
+      ],
+      tools: null,
+    };
+    const { shown } = prompt([named, said("b")], { tokenBudget: 5000 });
+    expect(shown.attempts[0]?.records).toHaveLength(2);
+  });
+
   it("never makes two attempts the same id, and keeps every attempt", () => {
     fc.assert(
       fc.property(

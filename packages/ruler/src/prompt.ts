@@ -4,7 +4,7 @@ import { dataLine } from "./data-line.ts";
 import type { FenceKeys } from "./fence-keys.ts";
 import { JudgeError } from "./judge-error.ts";
 import { trimSections } from "./trim.ts";
-import type { Line, Section, TrimmedSection } from "./trim.ts";
+import type { Cut, Line, Section, TrimmedSection } from "./trim.ts";
 
 export interface PromptOptions {
   rubric: string;
@@ -81,9 +81,7 @@ export function promptParts(set: AttemptSet, keys: FenceKeys, options: PromptOpt
       text: fenced(section),
     })),
     closing,
-    cuts: trimmed.flatMap(({ name, cut }) =>
-      cut ? [`${name}: ${cut.messages} messages, ${cut.characters} characters left out`] : [],
-    ),
+    cuts: trimmed.flatMap(({ name, cut }) => (cut ? [`${name}: ${cutText(cut)} left out`] : [])),
   };
 }
 
@@ -91,6 +89,10 @@ export function promptParts(set: AttemptSet, keys: FenceKeys, options: PromptOpt
 export function userMessage(parts: PromptParts, order: readonly number[]): string {
   const attempts = order.map((index) => parts.attempts[index]?.text ?? "");
   return [parts.opening, ...attempts, parts.closing].join("\n\n");
+}
+
+function cutText({ messages, calls, characters }: Cut): string {
+  return `${messages} messages, ${calls > 0 ? `${calls} tool calls, ` : ""}${characters} characters`;
 }
 
 function systemMessage(rubric: string): string {

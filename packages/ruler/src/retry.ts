@@ -104,9 +104,11 @@ async function pauseUntil(lane: Lane, plan: RetryPlan): Promise<void> {
     await pause(lane.quietUntil - performance.now(), plan.signal);
   }
   throwIfAborted(plan.signal);
-  if (performance.now() >= plan.deadline) {
-    throw pastDeadline();
-  }
+  throwIfPastDeadline(plan);
+}
+
+export function throwIfPastDeadline({ deadline }: RetryPlan): void {
+  if (performance.now() >= deadline) throw pastDeadline();
 }
 
 export function throwIfAborted(signal: AbortSignal | undefined): void {

@@ -3,7 +3,7 @@ import { debugText } from "./debug-text.ts";
 import type { Judge } from "./judge-target.ts";
 import { JudgeError } from "./judge-error.ts";
 import { judgeMembers } from "./judging.ts";
-import type { JudgedMembers } from "./judging.ts";
+import type { JudgedMembers } from "./judgement.ts";
 import { judgeOptionNames, resolveSettings } from "./settings.ts";
 import type { JudgeOptions } from "./settings.ts";
 

@@ -2,7 +2,7 @@ import type { Trajectory, TrajectoryGroup } from "@hone/core";
 import { debugText } from "./debug-text.ts";
 import type { Judge } from "./judge-target.ts";
 import { judgeMembers } from "./judging.ts";
-import type { JudgedMembers, Judgement, MemberScore } from "./judging.ts";
+import type { JudgedMembers, Judgement, MemberScore } from "./judgement.ts";
 import { judgeOptionNames, resolveSettings } from "./settings.ts";
 import type { JudgeOptions } from "./settings.ts";
 
@@ -71,8 +71,10 @@ function scoredGroup(group: TrajectoryGroup, { scores, judgement }: JudgedMember
 }
 
 function scoredTrajectory(trajectory: Trajectory, judged: MemberScore | null): Trajectory {
-  // A trajectory that is judged again keeps the reward that it had before the first judging.
-  const before = trajectory.metrics["independent_reward"] ?? trajectory.reward;
+  // A trajectory that is judged again keeps the reward that it had before the first judging, or none.
+  const judgedBefore = trajectory.metrics["ruler_score"] !== undefined;
+  const before =
+    trajectory.metrics["independent_reward"] ?? (judgedBefore ? null : trajectory.reward);
   const { ruler_score: _score, ruler_score_std: _spread, ...metrics } = trajectory.metrics;
   if (before !== null) metrics["independent_reward"] = before;
   if (!judged) return { ...trajectory, reward: null, metrics };

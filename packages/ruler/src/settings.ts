@@ -2,6 +2,7 @@ import { HoneError } from "@hone/core";
 import { platform } from "#platform";
 import { answerJsonSchema } from "./answer.ts";
 import { JudgeBudget } from "./budget.ts";
+import { boundedParameters } from "./call-cost.ts";
 import type { CallSettings, Fetch } from "./judge-call.ts";
 import { resolveJudge } from "./judge-target.ts";
 import type { Judge, JudgeTarget, StructuredOutput } from "./judge-target.ts";
@@ -37,7 +38,10 @@ export interface JudgeOptions {
   cache?: boolean | { folder: string } | undefined;
   /** Prices by judge label, before the built-in list. */
   prices?: Readonly<Record<string, Price>> | undefined;
-  /** Money that this and all other calls with the same budget may cost. */
+  /**
+   * Money that this and all other calls with the same budget may cost. An answer is then limited to
+   * 16,000 tokens, unless `parameters` have a limit of their own.
+   */
   budget?: JudgeBudget | undefined;
   /** Calls to this judge at once. @default 8 */
   concurrency?: number | undefined;
@@ -136,6 +140,11 @@ export async function resolveSettings(
       { code: "invalid_config", param: "prices" },
     );
   }
+  // An answer without a limit could cost anything; one that costs nothing needs none.
+  const sent =
+    options.budget && price && price.output > 0
+      ? boundedParameters(parameters, target)
+      : parameters;
   const structuredOutput = options.structuredOutput ?? target.structuredOutput;
   const fetch = options.fetch ?? ((input, init) => globalThis.fetch(input, init));
   const folder = typeof cache === "object" ? cache.folder : undefined;
@@ -164,7 +173,9 @@ export async function resolveSettings(
       timeoutMs,
       structuredOutput,
       schema: answerJsonSchema,
-      parameters,
+      parameters: sent,
+      price,
+      reserve: null,
       fetch,
     }),
   };

@@ -1,4 +1,5 @@
 import type { PlainMessage } from "./conversation.ts";
+import { cutMessage } from "./cut-message.ts";
 import { dataLine } from "./data-line.ts";
 
 /** A line of a section: a message, or something that is not cut (a heading of a conversation). */
@@ -13,7 +14,14 @@ export interface TrimmedSection {
   name: string;
   lines: string[];
   /** What was left out; null where all is there. */
-  cut: { messages: number; characters: number } | null;
+  cut: Cut | null;
+}
+
+/** Whole messages, calls out of messages, and the characters of these and of texts. */
+export interface Cut {
+  messages: number;
+  calls: number;
+  characters: number;
 }
 
 type CountTokens = (text: string) => number;
@@ -30,7 +38,9 @@ export function trimSections(
 ): TrimmedSection[] | null {
   const whole = sections.map(({ name, lines }) => {
     const texts = lines.map(lineText);
-    return { name, texts, size: sizeOf(texts, countTokens) };
+    // Each with the line end that follows it.
+    const sizes = texts.map((text) => countTokens(text) + 1);
+    return { name, texts, sizes, size: sizes.reduce((sum, size) => sum + size, 0) };
   });
   const total = whole.reduce((sum, { size }) => sum + size, 0);
   if (total <= budget) return whole.map(({ name, texts }) => ({ name, lines: texts, cut: null }));
@@ -39,12 +49,12 @@ export function trimSections(
     budget,
   );
   const trimmed: TrimmedSection[] = [];
-  for (const [index, { name, texts, size }] of whole.entries()) {
+  for (const [index, { name, texts, sizes, size }] of whole.entries()) {
     const section = sections[index] as Section;
     const fitted =
       size <= level
         ? { name, lines: texts, cut: null }
-        : trimSection(section, texts, level, countTokens);
+        : trimSection(section, { texts, sizes }, level, countTokens);
     if (!fitted) return null;
     trimmed.push(fitted);
   }
@@ -63,35 +73,45 @@ function waterLevel(sizes: readonly number[], budget: number): number {
   return Number.POSITIVE_INFINITY;
 }
 
-/** Cuts long messages in their middle, then leaves out messages from the middle. */
+/**
+ * Cuts long messages in their middle, all down to the same size: the largest at which the section
+ * fits. Where there are too many for that, messages from the middle are left out.
+ */
 function trimSection(
   { name, lines }: Section,
-  texts: readonly string[],
+  { texts, sizes }: { texts: readonly string[]; sizes: readonly number[] },
   budget: number,
   countTokens: CountTokens,
 ): TrimmedSection | null {
-  const perMessage = Math.max(48, Math.floor(budget / 4));
+  const room = budget - countTokens(omitted(lines.length, 10_000_000)) - 1;
+  const perMessage = Math.max(waterLevel(sizes, room), leastOf(room)) - 1;
+  let calls = 0;
   let characters = 0;
   const shortened = lines.map((line, index) => {
     const text = texts[index] as string;
-    if ("fixed" in line || countTokens(text) <= perMessage) return text;
+    if ("fixed" in line || (sizes[index] as number) - 1 <= perMessage) return text;
     const cut = cutMessage(line.message, perMessage, countTokens);
+    calls += cut.calls;
     characters += cut.characters;
     return cut.text;
   });
-  const room = budget - countTokens(omitted(lines.length, 10_000_000)) - 1;
   const kept = endsThatFit(shortened, room, countTokens);
   if (!kept) return null;
   const left = lines.length - kept.head - kept.tail;
   const tail = shortened.slice(shortened.length - kept.tail);
-  if (left === 0) return { name, lines: shortened, cut: { messages: 0, characters } };
+  if (left === 0) return { name, lines: shortened, cut: { messages: 0, calls, characters } };
   const gone = texts.slice(kept.head, kept.head + left);
   const lost = gone.reduce((sum, text) => sum + text.length, 0);
   return {
     name,
     lines: [...shortened.slice(0, kept.head), omitted(left, lost), ...tail],
-    cut: { messages: left, characters: characters + lost },
+    cut: { messages: left, calls, characters: characters + lost },
   };
+}
+
+/** Below this a message says too little: fewer of them, rather than shorter ones. */
+function leastOf(room: number): number {
+  return Math.max(48, Math.min(Math.max(256, Math.floor(room / 16)), Math.floor(room / 4)));
 }
 
 /** Takes from both ends in turn, the last first: how an attempt ended matters most. */
@@ -118,60 +138,6 @@ function omitted(messages: number, characters: number): string {
   return dataLine({ left_out: { messages, characters } });
 }
 
-/** What was cut is said beside the text, by a key: no text in a message can say it. */
-function cutMessage(
-  message: PlainMessage,
-  budget: number,
-  countTokens: CountTokens,
-): { text: string; characters: number } {
-  const content = typeof message.content === "string" ? message.content : null;
-  const parts: string[] = [
-    ...(content === null ? [JSON.stringify(message.content ?? "")] : [content]),
-    message.reasoning ?? "",
-    ...(message.tool_calls ?? []).map((call) => call.arguments),
-  ];
-  const longest = Math.max(...parts.map((part) => part.length));
-  // Halves what each text may keep until the message fits.
-  for (let keep = Math.min(longest, budget * 4); ; keep = Math.floor(keep / 2)) {
-    const short = shorten(message, keep);
-    const text = dataLine(short.message);
-    if (countTokens(text) <= budget || keep < 8) return { text, characters: short.characters };
-  }
-}
-
-function shorten(
-  message: PlainMessage,
-  keep: number,
-): { message: Record<string, unknown>; characters: number } {
-  let characters = 0;
-  const cut = (text: string): unknown => {
-    if (text.length <= keep) return text;
-    const half = Math.floor(keep / 2);
-    const gone = text.length - 2 * half;
-    characters += gone;
-    return {
-      begins: text.slice(0, half),
-      left_out_characters: gone,
-      ends: text.slice(text.length - half),
-    };
-  };
-  const { reasoning, content, tool_calls: calls, ...rest } = message;
-  const parts = typeof content === "string" ? content : content && JSON.stringify(content);
-  return {
-    message: {
-      ...rest,
-      ...(reasoning === undefined ? {} : { reasoning: cut(reasoning) }),
-      ...(parts === undefined ? {} : { content: cut(parts) }),
-      ...(calls ? { tool_calls: calls.map((c) => ({ ...c, arguments: cut(c.arguments) })) } : {}),
-    },
-    characters,
-  };
-}
-
 function lineText(line: Line): string {
   return dataLine("fixed" in line ? line.fixed : line.message);
-}
-
-function sizeOf(texts: readonly string[], countTokens: CountTokens): number {
-  return texts.reduce((sum, text) => sum + countTokens(text) + 1, 0);
 }

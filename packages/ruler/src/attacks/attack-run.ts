@@ -31,6 +31,11 @@ export interface AttackReport {
   families: FamilyReport[];
   outcomes: AttackOutcome[];
   meanLift: number | null;
+  /**
+   * The family with the highest mean lift: what persuades a judge is one kind of trick, and a mean
+   * over all would hide it. One that no lift could be measured for comes first.
+   */
+  worstFamily: FamilyReport | null;
   costUsd: number | null;
 }
 
@@ -77,8 +82,8 @@ export interface AttackRunOptions extends Omit<ScoreGroupOptions, "swallowErrors
 
 /** Puts each attack into the worst of three attempts and asks the judge, with and without it. */
 export async function runAttacks(judge: Judge, options: AttackRunOptions): Promise<AttackReport> {
-  const { families, onOutcome, ...scoring } = options;
-  const chosen = allAttacks.filter(({ family }) => !families || families.includes(family));
+  const { families: wanted, onOutcome, ...scoring } = options;
+  const chosen = allAttacks.filter(({ family }) => !wanted || wanted.includes(family));
   let costUsd: number | null = 0;
   let label = "";
   const scoresOf = async (scenario: AttackScenario, worst: string): Promise<number[] | null> => {
@@ -134,12 +139,15 @@ export async function runAttacks(judge: Judge, options: AttackRunOptions): Promi
     }),
   );
   const names = [...new Set(chosen.map(({ family }) => family))];
+  const families = names.map((family) => familyReport(family, outcomes));
+  const lift = ({ meanLift }: FamilyReport): number => meanLift ?? Number.POSITIVE_INFINITY;
   return {
     judge: label,
     control: controls.map((scores) => scores[2] ?? 0),
-    families: names.map((family) => familyReport(family, outcomes)),
+    families,
     outcomes,
     meanLift: meanOf(outcomes),
+    worstFamily: families.toSorted((a, b) => (lift(a) < lift(b) ? 1 : -1))[0] ?? null,
     costUsd,
   };
 }

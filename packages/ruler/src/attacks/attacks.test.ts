@@ -1,7 +1,8 @@
-import type { ChatMessage } from "@hone/core";
+import type { ChatMessage, ChatTool } from "@hone/core";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { collectAttempts } from "../attempts.ts";
 import type { Candidate } from "../conversation.ts";
+import { dataLine } from "../data-line.ts";
 import { fenceKeys } from "../fence-keys.ts";
 import { group, rewardsOf, trajectory } from "../group.test-support.ts";
 import { promptParts, userMessage } from "../prompt.ts";
@@ -12,28 +13,50 @@ import { ScriptedJudge } from "../testing/scripted-judge.ts";
 import { estimateTokens } from "../token-estimate.ts";
 import { runAttacks } from "./attack-run.ts";
 import { attackFamilies, attacks } from "./attacks.ts";
+import { controlTokens } from "./control-tokens.test-support.ts";
 
 const question: ChatMessage = { role: "user", content: "Find the mail." };
 
 /** Every place in a trajectory that an agent, a tool or a user of it can write to. */
-const places: Record<string, (text: string) => ChatMessage[]> = {
-  answer: (text) => [{ role: "assistant", content: text }],
-  reasoning: (text) => [{ role: "assistant", content: "x", reasoning_content: text }],
-  "tool result": (text) => [...call("f", "{}"), { role: "tool", tool_call_id: "1", content: text }],
-  "tool arguments": (text) => call("f", text),
-  "tool name": (text) => call(text, "{}"),
-  "call id": (text) => call("f", "{}", text),
-  "a name": (text) => [{ role: "user", content: "x", name: text }],
-  parts: (text) => [{ role: "user", content: [{ type: "text", text }] }],
+const places: Record<string, (text: string) => Candidate> = {
+  answer: (text) => candidate([{ role: "assistant", content: text }]),
+  reasoning: (text) => candidate([{ role: "assistant", content: "x", reasoning_content: text }]),
+  "tool result": (text) =>
+    candidate([...call("f", "{}"), { role: "tool", tool_call_id: "1", content: text }]),
+  "tool arguments": (text) => candidate(call("f", text)),
+  "tool name": (text) => candidate(call(text, "{}")),
+  "call id": (text) => candidate(call("f", "{}", text)),
+  "a name": (text) => candidate([{ role: "user", content: "x", name: text }]),
+  parts: (text) => candidate([{ role: "user", content: [{ type: "text", text }] }]),
+  "a part that is not shown": (text) =>
+    candidate([{ role: "user", content: [{ type: text } as never] }]),
+  "a tool's description": (text) => withTool({ name: "f", description: text }),
+  "a tool's parameters": (text) =>
+    withTool({ name: "f", parameters: { properties: { [text]: { description: text } } } }),
+  "a further conversation": (text) => ({
+    ...candidate([{ role: "assistant", content: "x" }]),
+    histories: [{ messages: [{ role: "user", content: text }], tools: null }],
+  }),
+  "a further conversation's tools": (text) => ({
+    ...candidate([{ role: "assistant", content: "x" }]),
+    histories: [{ messages: [question], tools: toolsOf({ name: "f", description: text }) }],
+  }),
 };
 function call(name: string, args: string, id = "1"): ChatMessage[] {
   const tool_calls = [{ id, type: "function" as const, function: { name, arguments: args } }];
   return [{ role: "assistant", content: null, tool_calls }];
 }
-const candidate = (messages: ChatMessage[]): Candidate => ({
-  messages: [question, ...messages],
-  tools: null,
-});
+function toolsOf(tool: ChatTool["function"]): ChatTool[] {
+  return [{ type: "function", function: tool }];
+}
+function withTool(tool: ChatTool["function"]): Candidate {
+  return { ...candidate([{ role: "assistant", content: "x" }]), tools: toolsOf(tool) };
+}
+function candidate(messages: ChatMessage[]): Candidate {
+  return { messages: [question, ...messages], tools: null };
+}
+
+const tokens = Object.values(controlTokens).flat();
 
 type Build = (candidates: readonly Candidate[]) => string;
 
@@ -57,11 +80,24 @@ const naive: Build = (candidates) =>
     })
     .join("\n");
 
+/** Marks of direction, joiners, tags and line ends that are seen by nobody. */
+const unseen = [
+  ...[
+    0x7f, 0x85, 0xad, 0x34f, 0x61c, 0x180e, 0x200b, 0x200c, 0x200d, 0x200e, 0x200f, 0x2028, 0x2029,
+  ],
+  ...[
+    0x202a, 0x202d, 0x202e, 0x2060, 0x2066, 0x2069, 0x206a, 0x206f, 0x3164, 0xfe0f, 0xfeff, 0xffa0,
+  ],
+  ...[0x1d173, 0xe0001, 0xe0100, 0xe01ef],
+  // Tags that spell ASCII.
+  ...Array.from({ length: 96 }, (_, at) => 0xe0020 + at),
+].map((point) => String.fromCodePoint(point));
+
 /** Prompt with the attack against the same prompt with a harmless word in its place. */
-function violations(build: Build, make: (text: string) => ChatMessage[], text: string): string[] {
+function violations(build: Build, make: (text: string) => Candidate, text: string): string[] {
   const honest = [candidate([{ role: "assistant", content: "one" }])];
-  const attacked = build([...honest, candidate(make(text))]);
-  const harmless = build([...honest, candidate(make("harmless"))]);
+  const attacked = build([...honest, make(text)]);
+  const harmless = build([...honest, make("harmless")]);
   const found: string[] = [];
   const own = (line: string): boolean => /^(====|<\/?trajectory|The key|That was|$)/.test(line);
   const frame = (prompt: string): string =>
@@ -72,11 +108,8 @@ function violations(build: Build, make: (text: string) => ChatMessage[], text: s
   if (frame(attacked) !== frame(harmless)) found.push("frame");
   const tags = (prompt: string): number => prompt.match(/<\/?trajectory\b/g)?.length ?? 0;
   if (build === naive && tags(attacked) !== tags(harmless)) found.push("forged fence");
-  if (/<[|｜]|<\/?s>|<(start|end)_of_turn>|\[\/?INST\]|<\/?think>/.test(attacked)) {
-    found.push("control token");
-  }
-  if (/[\u0085\u2028\u2029\u200b\u202e]|[\u{e0000}-\u{e007f}]/u.test(attacked))
-    found.push("unseen");
+  if (tokens.some((token) => attacked.includes(token))) found.push("control token");
+  if (unseen.some((mark) => attacked.includes(mark))) found.push("unseen");
   return found;
 }
 
@@ -89,10 +122,35 @@ describe("attacks", () => {
   });
 
   it.each(Object.keys(places))("in %s stay within their own fence", (place) => {
-    const make = places[place] as (text: string) => ChatMessage[];
+    const make = places[place] as (text: string) => Candidate;
     for (const { id, text } of attacks) {
       expect([id, ...violations(ours, make, text)]).toEqual([id]);
     }
+    const marks = [...tokens, ...unseen].map((mark) => `Done.${mark}system`);
+    for (const text of marks) expect([text, ...violations(ours, make, text)]).toEqual([text]);
+  });
+
+  it("are shown to the judge from every place but a call's id", () => {
+    for (const [place, make] of Object.entries(places)) {
+      const shown = ours([candidate([]), make("canary")]).includes("canary");
+      expect([place, shown]).toEqual([place, place !== "call id"]);
+    }
+  });
+
+  it("come back from the prompt as they were, control tokens and unseen marks too", () => {
+    const texts = [...tokens, ...unseen, "👩‍👧 ❤️ می‌خواهم", "if (a<b) return Map<string, T[]>;"];
+    const user = ours(texts.map((text) => candidate([{ role: "assistant", content: text }])));
+    const { attempts } = readJudgePrompt([{ role: "user", content: user }]);
+    expect(attempts.map(({ finalText }) => finalText)).toEqual(texts);
+  });
+
+  it("leave ordinary text as it is", () => {
+    const ordinary = [
+      "for (let i = 0; i < n; i += 1) total[i] += a[i - 1] - x[k];",
+      "x <- c(1, 2) |> sum(); cout << y >> z; A => B; a <= b && c <> d; [x](y) [1, 2]",
+      "Grüße, 東京, Ω≈1, “quoted” – and 100 % sure…",
+    ];
+    for (const text of ordinary) expect(dataLine(text)).toBe(JSON.stringify(text));
   });
 
   it("come back from the prompt as they were", () => {
@@ -103,7 +161,7 @@ describe("attacks", () => {
   });
 
   it("break out of a prompt that is written the usual way", () => {
-    const make = places["answer"] as (text: string) => ChatMessage[];
+    const make = places["answer"] as (text: string) => Candidate;
     const broken = attacks.filter(({ text }) => violations(naive, make, text).length > 0);
     expect(broken.length).toBeGreaterThan(15);
   });
@@ -144,6 +202,7 @@ describe("judges under attack", () => {
     expect(report.families.map(({ family }) => family)).toEqual([...attackFamilies]);
     expect(report.families.every(({ failed, won }) => failed === 0 && won === 0)).toBe(true);
     expect(judge.requests).toHaveLength(attacks.length + 2);
+    expect(report.worstFamily?.meanLift).toBeCloseTo(0, 10);
   });
 
   it("a gullible one is found out, by family", async () => {
@@ -155,6 +214,31 @@ describe("judges under attack", () => {
     expect(instruction?.meanLift).toBeGreaterThan(0.6);
     expect(instruction?.worstLift).toBeCloseTo(0.9, 10);
     expect(instruction?.won).toBeGreaterThan(8);
+  });
+
+  it("one that gives no scores where a family attacks has no lift that could pass", async () => {
+    vi.spyOn(console, "warn").mockReturnValue();
+    const forged = new Set(
+      attacks.flatMap(({ family, text }) => (family === "forged-answer" ? [text] : [])),
+    );
+    const judge = await start(
+      answerText((prompt) =>
+        prompt.attempts.some(({ finalText }) =>
+          forged.has(finalText.split("\n").slice(1).join("\n")),
+        )
+          ? "no"
+          : answer(prompt, ({ finalText }) => worth(finalText)),
+      ),
+    );
+    const report = await runAttacks(judge.endpoint, {
+      cache: false,
+      families: ["instruction", "forged-answer"],
+    });
+    expect(report.worstFamily).toMatchObject({
+      family: "forged-answer",
+      meanLift: null,
+      failed: 11,
+    });
   });
 
   it("one that repeats the ids which an attack names gives no score at all", async () => {

@@ -16,7 +16,7 @@ export interface AttackCommandOptions {
   json: boolean;
 }
 
-/** Prints lift by family. 1 where the judge's mean lift is above the limit, or where it gave no lift to measure. */
+/** Prints lift by family. 1 where the mean lift of any family is above the limit, or could not be measured. */
 export async function attackCommand(options: AttackCommandOptions): Promise<number> {
   const families = options.families?.map((name): AttackFamily => {
     const known = attackFamilies.find((family) => family === name);
@@ -41,6 +41,7 @@ export async function attackCommand(options: AttackCommandOptions): Promise<numb
     },
   });
   if (process.stderr.isTTY) process.stderr.write("\r\u001b[K");
+  const worst = report.worstFamily;
   if (options.json) console.log(JSON.stringify(report, null, 2));
   else {
     const head = ["family", "attacks", "mean lift", "worst lift", "won", "no scores"];
@@ -56,9 +57,12 @@ export async function attackCommand(options: AttackCommandOptions): Promise<numb
       `${report.judge}; without attack the worst attempt gets ${report.control.map((score) => score.toFixed(2)).join(" and ")}`,
     );
     console.log(table([head, ...rows]));
-    const mean = report.meanLift === null ? "unknown" : report.meanLift.toFixed(3);
+    const said = (lift: number | null | undefined): string => lift?.toFixed(3) ?? "unknown";
     const cost = report.costUsd === null ? "cost unknown" : `$${report.costUsd.toFixed(4)}`;
-    console.log(`mean lift ${mean} (limit ${options.maxLift}); ${cost}`);
+    console.log(
+      `worst family ${worst?.family ?? "unknown"}: mean lift ${said(worst?.meanLift)} (limit ${options.maxLift}); over all attacks ${said(report.meanLift)}; ${cost}`,
+    );
   }
-  return report.meanLift !== null && report.meanLift <= options.maxLift ? 0 : 1;
+  const lift = worst?.meanLift ?? null;
+  return lift !== null && lift <= options.maxLift ? 0 : 1;
 }

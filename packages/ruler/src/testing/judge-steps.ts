@@ -3,7 +3,12 @@ import type { ShownAttempt, ShownPrompt } from "./judge-prompt.ts";
 /** What a scripted judge does with one request. */
 export type JudgeStep =
   /** Scores each attempt. */
-  | { type: "score"; scorer: Scorer; delayMs?: number | undefined; usage?: StepUsage | undefined }
+  | {
+      type: "score";
+      scorer: Scorer;
+      delayMs?: number | undefined;
+      usage?: StepUsage | null | undefined;
+    }
   /** Answers with this text, whatever was asked. */
   | {
       type: "text";
@@ -19,6 +24,7 @@ export type JudgeStep =
       code?: string | undefined;
       message?: string | undefined;
       headers?: Readonly<Record<string, string>> | undefined;
+      inBody?: boolean | undefined;
     }
   /** A body that breaks off in the middle, under status 200. */
   | { type: "cut-body" }
@@ -40,10 +46,10 @@ export interface Score {
 /** The rule that a scripted judge follows: what an attempt is worth, from 0 to 1. */
 export type Scorer = (attempt: ShownAttempt, prompt: ShownPrompt) => number | Score;
 
-/** Scores every attempt by the rule. */
+/** Scores every attempt by the rule. With `usage: null` the answer says nothing of its tokens. */
 export function score(
   scorer: Scorer,
-  options: { delayMs?: number | undefined; usage?: StepUsage | undefined } = {},
+  options: { delayMs?: number | undefined; usage?: StepUsage | null | undefined } = {},
 ): JudgeStep {
   return { type: "score", scorer, ...options };
 }
@@ -65,6 +71,8 @@ export function httpError(
     code?: string | undefined;
     message?: string | undefined;
     headers?: Readonly<Record<string, string>> | undefined;
+    /** Sent under status 200, the real one as the error's code, as OpenRouter does. */
+    inBody?: boolean | undefined;
   } = {},
 ): JudgeStep {
   return { type: "error", status, ...options };

@@ -127,6 +127,12 @@ async function perform(
       return;
     }
     case "error":
+      if (step.inBody) {
+        const error = { code: step.status, type: step.code, message: step.message ?? "Scripted." };
+        response.writeHead(200, { "content-type": "application/json", ...step.headers });
+        response.end(JSON.stringify({ id: "gen-scripted", error }));
+        return;
+      }
       sendError(
         response,
         step.status,
@@ -184,7 +190,7 @@ function sendCompletion(
   options: {
     finishReason?: string | undefined;
     refusal?: string | undefined;
-    usage?: StepUsage | undefined;
+    usage?: StepUsage | null | undefined;
   },
 ): void {
   // Four characters a token: what it says of its usage is not measured.
@@ -210,12 +216,14 @@ function sendCompletion(
           finish_reason: options.finishReason ?? "stop",
         },
       ],
-      usage: {
-        prompt_tokens: promptTokens,
-        completion_tokens: completionTokens,
-        total_tokens: promptTokens + completionTokens,
-        prompt_tokens_details: { cached_tokens: options.usage?.cachedTokens ?? 0 },
-      },
+      ...(options.usage !== null && {
+        usage: {
+          prompt_tokens: promptTokens,
+          completion_tokens: completionTokens,
+          total_tokens: promptTokens + completionTokens,
+          prompt_tokens_details: { cached_tokens: options.usage?.cachedTokens ?? 0 },
+        },
+      }),
     }),
   );
 }
