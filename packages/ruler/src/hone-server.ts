@@ -25,15 +25,23 @@ export async function findHoneServer(
   const parsed = parseURL(url);
   // The key of this machine's server opens that one; another has no business seeing it.
   const localKey = local && originOf(local.url) === originOf(url) ? local.key : undefined;
-  const apiKey = wanted.apiKey || platform.environment("HONE_API_KEY") || localKey;
+  const apiKey = wanted.apiKey || environmentKey(platform, url) || localKey;
   if (apiKey) {
     const path = parsed.pathname.replace(/\/+$/, "").replace(/\/v1$/, "");
     return { url: parsed.origin + path, apiKey };
   }
-  throw new HoneError(`No API key for ${label}. Set HONE_API_KEY, or pass apiKey.`, {
-    code: "invalid_config",
-    param: "apiKey",
-  });
+  throw new HoneError(
+    `No API key for ${label} at ${parsed.origin}. Pass apiKey, or set HONE_URL to that server and HONE_API_KEY to what it printed.`,
+    { code: "invalid_config", param: "apiKey" },
+  );
+}
+
+/** HONE_API_KEY is the key of the server that HONE_URL names: where it names one, no other gets to see it. */
+function environmentKey(platform: Platform, url: string): string | undefined {
+  const home = platform.environment("HONE_URL");
+  return home === undefined || originOf(home) === originOf(url)
+    ? platform.environment("HONE_API_KEY")
+    : undefined;
 }
 
 function originOf(url: string): string {

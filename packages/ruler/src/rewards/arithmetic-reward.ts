@@ -1,3 +1,4 @@
+import { requireNumber } from "../number-option.ts";
 import { completionWithThinking, taggedAnswer } from "./completion-text.ts";
 import { evaluateExpression } from "./expression.ts";
 import { add, compare, fromNumber, negate } from "./fraction.ts";
@@ -6,7 +7,10 @@ import { named } from "./reward-function.ts";
 import type { Reader, RewardFunction } from "./reward-function.ts";
 
 export interface ArithmeticOptions {
-  /** The numbers that were given; null where the trajectory has no such task. */
+  /**
+   * The numbers that were given; null where the trajectory has no such task. One below zero is used with its sign:
+   * -3 in `8 + -3`, not in `8 - 3`.
+   */
   numbers: Reader<readonly number[]>;
   /** What the expression has to come to. */
   target: Reader<number>;
@@ -15,7 +19,7 @@ export interface ArithmeticOptions {
    * often; `any`: any of them, as often as one likes. @default "each-once"
    */
   use?: "each-once" | "at-most-once" | "any" | undefined;
-  /** @default 1e-5 */
+  /** How far from the target is right; 0: exactly the target. @default 1e-5 */
   tolerance?: number | undefined;
   /** The expression in the answer. @default what stands in `<answer>` */
   extract?: ((text: string) => string | null) | undefined;
@@ -23,7 +27,8 @@ export interface ArithmeticOptions {
 
 /** 1 where the answer is an expression of the given numbers that comes to the target, else 0. */
 export function arithmetic(options: ArithmeticOptions): RewardFunction {
-  const { use = "each-once", tolerance = 1e-5, extract = taggedAnswer } = options;
+  const { use = "each-once", extract = taggedAnswer } = options;
+  const tolerance = fromNumber(requireNumber("tolerance", options.tolerance ?? 1e-5, { least: 0 }));
   return named("arithmetic", (trajectory, context) => {
     const numbers = options.numbers(trajectory, context);
     const target = options.target(trajectory, context);
@@ -34,7 +39,7 @@ export function arithmetic(options: ArithmeticOptions): RewardFunction {
     if (!found || !usesNumbers(found.numbers, numbers.map(fromNumber), use)) return 0;
     const difference = add(found.value, negate(fromNumber(target)));
     const size = difference.top < 0n ? negate(difference) : difference;
-    return compare(size, fromNumber(tolerance)) < 0 ? 1 : 0;
+    return compare(size, tolerance) <= 0 ? 1 : 0;
   });
 }
 
@@ -43,12 +48,19 @@ function usesNumbers(
   given: readonly Fraction[],
   use: "each-once" | "at-most-once" | "any",
 ): boolean {
-  if (use === "any") return used.every((a) => given.some((b) => compare(a, b) === 0));
   const left = [...given];
   for (const value of used) {
-    const at = left.findIndex((other) => compare(value, other) === 0);
+    const at = placeOf(value, left);
     if (at < 0) return false;
-    left.splice(at, 1);
+    if (use !== "any") left.splice(at, 1);
   }
+  if (use === "any") return true;
   return use === "at-most-once" || left.length === 0;
+}
+
+/** A sign may belong to the number that was given, or be an operation upon it: -3 is -3, else -(3). */
+function placeOf(value: Fraction, given: readonly Fraction[]): number {
+  const at = given.findIndex((other) => compare(value, other) === 0);
+  if (at >= 0 || value.top >= 0n) return at;
+  return given.findIndex((other) => compare(negate(value), other) === 0);
 }

@@ -95,10 +95,10 @@ export function combineRewards(
         const sum = sums[at] ?? null;
         return aggregation === "sum_then_normalize" || sum === null ? sum : (advantages[at] ?? 0);
       };
+      warnOfUnscored(sums);
       let at = 0;
-      const scored = groups.map((group, groupIndex) => ({
-        ...group,
-        trajectories: group.trajectories.map((trajectory, index): Trajectory => {
+      const scored = groups.map((group, groupIndex) => {
+        const trajectories = group.trajectories.map((trajectory, index): Trajectory => {
           const reward = rewardOf(at);
           at += 1;
           const row = values[groupIndex]?.[index] ?? [];
@@ -107,8 +107,9 @@ export function combineRewards(
             reward,
             metrics: { ...trajectory.metrics, ...byName(names, row) },
           };
-        }),
-      }));
+        });
+        return { ...group, trajectories, metadata: metadataOf(group, trajectories) };
+      });
       let from = 0;
       const split = <T>(flat: readonly T[]): T[][] => {
         from = 0;
@@ -148,6 +149,27 @@ async function valueOf(
   );
 }
 
+/**
+ * A judge's mark that it gave no rewards no longer holds once there is one: `train` would drop the group. Where there
+ * is still none, it says why.
+ */
+function metadataOf(
+  { metadata }: TrajectoryGroup,
+  trajectories: readonly Trajectory[],
+): TrajectoryGroup["metadata"] {
+  const { failed, ...rest } = metadata;
+  const isMark = failed === "judge_failed" || failed === "zero_variance";
+  return isMark && trajectories.some(({ reward }) => reward !== null) ? rest : metadata;
+}
+
+function warnOfUnscored(sums: readonly (number | null)[]): void {
+  const count = sums.filter((sum) => sum === null).length;
+  if (count === 0) return;
+  console.warn(
+    `combineRewards: no function applies to ${count} of ${sums.length} trajectories. They have no reward and move nothing.`,
+  );
+}
+
 function byName(names: readonly string[], row: readonly (number | null)[]): Record<string, number> {
   const values: Record<string, number> = {};
   for (const [at, name] of names.entries()) {
@@ -172,7 +194,7 @@ function metricsOf(
   metrics["reward_std"] = deviationOf(sums.flat());
   const flat = sums.filter((group) => {
     const deviation = group.length > 1 ? deviationOf(group) : 0;
-    return deviation !== null && deviation < 1e-8;
+    return deviation !== null && deviation <= 1e-8;
   });
   metrics["frac_reward_zero_std"] = sums.length > 0 ? flat.length / sums.length : null;
   return metrics;

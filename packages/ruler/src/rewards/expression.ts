@@ -1,9 +1,9 @@
-import { add, bits, divide, floor, fraction, multiply, negate } from "./fraction.ts";
+import { add, bits, compare, divide, floor, fraction, multiply, negate } from "./fraction.ts";
 import type { Fraction } from "./fraction.ts";
 
 export interface EvaluatedExpression {
   value: Fraction;
-  /** The numbers that stand in it, in order. */
+  /** The numbers that stand in it, in order; below zero where a sign of their own stands before them. */
   numbers: Fraction[];
 }
 
@@ -72,10 +72,21 @@ class Parser {
   /** A sign binds less than a power on its right: -2 ** 2 is -4. */
   #signed(depth: number): Fraction {
     if (depth > deepest) throw new ExpressionError("Too deep.");
-    if (this.#take("-")) return negate(this.#signed(depth + 1));
+    if (this.#take("-")) return this.#negated(depth + 1);
     if (this.#take("+")) return this.#signed(depth + 1);
     const base = this.#atom(depth);
     return this.#take("**") ? power(base, this.#signed(depth + 1)) : base;
+  }
+
+  #negated(depth: number): Fraction {
+    const from = this.numbers.length;
+    const value = this.#signed(depth);
+    const negative = negate(value);
+    const [number] = this.numbers.slice(from);
+    // Of one number, and not of what came of several.
+    const isItsOwn = number && this.numbers.length === from + 1 && compare(number, value) === 0;
+    if (isItsOwn && number.top > 0n) this.numbers[from] = negative;
+    return negative;
   }
 
   #atom(depth: number): Fraction {

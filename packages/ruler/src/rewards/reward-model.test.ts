@@ -102,6 +102,7 @@ describe("rewardModel", () => {
   });
 
   it("applies where there is something to score", async () => {
+    vi.spyOn(console, "warn").mockReturnValue();
     const input: RewardModelOptions["input"] = ({ messages }) => {
       const text = messages[0]!.content as string;
       return text === "skip" ? null : text === "empty" ? "" : text;
@@ -224,5 +225,28 @@ describe("rewardModel", () => {
     });
     expect(await score(["abcd"], { baseURL: `${url}/v1`, apiKey: "own" })).toEqual([4]);
     expect(asked[0]!.key).toBe("Bearer own");
+  });
+
+  it("sends HONE_API_KEY to the server that HONE_URL names, and to no other", async () => {
+    const elsewhere = "http://other.example";
+    const fetch = vi.fn<typeof globalThis.fetch>();
+    expect(await failureOf(score(["a"], { baseURL: elsewhere, fetch }))).toMatchObject({
+      code: "invalid_config",
+      param: "apiKey",
+      message: expect.stringContaining(elsewhere),
+    });
+    // Another port is another server.
+    vi.stubEnv("HONE_URL", "http://127.0.0.1:1");
+    const failure = await failureOf(score(["a"], { baseURL: url, fetch }));
+    expect(failure).toMatchObject({ param: "apiKey" });
+    expect(fetch).not.toHaveBeenCalled();
+    expect(await score(["ab"], { baseURL: url, apiKey: "its-own" })).toEqual([2]);
+    vi.stubEnv("HONE_URL", url.replace("127.0.0.1", "localhost"));
+    expect(await score(["ab"], { baseURL: `${url}/v1` })).toEqual([2]);
+    // Without HONE_URL the key is for the server that is named here.
+    vi.stubEnv("HONE_URL", "");
+    expect(await score(["ab"], { baseURL: url })).toEqual([2]);
+    const bearers = ["Bearer its-own", "Bearer hone-key", "Bearer hone-key"];
+    expect(asked.map(({ key }) => key)).toEqual(bearers);
   });
 });

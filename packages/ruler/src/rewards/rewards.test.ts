@@ -1,4 +1,4 @@
-import { describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { group, trajectory } from "../group.test-support.ts";
 import { arithmetic } from "./arithmetic-reward.ts";
 import { combineRewards } from "./combine-rewards.ts";
@@ -10,6 +10,9 @@ const give = (fn: RewardFunction, text: string, rest = {}) =>
   fn(trajectory(text, rest), { group: { ...group([]), scenario: { target: 24 } }, index: 0 });
 
 describe("combineRewards", () => {
+  const warn = vi.spyOn(console, "warn");
+  beforeAll(() => void warn.mockReturnValue());
+  afterAll(() => warn.mockRestore());
   const say =
     (value: number | null): RewardFunction =>
     () =>
@@ -54,6 +57,45 @@ describe("combineRewards", () => {
     const { advantages } = await rewards.score([group(values.map(() => trajectory("x")))]);
     const size = 0.5 / (Math.SQRT1_2 + 1e-4);
     expect(advantages).toEqual([[size, -size, 0, 0]]);
+  });
+
+  it("takes a judge's mark off a group that has rewards now", async () => {
+    const marked = (failed: string, values: (number | null)[]) => ({
+      ...group(values.map((value) => trajectory("x", { metadata: { value } }))),
+      metadata: { kind: "x", failed },
+    });
+    const fn: RewardFunction = ({ metadata }) => metadata["value"] as number | null;
+    for (const aggregation of ["sum_then_normalize", "normalize_then_sum"] as const) {
+      const rewards = combineRewards([{ name: "rule", fn }], { aggregation });
+      const given = [
+        marked("judge_failed", [1, null]),
+        marked("zero_variance", [1, 0]),
+        marked("judge_failed", [null, null]),
+        marked("zero_variance", [null, null]),
+        marked("of my own", [1, 0]),
+      ];
+      const before = structuredClone(given);
+      const { groups } = await rewards.score(given);
+      expect(given).toEqual(before);
+      expect(groups.map(({ metadata }) => metadata)).toEqual([
+        { kind: "x" },
+        { kind: "x" },
+        { kind: "x", failed: "judge_failed" },
+        { kind: "x", failed: "zero_variance" },
+        { kind: "x", failed: "of my own" },
+      ]);
+    }
+  });
+
+  it("says once a call how many trajectories no function applies to", async () => {
+    const fn: RewardFunction = (_trajectory, { index }) => (index === 0 ? 1 : null);
+    const { score } = combineRewards([{ name: "f", fn }]);
+    const one = group([trajectory("x"), trajectory("x")]);
+    warn.mockClear();
+    await score([one, one, one]);
+    expect(warn.mock.calls).toEqual([[expect.stringContaining("3 of 6 trajectories")]]);
+    await score([group([trajectory("x")])]);
+    expect(warn).toHaveBeenCalledTimes(1);
   });
 
   it("runs asynchronous functions at once, no more than concurrency", async () => {
@@ -153,6 +195,35 @@ describe("arithmetic", () => {
     const any = arithmetic({ ...options, use: "any" });
     expect(give(any, "<answer>8 + 8 + 8</answer>")).toBe(1);
     expect(give(any, "<answer>24</answer>")).toBe(0);
+  });
+
+  it("is right exactly at the target, and at its tolerance", () => {
+    const exact = arithmetic({ numbers: () => [1, 3], target: () => 4, tolerance: 0 });
+    expect(give(exact, "<answer>1 + 3</answer>")).toBe(1);
+    expect(give(exact, "<answer>3 - 1</answer>")).toBe(0);
+    const near = (tolerance: number) =>
+      arithmetic({ numbers: () => [1, 4], target: () => 0, tolerance });
+    expect(give(near(0.25), "<answer>-1 / 4</answer>")).toBe(1);
+    expect(give(near(0.2499), "<answer>-1 / 4</answer>")).toBe(0);
+    expect(() => near(-1)).toThrow(/tolerance/);
+    expect(() => near(Number.NaN)).toThrow(/tolerance/);
+  });
+
+  it.each<[string, number[], number, 0 | 1]>([
+    ["8 + -3", [8, -3], 5, 1],
+    ["8 - (-3)", [8, -3], 11, 1],
+    ["-3 + 8", [8, -3], 5, 1],
+    ["-3 + 8", [8, 3], 5, 1],
+    ["-3 + 3 + 8", [3, 8, -3], 8, 1],
+    ["8 - 3", [8, -3], 5, 0],
+    ["3 + 8", [8, -3], 11, 0],
+    ["-3 ** 2", [-3, 2], -9, 0],
+    ["(-3) ** 2", [-3, 2], 9, 1],
+    ["-3 + -3 + 8", [8, -3], 2, 0],
+    ["-(8 + 3)", [8, -3], -11, 0],
+  ])("%s of %j", (text, numbers, target, expected) => {
+    const signed = arithmetic({ numbers: () => numbers, target: () => target });
+    expect(give(signed, `<answer>${text}</answer>`)).toBe(expected);
   });
 
   it("does not apply where there is no such task", () => {

@@ -54,7 +54,7 @@ export function schemaOfSchemas(draft: SchemaDraft): Schema {
       ...all(["minLength", "maxLength"], count),
       pattern,
     },
-  } as Schema;
+  };
 }
 
 function all(keywords: readonly string[], schema: object): Record<string, object> {
