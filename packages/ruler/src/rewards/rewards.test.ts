@@ -160,6 +160,8 @@ describe("format", () => {
     ["<think>a<think></think>\n<answer>b</answer>", 0, 0],
     ["x<think>a</think>\n<answer>b</answer>", 0, 0],
     ["<think>a</think>\n<answer>b</answer> and more", 1, 0],
+    // As the tutorial's pattern has it.
+    ["<think>a</think>\n<answer>1</answer> junk <answer>2</answer>", 1, 1],
     ["", 0, 0],
   ])("%j", (text, think, answer) => {
     expect(give(thinkFormat(), text)).toBe(think);
