@@ -107,6 +107,21 @@ describe("examples/inbox with a task of one's own", () => {
     expect(status).toBe(1);
   });
 
+  it("refuses to go on with another task than it began with", async () => {
+    const resumed = ["--steps", "1", "--out", join(out, "control"), "--name", "control"];
+    const other = file("../examples/inbox/src/own-task.ts");
+    const { status, stderr } = await train(server, [
+      "--task",
+      other,
+      "--shuffle-rewards",
+      "--temperature",
+      "1",
+      ...resumed,
+    ]);
+    expect(stderr).toMatch(/invalid_config: The task has changed since the run in .*control began/);
+    expect(status).toBe(1);
+  });
+
   it("says what a task file lacks", async () => {
     const { status, stderr } = await train(server, ["--task", file("support/wire.ts")]);
     expect(stderr).toMatch(

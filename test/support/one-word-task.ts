@@ -3,9 +3,9 @@ import OpenAI from "openai";
 
 // A task that the base of the repository learns in seconds, as a user of examples/inbox would write it.
 
-const prompts = Array.from({ length: 24 }, (_, number) => `Say a word. ${number}`);
+const prompts = Array.from({ length: 40 }, (_, number) => `Say a word. ${number}`);
 
-export const { train, heldOut } = splitScenarios(prompts, { heldOut: 8 });
+export const { train, heldOut } = splitScenarios(prompts, { heldOut: 16 });
 export const metric = "yes";
 export const slice = (prompt: string) => (prompt.length > 13 ? "two digits" : "one digit");
 

@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { summaryText } from "./report.ts";
+import { durationText, summaryText } from "./report.ts";
 import type { RunSummary } from "./run.ts";
 
 const row = { slice: "all", scenarios: 96, low: 0.3, high: 0.5 };
@@ -18,7 +18,8 @@ const summary: RunSummary = {
     high: 0.4,
     unpaired: 0,
   },
-  learnt: true,
+  ...{ learnt: true, outcome: "learnt", worse: [], below: [] },
+  ...{ heldOut: 96, failed: {}, starts: 1 },
   table: [
     {
       ...row,
@@ -48,18 +49,58 @@ it("tells the verdict, the table and where the files are", () => {
   const text = summaryText(summary, "/data");
   expect(text).toContain("  all  trained greedy  0.70 [0.30, 0.50]   +0.30 [+0.20, +0.40]");
   expect(text).toContain("It has learnt: 0.40 → 0.70, difference +0.30 [+0.20, +0.40]");
-  expect(text).not.toContain("Below the base");
+  expect(text).toContain('"exact" on 96 held-out scenarios, by the base and by inbox@14');
+  expect(text).not.toMatch(/Below the base|Worse|[Ff]ailed|starts/);
   expect(text).toContain("3 min 5 s, of which 2 min 0 s");
   expect(text).toContain("/data/models/inbox/policies/14 (PEFT format)");
 });
 
-it("does not call it learnt where the interval holds 0, and names what got worse", () => {
+const [, trained = summary.table[0]!] = summary.table;
+
+it("does not call it learnt where the interval holds 0, and names what is below by chance", () => {
   const verdict = { ...summary.verdict, difference: -0.1, low: -0.2, high: 0 };
-  const [base, trained] = summary.table;
-  if (!base || !trained) throw new Error("The table has two rows.");
-  const table = [base, { ...trained, slice: "due first", difference: -0.1 }];
-  const text = summaryText({ ...summary, verdict, table, learnt: false }, null);
+  const fell = { difference: -0.1, differenceLow: -0.3, differenceHigh: 0.1 };
+  const below = [{ ...trained, slice: "due first", ...fell }];
+  const unclear = { verdict, below, learnt: false, outcome: "unclear" } as const;
+  const text = summaryText({ ...summary, ...unclear }, null);
   expect(text).toContain("It has not shown that it learnt");
   expect(text).toContain("-0.10 [-0.20, +0.00]");
-  expect(text).toContain("Below the base: due first (trained greedy).");
+  expect(text).toContain(
+    "Below the base, as chance may explain: due first (trained greedy), -0.10 [-0.30, +0.10].",
+  );
+});
+
+it("names the part that got worse by more than chance, and a whole that did", () => {
+  const fell = { difference: -0.5, differenceLow: -0.8, differenceHigh: -0.2 };
+  const worse = [{ ...trained, slice: "due first", ...fell }];
+  const text = summaryText({ ...summary, worse, learnt: false, outcome: "slice-worse" }, null);
+  expect(text).toContain("It has learnt in all but not everywhere: 0.40 → 0.70");
+  expect(text).toContain("Worse than the base: due first (trained greedy), -0.50 [-0.80, -0.20].");
+  const verdict = { ...summary.verdict, difference: -0.3, low: -0.4, high: -0.2 };
+  const whole = summaryText({ ...summary, verdict, learnt: false, outcome: "worse" }, null);
+  expect(whole).toContain("It got worse: 0.40 → 0.70, difference -0.30 [-0.40, -0.20]");
+});
+
+it("says how many scenarios count, which failed, and that it was started more than once", () => {
+  const verdict = { ...summary.verdict, pairs: 93, unpaired: 3 };
+  const failed = { "base greedy": 1, "trained greedy": 2 };
+  const text = summaryText({ ...summary, verdict, failed, starts: 2 }, null);
+  expect(text).toContain('"exact" on 93 of 96 held-out scenarios (those that did not fail), by');
+  expect(text).toContain("Failed, and counted for nobody: base greedy 1, trained greedy 2");
+  expect(text).toContain("3 min 5 s over 2 starts, of which 2 min 0 s for the steps");
+});
+
+it("shows no interval where there were too few", () => {
+  const few = {
+    low: -Infinity,
+    high: Infinity,
+    differenceLow: -Infinity,
+    differenceHigh: Infinity,
+  };
+  const text = summaryText({ ...summary, table: [{ ...trained, ...few }] }, null);
+  expect(text).toContain("0.70 [too few]   +0.30 [too few]");
+});
+
+it("rounds a time before it splits it", () => {
+  expect([59.4, 119.7].map(durationText)).toEqual(["0 min 59 s", "2 min 0 s"]);
 });

@@ -41,25 +41,19 @@ export function stepLine(record: StepRecord, steps: number, metric: string): str
 
 /** `serverData` is the server's data folder, null where it is not known. */
 export function summaryText(summary: RunSummary, serverData: string | null): string {
-  const { verdict, adapter, metric, table } = summary;
-  const worse = table.filter(({ difference }) => difference !== null && difference < 0);
-  const minutes = (seconds: number) =>
-    `${Math.floor(seconds / 60)} min ${Math.floor(seconds % 60)} s`;
-  const difference = interval(verdict.difference, verdict.low, verdict.high);
+  const { adapter, metric, table, starts } = summary;
   return [
     "",
-    `"${metric}" on ${verdict.pairs} held-out scenarios, by the base and by ${summary.policy}`,
+    `"${metric}" on ${countText(summary)}, by the base and by ${summary.policy}`,
     "(95% intervals over scenarios; the difference is paired):",
     ...tableLines(table),
+    ...failedLines(summary.failed),
     "",
-    summary.learnt
-      ? `It has learnt: ${verdict.before.toFixed(2)} → ${verdict.after.toFixed(2)}, difference ${difference}; the whole interval lies above 0.`
-      : `It has not shown that it learnt: the interval of the difference, ${difference}, is not above 0. Try more steps (--steps) or another learning rate (--lr).`,
-    ...worse.map(({ slice, name }) => `Below the base: ${slice} (${name}).`),
+    ...verdictLines(summary),
     "",
     ...summary.curves,
     "",
-    `Wall time     ${minutes(summary.seconds)}, of which ${minutes(summary.trainingSeconds)} for the steps`,
+    `Wall time     ${durationText(summary.seconds)}${starts > 1 ? ` over ${starts} starts` : ""}, of which ${durationText(summary.trainingSeconds)} for the steps`,
     `Curves        ${summary.out}/curves.svg`,
     `Metrics       ${summary.out}/metrics.jsonl`,
     `Trajectories  ${summary.out}/trajectories/*.jsonl`,
@@ -71,11 +65,53 @@ export function summaryText(summary: RunSummary, serverData: string | null): str
   ].join("\n");
 }
 
+/** Only scenarios that both answered can be compared. */
+function countText({ verdict: { pairs }, heldOut }: RunSummary): string {
+  return pairs === heldOut
+    ? `${pairs} held-out scenarios`
+    : `${pairs} of ${heldOut} held-out scenarios (those that did not fail)`;
+}
+
+function failedLines(failed: RunSummary["failed"]): string[] {
+  const parts = Object.entries(failed).map(([name, count]) => `${name} ${count}`);
+  return parts.length > 0 ? [`  Failed, and counted for nobody: ${parts.join(", ")}`] : [];
+}
+
+function verdictLines({ verdict, outcome, worse, below }: RunSummary): string[] {
+  const difference = interval(verdict.difference, verdict.low, verdict.high);
+  const change = `${verdict.before.toFixed(2)} → ${verdict.after.toFixed(2)}, difference ${difference}`;
+  const outcomes: Record<RunSummary["outcome"], string> = {
+    learnt: `It has learnt: ${change}; the whole interval lies above 0.`,
+    "slice-worse": `It has learnt in all but not everywhere: ${change}. A part got worse by more than chance explains, so it does not pass.`,
+    worse: `It got worse: ${change}; the whole interval lies below 0. Try a lower learning rate (--lr).`,
+    unclear: `It has not shown that it learnt: the interval of the difference, ${difference}, is not above 0. Try more steps (--steps) or another learning rate (--lr).`,
+  };
+  return [
+    outcomes[outcome],
+    ...worse.map((row) => `Worse than the base: ${rowText(row)}`),
+    ...below.map((row) => `Below the base, as chance may explain: ${rowText(row)}`),
+  ];
+}
+
+function rowText({ slice, name, ...row }: EvaluationRow): string {
+  const { difference, differenceLow, differenceHigh } = row;
+  return `${slice} (${name}), ${interval(difference ?? 0, differenceLow ?? 0, differenceHigh ?? 0)}.`;
+}
+
+/** Rounded before it is split: 119.7 s are 2 min 0 s. */
+export function durationText(seconds: number): string {
+  const whole = Math.round(seconds);
+  return `${Math.floor(whole / 60)} min ${whole % 60} s`;
+}
+
 export function tableLines(rows: readonly EvaluationRow[]): string[] {
   const width = Math.max(...rows.map(({ slice }) => slice.length));
   const names = Math.max(...rows.map(({ name }) => name.length));
   return rows.map((row) => {
-    const score = `${row.mean.toFixed(2)} [${row.low.toFixed(2)}, ${row.high.toFixed(2)}]`;
+    const bounds = Number.isFinite(row.low)
+      ? `${row.low.toFixed(2)}, ${row.high.toFixed(2)}`
+      : "too few";
+    const score = `${row.mean.toFixed(2)} [${bounds}]`;
     const { difference, differenceLow, differenceHigh } = row;
     const change =
       difference === null
@@ -85,7 +121,9 @@ export function tableLines(rows: readonly EvaluationRow[]): string[] {
   });
 }
 
+/** Of a few pairs there is no interval, only a difference. */
 function interval(difference: number, low: number, high: number): string {
   const signed = (value: number) => `${value < 0 ? "" : "+"}${value.toFixed(2)}`;
+  if (!Number.isFinite(low) || !Number.isFinite(high)) return `${signed(difference)} [too few]`;
   return `${signed(difference)} [${signed(low)}, ${signed(high)}]`;
 }

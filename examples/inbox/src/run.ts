@@ -4,6 +4,7 @@ import {
   compare,
   evaluationTable,
   gather,
+  HoneError,
   openRunLog,
   readGroups,
   shuffleRewards,
@@ -18,7 +19,11 @@ import type {
   StepRecord,
   TrajectoryGroup,
 } from "@hone/client";
+import { adapterOf } from "./adapter.ts";
+import type { TaskFingerprint } from "./fingerprint.ts";
 import type { Task } from "./task-file.ts";
+import { openTotals, type RunTotals, type Totals } from "./totals.ts";
+import { decide, type Verdict } from "./verdict.ts";
 
 export interface RunOptions {
   name: string;
@@ -38,24 +43,26 @@ export interface RunOptions {
   seed: number;
   /** The control: each group's rewards change places, so that they say nothing about the answers. */
   shuffleRewards: boolean;
-  /** Folder of metrics.jsonl, curves.svg, trajectories and summary.json. */
+  /** Folder of metrics.jsonl, curves.svg, trajectories, totals.json and summary.json. */
   out: string;
 }
 
-export interface RunSummary {
+/** summary.json. The totals are those of all starts of the run. */
+export interface RunSummary extends Totals, Verdict {
   policy: string;
   steps: number;
   seed: number;
   metric: string;
   /** What decides: greedy answers to the held-out scenarios, base against trained. */
   verdict: Comparison;
-  /** Whether the 95% interval of the improvement is above 0. */
-  learnt: boolean;
+  /** Held-out scenarios that each was to answer. */
+  heldOut: number;
+  /** Rollouts that failed and count for nobody, by evaluation; only where there are any. */
+  failed: Record<string, number>;
   table: EvaluationRow[];
   curves: string[];
-  seconds: number;
-  trainingSeconds: number;
   out: string;
+  /** In the server's data folder; null where nothing was learnt. */
   adapter: string | null;
 }
 
@@ -73,63 +80,102 @@ export async function runTraining(
   listener: RunListener,
   signal: AbortSignal,
 ): Promise<RunSummary> {
-  const began = performance.now();
-  const { name, seed, temperature } = options;
+  const { name, seed, temperature, out } = options;
   const model = await hone.model({ name, seed }, { signal });
   const { base } = await model.info({ signal });
-  const log = await openRunLog(options.out, {
-    settings: {
-      ...{ name, base, seed, temperature, heldOut: task.heldOut.length },
-      shuffleRewards: options.shuffleRewards,
-    },
-  });
-  const run = createRun(task, options, log, listener, signal);
+  const log = await openLog(task, options, base);
+  const totals = await openTotals(join(out, "totals.json"));
+  const run = createRun({ task, options, log, totals, listener, signal });
+  try {
+    const before = {
+      greedy: await run.evaluateOnce(model.at(0), "base greedy", 0),
+      sampled: await run.evaluateOnce(model.at(0), "base sampled", temperature),
+    };
+    await trainSteps(model, task, options, run);
+    const after = {
+      greedy: await run.evaluate(model, "trained greedy", 0),
+      sampled: await run.evaluate(model, "trained sampled", temperature),
+    };
+    const summary: RunSummary = {
+      policy: after.greedy.flatMap(({ trajectories }) => trajectories)[0]?.policy ?? name,
+      ...{ steps: options.steps, seed },
+      ...judge(task, before, after),
+      curves: log.lines(),
+      ...totals.soFar(),
+      out,
+      adapter: await adapterOf(model, { signal }),
+    };
+    await writeFile(join(out, "summary.json"), `${JSON.stringify(summary, null, 2)}\n`);
+    return summary;
+  } finally {
+    await totals.save();
+  }
+}
 
-  const before = {
-    greedy: await run.evaluateOnce(model.at(0), "base greedy", 0),
-    sampled: await run.evaluateOnce(model.at(0), "base sampled", temperature),
-  };
-  const trainingBegan = performance.now();
-  const adapter = await trainSteps(model, task, options, run);
-  const trainingSeconds = (performance.now() - trainingBegan) / 1000;
-  const after = {
-    greedy: await run.evaluate(model, "trained greedy", 0),
-    sampled: await run.evaluate(model, "trained sampled", temperature),
-  };
-  const { metric } = task;
+/** The scores of a run that has begun are of its task: with another one they mean nothing. */
+async function openLog(task: Task, options: RunOptions, base: string): Promise<RunLog> {
+  const { name, seed, temperature, shuffleRewards: shuffled, out } = options;
+  const settings = { name, base, seed, temperature, shuffleRewards: shuffled };
+  const ofTask = { heldOut: task.heldOut.length, ...task.fingerprint };
+  try {
+    return await openRunLog(out, { settings: { ...settings, ...ofTask } });
+  } catch (error) {
+    const changed = HoneError.isInstance(error) && taskSettings[error.param ?? ""];
+    if (!changed) throw error;
+    throw new HoneError(
+      `The task has changed since the run in ${out} began: ${changed}. Its stored scores are of the earlier task. Put that back, or begin another run.`,
+      { code: "invalid_config", param: "task", cause: error },
+    );
+  }
+}
+
+const taskSettings: Readonly<Record<string, string>> = {
+  heldOut: "it holds out another number of scenarios",
+  heldOutScenarios: "it holds out other scenarios",
+  metric: "another metric decides",
+  taskSource: "its file, or one that it imports, is another",
+} satisfies Record<keyof TaskFingerprint | "heldOut", string>;
+
+interface Evaluated {
+  greedy: TrajectoryGroup[];
+  sampled: TrajectoryGroup[];
+}
+
+function judge({ metric, slice, heldOut }: Task, before: Evaluated, after: Evaluated) {
   const verdict = compare(before.greedy, after.greedy, { metric });
-  const greedy = { "base greedy": before.greedy, "trained greedy": after.greedy };
-  const sampled = { "base sampled": before.sampled, "trained sampled": after.sampled };
-  const summary: RunSummary = {
-    policy: after.greedy[0]?.trajectories[0]?.policy ?? model.name,
-    steps: options.steps,
-    seed: options.seed,
-    metric,
-    verdict,
-    learnt: verdict.low > 0,
-    table: [
-      ...evaluationTable(greedy, { metric, by: task.slice ?? undefined }),
-      ...evaluationTable(sampled, { metric }),
-    ],
-    curves: log.lines(),
-    seconds: (performance.now() - began) / 1000,
-    trainingSeconds,
-    out: options.out,
-    adapter,
+  const evaluations = {
+    greedy: { "base greedy": before.greedy, "trained greedy": after.greedy },
+    sampled: { "base sampled": before.sampled, "trained sampled": after.sampled },
   };
-  await writeFile(join(options.out, "summary.json"), `${JSON.stringify(summary, null, 2)}\n`);
-  return summary;
+  const greedy = evaluationTable(evaluations.greedy, { metric, by: slice ?? undefined });
+  const sampled = evaluationTable(evaluations.sampled, { metric });
+  // The first row of each is that of all scenarios.
+  const slices = greedy.filter(({ name }) => name === "trained greedy").slice(1);
+  const decided = decide(verdict, slices);
+  const failed = Object.entries({ ...evaluations.greedy, ...evaluations.sampled })
+    .map(([name, groups]) => [name, groups.flatMap(({ exceptions }) => exceptions).length] as const)
+    .filter(([, count]) => count > 0);
+  return {
+    ...{ metric, verdict, heldOut: heldOut.length, failed: Object.fromEntries(failed) },
+    ...decided,
+    below: [...decided.below, ...sampled.filter(({ difference }) => (difference ?? 0) < 0)],
+    table: [...greedy, ...sampled],
+  };
 }
 
 type Run = ReturnType<typeof createRun>;
 
-function createRun(
-  task: Task,
-  { concurrency, out }: RunOptions,
-  log: RunLog,
-  listener: RunListener,
-  signal: AbortSignal,
-) {
+function createRun(given: {
+  task: Task;
+  options: RunOptions;
+  log: RunLog;
+  totals: RunTotals;
+  listener: RunListener;
+  signal: AbortSignal;
+}) {
+  const { task, log, totals, listener, signal } = given;
+  const { concurrency, out } = given.options;
+
   async function play(
     policy: Policy,
     scenarios: readonly unknown[],
@@ -150,6 +196,7 @@ function createRun(
     const groups = await play(policy, task.heldOut, { temperature, groupSize: 1, mode: "eval" });
     const metrics = [...new Set([task.metric, "reward"])];
     const [record] = await log.evaluation(label, groups, { metrics });
+    await totals.save();
     const seconds = (performance.now() - began) / 1000;
     listener.evaluated(label, record?.score?.mean ?? Number.NaN, seconds);
     return groups;
@@ -157,6 +204,7 @@ function createRun(
 
   return {
     log,
+    totals,
     listener,
     signal,
     play,
@@ -176,12 +224,12 @@ async function trainSteps(
   model: Model,
   task: Task,
   options: RunOptions,
-  { log, listener, signal, play }: Run,
-): Promise<string | null> {
+  { log, totals, listener, signal, play }: Run,
+): Promise<void> {
   const { groupsPerStep, groupSize, steps, seed, temperature } = options;
   const plan = { groupsPerStep, steps, seed, shuffle: task.shuffle, heldOut: task.heldOut };
-  let adapter: string | null = null;
   for await (const batch of model.batches(task.train, plan)) {
+    totals.stepBegins();
     const step = log.step(batch);
     const played = await play(model, batch.scenarios, { temperature, groupSize, mode: "train" });
     const groups = step.gathered(
@@ -196,10 +244,11 @@ async function trainSteps(
       signal,
       onEvent: step.onEvent,
     });
-    adapter = result.checkpoint ?? adapter;
-    listener.stepEnded(await step.trained(result), steps);
+    const record = await step.trained(result);
+    totals.stepEnded();
+    await totals.save();
+    listener.stepEnded(record, steps);
   }
-  return adapter;
 }
 
 /** Adam's steps are as large on noise as on a signal: at the full rate late steps only wander. */

@@ -1,6 +1,7 @@
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { HoneError, type RolloutModel, type RolloutResult } from "@hone/client";
+import { fingerprintOf, type TaskFingerprint } from "./fingerprint.ts";
 
 /** A task is one file with these exports. */
 export interface Task {
@@ -16,6 +17,8 @@ export interface Task {
   shuffle: boolean;
   /** Rows of the tables: what kind of scenario this is. */
   slice: ((scenario: never) => string) | null;
+  /** Tells the task from another one, and from itself after a change. */
+  fingerprint: TaskFingerprint;
 }
 
 /** Reads a task file, TypeScript or JavaScript. */
@@ -32,7 +35,10 @@ export async function loadTask(path: string): Promise<Task> {
     typeof shuffle === "boolean" ? "" : "shuffle, true or false",
     slice === null || typeof slice === "function" ? "" : "slice, a function",
   ].filter(Boolean);
-  if (missing.length === 0) return { train, heldOut, rollout, metric, shuffle, slice } as Task;
+  if (missing.length === 0) {
+    const task = { train, heldOut, rollout, metric, shuffle, slice } as Omit<Task, "fingerprint">;
+    return { ...task, fingerprint: await fingerprintOf(task, path) };
+  }
   throw new HoneError(`${path} must export ${missing.join("; and ")}.`, {
     code: "invalid_config",
     param: "task",

@@ -5,6 +5,7 @@ import { Command, InvalidArgumentError } from "commander";
 import { createReporter, summaryText } from "./report.ts";
 import { runTraining } from "./run.ts";
 import { loadTask } from "./task-file.ts";
+import { requireEnough } from "./verdict.ts";
 
 const program = new Command("inbox")
   .description(
@@ -65,6 +66,7 @@ function interrupt(): void {
 
 try {
   const task = await loadTask(options.task ?? fileURLToPath(new URL("task.ts", import.meta.url)));
+  requireEnough(task, options);
   const run = {
     ...options,
     out: resolve(options.out ?? join("runs", options.name)),

@@ -10,13 +10,16 @@ interface RolloutBody {
   metadata?: Record<string, string>;
 }
 
-/** A server in this process that plays no model: it gives a rollout the score of its policy. */
+type Metrics = (rollout: number) => Record<string, number>;
+
+/** A server in this process that samples nothing: it gives a rollout metrics by its policy. */
 export function fakeHone(given: {
   learnt: number;
   maxModelLen: number;
-  scores: { base: (game: number) => number; trained: (game: number) => number };
+  base: Metrics;
+  trained: Metrics;
 }): Hone {
-  const { learnt, maxModelLen, scores } = given;
+  const { learnt, maxModelLen } = given;
   const steps = new Map<string, number>();
   const counts = { base: 0, trained: 0 };
   const info = {
@@ -35,10 +38,10 @@ export function fakeHone(given: {
   function trajectoryOf({ id, reward, metrics, metadata }: RolloutBody) {
     const step = steps.get(id) ?? learnt;
     const side = step === 0 ? "base" : "trained";
-    const score = scores[side](counts[side]++);
+    const own = given[side](counts[side]++);
     return {
       ...{ rolloutId: id, model: "m", policy: `m@${step}`, messages: [], tools: null },
-      ...{ histories: [], reward, metrics: { ...metrics, score }, metadata, logs: [] },
+      ...{ histories: [], reward, metrics: { ...metrics, ...own }, metadata, logs: [] },
       usage: { completions: 0, promptTokens: 0, completionTokens: 0 },
       ...{ startedAt: 0, durationMs: 1 },
     };

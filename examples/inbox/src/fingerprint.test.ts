@@ -1,0 +1,42 @@
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, expect, it } from "vitest";
+import { fingerprintOf } from "./fingerprint.ts";
+
+let folder: string;
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), "hone-task-"));
+  await write("task.ts", 'import { score } from "./reward.ts";\nimport "node:path";');
+  await write("reward.ts", "export * from './words.js';\nimport { a } from './task.ts';");
+  await write("words.ts", "export const yes = 1;");
+});
+afterEach(() => rm(folder, { recursive: true }));
+
+const write = (name: string, text: string) => writeFile(join(folder, name), text);
+const task = { metric: "exact", heldOut: [{ mail: 1 }, { mail: 2 }] };
+const take = (given: Partial<typeof task> = {}) =>
+  fingerprintOf({ ...task, ...given }, join(folder, "task.ts"));
+
+it("is the same for the same task", async () => {
+  expect(await take()).toEqual(await take());
+  expect(await take()).toEqual({
+    metric: "exact",
+    heldOutScenarios: expect.stringMatching(/^[0-9a-f]{16}$/),
+    taskSource: expect.stringMatching(/^[0-9a-f]{16}$/),
+  });
+});
+
+it("is another for other scenarios or another metric", async () => {
+  const one = await take();
+  const { heldOutScenarios, ...rest } = await take({ heldOut: [{ mail: 1 }, { mail: 3 }] });
+  expect(heldOutScenarios).not.toBe(one.heldOutScenarios);
+  expect(rest).toEqual({ metric: one.metric, taskSource: one.taskSource });
+  expect(await take({ metric: "json" })).toEqual({ ...one, metric: "json" });
+});
+
+it.each(["task.ts", "reward.ts", "words.ts"])("is another where %s has changed", async (file) => {
+  const one = await take();
+  await write(file, "export const yes = 2;");
+  expect((await take()).taskSource).not.toBe(one.taskSource);
+});

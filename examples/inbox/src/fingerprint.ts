@@ -1,0 +1,52 @@
+import { createHash } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { dirname, resolve } from "node:path";
+
+/** What a run's scores are scores of. */
+export interface TaskFingerprint {
+  metric: string;
+  heldOutScenarios: string;
+  /** Of the task file and the files beside it that it imports: the rollout and the reward. */
+  taskSource: string;
+}
+
+export async function fingerprintOf(
+  task: { metric: string; heldOut: readonly unknown[] },
+  path: string,
+): Promise<TaskFingerprint> {
+  const sources = await readSources(resolve(path));
+  return {
+    metric: task.metric,
+    heldOutScenarios: digest(JSON.stringify(task.heldOut)),
+    // Not their paths: a copy of the task is the same task.
+    taskSource: digest(JSON.stringify(sources)),
+  };
+}
+
+/** The texts of a file and of those that it imports by a relative path, each once. */
+async function readSources(path: string, seen = new Set<string>()): Promise<string[]> {
+  if (seen.has(path)) return [];
+  seen.add(path);
+  const text = await readSource(path);
+  if (text === null) return [];
+  const imported = [...text.matchAll(/\b(?:from|import)\s*\(?\s*["'](\.{1,2}\/[^"']+)["']/g)];
+  const sources = [text];
+  for (const [, relative = ""] of imported) {
+    sources.push(...(await readSources(resolve(dirname(path), relative), seen)));
+  }
+  return sources;
+}
+
+/** An import may name a file by what it is compiled to, or without its ending. */
+async function readSource(path: string): Promise<string | null> {
+  const others = [path.replace(/\.js$/, ".ts"), path.replace(/\.mjs$/, ".mts")];
+  for (const candidate of new Set([path, ...others, `${path}.ts`, `${path}.js`])) {
+    const text = await readFile(candidate, "utf8").catch(() => null);
+    if (text !== null) return text;
+  }
+  return null;
+}
+
+function digest(text: string): string {
+  return createHash("sha256").update(text).digest("hex").slice(0, 16);
+}

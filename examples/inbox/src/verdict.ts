@@ -1,0 +1,59 @@
+import { HoneError } from "@hone/client";
+import type { Comparison, EvaluationRow } from "@hone/client";
+
+/** An interval over fewer is too short: the bootstrap sees only the scenarios that there are. */
+export const leastHeldOut = 16;
+
+/**
+ * Of so few even a slice that fell as a whole may be chance: where signs are, five fall together in 1 of 32
+ * cases, and there are several slices.
+ */
+const leastOfSlice = 6;
+
+export interface Verdict {
+  /** What the gate asks for: better in all, and no slice worse. */
+  learnt: boolean;
+  outcome: "learnt" | "slice-worse" | "worse" | "unclear";
+  /** Slices whose whole interval lies below 0. */
+  worse: EvaluationRow[];
+  /** Slices below the base by less than that: chance may explain them. */
+  below: EvaluationRow[];
+}
+
+/** `slices` are rows of the trained policy, each with its paired difference to the base. */
+export function decide(
+  all: Pick<Comparison, "low" | "high">,
+  slices: readonly EvaluationRow[],
+): Verdict {
+  const fell = slices.filter(({ difference }) => difference !== null && difference < 0);
+  const worse = fell.filter(
+    ({ differenceHigh, scenarios }) =>
+      differenceHigh !== null && differenceHigh < 0 && scenarios >= leastOfSlice,
+  );
+  const outcome = outcomeOf(all, worse.length > 0);
+  return {
+    learnt: outcome === "learnt",
+    outcome,
+    worse,
+    below: fell.filter((row) => !worse.includes(row)),
+  };
+}
+
+function outcomeOf(
+  { low, high }: Pick<Comparison, "low" | "high">,
+  sliceWorse: boolean,
+): Verdict["outcome"] {
+  if (low > 0) return sliceWorse ? "slice-worse" : "learnt";
+  return high < 0 ? "worse" : "unclear";
+}
+
+export function requireEnough(
+  { heldOut }: { heldOut: readonly unknown[] },
+  { ungated }: { ungated: boolean },
+): void {
+  if (ungated || heldOut.length >= leastHeldOut) return;
+  throw new HoneError(
+    `${heldOut.length} held-out scenarios are too few for a verdict: hold out at least ${leastHeldOut}, or give --ungated.`,
+    { code: "invalid_config", param: "heldOut" },
+  );
+}

@@ -1,0 +1,157 @@
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { ComparisonModel } from "@hone/client";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import type { OtherModel } from "../examples/2048/src/providers.ts";
+import { runTraining } from "../examples/2048/src/train-run.ts";
+import type { RunListener, RunOptions } from "../examples/2048/src/train-run.ts";
+import { fakeHone } from "./support/fake-hone.ts";
+
+const listener: RunListener = {
+  began: () => {},
+  progressed: () => {},
+  stepEnded: () => {},
+  evaluated: () => {},
+};
+const { signal } = new AbortController();
+
+let out: string;
+beforeEach(async () => {
+  out = await mkdtemp(join(tmpdir(), "hone-2048-"));
+});
+afterEach(async () => {
+  await rm(out, { recursive: true });
+});
+
+/** No turn fits into a context of 4 tokens: the games of Hone's own model are over as they begin. */
+const hone = () =>
+  fakeHone({
+    learnt: 3,
+    maxModelLen: 4,
+    base: (game) => ({ score: 100 + game }),
+    trained: (game) => ({ score: 200 + 2 * game }),
+  });
+
+function options(others: OtherModel[], given: Partial<RunOptions> = {}): RunOptions {
+  return {
+    ...{ name: "m", size: 3, target: 64, learningRate: 1, lastRate: 1, concurrency: 8, out },
+    ...{ steps: 0, groupsPerStep: 2, groupSize: 2, evalEvery: 0, evalSeeds: 2, verdictSeeds: 8 },
+    ...{ seed: 0, shuffleRewards: false, others, answerTokens: 8 },
+    ...given,
+  };
+}
+
+interface Asked {
+  max_tokens?: number;
+  max_completion_tokens?: number;
+}
+
+/** An API that answers `right`, with as much usage as asked for, until it is out of order. */
+function other(label = "openai/gpt"): OtherModel & { asked: Asked[]; broken: boolean } {
+  const state = { asked: [] as Asked[], broken: false };
+  const model = new ComparisonModel({
+    ...{ baseURL: "http://elsewhere/v1", apiKey: "k", model: "gpt" },
+    fetch: async (_input, init) => {
+      state.asked.push(JSON.parse(init?.body as string) as Asked);
+      if (state.broken) return Response.json({ error: { message: "wrong key" } }, { status: 401 });
+      const message = { role: "assistant", content: "right" };
+      const usage = { prompt_tokens: 1000, completion_tokens: 1, total_tokens: 1001 };
+      return Response.json({ choices: [{ index: 0, message, finish_reason: "stop" }], usage });
+    },
+  });
+  return Object.assign(state, { label, model, answerTokens: 64 });
+}
+
+const summaryIn = async () => JSON.parse(await readFile(join(out, "summary.json"), "utf8"));
+
+describe("a run of the 2048 quickstart, but for its training,", () => {
+  it("ends in a verdict, and finds the adapter of an earlier start", async () => {
+    const summary = await runTraining(hone(), options([]), listener, signal);
+    expect(summary).toMatchObject({
+      outcome: "learnt",
+      policy: "m@3",
+      score: { pairs: 8, before: 103.5, after: 207 },
+      ...{ games: 8, failed: {}, cut: { base: 1, trained: 1 }, notCompared: {} },
+      adapter: "models/m/policies/3",
+      starts: 1,
+    });
+    expect(await summaryIn()).toEqual(JSON.parse(JSON.stringify(summary)));
+    // The base's games stand; the trained policy plays again.
+    const again = await runTraining(hone(), options([]), listener, signal);
+    expect(again).toMatchObject({ starts: 2, score: summary.score });
+    expect(again.seconds).toBeGreaterThan(summary.seconds);
+    expect(again.stages["evaluating"]).toBeGreaterThan(summary.stages["evaluating"] ?? 0);
+  });
+
+  it("has another model play whole games, whatever Hone's own model can hold", async () => {
+    const gpt = other();
+    const summary = await runTraining(hone(), options([gpt]), listener, signal);
+    expect(summary.table.map(({ name }) => name)).toEqual(["base", "trained", "openai/gpt"]);
+    expect(summary.cut).not.toHaveProperty("openai/gpt");
+    expect(summary.turns).toBeGreaterThanOrEqual(8 * 10);
+    expect(gpt.asked.every((body) => body.max_completion_tokens === 64)).toBe(true);
+    expect(gpt.asked.some((body) => "max_tokens" in body)).toBe(false);
+  });
+
+  it("does not begin where another model cannot be asked", async () => {
+    const gpt = other();
+    gpt.broken = true;
+    await expect(runTraining(hone(), options([gpt]), listener, signal)).rejects.toMatchObject({
+      code: "invalid_config",
+      message: expect.stringMatching(
+        /^openai\/gpt cannot be compared with: 401 wrong key\. Nothing has been trained yet\.$/,
+      ),
+    });
+    expect(gpt.asked).toHaveLength(1);
+  });
+
+  it("keeps its verdict where another model fails later, and can be ended again", async () => {
+    const [gpt, fine] = [other(), other("http://b/v1#gpt")];
+    const evaluated = (label: string) => {
+      // After the check of the beginning, before its games.
+      if (label === "trained") gpt.broken = true;
+    };
+    const failing = { ...listener, evaluated };
+    const summary = await runTraining(hone(), options([gpt, fine]), failing, signal);
+    expect(summary).toMatchObject({
+      outcome: "learnt",
+      notCompared: { "openai/gpt": expect.stringContaining("401 wrong key") },
+    });
+    expect(summary.table.map(({ name }) => name)).toEqual(["base", "trained", "http://b/v1#gpt"]);
+    expect(await summaryIn()).toHaveProperty("outcome", "learnt");
+
+    // Started again with the API still out of order, it ends as well, and asks nobody twice.
+    const asked = fine.asked.length;
+    const again = await runTraining(hone(), options([gpt, fine]), listener, signal);
+    expect(again).toMatchObject({ notCompared: summary.notCompared, table: summary.table });
+    expect(fine.asked).toHaveLength(asked);
+    gpt.broken = false;
+    const last = await runTraining(hone(), options([gpt, fine]), listener, signal);
+    expect(last).toMatchObject({ notCompared: {}, table: { length: 4 } });
+  });
+
+  it("judges by fewer of the base's games where fewer are asked for", async () => {
+    await runTraining(hone(), options([]), listener, signal);
+    const fewer = { verdictSeeds: 7 };
+    const summary = await runTraining(hone(), options([], fewer), listener, signal);
+    expect(summary.score).toMatchObject({ pairs: 7, unpaired: 0, before: 103 });
+  });
+
+  it("is not continued with answers of another length", async () => {
+    await runTraining(hone(), options([]), listener, signal);
+    const longer = runTraining(hone(), options([], { answerTokens: 9 }), listener, signal);
+    await expect(longer).rejects.toThrow(/answerTokens 8, not 9/);
+  });
+});
+
+it("says before the training that a model has no room to answer", async () => {
+  const gpt = other();
+  const message = { role: "assistant", content: "" };
+  const choices = [{ index: 0, message, finish_reason: "length" }];
+  const fetch = async () => Response.json({ choices });
+  const settings = { baseURL: "http://elsewhere/v1", apiKey: "k", model: "o", fetch };
+  const thinking = { ...gpt, model: new ComparisonModel(settings) };
+  const run = runTraining(hone(), options([thinking]), listener, signal);
+  await expect(run).rejects.toThrow(/64 tokens were used up before its answer began; --compare-t/);
+});
