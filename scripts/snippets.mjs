@@ -7,6 +7,7 @@ import { join } from "node:path";
 const check = process.argv.includes("--check");
 const documents = [
   "README.md",
+  "packages/ruler/README.md",
   ...readdirSync("docs")
     .filter((f) => f.endsWith(".md"))
     .map((f) => join("docs", f)),

@@ -1,5 +1,6 @@
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
+import { inspect } from "node:util";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { groupOf, rewardsOf } from "./group.test-support.ts";
 import { rulerScoreGroup } from "./score-group.ts";
@@ -122,6 +123,16 @@ it("is held to exactly the ids that it was shown, in their order", async () => {
 it("is asked without a format where it is to be trained", async () => {
   await rulerScoreGroup(groupOf("0.1", "0.9"), "hone/judge", { structuredOutput: "none" });
   expect(seen[1]?.body).not.toHaveProperty("response_format");
+});
+
+it("its server's errors are told without the key", async () => {
+  const fetch = () => Promise.resolve(new Response("No rollout for hone-key.", { status: 400 }));
+  const error: unknown = await rulerScoreGroup(groupOf("0.1", "0.9"), "hone/judge", {
+    swallowErrors: false,
+    fetch,
+  }).catch((cause: unknown) => cause);
+  expect(inspect(error, { depth: 10 })).toContain("No rollout for [key].");
+  expect(inspect(error, { depth: 10 })).not.toContain("hone-key");
 });
 
 it("is never asked for less than its schema: a refusal is an error", async () => {
