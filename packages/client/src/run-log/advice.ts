@@ -13,31 +13,39 @@ export interface Warning {
   message: string;
 }
 
-/** Steps that the beginning and the end of a run are judged by. */
+/** Steps at most that the beginning and the end of a run are judged by. */
 const window = 5;
-/** Trained steps after which a reward should have risen. */
-const patience = 15;
 
 /** What the curve says in words, with what to try. `history` ends with the step that is judged. */
-export function adviceFor(history: readonly StepRecord[]): Warning[] {
+export function adviceFor(history: readonly StepRecord[], plannedSteps?: number): Warning[] {
   const now = history.at(-1);
   if (!now) return [];
   return rules.flatMap(([code, rule]) => {
-    const message = rule(now, history);
+    const message = rule(now, history, plannedSteps);
     return message === null ? [] : [{ code, message }];
   });
 }
 
-type Rule = (now: StepRecord, history: readonly StepRecord[]) => string | null;
+type Rule = (
+  now: StepRecord,
+  history: readonly StepRecord[],
+  plannedSteps: number | undefined,
+) => string | null;
 
 function variance(_: StepRecord, history: readonly StepRecord[]): string | null {
   const recent = history.slice(-3);
   const groups = recent.reduce((sum, { variance: { groups: live } }) => sum + live, 0);
   const of = recent.reduce((sum, step) => sum + step.variance.of, 0);
   if (of === 0 || groups / of >= 0.25) return null;
-  const level = mean(recent.map(({ reward }) => reward?.mean ?? 0)).toPrecision(2);
+  const levels = recent.flatMap(({ reward }) => (reward ? [reward.mean] : []));
+  if (levels.length === 0) {
+    return (
+      `None of the rollouts of the last ${of} groups has a reward, so that nothing trains: return a number from the ` +
+      "rollout, or have a judge score the groups before they are trained on."
+    );
+  }
   return (
-    `Rewards differ in only ${groups} of the last ${of} groups (mean reward ${level}): equal rewards teach nothing. ` +
+    `Rewards differ in only ${groups} of the last ${of} groups (mean reward ${mean(levels).toPrecision(2)}): equal rewards teach nothing. ` +
     "Where all fail, make the task easier or the reward finer; where all succeed, take harder scenarios or stop; " +
     "larger groups and a higher temperature help too."
   );
@@ -45,11 +53,23 @@ function variance(_: StepRecord, history: readonly StepRecord[]): string | null 
 
 function oneAnswer(now: StepRecord, history: readonly StepRecord[]): string | null {
   const share = topShare(now);
-  if (share < 0.9 || now.variance.of < 4 || topShare(history[0] ?? now) >= 0.6) return null;
+  if (share < 0.9 || now.variance.of < 4) return null;
+  const first = topShare(history.find(({ rollouts }) => rollouts > 0) ?? now);
+  const risen = first < 0.6 || (share >= 0.95 && share - first >= 0.1);
+  if (!risen && !isStuck(history)) return null;
   return (
     `${Math.round(100 * share)}% of the rollouts end with the same answer, whatever the scenario: ` +
     `"${now.answers.top[0]?.answer}". The policy may have collapsed onto it: go back to an earlier policy, ` +
     "take a lower learning rate, and see whether the reward pays for this answer everywhere."
+  );
+}
+
+/** The last few steps gave one answer and no two rewards of a group differed: nothing leads away from it. */
+function isStuck(history: readonly StepRecord[]): boolean {
+  const recent = history.slice(-3);
+  return (
+    recent.length === 3 &&
+    recent.every((step) => topShare(step) >= 0.95 && step.variance.groups === 0)
   );
 }
 
@@ -68,9 +88,11 @@ function lengths(now: StepRecord, history: readonly StepRecord[]): string | null
   );
 }
 
-function difference(now: StepRecord): string | null {
-  const mostly = now.training["sampling/sampling_logp_difference/mean"];
-  if (typeof mostly !== "number" || mostly <= 0.1) return null;
+/** How much is too much depends on the precision of the base: the server knows it and warns. */
+function difference({ training, warnings }: StepRecord): string | null {
+  const mostly = training["sampling/sampling_logp_difference/mean"];
+  const warned = warnings.some(({ code, message }) => code === "server" && /logprob/.test(message));
+  if (typeof mostly !== "number" || !warned) return null;
   return (
     `Sampler and trainer differ by ${mostly.toPrecision(2)} in the logprob of a token. The step corrects for it, ` +
     "but with noise: serve in a higher precision, and see that the engine was started as the guide says."
@@ -93,26 +115,38 @@ function entropyOf({ training }: StepRecord): number[] {
   return typeof value === "number" ? [value] : [];
 }
 
-function learning(now: StepRecord, history: readonly StepRecord[]): string | null {
-  const trained = history.filter((step) => step.trained && step.reward !== null);
-  if (trained.length < patience || !now.trained) return null;
-  const rewards = trained.map(({ reward }) => reward?.mean ?? 0);
-  const first = rewards.slice(0, window);
-  const last = rewards.slice(-window);
-  const rise = mean(last) - mean(first);
-  // Two standard errors of the difference of two means of steps.
-  const noise = 2 * Math.sqrt((spread(first) + spread(last)) / window);
-  if (rise > noise) return null;
+/** Trained steps after which a reward should have risen; a shorter run is judged at its end. */
+function patienceFor(plannedSteps: number | undefined): number {
+  return plannedSteps === undefined ? 12 : Math.min(15, Math.max(8, plannedSteps));
+}
+
+function learning(
+  now: StepRecord,
+  history: readonly StepRecord[],
+  plannedSteps: number | undefined,
+): string | null {
+  const rewards = history.flatMap(({ trained, reward }) =>
+    trained && reward ? [reward.mean] : [],
+  );
+  if (rewards.length < patienceFor(plannedSteps) || !now.trained) return null;
+  const size = Math.min(window, Math.ceil(rewards.length / 3));
+  const first = mean(rewards.slice(0, size));
+  const last = mean(rewards.slice(-size));
+  // Of the difference of two means of steps. Twice that would take too many runs that learn for runs that do
+  // not: a rise of three times a step's noise is then missed in every fifth run of ten steps.
+  const standardError = Math.sqrt(2 / size) * noiseOf(rewards);
+  if (last - first > standardError) return null;
   return (
-    `After ${trained.length} steps the reward has not risen beyond its noise (${mean(first).toPrecision(3)} → ` +
-    `${mean(last).toPrecision(3)}). Try a learning rate three times as high, more groups or larger ones, or a reward with ` +
+    `After ${rewards.length} steps the reward has not risen beyond its noise (${first.toPrecision(3)} → ` +
+    `${last.toPrecision(3)}). Try a learning rate three times as high, more groups or larger ones, or a reward with ` +
     "more grades; and see in the trajectories whether better answers ever occur: what is never sampled cannot be learnt."
   );
 }
 
-function spread(values: readonly number[]): number {
-  const centre = mean(values);
-  return values.reduce((sum, value) => sum + (value - centre) ** 2, 0) / (values.length - 1);
+/** Standard deviation of a step, from neighbours alone: a trend or a jump hardly adds to it. */
+function noiseOf(values: readonly number[]): number {
+  const squares = values.slice(1).map((value, i) => (value - (values[i] ?? value)) ** 2);
+  return Math.sqrt(mean(squares) / 2);
 }
 
 function failures(now: StepRecord): string | null {

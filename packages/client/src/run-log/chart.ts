@@ -10,8 +10,11 @@ export interface Series {
   color: string;
   points: readonly Point[];
   /** Separate measurements: marks with bars, where a line would claim what lies between. */
-  marks?: boolean | undefined;
+  marks?: MarkShape | undefined;
 }
+
+export const markShapes = ["circle", "square", "diamond"] as const;
+export type MarkShape = (typeof markShapes)[number];
 
 /** A value to compare with, the same at every step: a dashed line with its name. */
 export interface Reference {
@@ -37,7 +40,10 @@ const bottom = 26;
 
 /** Small multiples over the steps of a run, two in a row, as one SVG that needs nothing else. */
 export function chart(title: string, panels: readonly Panel[]): string {
-  const shown = panels.filter(({ series }) => series.some(({ points }) => points.length > 0));
+  const shown = panels.filter(
+    ({ series, references = [] }) =>
+      references.length > 0 || series.some(({ points }) => points.length > 0),
+  );
   const rows = Math.ceil(shown.length / 2);
   const all = shown.flatMap(({ series }) => series.flatMap(({ points }) => points));
   const steps = all.map(({ x }) => x);
@@ -59,53 +65,110 @@ export function chart(title: string, panels: readonly Panel[]): string {
 
 function drawPanel(panel: Panel, first: number, last: number): string {
   const scale = scaleOf(panel);
+  const legend = legendOf(panel.series);
+  const above = top + legend.extraRows * legendRow;
+  // Marks stand beside one another: those of the first step would cover the axis.
+  const inset = panel.series.some(({ marks }) => marks) ? 10 : 0;
   const x = (step: number) =>
-    left + ((step - first) / (last - first || 1)) * (width - left - right);
-  const y = (value: number) => height - bottom - scale.place(value) * (height - top - bottom);
+    left + inset + ((step - first) / (last - first || 1)) * (width - left - right - 2 * inset);
+  const y = (value: number) => height - bottom - scale.place(value) * (height - above - bottom);
   const grid = scale.ticks.map(
     (tick) =>
       `<line x1="${left}" x2="${width - right}" y1="${round(y(tick))}" y2="${round(y(tick))}" stroke="#e4e4e4"/>` +
       `<text x="${left - 6}" y="${round(y(tick) + 4)}" text-anchor="end" fill="#777">${shortNumber(tick)}</text>`,
   );
-  let legendAt = left;
-  const legend = panel.series.map(({ name, color }) => {
-    const text = `<rect x="${legendAt}" y="25" width="9" height="9" fill="${color}"/><text x="${legendAt + 13}" y="33" fill="#555">${escape(name)}</text>`;
-    legendAt += 22 + 6.2 * name.length;
-    return text;
-  });
   return [
     `<text x="${left}" y="18" font-weight="600">${escape(panel.title)}</text>`,
-    ...(panel.series.length > 1 ? legend : []),
+    legend.drawn,
     ...grid,
     `<text x="${left}" y="${height - 8}" fill="#777">step ${first}</text>`,
     `<text x="${width - right}" y="${height - 8}" text-anchor="end" fill="#777">${last}</text>`,
-    ...(panel.references ?? []).map(
-      ({ name, y: value }) =>
-        `<line x1="${left}" x2="${width - right}" y1="${round(y(value))}" y2="${round(y(value))}" stroke="#777" stroke-dasharray="5 4"/>` +
-        `<text x="${width - right}" y="${round(y(value) - 4)}" text-anchor="end" fill="#777">${escape(name)}</text>`,
+    ...(panel.references ?? []).map((reference, i) => drawReference(reference, i, y)),
+    ...panel.series.map((series, i) =>
+      series.marks ? drawMarks(series, i, panel.series.length, x, y) : drawSeries(series, x, y),
     ),
-    ...panel.series.map((series) => drawSeries(series, x, y)),
   ].join("");
 }
 
+/** Names of lines that lie close together would cover one another at one side. */
+function drawReference({ name, y: value }: Reference, i: number, y: (value: number) => number) {
+  const [at, anchor] = i % 2 === 0 ? [width - right, "end"] : [left + 4, "start"];
+  return (
+    `<line x1="${left}" x2="${width - right}" y1="${round(y(value))}" y2="${round(y(value))}" stroke="#777" stroke-dasharray="5 4"/>` +
+    `<text x="${at}" y="${round(y(value) - 4)}" text-anchor="${anchor}" fill="#777">${escape(name)}</text>`
+  );
+}
+
+const legendRow = 13;
+const legendRows = 5;
+
+/** One line needs no name beside the panel's title; a mark has no other. */
+function legendOf(series: readonly Series[]): { drawn: string; extraRows: number } {
+  if (series.length < 2 && !series[0]?.marks) return { drawn: "", extraRows: 0 };
+  let x = left;
+  let row = 0;
+  const names = series.map(({ name, color, marks }) => {
+    const space = 22 + 6.2 * name.length;
+    if (x > left && x + space > width) {
+      x = left;
+      row += 1;
+    }
+    // A plot has to be left.
+    if (row >= legendRows) return "";
+    const y = 25 + row * legendRow;
+    const drawn =
+      drawMark(marks ?? "square", x + 4.5, y + 4.5, color) +
+      `<text x="${round(x + 13)}" y="${y + 8}" fill="#555">${escape(name)}</text>`;
+    x += space;
+    return drawn;
+  });
+  const unnamed = names.filter((drawn) => drawn === "").length;
+  if (unnamed > 0) {
+    names.push(
+      `<text x="${width - right}" y="18" text-anchor="end" fill="#777">${unnamed} more</text>`,
+    );
+  }
+  return { drawn: names.join(""), extraRows: Math.min(row, legendRows - 1) };
+}
+
+function drawMark(shape: MarkShape, x: number, y: number, color: string): string {
+  const r = shape === "circle" ? 3.5 : 4.5;
+  const [cx, cy] = [round(x), round(y)];
+  if (shape === "circle") return `<circle cx="${cx}" cy="${cy}" r="${r}" fill="${color}"/>`;
+  const corners =
+    shape === "square"
+      ? `M${-r} ${-r}H${r}V${r}H${-r}Z`
+      : `M0 ${-r * 1.2}L${r * 1.2} 0L0 ${r * 1.2}L${-r * 1.2} 0Z`;
+  return `<path transform="translate(${cx} ${cy})" d="${corners}" fill="${color}"/>`;
+}
+
+/** Series stand a little beside one another: several are measured after the same step. */
+function drawMarks(
+  { points, color, marks = "circle" }: Series,
+  i: number,
+  of: number,
+  x: (step: number) => number,
+  y: (value: number) => number,
+): string {
+  const aside = (i - (of - 1) / 2) * Math.min(7, 16 / Math.max(1, of - 1));
+  return points
+    .map((point) => {
+      const centre = round(x(point.x) + aside);
+      const bar =
+        point.low === undefined || point.high === undefined
+          ? ""
+          : `<line x1="${centre}" x2="${centre}" y1="${round(y(point.low))}" y2="${round(y(point.high))}" stroke="${color}" stroke-width="1.5"/>`;
+      return bar + drawMark(marks, centre, y(point.y), color);
+    })
+    .join("");
+}
+
 function drawSeries(
-  { points, color, marks }: Series,
+  { points, color }: Series,
   x: (step: number) => number,
   y: (value: number) => number,
 ): string {
   const at = (step: number, value: number) => `${round(x(step))},${round(y(value))}`;
-  if (marks) {
-    return points
-      .map((point) => {
-        const centre = round(x(point.x));
-        const bar =
-          point.low === undefined || point.high === undefined
-            ? ""
-            : `<line x1="${centre}" x2="${centre}" y1="${round(y(point.low))}" y2="${round(y(point.high))}" stroke="${color}" stroke-width="1.5"/>`;
-        return `${bar}<circle cx="${centre}" cy="${round(y(point.y))}" r="3.5" fill="${color}"/>`;
-      })
-      .join("");
-  }
   const banded = points.filter((point) => point.low !== undefined && point.high !== undefined);
   const band =
     banded.length > 1

@@ -1,5 +1,6 @@
-import { chart, type Panel, type Point, type Reference, type Series } from "./chart.ts";
+import { chart, markShapes, type Panel, type Point, type Reference, type Series } from "./chart.ts";
 import type { EvaluationRecord } from "./evaluation-record.ts";
+import { evaluationSeries } from "./evaluation-series.ts";
 import type { StepRecord } from "./step-record.ts";
 
 export type RunRecord = StepRecord | EvaluationRecord;
@@ -102,27 +103,36 @@ function panelsOf(
       },
     ),
     { title: "seconds", fromZero: true, series: secondsOf(steps) },
-  ].filter(({ series }) => series.some(({ points }) => points.length > 0));
+  ];
 }
 
-/** A panel for each metric: scores of different metrics share no axis. */
+/**
+ * A panel for each metric: scores of different metrics share no axis. Models elsewhere are lines to compare
+ * with; as marks they would look like a policy of the run.
+ */
 function evaluationPanels(
   evaluations: readonly EvaluationRecord[],
   references: NonNullable<CurvesOptions["references"]>,
 ): Panel[] {
-  return [...new Set(evaluations.map(({ metric }) => metric))].map((metric) => {
-    const points = evaluations.flatMap((record) =>
-      record.metric === metric && record.score
-        ? [{ x: record.step, y: record.score.mean, low: record.score.low, high: record.score.high }]
-        : [],
-    );
+  const all = evaluationSeries(evaluations);
+  return [...new Set(all.map(({ metric }) => metric))].map((metric) => {
+    const series = all.filter((one) => one.metric === metric);
+    const newest = series
+      .filter(({ comparison }) => comparison)
+      .flatMap(({ label, scores }) => scores.slice(-1).map(({ mean }) => [label, mean] as const));
     return {
       title: `held out: ${metric} (95% intervals)`,
-      series: [{ name: metric, color: colors[2] ?? "", points, marks: true }],
-      references: Object.entries(references[metric] ?? {}).map(([name, y]): Reference => ({
-        name,
-        y,
-      })),
+      series: series
+        .filter(({ comparison }) => !comparison)
+        .map(({ label, scores }, i): Series => ({
+          name: label,
+          color: colors[i % colors.length] ?? "",
+          points: scores.map(({ step, mean, ...interval }) => ({ x: step, y: mean, ...interval })),
+          marks: markShapes[Math.floor(i / colors.length) % markShapes.length],
+        })),
+      references: [...Object.entries(references[metric] ?? {}), ...newest].map(
+        ([name, y]): Reference => ({ name, y }),
+      ),
     };
   });
 }
@@ -169,6 +179,7 @@ export function sparkline(values: readonly number[], width = 40): string {
   return `${short(first)} ${line.join("")} ${short(last)}`;
 }
 
-function short(value: number): string {
+/** Three digits are enough for a curve. */
+export function short(value: number): string {
   return String(Number(value.toPrecision(3)));
 }

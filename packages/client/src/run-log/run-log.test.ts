@@ -1,12 +1,11 @@
-import { appendFile, mkdtemp, readdir, readFile, rm } from "node:fs/promises";
+import { appendFile, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { TrainResult, TrajectoryGroup } from "@hone/core";
+import type { TrajectoryGroup } from "@hone/core";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { readGroups } from "../group-files.ts";
-import { adviceFor } from "./advice.ts";
-import { sparkline } from "./curves.ts";
 import { openRunLog, type RunLog } from "./run-log.ts";
+import { group, trained } from "./run-log.test-support.ts";
 import type { StepRecord } from "./step-record.ts";
 
 let folder: string;
@@ -14,49 +13,6 @@ beforeEach(async () => {
   folder = join(await mkdtemp(join(tmpdir(), "hone-run-")), "evening");
 });
 afterEach(() => rm(join(folder, ".."), { recursive: true }));
-
-function group(rewards: (number | null)[], answer = (i: number) => `answer ${i}`): TrajectoryGroup {
-  return {
-    id: `grp_${Math.random()}`,
-    scenario: { n: rewards.length },
-    trajectories: rewards.map((reward, i) => ({
-      rolloutId: "ro_1",
-      model: "m",
-      policy: "m@1",
-      messages: [
-        { role: "user", content: "?" },
-        { role: "assistant", content: answer(i) },
-      ],
-      tools: null,
-      histories: [],
-      reward,
-      metrics: { score: i },
-      metadata: {},
-      logs: [],
-      usage: { completions: 1, promptTokens: 3, completionTokens: 10 * (i + 1) },
-      startedAt: 1,
-      durationMs: 1,
-    })),
-    exceptions: [],
-    metadata: {},
-    metrics: {},
-    logs: [],
-  };
-}
-
-function trained(step: number, metrics: TrainResult["metrics"] = {}): TrainResult {
-  return {
-    type: "train",
-    trained: true,
-    step,
-    policy: `m@${step}`,
-    reasons: { zero_variance: 1 },
-    groups: [],
-    metrics: { loss: 0.5, entropy: 1, kl: null, ...metrics },
-    checkpoint: null,
-    warnings: ["the server says"],
-  };
-}
 
 async function play(log: RunLog, step: number, groups: TrajectoryGroup[]): Promise<StepRecord> {
   const open = log.step({ step: step - 1 });
@@ -174,6 +130,100 @@ describe("a run's log", () => {
     expect(await picture()).toContain("what it does");
   });
 
+  it("keeps each evaluation of a label: its records and its trajectories", async () => {
+    const first = [group([0, 0])];
+    const second = [group([1, 1])];
+    const log = await openRunLog(folder);
+    await log.evaluation("held out", first);
+    await play(log, 1, [group([0, 1])]);
+    await log.evaluation("held out", [group([0, 1])]);
+    // After the same step again: it takes the place of the one before, also when the run is opened anew.
+    await (await openRunLog(folder)).evaluation("held out", second);
+    const lines = (await metricsLines()).filter(({ type }) => type === "evaluation");
+    expect(lines).toMatchObject([
+      { label: "held out", step: 0, score: { mean: 0 }, file: "eval-held-out.jsonl" },
+      { label: "held out", step: 1, score: { mean: 1 }, file: "eval-held-out-step-0001.jsonl" },
+    ]);
+    const at = (file: unknown) => readGroups(join(folder, "trajectories", String(file)));
+    expect(await Promise.all(lines.map(({ file }) => at(file)))).toEqual([first, second]);
+  });
+
+  it("gives labels that would share a file one each", async () => {
+    const log = await openRunLog(folder);
+    const labels = ["a b", "a-b", "A-B", "a/b"];
+    for (const [n, label] of labels.entries()) await log.evaluation(label, [group([n])]);
+    const files = (await metricsLines()).map(({ file }) => String(file));
+    expect(files).toEqual([
+      "eval-a-b.jsonl",
+      "eval-a-b-step-0000.jsonl",
+      "eval-A-B-step-0000-2.jsonl",
+      "eval-a-b-step-0000-3.jsonl",
+    ]);
+    for (const [n, file] of files.entries()) {
+      const [read] = await readGroups(join(folder, "trajectories", file));
+      expect(read?.trajectories[0]?.reward).toBe(n);
+    }
+  });
+
+  it("knows the file of a record that an older version wrote", async () => {
+    const log = await openRunLog(folder);
+    const [record] = await log.evaluation("a b", [group([1])]);
+    const { file: _, ...older } = record!;
+    await writeFile(join(folder, "metrics.jsonl"), `${JSON.stringify(older)}\n`);
+    const [next] = await (await openRunLog(folder)).evaluation("a-b", [group([1])]);
+    expect(next?.file).toBe("eval-a-b-step-0000.jsonl");
+  });
+
+  it("sets the base before the first step, and a model elsewhere beside all of them", async () => {
+    const log = await openRunLog(folder);
+    await play(log, 1, [group([0, 1])]);
+    const by = (policy: string | null, rolloutId: string | null) => {
+      const one = group([1]);
+      for (const trajectory of one.trajectories) Object.assign(trajectory, { policy, rolloutId });
+      return [one];
+    };
+    await log.evaluation("base", by("m@0", "ro_1"));
+    await log.evaluation("gpt", by(null, null));
+    await play(log, 2, [group([0, 1])]);
+    await log.evaluation("base", by("m@0", "ro_1"));
+    await log.evaluation("gpt", by(null, null));
+    await log.evaluation("silent", by(null, "ro_1"));
+    const lines = (await metricsLines()).filter(({ type }) => type === "evaluation");
+    expect(lines.map(({ label, step, comparison }) => [label, step, comparison])).toEqual([
+      ["base", 0, undefined],
+      ["gpt", 2, true],
+      ["silent", 2, undefined],
+    ]);
+  });
+
+  it("judges a run by the steps that it is planned to have", async () => {
+    const log = await openRunLog(folder);
+    const warned = async (of: number | undefined, steps: number) => {
+      for (let step = 0; step < steps; step++) {
+        const open = log.step({ step, steps: of });
+        open.gathered([group([0, 1]), group([1, 0])]);
+        const { warnings } = await open.trained(trained(step + 1));
+        if (warnings.some(({ code }) => code === "nothing_learnt")) return step + 1;
+      }
+      return null;
+    };
+    expect(await warned(10, 10)).toBe(10);
+    expect(await warned(30, 20)).toBe(15);
+  });
+
+  it("counts answers as a whole and shows them cut", async () => {
+    const log = await openRunLog(folder);
+    const long = group([0, 1, 1], (i) => `${"{".repeat(90)}${i % 2}`);
+    const { answers } = await play(log, 1, [long]);
+    expect(answers).toEqual({
+      distinct: 2,
+      top: [
+        { answer: `${"{".repeat(79)}…`, count: 2 },
+        { answer: `${"{".repeat(79)}…`, count: 1 },
+      ],
+    });
+  });
+
   it("holds rollouts without a reward and steps without rollouts", async () => {
     const log = await openRunLog(folder);
     expect(await play(log, 1, [group([null, null])])).toMatchObject({ reward: null });
@@ -181,69 +231,5 @@ describe("a run's log", () => {
     const open = log.step({ step: 2 });
     await expect(open.trained(trained(3))).rejects.toMatchObject({ code: "invalid_config" });
     expect(await readFile(join(folder, "curves.svg"), "utf8")).not.toMatch(/NaN|Infinity/);
-  });
-});
-
-describe("advice", () => {
-  const good: StepRecord = {
-    type: "step",
-    step: 1,
-    policy: "m@1",
-    trained: true,
-    reasons: {},
-    rollouts: 64,
-    failed: 0,
-    reward: { mean: 0.5, std: 0.3, low: 0.4, high: 0.6 },
-    metrics: {},
-    variance: { groups: 6, of: 8 },
-    answers: { distinct: 40, top: [{ answer: "left", count: 10 }] },
-    tokens: { mean: 50, min: 10, max: 90 },
-    tokensPerSecond: 100,
-    seconds: {},
-    training: { entropy: 1, "sampling/sampling_logp_difference/mean": 1e-6 },
-    warnings: [],
-  };
-  const codesOf = (history: StepRecord[]) => adviceFor(history).map(({ code }) => code);
-  const rising = Array.from({ length: 20 }, (_, i) => ({
-    ...good,
-    step: i + 1,
-    reward: { mean: 0.3 + 0.02 * i + (i % 2) * 0.01, std: 0.1, low: 0, high: 1 },
-  }));
-  const after = (change: Partial<StepRecord>) => [...rising, { ...rising[19]!, ...change }];
-
-  it("is silent while a run goes well", () => {
-    for (let n = 1; n <= rising.length; n++) expect(codesOf(rising.slice(0, n))).toEqual([]);
-    expect(codesOf([])).toEqual([]);
-  });
-
-  it.each<[string, StepRecord[]]>([
-    [
-      "no_variance",
-      [...rising, ...[1, 2, 3].map(() => ({ ...rising[19]!, variance: { groups: 1, of: 8 } }))],
-    ],
-    ["one_answer", after({ answers: { distinct: 2, top: [{ answer: "left", count: 60 }] } })],
-    ["length_drift", after({ tokens: { mean: 140, min: 1, max: 300 } })],
-    ["length_drift", after({ tokens: { mean: 20, min: 1, max: 30 } })],
-    ["sampler_difference", after({ training: { "sampling/sampling_logp_difference/mean": 0.2 } })],
-    ["entropy_low", after({ training: { entropy: 0.05 } })],
-    ["nothing_learnt", rising.map((step, i) => ({ ...step, reward: rising[i % 2]!.reward }))],
-    ["rollouts_fail", after({ rollouts: 40, failed: 24 })],
-  ])("says %s in words, and what to try", (code, history) => {
-    const found = adviceFor(history);
-    expect(found.map((warning) => warning.code)).toEqual([code]);
-    expect(found[0]?.message).toMatch(/^[A-Z0-9].{40,}\.$/s);
-  });
-});
-
-describe("sparkline", () => {
-  it("shows a curve in one line", () => {
-    expect(sparkline([0, 0.5, 1])).toBe("0 ▁▅█ 1");
-    expect(sparkline([])).toBe("");
-    expect(
-      sparkline(
-        Array.from({ length: 100 }, (_, i) => i),
-        4,
-      ),
-    ).toBe("0 ▁▃▆█ 99");
   });
 });

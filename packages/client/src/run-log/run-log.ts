@@ -5,8 +5,15 @@ import type { OperationEvent, TrainResult, TrajectoryGroup } from "@hone/core";
 import { writeGroups } from "../group-files.ts";
 import { refuseUnknownOptions } from "@hone/core";
 import { adviceFor } from "./advice.ts";
-import { curves, type CurvesOptions, type RunRecord, sparkline } from "./curves.ts";
-import { type EvaluationRecord, evaluationRecord } from "./evaluation-record.ts";
+import { curves, type CurvesOptions, type RunRecord } from "./curves.ts";
+import {
+  evaluated,
+  evaluationFile,
+  type EvaluationRecord,
+  evaluationRecord,
+  isSameEvaluation,
+} from "./evaluation-record.ts";
+import { runLines } from "./run-lines.ts";
 import { addStage, type StepRecord, stepRecord } from "./step-record.ts";
 
 /** A step that is being played and trained; its clock runs from `RunLog.step` on. */
@@ -23,15 +30,18 @@ export interface StepLog {
 export interface RunLog {
   readonly folder: string;
   readonly records: readonly RunRecord[];
-  /** `batch` comes from `model.batches`. */
-  step(batch: { readonly step: number }): StepLog;
-  /** Writes an evaluation down: its scores (`metrics`, "reward" by default) and its trajectories. */
+  /** `batch` comes from `model.batches`; `steps` are those of the whole run, where they are known. */
+  step(batch: { readonly step: number; readonly steps?: number | undefined }): StepLog;
+  /**
+   * Writes an evaluation down: its scores (`metrics`, "reward" by default) and its trajectories. Made again
+   * after the same step, it takes the place of the earlier one of its label.
+   */
   evaluation(
     label: string,
     groups: readonly TrajectoryGroup[],
     options?: { metrics?: readonly string[] | undefined },
   ): Promise<EvaluationRecord[]>;
-  /** The curves for a terminal, a line each. */
+  /** The curves for a terminal, a line each: the first value, the curve, the last with what belongs to it. */
   lines(): string[];
 }
 
@@ -84,7 +94,7 @@ export async function openRunLog(folder: string, options: RunLogOptions = {}): P
     folder,
     records,
 
-    step({ step: done }) {
+    step({ step: done, steps: planned }) {
       const step = done + 1;
       const began = performance.now();
       const stages = new Map<string, number>();
@@ -111,7 +121,7 @@ export async function openRunLog(folder: string, options: RunLogOptions = {}): P
             stages,
           });
           const earlier = steps().filter((other) => other.step < step);
-          record.warnings.push(...adviceFor([...earlier, record]));
+          record.warnings.push(...adviceFor([...earlier, record], planned));
           await inTurn(async () => {
             await writeGroups(join(folder, "trajectories", stepFile(step)), groups);
             await write(record);
@@ -122,29 +132,22 @@ export async function openRunLog(folder: string, options: RunLogOptions = {}): P
     },
 
     async evaluation(label, groups, { metrics = ["reward"] } = {}) {
-      const step = steps().at(-1)?.step ?? 0;
-      const written = metrics.map((metric) => evaluationRecord({ label, step, metric, groups }));
+      const given = evaluated(label, groups, steps().at(-1)?.step ?? 0);
+      const written: EvaluationRecord[] = [];
       await inTurn(async () => {
-        await writeGroups(join(folder, "trajectories", `eval-${fileName(label)}.jsonl`), groups);
-        for (const record of written) await write(record);
+        const made = records.filter((record) => record.type === "evaluation");
+        const file = evaluationFile(given, made);
+        await writeGroups(join(folder, "trajectories", file), groups);
+        for (const metric of metrics) {
+          const record = evaluationRecord({ ...given, metric, file }, groups);
+          await write(record);
+          written.push(record);
+        }
       });
       return written;
     },
 
-    lines() {
-      const done = steps();
-      const curve = (name: string, read: (step: StepRecord) => number | null | undefined) => {
-        const values = done.map(read).filter((value) => typeof value === "number");
-        return values.length > 0 ? [`${name.padEnd(22)} ${sparkline(values)}`] : [];
-      };
-      return [
-        ...curve("reward", ({ reward }) => reward?.mean),
-        ...curve("groups with variance", ({ variance: { groups, of } }) => groups / of),
-        ...curve("entropy", ({ training }) => training["entropy"]),
-        ...curve("tokens of a rollout", ({ tokens }) => tokens?.mean),
-        ...curve("tokens a second", ({ tokensPerSecond }) => tokensPerSecond),
-      ];
-    },
+    lines: () => runLines(records),
   };
 }
 
@@ -167,16 +170,11 @@ async function keepSettings(path: string, settings: RunLogOptions["settings"]): 
 
 function isSame(a: RunRecord, b: RunRecord): boolean {
   if (a.type === "step") return b.type === "step" && a.step === b.step;
-  return b.type === "evaluation" && a.label === b.label && a.metric === b.metric;
+  return b.type === "evaluation" && a.metric === b.metric && isSameEvaluation(a, b);
 }
 
 function stepFile(step: number): string {
   return `step-${String(step).padStart(4, "0")}.jsonl`;
-}
-
-/** A label is the user's: it must not lead out of the folder. */
-function fileName(label: string): string {
-  return label.replaceAll(/[^\w.@-]+/g, "-").replace(/^\.+/, "") || "unnamed";
 }
 
 /** `whole` is false where a run was cut off in the middle of a line. */

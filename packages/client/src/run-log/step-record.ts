@@ -19,7 +19,7 @@ export interface StepRecord {
   metrics: Record<string, number>;
   /** Groups in which rewards differ, of all. */
   variance: { groups: number; of: number };
-  /** The most frequent last answers, and how many rollouts gave each. */
+  /** The most frequent last answers, long ones cut, and how many rollouts gave each. */
   answers: { distinct: number; top: { answer: string; count: number }[] };
   /** Sampled tokens of a rollout. */
   tokens: { mean: number; min: number; max: number } | null;
@@ -116,14 +116,19 @@ function answersOf(trajectories: readonly Trajectory[]): StepRecord["answers"] {
   for (const { messages } of trajectories) {
     const last = messages.findLast(({ role }) => role === "assistant");
     if (!last) continue;
-    const answer = textOf(last).slice(0, answerLength);
+    // By the whole text: long answers often begin alike.
+    const answer = textOf(last);
     counts.set(answer, (counts.get(answer) ?? 0) + 1);
   }
   const top = [...counts]
     .sort(([, a], [, b]) => b - a)
     .slice(0, shownAnswers)
-    .map(([answer, count]) => ({ answer, count }));
+    .map(([answer, count]) => ({ answer: cut(answer), count }));
   return { distinct: counts.size, top };
+}
+
+function cut(answer: string): string {
+  return answer.length <= answerLength ? answer : `${answer.slice(0, answerLength - 1)}…`;
 }
 
 function textOf(message: Trajectory["messages"][number]): string {

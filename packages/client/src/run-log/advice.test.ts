@@ -1,0 +1,123 @@
+import { mulberry32 } from "@hone/core";
+import { describe, expect, it } from "vitest";
+import { adviceFor } from "./advice.ts";
+import type { StepRecord } from "./step-record.ts";
+
+describe("advice", () => {
+  const good: StepRecord = {
+    type: "step",
+    step: 1,
+    policy: "m@1",
+    trained: true,
+    reasons: {},
+    rollouts: 64,
+    failed: 0,
+    reward: { mean: 0.5, std: 0.3, low: 0.4, high: 0.6 },
+    metrics: {},
+    variance: { groups: 6, of: 8 },
+    answers: { distinct: 40, top: [{ answer: "left", count: 10 }] },
+    tokens: { mean: 50, min: 10, max: 90 },
+    tokensPerSecond: 100,
+    seconds: {},
+    training: { entropy: 1, "sampling/sampling_logp_difference/mean": 1e-6 },
+    warnings: [],
+  };
+  const codesOf = (history: StepRecord[]) => adviceFor(history).map(({ code }) => code);
+  const rising = Array.from({ length: 20 }, (_, i) => ({
+    ...good,
+    step: i + 1,
+    reward: { mean: 0.3 + 0.02 * i + (i % 2) * 0.01, std: 0.1, low: 0, high: 1 },
+  }));
+  const after = (change: Partial<StepRecord>) => [...rising, { ...rising[19]!, ...change }];
+
+  /** So many of 64 rollouts say the same. */
+  const answering = (count: number, groups = 6): StepRecord => ({
+    ...rising[19]!,
+    answers: { distinct: 2, top: [{ answer: "left", count }] },
+    variance: { groups, of: 8 },
+  });
+
+  it("is silent while a run goes well", () => {
+    for (let n = 1; n <= rising.length; n++) expect(codesOf(rising.slice(0, n))).toEqual([]);
+    expect(codesOf([])).toEqual([]);
+  });
+
+  it.each<[string, StepRecord[]]>([
+    [
+      "no_variance",
+      [...rising, ...[1, 2, 3].map(() => ({ ...rising[19]!, variance: { groups: 1, of: 8 } }))],
+    ],
+    ["one_answer", after({ answers: { distinct: 2, top: [{ answer: "left", count: 60 }] } })],
+    ["length_drift", after({ tokens: { mean: 140, min: 1, max: 300 } })],
+    ["length_drift", after({ tokens: { mean: 20, min: 1, max: 30 } })],
+    ["one_answer", [answering(42), ...rising, answering(62)]],
+    [
+      "sampler_difference",
+      after({
+        training: { "sampling/sampling_logp_difference/mean": 0.02 },
+        warnings: [{ code: "server", message: "The engine's logprobs differ from the trainer's." }],
+      }),
+    ],
+    ["entropy_low", after({ training: { entropy: 0.05 } })],
+    ["nothing_learnt", rising.map((step, i) => ({ ...step, reward: rising[i % 2]!.reward }))],
+    ["rollouts_fail", after({ rollouts: 40, failed: 24 })],
+  ])("says %s in words, and what to try", (code, history) => {
+    const found = adviceFor(history);
+    expect(found.map((warning) => warning.code)).toEqual([code]);
+    expect(found[0]?.message).toMatch(/^[A-Z0-9].{40,}\.$/s);
+  });
+
+  it("sees one answer that stays and teaches nothing, not one that was always the last", () => {
+    const always = Array.from({ length: 5 }, () => answering(63));
+    expect(codesOf(always)).toEqual([]);
+    const stuck = Array.from({ length: 3 }, () => answering(63, 0));
+    expect(codesOf([...always, ...stuck.slice(1)])).not.toContain("one_answer");
+    expect(codesOf([...always, ...stuck])).toEqual(["no_variance", "one_answer"]);
+  });
+
+  it("tells rollouts without a reward from rewards that do not differ", () => {
+    const none = { ...good, reward: null, variance: { groups: 0, of: 8 } };
+    const [warning] = adviceFor([none, none, none]);
+    expect(warning?.code).toBe("no_variance");
+    expect(warning?.message).toMatch(/^None of the rollouts of the last 24 groups has a reward/);
+    const failing = { ...none, reward: { mean: 0, std: 0, low: 0, high: 0 } };
+    expect(adviceFor([none, failing])[0]?.message).toContain("(mean reward 0.0)");
+  });
+
+  it("leaves the sampler's difference to the server, which knows the precision", () => {
+    const training = { "sampling/sampling_logp_difference/mean": 0.05 };
+    const other = [{ code: "server", message: "optimizerSteps is 3, but 1 group trains." }];
+    expect(codesOf(after({ training, warnings: other }))).toEqual([]);
+  });
+
+  /** The share of runs of `steps` that are said to have learnt nothing at any of their steps. */
+  function flagged(rise: number, steps: number, planned: number | undefined): number {
+    const runs = 400;
+    const random = mulberry32(1);
+    const normal = () => Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random());
+    let found = 0;
+    for (let run = 0; run < runs; run++) {
+      const history = Array.from({ length: steps }, (_, i) => ({
+        ...good,
+        reward: { mean: (rise * i) / (steps - 1) + normal(), std: 1, low: 0, high: 1 },
+      }));
+      const said = history.some((_, i) =>
+        adviceFor(history.slice(0, i + 1), planned).some(({ code }) => code === "nothing_learnt"),
+      );
+      found += said ? 1 : 0;
+    }
+    return found / runs;
+  }
+
+  it("finds that nothing was learnt within a run of ten steps, and seldom where it was", () => {
+    expect(flagged(0, 10, 10)).toBeGreaterThan(0.75);
+    // Risen by so many times the noise of a step.
+    expect(flagged(3, 10, 10)).toBeLessThan(0.08);
+    expect(flagged(5, 10, 10)).toBeLessThan(0.01);
+    expect(flagged(0, 12, undefined)).toBeGreaterThan(0.75);
+    expect(flagged(4, 14, undefined)).toBeLessThan(0.05);
+    // Too short to say.
+    expect(flagged(0, 7, 7)).toBe(0);
+    expect(flagged(0, 11, undefined)).toBe(0);
+  });
+});
