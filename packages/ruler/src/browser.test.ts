@@ -31,7 +31,8 @@ it("the main entry and the rewards run where there is no Node", async () => {
   });
   try {
     // What a worker has: the web's globals, and no process, no require, no Buffer.
-    const worker = createContext({});
+    // Pages often forbid to make code of text; so does this.
+    const worker = createContext({}, { codeGeneration: { strings: false, wasm: false } });
     const own = new Set(runInContext("Object.getOwnPropertyNames(globalThis)", worker) as string[]);
     const ofNode = new Set(["process", "Buffer", "global", "setImmediate", "clearImmediate"]);
     for (const name of Object.getOwnPropertyNames(globalThis)) {
@@ -48,6 +49,10 @@ it("the main entry and the rewards run where there is no Node", async () => {
     expect([...(rewards as number[])]).toEqual([0.1, 0.9]);
     const code = "bundled.rewards.parseCode('x = [1', 'python').ok";
     expect(runInContext(code, worker)).toBe(false);
+    const match = `const fn = bundled.rewards.jsonMatch({ schema: { items: { const: { a: 1 } } } });
+      const given = (content) => ({ messages: [{ role: "assistant", content }] });
+      [fn(given('[{"a": 1}]')), fn(given('[{"a": 2}]'))].join()`;
+    expect(runInContext(match, worker)).toBe("1,0");
     expect(runInContext("typeof process + typeof Buffer", worker)).toBe("undefinedundefined");
   } finally {
     await judge.close();
