@@ -70,7 +70,7 @@ describe("jsonMatch", () => {
     [{ type: ["string", "null"], maxLength: undefined }, "null", 1],
     [nested, `${"[".repeat(100_000)}${"]".repeat(100_000)}`, 0],
     [{ additionalProperties: true }, '{"\\ud800": 1}', 0],
-  ])("%j, %.40s: %i", (schema, text, expected) => {
+  ])("%# %j", (schema, text, expected) => {
     const before = structuredClone(schema);
     expect(give(schema, text)).toBe(expected);
     expect(schema).toEqual(before);
