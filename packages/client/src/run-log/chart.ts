@@ -14,7 +14,7 @@ export interface Series {
 }
 
 export const markShapes = ["circle", "square", "diamond"] as const;
-export type MarkShape = (typeof markShapes)[number];
+type MarkShape = (typeof markShapes)[number];
 
 /** A value to compare with, the same at every step: a dashed line with its name. */
 export interface Reference {

@@ -2,7 +2,7 @@ import { fewestForInterval, type Interval } from "../statistics.ts";
 import type { EvaluationRecord } from "./evaluation-record.ts";
 
 /** A held-out score: what is drawn and written of it. */
-export interface Score extends Partial<Interval> {
+interface Score extends Partial<Interval> {
   step: number;
   mean: number;
 }
