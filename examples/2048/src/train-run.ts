@@ -174,9 +174,9 @@ function createRun(given: {
 
   /** The games of an evaluation that an earlier start of this run has made; null where there is none. */
   async function played(label: string): Promise<TrajectoryGroup[] | null> {
-    const made = log.records.some((one) => one.type === "evaluation" && one.label === label);
-    if (!made) return null;
-    const file = `eval-${label.replaceAll(/[^\w.@-]+/g, "-")}.jsonl`;
+    const made = log.records.findLast((one) => one.type === "evaluation" && one.label === label);
+    if (made?.type !== "evaluation") return null;
+    const file = made.file ?? `eval-${label}.jsonl`;
     const groups = await readGroups(join(log.folder, "trajectories", file));
     // Games that an earlier version of this program played may lack a metric.
     const whole = groups.every(({ trajectories }) =>

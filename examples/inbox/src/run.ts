@@ -211,9 +211,10 @@ function createRun(given: {
     evaluate,
     /** Unless an earlier start of this run has made it. */
     async evaluateOnce(policy: Policy, label: string, temperature: number) {
-      const made = log.records.some((one) => one.type === "evaluation" && one.label === label);
-      const file = join(out, "trajectories", `eval-${label.replaceAll(" ", "-")}.jsonl`);
-      const groups = made ? await readGroups(file) : [];
+      const made = log.records.findLast((one) => one.type === "evaluation" && one.label === label);
+      if (made?.type !== "evaluation") return await evaluate(policy, label, temperature);
+      const file = made.file ?? `eval-${label.replaceAll(" ", "-")}.jsonl`;
+      const groups = await readGroups(join(out, "trajectories", file));
       if (groups.length === task.heldOut.length) return groups;
       return await evaluate(policy, label, temperature);
     },
