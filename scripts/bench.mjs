@@ -24,8 +24,8 @@ await installPackages();
 const options = named ? rest : process.argv.slice(2);
 const file = join(root, "bench", `${name}.ts`);
 const env = { ...process.env };
-if (name === "learn" && !options.includes("--help")) {
-  // TRL is in the environment of the tests alone.
+if (["engine", "learn"].includes(name) && !options.includes("--help")) {
+  // What is compared with, PEFT and TRL, is in the environment of the tests alone.
   env.HONE_PYTHON ??= await setUpPython({ test: true });
   if (options.some((option) => option.endsWith("inbox")))
     env.HONE_SMOLLM2 ??= await setUpModel("smollm2");
