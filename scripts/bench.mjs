@@ -27,7 +27,9 @@ const env = { ...process.env };
 if (["engine", "learn"].includes(name) && !options.includes("--help")) {
   // What is compared with, PEFT and TRL, is in the environment of the tests alone.
   env.HONE_PYTHON ??= await setUpPython({ test: true });
-  if (options.some((option) => option.endsWith("inbox")))
+  const bases = options[options.indexOf("--bases") + 1] ?? "";
+  const small = name === "engine" && options.includes("--bases") && !bases.includes("smollm2");
+  if (name === "engine" ? !small : options.some((option) => option.endsWith("inbox")))
     env.HONE_SMOLLM2 ??= await setUpModel("smollm2");
 }
 process.exit((await run(process.execPath, [...tsx, file, ...options], { cwd: root, env })).status);
