@@ -101,7 +101,7 @@ export function summaryText(
     `  (difference with its 95% interval over the games)`,
     ...others.map(
       ({ name, mean, low, high }) =>
-        `  ${name} scores ${mean.toFixed(0)} [${low.toFixed(0)}, ${high.toFixed(0)}] on them`,
+        `  ${name} scores ${mean.toFixed(0)}${Number.isFinite(low) ? ` [${low.toFixed(0)}, ${high.toFixed(0)}]` : ""} on them`,
     ),
     `  the ${ceiling.name} style, the best simple one, scores ${ceiling.score.toFixed(0)} on them`,
     ...Object.entries(notCompared).map(
@@ -182,6 +182,9 @@ export function stoppedText(name: string, serverData: string | null): string {
 
 function comparisonText(comparison: Comparison, show: (value: number) => string): string {
   const signed = (value: number) => (value < 0 ? show(value) : `+${show(value)}`);
-  const { before, after, difference, low, high } = comparison;
+  const { before, after, difference, low, high, pairs } = comparison;
+  if (!Number.isFinite(low)) {
+    return `${show(before)} → ${show(after)}   ${signed(difference)} (${pairs} are too few for an interval)`;
+  }
   return `${show(before)} → ${show(after)}   ${signed(difference)} [${signed(low)}, ${signed(high)}]`;
 }

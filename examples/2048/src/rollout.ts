@@ -63,7 +63,7 @@ export function createRollout({ size, target, contextTokens, answerTokens }: Gam
         cut: game.over ? 0 : 1,
         ...style.metrics(),
       },
-      metadata: { seed },
+      metadata: { seed, answerTokens },
     };
   };
 }

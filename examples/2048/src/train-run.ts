@@ -117,6 +117,9 @@ export async function runTraining(
   }
 }
 
+/** A model that thinks before each of a hundred moves takes hours, and a game of it is paid for. */
+const patient = { timeoutMs: 12 * 3_600_000, retries: 0 };
+
 type Run = ReturnType<typeof createRun>;
 
 function createRun(given: {
@@ -135,9 +138,15 @@ function createRun(given: {
   async function playAll(
     policy: Policy | ComparisonModel,
     scenarios: readonly Scenario[],
-    how: { task: string; groupSize: number; mode: "train" | "eval"; rollout?: typeof play },
+    how: {
+      task: string;
+      groupSize: number;
+      mode: "train" | "eval";
+      rollout?: typeof play;
+      limits?: { timeoutMs: number; retries: number };
+    },
   ): Promise<TrajectoryGroup[]> {
-    const { task, groupSize, mode, rollout = play } = how;
+    const { task, groupSize, mode, rollout = play, limits = { retries: 1 } } = how;
     listener.began(task, scenarios.length * groupSize);
     const groups = await totals.clock.time(mode === "train" ? "playing" : "evaluating", () =>
       gather(policy, rollout, scenarios, {
@@ -145,7 +154,7 @@ function createRun(given: {
         mode,
         concurrency: options.concurrency,
         maxExceptions: 0.1,
-        retries: 1,
+        ...limits,
         signal,
         onProgress: (event) => listener.progressed(event.done, gatherNote(event)),
       }),
@@ -161,11 +170,11 @@ function createRun(given: {
     policy: Policy | ComparisonModel,
     label: string,
     seeds: number,
-    rollout = play,
+    how: Pick<Parameters<typeof playAll>[2], "rollout" | "limits"> = {},
   ): Promise<TrajectoryGroup[]> {
     const scenarios = heldOut.slice(0, seeds);
-    const how = { task: `evaluating ${label}`, groupSize: 1, mode: "eval", rollout } as const;
-    const groups = await playAll(policy, scenarios, how);
+    const task = `evaluating ${label}`;
+    const groups = await playAll(policy, scenarios, { ...how, task, groupSize: 1, mode: "eval" });
     const [score] = await log.evaluation(label, groups, { metrics: ["score", "won"] });
     await totals.save();
     if (score?.score) listener.evaluated(label, score.score.mean);
@@ -199,8 +208,14 @@ function createRun(given: {
     },
     /** Its games end as they end: how much of them fits is for its own API to say. */
     async evaluateOther({ label, model, answerTokens }: OtherModel): Promise<TrajectoryGroup[]> {
+      const made = await played(label);
+      // A model that had too little room for its answers plays again with more.
+      const same = made?.every(({ trajectories }) =>
+        trajectories.every(({ metadata }) => metadata["answerTokens"] === answerTokens),
+      );
+      if (made && same) return made;
       const rollout = createRollout({ ...options, contextTokens: null, answerTokens });
-      return (await played(label)) ?? (await evaluate(model, label, verdictSeeds, rollout));
+      return await evaluate(model, label, verdictSeeds, { rollout, limits: patient });
     },
   };
 }

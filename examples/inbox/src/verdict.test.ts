@@ -45,11 +45,22 @@ it("tells what got worse from what chance may explain", () => {
 });
 
 it("does not take a slice of a few for more than chance", () => {
-  const row = { name: "trained", slice: "c", scenarios: 5, mean: 0, low: 0, high: 0 };
-  const fell = { ...row, difference: -1, differenceLow: -1, differenceHigh: -1 };
+  const scored = (exact: number): TrajectoryGroup[] =>
+    Array.from({ length: 6 }, (_, mail) => ({
+      ...{ id: `${mail}`, scenario: mail, metadata: {}, metrics: {}, logs: [], exceptions: [] },
+      trajectories: [{ metrics: { exact } } as unknown as Trajectory],
+    }));
   const all = { low: 0.2, high: 0.4 };
-  expect(decide(all, [fell])).toMatchObject({ learnt: true, below: [fell] });
-  expect(decide(all, [{ ...fell, scenarios: 6 }])).toMatchObject({ outcome: "slice-worse" });
+  const decided = (count: number) =>
+    decide(
+      all,
+      evaluationTable(
+        { base: scored(0.9).slice(0, count), trained: scored(0.1).slice(0, count) },
+        { metric: "exact" },
+      ).slice(1),
+    );
+  expect(decided(5)).toMatchObject({ learnt: true, below: [{ scenarios: 5 }] });
+  expect(decided(6)).toMatchObject({ outcome: "slice-worse" });
 });
 
 it("lets no handful of scenarios decide", () => {

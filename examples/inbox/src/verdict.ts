@@ -4,17 +4,11 @@ import type { Comparison, EvaluationRow } from "@hone/client";
 /** An interval over fewer is too short: the bootstrap sees only the scenarios that there are. */
 export const leastHeldOut = 16;
 
-/**
- * Of so few even a slice that fell as a whole may be chance: where signs are, five fall together in 1 of 32
- * cases, and there are several slices.
- */
-const leastOfSlice = 6;
-
 export interface Verdict {
   /** What the gate asks for: better in all, and no slice worse. */
   learnt: boolean;
   outcome: "learnt" | "slice-worse" | "worse" | "unclear";
-  /** Slices whose whole interval lies below 0. */
+  /** Slices whose whole interval lies below 0; a slice of fewer than 6 has none. */
   worse: EvaluationRow[];
   /** Slices below the base by less than that: chance may explain them. */
   below: EvaluationRow[];
@@ -26,10 +20,7 @@ export function decide(
   slices: readonly EvaluationRow[],
 ): Verdict {
   const fell = slices.filter(({ difference }) => difference !== null && difference < 0);
-  const worse = fell.filter(
-    ({ differenceHigh, scenarios }) =>
-      differenceHigh !== null && differenceHigh < 0 && scenarios >= leastOfSlice,
-  );
+  const worse = fell.filter(({ differenceHigh }) => differenceHigh !== null && differenceHigh < 0);
   const outcome = outcomeOf(all, worse.length > 0);
   return {
     learnt: outcome === "learnt",

@@ -24,13 +24,16 @@ export interface RolloutRequests {
   end(body: End): Promise<Trajectory>;
 }
 
+/** Ends come back with whole conversations: fewer of them make an answer that is not too large to read. */
+const endsTogether = 64;
+
 /** All end with `signal`. */
 export function createRolloutRequests(transport: Transport, signal: AbortSignal): RolloutRequests {
   const begin = collectRequests<Begin, RolloutInfo>(rolloutBatchLimit, async (rollouts) => {
     const items = await inParts(rollouts, (part) => send("POST", { rollouts: part }));
     return items.map((item) => (isItem(item) ? (item.rollout ?? asError(item.error)) : item));
   });
-  const end = collectRequests<End, Trajectory>(rolloutBatchLimit, async (rollouts) => {
+  const end = collectRequests<End, Trajectory>(endsTogether, async (rollouts) => {
     const items = await inParts(rollouts, (part) =>
       send("PATCH", { rollouts: part, trajectories: true }),
     );

@@ -27,6 +27,9 @@ it("finds blocks as Markdown does", () => {
     { language: "python", code: "~~~\nx" },
     { language: "", code: "" },
   ]);
+  expect(codeBlocks("1. First:\n   ```python\n   if x:\n     y()\n z()\n   ```")).toEqual([
+    { language: "python", code: "if x:\n  y()\nz()" },
+  ]);
   expect(fencedCode(text)).toBe("");
   expect(fencedCode(text, ["ts"])).toBe("~~~\n```x");
   expect(fencedCode(text, ["py"])).toBeNull();

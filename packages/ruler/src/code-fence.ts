@@ -9,6 +9,8 @@ interface Fence {
   mark: string;
   /** What stands behind the mark. */
   info: string;
+  /** Spaces before it. */
+  indent: number;
 }
 
 /*
@@ -27,8 +29,11 @@ export function codeBlocks(text: string): CodeBlock[] {
     if (open === null) {
       open = { ...fence, from: index + 1 };
     } else if (closes(fence, open)) {
-      const code = lines.slice(open.from, index).join("\n");
-      blocks.push({ language: languageOf(open.info), code });
+      const { from, indent } = open;
+      // As in Markdown: a block within a list stands as far to the right as its fence does.
+      const spaces = new RegExp(`^ {0,${indent}}`);
+      const code = lines.slice(from, index).map((within) => within.replace(spaces, ""));
+      blocks.push({ language: languageOf(open.info), code: code.join("\n") });
       open = null;
     }
   }
@@ -56,9 +61,10 @@ function fenceOf(line: string): Fence | null {
   const found = /^ {0,3}(`{3,}|~{3,})/.exec(line);
   if (!found) return null;
   const [start, mark = ""] = found;
+  const indent = start.length - mark.length;
   const info = line.slice(start.length).trim();
   // As in Markdown: "```x```" on one line is code within a sentence.
-  return mark.startsWith("`") && info.includes("`") ? null : { mark, info };
+  return mark.startsWith("`") && info.includes("`") ? null : { mark, info, indent };
 }
 
 function closes(fence: Fence, open: Fence): boolean {

@@ -115,7 +115,7 @@ function entropyOf({ training }: StepRecord): number[] {
   return typeof value === "number" ? [value] : [];
 }
 
-/** Trained steps after which a reward should have risen; a shorter run is judged at its end. */
+/** Steps after which a reward should have risen; a shorter run is judged at its end. */
 function patienceFor(plannedSteps: number | undefined): number {
   return plannedSteps === undefined ? 12 : Math.min(15, Math.max(8, plannedSteps));
 }
@@ -125,10 +125,9 @@ function learning(
   history: readonly StepRecord[],
   plannedSteps: number | undefined,
 ): string | null {
-  const rewards = history.flatMap(({ trained, reward }) =>
-    trained && reward ? [reward.mean] : [],
-  );
-  if (rewards.length < patienceFor(plannedSteps) || !now.trained) return null;
+  // Those that trained nothing too: where rewards do not differ, nothing is learnt either.
+  const rewards = history.flatMap(({ reward }) => (reward ? [reward.mean] : []));
+  if (rewards.length < patienceFor(plannedSteps) || !now.reward) return null;
   const size = Math.min(window, Math.ceil(rewards.length / 3));
   const first = mean(rewards.slice(0, size));
   const last = mean(rewards.slice(-size));

@@ -1,6 +1,7 @@
 import { dereference, validate } from "@cfworker/json-schema";
 import type { Schema, SchemaDraft } from "@cfworker/json-schema";
 import { HoneError } from "@hone/core";
+import { withStrictPatterns } from "./schema-patterns.ts";
 import { schemaOfSchemas } from "./schema-of-schemas.ts";
 
 /** What it has to hold is checked when it is used: files and tools give schemas of no particular type. */
@@ -49,7 +50,7 @@ export function jsonSchemaCheck(given: JsonSchema): (value: unknown) => boolean 
 function plainSchema(given: JsonSchema): Schema | boolean {
   let copy: unknown;
   try {
-    copy = JSON.parse(JSON.stringify(given)) as unknown;
+    copy = withStrictPatterns(JSON.parse(JSON.stringify(given)));
   } catch (cause) {
     throw badSchema("It cannot be written as JSON.", cause);
   }
