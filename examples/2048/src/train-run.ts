@@ -12,7 +12,6 @@ import type {
   TrainResult,
   TrajectoryGroup,
 } from "@hone/client";
-import { adapterOf } from "./adapter.ts";
 import { checkOthers, playOthers, type OthersPlayed } from "./others.ts";
 import type { OtherModel } from "./providers.ts";
 import { createRollout } from "./rollout.ts";
@@ -98,7 +97,7 @@ export async function runTraining(
     const before = await run.evaluateOnce(model.at(0), "base");
     await trainSteps(model, options, run);
     const after = await run.evaluate(model, "trained", verdictSeeds);
-    const adapter = await adapterOf(model, { signal });
+    const adapter = await model.checkpoint({ signal });
     const conclude = async (played: OthersPlayed): Promise<RunSummary> => {
       const summary = summarize({
         ...{ before, after, name, others: played, totals: totals.soFar() },

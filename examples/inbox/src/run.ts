@@ -19,7 +19,6 @@ import type {
   StepRecord,
   TrajectoryGroup,
 } from "@hone/client";
-import { adapterOf } from "./adapter.ts";
 import type { TaskFingerprint } from "./fingerprint.ts";
 import type { Task } from "./task-file.ts";
 import { openTotals, type RunTotals, type Totals } from "./totals.ts";
@@ -103,7 +102,7 @@ export async function runTraining(
       curves: log.lines(),
       ...totals.soFar(),
       out,
-      adapter: await adapterOf(model, { signal }),
+      adapter: await model.checkpoint({ signal }),
     };
     await writeFile(join(out, "summary.json"), `${JSON.stringify(summary, null, 2)}\n`);
     return summary;

@@ -1,4 +1,10 @@
-import { HoneError, modelInfoSchema, newId, trainConfigSchema } from "@hone/core";
+import {
+  HoneError,
+  modelInfoSchema,
+  newId,
+  policyDetailSchema,
+  trainConfigSchema,
+} from "@hone/core";
 import type {
   ModelInfo,
   OperationEvent,
@@ -42,7 +48,23 @@ export class Policy {
       signal: options.signal,
     });
   }
+
+  /**
+   * The folder of its adapter, in PEFT's format, within the server's data directory; for the model itself, of
+   * the newest policy that it has learnt. null for the base, and for a policy that retention removed.
+   */
+  async checkpoint(options: { signal?: AbortSignal | undefined } = {}): Promise<string | null> {
+    const step = this.step ?? (await this.info(options)).learnt;
+    if (step === 0) return null;
+    const path = `/v1/models/${this.name}/policies/${step}`;
+    const answer = await this.transport.json("GET", path, checkpointSchema, {
+      signal: options.signal,
+    });
+    return answer.checkpoint;
+  }
 }
+
+const checkpointSchema = policyDetailSchema.pick({ checkpoint: true });
 
 export interface TrainOptions extends TrainConfig {
   /** The batch that the groups come from: its cursor is committed with the step. */
