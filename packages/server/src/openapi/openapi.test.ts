@@ -220,7 +220,7 @@ describe.skipIf(!workerPython())("the document and the server", () => {
     ["GET", "/v1/models/{model}/state", "/v1/models/none/state"],
     ["POST", "/v1/rollouts", "/v1/rollouts", { model: "none" }],
     ["POST", "/v1/batch/rollouts", "/v1/batch/rollouts", { rollouts: [] }],
-    ["PATCH", "/v1/batch/rollouts", "/v1/batch/rollouts", { rollouts: [{ id: "x", reward: "y" }] }],
+    ["PATCH", "/v1/batch/rollouts", "/v1/batch/rollouts", { rollouts: [] }],
     ["GET", "/v1/rollouts/{id}", "/v1/rollouts/ro_no"],
     ["PATCH", "/v1/rollouts/{id}", "/v1/rollouts/ro_no", { reward: "x" }],
     ["POST", "/v1/models/{model}/operations", "/v1/models/m/operations", { clientToken: "t" }],

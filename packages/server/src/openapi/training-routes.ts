@@ -136,7 +136,7 @@ export const trainingRoutes: readonly RouteDoc[] = [
     answers: [
       { status: 200, description: "A rollout or an error for each.", json: "RolloutBatch" },
     ],
-    errors: ["invalid_reward"],
+    errors: [],
   },
   {
     method: "get",
