@@ -45,6 +45,8 @@ describe("the cache of answers", () => {
   });
 
   it("asks again for other content, rubric, seed, parameters and model", async () => {
+    // Four members have 24 orders, and where a second seed gives the same one the prompt is the same.
+    vi.stubEnv("HONE_RULER_SECRET", "one under which the two seeds give two orders");
     const ask = (options = {}, model = "scripted") =>
       rulerScoreGroup(groupOf("0.1", "0.5", "0.6", "0.9"), { ...judge.endpoint, model }, options);
     await ask();
