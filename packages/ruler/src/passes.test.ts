@@ -13,10 +13,13 @@ async function start(step: steps.JudgeStep, script: steps.JudgeStep[] = []): Pro
   judge = await ScriptedJudge.start({ script, otherwise: step });
 }
 beforeEach(() => {
+  // Orders follow from it: under another one two of them might be the same.
+  vi.stubEnv("HONE_RULER_SECRET", "the secret of these tests");
   vi.spyOn(console, "warn").mockReturnValue();
 });
 afterEach(async () => {
   await judge?.close();
+  vi.unstubAllEnvs();
   vi.restoreAllMocks();
 });
 
