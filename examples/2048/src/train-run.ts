@@ -224,7 +224,7 @@ async function trainSteps(model: Model, options: RunOptions, run: Run): Promise<
   const { listener, signal, heldOut, totals } = run;
   const scenarios = Array.from({ length: trainingSeeds }, (_, index) => ({ seed: index + 1 }));
   for await (const batch of model.batches(scenarios, { groupsPerStep, steps, heldOut, seed })) {
-    const label = `step ${batch.step + 1}/${steps}`;
+    const label = `step ${batch.trained + 1}/${steps}`;
     const step = run.log.step(batch);
     const task = `${label} playing`;
     const played = await run.playAll(model, batch.scenarios, { task, groupSize, mode: "train" });
@@ -235,7 +235,7 @@ async function trainSteps(model: Model, options: RunOptions, run: Run): Promise<
     const result = await totals.clock.time("training", () =>
       model.train(groups, {
         batch,
-        learningRate: rateOf(options, batch.step),
+        learningRate: rateOf(options, batch.trained),
         warmupSteps: 2,
         optimizerSteps: 2,
         epsilonLow: 0.2,
@@ -254,7 +254,8 @@ async function trainSteps(model: Model, options: RunOptions, run: Run): Promise<
     const record = await step.trained(result);
     await totals.save();
     listener.stepEnded({ steps, record, result });
-    const done = batch.step + 1;
+    if (!result.trained) continue;
+    const done = batch.trained + 1;
     if (evalEvery > 0 && done % evalEvery === 0 && done < steps) {
       await run.evaluate(model, `step-${done}`, Math.min(options.evalSeeds, options.verdictSeeds));
     }

@@ -237,7 +237,7 @@ async function trainSteps(
     );
     const result = await model.train(groups, {
       batch,
-      learningRate: rateOf(options, batch.step),
+      learningRate: rateOf(options, batch.trained),
       warmupSteps: 3,
       normalizerTokens: options.answerTokens,
       maxTokensPerMicroBatch: options.microBatchTokens,

@@ -1,13 +1,19 @@
-import { HoneError } from "@hone/core";
-import { refuseUnknownOptions } from "@hone/core";
-import { mulberry32, shuffledIndices } from "@hone/core";
+import { HoneError, mulberry32, refuseUnknownOptions, shuffledIndices } from "@hone/core";
 import { requireApart } from "./scenarios.ts";
 
 export interface BatchesOptions {
   /** Scenarios of one step, each of them becomes a group. */
   groupsPerStep: number;
-  /** Steps of the whole run, those of earlier runs included: a finished run yields nothing. */
+  /**
+   * Steps of the whole run, those of earlier starts included: a finished run yields nothing. A batch that
+   * trained nothing is no step.
+   */
   steps: number;
+  /**
+   * Batches in a row that may train nothing. After so many the run stops: with the error `nothing_trained`, or,
+   * where all that was wrong is that rewards did not differ, with a warning. @default 8
+   */
+  maxIdleBatches?: number | undefined;
   /** @default the seed of the run that is resumed, else 0 */
   seed?: number | undefined;
   /** A new order each epoch. @default true */
@@ -24,8 +30,10 @@ export interface BatchCursor {
   /** Scenarios of this epoch that are used up. */
   readonly position: number;
   readonly seed: number;
-  /** Steps done. */
+  /** Batches done. */
   readonly step: number;
+  /** Those of them that count as steps: all but those that trained nothing. */
+  readonly trained: number;
   /** How many scenarios there were: with another number the order of the epoch means nothing. */
   readonly size: number;
   readonly shuffle: boolean;
@@ -33,27 +41,33 @@ export interface BatchCursor {
 
 export interface Batch<Scenario> {
   readonly scenarios: readonly Scenario[];
-  /** Counts the batches of the run from 0; a step that trains nothing counts too. */
+  /** Counts the batches of the run from 0; one that trains nothing counts too. */
   readonly step: number;
+  /** Steps that the run has trained before this batch: what `steps` limits. */
+  readonly trained: number;
   readonly steps: number;
   readonly epoch: number;
   /** Pass the batch to `train`: this cursor is committed with the step. */
   readonly cursor: BatchCursor;
 }
 
+export const defaultMaxIdleBatches = 8;
+
 /**
  * Goes on at the cursor. Where the scenarios have become more or fewer, or the seed or the shuffling
  * is another, what is left of the epoch means nothing: a new epoch begins, the steps count on.
+ *
+ * Each batch is taken for a step. `next(n)` takes n of them back, which turned out to have trained nothing.
  */
 export function* planBatches<Scenario>(
   scenarios: readonly Scenario[],
   options: BatchesOptions,
   committed: unknown,
-): Generator<Batch<Scenario>, void, undefined> {
+): Generator<Batch<Scenario>, void, number | undefined> {
   let cursor = firstCursor(scenarios.length, options, readCursor(committed));
   let order = orderOf(cursor);
-  while (cursor.step < options.steps) {
-    const { step, epoch } = cursor;
+  while (cursor.trained < options.steps) {
+    const { step, trained, epoch } = cursor;
     const picked: Scenario[] = [];
     let { position } = cursor;
     let nextEpoch = epoch;
@@ -66,15 +80,28 @@ export function* planBatches<Scenario>(
       picked.push(scenarios[order[position] as number] as Scenario);
       position += 1;
     }
-    cursor = { ...cursor, epoch: nextEpoch, position, step: step + 1 };
-    yield { scenarios: picked, step, steps: options.steps, epoch, cursor };
+    const next = { ...cursor, epoch: nextEpoch, position, step: step + 1, trained: trained + 1 };
+    const steps = options.steps;
+    const idle = (yield { scenarios: picked, step, trained, steps, epoch, cursor: next }) ?? 0;
+    cursor = { ...next, trained: next.trained - idle };
   }
+}
+
+/** The cursor to commit where the batch trains nothing: its scenarios are used up, the run's steps are not. */
+export function untrainedCursor(cursor: BatchCursor): BatchCursor {
+  return { ...cursor, trained: (cursor.trained ?? cursor.step) - 1 };
+}
+
+/** Steps that the run behind this cursor has trained; 0 where none is committed. */
+export function trainedSteps(committed: unknown): number {
+  return readCursor(committed)?.trained ?? 0;
 }
 
 export function checkBatchesOptions(scenarios: readonly unknown[], options: BatchesOptions): void {
   refuseUnknownOptions("batches()", options, [
     "groupsPerStep",
     "steps",
+    "maxIdleBatches",
     "seed",
     "shuffle",
     "heldOut",
@@ -90,6 +117,7 @@ export function checkBatchesOptions(scenarios: readonly unknown[], options: Batc
   for (const [name, value, least] of [
     ["groupsPerStep", options.groupsPerStep, 1],
     ["steps", options.steps, 0],
+    ["maxIdleBatches", options.maxIdleBatches ?? defaultMaxIdleBatches, 1],
     ["seed", options.seed ?? 0, 0],
   ] as const) {
     if (Number.isSafeInteger(value) && value >= least) continue;
@@ -107,10 +135,10 @@ function firstCursor(
 ): BatchCursor {
   const seed = options.seed ?? committed?.seed ?? 0;
   const shuffle = options.shuffle ?? committed?.shuffle ?? true;
-  if (!committed) return { epoch: 0, position: 0, seed, step: 0, size, shuffle };
+  if (!committed) return { epoch: 0, position: 0, seed, step: 0, trained: 0, size, shuffle };
   const same = committed.size === size && committed.seed === seed && committed.shuffle === shuffle;
   if (same) return committed;
-  return { epoch: committed.epoch + 1, position: 0, seed, step: committed.step, size, shuffle };
+  return { ...committed, epoch: committed.epoch + 1, position: 0, seed, size, shuffle };
 }
 
 function readCursor(value: unknown): BatchCursor | null {
@@ -122,7 +150,11 @@ function readCursor(value: unknown): BatchCursor | null {
     [cursor.epoch, cursor.position, cursor.seed, cursor.step, cursor.size].every(isCount) &&
     typeof cursor.shuffle === "boolean" &&
     (cursor.position as number) <= (cursor.size as number);
-  if (ours) return value as BatchCursor;
+  // Older cursors counted every batch as a step.
+  const { trained = cursor.step } = cursor;
+  if (ours && isCount(trained) && (trained as number) <= (cursor.step as number)) {
+    return { ...(value as BatchCursor), trained: trained as number };
+  }
   throw new HoneError(
     "The model's cursor was not made by batches(): go on with the loop that made it, or use another model name.",
     { code: "invalid_config", param: "cursor" },

@@ -47,6 +47,6 @@ export class Hone {
       body,
       signal: request.signal,
     });
-    return new Model(this.#transport, info.name);
+    return new Model(this.#transport, info.name, info.learnt);
   }
 }

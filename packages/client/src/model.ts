@@ -13,7 +13,8 @@ import type {
   TrainResult,
   TrajectoryGroup,
 } from "@hone/core";
-import { checkBatchesOptions, planBatches } from "./batches.ts";
+import { noteStep, runBatches } from "./batch-run.ts";
+import { checkBatchesOptions, untrainedCursor } from "./batches.ts";
 import type { Batch, BatchCursor, BatchesOptions } from "./batches.ts";
 import type { Fetch } from "./connection-settings.ts";
 import { refuseUnknownOptions } from "@hone/core";
@@ -87,8 +88,12 @@ const ownTrainOptions = ["batch", "expectedStep", "clientToken", "onEvent", "sig
 const trainConfigKeys = Object.keys(trainConfigSchema.shape);
 
 export class Model extends Policy {
-  constructor(transport: Transport, name: string) {
+  /** The newest step that this program knows of. */
+  #learnt: number;
+
+  constructor(transport: Transport, name: string, learnt: number) {
     super(transport, name, null);
+    this.#learnt = learnt;
   }
 
   /** An older policy, to compare with; 0 is the base. */
@@ -102,20 +107,25 @@ export class Model extends Policy {
 
   /**
    * The batches of a run. It resumes after the last one whose step the server committed; a step that an earlier
-   * run left under way is waited for, since its batch is used up as soon as it is committed.
+   * run left under way is waited for, since its batch is used up as soon as it is committed. Batches that trained
+   * nothing take none of the run's steps; after `maxIdleBatches` of them in a row the run stops.
    */
   async *batches<Scenario>(
     scenarios: readonly Scenario[],
     options: BatchesOptions,
   ): AsyncGenerator<Batch<Scenario>, void, undefined> {
     checkBatchesOptions(scenarios, options);
-    yield* planBatches(scenarios, options, await this.#settledCursor(options.signal));
+    const committed = await this.#settledCursor(options.signal);
+    yield* runBatches(this.name, scenarios, options, committed);
   }
 
   async #settledCursor(signal: AbortSignal | undefined): Promise<unknown> {
     for (let waited = 0; ; waited += settlePollMs) {
-      const { cursor, operations } = await this.info({ signal });
-      if (operations.length === 0) return cursor;
+      const { cursor, operations, learnt } = await this.info({ signal });
+      if (operations.length === 0) {
+        this.#learnt = learnt;
+        return cursor;
+      }
       if (waited >= noticeAfterMs && waited < noticeAfterMs + settlePollMs) {
         process.emitWarning(
           `batches() of ${this.name} waits for ${operations.join(", ")}, which an earlier run left under way.`,
@@ -138,7 +148,7 @@ export class Model extends Policy {
   startTrain(groups: readonly TrajectoryGroup[], options: TrainOptions = {}): TrainHandle {
     const { batch, expectedStep, clientToken, onEvent, signal, ...config } = options;
     checkTrainConfig(options, config);
-    return startOperation({
+    const handle = startOperation({
       transport: this.transport,
       model: this.name,
       submission: {
@@ -148,12 +158,30 @@ export class Model extends Policy {
           type: "train",
           groups: groups.map((group, index) => trainGroup(group, index)),
           config,
-          ...(batch === undefined ? {} : { cursor: batch.cursor }),
+          ...(batch === undefined
+            ? {}
+            : { cursor: batch.cursor, untrainedCursor: untrainedCursor(batch.cursor) }),
         },
       },
       signal,
       onEvent,
+      onResult: (result) => this.#noteStep(result),
     });
+    if (batch !== undefined) noteStep(batch.cursor, handle.result);
+    return handle;
+  }
+
+  /** Steps that this program neither made nor knew of are another's: each trains on what the other moved. */
+  #noteStep(result: TrainResult): TrainResult {
+    const from = result.trained ? result.step - 1 : result.step;
+    const known = this.#learnt;
+    this.#learnt = Math.max(known, result.step);
+    if (from <= known) return result;
+    const message =
+      `${this.name} was at step ${known} when this program last saw it, and at ${from} when this step began: another ` +
+      "program trains the same model, or imports into it. Give each program a model of its own, or pass `expectedStep` to refuse such a step.";
+    process.emitWarning(message, "HoneWarning");
+    return { ...result, warnings: [...result.warnings, message] };
   }
 }
 

@@ -81,7 +81,7 @@ async function modelOf(...routes: [string, Handler][]) {
 describe("train", () => {
   it("submits rollout ids, rewards, options and the cursor", async () => {
     const model = await modelOf(accepted, whole, still);
-    const cursor = { epoch: 0, position: 2, seed: 0, step: 1, size: 4, shuffle: true };
+    const cursor = { epoch: 0, position: 2, seed: 0, step: 1, trained: 1, size: 4, shuffle: true };
     const options = { batch: { cursor }, learningRate: 1e-3, expectedStep: 0, clientToken: "t" };
     expect(await model.train([group(1)], options)).toMatchObject({ trained: true, step: 1 });
     expect(server.seen("POST /v1/models/m/operations")[0]?.body).toEqual({
@@ -92,6 +92,7 @@ describe("train", () => {
         groups: [{ id: "grp_1", rollouts: [{ rolloutId: "ro_1", reward: 1 }] }],
         config: { learningRate: 1e-3 },
         cursor,
+        untrainedCursor: { ...cursor, trained: 0 },
       },
     });
   });

@@ -26,6 +26,8 @@ export interface SubmitContext {
   submission: SubmitOperation;
   signal: AbortSignal | undefined;
   onEvent: ((event: OperationEvent) => void) | undefined;
+  /** Sees the result first, and may add to it. */
+  onResult: (result: TrainResult) => TrainResult;
 }
 
 export function startOperation(context: SubmitContext): TrainHandle {
@@ -57,7 +59,7 @@ async function submit({ transport, model, submission, signal }: SubmitContext) {
 }
 
 async function run(
-  { transport, signal, onEvent }: SubmitContext,
+  { transport, signal, onEvent, onResult }: SubmitContext,
   submitted: Promise<OperationInfo>,
   log: EventLog,
 ): Promise<TrainResult> {
@@ -77,7 +79,7 @@ async function run(
       if (event.type === "ended") ended = event.operation;
     }
     if (!ended) throw signal?.aborted ? abortError(signal) : noEnd();
-    const result = resultOf(ended);
+    const result = onResult(resultOf(ended));
     log.end(null);
     return result;
   } catch (error) {

@@ -98,6 +98,8 @@ export const trainOpSchema = z.strictObject({
   config: trainConfigSchema.default(() => trainConfigSchema.parse({})),
   /** The dataset cursor after this step, committed with the checkpoint. */
   cursor: z.unknown().optional(),
+  /** The cursor where the step trains nothing. Default: `cursor`. */
+  untrainedCursor: z.unknown().optional(),
 });
 export type TrainOp = z.output<typeof trainOpSchema>;
 

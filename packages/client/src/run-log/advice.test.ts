@@ -1,6 +1,7 @@
 import { mulberry32 } from "@hone/core";
 import { describe, expect, it } from "vitest";
 import { adviceFor } from "./advice.ts";
+import type { EvaluationRecord } from "./evaluation-record.ts";
 import type { StepRecord } from "./step-record.ts";
 
 describe("advice", () => {
@@ -90,6 +91,57 @@ describe("advice", () => {
     expect(codesOf(after({ training, warnings: other }))).toEqual([]);
   });
 
+  const heldOut = (step: number, score: number, label = "held-out"): EvaluationRecord => ({
+    type: "evaluation",
+    label,
+    step,
+    metric: "success",
+    scenarios: 20,
+    failed: 0,
+    score: { mean: score, low: score - 0.1, high: score + 0.1 },
+  });
+
+  describe("of rewards that only compare the rollouts of a group", () => {
+    const ranked = Array.from({ length: 24 }, (_, i) => ({
+      ...good,
+      step: i + 1,
+      reward: { mean: 0.5 + 0.01 * (i % 2), std: 0.3, low: 0.4, high: 0.6 },
+      metrics: { ruler_score: 0.5 },
+    }));
+    const saidIn = (history: StepRecord[], evaluations: EvaluationRecord[] = []) =>
+      history.flatMap((_, i) => {
+        const known = evaluations.filter(({ step }) => step <= i);
+        return adviceFor(history.slice(0, i + 1), { evaluations: known }).map(({ code }) => code);
+      });
+
+    it("says that it cannot tell, once in a while, and never that nothing was learnt", () => {
+      expect(saidIn(ranked)).toEqual(["cannot_tell", "cannot_tell"]);
+    });
+
+    it("looks at fixed evaluations where there are some", () => {
+      expect(saidIn(ranked, [heldOut(0, 0.3), heldOut(8, 0.5)])).toEqual([]);
+      expect(saidIn(ranked, [heldOut(0, 0.3), heldOut(8, 0.3)])).toContain("nothing_learnt");
+      const [found] = adviceFor(ranked.slice(0, 12), {
+        evaluations: [heldOut(0, 0.3), heldOut(10, 0.25)],
+      });
+      expect(found?.message).toMatch(/success of held-out: 0\.300 → 0\.250 after step 10/);
+    });
+
+    it("takes no evaluation that was scored by comparing, nor that of a model elsewhere", () => {
+      const relative = [heldOut(0, 0.5), heldOut(8, 0.5)].map((one) => ({
+        ...one,
+        relative: true as const,
+      }));
+      const elsewhere = [heldOut(0, 0.5), heldOut(8, 0.5)].map((one) => ({
+        ...one,
+        comparison: true as const,
+      }));
+      for (const evaluations of [relative, elsewhere]) {
+        expect(new Set(saidIn(ranked, evaluations))).toEqual(new Set(["cannot_tell"]));
+      }
+    });
+  });
+
   /** The share of runs of `steps` that are said to have learnt nothing at any of their steps. */
   function flagged(rise: number, steps: number, planned: number | undefined): number {
     const runs = 400;
@@ -102,7 +154,9 @@ describe("advice", () => {
         reward: { mean: (rise * i) / (steps - 1) + normal(), std: 1, low: 0, high: 1 },
       }));
       const said = history.some((_, i) =>
-        adviceFor(history.slice(0, i + 1), planned).some(({ code }) => code === "nothing_learnt"),
+        adviceFor(history.slice(0, i + 1), { plannedSteps: planned }).some(
+          ({ code }) => code === "nothing_learnt",
+        ),
       );
       found += said ? 1 : 0;
     }

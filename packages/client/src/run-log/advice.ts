@@ -1,4 +1,6 @@
 import { mean } from "../statistics.ts";
+import type { EvaluationRecord } from "./evaluation-record.ts";
+import { evaluationSeries } from "./evaluation-series.ts";
 import type { StepRecord } from "./step-record.ts";
 
 export interface Warning {
@@ -9,6 +11,7 @@ export interface Warning {
     | "sampler_difference"
     | "entropy_low"
     | "nothing_learnt"
+    | "cannot_tell"
     | "rollouts_fail";
   message: string;
 }
@@ -16,21 +19,24 @@ export interface Warning {
 /** Steps at most that the beginning and the end of a run are judged by. */
 const window = 5;
 
+/** What is known of the run besides its steps. */
+export interface RunSoFar {
+  /** Steps of the whole run. */
+  plannedSteps?: number | undefined;
+  evaluations?: readonly EvaluationRecord[] | undefined;
+}
+
 /** What the curve says in words, with what to try. `history` ends with the step that is judged. */
-export function adviceFor(history: readonly StepRecord[], plannedSteps?: number): Warning[] {
+export function adviceFor(history: readonly StepRecord[], run: RunSoFar = {}): Warning[] {
   const now = history.at(-1);
   if (!now) return [];
   return rules.flatMap(([code, rule]) => {
-    const message = rule(now, history, plannedSteps);
+    const message = rule(now, history, run);
     return message === null ? [] : [{ code, message }];
   });
 }
 
-type Rule = (
-  now: StepRecord,
-  history: readonly StepRecord[],
-  plannedSteps: number | undefined,
-) => string | null;
+type Rule = (now: StepRecord, history: readonly StepRecord[], run: RunSoFar) => string | null;
 
 function variance(_: StepRecord, history: readonly StepRecord[]): string | null {
   const recent = history.slice(-3);
@@ -120,14 +126,19 @@ function patienceFor(plannedSteps: number | undefined): number {
   return plannedSteps === undefined ? 12 : Math.min(15, Math.max(8, plannedSteps));
 }
 
+const whatToTry =
+  "Try a learning rate three times as high, more groups or larger ones, or a reward with " +
+  "more grades; and see in the trajectories whether better answers ever occur: what is never sampled cannot be learnt.";
+
 function learning(
   now: StepRecord,
   history: readonly StepRecord[],
-  plannedSteps: number | undefined,
+  { plannedSteps, evaluations = [] }: RunSoFar,
 ): string | null {
   // Those that trained nothing too: where rewards do not differ, nothing is learnt either.
   const rewards = history.flatMap(({ reward }) => (reward ? [reward.mean] : []));
   if (rewards.length < patienceFor(plannedSteps) || !now.reward) return null;
+  if (isRelative(history)) return notRisen(heldOutScores(evaluations), patienceFor(plannedSteps));
   const size = Math.min(window, Math.ceil(rewards.length / 3));
   const first = mean(rewards.slice(0, size));
   const last = mean(rewards.slice(-size));
@@ -137,9 +148,57 @@ function learning(
   if (last - first > standardError) return null;
   return (
     `After ${rewards.length} steps the reward has not risen beyond its noise (${first.toPrecision(3)} → ` +
-    `${last.toPrecision(3)}). Try a learning rate three times as high, more groups or larger ones, or a reward with ` +
-    "more grades; and see in the trajectories whether better answers ever occur: what is never sampled cannot be learnt."
+    `${last.toPrecision(3)}). ${whatToTry}`
   );
+}
+
+/** Said every so many steps: it does not change from one to the next. */
+function unknowable(
+  now: StepRecord,
+  history: readonly StepRecord[],
+  { plannedSteps, evaluations = [] }: RunSoFar,
+): string | null {
+  const patience = patienceFor(plannedSteps);
+  const steps = history.filter(({ reward }) => reward !== null).length;
+  if (steps === 0 || steps % patience !== 0 || !now.reward || !isRelative(history)) return null;
+  if (heldOutScores(evaluations).some(({ scores }) => reaches(scores, patience))) return null;
+  return (
+    "Whether the policy improves cannot be told from these rewards: they compare the rollouts of a group with one another, " +
+    'so that their mean stays where it is whatever is learnt. Gather held-out scenarios in mode "eval" before the first ' +
+    "step and every few steps, and write them down with `log.evaluation` and a metric that does not come from comparing."
+  );
+}
+
+/** Rewards that rank a group's rollouts against one another, as RULER's do: their level says nothing. */
+function isRelative(history: readonly StepRecord[]): boolean {
+  return history.some(({ metrics }) => metrics["ruler_score"] !== undefined);
+}
+
+type Scores = ReturnType<typeof evaluationSeries>[number];
+
+function heldOutScores(evaluations: readonly EvaluationRecord[]): Scores[] {
+  return evaluationSeries(evaluations.filter(({ relative }) => relative !== true)).filter(
+    ({ comparison }) => !comparison,
+  );
+}
+
+/** Two scores of which the later one is of a policy that had the time to learn. */
+function reaches(scores: Scores["scores"], patience: number): boolean {
+  return scores.length > 1 && (scores.at(-1)?.step ?? 0) >= patience / 2;
+}
+
+function notRisen(series: readonly Scores[], patience: number): string | null {
+  const told = series.filter(({ scores }) => reaches(scores, patience));
+  const still = told.filter(({ scores: [first, ...later] }) => {
+    const last = later.at(-1);
+    return first !== undefined && last !== undefined && last.mean <= first.mean;
+  });
+  if (told.length === 0 || still.length < told.length) return null;
+  const values = still.map(({ metric, label, scores }) => {
+    const [first, last] = [scores[0], scores.at(-1)];
+    return `${metric} of ${label}: ${first?.mean.toPrecision(3)} → ${last?.mean.toPrecision(3)} after step ${last?.step}`;
+  });
+  return `The held-out scores have not risen (${values.join("; ")}). ${whatToTry}`;
 }
 
 /** Standard deviation of a step, from neighbours alone: a trend or a jump hardly adds to it. */
@@ -161,5 +220,6 @@ const rules: readonly [Warning["code"], Rule][] = [
   ["sampler_difference", difference],
   ["entropy_low", entropy],
   ["nothing_learnt", learning],
+  ["cannot_tell", unknowable],
   ["rollouts_fail", failures],
 ];

@@ -16,6 +16,8 @@ export interface EvaluationRecord {
   score: ({ mean: number } & Interval) | null;
   /** A model elsewhere played: its score stands beside the run's, and no step moves it. */
   comparison?: true | undefined;
+  /** The score comes from comparing rollouts of one group: it says nothing about the policy's level. */
+  relative?: true | undefined;
   /** Its trajectories, in the folder `trajectories`. Records of older versions have none: `eval-<label>.jsonl`. */
   file?: string | undefined;
 }
@@ -77,6 +79,7 @@ export function evaluationRecord(
   return {
     type: "evaluation",
     ...given,
+    ...(isRelative(given.metric, groups) ? { relative: true } : {}),
     scenarios: values.length,
     failed: groups.reduce((sum, { exceptions }) => sum + exceptions.length, 0),
     score:
@@ -84,4 +87,15 @@ export function evaluationRecord(
         ? null
         : { mean: mean(values), ...bootstrapInterval(values, 10_000, mulberry32(0)) },
   };
+}
+
+/** RULER's scores, and a reward that a judge of groups has given. */
+function isRelative(metric: string, groups: readonly TrajectoryGroup[]): boolean {
+  if (metric === "ruler_score") return true;
+  return (
+    metric === "reward" &&
+    groups.some(({ trajectories }) =>
+      trajectories.some(({ metrics }) => metrics["ruler_score"] !== undefined),
+    )
+  );
 }

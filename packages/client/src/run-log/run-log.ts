@@ -121,7 +121,10 @@ export async function openRunLog(folder: string, options: RunLogOptions = {}): P
             stages,
           });
           const earlier = steps().filter((other) => other.step < step);
-          record.warnings.push(...adviceFor([...earlier, record], planned));
+          const evaluations = records.filter((other) => other.type === "evaluation");
+          record.warnings.push(
+            ...adviceFor([...earlier, record], { plannedSteps: planned, evaluations }),
+          );
           await inTurn(async () => {
             await writeGroups(join(folder, "trajectories", stepFile(step)), groups);
             await write(record);

@@ -36,6 +36,7 @@ export const descriptions: Record<string, string> = {
   "trainConfigSchema.allowConstrained": "Train completions whose sampling was constrained (temperature 0, top_p < 1, `response_format`).",
   "trainConfigSchema.maxMismatch": "Mean |sampler − trainer| logprob above which the step is refused. Default .1 in fp32, .5 in bf16.",
   "trainOpSchema.cursor": "The dataset cursor after this step, committed with the checkpoint.",
+  "trainOpSchema.untrainedCursor": "The cursor where the step trains nothing. Default: `cursor`.",
   "submitOperationSchema.expectedStep": "The step the client believes to be learnt; another is a 409.",
   "groupOutcomeSchema.reason": "null: the group trained.",
   "groupOutcomeSchema.dropped": "Members left out of a group that trained, counted by reason.",

@@ -28,9 +28,15 @@ export function checkpointName(model: string, step: number): string {
 }
 
 /** The cursor after an operation: only a train operation that names one moves it. */
-export function cursorAfter(context: OperationContext, record: OperationRecord): unknown {
+export function cursorAfter(
+  context: OperationContext,
+  record: OperationRecord,
+  { trained }: { trained: boolean } = { trained: true },
+): unknown {
   const { op } = record;
-  if (op.type === "train" && op.cursor !== undefined) return op.cursor;
+  const cursor =
+    op.type === "train" ? (trained ? op.cursor : (op.untrainedCursor ?? op.cursor)) : undefined;
+  if (cursor !== undefined) return cursor;
   return context.models.require(record.model).cursor;
 }
 

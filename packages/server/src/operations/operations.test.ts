@@ -251,6 +251,16 @@ describe("a step", () => {
     expect((await model()).cursor).toEqual({ epoch: 0, next: 8 });
   });
 
+  test("that trains nothing moves the cursor to where it says for that case", async () => {
+    const members = await rolloutsWith(server, [1, 1]);
+    const cursors = { cursor: { next: 8, trained: 1 }, untrainedCursor: { next: 8, trained: 0 } };
+    await run({ ...op(group(members)), ...cursors });
+    expect((await model()).cursor).toEqual(cursors.untrainedCursor);
+    const others = members.map(({ rolloutId }, i) => ({ rolloutId, reward: i }));
+    await run({ ...op(group(others)), ...cursors });
+    expect((await model()).cursor).toEqual(cursors.cursor);
+  });
+
   test("whose members all lie on the mean is no step either", async () => {
     trainer.before.push(() =>
       Promise.reject(

@@ -291,7 +291,7 @@ async function endUntrained(
     checkpoint: null,
     warnings: outcome.warnings,
   };
-  await context.models.setCursor(model.name, cursorAfter(context, record), [
+  await context.models.setCursor(model.name, cursorAfter(context, record, { trained: false }), [
     updateOperation(record),
   ]);
 }
