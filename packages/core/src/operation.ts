@@ -12,6 +12,7 @@ export const dropReasonSchema = z.enum([
   "judge_failed",
   "stale",
   "constrained",
+  "truncated",
 ]);
 export type DropReason = z.infer<typeof dropReasonSchema>;
 
@@ -76,6 +77,11 @@ export const trainConfigSchema = z.strictObject({
   maxStaleness: z.int().min(0).default(4),
   /** Train completions whose sampling was constrained (temperature 0, top_p < 1, `response_format`). */
   allowConstrained: z.boolean().default(false),
+  /**
+   * Leave answers that ended at `max_tokens` or the context (`finish_reason` "length") out of the loss, as
+   * `truncated`. Their rollouts' rewards stay in the baseline and in R.
+   */
+  maskTruncatedCompletions: z.boolean().default(false),
   /** Mean |sampler − trainer| logprob above which the step is refused. Default .1 in fp32, .5 in bf16. */
   maxMismatch: z.number().positive().optional(),
 });
@@ -136,6 +142,8 @@ export const groupOutcomeSchema = z.object({
   trainedRollouts: z.int(),
   /** Members left out of a group that trained, counted by reason. */
   dropped: z.partialRecord(dropReasonSchema, z.int()),
+  /** Completions of members that trained which were left out of the loss, by reason; absent where none was. */
+  masked: z.partialRecord(dropReasonSchema, z.int()).optional(),
 });
 
 export const metricsRecordSchema = z.record(z.string(), z.number().nullable());

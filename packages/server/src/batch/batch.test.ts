@@ -142,7 +142,13 @@ describe("plan", () => {
   });
 });
 
-const filterOptions = { step: 5, maxStaleness: 4, maxSequenceTokens: 100, allowConstrained: false };
+const filterOptions = {
+  step: 5,
+  maxStaleness: 4,
+  maxSequenceTokens: 100,
+  allowConstrained: false,
+  maskTruncatedCompletions: false,
+};
 const member = (reward: number | null, given: Parameters<typeof completionOf>[1] = {}) => {
   const rolloutId = `r${Math.random()}`;
   return {
@@ -232,6 +238,45 @@ describe("filters", () => {
       { id: "b", rollout: 0, trainable: true },
     ]);
     expect(tokens).toBe(4);
+  });
+
+  test("answers that were cut train, unless they are to be masked", () => {
+    const cut = { finishReason: "length" as const };
+    const masking = { ...filterOptions, maskTruncatedCompletions: true };
+    const first = completionOf("r", { id: "a", policy: "m@5", ...cut });
+    const second = completionOf("r", { id: "b", parentId: "a", seq: 1, policy: "m@5" });
+    const mixed = group(
+      { rolloutId: "r", reward: 1, completions: [first, second] },
+      member(0, cut),
+      member(2, { ...cut, policy: "m@0" }),
+      member(0.5),
+    );
+    expect(run(mixed).groups[0]).toEqual({
+      id: "g",
+      reason: null,
+      trainedRollouts: 3,
+      dropped: { stale: 1 },
+    });
+    const { rollouts, completions, groups, tokens } = selectForTraining([mixed], masking);
+    expect(groups[0]).toEqual({
+      id: "g",
+      reason: null,
+      trainedRollouts: 2,
+      dropped: { truncated: 2 },
+      masked: { truncated: 1 },
+    });
+    // The rewards of all four are the baseline, and R.
+    expect(rollouts.map(({ reward, trainable }) => [reward, trainable])).toEqual([
+      [1, true],
+      [0, false],
+      [2, false],
+      [0.5, true],
+    ]);
+    // What was cut is the context of what came after it.
+    expect(completions.map(({ trainable }) => trainable)).toEqual([false, true, true]);
+    expect(tokens).toBe(4);
+    const all = selectForTraining([group(member(1, cut), member(0, cut))], masking);
+    expect(all).toMatchObject({ reasons: { truncated: 1 }, trainableRollouts: 0, completions: [] });
   });
 
   test("equal rewards at temperature 0 are explained", () => {

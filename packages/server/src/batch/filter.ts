@@ -21,6 +21,7 @@ export interface FilterOptions {
   maxStaleness: number;
   maxSequenceTokens: number;
   allowConstrained: boolean;
+  maskTruncatedCompletions: boolean;
 }
 
 /** A rewarded rollout: all of them count in R, only the trainable ones are trained. */
@@ -53,6 +54,7 @@ export interface Selection {
 }
 
 type GroupOutcome = TrainResult["groups"][number];
+type CompletionMasks = Pick<FilterOptions, "allowConstrained" | "maskTruncatedCompletions">;
 type Counts = Partial<Record<DropReason, number>>;
 
 /**
@@ -116,6 +118,9 @@ function filterGroup(
       outcome.trainedRollouts++;
       selection.trainableRollouts++;
       selection.tokens += addCompletions(member, rollout, options, selection);
+      for (const why of masksOf(member.completions, options).values()) {
+        if (why !== null) count((outcome.masked ??= {}), why);
+      }
     } else if (reason === null) count(outcome.dropped, masked);
   }
   outcome.reason = reason ?? (outcome.trainedRollouts === 0 ? mostFrequentMask(outcome) : null);
@@ -131,38 +136,42 @@ function compareRewards(group: FilterGroup, rewarded: readonly FilterMember[]): 
 
 /** Why a rollout with a reward is not trained; null where it is. */
 function maskOf(member: FilterMember, options: FilterOptions): DropReason | null {
-  const training = trainableIds(member.completions, options.allowConstrained);
+  const masks = masksOf(member.completions, options);
   const lengths = sequenceLengths(member.completions);
-  const chosen = member.completions.filter(({ id }) => training.has(id));
+  const chosen = member.completions.filter(({ id }) => masks.get(id) === null);
   if (chosen.some(({ id }) => (lengths.get(id) ?? 0) > options.maxSequenceTokens))
     return "too_long";
   if (chosen.some(({ policy }) => options.step - stepOf(policy) > options.maxStaleness)) {
     return "stale";
   }
   if (chosen.length > 0) return null;
-  return trainableIds(member.completions, true).size > 0 ? "constrained" : "no_tokens";
+  const why = new Set(masks.values());
+  return why.has("constrained") ? "constrained" : why.has("truncated") ? "truncated" : "no_tokens";
 }
 
 /**
- * Every completion that reached the agent, but of several choices only those that it went on with, and none
- * whose sampling was constrained.
+ * What the policy sampled and the agent took: every completion that reached it, but of several choices only
+ * those that it went on with. With each stands why it is left out of the loss all the same; null where it trains.
  */
-export function trainableIds(
+export function masksOf(
   completions: readonly LedgerCompletion[],
-  allowConstrained: boolean,
-): Set<string> {
+  options: CompletionMasks,
+): Map<string, "constrained" | "truncated" | null> {
   const continued = continuedIds(completions);
-  return new Set(
+  return new Map(
     completions
       .filter(
-        (completion) =>
-          completion.delivered &&
-          completion.sampled.length > 0 &&
-          (completion.choices === 1 || continued.has(completion.id)) &&
-          (allowConstrained || !isConstrained(completion)),
+        ({ id, delivered, sampled, choices }) =>
+          delivered && sampled.length > 0 && (choices === 1 || continued.has(id)),
       )
-      .map(({ id }) => id),
+      .map((completion) => [completion.id, completionMask(completion, options)]),
   );
+}
+
+function completionMask(completion: LedgerCompletion, options: CompletionMasks) {
+  if (!options.allowConstrained && isConstrained(completion)) return "constrained";
+  const cut = completion.finishReason === "length";
+  return options.maskTruncatedCompletions && cut ? "truncated" : null;
 }
 
 /** Whether something beside the policy and its temperature decided what was sampled. */
@@ -187,7 +196,8 @@ function addCompletions(
   options: FilterOptions,
   selection: Selection,
 ): number {
-  const training = trainableIds(member.completions, options.allowConstrained);
+  const masks = masksOf(member.completions, options);
+  const training = new Set([...masks.keys()].filter((id) => masks.get(id) === null));
   const byId = new Map(member.completions.map((completion) => [completion.id, completion]));
   const needed = new Set<string>();
   for (const id of training) {
@@ -205,7 +215,7 @@ function addCompletions(
 }
 
 function mostFrequentMask(outcome: GroupOutcome): DropReason {
-  const order: DropReason[] = ["too_long", "stale", "constrained", "no_tokens"];
+  const order: DropReason[] = ["too_long", "stale", "constrained", "truncated", "no_tokens"];
   return order.reduce((best, reason) =>
     (outcome.dropped[reason] ?? 0) > (outcome.dropped[best] ?? 0) ? reason : best,
   );

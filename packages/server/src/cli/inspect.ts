@@ -131,13 +131,14 @@ async function inspectOperation(
           { title: "REASON" },
           { title: "LEFT OUT" },
         ],
-        result.groups.map(({ id: group, reason, trainedRollouts, dropped }) => [
+        result.groups.map(({ id: group, reason, trainedRollouts, dropped, masked = {} }) => [
           group,
           String(trainedRollouts),
           reason ?? "",
-          Object.entries(dropped)
-            .map(([why, count]) => `${count} ${why}`)
-            .join(", "),
+          [
+            ...Object.entries(dropped).map(([why, count]) => `${count} ${why}`),
+            ...Object.entries(masked).map(([why, count]) => `${count} answers ${why}`),
+          ].join(", "),
         ]),
       )}`,
     );

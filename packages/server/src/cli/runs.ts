@@ -64,18 +64,27 @@ function rowOf(operation: OperationSummary): string[] {
   ];
 }
 
-/** Groups that trained nothing, and members left out of those that did, by reason. */
+/** Groups that trained nothing, members left out of those that did, and answers left out of theirs, by reason. */
 export function droppedOf({ result }: OperationSummary): string {
   if (result?.type !== "train") return "";
   const groups = Object.entries(result.reasons).map(([reason, count]) => `${count} ${reason}`);
-  const members = new Map<string, number>();
-  for (const { dropped } of result.groups) {
-    for (const [reason, count] of Object.entries(dropped)) {
-      members.set(reason, (members.get(reason) ?? 0) + count);
-    }
+  const rollouts = summed(
+    result.groups.map(({ dropped }) => dropped),
+    "rollouts",
+  );
+  const answers = summed(
+    result.groups.map(({ masked }) => masked ?? {}),
+    "answers",
+  );
+  return [...groups, ...rollouts, ...answers].join(", ");
+}
+
+function summed(counts: readonly Partial<Record<string, number>>[], what: string): string[] {
+  const sums = new Map<string, number>();
+  for (const [reason, n = 0] of counts.flatMap((one) => Object.entries(one))) {
+    sums.set(reason, (sums.get(reason) ?? 0) + n);
   }
-  const left = [...members].map(([reason, count]) => `${count} rollouts ${reason}`);
-  return [...groups, ...left].join(", ");
+  return [...sums].map(([reason, n]) => `${n} ${what} ${reason}`);
 }
 
 async function onlyModel(connection: Connection): Promise<string> {

@@ -7,7 +7,7 @@ import {
   type RunningEngine,
 } from "../engine/testing/running-engine.ts";
 import { conversations } from "../ledger/trajectory.ts";
-import { trainableIds } from "../batch/filter.ts";
+import { masksOf } from "../batch/filter.ts";
 import { createRendererClient, type RendererClient } from "../renderer/http-renderer.ts";
 import type { Child } from "../supervise/child.ts";
 import { fullPrompt } from "./prompt.ts";
@@ -233,7 +233,8 @@ describe.skipIf(!workerPython())("plain prompts", () => {
     expect(three!.promptSuffix).toHaveLength(0);
     expect(four).toMatchObject({ parentId: null, splitReason: "edited_history" });
     expect(five).toMatchObject({ parentId: null, splitReason: "new_conversation" });
-    expect(trainableIds(recorded(), false).size).toBe(5);
+    const options = { allowConstrained: false, maskTruncatedCompletions: false };
+    expect([...masksOf(recorded(), options).values()]).toEqual(Array(5).fill(null));
     const told = conversations(recorded()).map(({ messages }) => messages.length);
     expect(told).toEqual([4, 3, 2, 2]);
   });

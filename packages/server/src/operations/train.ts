@@ -102,6 +102,7 @@ function select(
     maxStaleness: op.config.maxStaleness,
     maxSequenceTokens: op.config.maxSequenceTokens ?? context.base.maxModelLen,
     allowConstrained: op.config.allowConstrained,
+    maskTruncatedCompletions: op.config.maskTruncatedCompletions,
   });
 }
 
