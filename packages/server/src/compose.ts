@@ -85,7 +85,9 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
   // A remote engine says what it serves; the embedded one is told.
   const remote =
     engineURL === undefined ? null : remoteEngine(engineURL, options.engineKey ?? null);
-  const remoteInfo = await remote?.info();
+  const remoteInfo = await remote?.info().catch((cause: unknown) => {
+    throw noEngine(engineURL ?? "", cause);
+  });
   const baseName = options.servedName ?? remoteInfo?.base ?? nameOf(options.base);
   const worker = supervise({
     name: "worker",
@@ -273,6 +275,24 @@ function flag(name: string, value: string | number | undefined): string[] {
 
 function remoteEngine(url: string, key: string | null): HttpEngine {
   return createHttpEngine({ kind: "vllm", baseURL: () => url, key: () => key });
+}
+
+/** At the start nothing is restarting: the URL is wrong, or nobody listens there yet. */
+function noEngine(url: string, cause: unknown): HoneError {
+  const reason = (cause as { cause?: { code?: unknown } }).cause?.code;
+  const isAway = HoneError.isInstance(cause) && cause.code === "engine_unavailable";
+  const what = isAway
+    ? `No engine answers at ${originOf(url)}${typeof reason === "string" ? ` (${reason})` : ""}`
+    : `What answers at ${originOf(url)} is not a vLLM server that Hone can use: ${(cause as Error).message}`;
+  return new HoneError(
+    `${what.replace(/[.\s]+$/, "")}. Start vLLM there first (docs/server.md has its flags), mend --engine-url, or leave it out: the embedded engine then generates.`,
+    { code: isAway ? "engine_unavailable" : "engine_error", param: "engineURL", cause },
+  );
+}
+
+/** Without a password that may stand in it. */
+function originOf(url: string): string {
+  return URL.canParse(url) ? new URL(url).origin : url;
 }
 
 /** A hub id is the name that everyone knows; of a folder, its own name. */

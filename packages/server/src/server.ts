@@ -8,6 +8,7 @@ import { pino, type Logger } from "pino";
 import { shuttingDown } from "./app.ts";
 import { compose, type Composition } from "./compose.ts";
 import { checkExposure, serverKey } from "./http/key-file.ts";
+import { isUnspecified, ownAddresses, urlOf } from "./http/own-address.ts";
 import { parseRewardModel } from "./scoring/reward-models.ts";
 import { findEnvironment } from "./setup/environment.ts";
 import { defaultDataDir } from "./setup/paths.ts";
@@ -58,8 +59,10 @@ export interface ServerOptions {
 }
 
 export interface RunningServer {
-  /** Where clients reach it, without `/v1`. */
+  /** Where clients on this machine reach it, without `/v1`. */
   url: string;
+  /** Where clients on other machines reach it; the same as `url` where none can. */
+  publicURL: string;
   /** The one that counts now; it can be changed while the server runs. */
   readonly key: string;
   dataDir: string;
@@ -106,11 +109,15 @@ async function startLocked(
   },
 ): Promise<RunningServer> {
   const { log, host, dataDir, base, python, lock } = settled;
+  const port = checkPort(options.port ?? 0);
   const key = serverKey(dataDir);
   checkExposure(host, key.key);
   const device = options.device ?? "cpu";
 
   let url = "";
+  let publicURL = "";
+  // Asked for by its number a server cannot be mistaken for another: no page's own name leads there.
+  const own = isUnspecified(host) ? ownAddresses() : [];
   const composition = await compose({
     ...options,
     base,
@@ -119,9 +126,9 @@ async function startLocked(
     dtype: options.dtype ?? (device === "cuda" ? "bfloat16" : "float32"),
     python,
     lock,
-    hosts: [...(options.hosts ?? []), host],
+    hosts: [...(options.hosts ?? []), host, ...own],
     key,
-    publicURL: () => url,
+    publicURL: () => publicURL,
     log,
   });
   const server = createAdaptorServer({
@@ -134,7 +141,9 @@ async function startLocked(
   const announcement = join(dataDir, "server.json");
   try {
     // Before the children are started: a port that is taken should not cost a minute.
-    url = urlOf(host, await listen(server, options.port ?? 0, host));
+    const listening = await listen(server, port, host);
+    url = urlOf(host, listening);
+    publicURL = isUnspecified(host) ? urlOf(options.hosts?.[0] ?? own[0] ?? host, listening) : url;
     await unlessAborted(composition.start(), options.signal);
     writeFileSync(announcement, `${JSON.stringify({ url, pid: process.pid, base })}\n`);
   } catch (error) {
@@ -147,6 +156,7 @@ async function startLocked(
   let closing: Promise<void> | undefined;
   return {
     url,
+    publicURL,
     get key() {
       return key.key;
     },
@@ -248,9 +258,10 @@ function listen(server: Server, port: number, host: string): Promise<number> {
   });
 }
 
-/** An unspecified address is reached by the loopback's. */
-function urlOf(host: string, port: number): string {
-  if (host === "0.0.0.0") return `http://127.0.0.1:${port}`;
-  if (host === "::") return `http://[::1]:${port}`;
-  return `http://${host.includes(":") ? `[${host}]` : host}:${port}`;
+function checkPort(port: number): number {
+  if (Number.isInteger(port) && port >= 0 && port <= 65_535) return port;
+  throw new HoneError(`A port is a whole number from 0 (any free one) to 65535, not ${port}.`, {
+    code: "invalid_config",
+    param: "port",
+  });
 }

@@ -140,6 +140,42 @@ describe.skipIf(!workerPython())("beside a running server", { shuffle: false }, 
     expect(JSON.parse(missing.error).error.code).toBe("policy_not_found");
   });
 
+  test("rollouts: those of steps and of evaluations, and only those asked for", async () => {
+    const evaluated = await call("POST", "/v1/rollouts", { model: "m", mode: "eval", step: 0 });
+    const all = await json("rollouts");
+    expect(all.map(({ id }: { id: string }) => id)).toEqual([
+      evaluated.id,
+      ...rollouts.toReversed(),
+    ]);
+    const lines = (await ok("rollouts", "m")).trim().split("\n");
+    expect(lines[0]).toMatch(/^ROLLOUT +MODE +STATUS +POLICY +GROUP +REWARD +COMPLETIONS/);
+    expect(lines[1]).toMatch(
+      new RegExp(`^${rollouts[0]} +train +finished +m@0 +g +1 +2 +${operation} `),
+    );
+    expect(lines[4]).toMatch(new RegExp(`^${evaluated.id} +eval +open +– +– +0 `));
+    const evals = await json("rollouts", "m", "--mode", "eval");
+    expect(evals.map(({ id }: { id: string }) => id)).toEqual([evaluated.id]);
+    expect(await json("rollouts", "m", "--operation", operation)).toHaveLength(2);
+    expect(await ok("rollouts", "m", "--limit", "2")).toContain(
+      "(the newest 2; --limit shows more)",
+    );
+    expect(await ok("rollouts", "m", "--group", "nobody")).toContain(
+      "No rollout of m is like that.",
+    );
+    await call("PATCH", `/v1/rollouts/${evaluated.id}`, { status: "finished" });
+  });
+
+  test.each(["garbage", "grp_1", "M@1", "m@x"])(
+    "inspect of %j says what it takes",
+    async (what) => {
+      const { code, error } = await hone("inspect", what);
+      expect(code).toBe(1);
+      expect(error).toMatch(
+        /^hone: ".*" is neither an operation \(op_…\) nor a rollout \(ro_…\) nor a policy/,
+      );
+    },
+  );
+
   test("pin keeps a policy, unpin lets it go", async () => {
     await ok("pin", "m@1");
     expect(await ok("models", "m")).toMatch(/m@1 .*pinned/);

@@ -6,13 +6,12 @@ import {
   operationInfoSchema,
   parseModelRef,
   policyDetailSchema,
-  rolloutListSchema,
-  type RolloutSummary,
 } from "@hone/core";
 import type { Command } from "commander";
 import { EventSourceParserStream } from "eventsource-parser/stream";
 import { connect, serverCommand, type Connection, type ServerFlags } from "./connection.ts";
 import { bytes, fields, number, printJson, table, time } from "./print.ts";
+import { rolloutsOf } from "./rollout-pages.ts";
 import { inspectRollout } from "./transcript.ts";
 
 interface InspectFlags extends ServerFlags {
@@ -38,8 +37,29 @@ Examples:
       if (ref !== null && ref.step !== null)
         await inspectPolicy(connection, ref.model, ref.step, flags);
       else if (what.startsWith("op_")) await inspectOperation(connection, what, flags);
-      else await inspectRollout(connection, what, flags);
+      else
+        await inspectRollout(connection, what, flags).catch((error: unknown) =>
+          notThere(what, error),
+        );
     });
+}
+
+/** A rollout may have an id of the user's own, so that it was asked for; now the word may mean anything. */
+function notThere(what: string, error: unknown): never {
+  if (
+    what.startsWith("ro_") ||
+    !HoneError.isInstance(error) ||
+    error.code !== "rollout_not_found"
+  ) {
+    throw error;
+  }
+  const hint = what.startsWith("grp_")
+    ? `The rollouts of a group: \`hone rollouts <model> --group ${what}\`.`
+    : "`hone models` lists the models, `hone runs <model>` its steps, `hone rollouts <model>` its rollouts.";
+  throw new HoneError(
+    `"${what.slice(0, 100)}" is neither an operation (op_…) nor a rollout (ro_…) nor a policy (model@N) of this server. ${hint}`,
+    { code: "not_found", cause: error },
+  );
 }
 
 async function inspectPolicy(
@@ -95,7 +115,7 @@ async function inspectOperation(
     id,
     operation.status === "queued" || operation.status === "running",
   );
-  const rollouts = await rolloutsOf(connection, operation);
+  const { rollouts } = await rolloutsOf(connection, operation.model, { operation: id });
   if (flags.json) {
     printJson({ operation, events, rollouts });
     return;
@@ -165,24 +185,6 @@ async function inspectOperation(
         ]),
       )}`,
     );
-  }
-}
-
-/** All of them, page by page. */
-async function rolloutsOf(
-  connection: Connection,
-  { id, model }: OperationInfo,
-): Promise<RolloutSummary[]> {
-  const path = `/v1/models/${model}/rollouts?operation=${id}&limit=100`;
-  const rollouts: RolloutSummary[] = [];
-  for (;;) {
-    const last = rollouts.at(-1);
-    const { data, has_more } = await connection.get(
-      rolloutListSchema,
-      last ? `${path}&after=${last.id}` : path,
-    );
-    rollouts.push(...data);
-    if (!has_more || data.length === 0) return rollouts;
   }
 }
 

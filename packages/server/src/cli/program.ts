@@ -8,6 +8,7 @@ import { inspectCommand } from "./inspect.ts";
 import { keysCommand } from "./keys.ts";
 import { modelsCommand } from "./models.ts";
 import { pinCommand, unpinCommand } from "./pin.ts";
+import { rolloutsCommand } from "./rollouts.ts";
 import { runsCommand } from "./runs.ts";
 import { serveCommand } from "./serve.ts";
 import { setupCommand } from "./setup.ts";
@@ -46,6 +47,7 @@ function createProgram(): Command {
     setupCommand(),
     modelsCommand(),
     runsCommand(),
+    rolloutsCommand(),
     inspectCommand(),
     exportCommand(),
     importCommand(),

@@ -1,6 +1,7 @@
-import { HoneError, modelListSchema, operationListSchema, type OperationSummary } from "@hone/core";
+import { operationListSchema, type OperationSummary } from "@hone/core";
 import { type Command, InvalidArgumentError } from "commander";
-import { connect, serverCommand, type Connection, type ServerFlags } from "./connection.ts";
+import { connect, serverCommand, type ServerFlags } from "./connection.ts";
+import { onlyModel } from "./only-model.ts";
 import { number, printJson, seconds, table } from "./print.ts";
 
 export function runsCommand(): Command {
@@ -85,16 +86,6 @@ function summed(counts: readonly Partial<Record<string, number>>[], what: string
     sums.set(reason, (sums.get(reason) ?? 0) + n);
   }
   return [...sums].map(([reason, n]) => `${n} ${what} ${reason}`);
-}
-
-async function onlyModel(connection: Connection): Promise<string> {
-  const { data } = await connection.get(modelListSchema, "/v1/states");
-  const [first, second] = data;
-  if (first && !second) return first.name;
-  const names = data.map(({ name }) => name).join(", ");
-  throw new HoneError(names ? `Which model? There are ${names}.` : "There is no model yet.", {
-    code: "model_not_found",
-  });
 }
 
 function limitOf(text: string): number {

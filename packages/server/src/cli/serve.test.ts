@@ -1,10 +1,13 @@
 import { mkdtempSync, rmSync } from "node:fs";
+import { createServer as createHttpServer } from "node:http";
 import { createServer, type AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, describe, expect, test } from "vitest";
 import { workerPython } from "../engine/testing/running-engine.ts";
+import { ownAddresses } from "../http/own-address.ts";
+import { startServer } from "../server.ts";
 import { lockDataDir } from "../store/lock.ts";
 import { runCli } from "./testing/run-cli.ts";
 
@@ -29,6 +32,34 @@ describe.skipIf(!workerPython())("serve says in one line", () => {
     expect(line).toBe(
       `hone: Another Hone server (pid ${process.pid}) uses the data directory ${dataDir}. Stop it, or start this one with another data directory.`,
     );
+  });
+
+  test.each([
+    ["--port", "99999", /argument '99999' is invalid. It must be a whole number from 0 to 65535/],
+    ["--engine-url", "vllm", /argument 'vllm' is invalid. It must be a URL/],
+    ["--engine-url", "ftp://h", /It must be a URL/],
+    ["--log-level", "loud", /Allowed choices are trace/],
+    ["--device", "tpu", /Allowed choices are cpu, cuda/],
+  ])("that %s %s is nothing it can take", async (flag, value, message) => {
+    const { code, error } = await runCli(["serve", "--base", base, flag, value]);
+    expect(code).toBe(1);
+    expect(error).toMatch(message);
+    expect(error).not.toContain("    at ");
+  });
+
+  test("that nobody is behind --engine-url, and what it needs to find there", async () => {
+    const dataDir = mkdtempSync(join(parent, "data-"));
+    const args = ["--base", base, "--data-dir", dataDir, "--engine-url"];
+    expect(await refusal([...args, "http://user:secret@127.0.0.1:9/v1"])).toMatch(
+      /^hone: No engine answers at http:\/\/127.0.0.1:9 \(ECONNREFUSED\)\. Start vLLM there first/,
+    );
+    const page = createHttpServer((_, response) => response.end("<html>")).listen(0, "127.0.0.1");
+    await new Promise((resolve) => page.once("listening", resolve));
+    const { port } = page.address() as AddressInfo;
+    expect(await refusal([...args, `http://127.0.0.1:${port}`])).toMatch(
+      /^hone: What answers at http:\/\/127.0.0.1:\d+ is not a vLLM server that Hone can use: /,
+    );
+    page.close();
   });
 
   test("that the port is taken", async () => {
@@ -67,5 +98,30 @@ describe.skipIf(!workerPython())("serve says in one line", () => {
     const dataDir = mkdtempSync(join(parent, "data-"));
     const env = { HF_HUB_OFFLINE: "1", HF_HOME: parent };
     expect(await refusal([...args, "--data-dir", dataDir], env)).toMatch(message);
+  });
+});
+
+test("the help of serve shows no value of the program's own", async () => {
+  const { out } = await runCli(["serve", "--help"]);
+  expect(out).toContain("--reward-model");
+  expect(out).not.toMatch(/default: (\{\}|\[\])/);
+});
+
+describe.skipIf(!workerPython())("serve on every address of the machine", () => {
+  test("prints a URL that others can use, and answers there", async () => {
+    const dataDir = mkdtempSync(join(parent, "data-"));
+    const server = await startServer({ base, dataDir, host: "0.0.0.0" });
+    try {
+      const [own] = ownAddresses();
+      const port = new URL(server.url).port;
+      expect(server.url).toBe(`http://127.0.0.1:${port}`);
+      expect(server.publicURL).toBe(own ? `http://${own}:${port}` : server.url);
+      for (const url of [server.url, server.publicURL]) {
+        const headers = { authorization: `Bearer ${server.key}` };
+        expect((await fetch(`${url}/health`, { headers })).status).toBe(200);
+      }
+    } finally {
+      await server.close();
+    }
   });
 });

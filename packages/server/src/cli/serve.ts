@@ -22,9 +22,9 @@ interface ServeFlags {
   engineUrl?: string;
   engineKey?: string;
   renderer?: string;
-  rewardModel: Record<string, string>;
-  allowHost: string[];
-  allowOrigin: string[];
+  rewardModel?: Record<string, string>;
+  allowHost?: string[];
+  allowOrigin?: string[];
   trainingDeadline?: number;
   keep: Keep;
   stopAtEof?: boolean;
@@ -39,10 +39,14 @@ export function serveCommand(): Command {
       "folder of the base model, its id on the hub, or a name of `setup --model`",
     )
     .option("--served-name <name>", "name of the bare base (default: its id or folder's name)")
-    .option("--port <number>", "0 for any free one", wholeNumber, 7777)
+    .option("--port <number>", "0 for any free one", portOf, 7777)
     .option("--host <address>", "address to listen on", "127.0.0.1")
     .option("--data-dir <folder>", "key, database, checkpoints (default: HONE_HOME or ~/.hone)")
-    .addOption(new Option("--device <device>").choices(["cpu", "cuda"]).default("cpu"))
+    .addOption(
+      new Option("--device <device>", "where the model computes")
+        .choices(["cpu", "cuda"])
+        .default("cpu"),
+    )
     .addOption(
       new Option("--dtype <type>", "default: float32 on cpu, bfloat16 on cuda").choices([
         "float32",
@@ -55,16 +59,18 @@ export function serveCommand(): Command {
       "--reward-model <name=folder|id>",
       "a sequence classifier for POST /v1/score; may be given several times",
       collectRewardModel,
-      {},
     )
-    .option("--engine-url <url>", "a vLLM server that generates; it sees the same disk")
+    .option("--engine-url <url>", "a vLLM server that generates; it sees the same disk", engineURL)
     .addOption(new Option("--engine-key <key>", "its key").env("HONE_ENGINE_KEY"))
-    .option("--allow-host <name>", "another host name of this server", collect, [])
+    .option(
+      "--allow-host <name>",
+      "another host name of this server; may be given several times",
+      collect,
+    )
     .option(
       "--allow-origin <origin>",
-      "an Origin header to accept, such as of a proxy in front",
+      "an Origin header to accept, such as of a proxy in front; may be given several times",
       collect,
-      [],
     )
     .option("--training-deadline <seconds>", "longest time without progress in training", positive)
     .option(
@@ -74,7 +80,11 @@ export function serveCommand(): Command {
       defaultKeep,
     )
     .option("--stop-at-eof", "stop when standard input ends, as a child of another program")
-    .option("--log-level <level>", "trace to error, or silent", "warn")
+    .addOption(
+      new Option("--log-level <level>", "what is logged on standard error")
+        .choices(["trace", "debug", "info", "warn", "error", "fatal", "silent"])
+        .default("warn"),
+    )
     .action(serve);
 }
 
@@ -112,7 +122,7 @@ async function withBase(flags: ServeFlags): Promise<ServeFlags> {
 }
 
 function announce(server: RunningServer): void {
-  console.log(`export HONE_URL=${server.url}`);
+  console.log(`export HONE_URL=${server.publicURL}`);
   console.log(`export HONE_API_KEY=${server.key}`);
 }
 
@@ -126,7 +136,7 @@ function optionsOf(flags: ServeFlags): ServerOptions {
     device: flags.device,
     dtype: flags.dtype,
     maxModelLen: flags.maxModelLen,
-    engineURL: flags.engineUrl?.replace(/\/+$/, "").replace(/\/v1$/, ""),
+    engineURL: flags.engineUrl,
     engineKey: flags.engineKey,
     renderer: flags.renderer,
     rewardModels: flags.rewardModel,
@@ -145,6 +155,19 @@ function wholeNumber(text: string): number {
   throw new InvalidArgumentError("It must be a whole number.");
 }
 
+function portOf(text: string): number {
+  const value = wholeNumber(text);
+  if (value <= 65_535) return value;
+  throw new InvalidArgumentError("It must be a whole number from 0 to 65535.");
+}
+
+/** Without a slash at its end and without `/v1`. */
+function engineURL(text: string): string {
+  const url = text.replace(/\/+$/, "").replace(/\/v1$/, "");
+  if (URL.canParse(url) && /^https?:$/.test(new URL(url).protocol)) return url;
+  throw new InvalidArgumentError("It must be a URL such as http://127.0.0.1:8000.");
+}
+
 function positive(text: string): number {
   const value = wholeNumber(text);
   if (value > 0) return value;
@@ -153,7 +176,7 @@ function positive(text: string): number {
 
 function collectRewardModel(
   text: string,
-  previous: Record<string, string>,
+  previous: Record<string, string> = {},
 ): Record<string, string> {
   const { name, source } = parseRewardModel(text);
   if (!Object.hasOwn(previous, name)) return { ...previous, [name]: source };
@@ -163,6 +186,6 @@ function collectRewardModel(
   });
 }
 
-function collect(value: string, previous: string[]): string[] {
+function collect(value: string, previous: string[] = []): string[] {
   return [...previous, value];
 }

@@ -78,11 +78,21 @@ export function installErrors(app: Hono<AppEnv>, log: Logger): void {
   });
 }
 
+/** What the path was meant to be, as far as it shows. */
 function hintFor(path: string): string {
-  return path.endsWith("/responses")
-    ? "Hone speaks the chat completions API: in the OpenAI Agents SDK set useResponses to false."
-    : "Check the base URL: it ends in /v1.";
+  const route = path.replace(/^(\/v1\/rollouts\/[^/]+)?(\/v1)+(?=\/)/, "");
+  if (/^\/responses(\/|$)/.test(route)) {
+    return "Hone speaks the chat completions API: in the OpenAI Agents SDK set useResponses to false.";
+  }
+  if (path.includes("/v1/v1/")) {
+    return "The path has /v1 twice: the base URL ends in /v1, and what follows it does not begin with it.";
+  }
+  if (inferenceRoutes.has(path)) return `It is at /v1${path}: the base URL ends in /v1.`;
+  if (path.startsWith("/v1/")) return "GET /openapi.json lists all routes, /docs shows them.";
+  return "Its routes begin with /v1; GET /openapi.json lists them, /docs shows them.";
 }
+
+const inferenceRoutes = new Set(["/chat/completions", "/completions", "/models", "/rollouts"]);
 
 export function sendError(c: Context<AppEnv>, error: HoneError): Response {
   for (const [name, value] of Object.entries(retryHeaders(error))) c.header(name, value);

@@ -280,6 +280,14 @@ describe("errors", () => {
     const missing = await send("/v1/nothing");
     expect(missing.status).toBe(404);
     expect(missing.error).toMatchObject({ code: "not_found" });
+    const hintOf = async (path: string): Promise<string> =>
+      ((await send(path)).error as { message: string }).message;
+    for (const path of ["/v1/nothing", "/v1/embeddings", "/v1/rollouts/ro_1/v1/images"]) {
+      expect(await hintOf(path)).toMatch(/GET \/openapi.json lists all routes/);
+      expect(await hintOf(path)).not.toContain("ends in /v1");
+    }
+    expect(await hintOf("/chat/completions")).toContain("at /v1/chat/completions: the base URL");
+    expect(await hintOf("/v1/v1/chat/completions")).toContain("has /v1 twice");
     const method = await send("/v1/things/7", { method: "DELETE" });
     expect(method.status).toBe(405);
     expect(method.headers.get("allow")).toBe("GET, PUT");

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from hone_worker.attention import register
+from hone_worker.device import require_device
 from hone_worker.errors import HoneWorkerError
 from hone_worker.lora import LoraRouter, inject
 
@@ -45,6 +46,7 @@ def load_base(
 ) -> Base:
     """A folder or hub id, from safetensors only and never with code of the model's own."""
     wanted = DTYPES[dtype] if isinstance(dtype, str) else dtype
+    target = require_device(device)
     try:
         config = AutoConfig.from_pretrained(base, trust_remote_code=False)
         length = _length_limit(config, max_model_len)
@@ -60,7 +62,7 @@ def load_base(
     except (OSError, ValueError) as error:
         message = f"Cannot load the base '{base}': {error}"
         raise HoneWorkerError(message, code="bad_base", status=500) from error
-    model.to(torch.device(device))
+    model.to(target)
     return wrap_base(model, tokenizer, served_name or _default_name(base), length)
 
 
