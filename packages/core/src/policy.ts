@@ -80,5 +80,7 @@ export const gcReportSchema = z.object({
   bytes: z.int(),
   /** By how much the database's file became smaller; of a dry run, its free pages. */
   databaseBytes: z.int(),
+  /** Free pages that are in the file now; new rows use them. */
+  databaseFreeBytes: z.int().default(0),
 });
 export type GcReport = z.infer<typeof gcReportSchema>;

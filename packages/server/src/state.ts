@@ -88,7 +88,7 @@ export async function openState(options: StateOptions): Promise<State> {
     const imports = join(dataDir, "imports");
     await makeFolder(imports);
     await makeFolder(join(dataDir, "models"));
-    const store = await openStore(dataDir);
+    const store = await openStore(dataDir, log);
     const models = createModels(store, clock);
     const checkpoints = createCheckpoints(dataDir, randomBytes(6).toString("hex"), log);
     await checkpoints.sweepStaging();
@@ -169,7 +169,7 @@ export async function openState(options: StateOptions): Promise<State> {
       .route(
         "/",
         gcRoutes((request) =>
-          collectGarbage({ store, models, checkpoints, retention, clock }, request),
+          collectGarbage({ store, models, checkpoints, retention, clock, alone: false }, request),
         ),
       );
     // What an end cut off, or another `keep` allows.

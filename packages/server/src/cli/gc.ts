@@ -51,7 +51,8 @@ Examples:
     });
 }
 
-function textOf({ removed, dryRun, databaseBytes, bytes: total }: GcReport): string {
+function textOf(report: GcReport): string {
+  const { removed, dryRun, databaseBytes, databaseFreeBytes, bytes: total } = report;
   const lines: string[] = [];
   if (removed.length > 0) {
     lines.push(
@@ -67,8 +68,16 @@ function textOf({ removed, dryRun, databaseBytes, bytes: total }: GcReport): str
   }
   const verb = dryRun ? "would be freed" : "freed";
   lines.push(`${bytes(total)} ${verb}, and ${bytes(databaseBytes)} of the database's file.`);
+  if (!dryRun && databaseFreeBytes > largeRest) {
+    lines.push(
+      `${bytes(databaseFreeBytes)} stay in the file, free for new rows: it is of an older version, and is rewritten only while no server uses it. Run \`hone gc\` then.`,
+    );
+  }
   return lines.join("\n");
 }
+
+/** Less than this is not worth a word. */
+const largeRest = 16 * 1024 * 1024;
 
 const unitMs = { m: 60_000, h: 3_600_000, d: 86_400_000, w: 7 * 86_400_000 };
 

@@ -57,6 +57,7 @@ export const descriptions: Record<string, string> = {
   "gcRequestSchema.keep": "Instead of what the server was started with.",
   "gcRequestSchema.olderThanMs": "Completions of failed and expired rollouts that ended longer ago and never trained go too. @unit ms",
   "gcReportSchema.databaseBytes": "By how much the database's file became smaller; of a dry run, its free pages.",
+  "gcReportSchema.databaseFreeBytes": "Free pages that are in the file now; new rows use them.",
   "patchRolloutBatchSchema.trajectories": "Answers with their trajectories too.",
   "rolloutBatchItemSchema.rollout": "null where there is an error.",
   "rolloutBatchItemSchema.trajectory": "null unless it was asked for.",

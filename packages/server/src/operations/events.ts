@@ -1,6 +1,9 @@
 import type { OperationEvent } from "@hone/core";
 import type { Clock } from "../ports/clock.ts";
+import { createPauses } from "../store/pauses.ts";
 import type { Statement, Store } from "../store/store.ts";
+
+const eventsPerRead = 100;
 
 type DistributiveOmit<T, K extends PropertyKey> = T extends unknown ? Omit<T, K> : never;
 /** An event before the log gives it its number and time. */
@@ -101,13 +104,15 @@ export function createEventLog(store: Store, clock: Clock): EventLog {
       followers.set(operationId, set.add(onEvent));
       signal.addEventListener("abort", onEvent, { once: true });
       let last = after;
+      const pauses = createPauses();
       try {
         while (!signal.aborted) {
           woken = false;
           const rows = store.all(
-            "SELECT data FROM operation_events WHERE operation_id = ? AND seq > ? ORDER BY seq",
+            "SELECT data FROM operation_events WHERE operation_id = ? AND seq > ? ORDER BY seq LIMIT ?",
             operationId,
             last,
+            eventsPerRead,
           ) as { data: string }[];
           for (const { data } of rows) {
             const event = JSON.parse(data) as OperationEvent;
@@ -115,6 +120,8 @@ export function createEventLog(store: Store, clock: Clock): EventLog {
             last = event.seq;
             if (event.type === "ended") return;
           }
+          await pauses.due();
+          if (rows.length === eventsPerRead) continue;
           if (!woken) await new Promise<void>((resolve) => void (wake = resolve));
         }
       } finally {

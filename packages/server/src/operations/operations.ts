@@ -316,7 +316,7 @@ export async function createOperations(context: OperationContext): Promise<Opera
     const statements: Statement[] = [insertOperation(record)];
     const ids: string[] = [];
     if (body.op.type === "train") {
-      const named = validateTrain(context, keyId, model, body.op);
+      const named = await validateTrain(context, keyId, model, body.op);
       await context.ledger.settle(named.map((rollout) => rollout.record.id));
       for (const { record: rollout, reward } of named) {
         ids.push(rollout.id);

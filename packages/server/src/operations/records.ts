@@ -66,7 +66,7 @@ export const selectOperation = "SELECT * FROM operations WHERE id = ?";
 export const selectByToken =
   "SELECT * FROM operations WHERE model = ? AND key_id = ? AND client_token = ?";
 export const selectUnfinished =
-  "SELECT * FROM operations WHERE status IN ('queued', 'running') ORDER BY number";
+  "SELECT * FROM operations INDEXED BY operations_unfinished WHERE status IN ('queued', 'running') ORDER BY number";
 
 export function readOperation(given: unknown): OperationRecord {
   const row = given as OperationRow;

@@ -1,6 +1,7 @@
 import { HoneError, type TrainOp } from "@hone/core";
 import type { Model } from "../policies/models.ts";
 import type { RolloutRecord } from "../rollouts/records.ts";
+import { createPauses } from "../store/pauses.ts";
 import type { OperationContext } from "./context.ts";
 
 /** A rollout of a train operation, with the reward that the request gives it. */
@@ -10,12 +11,12 @@ export interface NamedRollout {
 }
 
 /** Everything about a train operation that can be refused before it is queued. */
-export function validateTrain(
+export async function validateTrain(
   context: OperationContext,
   keyId: string,
   model: Model,
   op: TrainOp,
-): NamedRollout[] {
+): Promise<NamedRollout[]> {
   const longest = op.config.maxSequenceTokens;
   if (longest !== undefined && longest > context.base.maxModelLen) {
     throw new HoneError(
@@ -25,7 +26,8 @@ export function validateTrain(
   }
   const groups = new Set<string>();
   const named = new Map<string, NamedRollout>();
-  op.groups.forEach((group, g) => {
+  const pauses = createPauses();
+  for (const [g, group] of op.groups.entries()) {
     if (groups.has(group.id)) {
       throw new HoneError(`The group "${group.id}" is in the operation twice. Name each once.`, {
         code: "invalid_request",
@@ -33,13 +35,14 @@ export function validateTrain(
       });
     }
     groups.add(group.id);
-    group.rollouts.forEach(({ rolloutId, reward }, r) => {
+    for (const [r, { rolloutId, reward }] of group.rollouts.entries()) {
+      await pauses.due();
       const param = `op.groups[${g}].rollouts[${r}].rolloutId`;
       const record = requireRollout(context, keyId, rolloutId, param);
       checkTrainable(record, model.name, reward, named.has(rolloutId), param);
       named.set(rolloutId, { record, reward });
-    });
-  });
+    }
+  }
   return [...named.values()];
 }
 

@@ -12,6 +12,7 @@ import { rewardMetrics } from "../batch/reward-metrics.ts";
 import { fault } from "../faults/fault.ts";
 import type { Model } from "../policies/models.ts";
 import type { LedgerCompletion } from "../ports/ledger.ts";
+import { createPauses } from "../store/pauses.ts";
 import { workerCode } from "../trainer/client.ts";
 import { commitPolicy, cursorAfter, type Emit, restartTimeoutMs, timed } from "./commit.ts";
 import type { OperationContext } from "./context.ts";
@@ -66,8 +67,10 @@ async function readCompletions(
 ): Promise<Map<string, LedgerCompletion>> {
   await context.store.flush();
   const completions = new Map<string, LedgerCompletion>();
+  const pauses = createPauses();
   for (const { rollouts } of op.groups) {
     for (const { rolloutId } of rollouts) {
+      await pauses.due();
       for (const completion of await context.ledger.list(rolloutId)) {
         completions.set(completion.id, completion);
       }

@@ -9,10 +9,20 @@ import type { Retention } from "./retention.ts";
 
 type Removed = GcReport["removed"][number];
 
-const rolloutsPerWrite = 50;
+/** One look and one write are for so many; others read and write in between. */
+const rolloutsAtOnce = 250;
 
-/** Rollouts that came to nothing. One that trained, or is claimed by an operation, is none of them. */
-const abandoned = `status IN ('failed', 'expired') AND trained_by IS NULL`;
+/**
+ * Rollouts that came to nothing, a part of them at a time. One that trained, or is claimed by an operation, is none
+ * of them: asked again by each statement.
+ */
+const abandoned = `rollouts INDEXED BY rollouts_abandoned
+  WHERE status IN ('failed', 'expired') AND trained_by IS NULL`;
+const abandonedPart = `SELECT id FROM ${abandoned} AND (closed_at, rowid) > (?, ?) AND (closed_at, rowid) <= (?, ?)`;
+const bytesOfPart = `SELECT count(DISTINCT rollout_id) AS rollouts,
+  sum(length(prompt_suffix) + length(sampled) + length(logprobs) + length(messages) + length(answer)
+    + coalesce(length(tools), 0)) AS bytes
+  FROM completions WHERE rollout_id IN (${abandonedPart})`;
 
 /** Removes what nobody needs any more. With `dryRun` it only says what. */
 export async function collectGarbage(
@@ -22,6 +32,8 @@ export async function collectGarbage(
     checkpoints: Checkpoints;
     retention: Retention;
     clock: Clock;
+    /** Nobody waits for the database meanwhile. */
+    alone: boolean;
   },
   request: z.output<typeof gcRequestSchema>,
 ): Promise<GcReport> {
@@ -42,21 +54,22 @@ export async function collectGarbage(
   if (request.olderThanMs !== undefined) {
     removed.push(...(await completions(context, request.olderThanMs, dryRun)));
   }
-  const freed = dryRun ? store.freeBytes() : await vacuum(store);
+  const freed = dryRun ? store.freeBytes() : await vacuum(store, context.alone);
   return {
     object: "hone.gc",
     dryRun,
     removed,
     bytes: removed.reduce((total, { bytes }) => total + bytes, 0),
     databaseBytes: freed,
+    databaseFreeBytes: store.freeBytes(),
   };
 }
 
 /** Rewriting the database needs its size again on the disk; what was removed is gone either way. */
-async function vacuum(store: Store): Promise<number> {
+async function vacuum(store: Store, alone: boolean): Promise<number> {
   if (store.freeBytes() === 0) return 0;
   try {
-    return await store.vacuum();
+    return await store.vacuum(alone);
   } catch (error) {
     if (HoneError.isInstance(error) && error.code === "disk_full") return 0;
     throw error;
@@ -100,25 +113,32 @@ async function completions(
 ): Promise<Removed[]> {
   const { store } = context;
   const before = Math.floor(context.clock() - olderThanMs);
-  const rows = store.all(
-    `SELECT r.id AS id, sum(length(c.prompt_suffix) + length(c.sampled) + length(c.logprobs)
-              + length(c.messages) + length(c.answer) + coalesce(length(c.tools), 0)) AS bytes
-     FROM rollouts r JOIN completions c ON c.rollout_id = r.id
-     WHERE ${abandoned} AND closed_at < ? GROUP BY r.id`,
-    before,
-  ) as { id: string; bytes: number }[];
-  if (rows.length === 0) return [];
-  const doomed = dryRun ? [] : rows;
-  for (let from = 0; from < doomed.length; from += rolloutsPerWrite) {
-    await store.write(
-      doomed.slice(from, from + rolloutsPerWrite).map(({ id }) => ({
-        // An operation may have claimed it meanwhile.
-        sql: `DELETE FROM completions WHERE rollout_id = ?
-              AND rollout_id IN (SELECT id FROM rollouts WHERE ${abandoned})`,
-        args: [id],
-      })),
-    );
+  let rollouts = 0;
+  let bytes = 0;
+  for (let from = [0, 0]; ;) {
+    const rows = (await store.query(
+      `SELECT closed_at, rowid AS place FROM ${abandoned} AND (closed_at, rowid) > (?, ?) AND closed_at < ?
+       ORDER BY closed_at, rowid LIMIT ?`,
+      ...from,
+      before,
+      rolloutsAtOnce,
+    )) as { closed_at: number; place: number }[];
+    const last = rows.at(-1);
+    if (!last) break;
+    const to = [last.closed_at, last.place];
+    const [found] = (await store.query(bytesOfPart, ...from, ...to)) as [Part];
+    rollouts += found.rollouts;
+    bytes += found.bytes ?? 0;
+    if (!dryRun && found.rollouts > 0) {
+      const sql = `DELETE FROM completions WHERE rollout_id IN (${abandonedPart})`;
+      await store.write([{ sql, args: [...from, ...to], long: true }]);
+    }
+    from = to;
   }
-  const bytes = rows.reduce((total, row) => total + row.bytes, 0);
-  return [{ kind: "completions", name: `${rows.length} rollouts`, bytes }];
+  return rollouts === 0 ? [] : [{ kind: "completions", name: `${rollouts} rollouts`, bytes }];
+}
+
+interface Part {
+  rollouts: number;
+  bytes: number | null;
 }

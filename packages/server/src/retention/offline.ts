@@ -58,7 +58,7 @@ export async function collectOffline(
   }
   const lock = lockDataDir(dataDir);
   try {
-    const store = await openStore(dataDir);
+    const store = await openStore(dataDir, log);
     try {
       const models = createModels(store, Date.now);
       const checkpoints = createCheckpoints(dataDir, randomBytes(6).toString("hex"), log);
@@ -80,7 +80,7 @@ export async function collectOffline(
         log,
       });
       return await collectGarbage(
-        { store, models, checkpoints, retention, clock: Date.now },
+        { store, models, checkpoints, retention, clock: Date.now, alone: true },
         request,
       );
     } finally {

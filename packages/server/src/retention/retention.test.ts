@@ -233,6 +233,30 @@ describe("gc", () => {
     );
   });
 
+  test("takes many that ended in the same moment, part by part, and tells them all", async () => {
+    const rollouts = 600;
+    for (let from = 0; from < rollouts; from += 200) {
+      const ids = Array.from({ length: 200 }, (_, at) => `lost-${from + at}`);
+      const begun = ids.map((id) => ({ id, model: "m" }));
+      await server.call("POST", "/v1/batch/rollouts", { rollouts: begun });
+      await server.state.ledger.append(ids.map((id) => completionOf(id)));
+      const ends = ids.map((id) => ({ id, status: "failed" }));
+      await server.call("PATCH", "/v1/batch/rollouts", { rollouts: ends });
+    }
+    now += 1;
+    const planned = await gc({ dryRun: true, olderThanMs: 0 });
+    expect(planned).toMatchObject([{ kind: "completions", name: "600 rollouts" }]);
+    expect(await gc({ olderThanMs: 0 })).toEqual(planned);
+    expect(await gc({ olderThanMs: 0 })).toEqual([]);
+    server = await server.reopen();
+    for (const id of ["lost-0", "lost-250", "lost-599"]) {
+      expect((await server.call("GET", `/v1/rollouts/${id}`)).json).toMatchObject({
+        status: "failed",
+        completions: 0,
+      });
+    }
+  });
+
   test("gives the space back to the disk, and the server writes on", async () => {
     const { json: lost } = await server.call("POST", "/v1/rollouts", { model: "m" });
     const answer = { role: "assistant" as const, content: "x".repeat(1_000_000) };

@@ -46,23 +46,23 @@ export function createRetention(options: {
   // Those whose optimizer is gone, so that a pass does not look again.
   const slim = new Set<string>();
 
-  function evaluations(model: string): Map<number, { rollouts: number; reward: number }> {
-    const rows = store.all(
-      `SELECT policy_step AS step, count(*) AS rollouts, avg(reward) AS reward FROM rollouts
-       WHERE mode = 'eval' AND model = ? AND status = 'finished' AND reward IS NOT NULL
-         AND policy_step IS NOT NULL GROUP BY policy_step`,
+  /** The database counts as rollouts end: a pass costs the same however many there are. */
+  function evaluations(
+    model: string,
+    steps: readonly number[],
+  ): { step: number; rollouts: number; reward: number | null }[] {
+    return store.all(
+      `SELECT step, rollouts, reward_sum / rollouts AS reward FROM evaluations
+       WHERE model = ? AND step IN (SELECT value FROM json_each(?)) AND rollouts > 0 ORDER BY step`,
       model,
-    ) as { step: number; rollouts: number; reward: number }[];
-    return new Map(rows.map(({ step, rollouts, reward }) => [step, { rollouts, reward }]));
+      JSON.stringify(steps),
+    ) as { step: number; rollouts: number; reward: number | null }[];
   }
 
-  function bestOf(model: string): number | null {
+  function bestOf(model: string, steps: readonly number[]): number | null {
     let best: { step: number; reward: number } | null = null;
-    for (const [step, { reward }] of evaluations(model)) {
-      if (models.policy(model, step)?.removedAt !== null) continue;
-      if (!best || reward > best.reward || (reward === best.reward && step > best.step)) {
-        best = { step, reward };
-      }
+    for (const { step, reward } of evaluations(model, steps)) {
+      if (reward !== null && (!best || isAsGood(reward, best.reward))) best = { step, reward };
     }
     return best?.step ?? null;
   }
@@ -72,7 +72,10 @@ export function createRetention(options: {
     const model = models.require(name);
     const there = models.policies(name).filter(({ removedAt }) => removedAt === null);
     const newest = new Set((keep === "all" ? there : there.slice(-keep)).map(({ step }) => step));
-    const best = bestOf(name);
+    const best = bestOf(
+      name,
+      there.map(({ step }) => step),
+    );
     const needed = held(name);
     return new Map(
       there.map((policy) => {
@@ -138,7 +141,10 @@ export function createRetention(options: {
     reasons: (model, keep = options.keep) =>
       new Map([...judge(model, keep)].map(([{ step }, reasons]) => [step, reasons])),
 
-    evaluation: (model, step) => evaluations(model).get(step) ?? { rollouts: 0, reward: null },
+    evaluation(model, step) {
+      const [found] = evaluations(model, [step]);
+      return { rollouts: found?.rollouts ?? 0, reward: found?.reward ?? null };
+    },
 
     plan: (keep = options.keep) =>
       serially(async () => {
@@ -160,4 +166,9 @@ export function createRetention(options: {
         return removed;
       }),
   };
+}
+
+/** Means of the same rewards differ by the rounding of their sums. Of equals the later one is the best. */
+function isAsGood(reward: number, best: number): boolean {
+  return reward >= best - 1e-9 * Math.max(1, Math.abs(best));
 }

@@ -10,8 +10,8 @@ import type { Logger } from "pino";
 import type { StoredLedger } from "../ledger/ledger.ts";
 import type { Models } from "../policies/models.ts";
 import type { LedgerCompletion } from "../ports/ledger.ts";
-import type { Store } from "../store/store.ts";
-import type { RolloutRecord } from "./records.ts";
+import type { SqlValue, Statement, Store } from "../store/store.ts";
+import { readRollout, type RolloutRecord } from "./records.ts";
 import type { Rollouts } from "./rollouts.ts";
 
 /** What people look at: rollouts by their model, and what the ledger holds of one. */
@@ -33,7 +33,7 @@ export function createRolloutReader(options: {
 
   function summaryOf(record: RolloutRecord): RolloutSummary {
     return {
-      ...rollouts.info(record.keyId, record.id),
+      ...rollouts.describe(record),
       metrics: record.metrics,
       error: record.error,
       trainedBy: record.trainedBy,
@@ -68,29 +68,12 @@ export function createRolloutReader(options: {
           param: "after",
         });
       }
-      const filter = [
-        query.mode ?? null,
-        query.status ?? null,
-        query.step ?? null,
-        query.operation ?? null,
-        query.group ?? null,
-      ];
-      const rows = store.all(
-        `SELECT id FROM rollouts
-         WHERE model = ? AND key_id = ?
-           AND (? IS NULL OR (created_at, rowid) < (SELECT created_at, rowid FROM rollouts WHERE id = ?))
-           AND (? IS NULL OR mode = ?) AND (? IS NULL OR status = ?)
-           AND (? IS NULL OR policy_step = ?) AND (? IS NULL OR trained_by = ?)
-           AND (? IS NULL OR group_id = ?)
-         ORDER BY created_at DESC, rowid DESC LIMIT ?`,
-        model,
-        keyId,
-        after ?? null,
-        after ?? null,
-        ...filter.flatMap((value) => [value, value]),
-        limit + 1,
-      ) as { id: string }[];
-      const data = rows.slice(0, limit).map(({ id }) => summaryOf(rollouts.require(keyId, id)));
+      const { sql, args } = selectPage(keyId, model, query);
+      const rows = (await store.query(sql, ...args)) as { id: string }[];
+      // What is open, or was not written yet, is in memory as it is now.
+      const data = rows
+        .slice(0, limit)
+        .map((row) => summaryOf(rollouts.inMemory(row.id) ?? readRollout(row)));
       return { object: "list", data, has_more: rows.length > limit };
     },
 
@@ -105,6 +88,37 @@ export function createRolloutReader(options: {
         has_more: false,
       };
     },
+  };
+}
+
+/** The index of each filter, and the first one counts: what it leaves is little, or soon looked through. */
+const filters = [
+  { key: "operation", column: "trained_by", index: "rollouts_by_operation" },
+  { key: "group", column: "group_id", index: "rollouts_by_group" },
+  { key: "step", column: "policy_step", index: "rollouts_by_step" },
+  { key: "status", column: "status", index: "rollouts_by_status" },
+  { key: "mode", column: "mode", index: "rollouts_by_mode" },
+] as const;
+
+/** A page of a list without what only a single rollout shows: scenarios, metadata and logs may be large. */
+export function selectPage(keyId: string, model: string, query: ListRollouts): Statement {
+  const { limit, after } = query;
+  const given = filters.filter(({ key }) => query[key] !== undefined);
+  const where = ["model = ?", ...given.map(({ column }) => `${column} = ?`), "key_id = ?"];
+  const args: SqlValue[] = [model, ...given.map(({ key }) => query[key] ?? null), keyId];
+  if (after !== undefined) {
+    where.push("(created_at, rowid) < (SELECT created_at, rowid FROM rollouts WHERE id = ?)");
+    args.push(after);
+  }
+  return {
+    sql: `WITH page AS MATERIALIZED (
+            SELECT rowid AS place FROM rollouts INDEXED BY ${given[0]?.index ?? "rollouts_by_model"}
+            WHERE ${where.join(" AND ")} ORDER BY created_at DESC, rowid DESC LIMIT ?)
+          SELECT id, key_id, model, mode, status, group_id, policy_step, reward, metrics, error, trained_by,
+            created_at, closed_at, '' AS body_sha, NULL AS scenario, NULL AS step, '{}' AS metadata, '[]' AS logs
+          FROM page CROSS JOIN rollouts ON rollouts.rowid = place
+          ORDER BY created_at DESC, rollouts.rowid DESC`,
+    args: [...args, limit + 1],
   };
 }
 

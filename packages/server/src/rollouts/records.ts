@@ -126,6 +126,7 @@ export function releaseRollouts(operationId: string, except: readonly string[] =
     {
       sql: "UPDATE rollouts SET trained_by = NULL WHERE trained_by = ?",
       args: [operationId],
+      long: true,
     },
     ...claimRollouts(except, operationId),
   ];

@@ -31,6 +31,9 @@ export interface Rollouts {
   create(keyId: string, body: CreateRollout): Promise<RolloutInfo>;
   patch(keyId: string, id: string, body: PatchRollout): Promise<RolloutInfo>;
   info(keyId: string, id: string): RolloutInfo;
+  describe(record: RolloutRecord): RolloutInfo;
+  /** An open rollout, or one whose end is not written yet; null where the database knows as much. */
+  inMemory(id: string): RolloutRecord | null;
   trajectory(keyId: string, id: string): Promise<Trajectory>;
   /** Throws `rollout_not_found`, also for the rollout of another key. */
   require(keyId: string, id: string): RolloutRecord;
@@ -134,6 +137,8 @@ export function createRollouts(options: {
   return {
     require,
     info: (keyId, id) => infoOf(require(keyId, id)),
+    describe: infoOf,
+    inMemory: (id) => records.get(id) ?? null,
 
     async create(keyId, body) {
       const bodySha = canonicalSha256({ ...body, id: undefined, mode: body.mode ?? "train" });

@@ -99,4 +99,45 @@ export const migrations: readonly string[] = [
    CREATE INDEX rollouts_evaluated ON rollouts (model, policy_step) WHERE mode = 'eval';`,
   // Answers that a grammar held.
   "ALTER TABLE completions ADD COLUMN constrained INTEGER NOT NULL DEFAULT 0;",
+  // What lists, retention and gc look up, at a million rollouts. Names of indices are used in queries.
+  `DROP INDEX rollouts_trained_by;
+   DROP INDEX rollouts_evaluated;
+   CREATE INDEX rollouts_by_mode ON rollouts (model, mode, created_at);
+   CREATE INDEX rollouts_by_status ON rollouts (model, status, created_at);
+   CREATE INDEX rollouts_by_step ON rollouts (model, policy_step, created_at) WHERE policy_step IS NOT NULL;
+   CREATE INDEX rollouts_by_group ON rollouts (model, group_id, created_at) WHERE group_id IS NOT NULL;
+   CREATE INDEX rollouts_by_operation ON rollouts (trained_by, created_at) WHERE trained_by IS NOT NULL;
+   CREATE INDEX rollouts_abandoned ON rollouts (closed_at)
+     WHERE status IN ('failed', 'expired') AND trained_by IS NULL;
+   CREATE INDEX operations_by_model ON operations (model, key_id);
+   CREATE INDEX operations_by_type ON operations (model, key_id, type);
+   CREATE INDEX operations_unfinished ON operations (number) WHERE status IN ('queued', 'running');
+   CREATE INDEX events_started ON operation_events (operation_id, json_extract(data, '$.at'))
+     WHERE json_extract(data, '$.type') = 'started';
+   CREATE INDEX events_ended ON operation_events (operation_id, json_extract(data, '$.at'))
+     WHERE json_extract(data, '$.type') = 'ended';
+
+   CREATE TABLE evaluations (
+     model TEXT NOT NULL,
+     step INTEGER NOT NULL,
+     rollouts INTEGER NOT NULL,
+     reward_sum REAL,
+     PRIMARY KEY (model, step)
+   ) STRICT, WITHOUT ROWID;
+   INSERT INTO evaluations
+     SELECT model, policy_step, count(*), sum(reward) FROM rollouts
+     WHERE mode = 'eval' AND status = 'finished' AND reward IS NOT NULL AND policy_step IS NOT NULL
+     GROUP BY model, policy_step;
+   CREATE TRIGGER rollouts_unevaluated BEFORE UPDATE OF status, reward, policy_step ON rollouts
+     WHEN old.mode = 'eval' AND old.status = 'finished' AND old.reward IS NOT NULL AND old.policy_step IS NOT NULL
+   BEGIN
+     UPDATE evaluations SET rollouts = rollouts - 1, reward_sum = reward_sum - old.reward
+     WHERE model = old.model AND step = old.policy_step;
+   END;
+   CREATE TRIGGER rollouts_evaluated AFTER UPDATE OF status, reward, policy_step ON rollouts
+     WHEN new.mode = 'eval' AND new.status = 'finished' AND new.reward IS NOT NULL AND new.policy_step IS NOT NULL
+   BEGIN
+     INSERT INTO evaluations VALUES (new.model, new.policy_step, 1, new.reward)
+     ON CONFLICT DO UPDATE SET rollouts = rollouts + 1, reward_sum = reward_sum + excluded.reward_sum;
+   END;`,
 ];

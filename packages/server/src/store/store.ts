@@ -3,6 +3,9 @@ import { dirname, join } from "node:path";
 import { HoneError } from "@hone/core";
 import Database from "libsql";
 import AsyncDatabase from "libsql/promise";
+import pLimit from "p-limit";
+import type { Logger } from "pino";
+import { createPauses } from "./pauses.ts";
 import { migrations } from "./schema.ts";
 
 export type SqlValue = string | number | null | Uint8Array;
@@ -10,22 +13,31 @@ export type SqlValue = string | number | null | Uint8Array;
 export interface Statement {
   sql: string;
   args: readonly SqlValue[];
+  /** It may touch many rows: it runs off the main thread, which costs every call a little. */
+  long?: boolean | undefined;
 }
 
 /**
  * The server's SQLite file. Writes go through one queue: those that wait together share a transaction,
- * and its commit (the fsync) runs off the main thread. Reads see what was committed.
+ * and its commit (the fsync) runs off the main thread. Reads see what was committed. Nothing here keeps the main
+ * thread for long: statements that touch many rows are `long`, reads of many rows are a `query`.
  */
 export interface Store {
   /** All of the statements or none; resolves when they are on disk. Writes keep the order of the calls. */
   write(statements: readonly Statement[]): Promise<void>;
   /** Resolves when every write that was queued before has ended. */
   flush(): Promise<void>;
-  /** Gives unused pages back to the disk; says by how many bytes the files became smaller. */
-  vacuum(): Promise<number>;
+  /**
+   * Gives unused pages back to the disk; says by how many bytes the files became smaller. In small steps, between
+   * which others write. A large file of an older Hone can only be rewritten, which nobody can write beside: that
+   * is done only `alone`.
+   */
+  vacuum(alone: boolean): Promise<number>;
   /** What `vacuum` would give back at least. */
   freeBytes(): number;
-  /** Rows as the schema has them; the caller names their type. */
+  /** Rows found off the main thread, one query at a time. Fetching them is on it: name a limit. */
+  query(sql: string, ...args: SqlValue[]): Promise<unknown[]>;
+  /** Rows as the schema has them; the caller names their type. On the main thread: for what an index finds. */
   all(sql: string, ...args: SqlValue[]): unknown[];
   get(sql: string, ...args: SqlValue[]): unknown;
   close(): Promise<void>;
@@ -39,40 +51,71 @@ interface Job {
   reject: (error: unknown) => void;
 }
 
-// Statements run on the main thread at ~0.1 ms each, so one transaction must not hold too many.
+// Those who wait together are told together: not too many of them.
 const jobsPerTransaction = 64;
 const busyTimeoutMs = 5000;
+const pagesPerVacuum = 512;
+/** What `PRAGMA auto_vacuum` says of a file that can become smaller in steps. */
+const incremental = 2;
+/** A file up to this size is rewritten in less than a second. */
+const smallFile = 64 * 1024 * 1024;
+/** From this size on, a new index takes long enough to say so. */
+const largeFile = 256 * 1024 * 1024;
 
-export async function openStore(dataDir: string): Promise<Store> {
+interface AsyncStatement {
+  /** On the main thread. */
+  run(args: readonly SqlValue[]): unknown;
+  /** The first step is off it: all of a statement that changes rows, all of the search of one that sorts. */
+  all(args: readonly SqlValue[]): Promise<unknown[]>;
+}
+
+export async function openStore(dataDir: string, log?: Logger): Promise<Store> {
   const path = join(dataDir, "hone.db");
   const writer = new AsyncDatabase(path, { timeout: busyTimeoutMs });
-  await writer.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;");
-  await migrate(writer, path);
+  // The first holds only for a new file, or from the next rewriting on.
+  await writer.exec(
+    "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;",
+  );
+  await migrate(writer, path, log);
   const reader = new Database(path, { timeout: busyTimeoutMs });
   reader.exec("PRAGMA query_only = 1");
+  const searcher = new AsyncDatabase(path, { timeout: busyTimeoutMs });
+  await searcher.exec("PRAGMA query_only = 1");
+  // While it searches, every other call on this connection would wait on the main thread.
+  const searching = pLimit(1);
 
   // Prepared statements by their SQL, which is a literal everywhere: the maps stay small.
-  const writes = new Map<string, { run(args: readonly SqlValue[]): unknown }>();
+  const writes = new Map<string, AsyncStatement>();
+  const searches = new Map<string, AsyncStatement>();
   const reads = new Map<string, Database.Statement>();
   let pending: Job[] = [];
   let draining: Promise<void> | null = null;
   let closed = false;
 
+  async function prepared(
+    database: AsyncDatabase,
+    known: Map<string, AsyncStatement>,
+    sql: string,
+  ): Promise<AsyncStatement> {
+    const statement = known.get(sql) ?? ((await database.prepare(sql)) as AsyncStatement);
+    known.set(sql, statement);
+    return statement;
+  }
+
   async function transaction(statements: readonly Statement[]): Promise<void> {
     const runs: (() => unknown)[] = [];
-    for (const { sql, args } of statements) {
-      let statement = writes.get(sql);
-      if (!statement) {
-        statement = (await writer.prepare(sql)) as { run(args: readonly SqlValue[]): unknown };
-        writes.set(sql, statement);
-      }
-      const prepared = statement;
-      runs.push(() => prepared.run(args));
+    for (const { sql, args, long } of statements) {
+      const statement = await prepared(writer, writes, sql);
+      runs.push(() => (long ? statement.all(args) : statement.run(args)));
     }
     if (runs.length === 0) return;
+    const pauses = createPauses();
     await writer.exec("BEGIN IMMEDIATE");
     try {
-      for (const run of runs) run();
+      for (const run of runs) {
+        await run();
+        await pauses.due();
+      }
       await writer.exec("COMMIT");
     } catch (error) {
       // SQLite has rolled back by itself after some errors (a full disk).
@@ -140,21 +183,28 @@ export async function openStore(dataDir: string): Promise<Store> {
     write: (statements) => write(statements),
     flush: () => write([]),
     freeBytes: () => pragma("freelist_count") * pragma("page_size"),
-    async vacuum() {
-      let freed = 0;
-      await write([], async () => {
-        const before = sizeOnDisk(path);
-        await writer.exec("VACUUM");
-        await writer.exec("PRAGMA wal_checkpoint(TRUNCATE)");
-        freed = before - sizeOnDisk(path);
-      });
-      return Math.max(0, freed);
+    async vacuum(alone) {
+      const before = sizeOnDisk(path);
+      if (pragma("auto_vacuum") === incremental) {
+        for (let left = pragma("freelist_count"), free = left + 1; left > 0 && left < free;) {
+          free = left;
+          await write([], () => writer.exec(`PRAGMA incremental_vacuum(${pagesPerVacuum})`));
+          left = pragma("freelist_count");
+        }
+      } else if (alone || before <= smallFile) {
+        await write([], () => writer.exec("VACUUM"));
+      }
+      await write([], () => writer.exec("PRAGMA wal_checkpoint(TRUNCATE)"));
+      return Math.max(0, before - sizeOnDisk(path));
     },
+    query: (sql, ...args) =>
+      searching(async () => (await prepared(searcher, searches, sql)).all(args)),
     all: (sql, ...args) => read(sql).all(...args),
     get: (sql, ...args) => read(sql).get(...args),
     async close() {
       closed = true;
       await draining;
+      await searching(() => searcher.close());
       reader.close();
       // One file holds everything then: a data directory that nobody uses can be copied.
       await writer.exec("PRAGMA wal_checkpoint(TRUNCATE)");
@@ -166,6 +216,7 @@ export async function openStore(dataDir: string): Promise<Store> {
 async function migrate(
   database: { prepare(sql: string): Promise<{ get(): unknown }>; exec(sql: string): Promise<void> },
   path: string,
+  log: Logger | undefined,
 ): Promise<void> {
   const row = (await (await database.prepare("PRAGMA user_version")).get()) as {
     user_version: number;
@@ -175,6 +226,13 @@ async function migrate(
       `${path} was written by a newer Hone (schema ${row.user_version}, this one knows ${migrations.length}). ` +
         "Start that version, or use another data directory.",
       { code: "invalid_config" },
+    );
+  }
+  const size = statSync(path).size;
+  if (row.user_version < migrations.length && size > largeFile) {
+    log?.warn(
+      { database: path, gigabytes: size / 1e9, schema: [row.user_version, migrations.length] },
+      "bringing a large database up to date, once: some ten seconds for each gigabyte",
     );
   }
   for (let version = row.user_version; version < migrations.length; version++) {

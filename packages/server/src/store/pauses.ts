@@ -1,0 +1,21 @@
+import { setImmediate as nextTurn } from "node:timers/promises";
+
+/** After this long others have their turn. @unit ms */
+const turnMs = 8;
+
+/** For loops over many rows: between two of them sockets and timers have their turn. */
+export interface Pauses {
+  /** Resolves at once while the turn is young. */
+  due(): Promise<void>;
+}
+
+export function createPauses(): Pauses {
+  let began = performance.now();
+  return {
+    async due() {
+      if (performance.now() - began < turnMs) return;
+      await nextTurn();
+      began = performance.now();
+    },
+  };
+}
