@@ -1,8 +1,10 @@
 import type { z } from "zod";
 import { asOneBlock } from "../code-fence.ts";
+import { requireNumber } from "../number-option.ts";
 import { completionText, taggedAnswer } from "./completion-text.ts";
 import { jsonSchemaCheck } from "./json-schema.ts";
 import type { JsonSchema } from "./json-schema.ts";
+import { exactNumber, isNear, lastNumber } from "./number-text.ts";
 import { named } from "./reward-function.ts";
 import type { Reader, RewardFunction } from "./reward-function.ts";
 
@@ -22,47 +24,29 @@ export function exactMatch(options: {
   });
 }
 
-/** 1 where the answer's last number is the expected one within the tolerance, else 0. */
+/**
+ * 1 where the answer's last number is the expected one within the tolerance, else 0. A number that can be read in
+ * two ways matches nothing; see `lastNumber`.
+ */
 export function numericMatch(options: {
-  expected: Reader<number>;
+  /** A number, also as text: "15", "1,234.5", "2/3". */
+  expected: Reader<number | string>;
   /** Absolute. @default 1e-6 */
   tolerance?: number | undefined;
   extract?: ((text: string) => string | null) | undefined;
 }): RewardFunction {
-  const { tolerance = 1e-6, extract = answerOrAll } = options;
+  const { extract = answerOrAll } = options;
+  const tolerance = requireNumber("tolerance", options.tolerance ?? 1e-6, { least: 0 });
   return named("numeric_match", (trajectory, context) => {
     const expected = options.expected(trajectory, context);
     if (expected === null || expected === undefined) return null;
+    const wanted = exactNumber(expected);
     // NaN is no number to compare with: combineRewards refuses it by this function's name.
-    if (!Number.isFinite(expected)) return Number.NaN;
+    if (wanted === null) return Number.NaN;
     const answer = extract(completionText(trajectory));
     const value = answer === null ? null : lastNumber(answer);
-    return value !== null && Math.abs(value - expected) <= tolerance ? 1 : 0;
+    return value !== null && isNear(value, wanted, tolerance) ? 1 : 0;
   });
-}
-
-// Nothing can fail behind the first digit: no text makes the search go back.
-const numbers = /(?<![\w.])([-+]?)(?:(\d+(?:,\d+)*)((?:\.\d+)?(?:[eE][-+]?\d{1,3})?)|(\.\d+))/g;
-
-/** The last number of a text: `1,234.50`, `-3`, `2e5`. Null where there is none. */
-export function lastNumber(text: string): number | null {
-  let last: RegExpExecArray | null = null;
-  for (const found of text.matchAll(numbers)) last = found;
-  if (!last) return null;
-  const [, sign = "", whole, rest = "", fraction = ""] = last;
-  const { digits, isFirst } = whole ? lastGrouped(whole) : { digits: fraction, isFirst: true };
-  const value = Number((isFirst ? sign : "") + digits + rest);
-  return Number.isFinite(value) ? value : null;
-}
-
-/** Of `1,2,345` the last number, `2,345`: groups of three behind a group of at most three. */
-function lastGrouped(list: string): { digits: string; isFirst: boolean } {
-  const parts = list.split(",");
-  let from = parts.length - 1;
-  while (from > 0 && parts[from]?.length === 3) from -= 1;
-  const isAlone = from === parts.length - 1;
-  if (!isAlone && (parts[from]?.length ?? 0) > 3) from += 1;
-  return { digits: parts.slice(from).join(""), isFirst: from === 0 };
 }
 
 /**
