@@ -47,7 +47,7 @@ export async function* runBatches<Scenario>(
     // The last step of the run, if all before it count: whether they do decides whether there is another.
     if (cursor.trained >= options.steps) await Promise.all(watched.map((one) => one.step));
     // One turn of the loop lets a step that has ended say so.
-    await null;
+    await Promise.resolve();
     const ended = watched.flatMap(({ outcome }) => (outcome === undefined ? [] : [outcome]));
     watched = watched.filter(({ outcome }) => outcome === undefined);
     let untrained = 0;

@@ -69,8 +69,8 @@ export type {
   RolloutBatch,
   RolloutBatchItem,
 } from "./rollout-batch.ts";
-export { groupSchema, rolloutExceptionSchema, trajectorySchema } from "./trajectory.ts";
-export type { RolloutException, Trajectory, TrajectoryGroup } from "./trajectory.ts";
+export { groupSchema, rolloutExceptionSchema, trajectorySchema, turnSchema } from "./trajectory.ts";
+export type { RolloutException, Trajectory, TrajectoryGroup, Turn } from "./trajectory.ts";
 export {
   dropReasonSchema,
   modelInfoSchema,

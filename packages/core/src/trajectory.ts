@@ -1,6 +1,20 @@
 import { z } from "zod";
 import { messageSchema, toolSchema } from "./chat.ts";
 
+/** An assistant message of a conversation as it was sampled, before it was parsed. */
+export const turnSchema = z.object({
+  /** Its place in `messages`. */
+  message: z.int(),
+  /**
+   * All that the model wrote, without the token that ends its turn: thoughts with their tags, calls in the base's own
+   * notation. Where the template opens the answer with `<think>`, it begins with that. null: it could not be had.
+   */
+  text: z.string().nullable(),
+  /** Why it ended, as OpenAI has it: `length` was cut. null: the provider did not say. */
+  finish_reason: z.string().nullable(),
+});
+export type Turn = z.infer<typeof turnSchema>;
+
 /**
  * What a rollout leaves for the user: plain readonly data. `messages` is the longest conversation of
  * the rollout; conversations that do not continue one another stand in `histories`.
@@ -12,8 +26,14 @@ export const trajectorySchema = z.object({
   policy: z.string().nullable(),
   messages: z.array(messageSchema),
   tools: z.array(toolSchema).nullable(),
+  /** The assistant messages that were sampled in this rollout, in order. Older records have none. */
+  turns: z.array(turnSchema).optional(),
   histories: z.array(
-    z.object({ messages: z.array(messageSchema), tools: z.array(toolSchema).nullable() }),
+    z.object({
+      messages: z.array(messageSchema),
+      tools: z.array(toolSchema).nullable(),
+      turns: z.array(turnSchema).optional(),
+    }),
   ),
   reward: z.number().nullable(),
   metrics: z.record(z.string(), z.number()),

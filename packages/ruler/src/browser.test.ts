@@ -47,8 +47,8 @@ it("the main entry and the rewards run where there is no Node", async () => {
       worker,
     );
     expect([...(rewards as number[])]).toEqual([0.1, 0.9]);
-    const code = "bundled.rewards.parseCode('x = [1', 'python').ok";
-    expect(runInContext(code, worker)).toBe(false);
+    const code = "bundled.rewards.parseCode('x = [1', 'python').then(({ ok }) => ok)";
+    expect(await runInContext(code, worker)).toBe(false);
     const match = `const fn = bundled.rewards.jsonMatch({ schema: { items: { const: { a: 1 } } } });
       const given = (content) => ({ messages: [{ role: "assistant", content }] });
       [fn(given('[{"a": 1}]')), fn(given('[{"a": 2}]'))].join()`;

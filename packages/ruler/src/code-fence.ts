@@ -23,15 +23,19 @@ export function codeBlocks(text: string): CodeBlock[] {
   const lines = text.split("\n");
   const blocks: CodeBlock[] = [];
   let open: (Fence & { from: number }) | null = null;
+  let inList = false;
   for (const [index, line] of lines.entries()) {
-    const fence = fenceOf(line);
+    // A list ends at a line that is no item and not indented.
+    if (open === null && /^\S/.test(line)) inList = listMark.test(line);
+    else if (open === null && !inList) inList = listMark.test(line) && /^ {0,3}\S/.test(line);
+    const fence = fenceOf(line, inList);
     if (!fence) continue;
     if (open === null) {
       open = { ...fence, from: index + 1 };
     } else if (closes(fence, open)) {
       const { from, indent } = open;
       // As in Markdown: a block within a list stands as far to the right as its fence does.
-      const spaces = new RegExp(`^ {0,${indent}}`);
+      const spaces = new RegExp(`^[ \\t]{0,${indent}}`);
       const code = lines.slice(from, index).map((within) => within.replace(spaces, ""));
       blocks.push({ language: languageOf(open.info), code: code.join("\n") });
       open = null;
@@ -46,8 +50,8 @@ export function asOneBlock(text: string): CodeBlock | null {
   const first = all.indexOf("\n");
   const last = all.lastIndexOf("\n");
   if (first < 0 || last === first) return null;
-  const open = fenceOf(all.slice(0, first));
-  const close = fenceOf(all.slice(last + 1).trimStart());
+  const open = fenceOf(all.slice(0, first), false);
+  const close = fenceOf(all.slice(last + 1).trimStart(), false);
   if (!open || !close || !closes(close, open)) return null;
   return { language: languageOf(open.info), code: all.slice(first + 1, last) };
 }
@@ -57,12 +61,19 @@ export function hasFence(text: string): boolean {
   return text.split("\n").some((line) => /^(?:```|~~~)/.test(line.trimStart()));
 }
 
-function fenceOf(line: string): Fence | null {
-  const found = /^ {0,3}(`{3,}|~{3,})/.exec(line);
+const listMark = /^[ \t]*(?:[-*+]|\d{1,9}[.)])[ \t]+/;
+
+/**
+ * A fence stands at most three columns to the right of the text around it. Within a list models indent it by as
+ * many columns as they like, and some put it behind the item's own mark: there it is one wherever it stands.
+ */
+function fenceOf(line: string, inList: boolean): Fence | null {
+  const before = inList ? (listMark.exec(line)?.[0] ?? /^[ \t]*/.exec(line)?.[0] ?? "") : "";
+  const found = /^ {0,3}(`{3,}|~{3,})/.exec(line.slice(before.length));
   if (!found) return null;
   const [start, mark = ""] = found;
-  const indent = start.length - mark.length;
-  const info = line.slice(start.length).trim();
+  const indent = before.length + start.length - mark.length;
+  const info = line.slice(before.length + start.length).trim();
   // As in Markdown: "```x```" on one line is code within a sentence.
   return mark.startsWith("`") && info.includes("`") ? null : { mark, info, indent };
 }

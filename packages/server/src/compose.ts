@@ -205,7 +205,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       log,
       leaseMs: options.leaseMs,
       keep: options.keep,
-      tokens: async (ids) => (await rendererClient.tokens(ids)).map(({ token }) => token),
+      renderer: rendererClient,
     });
     if (stopping) throw shuttingDown();
     const gateway = gatewayRoutes({

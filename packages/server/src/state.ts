@@ -4,6 +4,7 @@ import { type Keep, policyName } from "@hone/core";
 import { Hono } from "hono";
 import pLimit from "p-limit";
 import type { Logger } from "pino";
+import { createTokenTable } from "./gateway/token-table.ts";
 import type { AppEnv } from "./http/env.ts";
 import { createLedger } from "./ledger/ledger.ts";
 import type { Base } from "./operations/context.ts";
@@ -21,6 +22,7 @@ import { createModelService } from "./policies/service.ts";
 import type { Clock } from "./ports/clock.ts";
 import type { Engine } from "./ports/engine.ts";
 import type { Ledger } from "./ports/ledger.ts";
+import type { Renderer } from "./ports/renderer.ts";
 import type { PolicyRouter } from "./ports/rollouts.ts";
 import type { Trainer } from "./ports/trainer.ts";
 import { collectGarbage } from "./retention/gc.ts";
@@ -51,8 +53,8 @@ export interface StateOptions {
   leaseMs?: number | undefined;
   /** How many of the newest policies of each model stay. @default 10 */
   keep?: Keep | undefined;
-  /** The texts of single tokens, for people who look at rollouts. */
-  tokens?: ((ids: readonly number[]) => Promise<string[]>) | undefined;
+  /** Tells what sampled ids spell, for trajectories and for people who look at rollouts. */
+  renderer?: Pick<Renderer, "tokens" | "info"> | undefined;
   /** Folders from which `import` may read; default: `imports` in the data directory. */
   importRoots?: readonly string[] | undefined;
 }
@@ -77,6 +79,11 @@ export interface State {
 
 const sweepEveryMs = 5_000;
 
+const noRenderer: Pick<Renderer, "tokens" | "info"> = {
+  tokens: () => Promise.reject(new Error("there is no renderer")),
+  info: () => Promise.reject(new Error("there is no renderer")),
+};
+
 export async function openState(options: StateOptions): Promise<State> {
   const { engine, trainer, base, log } = options;
   // The worker is given paths in it, and has another working directory.
@@ -94,6 +101,8 @@ export async function openState(options: StateOptions): Promise<State> {
     await checkpoints.sweepStaging();
     const ledger = createLedger(store, log);
     const live = createLivePolicies({ engine, checkpoints, models, base: base.name, log });
+    const renderer = options.renderer ?? noRenderer;
+    const tokenTable = createTokenTable(renderer);
     const rollouts = createRollouts({
       store,
       ledger,
@@ -102,6 +111,10 @@ export async function openState(options: StateOptions): Promise<State> {
       clock,
       leaseMs: options.leaseMs ?? defaultLeaseMs,
       publicURL: options.publicURL,
+      texts: {
+        text: (ids) => tokenTable.text(ids),
+        stopIds: async () => (await renderer.info()).stopTokenIds,
+      },
       log,
     });
     const keep = options.keep ?? defaultKeep;
@@ -158,7 +171,8 @@ export async function openState(options: StateOptions): Promise<State> {
       base,
     });
     const policies = createPolicies({ models, checkpoints, live, retention });
-    const tokens = options.tokens ?? (() => Promise.reject(new Error("there is no renderer")));
+    const tokens = async (ids: readonly number[]) =>
+      (await renderer.tokens(ids)).map(({ token }) => token);
     const reader = createRolloutReader({ store, models, ledger, rollouts, tokens, log });
     const list = listOperations.bind(null, { store, models });
     const routes = new Hono<AppEnv>()

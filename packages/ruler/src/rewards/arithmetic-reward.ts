@@ -3,6 +3,7 @@ import { completionWithThinking, taggedAnswer } from "./completion-text.ts";
 import { evaluateExpression } from "./expression.ts";
 import { add, compare, fromNumber, negate } from "./fraction.ts";
 import type { Fraction } from "./fraction.ts";
+import { exactNumber } from "./number-text.ts";
 import { named } from "./reward-function.ts";
 import type { Reader, RewardFunction } from "./reward-function.ts";
 
@@ -12,8 +13,8 @@ export interface ArithmeticOptions {
    * -3 in `8 + -3`, not in `8 - 3`.
    */
   numbers: Reader<readonly number[]>;
-  /** What the expression has to come to. */
-  target: Reader<number>;
+  /** What the expression has to come to: a number, also as text. */
+  target: Reader<number | string>;
   /**
    * `each-once`: exactly the given numbers, each as often as it was given; `at-most-once`: none more
    * often; `any`: any of them, as often as one likes. @default "each-once"
@@ -34,10 +35,13 @@ export function arithmetic(options: ArithmeticOptions): RewardFunction {
     const target = options.target(trajectory, context);
     if (numbers === null || numbers === undefined) return null;
     if (target === null || target === undefined) return null;
+    const wanted = typeof target === "string" ? exactNumber(target) : fromNumber(target);
+    // Not a task that an answer could fail: combineRewards refuses it by this function's name.
+    if (wanted === null) return Number.NaN;
     const text = extract(completionWithThinking(trajectory));
     const found = text === null ? null : evaluateExpression(text);
     if (!found || !usesNumbers(found.numbers, numbers.map(fromNumber), use)) return 0;
-    const difference = add(found.value, negate(fromNumber(target)));
+    const difference = add(found.value, negate(wanted));
     const size = difference.top < 0n ? negate(difference) : difference;
     return compare(size, tolerance) <= 0 ? 1 : 0;
   });

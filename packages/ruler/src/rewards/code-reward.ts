@@ -1,25 +1,9 @@
+import { parse } from "#parse";
 import { codeBlocks, hasFence } from "../code-fence.ts";
 import { completionText } from "./completion-text.ts";
-import { parsePython } from "./python-syntax.ts";
+import type { CodeLanguage, ParsedCode } from "./parsed-code.ts";
 import { named } from "./reward-function.ts";
 import type { RewardFunction } from "./reward-function.ts";
-import { parseTypeScript } from "./typescript-syntax.ts";
-
-export type CodeLanguage = "typescript" | "tsx" | "javascript" | "python";
-
-/** What a parser found, or that it is no such code. */
-export type ParsedCode =
-  | {
-      ok: true;
-      /** The modules that the code imports; "*" where that may be any. */
-      imports: string[];
-      /**
-       * Nothing but names, texts, numbers and operators: `Sorry, no` parses, and so does an answer in backticks,
-       * which JavaScript takes for a template.
-       */
-      wordsOnly: boolean;
-    }
-  | { ok: false; problem: string };
 
 export interface CodeOptions {
   language: CodeLanguage;
@@ -37,35 +21,55 @@ const fenceNames: Readonly<Record<CodeLanguage, readonly string[]>> = {
   tsx: ["tsx", "typescriptreact"],
   javascript: [
     ...["js", "javascript", "mjs", "cjs", "jsx", "javascriptreact"],
-    ...["node", "nodejs", "node.js", "ecmascript", "es6"],
+    ...["node", "nodejs", "node.js", "ecmascript", "es"],
   ],
-  python: ["py", "python", "python3", "py3"],
+  python: ["py", "python", "ipython", "cpython"],
 };
 /** Longer code is refused unread. */
 const longest = 200_000;
 
 /**
  * 1 where the answer holds code that a parser of the language accepts, without a forbidden import;
- * else 0. The code is read and never run.
+ * else 0. The code is read and never run; it is parsed in another thread, with limits of time and memory.
  */
 export function codeParses(options: CodeOptions): RewardFunction {
-  const { language, forbiddenImports = [] } = options;
-  return named("code_parses", (trajectory) => {
-    const text = completionText(trajectory);
-    const found = options.extract
-      ? { code: options.extract(text), named: true }
-      : codeIn(text, fenceNames[language]);
-    if (!found?.code?.trim()) return 0;
-    const parsed = parseCode(found.code, language);
-    if (!parsed.ok || (parsed.wordsOnly && !found.named)) return 0;
-    return parsed.imports.some((name) => isForbidden(name, forbiddenImports)) ? 0 : 1;
+  return named("code_parses", async (trajectory) => {
+    const judged = await judgeCode(completionText(trajectory), options);
+    return judged === "fine" ? 1 : 0;
   });
+}
+
+/** `none`: there is no code; `forbidden`: it imports, or seems to import, what it may not. */
+export async function judgeCode(
+  text: string,
+  { language, forbiddenImports = [], extract }: CodeOptions,
+): Promise<"fine" | "broken" | "forbidden" | "none"> {
+  const found = extract ? { code: extract(text), named: true } : codeIn(text, fenceNames[language]);
+  if (!found?.code?.trim()) return "none";
+  const parsed = await parseCode(found.code, language);
+  if (!parsed.ok) return mentions(found.code, forbiddenImports) ? "forbidden" : "broken";
+  if (parsed.wordsOnly && !found.named) return "none";
+  return parsed.imports.some((name) => isForbidden(name, forbiddenImports)) ? "forbidden" : "fine";
+}
+
+/** Of code that does not parse its lines tell: an import that is begun counts. */
+function mentions(code: string, forbidden: readonly string[]): boolean {
+  return code.split("\n").some((line) => {
+    const words = line.split(/[^\w./:@-]+/).filter(Boolean);
+    const asks = words.some((word) => /^(?:import|from|require|__import__|importlib)$/.test(word));
+    return asks && words.some((word) => isForbidden(word.replace(/^["']|["']$/g, ""), forbidden));
+  });
+}
+
+/** python3.12, typescript@5, es2022 */
+function withoutVersion(language: string): string {
+  return language.replace(/[-@]?v?\d+(?:\.\d+)*$/, "") || language;
 }
 
 /** `named`: whether the answer says itself that this is code of the language. */
 function codeIn(text: string, names: readonly string[]): { code: string; named: boolean } | null {
   const blocks = codeBlocks(text);
-  const last = blocks.findLast(({ language }) => names.includes(language));
+  const last = blocks.findLast(({ language }) => names.includes(withoutVersion(language)));
   if (last) return { code: last.code, named: true };
   const unnamed = blocks.findLast(({ language }) => language === "");
   if (unnamed) return { code: unnamed.code, named: false };
@@ -73,9 +77,9 @@ function codeIn(text: string, names: readonly string[]): { code: string; named: 
   return hasFence(text) ? null : { code: text, named: false };
 }
 
-export function parseCode(code: string, language: CodeLanguage): ParsedCode {
+export async function parseCode(code: string, language: CodeLanguage): Promise<ParsedCode> {
   if (code.length > longest) return { ok: false, problem: "too long" };
-  return language === "python" ? parsePython(code) : parseTypeScript(code, language);
+  return await parse(code, language);
 }
 
 function isForbidden(name: string, forbidden: readonly string[]): boolean {

@@ -1,12 +1,10 @@
-import { completionWithThinking } from "./completion-text.ts";
+import { completionAsSampled } from "./completion-text.ts";
 import { named } from "./reward-function.ts";
 import type { RewardFunction } from "./reward-function.ts";
 
 /** 1 where the answer begins with one `<think>…</think>`, else 0: TRL's `think_format_reward`. */
 export function thinkFormat(): RewardFunction {
-  return named("think_format", (trajectory) =>
-    isThinkFormat(completionWithThinking(trajectory)) ? 1 : 0,
-  );
+  return formatReward("think_format", isThinkFormat);
 }
 
 export function isThinkFormat(text: string): boolean {
@@ -14,17 +12,23 @@ export function isThinkFormat(text: string): boolean {
 }
 
 /**
- * 1 where the answer is `<think>…</think>` and on the next line `<answer>…</answer>`, and nothing
- * else; else 0: the format of the GRPO tutorials.
+ * 1 where the answer is `<think>…</think>` and behind it, on a line of its own, `<answer>…</answer>`, and nothing
+ * else; else 0. An empty line between them is no difference: some bases always write one.
  */
 export function thinkAnswerFormat(): RewardFunction {
-  return named("think_answer_format", (trajectory) =>
-    isThinkAnswerFormat(completionWithThinking(trajectory)) ? 1 : 0,
-  );
+  return formatReward("think_answer_format", isThinkAnswerFormat);
 }
 
 export function isThinkAnswerFormat(text: string): boolean {
-  return /^<think>[^<]*(?:<(?!\/?think>)[^<]*)*<\/think>\n<answer>[\s\S]*?<\/answer>\n?$/.test(
+  return /^<think>[^<]*(?:<(?!\/?think>)[^<]*)*<\/think>\n{1,2}<answer>[\s\S]*?<\/answer>\n?$/.test(
     text,
   );
+}
+
+/** Null, which is no 0, where it is not known what was sampled. */
+export function formatReward(name: string, fits: (text: string) => boolean): RewardFunction {
+  return named(name, (trajectory) => {
+    const text = completionAsSampled(trajectory);
+    return text === null ? null : fits(text) ? 1 : 0;
+  });
 }

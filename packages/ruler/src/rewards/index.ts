@@ -10,10 +10,12 @@ export type { Aggregated, Aggregation, ScaleRewards } from "./aggregate.ts";
 export { named } from "./reward-function.ts";
 export type { Reader, RewardContext, RewardFunction } from "./reward-function.ts";
 export {
+  completionAsSampled,
   completionText,
   completionWithThinking,
   fencedCode,
   taggedAnswer,
+  taggedAnswerOnOneLine,
 } from "./completion-text.ts";
 export { thinkAnswerFormat, thinkFormat } from "./format-rewards.ts";
 export { arithmetic } from "./arithmetic-reward.ts";
@@ -21,7 +23,9 @@ export type { ArithmeticOptions } from "./arithmetic-reward.ts";
 export { evaluateExpression } from "./expression.ts";
 export type { EvaluatedExpression } from "./expression.ts";
 export { codeParses, parseCode } from "./code-reward.ts";
-export type { CodeLanguage, CodeOptions, ParsedCode } from "./code-reward.ts";
+export type { CodeOptions } from "./code-reward.ts";
+export type { CodeLanguage, ParsedCode } from "./parsed-code.ts";
+export { tutorialArithmetic, tutorialCode, tutorialFormat } from "./tutorial-rewards.ts";
 export { exactMatch, jsonMatch, lengthPenalty, numericMatch } from "./text-rewards.ts";
 export type { JsonSchema } from "./json-schema.ts";
 export { rewardModel } from "./reward-model.ts";

@@ -295,8 +295,8 @@ function isIndian(groups: readonly string[]): boolean {
 }
 
 function scaled(value: Fraction, exponent: number): Fraction {
-  const power = fraction(10n ** BigInt(Math.abs(exponent)));
-  return exponent < 0 ? divide(value, power) : multiply(value, power);
+  const size = fraction(10n ** BigInt(Math.abs(exponent)));
+  return exponent < 0 ? divide(value, size) : multiply(value, size);
 }
 
 function count(text: string, char: string): number {

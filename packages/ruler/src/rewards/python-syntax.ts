@@ -1,10 +1,14 @@
 import { parse } from "py-ast";
-import type { ParsedCode } from "./code-reward.ts";
+import type { ParsedCode } from "./parsed-code.ts";
+import { tokenProblem } from "./python-lines.ts";
 
 /** Parses Python 3 and names what it imports. */
 export function parsePython(code: string): ParsedCode {
   try {
-    return { ok: true, ...readModule(parse(code), code.split("\n")) };
+    const module = parse(code);
+    const problem = tokenProblem(code) ?? treeProblem(module);
+    if (problem !== null) return { ok: false, problem };
+    return { ok: true, ...readModule(module, code.split("\n")) };
   } catch (error) {
     // Also a RangeError: code that is nested deeper than the stack.
     if (error instanceof Error) return { ok: false, problem: error.message };
@@ -14,6 +18,9 @@ export function parsePython(code: string): ParsedCode {
 
 interface SomeNode {
   nodeType?: string;
+  handlers?: unknown[];
+  finalbody?: unknown[];
+  target?: SomeNode;
   names?: { name: string }[];
   module?: string | null;
   level?: number;
@@ -51,6 +58,26 @@ function readModule(
     wordsOnly &&= !isDeed(found, lines);
   }
   return { imports, wordsOnly };
+}
+
+/** What Python refuses and the parser builds all the same. */
+function treeProblem(module: unknown): string | null {
+  const open: unknown[] = [module];
+  while (open.length > 0) {
+    const node = open.pop();
+    if (typeof node !== "object" || node === null) continue;
+    open.push(...Object.values(node));
+    const { nodeType = "", handlers, finalbody, target } = node as SomeNode;
+    if (/^Try(?:Star)?$/.test(nodeType) && !handlers?.length && !finalbody?.length) {
+      return "a try without except or finally";
+    }
+    const kind = target?.nodeType ?? "";
+    if (/^(?:(?:Async)?For|comprehension)$/i.test(nodeType) && kind === "Constant") {
+      return "a loop over a literal";
+    }
+    if (nodeType === "AnnAssign" && /^(?:Tuple|List)$/.test(kind)) return "an annotated tuple";
+  }
+  return null;
 }
 
 function importsBy(node: SomeNode): string[] {

@@ -2,9 +2,11 @@ import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { group, trajectory } from "../group.test-support.ts";
 import { arithmetic } from "./arithmetic-reward.ts";
 import { combineRewards } from "./combine-rewards.ts";
+import { taggedAnswer, taggedAnswerOnOneLine } from "./completion-text.ts";
 import { evaluateExpression } from "./expression.ts";
 import { thinkAnswerFormat, thinkFormat } from "./format-rewards.ts";
 import type { RewardFunction } from "./reward-function.ts";
+import { exactMatch, numericMatch } from "./text-rewards.ts";
 
 const give = (fn: RewardFunction, text: string, rest = {}) =>
   fn(trajectory(text, rest), { group: { ...group([]), scenario: { target: 24 } }, index: 0 });
@@ -153,6 +155,56 @@ describe("format", () => {
     expect(thinkAnswerFormat()(split, context)).toBe(1);
   });
 
+  /** An answer of our own server: the parsed message, and what was sampled. */
+  const sampledAs = (text: string | null, message: object, finish_reason = "stop") =>
+    trajectory([{ role: "assistant", content: null, ...message }], {
+      turns: [{ message: 2, text, finish_reason }],
+    });
+  const context = { group: group([]), index: 0 };
+  const both = (one: ReturnType<typeof trajectory>) => [
+    thinkFormat()(one, context),
+    thinkAnswerFormat()(one, context),
+  ];
+
+  it("sees what was sampled, whatever a parser has made of it", () => {
+    // A parser of Qwen's family strips the line ends on both sides of </think>.
+    const answer = { reasoning_content: "2 + 2", content: "<answer>4</answer>" };
+    expect(both(sampledAs("<think>\n2 + 2\n</think>\n<answer>4</answer>", answer))).toEqual([1, 1]);
+    expect(both(sampledAs("<think>\n2 + 2\n</think>\n\n<answer>4</answer>", answer))).toEqual([
+      1, 1,
+    ]);
+    expect(both(sampledAs("<think>\n2 + 2\n</think> <answer>4</answer>", answer))).toEqual([1, 0]);
+    // Of an empty thought a parser says nothing.
+    const plain = { content: "<answer>4</answer>" };
+    expect(both(sampledAs("<think>\n\n</think>\n\n<answer>4</answer>", plain))).toEqual([1, 1]);
+    expect(both(sampledAs("<answer>4</answer>", plain))).toEqual([0, 0]);
+  });
+
+  it("pays nothing for a thought that never closes", () => {
+    const open = { reasoning_content: "on and on" };
+    expect(both(sampledAs("<think>on and on", open, "length"))).toEqual([0, 0]);
+    // Another provider's answer, of which the tags are not known.
+    expect(both(trajectory([{ role: "assistant", content: "", ...open }]))).toEqual([0, 0]);
+    expect(both(trajectory([{ role: "assistant", content: null, ...open }]))).toEqual([0, 0]);
+    const cut = trajectory([{ role: "assistant", content: " ", ...open }], {
+      turns: [{ message: 7, text: "of another message", finish_reason: "length" }],
+    });
+    expect(both(cut)).toEqual([1, 0]);
+  });
+
+  it("does not judge what it cannot see", () => {
+    expect(both(sampledAs(null, { content: "<answer>4</answer>" }))).toEqual([null, null]);
+  });
+
+  it("reads another provider's split answer as well formed", () => {
+    const split = {
+      role: "assistant" as const,
+      reasoning_content: "so",
+      content: "<answer>4</answer>",
+    };
+    expect(both(trajectory([split]))).toEqual([1, 1]);
+  });
+
   it.each([
     ["<think>a</think>\n<answer>b</answer>", 1, 1],
     ["<think>a</think> b", 1, 0],
@@ -166,6 +218,31 @@ describe("format", () => {
   ])("%j", (text, think, answer) => {
     expect(give(thinkFormat(), text)).toBe(think);
     expect(give(thinkAnswerFormat(), text)).toBe(answer);
+  });
+});
+
+describe("an answer in its tag", () => {
+  it.each([
+    ["<answer>4</answer>", "4", "4"],
+    ["so <answer> 4 </answer>.", "4", "4"],
+    ["<answer>\n4\n</answer>", "4", null],
+    ["<answer>\n4\n</answer>\n<answer>5</answer>", "4", "5"],
+    ["<answer>1</answer> junk <answer>2</answer>", "1", "1"],
+    ["</answer> <answer>4</answer>", "4", null],
+    ["<answer>4", null, null],
+    ["4</answer>", null, null],
+  ])("%j", (text, anywhere, onOneLine) => {
+    expect(taggedAnswer(text)).toBe(anywhere);
+    if (!text.startsWith("</answer>")) expect(taggedAnswerOnOneLine(text)).toBe(onOneLine);
+  });
+
+  it("may stand on lines of its own for what matches it; the tutorial's rule can be had", () => {
+    const text = "<think>x</think>\n<answer>\n42\n</answer>";
+    expect(give(numericMatch({ expected: () => 42 }), text)).toBe(1);
+    expect(give(exactMatch({ expected: () => "42" }), text)).toBe(1);
+    expect(give(arithmetic({ numbers: () => [42], target: () => 42 }), text)).toBe(1);
+    const strict = { expected: () => "42", extract: taggedAnswerOnOneLine };
+    expect(give(exactMatch(strict), text)).toBe(0);
   });
 });
 

@@ -1,6 +1,6 @@
 import { parse } from "@babel/parser";
 import type { ParserPlugin } from "@babel/parser";
-import type { ParsedCode } from "./code-reward.ts";
+import type { ParsedCode } from "./parsed-code.ts";
 
 /** Parses TypeScript or JavaScript as a module, or as a script where it is none. */
 export function parseTypeScript(

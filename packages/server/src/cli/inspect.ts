@@ -1,7 +1,6 @@
 import {
   HoneError,
   type OperationEvent,
-  type OperationInfo,
   operationEventSchema,
   operationInfoSchema,
   parseModelRef,

@@ -72,16 +72,24 @@ export function continuedIds(completions: readonly LedgerCompletion[]): Set<stri
       continued.add(later.parentId);
       continue;
     }
-    // Plain prompts continue by their ids alone.
-    if (later.kind === "text") continue;
-    const turns = new Map<number, LedgerCompletion>();
-    for (const earlier of completions) {
-      if (earlier.kind === "text") continue;
-      if (earlier.seq >= later.seq || !repeats(later, earlier)) continue;
-      const known = turns.get(earlier.messages.length);
-      if (!known || isBetter(later, earlier, known)) turns.set(earlier.messages.length, earlier);
-    }
-    for (const { id } of turns.values()) continued.add(id);
+    for (const { id } of repeatedTurns(later, completions)) continued.add(id);
   }
   return continued;
+}
+
+/** For each answer in a completion's history the earlier completion that it repeats, if there is one. */
+export function repeatedTurns(
+  later: LedgerCompletion,
+  completions: readonly LedgerCompletion[],
+): LedgerCompletion[] {
+  // Plain prompts continue by their ids alone.
+  if (later.kind === "text") return [];
+  const turns = new Map<number, LedgerCompletion>();
+  for (const earlier of completions) {
+    if (earlier.kind === "text") continue;
+    if (earlier.seq >= later.seq || !repeats(later, earlier)) continue;
+    const known = turns.get(earlier.messages.length);
+    if (!known || isBetter(later, earlier, known)) turns.set(earlier.messages.length, earlier);
+  }
+  return [...turns.values()];
 }

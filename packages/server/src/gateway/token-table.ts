@@ -18,7 +18,7 @@ export interface TokenTable {
 }
 
 /** Strings of single tokens, asked of the renderer once each. */
-export function createTokenTable(renderer: Renderer): TokenTable {
+export function createTokenTable(renderer: Pick<Renderer, "tokens">): TokenTable {
   const known = new Map<number, { token: string; bytes: number[] }>();
 
   async function learn(ids: Iterable<number>): Promise<void> {

@@ -236,6 +236,30 @@ test("where the renderer could not bridge, the messages say what continues what"
   expect([...continuedIds(edited)]).toEqual(["c0"]);
 });
 
+test("a conversation names the completion of each answer, bridged or not", () => {
+  const turnsIn = (completions: Parameters<typeof conversations>[0]) =>
+    conversations(completions).map(({ messages, turns }) =>
+      turns.map(({ message, completion }) => [messages[message]?.content, completion.id]),
+    );
+  const bridged = episode(3);
+  const expected = [
+    ["a0", "c0"],
+    ["a1", "c1"],
+    ["a2", "c2"],
+  ];
+  expect(turnsIn(bridged)).toEqual([expected]);
+  expect(turnsIn(bridged.map((one) => ({ ...one, parentId: null })))).toEqual([expected]);
+  // The chain is broken in its middle.
+  expect(turnsIn(bridged.map((one, i) => (i === 1 ? { ...one, parentId: null } : one)))).toEqual([
+    expected,
+  ]);
+  // An answer that the agent wrote itself is no turn.
+  const edited = bridged.map((one, i) =>
+    i === 2 ? { ...one, parentId: null, messages: [user("other"), ...one.messages] } : one,
+  );
+  expect(turnsIn(edited)).toEqual([[["a2", "c2"]], expected.slice(0, 2)]);
+});
+
 test("of several choices the conversation is the one that was gone on with", () => {
   const choices = [0, 1, 2].map((choice) =>
     completionOf("r", {

@@ -1,10 +1,12 @@
 import type { ChatMessage, ChatTool, Trajectory } from "@hone/core";
 import type { LedgerCompletion } from "../ports/ledger.ts";
-import { continuedIds } from "../conversation/continuation.ts";
+import { continuedIds, repeatedTurns } from "../conversation/continuation.ts";
 
 interface Conversation {
   messages: ChatMessage[];
   tools: ChatTool[] | null;
+  /** The sampled ones of its messages, in order. */
+  turns: { message: number; completion: LedgerCompletion }[];
 }
 
 /** The conversations of a rollout, longest first: those that no later completion continues. */
@@ -20,8 +22,30 @@ export function conversations(completions: readonly LedgerCompletion[]): Convers
     .map((last) => ({
       messages: [...last.messages, last.answer],
       tools: last.tools ? [...last.tools] : null,
+      turns: turnsOf(last, delivered),
     }))
     .sort((a, b) => b.messages.length - a.messages.length);
+}
+
+/**
+ * A chain of parents extends one another token for token. What stands before its first is a history that was
+ * rendered anew: there the messages say which completion each answer is.
+ */
+function turnsOf(
+  last: LedgerCompletion,
+  completions: readonly LedgerCompletion[],
+): Conversation["turns"] {
+  const chain: LedgerCompletion[] = [];
+  for (let one: LedgerCompletion | undefined = last; one;) {
+    chain.unshift(one);
+    const { parentId }: LedgerCompletion = one;
+    one = completions.find(({ id }) => id === parentId);
+  }
+  const [first] = chain;
+  const before = first ? repeatedTurns(first, completions) : [];
+  return [...before, ...chain]
+    .map((completion) => ({ message: completion.messages.length, completion }))
+    .sort((a, b) => a.message - b.message);
 }
 
 /** The other choices of the same request. */

@@ -76,6 +76,10 @@ export const descriptions: Record<string, string> = {
   "scoresSchema.data": "In the order of the items.",
   "healthSchema.base": "The name that the bare base answers to.",
   "healthSchema.components": "The processes behind the server: renderer, worker, engine.",
+  "turnSchema.message": "Its place in `messages`.",
+  "turnSchema.text": "All that the model wrote, without the token that ends its turn: thoughts with their tags, calls in the base's own notation. Where the template opens the answer with `<think>`, it begins with that. null: it could not be had.",
+  "turnSchema.finish_reason": "Why it ended, as OpenAI has it: `length` was cut. null: the provider did not say.",
   "trajectorySchema.policy": "`name@N` that every completion of it was sampled from; null where Hone did not sample it.",
+  "trajectorySchema.turns": "The assistant messages that were sampled in this rollout, in order. Older records have none.",
   "rolloutExceptionSchema.duringCall": "The model call it was in, 1 for the first; null when it was in none.",
 };

@@ -21,8 +21,13 @@ beforeEach(async () => {
   server = await openTestState(folder.path, {
     engine: () => engine,
     trainer: fileTrainer(),
-    tokens: (wanted) =>
-      down ? Promise.reject(new Error("away")) : Promise.resolve(wanted.map((id) => `<${id}>`)),
+    renderer: {
+      info: () => Promise.reject(new Error("away")),
+      tokens: (wanted) =>
+        down
+          ? Promise.reject(new Error("away"))
+          : Promise.resolve(wanted.map((id) => ({ token: `<${id}>`, bytes: [] }))),
+    },
   });
   await server.call("PUT", "/v1/models/m", {});
 });

@@ -266,6 +266,8 @@ test("the trajectory comes from the ledger", async () => {
       { role: "assistant", content: "4" },
     ],
     tools: null,
+    // There is no renderer here that could tell what the ids spell.
+    turns: [{ message: 1, text: null, finish_reason: "stop" }],
     histories: [],
     reward: 1,
     metrics: {},

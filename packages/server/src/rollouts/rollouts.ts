@@ -7,9 +7,11 @@ import {
   type RolloutInfo,
   type RolloutStatus,
   type Trajectory,
+  type Turn,
 } from "@hone/core";
 import type { Logger } from "pino";
 import type { StoredLedger } from "../ledger/ledger.ts";
+import { sampledTurn, type TokenTexts } from "../ledger/sampled-text.ts";
 import { conversations, usageOf } from "../ledger/trajectory.ts";
 import type { LivePolicies } from "../policies/live.ts";
 import type { Models } from "../policies/models.ts";
@@ -64,6 +66,7 @@ export function createRollouts(options: {
   clock: Clock;
   leaseMs: number;
   publicURL: () => string;
+  texts: TokenTexts;
   log: Logger;
 }): Rollouts {
   const { store, ledger, models, live, clock, leaseMs, log } = options;
@@ -115,6 +118,16 @@ export function createRollouts(options: {
 
   function forgetClosed(record: RolloutRecord): void {
     if (record.status !== "open" && records.get(record.id) === record) records.delete(record.id);
+  }
+
+  /** Without its text where the renderer does not answer: what was rewarded and trained does not depend on it. */
+  async function turnOf(turn: Parameters<typeof sampledTurn>[0]): Promise<Turn> {
+    try {
+      return await sampledTurn(turn, options.texts);
+    } catch (error) {
+      log.warn({ err: error }, "the sampled text of a turn cannot be had");
+      return { message: turn.message, text: null, finish_reason: turn.completion.finishReason };
+    }
   }
 
   function infoOf(record: RolloutRecord): RolloutInfo {
@@ -216,13 +229,19 @@ export function createRollouts(options: {
     async trajectory(keyId, id) {
       const record = require(keyId, id);
       const completions = await ledger.list(id);
-      const [longest, ...histories] = conversations(completions);
+      const [longest, ...histories] = await Promise.all(
+        conversations(completions).map(async (conversation) => ({
+          ...conversation,
+          turns: await Promise.all(conversation.turns.map(turnOf)),
+        })),
+      );
       return {
         rolloutId: record.id,
         model: record.model,
         policy: record.policyStep === null ? null : policyName(record.model, record.policyStep),
         messages: longest?.messages ?? [],
         tools: longest?.tools ?? null,
+        turns: longest?.turns ?? [],
         histories,
         reward: record.reward,
         metrics: record.metrics,

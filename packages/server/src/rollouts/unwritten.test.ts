@@ -38,6 +38,7 @@ function open(): Rollouts {
     clock: () => now,
     leaseMs: 1000,
     publicURL: () => "",
+    texts: { text: () => Promise.resolve(""), stopIds: () => Promise.resolve([]) },
     log: silent,
   });
 }
