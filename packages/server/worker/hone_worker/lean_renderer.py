@@ -15,6 +15,9 @@ from renderers import BaseRendererConfig, ParsedResponse, ParsedToolCall, Render
 from renderers.base import extract_message_tool_names
 from tokenizers import Tokenizer
 
+from hone_worker.control_tokens import PlainText
+from hone_worker.tool_calls import strict_json
+
 CLOSE = "<|im_end|>"
 OPENERS = {"system": "<|system|>", "user": "<|user|>", "assistant": "<|assistant|>", "tool": "<|tool|>"}
 
@@ -30,10 +33,9 @@ class LeanRenderer:
 
     def __init__(self, tokenizer: Any, config: LeanRendererConfig | None = None):
         self.config = config or LeanRendererConfig()
-        # A copy of its own, because text must not turn into special tokens: a user who writes
-        # "<|assistant|>" writes those characters. The setting is the tokenizer's, not the call's.
-        self._text = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-        self._text.encode_special_tokens = True
+        self._tokenizer = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        # A user who writes "<|assistant|>" or "<tool_call>" writes those characters.
+        self._text = PlainText(tokenizer)
         self._open = {role: self._id(token) for role, token in OPENERS.items()}
         self._tools = self._id("<|tools|>")
         self._close = self._id(CLOSE)
@@ -42,7 +44,7 @@ class LeanRenderer:
         self._call, self._call_end = self._id("<tool_call>"), self._id("</tool_call>")
 
     def _id(self, token: str) -> int:
-        token_id = self._text.token_to_id(token)
+        token_id = self._tokenizer.token_to_id(token)
         if token_id is None:
             raise ValueError(
                 f"The lean renderer needs the token {token!r}, which this tokenizer does not have"
@@ -50,11 +52,11 @@ class LeanRenderer:
         return token_id
 
     def _encode(self, text: str) -> list[int]:
-        return self._text.encode(text, add_special_tokens=False).ids if text else []
+        return self._text.encode(text) if text else []
 
     def _decode(self, ids: list[int]) -> str:
         # Openers that were sampled in mid-answer are no text; <think> and <tool_call> are not "special" and stay.
-        return self._text.decode(ids, skip_special_tokens=True) if ids else ""
+        return self._tokenizer.decode(ids, skip_special_tokens=True) if ids else ""
 
     def _message(self, message: dict[str, Any]) -> tuple[list[int], int]:
         """The message's ids, and how many of them at the start are scaffold (its opener)."""
@@ -171,7 +173,8 @@ class LeanRenderer:
         i = start
         while i < len(ids):
             if ids[i] != self._call:
-                content.append(ids[i])
+                if not calls:  # what stands behind a call is put in its place by who reads the answer
+                    content.append(ids[i])
                 i += 1
                 continue
             close = _find(ids, self._call_end, i + 1)
@@ -193,20 +196,18 @@ def _tool_call(raw: str, span: tuple[int, int], *, closed: bool) -> ParsedToolCa
     if not closed:
         return failed(ToolCallParseStatus.UNCLOSED_BLOCK)
     try:
-        call = json.loads(raw, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
+        call = strict_json(raw)
+    except ValueError:
         return failed(ToolCallParseStatus.INVALID_JSON)
     name = call.get("name") if isinstance(call, dict) else None
     if not isinstance(name, str) or not name:
         return failed(ToolCallParseStatus.MISSING_NAME)
-    arguments = call.get("arguments", {})
+    arguments = call.get("arguments", call.get("parameters"))
+    if not isinstance(arguments, dict):
+        return failed(ToolCallParseStatus.MALFORMED_STRUCTURE)
     return ParsedToolCall(
         raw=raw, name=name, arguments=arguments, token_span=span, status=ToolCallParseStatus.OK
     )
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _text(content: Any) -> str:

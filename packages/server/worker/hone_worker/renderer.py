@@ -23,15 +23,16 @@ if __name__ == "__main__":
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 from pydantic import BaseModel, ConfigDict, Field
-from renderers import ParsedResponse, ToolCallParseStatus
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from hone_worker.control_tokens import unmarked
 from hone_worker.errors import HoneWorkerError
 from hone_worker.json_schema import check_schema
 from hone_worker.renderer_base import RenderedBase, load
 from hone_worker.renderer_messages import check_messages, check_tools
+from hone_worker.sampled_answer import read_answer
 from hone_worker.service import create_app, environment, health_route, read_body, run_service
 
 log = logging.getLogger("hone_worker.renderer")
@@ -56,7 +57,10 @@ class BridgeBody(_Body):
 
 class ParseBody(_Body):
     ids: Ids
+    #: What may be called. Without any, a sampled call is text.
     tools: list[Any] | None = None
+    #: The text up to a stop string, where one ended the answer.
+    visible: str | None = None
 
 
 class TokensBody(_Body):
@@ -78,19 +82,34 @@ class Service:
         self.answered = 0
 
     def render(self, messages: list[Any], tools: list[Any] | None) -> Ids:
-        checked, known = check_messages(messages), check_tools(tools)
+        checked, known = self._checked(messages, tools)
         try:
             return list(self.base.renderer.render_ids(checked, tools=known, add_generation_prompt=True))
         except Exception as error:
             # A template's own refusal ("roles must alternate") is the caller's to mend.
             raise HoneWorkerError(
-                f"The renderer {self.base.name!r} cannot render these messages: {error}",
+                f"The renderer {self.base.name!r} cannot render these messages: {unmarked(str(error))}",
                 code="invalid_messages",
                 param="messages",
             ) from error
 
+    def _checked(self, messages: list[Any], tools: list[Any] | None) -> tuple[list[Any], list[Any] | None]:
+        """Messages and tools as a renderer may see them."""
+        checked, known, base = check_messages(messages), check_tools(tools), self.base
+        called = any(m["role"] == "tool" or m.get("tool_calls") for m in checked)
+        if base.tools == "none" and (known or called):
+            raise HoneWorkerError(
+                f"The chat template of {base.base!r} has no place for tools, their calls and their results. "
+                "Send the request without them, or start the server with another --renderer.",
+                code="invalid_messages",
+                param="tools" if known else "messages",
+            )
+        if base.plain is None or not base.plain_texts or base.name == "lean":
+            return checked, known  # lean reads every text as plain by itself
+        return [base.plain.mark_message(m) for m in checked], base.plain.mark(known)
+
     def bridge(self, body: BridgeBody) -> dict[str, Any]:
-        messages, tools = check_messages(body.messages), check_tools(body.tools)
+        messages, tools = self._checked(body.messages, body.tools)
         self.check_ids(body.prompt_ids, "prompt_ids")
         self.check_ids(body.completion_ids, "completion_ids")
         if not self.base.bridges:
@@ -115,30 +134,9 @@ class Service:
             return _no_bridge("the answer goes on after the token that closes it")
         return {"ids": ids}
 
-    def parse(self, ids: Ids, tools: list[Any] | None) -> dict[str, Any]:
+    def parse(self, ids: Ids, tools: list[Any] | None, visible: str | None = None) -> dict[str, Any]:
         self.check_ids(ids, "ids")
-        parsed: ParsedResponse = self.base.renderer.parse_response(
-            ids, tools=check_tools(tools), prompt_ids=self.base.generation_prompt
-        )
-        content, calls = parsed.content or "", []
-        for call in parsed.tool_calls:
-            if call.status == ToolCallParseStatus.OK and call.name:
-                calls.append({"name": call.name, "arguments": _arguments(call.arguments), "id": None})
-            else:
-                content += self._as_text(ids, call)  # a broken call is text: the agent must see what was said
-        for token_id in set(ids) & self.base.special_text.keys():
-            content = content.replace(self.base.special_text[token_id], "")
-        return {
-            "content": content or None,
-            "reasoning": parsed.reasoning_content or None,
-            "tool_calls": calls,
-        }
-
-    def _as_text(self, ids: Ids, call: Any) -> str:
-        if call.token_span is None:
-            return call.raw
-        start, end = call.token_span
-        return self.base.tokenizer.decode(ids[start:end], skip_special_tokens=True)
+        return read_answer(self.base, ids, check_tools(tools), visible)
 
     def tokens(self, ids: Ids) -> dict[str, Any]:
         self.check_ids(ids, "ids")
@@ -154,6 +152,8 @@ class Service:
         return {
             "stop_token_ids": base.stop_token_ids,
             "bridges": base.bridges,
+            "tools": base.tools,
+            "plain_texts": base.plain_texts,
             "renderer": base.name,
             "base": base.base,
             "max_model_len": base.max_model_len,
@@ -181,7 +181,7 @@ class Service:
 
         async def parse(request: Request) -> Response:
             body = await read_body(request, ParseBody)
-            return self._answer(self.parse(body.ids, body.tools))
+            return self._answer(self.parse(body.ids, body.tools, body.visible))
 
         async def tokens(request: Request) -> Response:
             body = await read_body(request, TokensBody)
@@ -218,12 +218,6 @@ class Service:
 
 def _no_bridge(reason: str) -> dict[str, Any]:
     return {"ids": None, "reason": reason}
-
-
-def _arguments(arguments: Any) -> str:
-    if isinstance(arguments, str):
-        return arguments
-    return json.dumps({} if arguments is None else arguments, ensure_ascii=False)
 
 
 def main(argv: list[str] | None = None) -> None:

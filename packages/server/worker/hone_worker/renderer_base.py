@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from renderers import create_renderer
-from renderers.base import MODEL_RENDERER_MAP, RENDERER_REGISTRY, _populate_registry
+from renderers.base import RENDERER_REGISTRY, _populate_registry
 from renderers.configs import DefaultRendererConfig, config_from_name
 from renderers.reasoning import prompt_ends_in_reasoning
 from transformers import AutoTokenizer
 from transformers.utils.hub import cached_file, is_offline_mode
 
+from hone_worker.control_tokens import MARK, MarkedTokenizer, PlainText
 from hone_worker.errors import HoneWorkerError
 from hone_worker.lean_renderer import LeanRenderer, LeanRendererConfig
+from hone_worker.renderer_family import carries_tools, family_of, has_system
 from hone_worker.renderer_tokens import TokenBytes
+from hone_worker.tool_convention import ToolConvention
 
 # Renderers whose tool calls and reasoning are plain text in what the engine streams. Of any other we
 # know only that its marks may be hidden special tokens, so nothing may be streamed before it is parsed.
@@ -44,6 +47,12 @@ class RenderedBase:
     reasoning_markers: list[str]
     generation_prompt: list[int]  # what every prompt ends with: a parse must know whether it opened a thought
     special_text: dict[int, str]
+    added_text: dict[int, str]
+    call_marks_are_text: bool
+    plain: PlainText | None
+    tools: Literal["template", "convention", "none"]
+    #: Whether what a text spells stays text. In the others a control token in a text is that token.
+    plain_texts: bool
     prompt_tail: int | None  # a bridge needs only this many of the prompt's last ids; None: all of them
 
 
@@ -53,15 +62,23 @@ def load(base: str, name: str = "auto", options: dict[str, Any] | None = None) -
         raise _bad_base(_why_missing(base))
     if name == "auto":
         chosen = _json_file(base, "hone.json") or {}
-        name = chosen.get("renderer") or MODEL_RENDERER_MAP.get(base) or "default"
+        name = chosen.get("renderer") or "auto"
         options = {**(chosen.get("renderer_options") or {}), **(options or {})}
     try:
         tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
     except Exception as error:
         raise _bad_base(f"The tokenizer of {base!r} does not load: {error}") from error
-    renderer = _create(tokenizer, name, options or {})
-    tool_markers, reasoning_markers = _markers(name, renderer)
+    plain = PlainText(tokenizer) if getattr(tokenizer, "backend_tokenizer", None) else None
+    seen = MarkedTokenizer(tokenizer, plain) if plain and name != "lean" else tokenizer
+    if name == "auto":
+        name, found = _recognised(base, config, tokenizer)
+        options = {**found, **(options or {})}
+    renderer = _create(seen, name, options or {})
     generation_prompt = _generation_prompt(renderer)
+    tool_markers, reasoning_markers = _markers(name, renderer)
+    renderer, tools = _with_tools(name, renderer, tokenizer, generation_prompt)
+    if isinstance(renderer, ToolConvention) and tool_markers != HOLD_ALL:
+        tool_markers = ["<tool_call>"]
     stops = _stops(base, renderer)
     if prompt_ends_in_reasoning(tokenizer, generation_prompt, stop_ids=set(stops)):
         reasoning_markers = HOLD_ALL
@@ -81,8 +98,53 @@ def load(base: str, name: str = "auto", options: dict[str, Any] | None = None) -
         reasoning_markers=reasoning_markers,
         generation_prompt=generation_prompt,
         special_text={int(i): token.content for i, token in added.items() if token.special},
+        added_text={int(i): token.content for i, token in added.items()},
+        call_marks_are_text=name == "default" or name in TEXT_MARKERS,
+        plain=plain,
+        tools=tools,
+        plain_texts=_plain_texts(name, renderer, tokenizer, plain),
         prompt_tail=PROMPT_TAIL if name in TEXT_MARKERS else None,
     )
+
+
+def _recognised(base: str, config: dict[str, Any], tokenizer: Any) -> tuple[str, dict[str, Any]]:
+    def create(name: str, options: dict[str, Any]) -> Any:
+        return create_renderer(tokenizer, type(config_from_name(name))(**options))
+
+    return family_of(base, config, create, tokenizer) or ("default", {})
+
+
+def _with_tools(
+    name: str, renderer: Any, tokenizer: Any, generation_prompt: list[int]
+) -> tuple[Any, Literal["template", "convention", "none"]]:
+    """The renderer as it is where it carries tools, else with the convention around it."""
+    # Of a hand-written renderer it is known that it reads what it writes.
+    if carries_tools(renderer, tokenizer, generation_prompt, reads=name == "default"):
+        return renderer, "template"
+    system = has_system(renderer, tokenizer)
+    for writes in (False, True):
+        around = ToolConvention(renderer, writes=writes, has_system=system)
+        if carries_tools(around, tokenizer, generation_prompt):
+            return around, "convention" if writes else "template"
+    return renderer, "none"
+
+
+def _plain_texts(name: str, renderer: Any, tokenizer: Any, plain: PlainText | None) -> bool:
+    """Tried, because a renderer may tokenise by means of its own."""
+    if name == "lean":
+        return True
+    if plain is None:
+        return False
+    innocent = [{"role": "user", "content": "x"}]
+    marked = [{"role": "user", "content": plain.mark("".join(sorted(plain.controls)))}]
+    controls = {i for i, token in tokenizer.added_tokens_decoder.items() if token.content in plain.controls}
+    try:
+        before, after = (list(renderer.render_ids(m, add_generation_prompt=True)) for m in (innocent, marked))
+    except Exception:
+        return False
+    return MARK not in tokenizer.decode(after) and [i for i in after if i in controls] == [
+        i for i in before if i in controls
+    ]
 
 
 def _create(tokenizer: Any, name: str, options: dict[str, Any]) -> Any:
