@@ -23,11 +23,16 @@ export const userMessageSchema = z.looseObject({
   role: z.literal("user"),
   content: messageContentSchema,
 });
+/** Forms of an answer that nothing here reads: kept as unknown keys, what they say would be lost. */
+const unread = (instead: string) => z.null({ error: `is not read. ${instead}` }).optional();
+
 export const assistantMessageSchema = z.looseObject({
   role: z.literal("assistant"),
   content: messageContentSchema.nullish(),
   tool_calls: z.array(toolCallSchema).nullish(),
   reasoning_content: z.string().nullish(),
+  function_call: unread("Send it as an entry of tool_calls."),
+  audio: unread("Send its transcript as content."),
 });
 export const toolMessageSchema = z.looseObject({
   role: z.literal("tool"),

@@ -10,6 +10,7 @@ import { gatewayRoutes } from "./gateway/routes.ts";
 import type { AppEnv } from "./http/env.ts";
 import type { ServerKey } from "./http/key-file.ts";
 import { keyRoutes } from "./http/key-routes.ts";
+import type { RendererInfo } from "./ports/renderer.ts";
 import { createRendererClient } from "./renderer/http-renderer.ts";
 import { workerDir } from "./setup/paths.ts";
 import { createHttpScorer } from "./scoring/http-scorer.ts";
@@ -54,9 +55,19 @@ export interface Composition {
   /** Answers 503 until `start` has resolved. */
   app: Hono<AppEnv>;
   start(): Promise<void>;
+  /** What it serves, once it has started. */
+  about(): ServedBase;
   /** Refuses what comes in from now on. */
   refuse(): void;
   close(): Promise<void>;
+}
+
+/** What was taken for the base, by what it is and by the operator's options. */
+export interface ServedBase {
+  name: string;
+  dtype: "float32" | "bfloat16";
+  device: "cpu" | "cuda";
+  renderer: RendererInfo;
 }
 
 /** How long operations may take to note that they were interrupted, before their worker is ended. */
@@ -68,6 +79,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
   const counters = createGatewayCounters();
   let stopping = false;
   let state: State | null = null;
+  let served: ServedBase | null = null;
 
   const renderer = supervise({
     name: "renderer",
@@ -148,7 +160,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
 
   function health(): Health {
     const components = {
-      renderer: publicStatus(renderer.status()),
+      renderer: { ...publicStatus(renderer.status()), ...(served && summaryOf(served)) },
       worker: publicStatus(worker.status()),
       engine: watcher?.status() ?? { state: worker.status().state },
     };
@@ -190,6 +202,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
     // The renderer says how long a sequence may be, which the state needs; the worker's hook needs the state.
     await renderer.start();
     const info = await rendererClient.info();
+    served = { name: baseName, dtype: options.dtype, device: options.device, renderer: info };
     const maxModelLen = Math.min(
       options.maxModelLen ?? info.maxModelLen,
       remoteInfo?.maxModelLen ?? info.maxModelLen,
@@ -233,6 +246,10 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       starting = start();
       return starting;
     },
+    about() {
+      if (!served) throw new Error("asked before the start");
+      return served;
+    },
     refuse() {
       stopping = true;
     },
@@ -248,6 +265,11 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       await Promise.all([rendererClient.close(), scorer.close(), traffic.close(), loader.close()]);
     },
   };
+}
+
+function summaryOf({ renderer, dtype }: ServedBase): Record<string, unknown> {
+  const { name, bridges, tools, plainTexts } = renderer;
+  return { name, bridges, tools, plainTexts, dtype };
 }
 
 function pythonModule(

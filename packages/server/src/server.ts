@@ -6,7 +6,7 @@ import { createAdaptorServer } from "@hono/node-server";
 import { HoneError, type Keep } from "@hone/core";
 import { pino, type Logger } from "pino";
 import { shuttingDown } from "./app.ts";
-import { compose, type Composition } from "./compose.ts";
+import { compose, type Composition, type ServedBase } from "./compose.ts";
 import { checkExposure, serverKey } from "./http/key-file.ts";
 import { isUnspecified, ownAddresses, urlOf } from "./http/own-address.ts";
 import { parseRewardModel } from "./scoring/reward-models.ts";
@@ -66,6 +66,8 @@ export interface RunningServer {
   /** The one that counts now; it can be changed while the server runs. */
   readonly key: string;
   dataDir: string;
+  /** What was taken for the base: its name, type, device and renderer. */
+  base: ServedBase;
   /** Lets requests in flight end for a moment, then stops everything that was started. */
   close(): Promise<void>;
 }
@@ -161,6 +163,7 @@ async function startLocked(
       return key.key;
     },
     dataDir,
+    base: composition.about(),
     close() {
       closing ??= (async () => {
         rmSync(announcement, { force: true });

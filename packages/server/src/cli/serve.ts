@@ -8,6 +8,7 @@ import { parseRewardModel } from "../scoring/reward-models.ts";
 import { findEnvironment } from "../setup/environment.ts";
 import { findModel, modelNames } from "../setup/models.ts";
 import { startServer, type RunningServer, type ServerOptions } from "../server.ts";
+import type { ServedBase } from "../compose.ts";
 import { keepOf } from "./keep.ts";
 
 interface ServeFlags {
@@ -121,9 +122,24 @@ async function withBase(flags: ServeFlags): Promise<ServeFlags> {
   );
 }
 
+/** Two lines to export; beside them, where no shell reads it, what was taken for the base. */
 function announce(server: RunningServer): void {
+  console.error(describeBase(server.base));
   console.log(`export HONE_URL=${server.publicURL}`);
   console.log(`export HONE_API_KEY=${server.key}`);
+}
+
+export function describeBase({ name, dtype, device, renderer }: ServedBase): string {
+  const turns = renderer.bridges
+    ? "turns extend the one before token for token"
+    : "turns are rendered anew (one that does not repeat the sampled tokens begins a new sequence)";
+  const tools = {
+    template: "tools by its template",
+    convention: "tools by Hone's convention, for its template has none that can be read back",
+    none: "no tools: requests that have some are refused",
+  }[renderer.tools];
+  const texts = renderer.plainTexts ? "" : "; control tokens that a text spells are real ones";
+  return `hone: base ${name}, ${dtype} on ${device}; renderer ${renderer.name}: ${turns}; ${tools}${texts}`;
 }
 
 function optionsOf(flags: ServeFlags): ServerOptions {

@@ -1,6 +1,6 @@
 import { newId, type AssistantMessage, type ChatTool, type FinishReason } from "@hone/core";
 import type { EngineChunk, JsonFormat, TokenChance } from "../ports/engine.ts";
-import type { ParsedMessage, Renderer } from "../ports/renderer.ts";
+import type { Renderer } from "../ports/renderer.ts";
 
 /** One choice as it is sampled. */
 export interface Sample {
@@ -47,7 +47,8 @@ export async function makeAnswer(
   sample: Sample,
   context: {
     format: JsonFormat | null | undefined;
-    tools: readonly ChatTool[] | null;
+    /** What the answer may call; null: a sampled call is text. */
+    callable: readonly ChatTool[] | null;
     stop: readonly string[];
     stopTokenIds: readonly number[];
   },
@@ -57,13 +58,14 @@ export async function makeAnswer(
     const content: AssistantMessage = { role: "assistant", content: sample.text };
     return { message: content, finishReason: sample.finish ?? "length" };
   }
-  const parsed = await renderer.parse(sample.ids, context.tools);
   const last = sample.ids.at(-1);
   const cutByString =
     context.stop.length > 0 &&
     sample.finish === "stop" &&
     !(last !== undefined && context.stopTokenIds.includes(last));
-  const content = cutByString ? cut(parsed, sample.text, context.stop) : parsed.content;
+  // The ids run on past a stop string, wherever it falls: in a thought, in a call, in what is said.
+  const visible = cutByString ? sample.text : undefined;
+  const parsed = await renderer.parse(sample.ids, context.callable, visible);
   const calls = parsed.toolCalls.map((call) => ({
     id: newCallId(),
     type: "function" as const,
@@ -71,20 +73,12 @@ export async function makeAnswer(
   }));
   const message: AssistantMessage = {
     role: "assistant",
-    content: content || (calls.length > 0 ? null : ""),
+    content: parsed.content || (calls.length > 0 ? null : ""),
     ...(calls.length > 0 && { tool_calls: calls }),
     ...(parsed.reasoning && { reasoning_content: parsed.reasoning }),
   };
   const finish = sample.finish ?? "length";
   return { message, finishReason: calls.length > 0 && finish === "stop" ? "tool_calls" : finish };
-}
-
-/** Content without the stop string and what was sampled behind it. */
-function cut(parsed: ParsedMessage, text: string, stop: readonly string[]): string {
-  const content = parsed.content ?? "";
-  if (content.startsWith(text)) return text;
-  const found = stop.map((string) => content.indexOf(string)).filter((at) => at >= 0);
-  return found.length > 0 ? content.slice(0, Math.min(...found)) : content;
 }
 
 /** What had gone out of a choice that never finished. */

@@ -117,7 +117,11 @@ export async function makeCall(parts: GatewayParts, caller: Caller, asked: Asked
     policy,
     completionId: newId(asked.idPrefix),
     created: Math.floor(Date.now() / 1000),
-    headers: { "x-hone-policy": policy },
+    headers: {
+      "x-hone-policy": policy,
+      // An answer is cut where the context ends, whatever was asked for; the client may want to know.
+      ...((asked.maxTokens ?? 0) > room && { "x-hone-max-tokens": String(room) }),
+    },
   };
 }
 

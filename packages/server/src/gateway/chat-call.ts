@@ -7,8 +7,8 @@ import type { Repeated } from "./retries.ts";
 
 export interface ChatCall extends Call {
   request: ChatRequest;
-  /** Tools as they were rendered; null with `tool_choice: "none"`. */
-  tools: readonly ChatTool[] | null;
+  /** What the answer may call; null with `tool_choice: "none"`. */
+  callable: readonly ChatTool[] | null;
 }
 
 /** What the schema cannot say: combinations that would be ignored in silence. */
@@ -19,10 +19,10 @@ export function checkRequest(request: ChatRequest): void {
   if (request.stream_options && !request.stream) {
     refuse("stream_options", 'only with "stream": true. Leave it out, or stream.');
   }
-  if (request.parallel_tool_calls === false && renderedTools(request)) {
+  if (request.parallel_tool_calls === false && callableTools(request)) {
     refuse("parallel_tool_calls", "the model may call several tools at once. Leave it out.");
   }
-  if (formatOf(request) && renderedTools(request)) {
+  if (formatOf(request) && callableTools(request)) {
     refuse(
       "response_format",
       'a JSON answer leaves no room for a tool call. Leave it out, or send "tool_choice": "none".',
@@ -43,9 +43,13 @@ function formatOf({ response_format: wanted }: ChatRequest): JsonFormat | null {
   return { type: wanted.type, schema: wanted.json_schema.schema };
 }
 
-export function renderedTools(request: ChatRequest): readonly ChatTool[] | null {
-  if (request.tool_choice === "none" || !request.tools?.length) return null;
-  return request.tools;
+/** Tools stay in the prompt whatever `tool_choice` says: a rollout whose turns differ in it is one sequence. */
+function renderedTools({ tools }: ChatRequest): readonly ChatTool[] | null {
+  return tools?.length ? tools : null;
+}
+
+function callableTools(request: ChatRequest): readonly ChatTool[] | null {
+  return request.tool_choice === "none" ? null : renderedTools(request);
 }
 
 /** A request is repeated by the same messages and tools, held to the same shape. */
@@ -87,5 +91,5 @@ export async function prepareChat(
     format,
     idPrefix: "chatcmpl",
   });
-  return { ...call, request, tools };
+  return { ...call, request, callable: callableTools(request) };
 }

@@ -262,13 +262,33 @@ describe.skipIf(!workerPython())("conversations of a rollout", () => {
     }
   });
 
-  it("renders no tools with tool_choice none", async () => {
-    engine.lines.push({ answer: { content: "no" } }, { answer: { content: "no" } });
+  it("keeps the tools in the prompt with tool_choice none, and takes a sampled call for text", async () => {
+    const call = { content: "Look.", tool_calls: [moveCall('{"direction": "up"}')] };
+    const text = 'Look.<tool_call>{"name": "move", "arguments": {"direction": "up"}}</tool_call>';
+    engine.lines.push({ answer: call }, { answer: call }, { answer: call }, { answer: call });
     const messages: Message[] = [{ role: "user", content: "Play." }];
-    await say(messages, { tools, tool_choice: "none" });
-    await say(messages);
-    expect(engine.requests[0]!.prompt).toEqual(engine.requests[1]!.prompt);
-    expect(recorded()[0]!.tools).toBeNull();
+    const called = await say(messages, { tools });
+    expect(called.tool_calls).toHaveLength(1);
+    messages.push(called, { role: "tool", tool_call_id: called.tool_calls![0]!.id, content: "ok" });
+    const none = { tools, tool_choice: "none" as const };
+    const said = await client.chat.completions.create({ model: "m", messages, ...none });
+    expect(said.choices[0]).toMatchObject({
+      finish_reason: "stop",
+      message: { content: text },
+    });
+    expect(said.choices[0]!.message.tool_calls).toBeUndefined();
+    messages.push(said.choices[0]!.message, { role: "user", content: "Go." });
+    const stream = client.chat.completions.stream({ model: "m", messages, ...none });
+    expect((await stream.finalMessage()).content).toBe(text);
+    const all = recorded();
+    expectExtends(all[1]!, all[0]!);
+    expectExtends(all[2]!, all[1]!);
+    expect(gateway.counters.splits.tools_changed).toBe(0);
+    expect(all[1]!.tools).toEqual(tools);
+    // Where no tools were sent, none can be called.
+    const plain = await say([{ role: "user", content: "Another." }]);
+    expect(plain).toMatchObject({ content: text });
+    expect(plain.tool_calls).toBeUndefined();
   });
 
   it("takes n choices, and extends the one that the next turn repeats", async () => {

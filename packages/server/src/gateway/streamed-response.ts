@@ -67,7 +67,7 @@ async function writeChunk(stream: Stream, chunk: EngineChunk): Promise<void> {
   if (gate.undecided) {
     const keep =
       call.engineRequest.format ||
-      /^\s/.test((await parts.renderer.parse(samples[index]!.ids, call.tools)).content ?? "");
+      /^\s/.test((await parts.renderer.parse(samples[index]!.ids, call.callable)).content ?? "");
     text = gate.decide(Boolean(keep));
   }
   if (text) await writeDelta(stream, index, { content: text });

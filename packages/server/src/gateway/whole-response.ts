@@ -51,7 +51,7 @@ export async function makeAnswers(
   samples: readonly Sample[],
 ): Promise<Answer[]> {
   const { format, stop, stopTokenIds } = call.engineRequest;
-  const context = { format, tools: call.tools, stop, stopTokenIds };
+  const context = { format, callable: call.callable, stop, stopTokenIds };
   return Promise.all(samples.map((sample) => makeAnswer(parts.renderer, sample, context)));
 }
 

@@ -14,9 +14,14 @@ export interface Renderer {
     newMessages: readonly ChatMessage[],
     tools: readonly ChatTool[] | null,
   ): Promise<{ ids: number[] } | { ids: null; reason: string }>;
+  /**
+   * What was sampled, as a message. Without `tools` a sampled call is text. Where a stop string ended the
+   * answer, `visible` is its text up to there: what was sampled behind it is left out.
+   */
   parse(
     completionIds: readonly number[],
     tools: readonly ChatTool[] | null,
+    visible?: string,
   ): Promise<ParsedMessage>;
   /**
    * Throws `unsupported_parameter` for a JSON Schema that no answer can be held to, and says what of it is not
@@ -28,6 +33,12 @@ export interface Renderer {
 }
 
 export interface RendererInfo {
+  /** The renderer that was taken: a family's own, or the chat template (`default`). */
+  name: string;
+  /** Who writes tools, calls and results: the template, the documented convention around it, or none. */
+  tools: "template" | "convention" | "none";
+  /** Whether a control token that a text spells stays text. */
+  plainTexts: boolean;
   stopTokenIds: number[];
   bridges: boolean;
   maxModelLen: number;

@@ -27,6 +27,9 @@ const tokensSchema = z.object({
 });
 const schemaSchema = z.object({ supported: z.literal(true) });
 const infoSchema = z.object({
+  renderer: z.string(),
+  tools: z.enum(["template", "convention", "none"]),
+  plain_texts: z.boolean(),
   stop_token_ids: z.array(z.int()),
   bridges: z.boolean(),
   max_model_len: z.int(),
@@ -90,6 +93,9 @@ export function createRendererClient(options: RendererClientOptions): RendererCl
         known = {
           origin,
           info: {
+            name: info.renderer,
+            tools: info.tools,
+            plainTexts: info.plain_texts,
             stopTokenIds: info.stop_token_ids,
             bridges: info.bridges,
             maxModelLen: info.max_model_len,
@@ -121,10 +127,11 @@ export function createRendererClient(options: RendererClientOptions): RendererCl
         : { ids: null, reason: answer.reason ?? "no reason given" };
     },
 
-    async parse(completionIds, tools) {
+    async parse(completionIds, tools, visible) {
       const parsed = await call(parseSchema, "/parse", {
         ids: completionIds,
         ...(tools && { tools }),
+        ...(visible !== undefined && { visible }),
       });
       return {
         content: parsed.content,

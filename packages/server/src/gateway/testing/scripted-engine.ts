@@ -13,6 +13,8 @@ export interface Line {
   holds?: number | undefined;
   /** Throws this after so many tokens. */
   dies?: { after: number; error: Error } | undefined;
+  /** A stop string ended it: the engine's text ends here, the ids run on. */
+  visible?: string | undefined;
   /** Leaves out the closing token, as an answer cut by its length does. */
   cut?: boolean | undefined;
 }
@@ -72,13 +74,17 @@ async function* say(
   const question = [{ role: "user" as const, content: "?" }];
   const before = (await renderer.render(question, null)).length;
   const whole = await renderer.render([...question, { role: "assistant", ...line.answer }], null);
-  const ids = whole.slice(before, line.cut ? -2 : -1);
+  const ids = whole.slice(before, line.cut || line.visible !== undefined ? -2 : -1);
   const { stopTokenIds } = await renderer.info();
   const texts = (await renderer.tokens(ids)).map(({ token }, i) =>
     stopTokenIds.includes(ids[i]!) ? "" : token,
   );
   const finish = line.cut ? ("length" as const) : ("stop" as const);
   const logprobs = ids.map((_, i) => -0.01 * (i + 1));
+  if (line.visible !== undefined) {
+    yield { index, text: line.visible, tokenIds: ids, logprobs, finishReason: finish };
+    return;
+  }
   if (!request.stream && !line.dies && line.holds === undefined) {
     if (line.paceMs) await delay(line.paceMs * ids.length, undefined, { signal: request.signal });
     yield { index, text: texts.join(""), tokenIds: ids, logprobs, finishReason: finish };
