@@ -15,6 +15,7 @@ import { fileURLToPath } from "node:url";
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest";
 import type { Health } from "@hone/core";
 import { runHere } from "./cli/testing/run-cli.ts";
+import { describeBase } from "./cli/serve.ts";
 import { startServer, type RunningServer } from "./server.ts";
 import { findEnvironment } from "./setup/environment.ts";
 import { lockDataDir } from "./store/lock.ts";
@@ -125,6 +126,26 @@ describe("a running server", () => {
     const shown = JSON.parse(readFileSync(join(dataDir, "server.json"), "utf8")) as unknown;
     expect(shown).toEqual({ url: server.url, pid: process.pid, base });
     expect(readFileSync(join(dataDir, "key"), "utf8").trim()).toBe(server.key);
+  });
+
+  it("says what it took for the base, at the start and in its health", async () => {
+    const { components } = await healthOf(server);
+    const taken = { name: "lean", bridges: true, tools: "template", plainTexts: true };
+    expect(components["renderer"]).toMatchObject({ ...taken, dtype: "float32" });
+    expect(describeBase(server.base)).toBe(
+      "hone: base hone-2048-1m, float32 on cpu; renderer lean: " +
+        "turns extend the one before token for token; tools by its template",
+    );
+    const renderer = { ...server.base.renderer, name: "default", bridges: false };
+    const other = { ...server.base, renderer: { ...renderer, tools: "convention" as const } };
+    expect(describeBase(other)).toMatch(
+      /renderer default: turns are rendered anew.*by Hone's convention/,
+    );
+    const last = {
+      ...server.base,
+      renderer: { ...renderer, tools: "none" as const, plainTexts: false },
+    };
+    expect(describeBase(last)).toMatch(/; no tools: .*refused; control tokens that a text spells/);
   });
 
   it("needs the key on every route that the server has", async () => {
