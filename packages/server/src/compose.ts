@@ -179,7 +179,6 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
           },
         },
       ],
-      keyFile: options.key.file,
       hosts: options.hosts,
       origins: options.origins,
       log,

@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import type { Server } from "node:http";
 import { isAbsolute, join, resolve } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
@@ -8,6 +8,7 @@ import { pino, type Logger } from "pino";
 import { shuttingDown } from "./app.ts";
 import { compose, type Composition, type ServedBase } from "./compose.ts";
 import { checkExposure, serverKey } from "./http/key-file.ts";
+import { listen } from "./http/listen.ts";
 import { isUnspecified, ownAddresses, urlOf } from "./http/own-address.ts";
 import { parseRewardModel } from "./scoring/reward-models.ts";
 import { findEnvironment } from "./setup/environment.ts";
@@ -147,7 +148,9 @@ async function startLocked(
     url = urlOf(host, listening);
     publicURL = isUnspecified(host) ? urlOf(options.hosts?.[0] ?? own[0] ?? host, listening) : url;
     await unlessAborted(composition.start(), options.signal);
-    writeFileSync(announcement, `${JSON.stringify({ url, pid: process.pid, base })}\n`);
+    writeFileSync(announcement, `${JSON.stringify({ url, pid: process.pid, base })}\n`, {
+      mode: 0o600,
+    });
   } catch (error) {
     await closeAll(server, composition);
     if (options.signal?.aborted) throw error;
@@ -235,30 +238,23 @@ function checkModel(base: string, param: string): string {
 }
 
 function makeDataDir(dataDir: string): void {
+  let mode: number;
   try {
     mkdirSync(dataDir, { recursive: true, mode: 0o700 });
+    mode = statSync(dataDir).mode;
   } catch (cause) {
     throw new HoneError(
       `The data directory ${dataDir} cannot be made (${(cause as Error).message}). Name another one.`,
       { code: "invalid_config", cause },
     );
   }
-}
-
-function listen(server: Server, port: number, host: string): Promise<number> {
-  return new Promise((done, fail) => {
-    server.once("error", (cause: NodeJS.ErrnoException) => {
-      const reason =
-        cause.code === "EADDRINUSE"
-          ? `Port ${port} on ${host} is taken. Stop what listens there, or choose another port (0 for any free one).`
-          : `The server cannot listen on ${host}:${port} (${cause.message}).`;
-      fail(new HoneError(reason, { code: "invalid_config", param: "port", cause }));
-    });
-    server.listen(port, host, () => {
-      const address = server.address();
-      done(typeof address === "object" && address ? address.port : port);
-    });
-  });
+  // Whoever can write into it can put another key or database in the place of ours.
+  const isShared = (mode & 0o002) !== 0;
+  if (!isShared) return;
+  throw new HoneError(
+    `Every user of this machine can write into the data directory ${dataDir}. Run \`chmod 700 ${dataDir}\`, or name another one.`,
+    { code: "invalid_config" },
+  );
 }
 
 function checkPort(port: number): number {

@@ -7,8 +7,6 @@ import { requireJsonType } from "./json.ts";
 export interface GuardOptions {
   /** Who a key stands for. The id outlives the key: rollouts belong to it. Read at each request. */
   keys: readonly { id: string; key: string }[];
-  /** Where a user of this machine finds the key, for the 401. */
-  keyFile: string;
   /** Host names besides the loopback ones under which the server may be addressed. */
   hosts?: readonly string[] | undefined;
   /** Origins of web pages that may call the server, as `https://example.org`. */
@@ -32,8 +30,7 @@ export function guard(options: GuardOptions): MiddlewareHandler<AppEnv> {
     checkHost(c, hosts);
     checkOrigin(c, origins);
     const reads = c.req.method === "GET" || c.req.method === "HEAD";
-    if (!(reads && open.has(c.req.path)))
-      c.set("keyId", identify(c, options.keys, options.keyFile));
+    if (!(reads && open.has(c.req.path))) c.set("keyId", identify(c, options.keys));
     if (hasBody(c)) requireJsonType(c);
     await next();
   };
@@ -59,11 +56,7 @@ function checkOrigin(c: Context<AppEnv>, allowed: ReadonlySet<string>): void {
   );
 }
 
-function identify(
-  c: Context<AppEnv>,
-  keys: readonly { id: string; key: string }[],
-  keyFile: string,
-): string {
+function identify(c: Context<AppEnv>, keys: readonly { id: string; key: string }[]): string {
   const header = c.req.header("authorization") ?? "";
   const given = /^Bearer +(\S+) *$/i.exec(header)?.[1];
   if (given !== undefined) {
@@ -75,7 +68,7 @@ function identify(
   }
   const fault = given === undefined ? "There is no API key in the request" : "The API key is wrong";
   throw new HoneError(
-    `${fault}. Send "Authorization: Bearer <key>"; on the server's machine the key is in ${keyFile}. Clients read it from HONE_API_KEY.`,
+    `${fault}. Send "Authorization: Bearer <key>"; on the server's machine \`hone keys\` says where the key is. Clients read it from HONE_API_KEY.`,
     { code: "invalid_api_key" },
   );
 }

@@ -40,7 +40,6 @@ function app(log: string[] = []): Hono<AppEnv> {
     });
   return createApp({
     keys: [{ id: "owner", key }],
-    keyFile: "/data/key",
     hosts: ["hone.example"],
     origins: ["https://page.example"],
     log: pino({ level: "error" }, { write: (line: string) => void log.push(line) }),
@@ -94,13 +93,14 @@ describe("the guard", () => {
     expect((await server.request(path, { method, headers: wrong })).status).toBe(401);
   });
 
-  it("says where the key is", async () => {
+  it("says how to find the key, and tells a stranger no path", async () => {
     const response = await server.request("/health");
     expect(response.headers.get("www-authenticate")).toBe("Bearer");
     expect(response.headers.get("x-should-retry")).toBe("false");
     const { error } = (await response.json()) as { error: { code: string; message: string } };
     expect(error.code).toBe("invalid_api_key");
-    expect(error.message).toContain("/data/key");
+    expect(error.message).toContain("`hone keys`");
+    expect(error.message).not.toMatch(/\/(?:\w+\/)*key\b/);
     expect(error.message).toContain("HONE_API_KEY");
     expect(error.message).not.toContain(key);
   });

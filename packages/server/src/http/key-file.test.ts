@@ -1,4 +1,13 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import {
+  chmodSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeEach, expect, it } from "vitest";
@@ -44,8 +53,21 @@ it("can be changed; the old one is nowhere then", () => {
   expect(() => serverKey(dir, "mine").rotate()).toThrow("Change it there");
 });
 
+it.each([0o666, 0o644, 0o640, 0o602])("is not taken from a file of mode %o", (mode) => {
+  const { file } = serverKey(dir, "");
+  chmodSync(file, mode);
+  expect(() => serverKey(dir, "")).toThrow(`chmod 600 ${file}`);
+  chmodSync(file, 0o400);
+  expect(serverKey(dir, "").key).toMatch(/^hone_/);
+});
+
+it("is not waited for where its file is a pipe", () => {
+  execFileSync("mkfifo", [join(dir, "key")]);
+  expect(() => serverKey(dir, "")).toThrow("is no key file");
+});
+
 it("refuses a damaged file rather than an empty key", () => {
-  writeFileSync(join(dir, "key"), "\n");
+  writeFileSync(join(dir, "key"), "\n", { mode: 0o600 });
   expect(() => serverKey(dir, "")).toThrow("Delete it");
 });
 
@@ -54,6 +76,7 @@ it("must be strong where others can reach the server", () => {
     expect(() => checkExposure(host, "x")).not.toThrow();
   for (const host of ["0.0.0.0", "::", "192.168.0.7", "127.0.0.1.example"]) {
     expect(() => checkExposure(host, "guessable")).toThrow("at least 22");
-    expect(() => checkExposure(host, "a".repeat(22))).not.toThrow();
+    expect(() => checkExposure(host, "a".repeat(22))).toThrow("that can be guessed");
+    expect(() => checkExposure(host, "q7Jm2_vKx0Zt-R9cWb4LeN")).not.toThrow();
   }
 });

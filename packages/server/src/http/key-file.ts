@@ -1,7 +1,9 @@
 import { randomBytes } from "node:crypto";
 import {
   closeSync,
+  constants,
   existsSync,
+  fstatSync,
   fsyncSync,
   openSync,
   readFileSync,
@@ -11,9 +13,7 @@ import {
 } from "node:fs";
 import { dirname, join } from "node:path";
 import { HoneError } from "@hone/core";
-
-/** 22 characters of base64url carry 128 bits. */
-const strongLength = 22;
+import { guessingBits, strongBits, strongLength } from "./key-strength.ts";
 
 export interface ServerKey {
   /** The one that counts now. */
@@ -48,7 +48,7 @@ export function serverKey(
     }
     create(file);
   }
-  let key = readFileSync(file, "utf8").trim();
+  let key = readOwn(file);
   if (key.length >= strongLength && !/\s/.test(key)) {
     return {
       get key() {
@@ -67,6 +67,30 @@ export function serverKey(
     `${file} does not hold a key of at least ${strongLength} characters. Delete it: the next start makes a new one.`,
     { code: "invalid_config" },
   );
+}
+
+/** Whoever can read the key can use it, and whoever can write it can choose it. */
+function readOwn(file: string): string {
+  const descriptor = openSync(file, constants.O_RDONLY | constants.O_NONBLOCK);
+  try {
+    const found = fstatSync(descriptor);
+    if (!found.isFile() || found.size > mostBytes) {
+      throw new HoneError(`${file} is no key file. Move it away: the next start makes a new one.`, {
+        code: "invalid_config",
+      });
+    }
+    const mode = found.mode & 0o777;
+    const isOurs = process.getuid === undefined || found.uid === process.getuid();
+    if ((mode & 0o077) === 0 && (isOurs || process.getuid?.() === 0)) {
+      return readFileSync(descriptor, "utf8").trim();
+    }
+    throw new HoneError(
+      `Others than its owner can read or change the key in ${file} (mode ${mode.toString(8)}). Run \`chmod 600 ${file}\`; if somebody may have read it, delete it instead: the next start makes a new key.`,
+      { code: "invalid_config" },
+    );
+  } finally {
+    closeSync(descriptor);
+  }
 }
 
 function refuseToRotate(): never {
@@ -101,13 +125,19 @@ function create(file: string): void {
   closeSync(descriptor);
 }
 
+/** Of a key file: more is something else. */
+const mostBytes = 4096;
+
 const loopback = /^(localhost|127(\.\d{1,3}){3}|::1|\[::1\])$/i;
 
 /** A server that others can reach must not be guessable. */
 export function checkExposure(host: string, key: string): void {
-  if (loopback.test(host) || key.length >= strongLength) return;
+  if (loopback.test(host)) return;
+  const isLong = key.length >= strongLength;
+  if (isLong && guessingBits(key) >= strongBits) return;
+  const fault = isLong ? "that can be guessed" : `of ${key.length} characters`;
   throw new HoneError(
-    `The server would listen on ${host} with a key of ${key.length} characters. Use one of at least ${strongLength} (128 random bits), or unset HONE_API_KEY to have one made.`,
+    `The server would listen on ${host} with a key ${fault}. Use at least ${strongLength} random characters (128 bits), or unset HONE_API_KEY to have a key made.`,
     { code: "invalid_config" },
   );
 }

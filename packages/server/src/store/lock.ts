@@ -2,6 +2,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { HoneError } from "@hone/core";
 import Database from "libsql";
+import { ownOnly } from "./own-only.ts";
 
 export interface DataLock {
   release(): void;
@@ -14,7 +15,9 @@ export interface DataLock {
  */
 export function lockDataDir(dataDir: string): DataLock {
   const pidFile = join(dataDir, "lock.pid");
-  const database = new Database(join(dataDir, "lock.db"));
+  const file = join(dataDir, "lock.db");
+  ownOnly(file);
+  const database = new Database(file);
   try {
     database.exec("BEGIN EXCLUSIVE");
   } catch (cause) {

@@ -6,6 +6,7 @@ import AsyncDatabase from "libsql/promise";
 import pLimit from "p-limit";
 import type { Logger } from "pino";
 import { createPauses } from "./pauses.ts";
+import { ownOnly } from "./own-only.ts";
 import { migrations } from "./schema.ts";
 
 export type SqlValue = string | number | null | Uint8Array;
@@ -71,6 +72,7 @@ interface AsyncStatement {
 
 export async function openStore(dataDir: string, log?: Logger): Promise<Store> {
   const path = join(dataDir, "hone.db");
+  ownOnly(path);
   const writer = new AsyncDatabase(path, { timeout: busyTimeoutMs });
   // The first holds only for a new file, or from the next rewriting on.
   await writer.exec(
