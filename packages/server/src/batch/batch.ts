@@ -52,7 +52,8 @@ export function workConfig(
     optimizer: {
       learning_rate: config.learningRate,
       betas: [config.beta1, config.beta2],
-      eps: 1e-8,
+      // Below the gradient of any step: its length is the rate's, however short the answers and small the rewards.
+      eps: 1e-16,
       weight_decay: config.weightDecay,
       max_grad_norm: config.maxGradNorm,
       warmup_steps: config.warmupSteps,

@@ -38,7 +38,9 @@ class OptimizerConfig(_Strict):
         0.9,
         0.95,
     ]
-    eps: Positive = 1e-8
+    # Below the gradient of any step, so that a step's length is the rate's whatever the answers' length and the
+    # rewards' size; above 1e-19, where the squares of gradients leave float32.
+    eps: Positive = 1e-16
     weight_decay: NotNegative = 0.0
     max_grad_norm: Positive = 1.0
     warmup_steps: Annotated[int, Field(ge=0)] = 5

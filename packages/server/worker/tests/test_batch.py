@@ -46,7 +46,7 @@ def refused(tensors=None, config=None, text=None) -> HoneWorkerError:
 def test_a_good_batch_is_read_with_the_documented_defaults():
     batch, config = parse_batch(reference.body(forest(), options()))
     assert (batch.completions, batch.rollouts) == (5, 3)
-    assert config.optimizer.betas == [0.9, 0.95] and config.optimizer.eps == 1e-8
+    assert config.optimizer.betas == [0.9, 0.95] and config.optimizer.eps == 1e-16
     assert (config.optimizer.weight_decay, config.optimizer.max_grad_norm) == (0, 1.0)
     assert config.optimizer.warmup_steps == 5
     loss = config.loss
