@@ -2,8 +2,8 @@
 
 transformers' forward spends most of a decode step of a small model between its matmuls. Here the tokens of a
 step lie in one row of tokens: those of the live rows first, then the pieces of prompts. Query, key and value
-are one matmul, gate and up another, an adapter two small ones beside each, and residuals are added inside of
-matmuls. The weights are the model's own: its parameters become views of the joined tensors.
+are one matmul, gate and up another, an adapter two small ones before each, whose result is the summand of the
+large one. The weights are the model's own: its parameters become views of the joined tensors.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from torch.nn import functional as F
 
 from hone_worker.decode_cache import SlotCache, probe_shapes
 from hone_worker.decode_forward import KEPT_STACKS, Forward, ModelForward, Step, additive, distinct
-from hone_worker.lora import LoraLinear, LoraWeights
+from hone_worker.decode_joined import Joined, Pair, add, linear
+from hone_worker.lora import LoraWeights
 from hone_worker.model import Base
 
 log = logging.getLogger("hone_worker")
@@ -27,38 +28,6 @@ FAMILIES = {"llama", "mistral", "qwen2", "qwen3"}
 ROPES = {"default", "linear", "llama3", "yarn"}
 #: Largest mean difference of log probabilities from transformers' forward, by the base's precision.
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}
-
-
-@dataclass(frozen=True)
-class Joined:
-    """Linear layers that read the same input, side by side."""
-
-    layers: tuple[LoraLinear, ...]
-    weight: Tensor  # [out, in]
-    weight_t: Tensor
-    bias: Tensor | None
-
-    @classmethod
-    def of(cls, *layers: nn.Linear) -> Joined:
-        assert all(isinstance(layer, LoraLinear) for layer in layers)
-        if len(layers) == 1:
-            weight = layers[0].weight.data
-        else:
-            weight = torch.cat([layer.weight.data for layer in layers])
-            start = 0
-            for layer in layers:
-                # The model's own parameter from now on: there is one copy of the weights.
-                layer.weight.data = weight[start : start + layer.out_features]
-                start += layer.out_features
-        bias = None
-        if any(layer.bias is not None for layer in layers):
-            bias = torch.cat(
-                [
-                    weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias.data
-                    for layer in layers
-                ]
-            )
-        return cls(tuple(layers), weight, weight.t(), bias)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -72,10 +41,6 @@ class LeanLayer:
     gate_up: Joined
     down: Joined
     scale: float
-
-
-#: Of one joined layer: A of all members [ranks, in] and scale · B [ranks, out], transposed for `addmm`.
-Pair = tuple[Tensor, Tensor]
 
 
 class LeanStack:
@@ -185,7 +150,7 @@ class LeanForward:
         turn = cos[0].unsqueeze(1), (sin[0] * self._sign).to(sin.dtype).unsqueeze(1)
         for number, layer in enumerate(self.layers):
             of_qkv, of_out, of_gate_up, of_down = pairs[number]
-            qkv = _linear(layer.qkv, _rms(layer.before, hidden), of_qkv, gates[3])
+            qkv = linear(layer.qkv, _rms(layer.before, hidden), of_qkv, gates[3])
             query, key, value = self._heads(layer, qkv, turn)
             if real is not None:
                 key, value = key[real], value[real]
@@ -201,9 +166,9 @@ class LeanForward:
                 mixed[:live] = self._attend_live(layer, keys, values, query[:live], step.length, live_mask)
             if hidden.shape[0] > live:
                 mixed[live:] = self._attend_pieces(layer, keys, values, query[live:], step, piece_mask)
-            hidden = _add(hidden, layer.out, mixed.flatten(1), of_out, gates[1])
-            gate, up = _linear(layer.gate_up, _rms(layer.after, hidden), of_gate_up, gates[2]).chunk(2, dim=1)
-            hidden = _add(hidden, layer.down, F.silu(gate).mul_(up), of_down, gates[1])
+            hidden = add(hidden, layer.out, mixed.flatten(1), of_out, gates[1])
+            gate, up = linear(layer.gate_up, _rms(layer.after, hidden), of_gate_up, gates[2]).chunk(2, dim=1)
+            hidden = add(hidden, layer.down, F.silu(gate).mul_(up), of_down, gates[1])
         logits: Tensor = self._head(_rms(self._norm, hidden))
         return logits
 
@@ -311,26 +276,6 @@ class LeanForward:
 
 def _rms(norm: nn.Module, x: Tensor) -> Tensor:
     return F.rms_norm(x, (x.shape[-1],), norm.weight, norm.variance_epsilon)  # type: ignore[arg-type]
-
-
-def _linear(joined: Joined, x: Tensor, pair: Pair | None, gate: Tensor | None) -> Tensor:
-    return _plus(F.linear(x, joined.weight, joined.bias), x, pair, gate)
-
-
-def _add(hidden: Tensor, joined: Joined, x: Tensor, pair: Pair | None, gate: Tensor | None) -> Tensor:
-    """The residual is what the matmul adds to."""
-    out = torch.addmm(hidden, x, joined.weight_t)
-    return _plus(out if joined.bias is None else out + joined.bias, x, pair, gate)
-
-
-def _plus(out: Tensor, x: Tensor, pair: Pair | None, gate: Tensor | None) -> Tensor:
-    if pair is None:
-        return out
-    a, b = pair
-    inner = x @ a
-    if gate is not None:
-        inner *= gate
-    return out.addmm_(inner, b)
 
 
 def forward_of(base: Base) -> Forward:

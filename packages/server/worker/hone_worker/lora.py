@@ -144,31 +144,33 @@ class LoraRouter:
         finally:
             self._single, self._stack, self._gates = before
 
-    def add(self, path: str, x: Tensor, y: Tensor) -> Tensor:
-        """Base output `y` of the module plus what the route adds to it."""
+    def delta(self, path: str, x: Tensor) -> Tensor | None:
+        """What the route adds to the output of a module, in the adapter's precision; None for nothing."""
         if self._single is not None:
             pair = self._single.tensors.get(path)
             if pair is None:
-                return y
+                return None
             a, b = pair
-            delta = F.linear(F.linear(x.to(a.dtype), a), b) * self._single.spec.scale
-            return y + delta.to(y.dtype)
+            return F.linear(F.linear(x.to(a.dtype), a) * self._single.spec.scale, b)
         if self._stack is not None:
             pair = self._stack.tensors.get(path)
             if pair is None:
-                return y
+                return None
             a, b = pair
             assert self._gates is not None
             if x.dim() != 3 or x.shape[0] != self._gates.shape[0]:
                 message = f"{path} flattens its rows, so adapters cannot be chosen per row. Use another base."
                 raise HoneWorkerError(message, code="unsupported_base", status=500)
-            delta = F.linear(F.linear(x.to(a.dtype), a) * self._gates, b)
-            return y + delta.to(y.dtype)
-        return y
+            return F.linear(F.linear(x.to(a.dtype), a) * self._gates, b)
+        return None
 
 
 class LoraLinear(nn.Linear):
-    """A linear layer that shares the base's weight and asks the router what to add."""
+    """A linear layer that shares the base's weight and asks the router what to add.
+
+    What is added is the matmul's summand: base and adapter are summed in float32 and rounded once. Added to an
+    output that is rounded already, a young adapter is lost: in bfloat16 it is below half of the last place.
+    """
 
     def __init__(self, base: nn.Linear, path: str, router: LoraRouter) -> None:
         nn.Module.__init__(self)
@@ -177,11 +179,49 @@ class LoraLinear(nn.Linear):
         self.weight = base.weight
         self.bias = base.bias
         self.path = path
-        # In a tuple, so that torch does not look into it for modules.
+        # In tuples, so that torch does not look into them for modules and parameters.
         self._router = (router,)
+        self.widened = (widened(base.weight, base.bias),)
+        if self.widened[0] is not None:
+            # The model's own parameter from now on: there is one copy of the weights.
+            self.weight.data = self.widened[0][:, : self.in_features]
 
     def forward(self, input: Tensor) -> Tensor:
-        return self._router[0].add(self.path, input, F.linear(input, self.weight, self.bias))
+        delta = self._router[0].delta(self.path, input)
+        if delta is None:
+            return F.linear(input, self.weight, self.bias)
+        x = input.reshape(-1, self.in_features)
+        summand = delta.reshape(-1, self.out_features)
+        if self.widened[0] is not None:
+            out = torch.addmm(summand.to(x.dtype), beside_ones(x), self.widened[0].t())
+        else:
+            summand = summand if self.bias is None else summand + self.bias
+            out = torch.addmm(summand.to(x.dtype), x, self.weight.t())
+        return out.view(*input.shape[:-1], self.out_features)
+
+
+#: Columns that a bias takes beside its weight: rows stay aligned.
+BIAS_COLUMNS = 8
+
+
+def widened(weight: Tensor, bias: Tensor | None) -> Tensor | None:
+    """[out, in + 8]: the bias as a column of the weight, for inputs that hold a 1 there. None: not needed.
+
+    The place of the summand is the adapter's. Together with a bias it would be rounded to the bias's last place,
+    unless it is held in float32.
+    """
+    if bias is None or weight.dtype.itemsize >= 4:
+        return None
+    columns = weight.new_zeros(weight.shape[0], BIAS_COLUMNS)
+    columns[:, 0] = bias.detach()
+    return torch.cat([weight.detach(), columns], dim=1)
+
+
+def beside_ones(x: Tensor) -> Tensor:
+    """Rows of inputs for a widened weight."""
+    ones = x.new_zeros(x.shape[0], BIAS_COLUMNS)
+    ones[:, 0] = 1
+    return torch.cat([x, ones], dim=1)
 
 
 def inject(model: nn.Module) -> LoraRouter:
