@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -40,8 +40,7 @@ class PlainText:
 
     def __init__(self, tokenizer: Any):
         self.controls = control_texts(tokenizer)
-        longest_first = sorted(self.controls, key=len, reverse=True)
-        self.pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        self.pattern = re.compile(_any_of(self.controls) or r"(?!)")
         self._ids = {
             i for i, token in tokenizer.added_tokens_decoder.items() if token.content in self.controls
         }
@@ -99,6 +98,26 @@ class PlainText:
         return self.mark(text)
 
 
+def _any_of(texts: Collection[str]) -> str:
+    """A pattern of the longest of these texts, as a tree: thousands of tokens that begin alike cost as little as one."""
+    if not texts:
+        return ""
+    by_first: dict[str, list[str]] = {}
+    for text in texts:
+        if text:
+            by_first.setdefault(text[0], []).append(text[1:])
+    branches = [re.escape(first) + _any_of(rest) for first, rest in sorted(by_first.items())]
+    if not branches:
+        return ""
+    tree = branches[0] if len(branches) == 1 else f"(?:{'|'.join(branches)})"
+    return f"(?:{tree})?" if "" in texts else tree
+
+
+def plain_text(tokenizer: Any) -> PlainText | None:
+    """None where the tokenizer is not one of the `tokenizers` library, of which a plain copy can be made."""
+    return PlainText(tokenizer) if getattr(tokenizer, "backend_tokenizer", None) else None
+
+
 def unmarked(text: str) -> str:
     return MARKS.sub(lambda found: MARK if found[1] else "", text)
 
@@ -106,9 +125,9 @@ def unmarked(text: str) -> str:
 class MarkedTokenizer:
     """What a renderer takes for the base's tokenizer. Marked texts lose their marks here."""
 
-    def __init__(self, tokenizer: Any, plain: PlainText):
+    def __init__(self, tokenizer: Any, plain: PlainText | None):
         self._tokenizer = tokenizer
-        self._plain = plain
+        self.plain = plain
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._tokenizer, name)
@@ -120,18 +139,18 @@ class MarkedTokenizer:
         if options.get("return_offsets_mapping"):
             # Renderers then go without; nobody here asks which token came of which character.
             raise NotImplementedError("offsets of marked text")
-        if isinstance(text, str) and MARK in text:
+        if self.plain is not None and isinstance(text, str) and MARK in text:
             ids = self.encode(text, add_special_tokens=options.get("add_special_tokens", True))
             return {"input_ids": ids, "attention_mask": [1] * len(ids)}
         return self._tokenizer(text, *args, **options)
 
     def encode(self, text: str, *args: Any, **options: Any) -> list[int]:
-        if MARK not in text:
+        if self.plain is None or MARK not in text:
             return self._tokenizer.encode(text, *args, **options)
         ids: list[int] = []
         for start, piece, is_marked in self._runs(text):
             if is_marked:
-                ids += self._plain.encode(unmarked(piece), first=start == 0)
+                ids += self.plain.encode(unmarked(piece), first=start == 0)
             else:
                 special = options.get("add_special_tokens", True) and start == 0
                 ids += self._tokenizer.encode(piece, add_special_tokens=special)
@@ -152,7 +171,8 @@ class MarkedTokenizer:
 
     def _texts(self, text: str) -> Iterator[tuple[int, int]]:
         at = 0
-        for found in self._plain.pattern.finditer(text):
+        assert self.plain is not None
+        for found in self.plain.pattern.finditer(text):
             yield at, found.start()
             at = found.end()
         yield at, len(text)

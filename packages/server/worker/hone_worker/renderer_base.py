@@ -14,7 +14,7 @@ from renderers.reasoning import prompt_ends_in_reasoning
 from transformers import AutoTokenizer
 from transformers.utils.hub import cached_file, is_offline_mode
 
-from hone_worker.control_tokens import MARK, MarkedTokenizer, PlainText
+from hone_worker.control_tokens import MARK, MarkedTokenizer, PlainText, plain_text
 from hone_worker.errors import HoneWorkerError
 from hone_worker.lean_renderer import LeanRenderer, LeanRendererConfig
 from hone_worker.renderer_family import carries_tools, family_of, has_system
@@ -68,8 +68,8 @@ def load(base: str, name: str = "auto", options: dict[str, Any] | None = None) -
         tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
     except Exception as error:
         raise _bad_base(f"The tokenizer of {base!r} does not load: {error}") from error
-    plain = PlainText(tokenizer) if getattr(tokenizer, "backend_tokenizer", None) else None
-    seen = MarkedTokenizer(tokenizer, plain) if plain and name != "lean" else tokenizer
+    plain = plain_text(tokenizer)
+    seen = tokenizer if name == "lean" else MarkedTokenizer(tokenizer, plain)
     if name == "auto":
         name, found = _recognised(base, config, tokenizer)
         options = {**found, **(options or {})}

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
+from hone_worker.control_tokens import MarkedTokenizer, plain_text, unmarked
 from hone_worker.errors import HoneWorkerError
 
 log = logging.getLogger("hone_worker")
@@ -41,6 +42,8 @@ class RewardModel:
     labels: tuple[str, ...]
     #: Several labels may hold at once: each has a probability of its own.
     independent: bool
+    #: Takes what a message spells for text, where it looks like a control token.
+    seen: MarkedTokenizer
     #: A tokenizer keeps its truncation between calls, and requests encode in threads of their own.
     encoding: threading.Lock = field(default_factory=threading.Lock)
 
@@ -49,12 +52,27 @@ class RewardModel:
         if not self.tokenizer.chat_template:
             message = f"'{self.name}' has no chat template. Send texts instead of messages."
             raise HoneWorkerError(message, code="no_chat_template")
+        plain = self.seen.plain
+        if plain is not None:
+            # An answer that spells a turn's end must not end it before its judge.
+            messages = [
+                {key: one if key == "role" else plain.mark(one) for key, one in message.items()}
+                for message in messages
+            ]
         try:
-            return str(self.tokenizer.apply_chat_template(messages, tokenize=False))
+            text = str(self.tokenizer.apply_chat_template(messages, tokenize=False))
+            bare = [{k: one for k, one in m.items() if k != "tool_calls"} for m in messages]
+            shows = bare == messages or text != str(self.tokenizer.apply_chat_template(bare, tokenize=False))
         except Exception as error:
             # A template's own refusal ("roles must alternate") is the caller's to mend.
-            message = f"The template of '{self.name}' cannot render these messages: {error}"
+            message = f"The template of '{self.name}' cannot render these messages: {unmarked(str(error))}"
             raise HoneWorkerError(message, code="invalid_messages") from error
+        if not shows:
+            message = (
+                f"The template of '{self.name}' leaves tool calls out. Write them as content, or send texts."
+            )
+            raise HoneWorkerError(message, code="invalid_messages")
+        return text
 
     def encode(self, text: str, *, templated: bool) -> Encoded:
         """A template writes the special tokens itself; to a plain text the tokenizer adds its own.
@@ -65,7 +83,8 @@ class RewardModel:
             return self._encode(text, templated=templated)
 
     def _encode(self, text: str, *, templated: bool) -> Encoded:
-        whole = self.tokenizer(text, add_special_tokens=not templated)["input_ids"]
+        tokenizer = self.seen if templated else self.tokenizer
+        whole = tokenizer(text, add_special_tokens=not templated)["input_ids"]
         if not whole:
             raise HoneWorkerError("There is nothing to score: the text is empty.", code="empty_text")
         if len(whole) <= self.max_tokens:
@@ -141,7 +160,16 @@ def load_reward_model(name: str, source: str, *, device: str, dtype: torch.dtype
     model.to(torch.device(device))
     labels = tuple(str(model.config.id2label[i]) for i in range(model.config.num_labels))
     independent = model.config.problem_type == "multi_label_classification"
-    return RewardModel(name, model, tokenizer, pad, _longest(model, tokenizer), labels, independent)
+    return RewardModel(
+        name,
+        model,
+        tokenizer,
+        pad,
+        _longest(model, tokenizer),
+        labels,
+        independent,
+        MarkedTokenizer(tokenizer, plain_text(tokenizer)),
+    )
 
 
 def _longest(model: nn.Module, tokenizer: Any) -> int:

@@ -2,6 +2,8 @@
 
 import json
 import random
+import re
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,15 @@ from renderer_bases import CHATML, GLM, GLM_MARKS, LLAMA3, SMOLLM2, save_base, t
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from hone_worker.control_tokens import ESCAPE, MARK, MarkedTokenizer, PlainText, control_texts, unmarked
+from hone_worker.control_tokens import (
+    ESCAPE,
+    MARK,
+    MarkedTokenizer,
+    PlainText,
+    _any_of,
+    control_texts,
+    unmarked,
+)
 from hone_worker.renderer import BridgeBody, Service
 from hone_worker.renderer_base import load
 
@@ -187,6 +197,17 @@ def test_marks_come_out_as_they_went_in():
     for text in [MARK, ESCAPE, MARK + ESCAPE, MARK * 3 + ESCAPE * 2, f"<s>{MARK}</s>", "a<s><</s>/s>"]:
         marked = plain.mark(text)
         assert unmarked(marked) == text and plain.pattern.search(marked) is None
+
+
+def test_a_pattern_of_thousands_of_tokens_reads_a_long_text_at_once():
+    tokens = [f"<|reserved_{i}|>" for i in range(3000)] + ["<", "<|", "<|end|>", "[x]"]
+    pattern = re.compile(_any_of(tokens))
+    assert [found[0] for found in pattern.finditer("a<|end|>b<|reserved_12|>[x]<|<|x")] == [
+        *("<|end|>", "<|reserved_12|>", "[x]", "<|", "<|"),
+    ]
+    began = time.perf_counter()
+    assert pattern.sub("", "<|reserved_" * 100_000).count("<") == 0
+    assert time.perf_counter() - began < 5
 
 
 def sentencepiece() -> PreTrainedTokenizerFast:
