@@ -113,7 +113,7 @@ class Service:
         self.check_ids(body.prompt_ids, "prompt_ids")
         self.check_ids(body.completion_ids, "completion_ids")
         if not self.base.bridges:
-            return _no_bridge("the default renderer cannot extend a conversation, it renders the whole of it")
+            return _no_bridge("this base's template does not go on where it ended, so the whole is rendered")
         if any(message["role"] == "assistant" for message in messages):
             return _no_bridge("an assistant message among the new ones was not sampled here")
         # A prompt ends with the generation prompt; where that is all a renderer looks at, it is spared the rest.

@@ -19,6 +19,7 @@ from hone_worker.errors import HoneWorkerError
 from hone_worker.lean_renderer import LeanRenderer, LeanRendererConfig
 from hone_worker.renderer_family import carries_tools, family_of, has_system
 from hone_worker.renderer_tokens import TokenBytes
+from hone_worker.template_bridge import BridgingTemplate, bridging
 from hone_worker.tool_convention import ToolConvention
 
 # Renderers whose tool calls and reasoning are plain text in what the engine streams. Of any other we
@@ -76,10 +77,13 @@ def load(base: str, name: str = "auto", options: dict[str, Any] | None = None) -
     renderer = _create(seen, name, options or {})
     generation_prompt = _generation_prompt(renderer)
     tool_markers, reasoning_markers = _markers(name, renderer)
+    stops = _stops(base, renderer)
+    if name == "default":
+        renderer = bridging(renderer, seen, stops)
+    bridges = name != "default" or isinstance(renderer, BridgingTemplate)
     renderer, tools = _with_tools(name, renderer, tokenizer, generation_prompt)
     if isinstance(renderer, ToolConvention) and tool_markers != HOLD_ALL:
         tool_markers = ["<tool_call>"]
-    stops = _stops(base, renderer)
     if prompt_ends_in_reasoning(tokenizer, generation_prompt, stop_ids=set(stops)):
         reasoning_markers = HOLD_ALL
     text_config = config.get("text_config") or config
@@ -91,7 +95,7 @@ def load(base: str, name: str = "auto", options: dict[str, Any] | None = None) -
         tokenizer=tokenizer,
         tokens=TokenBytes(tokenizer),
         stop_token_ids=stops,
-        bridges=name != "default",
+        bridges=bridges,
         max_model_len=int(text_config.get("max_position_embeddings") or tokenizer.model_max_length),
         vocab_size=max(int(text_config.get("vocab_size") or 0), len(tokenizer)),
         tool_markers=tool_markers,

@@ -191,13 +191,6 @@ def test_tokens_after_a_close_are_never_given_up(service: Service):
         assert made["ids"][:4] == [1, 2, close, 3]
 
 
-def test_the_default_renderer_says_that_it_cannot_bridge():
-    service = Service(load(BASE, "default"))
-    body = BridgeBody(prompt_ids=[1], completion_ids=[2], messages=[{"role": "user", "content": "x"}])
-    assert service.bridge(body)["ids"] is None
-    assert service.info()["bridges"] is False
-
-
 def test_a_bridge_costs_what_is_new(service: Service, monkeypatch: pytest.MonkeyPatch):
     """However long the prompt is, the renderer looks at the same few tokens of it."""
     seen: list[tuple] = []
