@@ -147,3 +147,4 @@ export type {
 } from "./score.ts";
 export { refuseUnknownOptions } from "./known-options.ts";
 export { mulberry32, shuffledIndices } from "./random.ts";
+export { printable, printableBlock, printableLine } from "./printable.ts";

@@ -83,15 +83,90 @@ describe("check", () => {
     });
   });
 
+  it("reads ART's and TRL's files, a mark at the beginning, and one array", async () => {
+    const module = await file("reward.ts", [reward]);
+    const said = (content: string) => ({ role: "assistant", content });
+    const chosen = (content: string) => ({
+      finish_reason: "stop",
+      index: 0,
+      message: said(content),
+      logprobs: { content: [] },
+    });
+    const asked = {
+      role: "user",
+      content: [
+        { type: "image_url", image_url: {} },
+        { type: "text", text: "?" },
+      ],
+    };
+    const art = (...contents: string[]) => ({
+      trajectories: contents.map((content) => ({
+        messages_and_choices: [asked, chosen(content)],
+        reward: 0.5,
+        metrics: { turns: 3, won: true },
+        metadata: { task: "x", ids: [1] },
+        logs: [],
+      })),
+    });
+    const row = (prompt: unknown, completion: unknown, step: number) => ({
+      ...{ prompt, completion, step, advantage: 0.1, accuracy_reward: 1 },
+    });
+    const files = await Promise.all([
+      file("art.jsonl", [art("0", "1"), art("1", "1")]),
+      file("art-singles.jsonl", [
+        { messages: [asked, said("0")], reward: 1, metadata: { group: 7 } },
+        { messages: [asked, said("1")], reward: 1, metadata: { group: 7 } },
+        { messages: [asked, said("1")], reward: null },
+        { messages: [asked, said("skip")] },
+      ]),
+      file("trl.jsonl", [
+        row("2 + 2", "0", 1),
+        row("2 + 2", [said("1")], 1),
+        row([asked], [said("1")], 1),
+        row("2 + 2", "1", 2),
+      ]),
+      file("bom.jsonl", [
+        `\uFEFF${JSON.stringify(trajectory("0", { metadata: { group: "g" } }))}`,
+        trajectory("1", { metadata: { group: "g" } }),
+      ]),
+      file("array.json", [JSON.stringify([art("0", "1")], null, 2)]),
+    ]);
+    const reports = await Promise.all(
+      files.map((path) => ruler(["check", path, "--reward", `${module}#byNumber`, "--json"])),
+    );
+    const only = /^(combineRewards: no function applies to 1 of 4 trajectories.*\n)?$/;
+    for (const { stderr } of reports) expect(stderr).toMatch(only);
+    const counts = reports.map(({ stdout }) => {
+      const { trajectories, groups, mean } = JSON.parse(stdout) as Record<string, number>;
+      return [trajectories, groups, mean];
+    });
+    expect(counts).toEqual([
+      [4, 2, 0.75],
+      [4, 3, 2 / 3],
+      [4, 3, 0.75],
+      [2, 1, 0.5],
+      [2, 1, 0.5],
+    ]);
+  });
+
   it("says what is wrong with a file or a function", async () => {
     const module = await file("reward.ts", [reward]);
     const good = await file("good.jsonl", [trajectory("1")]);
     const cut = await file("cut.jsonl", [trajectory("1"), '{"messages": [']);
+    const parquet = await file("rows.parquet", ["PAR1…"]);
+    const strange = await file("strange.jsonl", [{ text: "x" }]);
     const cases: [string[], RegExp][] = [
       [["check", cut, "--reward", `${module}#byNumber`], /cut\.jsonl:2 is not JSON/],
       [["check", good, "--reward", module], /exports 2 functions .*byNumber/],
       [["check", good, "--reward", `${module}#broken`], /"broken" on trajectory 0.*NaN/],
       [["check", good], /needs FILE and --reward/],
+      [["check", join(folder, "none.jsonl"), "--reward", module], /There is no file .*none\.jsonl/],
+      [["check", folder, "--reward", module], /This is a folder, not a file/],
+      [["check", parquet, "--reward", module], /is a Parquet file.*read_parquet/],
+      [["check", strange, "--reward", module], /strange\.jsonl:1 is no trajectory.*ART's/],
+      [["check", good, "--reward", join(folder, "none.ts")], /none\.ts cannot be loaded/],
+      [["chekc", good], /There is no command "chekc"/],
+      [["check", good, "--rewrad", "x"], /rewrad/],
     ];
     const said = await Promise.all(cases.map(([args]) => ruler(args)));
     for (const [index, [, message]] of cases.entries()) {

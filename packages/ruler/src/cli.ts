@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 import process from "node:process";
 import { parseArgs } from "node:util";
-import { HoneError } from "@hone/core";
+import { HoneError, printable } from "@hone/core";
 import { attackCommand } from "./cli/attack-command.ts";
 import { checkCommand } from "./cli/check-command.ts";
 
@@ -66,6 +66,6 @@ try {
   process.exitCode = await main();
 } catch (error) {
   const known = HoneError.isInstance(error) || error instanceof TypeError;
-  console.error(known ? error.message : error);
+  console.error(known ? printable(error.message) : error);
   process.exitCode = known ? 2 : 1;
 }

@@ -1,10 +1,11 @@
+import { printableBlock, printableLine } from "@hone/core";
 import type { JudgedMembers } from "./judgement.ts";
 
 /** What the judge decided and why, best first, for people. */
 export function debugText(group: { id: string }, { scores, judgement }: JudgedMembers): string {
   const { status, judge, calls, promptTokens, cachedTokens, completionTokens, costUsd } = judgement;
   const cost = costUsd === null ? "cost unknown" : `$${costUsd.toFixed(4)}`;
-  const head = `RULER ${group.id}: ${status} by ${judge}, ${calls} calls, ${promptTokens} prompt tokens (${cachedTokens} cached), ${completionTokens} completion tokens, ${cost}`;
+  const head = `RULER ${printableLine(group.id)}: ${status} by ${printableLine(judge)}, ${calls} calls, ${promptTokens} prompt tokens (${cachedTokens} cached), ${completionTokens} completion tokens, ${cost}`;
   const reasoning = judgement.trajectories.flatMap(({ messages }) => {
     const last = messages.findLast(({ role }) => role === "assistant");
     return last?.role === "assistant" && last.reasoning_content
@@ -19,12 +20,12 @@ export function debugText(group: { id: string }, { scores, judgement }: JudgedMe
         : `  none   #${index}`,
     );
   const rest = [
-    ...judgement.cuts.map((cut) => `  left out: ${cut}`),
-    ...(judgement.error ? [`  error: ${judgement.error.message}`] : []),
+    ...judgement.cuts.map((cut) => `  left out: ${printableLine(cut)}`),
+    ...(judgement.error ? [`  error: ${printableLine(judgement.error.message)}`] : []),
   ];
   return [head, ...reasoning, ...lines, ...rest].join("\n");
 }
 
 function indent(text: string): string {
-  return text.trim().replaceAll("\n", "\n      ");
+  return printableBlock(text.trim(), "      ");
 }

@@ -1,3 +1,4 @@
+import { printableLine } from "@hone/core";
 import type { Trajectory, TrajectoryGroup } from "@hone/core";
 import { debugText } from "./debug-text.ts";
 import type { Judge } from "./judge-target.ts";
@@ -40,7 +41,11 @@ export async function rulerScoreGroup(
   settings.debug?.(debugText(group, judged));
   if (judgement.status === "failed") {
     if (!swallowErrors && judgement.error) throw judgement.error;
-    console.warn(`RULER: group ${group.id} is dropped (judge_failed): ${judgement.error?.message}`);
+    console.warn(
+      printableLine(
+        `RULER: group ${group.id} is dropped (judge_failed): ${judgement.error?.message}`,
+      ),
+    );
   }
   return scoredGroup(group, judged);
 }

@@ -1,3 +1,4 @@
+import { printableLine } from "@hone/core";
 import { mean } from "../statistics.ts";
 import type { EvaluationRecord } from "./evaluation-record.ts";
 import { evaluationSeries } from "./evaluation-series.ts";
@@ -65,7 +66,7 @@ function oneAnswer(now: StepRecord, history: readonly StepRecord[]): string | nu
   if (!risen && !isStuck(history)) return null;
   return (
     `${Math.round(100 * share)}% of the rollouts end with the same answer, whatever the scenario: ` +
-    `"${now.answers.top[0]?.answer}". The policy may have collapsed onto it: go back to an earlier policy, ` +
+    `"${printableLine(now.answers.top[0]?.answer ?? "")}". The policy may have collapsed onto it: go back to an earlier policy, ` +
     "take a lower learning rate, and see whether the reward pays for this answer everywhere."
   );
 }

@@ -1,3 +1,5 @@
+import { printableLine } from "@hone/core";
+
 export interface Point {
   x: number;
   y: number;
@@ -246,5 +248,8 @@ function round(value: number): number {
 }
 
 function escape(text: string): string {
-  return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll('"', "&quot;");
+  return printableLine(text)
+    .replaceAll("&", "&amp;")
+    .replaceAll("<", "&lt;")
+    .replaceAll('"', "&quot;");
 }

@@ -1,3 +1,4 @@
+import { printableLine } from "@hone/core";
 import { fewestForInterval } from "../statistics.ts";
 import { type RunRecord, short, sparkline } from "./curves.ts";
 import { evaluationSeries, type ScoreSeries } from "./evaluation-series.ts";
@@ -69,5 +70,5 @@ function interval({ low, high }: { low?: number | undefined; high?: number | und
 
 /** In one line, and short. */
 function quoted(answer: string): string {
-  return JSON.stringify(answer.length <= 30 ? answer : `${answer.slice(0, 29)}…`);
+  return printableLine(JSON.stringify(answer.length <= 30 ? answer : `${answer.slice(0, 29)}…`));
 }

@@ -1,3 +1,5 @@
+import { printableLine } from "@hone/core";
+
 /** Rows as lines with aligned columns. Numbers to the right. */
 export function table(rows: readonly (readonly (string | number | null)[])[]): string {
   const cells = rows.map((row) => row.map((cell) => formatCell(cell)));
@@ -18,6 +20,6 @@ export function table(rows: readonly (readonly (string | number | null)[])[]): s
 
 function formatCell(cell: string | number | null): string {
   if (cell === null) return "-";
-  if (typeof cell === "string") return cell;
+  if (typeof cell === "string") return printableLine(cell);
   return Number.isInteger(cell) ? String(cell) : cell.toFixed(3);
 }

@@ -1,3 +1,5 @@
+import { printableLine } from "@hone/core";
+
 export interface Column {
   title: string;
   /** Numbers stand right. */
@@ -5,7 +7,8 @@ export interface Column {
 }
 
 /** A table as people read it in a terminal: two spaces between columns, no lines. */
-export function table(columns: readonly Column[], rows: readonly (readonly string[])[]): string {
+export function table(columns: readonly Column[], given: readonly (readonly string[])[]): string {
+  const rows = given.map((cells) => cells.map(printableLine));
   const widths = columns.map(({ title }, i) =>
     Math.max(title.length, ...rows.map((row) => (row[i] ?? "").length)),
   );
@@ -23,7 +26,9 @@ export function table(columns: readonly Column[], rows: readonly (readonly strin
 /** `name  value` for each, the values in one column. */
 export function fields(entries: readonly (readonly [string, string])[]): string {
   const width = Math.max(0, ...entries.map(([name]) => name.length));
-  return entries.map(([name, value]) => `${name.padEnd(width)}  ${value}`.trimEnd()).join("\n");
+  return entries
+    .map(([name, value]) => `${name.padEnd(width)}  ${printableLine(value)}`.trimEnd())
+    .join("\n");
 }
 
 export function number(value: number | null | undefined, digits = 4): string {

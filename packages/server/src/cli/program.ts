@@ -1,5 +1,5 @@
 import { readFileSync } from "node:fs";
-import { HoneError } from "@hone/core";
+import { HoneError, printableLine } from "@hone/core";
 import { Command, CommanderError } from "commander";
 import { exportCommand } from "./export.ts";
 import { gcCommand } from "./gc.ts";
@@ -24,7 +24,7 @@ export async function runProgram(args: readonly string[]): Promise<number> {
     // A mistake of the operator is one line; a fault of ours keeps its stack.
     if (!HoneError.isInstance(error)) console.error(error);
     else if (args.includes("--json")) console.error(JSON.stringify(error.toEnvelope()));
-    else console.error(`hone: ${error.message}`);
+    else console.error(`hone: ${printableLine(error.message)}`);
     return 1;
   }
 }

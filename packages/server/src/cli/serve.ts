@@ -1,6 +1,6 @@
 import { once } from "node:events";
 import { existsSync } from "node:fs";
-import { HoneError, type Keep } from "@hone/core";
+import { HoneError, type Keep, printable } from "@hone/core";
 import { Command, InvalidArgumentError, Option } from "commander";
 import { pino } from "pino";
 import { defaultKeep } from "../retention/retention.ts";
@@ -90,7 +90,11 @@ export function serveCommand(): Command {
 }
 
 async function serve(flags: ServeFlags): Promise<void> {
-  const log = pino({ level: flags.logLevel }, pino.destination({ fd: 2, sync: true }));
+  const log = pino(
+    // JSON escapes controls; marks of direction and the like would reach the terminal.
+    { level: flags.logLevel, hooks: { streamWrite: printable } },
+    pino.destination({ fd: 2, sync: true }),
+  );
   const stop = new AbortController();
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
     process.on(signal, () => stop.abort());

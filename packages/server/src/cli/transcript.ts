@@ -1,4 +1,9 @@
-import { type ChatMessage, type CompletionRecord, completionListSchema } from "@hone/core";
+import {
+  type ChatMessage,
+  type CompletionRecord,
+  completionListSchema,
+  printableBlock,
+} from "@hone/core";
 import type { Connection } from "./connection.ts";
 import { fields, number, printJson, table, time } from "./print.ts";
 
@@ -75,7 +80,7 @@ function messageText(message: ChatMessage): string {
   for (const call of given.tool_calls ?? []) {
     parts.push(`→ ${String(call.function?.name)}(${String(call.function?.arguments)})`);
   }
-  return `${message.role}: ${parts.join("\n")}`;
+  return `${message.role}: ${printableBlock(parts.join("\n"), "  ")}`;
 }
 
 function tokenTable({ sampledIds, logprobs, tokens }: CompletionRecord): string {

@@ -31,7 +31,7 @@ export async function announcedServer(
   const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
   const announcement = { url, pid: process.pid, base: "/bases/one", ...announced };
   writeFileSync(join(dataDir, "server.json"), JSON.stringify(announcement));
-  writeFileSync(join(dataDir, "key"), `hone_${"k".repeat(32)}\n`);
+  writeFileSync(join(dataDir, "key"), `hone_${"k".repeat(32)}\n`, { mode: 0o600 });
   return {
     dataDir,
     requests,
