@@ -1,12 +1,12 @@
 import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
 import { dirname } from "node:path";
-import { groupSchema, HoneError, newId } from "@hone/core";
+import { groupSchema, HoneError, newId, wellFormedJson } from "@hone/core";
 import type { TrajectoryGroup } from "@hone/core";
 
 /** Writes groups as JSON lines, one a group. The file appears whole or not at all. */
 export async function writeGroups(path: string, groups: readonly TrajectoryGroup[]): Promise<void> {
   await mkdir(dirname(path), { recursive: true });
-  const lines = groups.map((group) => `${JSON.stringify(group)}\n`);
+  const lines = groups.map((group) => `${wellFormedJson(JSON.stringify(group))}\n`);
   const partial = `${path}.${newId("run")}.partial`;
   await writeFile(partial, lines.join(""));
   await rename(partial, path);

@@ -46,6 +46,19 @@ describe("group files", () => {
     }
   });
 
+  it("hold no half of a character: other languages could not print it", async () => {
+    const folder = await mkdtemp(join(tmpdir(), "hone-groups-"));
+    try {
+      const path = join(folder, "x.jsonl");
+      const half = "😀".slice(0, 1);
+      await writeGroups(path, [group({ [half]: `a${half}` }, [1])]);
+      const [read] = await readGroups(path);
+      expect(read!.scenario).toEqual({ "\ufffd": "a\ufffd" });
+    } finally {
+      await rm(folder, { recursive: true });
+    }
+  });
+
   it("name the line that is wrong", async () => {
     const folder = await mkdtemp(join(tmpdir(), "hone-groups-"));
     try {

@@ -8,6 +8,11 @@ const textPartSchema = z.looseObject({ type: z.literal("text"), text: z.string()
 
 export const messageContentSchema = z.union([z.string(), z.array(textPartSchema)]);
 
+/** What an assistant says instead of an answer. To the policy it is what the assistant said. */
+const refusalPartSchema = z.looseObject({ type: z.literal("refusal"), refusal: z.string() });
+const assistantPartSchema = z.discriminatedUnion("type", [textPartSchema, refusalPartSchema]);
+export const assistantContentSchema = z.union([z.string(), z.array(assistantPartSchema)]);
+
 export const toolCallSchema = z.looseObject({
   id: z.string(),
   type: z.literal("function"),
@@ -28,7 +33,9 @@ const unread = (instead: string) => z.null({ error: `is not read. ${instead}` })
 
 export const assistantMessageSchema = z.looseObject({
   role: z.literal("assistant"),
-  content: messageContentSchema.nullish(),
+  content: assistantContentSchema.nullish(),
+  /** The same outside of the content, as OpenAI answers with it. */
+  refusal: z.string().nullish(),
   tool_calls: z.array(toolCallSchema).nullish(),
   reasoning_content: z.string().nullish(),
   function_call: unread("Send it as an entry of tool_calls."),
@@ -47,6 +54,16 @@ export const messageSchema = z.discriminatedUnion("role", [
 ]);
 export type ChatMessage = z.infer<typeof messageSchema>;
 export type AssistantMessage = z.infer<typeof assistantMessageSchema>;
+
+/** What a message says in words: its text, joined where it comes in parts, and a refusal. */
+export function messageText(message: Pick<AssistantMessage, "content" | "refusal">): string {
+  const { content, refusal } = message;
+  const text =
+    typeof content === "string"
+      ? content
+      : (content ?? []).map((p) => (p.type === "refusal" ? p.refusal : p.text)).join("");
+  return text + (refusal ?? "");
+}
 
 export const toolSchema = z.looseObject({
   type: z.literal("function"),

@@ -17,6 +17,7 @@ export {
   assistantMessageSchema,
   chatRequestSchema,
   ignoredChatKeys,
+  messageText,
   responseFormatSchema,
   messageSchema,
   toolSchema,
@@ -148,3 +149,4 @@ export type {
 export { refuseUnknownOptions } from "./known-options.ts";
 export { mulberry32, shuffledIndices } from "./random.ts";
 export { printable, printableBlock, printableLine } from "./printable.ts";
+export { wellFormedJson } from "./well-formed-json.ts";

@@ -83,7 +83,8 @@ function plainMessage(message: ChatMessage, renumbered: (id: string) => string):
 function plainContent(content: ChatMessage["content"]): string | PlainPart[] | undefined {
   if (content === null || content === undefined) return undefined;
   if (typeof content === "string") return content;
-  const parts = content.map((part: { type: string; text?: unknown }): PlainPart => {
+  const parts = content.map((part: { type: string; text?: unknown; refusal?: unknown }) => {
+    if (part.type === "refusal" && typeof part.refusal === "string") return part.refusal;
     return typeof part.text === "string" ? part.text : { not_shown: part.type };
   });
   return parts.every((part) => typeof part === "string") ? parts.join("") : parts;

@@ -1,4 +1,5 @@
 import OpenAI from "openai";
+import { wellFormedJson } from "@hone/core";
 import type { Settle } from "./budget.ts";
 import { replyCost } from "./call-cost.ts";
 import { JudgeError } from "./judge-error.ts";
@@ -109,7 +110,8 @@ async function attempt(
         {
           ...settings.parameters,
           model: target.model,
-          messages: [...messages],
+          // A provider may refuse half a character, which any cut of a text leaves.
+          messages: JSON.parse(wellFormedJson(JSON.stringify(messages))) as JudgeMessage[],
           stream: false,
           ...responseFormat(format, settings.schema),
         },

@@ -1,6 +1,6 @@
 import { appendFile, mkdir, readFile, rename, writeFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
-import { HoneError } from "@hone/core";
+import { HoneError, wellFormedJson } from "@hone/core";
 import type { OperationEvent, TrainResult, TrajectoryGroup } from "@hone/core";
 import { writeGroups } from "../group-files.ts";
 import { refuseUnknownOptions } from "@hone/core";
@@ -77,7 +77,7 @@ export async function openRunLog(folder: string, options: RunLogOptions = {}): P
     const before = records.findIndex((other) => isSame(other, record));
     if (before < 0) {
       records.push(record);
-      await appendFile(metricsFile, `${JSON.stringify(record)}\n`);
+      await appendFile(metricsFile, `${wellFormedJson(JSON.stringify(record))}\n`);
     } else {
       records.splice(before, 1);
       records.push(record);
@@ -200,7 +200,7 @@ async function readRecords(path: string): Promise<{ records: RunRecord[]; whole:
 }
 
 function linesOf(records: readonly RunRecord[]): string {
-  return records.map((record) => `${JSON.stringify(record)}\n`).join("");
+  return records.map((record) => `${wellFormedJson(JSON.stringify(record))}\n`).join("");
 }
 
 /** Whole or not at all: someone may be looking at it. */

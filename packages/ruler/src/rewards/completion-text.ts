@@ -1,4 +1,4 @@
-import type { Trajectory } from "@hone/core";
+import { messageText, type Trajectory } from "@hone/core";
 import { codeBlocks } from "../code-fence.ts";
 
 /** What the model said last; "" where it said nothing. */
@@ -30,8 +30,8 @@ function lastAnswer({ messages, turns = [] }: Trajectory): { content: string; re
   const place = messages.findLastIndex(({ role }) => role === "assistant");
   const message = messages[place];
   if (message?.role !== "assistant") return { content: "", rebuilt: "" };
-  const { content: given, reasoning_content: reasoning } = message;
-  const content = typeof given === "string" ? given : (given ?? []).map((p) => p.text).join("");
+  const { reasoning_content: reasoning } = message;
+  const content = messageText(message);
   if (reasoning === null || reasoning === undefined) return { content, rebuilt: content };
   // A thought with nothing behind it, in an answer that was cut, was not closed: no tag is made up for it.
   const cut = turns.findLast((turn) => turn.message === place)?.finish_reason === "length";

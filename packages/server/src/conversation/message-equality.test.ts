@@ -22,6 +22,18 @@ describe("equality of messages", () => {
     expect(sameMessage(answer({ content: "left " }), answer({ content: "left" }))).toBe(false);
   });
 
+  it("takes a refusal for what was said, in whichever field it stands", () => {
+    const sorry = answer({ content: "Sorry." });
+    const forms = [
+      { content: [{ type: "refusal", refusal: "Sorry." }] },
+      { content: null, refusal: "Sorry." },
+      { refusal: "Sorry." },
+    ];
+    for (const form of forms) expect(sameMessage(answer(form), sorry)).toBe(true);
+    expect(sameMessage(answer({ refusal: "No." }), sorry)).toBe(false);
+    expect(sameMessage(answer({ content: "Sorry.", refusal: null }), sorry)).toBe(true);
+  });
+
   it("compares arguments as JSON", () => {
     const a = answer({ content: null, tool_calls: [call('{"a": 1, "b": [1, 2]}')] });
     const same = answer({ content: "", tool_calls: [call('{"b":[1,2],"a":1.0}', "other")] });

@@ -1,4 +1,4 @@
-import type { ChatMessage, ChatTool } from "@hone/core";
+import { messageText, type ChatMessage, type ChatTool } from "@hone/core";
 
 /**
  * Whether two messages say the same, whatever SDK wrote them down: null content is empty content is
@@ -44,7 +44,7 @@ function keyOf(message: ChatMessage): string {
 // Every turn brings its whole history anew, most of it nothing but a role and a text: those need no JSON. No
 // role begins like JSON does, so that the two kinds of key are told apart.
 function makeKey(message: ChatMessage): string {
-  const content = textOf(message.content);
+  const content = message.role === "assistant" ? messageText(message) : messageText({ content: message.content });
   if (message.role === "assistant") {
     if (!message.tool_calls || message.tool_calls.length === 0) return `assistant:${content}`;
     const calls = message.tool_calls.map((call) => [
@@ -62,11 +62,6 @@ function saysMore(message: ChatMessage): boolean {
     if (name !== "role" && name !== "content" && value !== null && value !== undefined) return true;
   }
   return false;
-}
-
-function textOf(content: ChatMessage["content"]): string {
-  if (typeof content === "string") return content;
-  return (content ?? []).map((part) => part.text).join("");
 }
 
 function reasoningOf(message: ChatMessage): string {

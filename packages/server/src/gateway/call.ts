@@ -118,7 +118,7 @@ export async function makeCall(parts: GatewayParts, caller: Caller, asked: Asked
     completionId: newId(asked.idPrefix),
     created: Math.floor(Date.now() / 1000),
     headers: {
-      "x-hone-policy": policy,
+      "x-hone-policy": headerText(policy),
       // An answer is cut where the context ends, whatever was asked for; the client may want to know.
       ...((asked.maxTokens ?? 0) > room && { "x-hone-max-tokens": String(room) }),
     },
@@ -140,6 +140,11 @@ export async function earlierOf(
     parts.counters.retried += unreceived.length;
   }
   return earlier;
+}
+
+/** A header holds ASCII; a base may be named after its folder. All else, and `%`, as `decodeURIComponent` reads it. */
+export function headerText(name: string): string {
+  return name.replace(/[^\x20-\x24\x26-\x7e]+/gu, (part) => encodeURIComponent(part));
 }
 
 /** The client's own leaving is no failure of ours. */

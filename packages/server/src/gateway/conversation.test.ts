@@ -291,6 +291,74 @@ describe.skipIf(!workerPython())("conversations of a rollout", () => {
     expect(plain.tool_calls).toBeUndefined();
   });
 
+  it("takes half a character anywhere in a request for U+FFFD, and goes on from there", async () => {
+    const half = "😀".slice(0, 1);
+    const odd = [
+      {
+        type: "function" as const,
+        function: {
+          name: `move${half}`,
+          description: `moves ${half}`,
+          parameters: { type: "object", properties: { [half]: { enum: [half] } } },
+        },
+      },
+    ];
+    engine.lines.push({ answer: { content: "Hm." } }, { answer: { content: "So." } });
+    const messages: Message[] = [
+      { role: "system", content: half },
+      { role: "user", content: [{ type: "text", text: `a${half}` }] },
+      { role: "assistant", content: half, tool_calls: [moveCall('{"to": "\\ud83d"}')] },
+      { role: "tool", tool_call_id: "call_1", content: `${half}${half}` },
+    ];
+    const ask = { tools: odd, stop: [`${half}!`] };
+    messages.push(await say(messages, ask), { role: "user", content: `${half} and?` });
+    await say(messages, ask);
+    const [first, second] = recorded();
+    expectExtends(second!, first!);
+    expect(first!.messages[1]).toMatchObject({ content: [{ text: "a\ufffd" }] });
+    expect(first!.tools![0]!.function.name).toBe("move\ufffd");
+    expect(engine.requests[0]!.stop).toEqual(["\ufffd!"]);
+    const { tokens } = { tokens: await renderer.tokens(engine.requests[0]!.prompt) };
+    const prompt = Buffer.from(tokens.flatMap(({ bytes }) => bytes)).toString();
+    expect(prompt).toContain("a\ufffd");
+  });
+
+  it("takes a refusal of the assistant for what it said", async () => {
+    engine.lines.push({ answer: { content: "Sorry." } }, { answer: { content: "So." } });
+    const messages: Message[] = [{ role: "user", content: "Do it." }];
+    await say(messages);
+    messages.push(
+      { role: "assistant", content: [{ type: "refusal", refusal: "Sorry." }] },
+      { role: "user", content: "Why?" },
+    );
+    await say(messages);
+    expectExtends(recorded()[1]!, recorded()[0]!);
+    // One that was not sampled here is rendered, from either field.
+    const ids = async (refused: object) =>
+      renderer.render([{ role: "assistant", ...refused } as never, messages[2] as never], null);
+    expect(await ids({ refusal: "No way." })).toEqual(await ids({ content: "No way." }));
+    expect(await ids({ content: [{ type: "refusal", refusal: "No way." }] })).toEqual(
+      await ids({ content: "No way." }),
+    );
+  });
+
+  it("names a policy in its header, whatever its base is called", async () => {
+    const named = await serveGateway(engine, renderer, "модель 100%é\n");
+    try {
+      engine.lines.push({ answer: { content: "Hm." } });
+      const { data, response } = await named
+        .client()
+        .chat.completions.create({ model: "m", messages: [{ role: "user", content: "x" }] })
+        .withResponse();
+      const header = response.headers.get("x-hone-policy")!;
+      expect(header).toMatch(/^[\x20-\x7e]+$/);
+      expect(decodeURIComponent(header)).toBe("модель 100%é\n");
+      expect(data.model).toBe("модель 100%é\n");
+    } finally {
+      await named.close();
+    }
+  });
+
   it("takes n choices, and extends the one that the next turn repeats", async () => {
     engine.lines.push(...["up", "down", "left", "ok"].map((content) => ({ answer: { content } })));
     const first: Message = { role: "user", content: "Play." };

@@ -1,4 +1,4 @@
-import { HoneError, type ErrorCode } from "@hone/core";
+import { HoneError, wellFormedJson, type ErrorCode } from "@hone/core";
 import type { Context } from "hono";
 import type { z } from "zod";
 import type { AppEnv } from "./env.ts";
@@ -66,7 +66,10 @@ function tooLarge(limit: number): HoneError {
   );
 }
 
-/** Strict JSON of strict UTF-8: a replaced character would be another prompt. */
+/**
+ * Strict JSON of strict UTF-8: a replaced character would be another prompt. Only half a character, which
+ * JSON can escape and UTF-8 cannot hold, is replaced, before anything sees it.
+ */
 export function parseJson(bytes: Uint8Array): unknown {
   if (bytes.byteLength === 0) {
     throw new HoneError("The body is empty. Send a JSON object.", { code: "invalid_json" });
@@ -86,7 +89,7 @@ export function parseJson(bytes: Uint8Array): unknown {
     });
   }
   try {
-    return JSON.parse(text) as unknown;
+    return JSON.parse(wellFormedJson(text)) as unknown;
   } catch (cause) {
     // V8's message quotes the text, which may be a prompt: only the position is passed on.
     const at = cause instanceof SyntaxError ? /position (\d+)/.exec(cause.message)?.[1] : undefined;

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any
 
 from hone_worker.errors import HoneWorkerError
 
+HALF_ESCAPED = re.compile(r"\\u[dD][89a-fA-F]")
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
@@ -29,6 +32,10 @@ def _message(message: Any, where: str) -> dict[str, Any]:
     out["role"] = "system" if role == "developer" else role
     out["content"] = _content(message, f"{where}.content", optional=role == "assistant")
     if role == "assistant":
+        refusal = out.pop("refusal", None)
+        if refusal is not None and not isinstance(refusal, str):
+            raise bad(f"{where}.refusal", "must be a string")
+        out["content"] += refusal or ""  # what the assistant said, whatever field an SDK keeps it in
         reasoning = message.get("reasoning_content", message.get("reasoning"))
         if reasoning is not None and not isinstance(reasoning, str):
             raise bad(f"{where}.reasoning_content", "must be a string")
@@ -82,7 +89,28 @@ def _tool_call(call: Any, where: str) -> dict[str, Any]:
         raise bad(f"{where}.function.name", "must be a non-empty string")
     if not isinstance(function.get("arguments"), str):
         raise bad(f"{where}.function.arguments", "must be a string that holds JSON")
-    return {**call, "type": "function"}
+    return {**call, "type": "function", "function": {**function, "arguments": _whole(function["arguments"])}}
+
+
+def _whole(arguments: str) -> str:
+    """A template may read arguments and write them again: half an emoji that JSON escapes is no text then."""
+    if not HALF_ESCAPED.search(arguments):
+        return arguments
+    try:
+        return json.dumps(_replaced(json.loads(arguments)), ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return arguments  # no JSON: then it stays the text that it is
+
+
+def _replaced(value: Any) -> Any:
+    if isinstance(value, str):
+        # A pair that was escaped by halves is a whole character here; what is left of them becomes U+FFFD.
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_replaced(item) for item in value]
+    if isinstance(value, dict):
+        return {_replaced(key): _replaced(item) for key, item in value.items()}
+    return value
 
 
 def check_tools(tools: list[Any] | None) -> list[dict[str, Any]] | None:
