@@ -215,6 +215,15 @@ describe("structured output", () => {
     ]);
   });
 
+  it("sends no half of a character, which a provider would refuse", async () => {
+    const judge = await start({ script: [byNumber] });
+    const rubric = `Be brief. ${"😀".slice(0, 1)}`;
+    await rulerScoreGroup(two, judge.endpoint, { ...options, rubric });
+    const sent = JSON.stringify(judge.requests[0]!.body);
+    expect(sent).toContain("Be brief. \ufffd");
+    expect(sent).not.toMatch(/[^\\]\\ud83d/);
+  });
+
   it("sends the user's parameters, and none that the ruler sets", async () => {
     const judge = await start({ script: [byNumber] });
     await rulerScoreGroup(two, judge.endpoint, {

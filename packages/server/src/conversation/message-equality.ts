@@ -44,7 +44,8 @@ function keyOf(message: ChatMessage): string {
 // Every turn brings its whole history anew, most of it nothing but a role and a text: those need no JSON. No
 // role begins like JSON does, so that the two kinds of key are told apart.
 function makeKey(message: ChatMessage): string {
-  const content = message.role === "assistant" ? messageText(message) : messageText({ content: message.content });
+  const content =
+    message.role === "assistant" ? messageText(message) : messageText({ content: message.content });
   if (message.role === "assistant") {
     if (!message.tool_calls || message.tool_calls.length === 0) return `assistant:${content}`;
     const calls = message.tool_calls.map((call) => [

@@ -1,6 +1,7 @@
 /** What the fields of core's schemas mean. Made by scripts/openapi.mjs from their comments: edit those. */
 export const descriptions: Record<string, string> = {
   "tokenLogprobSchema.top_logprobs": "The likeliest tokens of the distribution sampled from, best first.",
+  "assistantMessageSchema.refusal": "The same outside of the content, as OpenAI answers with it.",
   "completionRequestSchema.max_tokens": "16 where it is left out, as OpenAI has it.",
   "completionRequestSchema.logprobs": "How many of the likeliest tokens are told at each place; 0: the sampled token's logprob only.",
   "completionRequestSchema.return_token_ids": "Answers with the ids of prompt and answer too, as vLLM does: an agent of several turns goes on with them.",

@@ -4,7 +4,8 @@ import type { SchemaName } from "./schemas.ts";
 
 const policyHeader: HeaderDoc = {
   name: "x-hone-policy",
-  description: "The policy that was sampled from, `name@N`; it stands in `model` too.",
+  description:
+    "The policy that was sampled from, `name@N`, percent-encoded outside of ASCII; it stands in `model` too.",
   type: "string",
 };
 const retryHeader: HeaderDoc = {

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from hone_worker.errors import HoneWorkerError
 from hone_worker.renderer import BridgeBody, Service
 from hone_worker.renderer_base import load
 
@@ -211,3 +212,25 @@ def test_a_bridge_costs_what_is_new(service: Service, monkeypatch: pytest.Monkey
         assert service.bridge(body)["ids"][: len(prompt)] == prompt
     short, long = seen
     assert short == long and len(short[0]) < 100
+
+
+@pytest.mark.parametrize("escaped", ["\\ud83d", "\\uD83D \\ud83d\\ude00"])
+def test_half_a_character_in_arguments_of_the_history_is_no_failure(service, escaped):
+    """Templates read arguments and write them again; what JSON may escape is not always text."""
+
+    def history(arguments: str) -> list[dict]:
+        calls = [{"id": "c", "type": "function", "function": {"name": "look", "arguments": arguments}}]
+        return [{"role": "user", "content": "x"}, {"role": "assistant", "content": "", "tool_calls": calls}]
+
+    whole = (
+        escaped.replace("\\ud83d\\ude00", "\U0001f600")
+        .replace("\\uD83D", "\ufffd")
+        .replace("\\ud83d", "\ufffd")
+    )
+    expected = service.render(history(f'{{"cell": "{whole}"}}'), None)
+    assert service.render(history(f'{{"cell": "{escaped}"}}'), None) == expected
+    # What is no JSON stays the text that it is, or is refused: never a failure.
+    try:
+        service.render(history(f'{{"cell": "{escaped}'), None)
+    except HoneWorkerError as error:
+        assert error.status == 400
