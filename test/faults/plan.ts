@@ -7,7 +7,7 @@ import type { Trial } from "./trial.ts";
 const second = new Set(["publish.after-load", "worker.adapter-load"]);
 
 /** A step does not pass the others: they have trials and tests of their own. */
-const serverPoints = faultPoints.filter((point) => !/^(recovery|retention)\./.test(point));
+const serverPoints = faultPoints.filter((point) => !/^(recovery|retention|deletion)\./.test(point));
 const workerPoints = [
   "worker.load",
   "worker.forward@3",

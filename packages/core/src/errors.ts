@@ -17,6 +17,8 @@ export const errorCodes = {
   method_not_allowed: { status: 405, type: "invalid_request_error" },
   base_mismatch: { status: 409, type: "conflict_error" },
   model_mismatch: { status: 409, type: "conflict_error" },
+  model_busy: { status: 409, type: "conflict_error" },
+  model_deleted: { status: 409, type: "conflict_error" },
   step_mismatch: { status: 409, type: "conflict_error" },
   already_trained: { status: 409, type: "conflict_error" },
   rollout_closed: { status: 409, type: "conflict_error" },

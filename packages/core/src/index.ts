@@ -74,6 +74,8 @@ export { groupSchema, rolloutExceptionSchema, trajectorySchema, turnSchema } fro
 export type { RolloutException, Trajectory, TrajectoryGroup, Turn } from "./trajectory.ts";
 export {
   dropReasonSchema,
+  deletedModelSchema,
+  deleteModelSchema,
   modelInfoSchema,
   operationEventSchema,
   operationInfoSchema,
@@ -85,6 +87,7 @@ export {
 } from "./operation.ts";
 export type {
   DropReason,
+  DeletedModel,
   ModelInfo,
   OperationEvent,
   OperationInfo,

@@ -87,7 +87,11 @@ export const completionRecordSchema = z.object({
 });
 export type CompletionRecord = z.infer<typeof completionRecordSchema>;
 
-export const modelListSchema = listOf(modelInfoSchema);
+/** `GET /v1/states` */
+export const modelListSchema = listOf(modelInfoSchema).extend({
+  /** Weights of all policies in the engine, and what they may take; those in use stay past it. @unit bytes */
+  adapters: z.object({ bytes: z.int(), maxBytes: z.int() }).optional(),
+});
 export const policyListSchema = listOf(policyInfoSchema);
 export const operationListSchema = listOf(operationSummarySchema);
 export type OperationList = z.infer<typeof operationListSchema>;

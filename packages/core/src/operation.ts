@@ -43,10 +43,26 @@ export const modelInfoSchema = z.object({
   cursor: z.unknown().nullable(),
   /** Ids of its operations that are queued or running, in their order: the cursor may yet move. */
   operations: z.array(z.string()).default([]),
+  /** Its policies that the engine holds, and the bytes of their weights; others are loaded when they are asked for. */
+  live: z.object({ policies: z.int(), bytes: z.int() }).optional(),
   maxModelLen: z.int(),
   createdAt: z.number(),
 });
 export type ModelInfo = z.infer<typeof modelInfoSchema>;
+
+/** Query of `DELETE /v1/models/{model}` */
+export const deleteModelSchema = z.strictObject({
+  /** Aborts its operations and fails its open rollouts; without it a model in use is refused. */
+  force: z.enum(["true", "false"]).default("false"),
+});
+
+/** OpenAI's answer to a deletion. */
+export const deletedModelSchema = z.object({
+  id: modelNameSchema,
+  object: z.literal("model"),
+  deleted: z.literal(true),
+});
+export type DeletedModel = z.infer<typeof deletedModelSchema>;
 
 /** The options of a training step. Unknown ones are refused by name. */
 export const trainConfigSchema = z.strictObject({

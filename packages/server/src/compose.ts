@@ -42,6 +42,7 @@ export interface ComposeOptions {
   deadlines?: Partial<Deadlines> | undefined;
   leaseMs?: number | undefined;
   keep?: Keep | undefined;
+  adapterMemory?: number | undefined;
   hosts?: readonly string[] | undefined;
   origins?: readonly string[] | undefined;
   key: ServerKey;
@@ -217,6 +218,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       log,
       leaseMs: options.leaseMs,
       keep: options.keep,
+      adapterMemory: options.adapterMemory,
       renderer: rendererClient,
     });
     if (stopping) throw shuttingDown();

@@ -53,6 +53,8 @@ export interface ServerOptions {
   leaseMs?: number | undefined;
   /** How many of the newest policies of each model stay on disk. @default 10 */
   keep?: Keep | undefined;
+  /** What the weights of policies in the engine may take, besides those in use. @unit bytes @default 512 MiB */
+  adapterMemory?: number | undefined;
   /** Gives the start up, and ends what it has started. */
   signal?: AbortSignal | undefined;
   /** @default silent */

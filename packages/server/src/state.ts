@@ -14,7 +14,8 @@ import { createReadyGate } from "./operations/ready.ts";
 import { listOperations } from "./operations/list.ts";
 import { operationRoutes } from "./operations/routes.ts";
 import { createCheckpoints } from "./policies/checkpoints.ts";
-import { createLivePolicies } from "./policies/live.ts";
+import { createModelDeletion } from "./policies/deletion.ts";
+import { createLivePolicies, defaultAdapterMemory } from "./policies/live.ts";
 import { createModels } from "./policies/models.ts";
 import { createPolicies } from "./policies/policies.ts";
 import { modelRoutes } from "./policies/routes.ts";
@@ -53,6 +54,8 @@ export interface StateOptions {
   leaseMs?: number | undefined;
   /** How many of the newest policies of each model stay. @default 10 */
   keep?: Keep | undefined;
+  /** What adapters in the engine may take, besides those in use. @unit bytes @default 512 MiB */
+  adapterMemory?: number | undefined;
   /** Tells what sampled ids spell, for trajectories and for people who look at rollouts. */
   renderer?: Pick<Renderer, "tokens" | "info"> | undefined;
   /** Folders from which `import` may read; default: `imports` in the data directory. */
@@ -100,7 +103,8 @@ export async function openState(options: StateOptions): Promise<State> {
     const checkpoints = createCheckpoints(dataDir, randomBytes(6).toString("hex"), log);
     await checkpoints.sweepStaging();
     const ledger = createLedger(store, log);
-    const live = createLivePolicies({ engine, checkpoints, models, base: base.name, log });
+    const memory = options.adapterMemory ?? defaultAdapterMemory;
+    const live = createLivePolicies({ engine, checkpoints, models, base: base.name, memory, log });
     const renderer = options.renderer ?? noRenderer;
     const tokenTable = createTokenTable(renderer);
     const rollouts = createRollouts({
@@ -162,6 +166,7 @@ export async function openState(options: StateOptions): Promise<State> {
       base: base.name,
       startedAt: clock(),
     });
+    const serially = pLimit(1);
     const service = createModelService({
       models,
       checkpoints,
@@ -169,6 +174,18 @@ export async function openState(options: StateOptions): Promise<State> {
       trainer,
       unfinished: (name) => operations.unfinished(name),
       base,
+      serially,
+    });
+    const deletion = createModelDeletion({
+      store,
+      models,
+      checkpoints,
+      live,
+      rollouts,
+      operations,
+      retention,
+      serially,
+      log,
     });
     const policies = createPolicies({ models, checkpoints, live, retention });
     const tokens = async (ids: readonly number[]) =>
@@ -176,7 +193,15 @@ export async function openState(options: StateOptions): Promise<State> {
     const reader = createRolloutReader({ store, models, ledger, rollouts, tokens, log });
     const list = listOperations.bind(null, { store, models });
     const routes = new Hono<AppEnv>()
-      .route("/", modelRoutes(service, policies))
+      .route(
+        "/",
+        modelRoutes({
+          service,
+          policies,
+          deletion,
+          memory: () => ({ bytes: live.usage().bytes, maxBytes: memory }),
+        }),
+      )
       .route("/", rolloutRoutes(rollouts, reader))
       .route("/", rolloutBatchRoutes(rollouts, log))
       .route("/", operationRoutes({ operations, list, events }))
@@ -190,6 +215,7 @@ export async function openState(options: StateOptions): Promise<State> {
     retention.apply().catch((error: unknown) => {
       log.error({ err: error }, "old policies could not be removed");
     });
+    deletion.resume();
     const sweeper = setInterval(() => {
       rollouts.sweep().catch((error: unknown) => log.error({ err: error }, "the sweep failed"));
     }, sweepEveryMs);
@@ -209,6 +235,7 @@ export async function openState(options: StateOptions): Promise<State> {
       async close() {
         clearInterval(sweeper);
         await operations.close();
+        await deletion.close();
         await retention.idle();
         await ledger.settle().catch((error: unknown) => {
           log.error(

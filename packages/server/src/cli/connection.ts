@@ -34,7 +34,7 @@ export interface Connection {
   get<S extends z.ZodType>(schema: S, path: string): Promise<z.output<S>>;
   send<S extends z.ZodType>(
     schema: S,
-    method: "POST" | "PUT" | "PATCH",
+    method: "POST" | "PUT" | "PATCH" | "DELETE",
     path: string,
     body?: unknown,
   ): Promise<z.output<S>>;

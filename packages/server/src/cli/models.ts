@@ -1,4 +1,5 @@
 import {
+  deletedModelSchema,
   modelListSchema,
   operationListSchema,
   policyListSchema,
@@ -6,7 +7,7 @@ import {
 } from "@hone/core";
 import type { Command } from "commander";
 import { connect, serverCommand, type Connection, type ServerFlags } from "./connection.ts";
-import { number, printJson, table, time } from "./print.ts";
+import { bytes, number, printJson, table, time } from "./print.ts";
 
 export function modelsCommand(): Command {
   return serverCommand("models")
@@ -17,17 +18,41 @@ export function modelsCommand(): Command {
       `
 Examples:
   hone models                 every model: steps learnt and served, the last reward
-  hone models agent-2048      its policies: which are kept and why, which are gone`,
+  hone models agent-2048      its policies: which are kept and why, which are gone
+  hone models rm agent-2048   deletes it`,
     )
     .action(async (model: string | undefined, flags: ServerFlags) => {
       const connection = connect(flags);
       if (model === undefined) await listModels(connection, flags);
       else await listPolicies(connection, model, flags);
+    })
+    .addCommand(removeCommand());
+}
+
+function removeCommand(): Command {
+  return serverCommand("rm")
+    .description(
+      "Deletes a model with its policies, rollouts and operations; its name is not used again",
+    )
+    .argument("<model>", "a model's name")
+    .option("--force", "also one in use: its operations are aborted, its open rollouts fail")
+    .addHelpText("after", "\nExample:\n  hone models rm agent-2048")
+    .action(async (model: string, _: unknown, command: Command) => {
+      // What both commands know, the outer one has read.
+      const flags = command.optsWithGlobals<ServerFlags & { force?: boolean }>();
+      const path = `/v1/models/${encodeURIComponent(model)}${flags.force ? "?force=true" : ""}`;
+      const deleted = await connect(flags).send(deletedModelSchema, "DELETE", path);
+      if (flags.json) printJson(deleted);
+      else {
+        console.log(
+          `${deleted.id} is deleted. Its rollouts leave the database meanwhile; \`hone gc\` gives their space back.`,
+        );
+      }
     });
 }
 
 async function listModels(connection: Connection, flags: ServerFlags): Promise<void> {
-  const { data } = await connection.get(modelListSchema, "/v1/states");
+  const { data, adapters } = await connection.get(modelListSchema, "/v1/states");
   const rows = await Promise.all(
     data.map(async (model) => ({ ...model, last: await lastStep(connection, model.name) })),
   );
@@ -50,19 +75,26 @@ async function listModels(connection: Connection, flags: ServerFlags): Promise<v
         { title: "LEARNT", right: true },
         { title: "SERVED", right: true },
         { title: "LAST REWARD", right: true },
+        { title: "IN ENGINE", right: true },
         { title: "CREATED" },
       ],
-      rows.map(({ name, base, lora, learnt, served, last, createdAt }) => [
+      rows.map(({ name, base, lora, learnt, served, last, live, createdAt }) => [
         name,
         base,
         `r${lora.r} α${lora.alpha}`,
         String(learnt),
         served < 0 ? "–" : String(served),
         number(last?.metrics["reward"]),
+        live && live.policies > 0 ? `${live.policies} (${bytes(live.bytes)})` : "–",
         time(createdAt),
       ]),
     ),
   );
+  if (adapters) {
+    console.log(
+      `Policies take ${bytes(adapters.bytes)} in the engine; past ${bytes(adapters.maxBytes)} those not in use are unloaded until they are asked for.`,
+    );
+  }
 }
 
 /** The newest train operation that came to a result, among the last few. */

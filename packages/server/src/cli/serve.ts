@@ -3,6 +3,7 @@ import { existsSync } from "node:fs";
 import { HoneError, type Keep, printable } from "@hone/core";
 import { Command, InvalidArgumentError, Option } from "commander";
 import { pino } from "pino";
+import { defaultAdapterMemory } from "../policies/live.ts";
 import { defaultKeep } from "../retention/retention.ts";
 import { parseRewardModel } from "../scoring/reward-models.ts";
 import { findEnvironment } from "../setup/environment.ts";
@@ -10,6 +11,8 @@ import { findModel, modelNames } from "../setup/models.ts";
 import { startServer, type RunningServer, type ServerOptions } from "../server.ts";
 import type { ServedBase } from "../compose.ts";
 import { keepOf } from "./keep.ts";
+
+const mebibyte = 1024 * 1024;
 
 interface ServeFlags {
   base: string;
@@ -28,6 +31,7 @@ interface ServeFlags {
   allowOrigin?: string[];
   trainingDeadline?: number;
   keep: Keep;
+  adapterMemory: number;
   stopAtEof?: boolean;
   logLevel: string;
 }
@@ -79,6 +83,12 @@ export function serveCommand(): Command {
       "newest policies of each model that stay on disk",
       keepOf,
       defaultKeep,
+    )
+    .option(
+      "--adapter-memory <MiB>",
+      "what policies in the engine may take; past it the least recently used are unloaded until they are asked for",
+      positive,
+      defaultAdapterMemory / mebibyte,
     )
     .option("--stop-at-eof", "stop when standard input ends, as a child of another program")
     .addOption(
@@ -163,6 +173,7 @@ function optionsOf(flags: ServeFlags): ServerOptions {
     hosts: flags.allowHost,
     origins: flags.allowOrigin,
     keep: flags.keep,
+    adapterMemory: flags.adapterMemory * mebibyte,
     deadlines: {
       trainingMs: flags.trainingDeadline === undefined ? undefined : flags.trainingDeadline * 1000,
     } as ServerOptions["deadlines"],

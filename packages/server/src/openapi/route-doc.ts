@@ -84,4 +84,5 @@ export const queryKeys: Record<string, string> = {
   step: "Only rollouts that were sampled from this policy.",
   operation: "Only rollouts that this operation trains or has trained.",
   group: "Only rollouts of this group.",
+  force: "Aborts its operations and fails its open rollouts; without it a model in use is refused.",
 };

@@ -16,6 +16,8 @@ import {
   listRolloutsSchema,
   messageSchema,
   modelEntrySchema,
+  deletedModelSchema,
+  deleteModelSchema,
   modelInfoSchema,
   modelListSchema,
   operationEventSchema,
@@ -67,6 +69,7 @@ const named = {
   ModelEntryList: z.object({ object: z.literal("list"), data: z.array(modelEntrySchema) }),
   PutModel: putModelSchema,
   Model: modelInfoSchema,
+  DeletedModel: deletedModelSchema,
   ModelList: modelListSchema,
   Policy: policyInfoSchema,
   PolicyList: policyListSchema,
@@ -103,7 +106,11 @@ const named = {
 
 export type SchemaName = keyof typeof named;
 
-const queries = { ListOperations: listOperationsSchema, ListRollouts: listRolloutsSchema } as const;
+const queries = {
+  DeleteModel: deleteModelSchema,
+  ListOperations: listOperationsSchema,
+  ListRollouts: listRolloutsSchema,
+} as const;
 
 export type QueryName = keyof typeof queries;
 

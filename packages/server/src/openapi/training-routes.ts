@@ -22,10 +22,31 @@ export const trainingRoutes: readonly RouteDoc[] = [
     errors: [
       "base_mismatch",
       "model_mismatch",
+      "model_deleted",
       "bad_adapter",
       "train_failed",
       "engine_error",
       "engine_unavailable",
+      "disk_full",
+    ],
+  },
+  {
+    method: "delete",
+    path: "/v1/models/{model}",
+    tag: "models",
+    operationId: "deleteModel",
+    summary: "Deletes a model with its policies, rollouts and operations",
+    description:
+      "Answers when the model and its files are gone; rollouts and operations leave the database in the " +
+      "background, also after a restart. Deleting it again is answered alike. Its name is not used again: " +
+      "creating a model of that name is a 409 `model_deleted`.",
+    query: "DeleteModel",
+    answers: [{ status: 200, description: "It is gone.", json: "DeletedModel" }],
+    errors: [
+      "invalid_request",
+      "unsupported_parameter",
+      "model_not_found",
+      "model_busy",
       "disk_full",
     ],
   },

@@ -22,13 +22,17 @@ import {
   selectUnfinished,
   updateOperation,
 } from "./records.ts";
-import { validateTrain } from "./submit.ts";
+import { otherBase, requireStep, validateTrain } from "./submit.ts";
 import { trainPolicy } from "./train.ts";
 
 export interface Operations {
   submit(keyId: string, model: string, body: ParsedSubmit): Promise<OperationInfo>;
   get(keyId: string, id: string): OperationInfo;
   abort(keyId: string, id: string): Promise<OperationInfo>;
+  /** While it runs, no operation of the model is accepted. */
+  exclusively<T>(model: string, work: () => Promise<T>): Promise<T>;
+  /** Resolves when the running one has ended too. */
+  abortAll(model: string): Promise<void>;
   /** Ids of a model's operations that are queued or running, in their order. */
   unfinished(model: string): string[];
   /** Begins to work on what is queued, and goes on with what a restart cut off. */
@@ -283,6 +287,27 @@ export async function createOperations(context: OperationContext): Promise<Opera
     return row === undefined ? null : readOperation(row);
   }
 
+  /** One at a time for each model: what one submission claims the next one has to see. */
+  function exclusively<T>(model: string, work: () => Promise<T>): Promise<T> {
+    const limit = submissions.get(model) ?? pLimit(1);
+    submissions.set(model, limit);
+    return limit(work);
+  }
+
+  async function abort(record: OperationRecord): Promise<OperationInfo> {
+    const entry = active.get(record.id);
+    if (!entry || isOver(record)) return operationInfo(record);
+    if (entry.aborting || !record.abortRequested) {
+      entry.aborting ??= requestAbort(entry).finally(() => void (entry.aborting = null));
+      await entry.aborting;
+    }
+    if (record.status === "queued" && !entry.taken) {
+      entry.ending ??= endQueued(entry).finally(() => void (entry.ending = null));
+      await entry.ending;
+    }
+    return operationInfo(record);
+  }
+
   async function accept(keyId: string, name: string, body: ParsedSubmit): Promise<OperationInfo> {
     const bodySha = canonicalSha256({ expectedStep: body.expectedStep, op: body.op });
     const existing = findByToken(name, keyId, body.clientToken);
@@ -339,25 +364,15 @@ export async function createOperations(context: OperationContext): Promise<Opera
 
     submit(keyId, name, body) {
       models.require(name);
-      // One at a time for each model: what one submission claims the next one has to see.
-      const limit = submissions.get(name) ?? pLimit(1);
-      submissions.set(name, limit);
-      return limit(() => accept(keyId, name, body));
+      return exclusively(name, () => accept(keyId, name, body));
     },
 
-    async abort(keyId, id) {
-      const record = find(keyId, id);
-      const entry = active.get(id);
-      if (!entry || isOver(record)) return operationInfo(record);
-      if (entry.aborting || !record.abortRequested) {
-        entry.aborting ??= requestAbort(entry).finally(() => void (entry.aborting = null));
-        await entry.aborting;
-      }
-      if (record.status === "queued" && !entry.taken) {
-        entry.ending ??= endQueued(entry).finally(() => void (entry.ending = null));
-        await entry.ending;
-      }
-      return operationInfo(record);
+    abort: async (keyId, id) => abort(find(keyId, id)),
+
+    exclusively,
+    async abortAll(model) {
+      for (const { record } of queues.get(model) ?? []) await abort(record);
+      await loops.get(model);
     },
 
     unfinished: (model) =>
@@ -374,19 +389,4 @@ export async function createOperations(context: OperationContext): Promise<Opera
       await Promise.all(loops.values());
     },
   };
-}
-
-function requireStep(model: string, expected: number | null, learnt: number): void {
-  if (expected === null || expected === learnt) return;
-  throw new HoneError(
-    `You expect the model "${model}" to be at step ${expected}; it is at step ${learnt}. Read its state, then decide what to train.`,
-    { code: "step_mismatch", param: "expectedStep" },
-  );
-}
-
-export function otherBase(model: string, modelBase: string, serverBase: string): HoneError {
-  return new HoneError(
-    `The model "${model}" is of the base "${modelBase}", this server serves "${serverBase}". Start a server with that base, or choose another model name.`,
-    { code: "base_mismatch", param: "base" },
-  );
 }

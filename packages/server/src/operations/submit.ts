@@ -98,3 +98,18 @@ function checkTrainable(
     );
   }
 }
+
+export function requireStep(model: string, expected: number | null, learnt: number): void {
+  if (expected === null || expected === learnt) return;
+  throw new HoneError(
+    `You expect the model "${model}" to be at step ${expected}; it is at step ${learnt}. Read its state, then decide what to train.`,
+    { code: "step_mismatch", param: "expectedStep" },
+  );
+}
+
+export function otherBase(model: string, modelBase: string, serverBase: string): HoneError {
+  return new HoneError(
+    `The model "${model}" is of the base "${modelBase}", this server serves "${serverBase}". Start a server with that base, or choose another model name.`,
+    { code: "base_mismatch", param: "base" },
+  );
+}

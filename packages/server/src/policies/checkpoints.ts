@@ -8,6 +8,7 @@ import { makeFolder, sha256OfFile, syncFolder, writeSynced } from "../store/file
 
 const manifestName = "manifest.json";
 const optimizerName = "optimizer.safetensors";
+const adapterName = "adapter_model.safetensors";
 
 const manifestSchema = z.object({
   version: z.literal(1),
@@ -43,9 +44,13 @@ export interface Checkpoints {
   /** Every file against its SHA-256; throws `bad_adapter`. */
   verify(model: string, step: number): Promise<void>;
   remove(model: string, step: number): Promise<void>;
+  /** All that there is of a model. */
+  removeModel(model: string): Promise<void>;
   /** Of the optimizer's file, which only training on from this policy needs; 0 where it has none. */
   optimizerBytes(model: string, step: number): Promise<number>;
   dropOptimizer(model: string, step: number): Promise<void>;
+  /** Of the weights that an engine loads; 0 where there are none. */
+  adapterBytes(model: string, step: number): Promise<number>;
   /** Bytes of a policy's folder; 0 where there is none. */
   size(model: string, step: number): Promise<number>;
   /** The steps that have a folder, whole or not. */
@@ -62,6 +67,9 @@ export function createCheckpoints(dataDir: string, bootId: string, log: Logger):
   const models = join(dataDir, "models");
   const folder = (model: string): string => join(models, model, "policies");
   const path = (model: string, step: number): string => join(folder(model), String(step));
+
+  const bytesOf = async (file: string): Promise<number> =>
+    (await stat(file).catch(() => null))?.size ?? 0;
 
   async function readManifest(model: string, step: number): Promise<Manifest | null> {
     try {
@@ -135,10 +143,13 @@ export function createCheckpoints(dataDir: string, bootId: string, log: Logger):
       await syncFolder(folder(model)).catch(() => undefined);
     },
 
-    async optimizerBytes(model, step) {
-      const file = join(path(model, step), optimizerName);
-      return (await stat(file).catch(() => null))?.size ?? 0;
+    async removeModel(model) {
+      await rm(join(models, model), { recursive: true, force: true });
+      await syncFolder(models);
     },
+
+    optimizerBytes: (model, step) => bytesOf(join(path(model, step), optimizerName)),
+    adapterBytes: (model, step) => bytesOf(join(path(model, step), adapterName)),
 
     // The manifest goes first: a file that it does not name is never read, and the next pass removes it.
     async dropOptimizer(model, step) {
@@ -181,7 +192,7 @@ export function createCheckpoints(dataDir: string, bootId: string, log: Logger):
 
     async requireSpace(model, step) {
       const manifest = await readManifest(model, step);
-      const adapter = manifest?.files["adapter_model.safetensors"]?.bytes ?? 0;
+      const adapter = manifest?.files[adapterName]?.bytes ?? 0;
       // Adapter and two optimizer moments, twice: a disk that is just full enough is full.
       const needed = adapter * 3 * 2 + 1024 * 1024;
       const { bavail, bsize } = await statfs(models);

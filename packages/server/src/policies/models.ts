@@ -39,8 +39,17 @@ export interface Models {
     model: Omit<Model, "learnt" | "served" | "cursor" | "createdAt">,
     operationId: string,
   ): Promise<Model>;
-  /** Only a model that was never served: nothing was sampled from it. */
+  /** Only a model that was never served: nothing was sampled from it, and the name is free. */
   remove(name: string): Promise<void>;
+  /**
+   * Gone for memory at once, and for good when it resolves, together with what else has to be true from then on.
+   * Its name stays taken: it must never mean other weights.
+   */
+  delete(name: string, also: readonly Statement[]): Promise<void>;
+  isDeleted(name: string): boolean;
+  /** Deleted models of which the database may still hold rollouts or operations. */
+  uncleared(): string[];
+  setCleared(name: string): Promise<void>;
   /** learnt = step, together with what else has to be true from then on. */
   commitStep(
     name: string,
@@ -77,6 +86,11 @@ interface PolicyRow {
   removed_at: number | null;
 }
 
+interface DeletedRow {
+  name: string;
+  cleared_at: number | null;
+}
+
 const insertPolicy =
   "INSERT INTO policies (model, step, operation_id, created_at) VALUES (?, ?, ?, ?)";
 
@@ -96,9 +110,22 @@ export function createModels(store: Store, clock: Clock): Models {
     });
   }
 
+  const deleted = new Set<string>();
+  const uncleared = new Set<string>();
+  for (const row of store.all("SELECT name, cleared_at FROM deleted_models") as DeletedRow[]) {
+    deleted.add(row.name);
+    if (row.cleared_at === null) uncleared.add(row.name);
+  }
+
   function require(name: string): Model {
     const model = models.get(name);
     if (model) return model;
+    if (deleted.has(name)) {
+      throw new HoneError(`The model "${name}" was deleted. Its name is not used again.`, {
+        code: "model_not_found",
+        param: "model",
+      });
+    }
     throw new HoneError(
       `There is no model "${name}". Create it with PUT /v1/models/${name} (\`hone.model({ name: "${name}" })\`).`,
       { code: "model_not_found", param: "model" },
@@ -160,6 +187,45 @@ export function createModels(store: Store, clock: Clock): Models {
       ]);
       models.delete(name);
       policies.delete(name);
+    },
+
+    async delete(name, also) {
+      const model = require(name);
+      const steps = policies.get(name) ?? [];
+      models.delete(name);
+      policies.delete(name);
+      deleted.add(name);
+      try {
+        await store.write([
+          {
+            sql: "INSERT INTO deleted_models (name, deleted_at) VALUES (?, ?)",
+            args: [name, clock()],
+          },
+          { sql: "DELETE FROM policies WHERE model = ?", args: [name], long: true },
+          { sql: "DELETE FROM models WHERE name = ?", args: [name] },
+          ...also,
+        ]);
+      } catch (error) {
+        models.set(name, model);
+        policies.set(name, steps);
+        deleted.delete(name);
+        throw error;
+      }
+      uncleared.add(name);
+    },
+
+    isDeleted: (name) => deleted.has(name),
+    uncleared: () => [...uncleared],
+
+    async setCleared(name) {
+      await store.write([
+        { sql: "DELETE FROM evaluations WHERE model = ?", args: [name], long: true },
+        {
+          sql: "UPDATE deleted_models SET cleared_at = ? WHERE name = ?",
+          args: [clock(), name],
+        },
+      ]);
+      uncleared.delete(name);
     },
 
     async commitStep(name, step, operationId, cursor, also) {

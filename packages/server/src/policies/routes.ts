@@ -1,12 +1,28 @@
-import { HoneError, modelNameSchema, patchPolicySchema, putModelSchema } from "@hone/core";
+import {
+  type DeletedModel,
+  deleteModelSchema,
+  HoneError,
+  modelNameSchema,
+  patchPolicySchema,
+  putModelSchema,
+} from "@hone/core";
 import { Hono } from "hono";
 import type { AppEnv } from "../http/env.ts";
 import { readJson } from "../http/json.ts";
+import { readQuery } from "../http/query.ts";
+import type { ModelDeletion } from "./deletion.ts";
 import type { Policies } from "./policies.ts";
 import type { ModelService } from "./service.ts";
 
 /** `GET /v1/models/{name}` is OpenAI's and the gateway's; what Hone knows of a model is its `/state`. */
-export function modelRoutes(service: ModelService, policies: Policies): Hono<AppEnv> {
+export function modelRoutes(options: {
+  service: ModelService;
+  policies: Policies;
+  deletion: Pick<ModelDeletion, "delete">;
+  /** Of the adapters in the engine. */
+  memory: () => { bytes: number; maxBytes: number };
+}): Hono<AppEnv> {
+  const { service, policies, deletion } = options;
   const app = new Hono<AppEnv>();
   app.put("/v1/models/:model", async (c) => {
     const name = modelNameSchema.safeParse(c.req.param("model"));
@@ -16,7 +32,19 @@ export function modelRoutes(service: ModelService, policies: Policies): Hono<App
     }
     return c.json(await service.put(name.data, await readJson(c, putModelSchema)));
   });
-  app.get("/v1/states", (c) => c.json({ object: "list", data: service.list(), has_more: false }));
+  app.delete("/v1/models/:model", async (c) => {
+    const name = c.req.param("model");
+    await deletion.delete(name, readQuery(c, deleteModelSchema).force === "true");
+    return c.json({ id: name, object: "model", deleted: true } satisfies DeletedModel);
+  });
+  app.get("/v1/states", (c) =>
+    c.json({
+      object: "list",
+      data: service.list(),
+      has_more: false,
+      adapters: options.memory(),
+    }),
+  );
   app.get("/v1/models/:model/state", (c) => c.json(service.info(c.req.param("model"))));
   app.get("/v1/models/:model/policies", (c) =>
     c.json({ object: "list", data: policies.list(c.req.param("model")), has_more: false }),

@@ -1,5 +1,5 @@
 import { HoneError, type ModelInfo, policyName, type putModelSchema } from "@hone/core";
-import pLimit from "p-limit";
+import type { LimitFunction } from "p-limit";
 import type { z } from "zod";
 import type { Trainer } from "../ports/trainer.ts";
 import type { Checkpoints } from "./checkpoints.ts";
@@ -25,10 +25,10 @@ export function createModelService(options: {
   /** Ids of the operations that have not ended. */
   unfinished: (model: string) => string[];
   base: { name: string; maxModelLen: number };
+  /** Two requests for the same new model must not make it twice. */
+  serially: LimitFunction;
 }): ModelService {
-  const { models, checkpoints, live, trainer, unfinished, base } = options;
-  // Two requests for the same new model must not make it twice.
-  const serially = pLimit(1);
+  const { models, checkpoints, live, trainer, unfinished, base, serially } = options;
 
   function infoOf(model: Model): ModelInfo {
     return {
@@ -40,6 +40,7 @@ export function createModelService(options: {
       served: model.served,
       cursor: model.cursor,
       operations: unfinished(model.name),
+      live: live.usage(model.name),
       maxModelLen: base.maxModelLen,
       createdAt: model.createdAt,
     };
@@ -78,6 +79,7 @@ export function createModelService(options: {
   return {
     put: (name, body) =>
       serially(async () => {
+        if (models.isDeleted(name)) throw nameTaken(name);
         let existing = models.find(name);
         const asserted = body.base ?? existing?.base ?? base.name;
         if (asserted !== base.name || (existing && existing.base !== base.name)) {
@@ -105,6 +107,13 @@ export function createModelService(options: {
     info: (name) => infoOf(models.require(name)),
     list: () => models.list().map(infoOf),
   };
+}
+
+function nameTaken(name: string): HoneError {
+  return new HoneError(
+    `A model "${name}" was deleted on this server, and a name never means other weights than it did. Choose another name, such as "${name.slice(0, 60)}-2".`,
+    { code: "model_deleted", param: "model" },
+  );
 }
 
 function wantedOptions(model: Model, body: PutModel): { r: number; alpha: number; seed: number } {

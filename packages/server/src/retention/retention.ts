@@ -24,6 +24,8 @@ export interface Retention {
   evaluation(model: string, step: number): { rollouts: number; reward: number | null };
   /** What may go now. */
   plan(keep?: Keep): Promise<Removal[]>;
+  /** While it runs, no pass does: a model that it takes away is in none. */
+  exclusively<T>(work: () => Promise<T>): Promise<T>;
   /** Resolves when what was asked for before has been done. */
   idle(): Promise<void>;
   /** Removes it, of one model or of all; what somebody takes up meanwhile stays. */
@@ -153,12 +155,16 @@ export function createRetention(options: {
         return removals;
       }),
 
+    exclusively: (work) => serially(work),
+
     idle: () => serially(() => Promise.resolve()),
 
     apply: ({ model: only, keep = options.keep } = {}) =>
       serially(async () => {
         const removed: Removal[] = [];
         for (const name of only === undefined ? models.list().map((m) => m.name) : [only]) {
+          // It may have been deleted since it was asked for.
+          if (!models.find(name)) continue;
           for (const removal of await planOf(name, keep)) {
             if (await remove(name, removal, keep)) removed.push(removal);
           }

@@ -49,6 +49,10 @@ export interface Rollouts {
   noteClaims(ids: readonly string[], operationId: string | null): void;
   /** Steps of a model that open rollouts are pinned to, or were made for. */
   openSteps(model: string): Set<number>;
+  /** Ids of a model's open rollouts. */
+  openOf(model: string): string[];
+  /** Closes a model's open rollouts as `failed`; the statements have to be written by the caller. */
+  failOpen(model: string, type: string, message: string): Statement[];
   /** Ends the rollouts that were silent for longer than the lease. */
   sweep(): Promise<void>;
 }
@@ -108,6 +112,10 @@ export function createRollouts(options: {
     record.closedAt = clock();
     leases.delete(record.id);
     if (record.policyStep !== null) live.release(policyName(record.model, record.policyStep));
+  }
+
+  function openOf(model: string): string[] {
+    return [...leases.keys()].filter((id) => records.get(id)?.model === model);
   }
 
   async function save(record: RolloutRecord): Promise<void> {
@@ -288,6 +296,16 @@ export function createRollouts(options: {
         forgetClosed(record);
       }
     },
+
+    openOf,
+    failOpen: (model, type, message) =>
+      openOf(model).flatMap((id) => {
+        const record = records.get(id);
+        if (!record) return [];
+        record.error = { type, message };
+        close(record, "failed");
+        return [updateRollout(record)];
+      }),
 
     openSteps(model) {
       const steps = new Set<number>();

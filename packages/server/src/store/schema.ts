@@ -140,4 +140,10 @@ export const migrations: readonly string[] = [
      INSERT INTO evaluations VALUES (new.model, new.policy_step, 1, new.reward)
      ON CONFLICT DO UPDATE SET rollouts = rollouts + 1, reward_sum = reward_sum + excluded.reward_sum;
    END;`,
+  // Names of deleted models: never used again. Without `cleared_at` rows of theirs are still to be deleted.
+  `CREATE TABLE deleted_models (
+     name TEXT PRIMARY KEY,
+     deleted_at INTEGER NOT NULL,
+     cleared_at INTEGER
+   ) STRICT;`,
 ];

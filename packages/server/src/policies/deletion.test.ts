@@ -1,0 +1,213 @@
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { HoneError } from "@hone/core";
+import Database from "libsql";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import {
+  type AdapterList,
+  adapterList,
+  completionOf,
+  ended,
+  type FileTrainer,
+  fileTrainer,
+  onDatabase,
+  openTestState,
+  rolloutsWith,
+  temporaryFolder,
+  type TestState,
+} from "../operations/testing/fixtures.ts";
+
+let folder: Awaited<ReturnType<typeof temporaryFolder>>;
+let engine: AdapterList;
+let trainer: FileTrainer;
+let server: TestState;
+let tokens = 0;
+beforeEach(async () => {
+  folder = await temporaryFolder();
+  engine = adapterList();
+  trainer = fileTrainer();
+  server = await start();
+  await server.call("PUT", "/v1/models/m", {});
+  await server.call("PUT", "/v1/models/other", {});
+});
+afterEach(async () => {
+  await server.state.close();
+  await folder.remove();
+});
+
+const start = () => openTestState(folder.path, { engine: () => engine, trainer });
+
+async function submit(): Promise<string> {
+  const groups = [{ id: "g", rollouts: await rolloutsWith(server, [0, 1]) }];
+  const body = { clientToken: `t${tokens++}`, op: { type: "train", groups } };
+  return (await server.call("POST", "/v1/models/m/operations", body)).json.id as string;
+}
+
+/** Rows that name the model, or belong to what does. */
+function rows(): Record<string, number> {
+  const database = new Database(join(folder.path, "hone.db"));
+  const count = (sql: string): number =>
+    (database.prepare(`SELECT count(*) AS n FROM ${sql}`).get() as { n: number }).n;
+  const left = {
+    models: count("models WHERE name = 'm'"),
+    policies: count("policies WHERE model = 'm'"),
+    rollouts: count("rollouts WHERE model = 'm'"),
+    completions: count("completions WHERE policy LIKE 'm@%'"),
+    operations: count("operations WHERE model = 'm'"),
+    events: count("operation_events"),
+    evaluations: count("evaluations WHERE model = 'm'"),
+    uncleared: count("deleted_models WHERE cleared_at IS NULL"),
+  };
+  database.close();
+  return left;
+}
+
+async function cleared(): Promise<void> {
+  await expect.poll(() => rows()["uncleared"], { interval: 10, timeout: 10_000 }).toBe(0);
+  expect(Object.values(rows())).toEqual([0, 0, 0, 0, 0, 0, 0, 0]);
+}
+
+const gone = { id: "m", object: "model", deleted: true };
+const remove = (query = "") => server.call("DELETE", `/v1/models/m${query}`);
+const models = async (): Promise<string[]> =>
+  (await server.call("GET", "/v1/states")).json.data.map(({ name }: { name: string }) => name);
+
+test("a deleted model is gone from the engine, the disk and the database; others stay", async () => {
+  await ended(server, await submit());
+  await ended(server, await submit());
+  const { json: evaluated } = await server.call("POST", "/v1/rollouts", {
+    model: "m",
+    mode: "eval",
+  });
+  (await server.state.router.leaseForRollout("local", evaluated.id, "m")).release();
+  const end = { status: "finished", reward: 1 };
+  await server.call("PATCH", `/v1/rollouts/${evaluated.id}`, end);
+  const { json: kept } = await server.call("POST", "/v1/rollouts", { model: "other" });
+  const many = Array.from({ length: 250 }, () => ({ model: "m" }));
+  const { json: begun } = await server.call("POST", "/v1/batch/rollouts", { rollouts: many });
+  const ids = (begun.data as { rollout: { id: string } }[]).map(({ rollout }) => rollout.id);
+  const ends = ids.map((id) => ({ id, status: "finished" }));
+  await server.call("PATCH", "/v1/batch/rollouts", { rollouts: ends });
+
+  expect(await remove()).toEqual({ status: 200, json: gone });
+  expect([...engine.names]).toEqual(["other@0"]);
+  expect(existsSync(join(folder.path, "models/m"))).toBe(false);
+  expect(existsSync(join(folder.path, "models/other/policies/0"))).toBe(true);
+  await cleared();
+  expect(await models()).toEqual(["other"]);
+  expect((await server.call("GET", `/v1/rollouts/${kept.id}`)).status).toBe(200);
+  expect((await server.call("GET", `/v1/rollouts/${evaluated.id}`)).status).toBe(404);
+  expect((await server.call("POST", "/v1/gc", {})).status).toBe(200);
+});
+
+test("a name never means other weights: it stays taken, also after a restart", async () => {
+  await remove();
+  for (const again of [() => Promise.resolve(server), () => server.reopen()]) {
+    server = await again();
+    const { status, json } = await server.call("PUT", "/v1/models/m", {});
+    expect([status, json.error.code]).toEqual([409, "model_deleted"]);
+    expect(json.error.message).toContain("Choose another name");
+    const asked = server.state.router.leaseForModel("local", "m@0");
+    await expect(asked).rejects.toMatchObject({ code: "model_not_found", message: /deleted/ });
+    const made = await server.call("POST", "/v1/rollouts", { model: "m" });
+    expect([made.status, made.json.error.code]).toEqual([404, "model_not_found"]);
+    // Deleting it again changes nothing.
+    expect(await remove()).toEqual({ status: 200, json: gone });
+  }
+  const unknown = await server.call("DELETE", "/v1/models/never");
+  expect([unknown.status, unknown.json.error.code]).toEqual([404, "model_not_found"]);
+  const misspelt = await server.call("DELETE", "/v1/models/other?forse=true");
+  expect([misspelt.status, misspelt.json.error.code]).toEqual([400, "unsupported_parameter"]);
+});
+
+describe("a model in use", () => {
+  test("is not deleted while a rollout is open or a call is under way", async () => {
+    const { json: open } = await server.call("POST", "/v1/rollouts", { model: "m" });
+    const refused = await remove();
+    expect([refused.status, refused.json.error.code]).toEqual([409, "model_busy"]);
+    expect(refused.json.error.message).toContain("1 open rollout.");
+    await server.call("PATCH", `/v1/rollouts/${open.id}`, { status: "finished" });
+    const call = await server.state.router.leaseForModel("local", "m");
+    expect((await remove()).json.error.message).toContain("1 call under way");
+    expect(await models()).toEqual(["m", "other"]);
+    call.release();
+    expect((await remove()).status).toBe(200);
+  });
+
+  test("is not deleted while it trains; by force its operations and rollouts end first", async () => {
+    let begun: () => void = () => undefined;
+    const running = new Promise<void>((resolve) => (begun = resolve));
+    trainer.before.push(
+      (signal) =>
+        new Promise((_, reject) => {
+          begun();
+          signal.addEventListener(
+            "abort",
+            () => reject(new HoneError("aborted", { code: "aborted" })),
+            { once: true },
+          );
+        }),
+    );
+    const [first, second] = [await submit(), await submit()];
+    await running;
+    const { json: open } = await server.call("POST", "/v1/rollouts", { model: "m" });
+    const lease = await server.state.router.leaseForRollout("local", open.id, "m");
+    expect((await remove()).json.error.message).toContain("2 operations, 1 open rollout");
+    expect((await server.call("GET", `/v1/operations/${first}`)).json.status).toBe("running");
+
+    expect(await remove("?force=true")).toEqual({ status: 200, json: gone });
+    for (const id of [first, second]) {
+      // Or gone already.
+      const { status, json } = await server.call("GET", `/v1/operations/${id}`);
+      if (status === 200) expect(json.status).toBe("aborted");
+    }
+    const rollout = (await server.call("GET", `/v1/rollouts/${open.id}`)).json;
+    expect(rollout.status).toBe("failed");
+    // What the call that is under way writes yet goes too.
+    await server.state.ledger.append([completionOf(open.id)]);
+    lease.release();
+    await cleared();
+  });
+
+  test("that cannot be written down as deleted stays as it was", async () => {
+    await onDatabase(
+      folder.path,
+      "CREATE TRIGGER full BEFORE INSERT ON deleted_models BEGIN SELECT RAISE(ABORT, 'full'); END",
+    );
+    expect((await remove()).status).toBe(500);
+    expect(await models()).toEqual(["other", "m"]);
+    expect([...engine.names]).toEqual(["m@0", "other@0"]);
+    (await server.state.router.leaseForModel("local", "m")).release();
+    await onDatabase(folder.path, "DROP TRIGGER full");
+    expect((await remove()).status).toBe(200);
+  });
+});
+
+test("an operation that was sent beside a deletion does not outlive it", async () => {
+  const groups = [{ id: "g", rollouts: await rolloutsWith(server, [0, 1]) }];
+  const body = { clientToken: "race", op: { type: "train", groups } };
+  const [deleted, submitted] = await Promise.all([
+    remove(),
+    server.call("POST", "/v1/models/m/operations", body),
+  ]);
+  // Whichever came first.
+  if (submitted.status === 200) expect(deleted.status).toBe(409);
+  else expect([deleted.status, submitted.status]).toEqual([200, 404]);
+});
+
+test("a start goes on with a deletion that was cut off, and takes leftovers out of a lasting engine", async () => {
+  await ended(server, await submit());
+  await server.state.close();
+  const database = new Database(join(folder.path, "hone.db"));
+  database.exec(
+    "INSERT INTO deleted_models VALUES ('m', 1, NULL); DELETE FROM policies WHERE model = 'm'; DELETE FROM models WHERE name = 'm'",
+  );
+  database.close();
+  engine.names.add("m@7");
+  engine.roots.set("m@7", "/elsewhere/models/m/policies/7");
+  server = await start();
+  await cleared();
+  expect(existsSync(join(folder.path, "models/m"))).toBe(false);
+  // Another server's of the same name stays.
+  expect([...engine.names].toSorted()).toEqual(["m@7", "other@0"]);
+});

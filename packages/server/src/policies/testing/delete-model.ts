@@ -1,0 +1,12 @@
+// delete-model.ts DATA_DIR MODEL: a server that deletes the model and ends, for tests that kill it meanwhile.
+import process from "node:process";
+import { adapterList, fileTrainer, openTestState } from "../../operations/testing/fixtures.ts";
+
+const [dataDir = "", model = ""] = process.argv.slice(2);
+const engine = adapterList();
+const server = await openTestState(dataDir, { engine: () => engine, trainer: fileTrainer() });
+const { status } = await server.call("DELETE", `/v1/models/${model}`);
+// The rest goes on until nothing is left, or until the fault strikes.
+await new Promise((resolve) => setTimeout(resolve, 3000));
+await server.state.close();
+process.exit(status === 200 ? 0 : 1);
