@@ -8,6 +8,12 @@ const policyHeader: HeaderDoc = {
     "The policy that was sampled from, `name@N`, percent-encoded outside of ASCII; it stands in `model` too.",
   type: "string",
 };
+const cutHeader: HeaderDoc = {
+  name: "x-hone-max-tokens",
+  description:
+    "Only where more tokens were asked for than the context has room for: how many the answer could have.",
+  type: "integer",
+};
 const retryHeader: HeaderDoc = {
   name: "x-stainless-retry-count",
   description:
@@ -20,7 +26,7 @@ function sampledAnswer(whole: SchemaName, chunk: SchemaName): AnswerDoc {
   return {
     status: 200,
     description: "The answer; with `stream: true` server-sent events.",
-    headers: [policyHeader],
+    headers: [policyHeader, cutHeader],
     json: whole,
     events: {
       data: chunk,

@@ -144,9 +144,10 @@ def carries_tools(renderer: Any, tokenizer: Any, generation_prompt: list[int], *
         if not reads:
             return True
         history = ids([QUESTION, CALLED], [TOOL], end=False)
-        # What a template adds to its last answer (a thought's frame) may not be what it prompts with.
+        # What a template writes of an answer may not begin as it prompts for one (with an open thought).
         start = _common(asked, history)
-        read = renderer.parse_response(history[start:], tools=[TOOL], prompt_ids=generation_prompt)
+        prompt = generation_prompt if start == len(asked) else None
+        read = renderer.parse_response(history[start:], tools=[TOOL], prompt_ids=prompt)
         return [(call.name, call.arguments) for call in read.tool_calls] == [
             ("look", {"cell": "a1", "deep": True})
         ]

@@ -7,6 +7,7 @@ is text, and stands where it was sampled: before, between and behind the calls.
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 
 from renderers import ParsedResponse, ToolCallParseStatus
@@ -18,6 +19,22 @@ log = logging.getLogger("hone_worker.renderer")
 
 # A call of theirs is one JSON object with name and arguments.
 JSON_CALLS = {"lean", "qwen3", "qwen3-vl", "default", "llama-3"}
+# What may stand in a call that is written in tags. Their parsers overlook whatever else does, a misspelt
+# parameter too, and would call with the rest.
+XML = re.compile(r"<function=[^>]+>|</function>|<parameter=[^>]+>.*?</parameter>", re.DOTALL)
+INVOKE = re.compile(r'<invoke name="[^"]+">|</invoke>|<parameter name="[^"]+">.*?</parameter>', re.DOTALL)
+PAIRS = re.compile(
+    r"\A[^<]*(?:<tool_sep>)?"
+    r"|<arg_key>(?:(?!</?arg_).)*</arg_key>\s*<arg_value>(?:(?!</arg_value>).)*</arg_value>",
+    re.DOTALL,
+)
+TAGS = {
+    **dict.fromkeys(["qwen3.5", "qwen3.6", "qwen3.8", "prime-qwen3"], XML),
+    **dict.fromkeys(["nemotron-3", "nemotron-3-ultra", "nemotron-3.5"], XML),
+    **dict.fromkeys(["glm-4.5", "glm-5", "glm-5.1", "glm-5.3"], PAIRS),
+    **dict.fromkeys(["laguna-xs.2", "laguna-m.1", "laguna-xs-2.1", "laguna-s-2.1"], PAIRS),
+    "minimax-m2": INVOKE,
+}
 # Their parsers give all text of an answer; the others', only that before the first call.
 WHOLE_CONTENT = {"glm-4.5", "glm-5", "glm-5.1", "glm-5.3", "gpt-oss", "inkling", "gemma4"}
 
@@ -38,7 +55,9 @@ def read_answer(
     calls = [(call, _as_call(base, call) if tools else None) for call in parsed.tool_calls]
     content = _without_marks(base, ids, parsed.content or "")
     if calls:
-        content = _content_around(base, ids[:end], calls, content)
+        content = _content_around(base, ids[:end], calls, content, parsed.reasoning_content or "")
+    elif parsed.reasoning_complete is not False:
+        content += _overlooked(base, ids[:end], content, parsed.reasoning_content or "")
     return {
         "content": whole(content) or None,
         "reasoning": whole(parsed.reasoning_content or "") or None,
@@ -53,6 +72,8 @@ def _parse(base: RenderedBase, ids: list[int], tools: list[Any] | None) -> Parse
 def _as_call(base: RenderedBase, call: Any) -> Call | None:
     if call.status != ToolCallParseStatus.OK:
         return None
+    if base.name in TAGS and TAGS[base.name].sub("", call.raw).strip():
+        return None
     if base.name not in JSON_CALLS:
         return as_call(call.name, call.arguments)
     # Read again: the library knows one spelling of the arguments, and makes some where there are none.
@@ -60,7 +81,11 @@ def _as_call(base: RenderedBase, call: Any) -> Call | None:
 
 
 def _content_around(
-    base: RenderedBase, ids: list[int], calls: list[tuple[Any, Call | None]], content: str
+    base: RenderedBase,
+    ids: list[int],
+    calls: list[tuple[Any, Call | None]],
+    content: str,
+    reasoning: str,
 ) -> str:
     """The text around the calls, and in their place what is none."""
     spans: dict[tuple[int, int], bool] = {}  # whether all that was tried there is a call
@@ -79,7 +104,9 @@ def _content_around(
     first = ordered[0][0][0]
     before = base.tokenizer.decode(ids[:first], skip_special_tokens=True)
     # Parsers cut the white space before a call, which belongs to the text where the call is none.
-    out = text.rstrip() + before[len(before.rstrip()) :]
+    out = text.rstrip() + (
+        _overlooked(base, ids[:first], content, reasoning) or before[len(before.rstrip()) :]
+    )
     at = first
     for (start, stop), is_call in ordered:
         out += _plain(base, ids[at:start])
@@ -94,12 +121,28 @@ def _between_pieces(
 ) -> str:
     out, known = "", ""
     for (start, stop), is_call in ordered:
-        before = _without_marks(base, ids, _parse(base, ids[:start], None).content or "")
+        before = _without_marks(base, ids, _parse(base, ids[:start], None).content or "").strip()
         out += before[_common(known, before) :]
         known = before
         if not is_call:
             out += base.tokenizer.decode(ids[start:stop], skip_special_tokens=True)
+    content = content.strip()
     return out + content[_common(known, content) :]
+
+
+def _overlooked(base: RenderedBase, ids: list[int], content: str, reasoning: str) -> str:
+    """Text that stands in a section of calls and belongs to none: its parser leaves it out."""
+    if base.call_marks_are_text or base.name in WHOLE_CONTENT or base.name == "llama-3":
+        return ""
+    text, thought = _plain(base, ids), reasoning.strip()
+    if thought not in text:
+        return ""
+    at = text.find(thought) + len(thought)
+    found = text.find(content.strip(), at)
+    if found < 0:
+        return ""
+    rest = text[found + len(content.strip()) :]
+    return rest if re.sub(r"</?think>", "", rest).strip() else ""
 
 
 def _common(a: str, b: str) -> int:

@@ -9,6 +9,7 @@ from renderer_bases import CHATML, GLM, GLM_MARKS, LLAMA3, MARKS, SMOLLM2, save_
 
 from hone_worker.renderer import Service
 from hone_worker.renderer_base import load
+from hone_worker.renderer_family import _common
 
 LEAN = str(Path(__file__).parents[4] / "models" / "hone-2048-1m")
 VISION = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
@@ -204,3 +205,67 @@ def test_glm_s_calls_stand_where_they_were(tmp_path: Path):
     parsed = read(service, text, tools)
     assert len(parsed["tool_calls"]) == 1
     assert parsed["content"].split() == f"one two {call.format('NaN')} three".replace("two <", "two<").split()
+
+
+KIMI = [
+    *("[BOS]", "[EOS]", "<|im_end|>", "<|im_user|>", "<|im_assistant|>", "<|im_system|>", "<|im_middle|>"),
+    *("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"),
+    *("<|tool_call_begin|>", "<|tool_call_argument_begin|>", "<|tool_call_end|>"),
+]
+FAMILIES = {
+    "qwen3": {},
+    "qwen3-vl": {"special": [*CHATML, *VISION]},
+    "qwen3.5": {"special": [*CHATML, *VISION]},
+    "qwen3.6": {"special": [*CHATML, *VISION]},
+    "prime-qwen3": {},
+    "nemotron-3": {},
+    "glm-4.5": {"special": GLM, "marks": GLM_MARKS, "eos": "<|user|>"},
+    "glm-5": {"special": GLM, "marks": GLM_MARKS, "eos": "<|user|>"},
+    "kimi-k2": {"special": [*KIMI, "<|im_start|>"]},
+    "default": {},
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_word_that_is_put_anywhere_is_found_again(tmp_path: Path, name: str):
+    """In what is said, thought or called: no family's parser loses what was sampled."""
+    service = Service(load(save_base(tmp_path / "b", SMOLLM2, **FAMILIES[name]), name))
+    rng = random.Random(name)
+    question = {"role": "user", "content": "?"}
+    tools = [
+        {
+            "type": "function",
+            "function": {
+                "name": "look",
+                "description": "Looks.",
+                "parameters": {"properties": {"n": {"type": "number"}, "s": {"type": "string"}}},
+            },
+        }
+    ]
+    called = [
+        {"id": f"functions.look:{n}", "type": "function", "function": {"name": "look", "arguments": a}}
+        for n, a in enumerate(['{"n": 1, "s": "hey"}', '{"n": 2.5, "s": "<b>"}'])
+    ]
+    for content in ("Hi there.", ""):
+        before = service.render([question], tools)
+        answer = {"role": "assistant", "content": content, "tool_calls": called}
+        whole = list(service.base.renderer.render_ids([question, answer], tools=tools))
+        start = _common(before, whole)
+        ids = whole[start:]
+        end = next((i for i, token in enumerate(ids) if token in service.base.stop_token_ids), len(ids))
+        parsed = service.parse(ids, tools)
+        assert [json.loads(c["arguments"]) for c in parsed["tool_calls"]] == [
+            json.loads(c["function"]["arguments"]) for c in called
+        ]
+        said = (parsed["content"] or "") + (parsed["reasoning"] or "")
+        assert said.replace("<think></think>", "").strip() == content
+        for at in range(rng.randrange(4), end + 1, 4):
+            # Kimi numbers its calls, and reads the name in its header between a dot and a colon.
+            near = service.base.tokenizer.decode(ids[max(0, at - 50) : at + 20])
+            if name == "kimi-k2" and "functions.look" in near:
+                continue
+            broken = ids[:at] + ids_of(service, rng.choice([" Zq", "Zq\n", '"Zq"'])) + ids[at:end]
+            for offered in (tools, None):
+                parsed = service.parse(broken, offered)
+                assert "Zq" in json.dumps(parsed), service.base.tokenizer.decode(broken)
+                assert offered or not parsed["tool_calls"]
