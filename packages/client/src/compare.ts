@@ -1,6 +1,7 @@
 import { HoneError } from "@hone/core";
 import type { TrajectoryGroup } from "@hone/core";
-import { refuseUnknownOptions } from "@hone/core";
+import { refuseUnknownOptions, requireObject } from "@hone/core";
+import { requireGroups, requireList } from "./argument-kinds.ts";
 import { mulberry32 } from "@hone/core";
 import { scoresByScenario } from "./scores.ts";
 import { bootstrapInterval, fewestForInterval, type Interval, mean } from "./statistics.ts";
@@ -42,6 +43,8 @@ export function compare(
   after: readonly TrajectoryGroup[],
   options: CompareOptions = {},
 ): Comparison {
+  requireGroups("compare()", before, "before");
+  requireGroups("compare()", after, "after");
   refuseUnknownOptions("compare()", options, ["metric", "seed", "resamples"]);
   const resampling = readOptions(options);
   const compared = pairwise(before, after, resampling);
@@ -137,6 +140,9 @@ export function evaluationTable(
   const sliceOf = options.by as ((scenario: unknown) => string | number) | undefined;
   const resampling = readOptions(options);
   const entries = inOrder(evaluations);
+  for (const [name, groups] of entries) {
+    requireGroups("evaluationTable()", groups, `evaluations.${name}`);
+  }
   const [, first] = entries[0] ?? [];
   if (!first) {
     throw new HoneError("evaluationTable() needs at least one evaluation.", {
@@ -178,7 +184,13 @@ export function evaluationTable(
 
 /** An object lists keys that are whole numbers before all others, wherever they were written. */
 function inOrder(evaluations: Evaluations): Pairs {
-  if (isPairs(evaluations)) return evaluations;
+  if (isPairs(evaluations)) {
+    for (const [at, pair] of evaluations.entries()) {
+      requireList("evaluationTable()", pair, `evaluations[${at}], a name and its groups`);
+    }
+    return evaluations;
+  }
+  requireObject("evaluationTable()", evaluations, "groups by name", "evaluations");
   const entries = Object.entries(evaluations);
   const number = entries.find(([name]) => /^(0|[1-9]\d*)$/.test(name))?.[0];
   if (number === undefined) return entries;

@@ -1,4 +1,4 @@
-import { HoneError } from "@hone/core";
+import { hideKey, HoneError } from "@hone/core";
 import type { Fetch } from "./connection-settings.ts";
 import { refuseUnknownOptions } from "@hone/core";
 
@@ -34,5 +34,6 @@ export class ComparisonModel {
     this.baseURL = options.baseURL.replace(/\/+$/, "");
     this.apiKey = options.apiKey;
     this.fetch = options.fetch ?? ((input, init) => globalThis.fetch(input, init));
+    hideKey(this);
   }
 }

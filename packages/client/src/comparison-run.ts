@@ -1,8 +1,10 @@
 import { setMaxListeners } from "node:events";
 import { newId, type ChatMessage, type Trajectory } from "@hone/core";
 import { recordCalls, type RecordedCall } from "./call-recorder.ts";
+import { comparisonFetches } from "./comparison-fetch.ts";
+import { errorWithoutKey } from "./error-without-key.ts";
 import type { ComparisonModel } from "./comparison-model.ts";
-import { CallCounter } from "./rollout-context.ts";
+import { CallCounter, currentRollout, runInRollout } from "./rollout-context.ts";
 import { describe, type RolloutEnd, rolloutOver, withCall, withinTime } from "./rollout-end.ts";
 import { RolloutModel } from "./rollout-model.ts";
 import { readOutcome } from "./rollout-outcome.ts";
@@ -21,18 +23,27 @@ export async function runComparison<Scenario>(
   const counter = new CallCounter();
   const recorded = recordCalls(model.fetch, signal, counter);
   const { baseURL, apiKey, name } = model;
+  const rolloutId = newId("ro");
+  const context = {
+    ...{ rolloutId, model: name, baseURL, signal, calls: counter, record: recorded.fetch },
+    parent: currentRollout(),
+    fail(error: unknown) {
+      if (!ending.signal.aborted) ending.abort(error);
+    },
+  };
+  const fetches = comparisonFetches(context);
   const rolloutModel = new RolloutModel({
-    rolloutId: newId("ro"),
+    rolloutId,
     mode: options.mode,
     signal,
-    fetch: recorded.fetch,
-    connection: { baseURL, apiKey, model: name, fetch: recorded.fetch },
+    fetch: fetches.following,
+    connection: { baseURL, apiKey, model: name, fetch: fetches.own },
   });
   const startedAt = Date.now();
   const began = performance.now();
   try {
     const returned = await withinTime(signal, ending, options.timeoutMs, () =>
-      rollout(rolloutModel, scenario),
+      runInRollout(context, () => rollout(rolloutModel, scenario)),
     );
     const outcome = readOutcome(returned);
     const trajectory: Trajectory = {
@@ -49,8 +60,9 @@ export async function runComparison<Scenario>(
       startedAt,
       durationMs: performance.now() - began,
     };
-    return { trajectory };
-  } catch (error) {
+    return { trajectory, calls: counter };
+  } catch (thrown) {
+    const error = errorWithoutKey(thrown, apiKey);
     const duringCall = counter.started > 0 ? counter.current : null;
     if (!ending.signal.aborted) ending.abort(error);
     return { exception: describe(withCall(error, duringCall), null, duringCall), error };

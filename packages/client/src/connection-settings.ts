@@ -1,7 +1,8 @@
 import { readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
-import { HoneError } from "@hone/core";
+import { hideKey, HoneError, kindOf, wrongKind } from "@hone/core";
+import { optionalFunction } from "./argument-kinds.ts";
 
 export type Fetch = typeof globalThis.fetch;
 
@@ -41,13 +42,30 @@ export function resolveSettings(
   const given = options.baseURL ?? (environment["HONE_URL"] || null);
   const serverURL = normaliseURL(given ?? urlOfLocalServer(home));
   const apiKey = options.apiKey ?? (environment["HONE_API_KEY"] || null);
-  return {
+  optionalFunction("new Hone()", options.fetch, "fetch");
+  return hideKey({
     serverURL,
-    apiKey: apiKey ?? keyOfLocalServer(home, given === null ? null : serverURL),
+    apiKey: readKey(apiKey ?? keyOfLocalServer(home, given === null ? null : serverURL)),
     fetch: options.fetch ?? ((input, init) => globalThis.fetch(input, init)),
     maxRetries: wholeNumber("maxRetries", options.maxRetries ?? 4, 0),
     timeoutMs: wholeNumber("timeoutMs", options.timeoutMs ?? 60_000, 1),
-  };
+  });
+}
+
+/** What no header can hold would be quoted by the error of the header. */
+function readKey(apiKey: unknown): string {
+  const key = typeof apiKey === "string" ? apiKey.trim() : null;
+  if (key && /^[\x21-\x7e]+$/.test(key)) return key;
+  const given =
+    typeof apiKey === "string"
+      ? key
+        ? "one with other characters"
+        : "an empty one"
+      : kindOf(apiKey);
+  throw new HoneError(
+    `apiKey is a text of printable ASCII characters without spaces, not ${given}. Pass what the server printed.`,
+    { code: "invalid_config", param: "apiKey" },
+  );
 }
 
 const howToStart =
@@ -109,17 +127,20 @@ function isLocalServer(home: string, serverURL: string): boolean {
   return originOf(local) === originOf(serverURL);
 }
 
-/** `localhost` and its address are one server. */
-function originOf(url: string): string {
-  return new URL(url).origin.replace("//localhost", "//127.0.0.1");
+/** `localhost` and its addresses are one server. */
+export function originOf(url: string): string {
+  return new URL(url).origin.replace(/\/\/(localhost|\[::1\])(?=:|$)/, "//127.0.0.1");
 }
 
-function normaliseURL(url: string): string {
+function normaliseURL(url: unknown): string {
+  if (typeof url !== "string" && !(url instanceof URL)) {
+    throw wrongKind("new Hone()", "a URL as baseURL", url, "baseURL");
+  }
   let parsed: URL;
   try {
     parsed = new URL(url);
   } catch (cause) {
-    throw new HoneError(`"${url}" is not a URL. Give one such as http://127.0.0.1:7777.`, {
+    throw new HoneError(`"${String(url)}" is not a URL. Give one such as http://127.0.0.1:7777.`, {
       code: "invalid_config",
       param: "baseURL",
       cause,
@@ -131,14 +152,26 @@ function normaliseURL(url: string): string {
       param: "baseURL",
     });
   }
+  if (parsed.username || parsed.password) {
+    throw new HoneError(
+      "baseURL has a user or a password in it. Leave them out, and pass apiKey.",
+      {
+        code: "invalid_config",
+        param: "baseURL",
+      },
+    );
+  }
   const path = parsed.pathname.replace(/\/+$/, "").replace(/\/v1$/, "");
   return parsed.origin + path;
 }
 
 function wholeNumber(name: string, value: number, least: number): number {
   if (Number.isSafeInteger(value) && value >= least) return value;
-  throw new HoneError(`${name} must be a whole number of at least ${least}, not ${value}.`, {
-    code: "invalid_config",
-    param: name,
-  });
+  throw new HoneError(
+    `${name} must be a whole number of at least ${least}, not ${kindOf(value)}.`,
+    {
+      code: "invalid_config",
+      param: name,
+    },
+  );
 }

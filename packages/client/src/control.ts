@@ -1,4 +1,5 @@
-import { mulberry32, shuffledIndices, type TrajectoryGroup } from "@hone/core";
+import { mulberry32, shuffledIndices, wrongKind, type TrajectoryGroup } from "@hone/core";
+import { requireGroups } from "./argument-kinds.ts";
 
 /**
  * The control experiment: within each group the rewards change places, so that they say nothing about the
@@ -11,6 +12,10 @@ export function shuffleRewards(
   groups: readonly TrajectoryGroup[],
   seed: number,
 ): TrajectoryGroup[] {
+  requireGroups("shuffleRewards()", groups);
+  if (!Number.isSafeInteger(seed)) {
+    throw wrongKind("shuffleRewards()", "a whole number as seed", seed, "seed");
+  }
   const random = mulberry32(seed);
   return groups.map((group) => {
     const rewarded = group.trajectories.filter(({ reward }) => reward !== null);

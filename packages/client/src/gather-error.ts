@@ -3,10 +3,11 @@ import { HoneError, type HoneErrorOptions, type TrajectoryGroup } from "@hone/co
 /** More rollouts failed than `maxExceptions` allows; what succeeded before is not lost with it. */
 export class GatherError extends HoneError {
   /** Every group of the call with the trajectories that were finished, and the exceptions so far. */
-  readonly groups: TrajectoryGroup[];
+  declare readonly groups: TrajectoryGroup[];
 
   constructor(message: string, options: HoneErrorOptions & { groups: TrajectoryGroup[] }) {
     super(message, options);
-    this.groups = options.groups;
+    // Node prints what is enumerable, and before the cause: pages of groups would hide the agent's own stack.
+    Object.defineProperty(this, "groups", { value: options.groups });
   }
 }

@@ -1,9 +1,15 @@
 import { setTimeout as sleep } from "node:timers/promises";
+import { inspect } from "node:util";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { GatherError } from "./gather-error.ts";
-import { gather } from "./gather.ts";
 import type { GatherEvent } from "./gather.ts";
-import { rolloutRoutes, sendError, startRouteServer, until } from "./route-server.test-support.ts";
+import {
+  gatherOne as gather,
+  rolloutRoutes,
+  sendError,
+  startRouteServer,
+  until,
+} from "./route-server.test-support.ts";
 import type { RouteServer } from "./route-server.test-support.ts";
 import type { RolloutModel } from "./rollout-model.ts";
 
@@ -79,9 +85,25 @@ describe("gather", () => {
     };
     const groups = await gather(model, rollout, [1, 2, 3], { maxExceptions: 0.4 });
     expect(groups.map((g) => g.trajectories.length)).toEqual([1, 0, 1]);
-    expect(groups[1]?.exceptions[0]).toMatchObject({ type: "TypeError", message: "no two" });
+    expect(groups[1]?.exceptions[0]).toMatchObject({
+      ...{ type: "TypeError", message: "no two" },
+      stack: expect.stringMatching(/^TypeError: no two\n +at .*gather\.test\.ts/),
+    });
     const failed = [...rollouts.values()].find((r) => r.status === "failed") as any;
     expect(failed.error).toEqual({ type: "TypeError", message: "no two" });
+  });
+
+  it("keeps the stacks of the causes too, and says what was thrown that is no error", async () => {
+    const model = await modelWith();
+    const rollout = (_: RolloutModel, n: number) => {
+      if (n === 1) throw new Error("outer", { cause: new RangeError("inner") });
+      throw { status: n };
+    };
+    const groups = await gather(model, rollout, [1, 2], { maxExceptions: 2 });
+    const [first, second] = groups.flatMap(({ exceptions }) => exceptions);
+    expect(first?.stack).toMatch(/^Error: outer\n +at .*\n\[cause\]: RangeError: inner\n +at /s);
+    expect(second).toMatchObject({ type: "object", message: "{ status: 2 }" });
+    expect(second && "stack" in second).toBe(false);
   });
 
   it("ends when more fail than maxExceptions, the others marked failed", async () => {
@@ -122,6 +144,10 @@ describe("gather", () => {
     expect(failure.groups.map(({ scenario }) => scenario)).toEqual([1, 2, 3]);
     expect(failure.groups.map((g) => g.trajectories.map((t) => t.reward))).toEqual([[1], [], []]);
     expect(failure.groups[1]?.exceptions).toMatchObject([{ message: "no two" }]);
+    // What Node prints of an uncaught one: the agent's own stack, and not pages of groups before it.
+    const shown = inspect(failure);
+    expect(shown).toMatch(/\[cause\]: Error: no two\n +at .*gather\.test\.ts/);
+    expect(shown).not.toContain("trajectories");
   });
 
   it.each([
@@ -262,7 +288,7 @@ describe("time and aborts", () => {
         return await sleep(20, 1);
       };
       await gather(model, rollout, [1]);
-      expect(warnings).toEqual([]);
+      expect(warnings.filter(({ name }) => name !== "HoneWarning")).toEqual([]);
     } finally {
       process.off("warning", onWarning);
     }

@@ -1,11 +1,20 @@
-import { HoneError, newId } from "@hone/core";
+import {
+  HoneError,
+  kindOf,
+  newId,
+  refuseUnknownOptions,
+  requireObject,
+  wrongKind,
+} from "@hone/core";
 import type { RolloutException, RolloutMode, Trajectory, TrajectoryGroup } from "@hone/core";
 import pLimit from "p-limit";
+import { optionalFunction, requireFunction, requireList, requireSignal } from "./argument-kinds.ts";
 import { ComparisonModel } from "./comparison-model.ts";
 import { runComparison } from "./comparison-run.ts";
 import { GatherError } from "./gather-error.ts";
-import { refuseUnknownOptions } from "@hone/core";
 import type { Policy } from "./model.ts";
+import { gatherWarnings } from "./gather-warnings.ts";
+import type { CallCounter } from "./rollout-context.ts";
 import type { RolloutEnd } from "./rollout-end.ts";
 import { createRolloutRequests } from "./rollout-requests.ts";
 import { runRollout } from "./rollout-run.ts";
@@ -13,7 +22,10 @@ import type { Rollout, RolloutRunOptions } from "./rollout-run.ts";
 import { throwIfAborted } from "./transport.ts";
 
 export interface GatherOptions {
-  /** Rollouts of each scenario. @default 1 */
+  /**
+   * Rollouts of each scenario: a group, whose members are compared with one another.
+   * @default 8 in mode "train", where one alone trains nothing; 1 in mode "eval"
+   */
   groupSize?: number | undefined;
   /** Rollouts at once. @default 32 */
   concurrency?: number | undefined;
@@ -64,8 +76,9 @@ export async function gather<Scenario>(
   scenarios: readonly Scenario[],
   options: GatherOptions = {},
 ): Promise<TrajectoryGroup[]> {
-  refuseUnknownOptions("gather()", options, optionNames);
-  const { groupSize = 1, concurrency = 32, retries = 0, mode = "train" } = options;
+  checkArguments(policy, rollout, scenarios, options);
+  const { concurrency = 32, retries = 0, mode = "train" } = options;
+  const { groupSize = mode === "train" ? 8 : 1 } = options;
   const { timeoutMs = 600_000, maxExceptions = 0, onProgress } = options;
   atLeast("groupSize", groupSize, 1);
   atLeast("concurrency", concurrency, 1);
@@ -73,6 +86,9 @@ export async function gather<Scenario>(
   atLeast("timeoutMs", timeoutMs, 1);
   const counts: Counts = { done: 0, failed: 0, total: scenarios.length * groupSize };
   const allowed = allowedExceptions(maxExceptions, counts.total);
+  if (mode !== "train" && mode !== "eval") {
+    throw wrongKind("gather()", '"train" or "eval" as mode', mode, "mode");
+  }
   if (policy instanceof ComparisonModel && mode !== "eval") {
     throw new HoneError(
       `${policy.name} is a model to compare with and cannot be trained. Gather with mode "eval".`,
@@ -88,6 +104,7 @@ export async function gather<Scenario>(
   // The failure that was one too many.
   let excess: FailedEnd | null = null as FailedEnd | null;
   const groups = scenarios.map((scenario) => ({ id: newId("grp"), scenario }));
+  const idle: CallCounter[] = [];
 
   const runMember = async (group: (typeof groups)[number]): Promise<RolloutEnd> => {
     for (let attempt = 0; ; attempt += 1) {
@@ -95,6 +112,7 @@ export async function gather<Scenario>(
       const end = await run(group.scenario, { group: group.id, mode, timeoutMs, signal });
       if (end.trajectory) {
         counts.done += 1;
+        if (end.trajectory.usage.completions === 0) idle.push(end.calls);
         onProgress?.({
           type: "rollout-finished",
           group: group.id,
@@ -105,8 +123,7 @@ export async function gather<Scenario>(
       }
       throwIfAborted(signal);
       const { exception } = end;
-      // A rollout that returns no reward is wrong in its code: the next one would be too.
-      if (attempt < retries && exception.type !== "invalid_reward") {
+      if (attempt < retries && !isOfItsCode(exception)) {
         onProgress?.({ type: "rollout-retried", group: group.id, exception, ...counts });
         continue;
       }
@@ -150,9 +167,33 @@ export async function gather<Scenario>(
       logs: [],
     };
   });
-  if (!ending.signal.aborted) return gathered;
+  if (!ending.signal.aborted) {
+    for (const message of gatherWarnings(gathered, { mode, groupSize, idle })) {
+      process.emitWarning(message, "HoneWarning");
+    }
+    return gathered;
+  }
   if (!excess) throw ending.signal.reason;
   throw tooMany(counts, allowed, excess, gathered);
+}
+
+function checkArguments(
+  policy: unknown,
+  rollout: unknown,
+  scenarios: unknown,
+  options: GatherOptions,
+): void {
+  const where = "gather()";
+  const wanted = "a model, as hone.model() returns it, as its first argument";
+  requireObject(where, policy, wanted, "model");
+  if (!(policy instanceof ComparisonModel) && !("transport" in policy)) {
+    throw wrongKind(where, wanted, policy, "model");
+  }
+  requireFunction(where, rollout, "rollout");
+  requireList(where, scenarios, "scenarios");
+  refuseUnknownOptions(where, options, optionNames);
+  requireSignal(where, options);
+  optionalFunction(where, options.onProgress, "onProgress");
 }
 
 function runnerOf<Scenario>(
@@ -167,10 +208,15 @@ function runnerOf<Scenario>(
   return (scenario, how) => runRollout(policy, rollout, scenario, { ...how, requests });
 }
 
+/** A rollout that returns no reward, or calls another's client, is wrong in its code: the next one would be too. */
+function isOfItsCode({ type }: RolloutException): boolean {
+  return type === "invalid_reward" || type === "rollout_mismatch";
+}
+
 function allowedExceptions(maxExceptions: number, total: number): number {
   if (!(maxExceptions >= 0)) {
     throw new HoneError(
-      `maxExceptions is a number of rollouts, or a share below 1, not ${maxExceptions}.`,
+      `maxExceptions is a number of rollouts, or a share below 1, not ${kindOf(maxExceptions)}.`,
       { code: "invalid_config", param: "maxExceptions" },
     );
   }
@@ -179,10 +225,13 @@ function allowedExceptions(maxExceptions: number, total: number): number {
 
 function atLeast(name: string, value: number, least: number): void {
   if (Number.isSafeInteger(value) && value >= least) return;
-  throw new HoneError(`${name} must be a whole number of at least ${least}, not ${value}.`, {
-    code: "invalid_config",
-    param: name,
-  });
+  throw new HoneError(
+    `${name} must be a whole number of at least ${least}, not ${kindOf(value)}.`,
+    {
+      code: "invalid_config",
+      param: name,
+    },
+  );
 }
 
 function tooMany(

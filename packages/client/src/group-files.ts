@@ -1,10 +1,13 @@
 import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
 import { dirname } from "node:path";
-import { groupSchema, HoneError, newId, wellFormedJson } from "@hone/core";
+import { groupSchema, HoneError, issueText, newId, wellFormedJson } from "@hone/core";
 import type { TrajectoryGroup } from "@hone/core";
+import { requireGroups, requireText } from "./argument-kinds.ts";
 
 /** Writes groups as JSON lines, one a group. The file appears whole or not at all. */
 export async function writeGroups(path: string, groups: readonly TrajectoryGroup[]): Promise<void> {
+  requireText("writeGroups()", path, "path");
+  requireGroups("writeGroups()", groups);
   await mkdir(dirname(path), { recursive: true });
   const lines = groups.map((group) => `${wellFormedJson(JSON.stringify(group))}\n`);
   const partial = `${path}.${newId("run")}.partial`;
@@ -13,6 +16,7 @@ export async function writeGroups(path: string, groups: readonly TrajectoryGroup
 }
 
 export async function readGroups(path: string): Promise<TrajectoryGroup[]> {
+  requireText("readGroups()", path, "path");
   const lines = (await readFile(path, "utf8")).split("\n");
   return lines.flatMap((line, index) =>
     line.trim() ? [readGroup(line, `${path}:${index + 1}`)] : [],
@@ -31,7 +35,7 @@ function readGroup(line: string, where: string): TrajectoryGroup {
   }
   const parsed = groupSchema.safeParse(value);
   if (parsed.success) return parsed.data;
-  throw new HoneError(`${where} is not a trajectory group: ${parsed.error.message}`, {
+  throw new HoneError(`${where} is not a trajectory group: ${issueText(parsed.error, "it")}.`, {
     code: "invalid_request",
     cause: parsed.error,
   });

@@ -1,8 +1,9 @@
-import { HoneError, modelInfoSchema, modelNamePattern } from "@hone/core";
+import { HoneError, modelInfoSchema, modelNamePattern, requireObject, wrongKind } from "@hone/core";
 import type { PutModel } from "@hone/core";
 import { resolveSettings } from "./connection-settings.ts";
 import type { HoneOptions } from "./connection-settings.ts";
 import { refuseUnknownOptions } from "@hone/core";
+import { requireSignal } from "./argument-kinds.ts";
 import { Model } from "./model.ts";
 import { Transport } from "./transport.ts";
 
@@ -35,11 +36,17 @@ export class Hone {
     options: ModelOptions,
     request: { signal?: AbortSignal | undefined } = {},
   ): Promise<Model> {
+    requireObject("hone.model()", options, 'an object such as { name: "my-agent" }', "options");
     refuseUnknownOptions("hone.model()", options, ["name", "base", "lora", "seed"]);
+    requireSignal("hone.model()", request);
     const { name, ...body } = options;
+    // A pattern would read undefined and null as those words.
+    if (typeof name !== "string") {
+      throw wrongKind("hone.model()", "a text as name", name, "name");
+    }
     if (!modelNamePattern.test(name)) {
       throw new HoneError(
-        `"${name}" is no model name: use 1–64 of a-z 0-9 . _ - and begin with a letter or digit.`,
+        `"${name.slice(0, 80)}" is no model name: use 1–64 of a-z 0-9 . _ - and begin with a letter or digit.`,
         { code: "invalid_request", param: "name" },
       );
     }

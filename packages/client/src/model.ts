@@ -1,5 +1,7 @@
 import {
   HoneError,
+  issuePath,
+  issueText,
   modelInfoSchema,
   newId,
   policyDetailSchema,
@@ -17,8 +19,9 @@ import { noteStep, runBatches } from "./batch-run.ts";
 import { checkBatchesOptions, untrainedCursor } from "./batches.ts";
 import type { Batch, BatchCursor, BatchesOptions } from "./batches.ts";
 import type { Fetch } from "./connection-settings.ts";
-import { refuseUnknownOptions } from "@hone/core";
-import { createContextFetch } from "./rollout-context.ts";
+import { kindOf, refuseUnknownOptions, requireObject, wrongKind } from "@hone/core";
+import { optionalFunction, requireGroups, requireList, requireSignal } from "./argument-kinds.ts";
+import { createContextFetch } from "./rollout-fetch.ts";
 import { startOperation } from "./train-handle.ts";
 import type { TrainHandle } from "./train-handle.ts";
 import { pause } from "./transport.ts";
@@ -45,6 +48,7 @@ export class Policy {
 
   /** The model as the server sees it now. */
   async info(options: { signal?: AbortSignal | undefined } = {}): Promise<ModelInfo> {
+    requireSignal("info()", options);
     return await this.transport.json("GET", `/v1/models/${this.name}/state`, modelInfoSchema, {
       signal: options.signal,
     });
@@ -55,6 +59,7 @@ export class Policy {
    * the newest policy that it has learnt. null for the base, and for a policy that retention removed.
    */
   async checkpoint(options: { signal?: AbortSignal | undefined } = {}): Promise<string | null> {
+    requireSignal("checkpoint()", options);
     const step = this.step ?? (await this.info(options)).learnt;
     if (step === 0) return null;
     const path = `/v1/models/${this.name}/policies/${step}`;
@@ -99,7 +104,7 @@ export class Model extends Policy {
   /** An older policy, to compare with; 0 is the base. */
   at(step: number): Policy {
     if (Number.isSafeInteger(step) && step >= 0) return new Policy(this.transport, this.name, step);
-    throw new HoneError(`A policy's step is a whole number from 0, not ${step}.`, {
+    throw new HoneError(`A policy's step is a whole number from 0, not ${kindOf(step)}.`, {
       code: "policy_not_found",
       param: "step",
     });
@@ -114,7 +119,9 @@ export class Model extends Policy {
     scenarios: readonly Scenario[],
     options: BatchesOptions,
   ): AsyncGenerator<Batch<Scenario>, void, undefined> {
+    requireList("batches()", scenarios, "scenarios");
     checkBatchesOptions(scenarios, options);
+    requireSignal("batches()", options);
     const committed = await this.#settledCursor(options.signal);
     yield* runBatches(this.name, scenarios, options, committed);
   }
@@ -146,8 +153,13 @@ export class Model extends Policy {
 
   /** Like `train`, but gives the step while it is under way. */
   startTrain(groups: readonly TrajectoryGroup[], options: TrainOptions = {}): TrainHandle {
+    requireGroups("train()", groups);
+    refuseUnknownOptions("train()", options, [...trainConfigKeys, ...ownTrainOptions]);
     const { batch, expectedStep, clientToken, onEvent, signal, ...config } = options;
-    checkTrainConfig(options, config);
+    requireSignal("train()", options);
+    optionalFunction("train()", onEvent, "onEvent");
+    if (batch !== undefined) requireBatch(batch);
+    checkTrainConfig(config);
     const handle = startOperation({
       transport: this.transport,
       model: this.name,
@@ -185,15 +197,21 @@ export class Model extends Policy {
   }
 }
 
-function checkTrainConfig(options: TrainOptions, config: TrainConfig): void {
-  refuseUnknownOptions("train()", options, [...trainConfigKeys, ...ownTrainOptions]);
+function requireBatch(batch: object): void {
+  const wanted = "a batch, as model.batches() deals it out, as batch";
+  requireObject("train()", batch, wanted, "batch");
+  // Without its cursor the step would be committed and its scenarios dealt out again.
+  if (!("cursor" in batch) || typeof batch.cursor !== "object" || batch.cursor === null) {
+    throw wrongKind("train()", wanted, batch, "batch");
+  }
+}
+
+function checkTrainConfig(config: TrainConfig): void {
   const parsed = trainConfigSchema.safeParse(config);
   if (parsed.success) return;
-  const issue = parsed.error.issues[0];
-  const param = issue?.path.join(".");
-  throw new HoneError(`train(): ${param}: ${issue?.message}`, {
+  throw new HoneError(`train(): ${issueText(parsed.error, "the options")}.`, {
     code: "invalid_request",
-    param,
+    param: issuePath(parsed.error),
     cause: parsed.error,
   });
 }

@@ -1,6 +1,6 @@
 // Checked by tsc, never run: each wrong line must be an error, or its directive is one.
-import { compare, gather, Hone } from "./index.ts";
-import type { Model, RolloutModel, Trajectory } from "./index.ts";
+import { compare, gather, GatherError, Hone } from "./index.ts";
+import type { ErrorCode, Model, RolloutModel, Trajectory } from "./index.ts";
 
 declare const model: Model;
 const scenarios = [{ seed: 1 }];
@@ -48,8 +48,27 @@ export async function wrongOptions(): Promise<void> {
   compare([], [], { metrics: "score" });
 }
 
+export async function whatAClientIsGiven(given: RolloutModel): Promise<void> {
+  const { model: name, ...connection } = given.connection();
+  name satisfies string;
+  connection.apiKey satisfies string;
+  const groups = await gather(model, rollout, scenarios);
+  groups[0]?.exceptions[0]?.stack satisfies string | undefined;
+  const failure = new GatherError("m", { code: "too_many_exceptions", groups });
+  failure.groups satisfies typeof groups;
+  "rollout_mismatch" satisfies ErrorCode;
+  const pending = gather(model, rollout, scenarios);
+  // @ts-expect-error groups are awaited first
+  await model.train(pending);
+  // @ts-expect-error a model is asked for by an object
+  await new Hone().model("x");
+  // @ts-expect-error a name that may be missing
+  await new Hone().model({ name: undefined });
+}
+
 export function trajectoryIsData(trajectory: Trajectory): void {
   trajectory.reward satisfies number | null;
+  trajectory.usage.constrained satisfies number | undefined;
   // @ts-expect-error a reward may be missing
   trajectory.reward satisfies number;
 }

@@ -1,7 +1,10 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, describe, expect, it } from "vitest";
-import { gather } from "./gather.ts";
-import { rolloutRoutes, startRouteServer } from "./route-server.test-support.ts";
+import {
+  gatherOne as gather,
+  rolloutRoutes,
+  startRouteServer,
+} from "./route-server.test-support.ts";
 import type { RouteServer } from "./route-server.test-support.ts";
 import type { RolloutModel } from "./rollout-model.ts";
 

@@ -1,8 +1,10 @@
+import { inspect } from "node:util";
 import { HoneError, type RolloutException, type Trajectory } from "@hone/core";
+import type { CallCounter } from "./rollout-context.ts";
 import { abortError, throwIfAborted } from "./transport.ts";
 
 export type RolloutEnd =
-  | { trajectory: Trajectory; exception?: undefined }
+  | { trajectory: Trajectory; calls: CallCounter; exception?: undefined }
   | { exception: RolloutException; error: unknown; trajectory?: undefined };
 
 /** Ends when the agent does, or when the signal aborts: an agent that ignores it is left behind. */
@@ -51,17 +53,40 @@ export function describe(
   rolloutId: string | null,
   duringCall: number | null,
 ): RolloutException {
+  const stack = stackOf(error);
+  const rest = { duringCall, ...(stack === null ? {} : { stack }) };
   if (HoneError.isInstance(error)) {
-    return { rolloutId, type: error.code, message: error.message, duringCall };
+    return { rolloutId, type: error.code, message: error.message, ...rest };
   }
   if (error instanceof Error) {
-    return { rolloutId, type: error.name, message: error.message, duringCall };
+    return { rolloutId, type: error.name, message: error.message, ...rest };
   }
-  return { rolloutId, type: typeof error, message: String(error), duringCall };
+  return { rolloutId, type: typeof error, message: shown(error), ...rest };
 }
 
-export function rolloutOver(): HoneError {
-  return new HoneError("The rollout is over: its model takes no more calls.", {
-    code: "rollout_closed",
-  });
+/** An agent may throw anything: what has no text of its own is shown as Node shows it. */
+function shown(error: unknown): string {
+  return typeof error === "string" ? error : inspect(error, { depth: 2, breakLength: Infinity });
+}
+
+/** Causes that are shown below a stack. */
+const mostCauses = 4;
+
+function stackOf(error: unknown): string | null {
+  const stacks: string[] = [];
+  for (let at = error; at instanceof Error && stacks.length <= mostCauses; at = at.cause) {
+    stacks.push(at.stack ?? `${at.name}: ${at.message}`);
+  }
+  return stacks.length > 0 ? stacks.join("\n[cause]: ") : null;
+}
+
+/** `reason`: what ended it, where that was not its own end. */
+export function rolloutOver(reason?: unknown): HoneError {
+  const known = HoneError.isInstance(reason) ? reason : null;
+  if (known?.code === "rollout_closed" || known?.code === "rollout_mismatch") return known;
+  const why = known ? ` ${known.message}` : "";
+  return new HoneError(
+    `The rollout is over: its model takes no more calls. Await every call before the rollout returns.${why}`,
+    { code: "rollout_closed" },
+  );
 }

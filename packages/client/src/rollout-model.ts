@@ -1,6 +1,7 @@
+import { hideKey } from "@hone/core";
 import type { RolloutInfo, RolloutMode } from "@hone/core";
 import type { ConnectionSettings, Fetch } from "./connection-settings.ts";
-import { createContextFetch, createRolloutFetch } from "./rollout-context.ts";
+import { createContextFetch, createRolloutFetch } from "./rollout-fetch.ts";
 import type { RolloutContext } from "./rollout-context.ts";
 
 /** Fits `new OpenAI(…)` and the options of other OpenAI-compatible SDKs. */
@@ -42,7 +43,7 @@ export class RolloutModel {
   }
 
   connection(): Connection {
-    return { ...this.#connection };
+    return hideKey({ ...this.#connection });
   }
 }
 

@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, it } from "vitest";
-import { gather } from "./gather.ts";
 import {
+  gatherOne as gather,
   rolloutRoutes,
   sendError,
   sendItems,

@@ -8,8 +8,9 @@ import {
   type RolloutInfo,
   type RolloutMode,
 } from "@hone/core";
+import { errorWithoutKey } from "./error-without-key.ts";
 import type { Policy } from "./model.ts";
-import { CallCounter, runInRollout } from "./rollout-context.ts";
+import { CallCounter, currentRollout, runInRollout } from "./rollout-context.ts";
 import type { RolloutContext } from "./rollout-context.ts";
 import { describe, type RolloutEnd, rolloutOver, withCall, withinTime } from "./rollout-end.ts";
 import { createRolloutModel, type RolloutModel } from "./rollout-model.ts";
@@ -46,6 +47,7 @@ export async function runRollout<Scenario>(
   options: ServedRunOptions,
 ): Promise<RolloutEnd> {
   const { transport } = policy;
+  const parent = currentRollout();
   let info: RolloutInfo;
   try {
     info = await createRollout(policy, scenario, options);
@@ -63,6 +65,10 @@ export async function runRollout<Scenario>(
     baseURL: `${transport.settings.serverURL}/v1/rollouts/${info.id}/v1`,
     signal: AbortSignal.any([options.signal, ending.signal]),
     calls: new CallCounter(),
+    parent,
+    fail(error) {
+      if (!ending.signal.aborted) ending.abort(error);
+    },
   };
   // SDKs add a listener for every call that is given the signal, and a rollout makes many calls.
   setMaxListeners(0, context.signal);
@@ -74,10 +80,11 @@ export async function runRollout<Scenario>(
     );
     const outcome = readOutcome(returned);
     const end = { id: info.id, status: "finished", ...outcome } as const;
-    return { trajectory: await options.requests.end(end) };
+    return { trajectory: await options.requests.end(end), calls: context.calls };
   } catch (thrown) {
     // An SDK wraps the abort in an error of its own; the reason is what the user needs to read.
-    const error = context.signal.aborted ? abortError(context.signal) : thrown;
+    const told = context.signal.aborted ? abortError(context.signal) : thrown;
+    const error = errorWithoutKey(told, transport.settings.apiKey);
     const duringCall = await callUnderWay(transport, info.id, context, error);
     // Streams that the agent left open end with it.
     if (!ending.signal.aborted) ending.abort(error);

@@ -2,7 +2,12 @@ import { createServer } from "node:http";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import type { ModelInfo, OperationInfo, RolloutInfo, Trajectory } from "@hone/core";
+import { gather } from "./gather.ts";
 import { Hone } from "./hone.ts";
+
+/** One rollout of each scenario, unless the test says otherwise. */
+export const gatherOne: typeof gather = (model, rollout, scenarios, options) =>
+  gather(model, rollout, scenarios, { groupSize: 1, ...options });
 
 export interface Received {
   method: string;
@@ -121,7 +126,7 @@ export const putModel: [string, Handler] = [
 
 /** Rollouts as the server keeps them, and a chat completion that repeats the last message. */
 export function rolloutRoutes(options: { leaseMs?: number; chat?: Handler } = {}) {
-  const rollouts = new Map<string, RolloutInfo & { calls: any[] }>();
+  const rollouts = new Map<string, RolloutInfo & { scenario?: unknown; calls: any[] }>();
   const find = (path: string) => rollouts.get(path.split("/")[3] as string) as never as any;
   const begin = (body: any, host: string | undefined) => {
     const now = Date.now();
@@ -138,6 +143,7 @@ export function rolloutRoutes(options: { leaseMs?: number; chat?: Handler } = {}
       completions: 0,
       leaseExpiresAt: now + (options.leaseMs ?? 600_000),
       createdAt: now,
+      scenario: body.scenario,
       calls: [],
     };
     rollouts.set(info.id, info);
@@ -215,7 +221,10 @@ function trajectoryOf(rollout: any): Trajectory {
     metrics,
     metadata,
     logs,
-    usage: { completions, promptTokens: 0, completionTokens: 0 },
+    usage: {
+      ...{ completions, promptTokens: 0, completionTokens: 0 },
+      ...(rollout.constrained ? { constrained: rollout.constrained } : {}),
+    },
     startedAt: 1,
     durationMs: 1,
   };

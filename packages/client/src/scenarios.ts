@@ -1,5 +1,6 @@
 import { HoneError } from "@hone/core";
 import { refuseUnknownOptions } from "@hone/core";
+import { optionalFunction, requireList } from "./argument-kinds.ts";
 import { mulberry32, shuffledIndices } from "@hone/core";
 
 /** Equal for two scenarios that say the same, in whatever order their keys were written. */
@@ -33,7 +34,9 @@ export function splitScenarios<Scenario>(
   scenarios: readonly Scenario[],
   options: SplitOptions<Scenario> = {},
 ): { train: Scenario[]; heldOut: Scenario[] } {
+  requireList("splitScenarios()", scenarios, "scenarios");
   refuseUnknownOptions("splitScenarios()", options, ["heldOut", "seed", "by"]);
+  optionalFunction("splitScenarios()", options.by, "by");
   const { heldOut = 0.2, seed = 0, by = scenarioKey } = options;
   const families = new Map<string | number, Scenario[]>();
   for (const scenario of scenarios) {

@@ -1,13 +1,14 @@
-import { HoneError, isErrorCode } from "@hone/core";
+import { HoneError, isErrorCode, issueText } from "@hone/core";
 import type { ErrorCode } from "@hone/core";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { ConnectionSettings } from "./connection-settings.ts";
+import { errorWithoutKey } from "./error-without-key.ts";
 
 /** The part of a zod schema that reading a response needs. */
 export interface ResponseSchema<T> {
   safeParse(
     value: unknown,
-  ): { success: true; data: T } | { success: false; error: { message: string } };
+  ): { success: true; data: T } | { success: false; error: Parameters<typeof issueText>[0] };
 }
 
 export interface RequestOptions {
@@ -50,7 +51,8 @@ export class Transport {
     try {
       return await this.#send(method, path, options, options.signal);
     } catch (error) {
-      throw asHoneError(error, options.signal, `${method} ${path}`);
+      const shown = errorWithoutKey(error, this.settings.apiKey);
+      throw asHoneError(shown, options.signal, `${method} ${path}`);
     }
   }
 
@@ -69,7 +71,8 @@ export class Transport {
       try {
         return await attempt(signal);
       } catch (cause) {
-        const error = asHoneError(cause, options.signal, `${method} ${path}`, timeoutMs);
+        const shown = errorWithoutKey(cause, this.settings.apiKey);
+        const error = asHoneError(shown, options.signal, `${method} ${path}`, timeoutMs);
         if (retry >= maxRetries || !isRetryable(error)) throw error;
         await pause(error.retryAfterMs ?? backoffMs(retry), options.signal);
       }
@@ -161,7 +164,7 @@ export function readAs<T>(text: string, schema: ResponseSchema<T>, what: string)
   const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;
   throw new HoneError(
-    `${what} answered with an unexpected shape. Use the same version of client and server. ${parsed.error.message}`,
+    `${what} answered with an unexpected shape: ${issueText(parsed.error, "the answer")}. Use the same version of client and server.`,
     { code: "invalid_response", cause: parsed.error },
   );
 }

@@ -149,7 +149,9 @@ export type {
   ScoreRequest,
   Scores,
 } from "./score.ts";
-export { refuseUnknownOptions } from "./known-options.ts";
+export { kindOf, refuseUnknownOptions, requireObject, wrongKind } from "./known-options.ts";
+export { hiddenKey, hideKey } from "./hidden-key.ts";
+export { issuePath, issueText } from "./issue-text.ts";
 export { mulberry32, shuffledIndices } from "./random.ts";
 export { printable, printableBlock, printableLine } from "./printable.ts";
 export { wellFormedJson } from "./well-formed-json.ts";

@@ -39,7 +39,13 @@ export const trajectorySchema = z.object({
   metrics: z.record(z.string(), z.number()),
   metadata: z.record(z.string(), z.union([z.string(), z.number(), z.boolean(), z.null()])),
   logs: z.array(z.string()),
-  usage: z.object({ completions: z.int(), promptTokens: z.int(), completionTokens: z.int() }),
+  usage: z.object({
+    completions: z.int(),
+    promptTokens: z.int(),
+    completionTokens: z.int(),
+    /** Completions that train only where that is allowed: temperature 0, top_p < 1, a grammar. Absent: none. */
+    constrained: z.int().optional(),
+  }),
   startedAt: z.number(),
   durationMs: z.number(),
 });
@@ -51,6 +57,8 @@ export const rolloutExceptionSchema = z.object({
   message: z.string(),
   /** The model call it was in, 1 for the first; null when it was in none. */
   duringCall: z.int().nullable(),
+  /** Where it was thrown, as Node shows it, with its causes; absent where there is none to show. */
+  stack: z.string().optional(),
 });
 export type RolloutException = z.infer<typeof rolloutExceptionSchema>;
 

@@ -175,7 +175,7 @@ function completionMask(completion: LedgerCompletion, options: CompletionMasks) 
 }
 
 /** Whether something beside the policy and its temperature decided what was sampled. */
-function isConstrained({ temperature, topP, constrained }: LedgerCompletion): boolean {
+export function isConstrained({ temperature, topP, constrained }: LedgerCompletion): boolean {
   return temperature === 0 || topP < 1 || constrained;
 }
 

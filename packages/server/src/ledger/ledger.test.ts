@@ -280,11 +280,27 @@ test("of several choices the conversation is the one that was gone on with", () 
   expect(conversations(choices).map(({ messages }) => messages.at(-1)?.content)).toEqual(["a0"]);
 });
 
+test("usage counts what trains only where that is allowed", () => {
+  const free = { temperature: 1, topP: 1, constrained: false };
+  const [a, b, c] = episode(3).map((completion) => ({ ...completion, ...free })) as [
+    ...[LedgerCompletion, LedgerCompletion, LedgerCompletion],
+  ];
+  const odd = [
+    { ...a, temperature: 0 },
+    { ...b, topP: 0.9 },
+    { ...c, constrained: true },
+  ];
+  expect(usageOf(odd)).toMatchObject({ completions: 3, constrained: 3 });
+  expect(usageOf([a, odd[1]!, c])).toMatchObject({ constrained: 1 });
+  expect("constrained" in usageOf([a, b, c])).toBe(false);
+});
+
 test("usage counts the whole prompt of each request", () => {
   expect(usageOf(episode(3))).toEqual({
     completions: 3,
     promptTokens: 3 + (5 + 3) + (10 + 3),
     completionTokens: 6,
+    constrained: episode(3).filter(({ constrained }) => constrained).length,
   });
 });
 

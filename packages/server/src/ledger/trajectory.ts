@@ -1,4 +1,5 @@
 import type { ChatMessage, ChatTool, Trajectory } from "@hone/core";
+import { isConstrained } from "../batch/filter.ts";
 import type { LedgerCompletion } from "../ports/ledger.ts";
 import { continuedIds, repeatedTurns } from "../conversation/continuation.ts";
 
@@ -74,5 +75,9 @@ export function usageOf(completions: readonly LedgerCompletion[]): Trajectory["u
     promptTokens += prompt;
     completionTokens += completion.sampled.length;
   }
-  return { completions: completions.length, promptTokens, completionTokens };
+  const constrained = completions.filter(isConstrained).length;
+  return {
+    ...{ completions: completions.length, promptTokens, completionTokens },
+    ...(constrained > 0 ? { constrained } : {}),
+  };
 }

@@ -86,4 +86,5 @@ export const descriptions: Record<string, string> = {
   "trajectorySchema.policy": "`name@N` that every completion of it was sampled from; null where Hone did not sample it.",
   "trajectorySchema.turns": "The assistant messages that were sampled in this rollout, in order. Older records have none.",
   "rolloutExceptionSchema.duringCall": "The model call it was in, 1 for the first; null when it was in none.",
+  "rolloutExceptionSchema.stack": "Where it was thrown, as Node shows it, with its causes; absent where there is none to show.",
 };

@@ -65,6 +65,16 @@ describe("models", () => {
     ]);
   });
 
+  test("a name that the base has is refused: calls for the one would be answered by the other", async () => {
+    for (const body of [{}, { base: "base" }]) {
+      const { status, json } = await server.call("PUT", "/v1/models/base", body);
+      expect(status).toBe(400);
+      expect(json.error).toMatchObject({ code: "invalid_request", param: "name" });
+      expect(json.error.message).toMatch(/"base" is the name of the base.*Choose another name/);
+    }
+    expect((await server.call("GET", "/v1/models/base/state")).status).toBe(404);
+  });
+
   test("another base or another shape is refused, both named", async () => {
     const { json } = await server.call("PUT", "/v1/models/n", { base: "Qwen/Qwen3-0.6B" });
     expect(json.error).toMatchObject({ code: "base_mismatch" });

@@ -1,4 +1,10 @@
-import { HoneError, type ModelInfo, policyName, type putModelSchema } from "@hone/core";
+import {
+  HoneError,
+  type ModelInfo,
+  parseModelRef,
+  policyName,
+  type putModelSchema,
+} from "@hone/core";
 import type { LimitFunction } from "p-limit";
 import type { z } from "zod";
 import type { Trainer } from "../ports/trainer.ts";
@@ -46,6 +52,15 @@ export function createModelService(options: {
     };
   }
 
+  /** What is asked of the bare base, or of a base that is called as a policy is, would be asked of the model. */
+  function refuseNameOfBase(name: string): void {
+    if (parseModelRef(base.name)?.model !== name) return;
+    throw new HoneError(
+      `"${name}" is the name of the base that this server serves, "${base.name}": calls for the one would be answered by the other. Choose another name for the model.`,
+      { code: "invalid_request", param: "name" },
+    );
+  }
+
   async function create(name: string, body: PutModel): Promise<Model> {
     const lora = { ...defaultLora, ...body.lora };
     const seed = body.seed ?? 0;
@@ -81,6 +96,7 @@ export function createModelService(options: {
       serially(async () => {
         if (models.isDeleted(name)) throw nameTaken(name);
         let existing = models.find(name);
+        if (!existing) refuseNameOfBase(name);
         const asserted = body.base ?? existing?.base ?? base.name;
         if (asserted !== base.name || (existing && existing.base !== base.name)) {
           const wanted = asserted === base.name ? (existing?.base ?? asserted) : asserted;

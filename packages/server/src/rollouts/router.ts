@@ -74,7 +74,8 @@ export function createPolicyRouter(options: {
     },
 
     async leaseForModel(_key, modelRef) {
-      if (modelRef === options.base) {
+      // A model of that name can only be older than the server's present base: as under its rollouts, it answers.
+      if (modelRef === options.base && !models.find(modelRef)) {
         const { base } = await engine().info();
         return { policy: base, rolloutId: null, release: () => undefined };
       }

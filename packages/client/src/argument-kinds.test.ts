@@ -1,0 +1,153 @@
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { compare, evaluationTable } from "./compare.ts";
+import { shuffleRewards } from "./control.ts";
+import { gather } from "./gather.ts";
+import { readGroups, writeGroups } from "./group-files.ts";
+import { Hone } from "./hone.ts";
+import type { Model } from "./model.ts";
+import { rolloutRoutes, startRouteServer } from "./route-server.test-support.ts";
+import type { RouteServer } from "./route-server.test-support.ts";
+import { splitScenarios } from "./scenarios.ts";
+
+let server: RouteServer;
+let hone: any;
+let model: any;
+beforeEach(async () => {
+  server = await startRouteServer(rolloutRoutes().routes);
+  hone = server.hone();
+  model = (await server.hone().model({ name: "m" })) satisfies Model;
+});
+afterEach(() => server.close());
+
+/** Neither a TypeError from within nor silence. */
+async function refused(call: () => unknown): Promise<any> {
+  const before = server.received.length;
+  try {
+    await call();
+  } catch (error: any) {
+    expect(error).toMatchObject({
+      name: "HoneError",
+      code: expect.stringMatching(
+        /^(invalid_request|invalid_config|unsupported_parameter|policy_not_found)$/,
+      ),
+    });
+    expect(error.message).not.toMatch(/Invalid input|not iterable|undefined \(reading/);
+    expect(server.received).toHaveLength(before);
+    return error;
+  }
+  throw new Error("it was taken");
+}
+
+const wrongObjects = [null, "x", 5, true, [], Promise.resolve({}), () => 1, new Map()];
+
+describe("what is of the wrong kind is refused by name", () => {
+  it("a model's name", async () => {
+    for (const name of [
+      undefined,
+      null,
+      5,
+      ["m"],
+      Promise.resolve("m"),
+      "",
+      "Big",
+      "a".repeat(65),
+    ]) {
+      expect((await refused(() => hone.model({ name }))).param).toBe("name");
+    }
+    expect((await refused(() => hone.model({ name: undefined }))).message).toContain(
+      "not undefined",
+    );
+    expect((await refused(() => hone.model("x"))).message).toMatch(
+      /takes an object.*not the text "x"/,
+    );
+    expect((await refused(() => hone.model())).message).toContain("not undefined");
+    for (const value of wrongObjects) await refused(() => hone.model(value));
+  });
+
+  it.each<[string, (value: any) => unknown]>([
+    ["new Hone()", (value) => new Hone(value)],
+    ["gather()'s options", (value) => gather(model, () => 1, [1], value)],
+    ["train()'s options", (value) => model.train([], value)],
+    ["train()'s batch", (value) => model.train([], { batch: value })],
+    ["startTrain()'s options", (value) => model.startTrain([], value)],
+    ["batches()'s options", (value) => model.batches([1], value).next()],
+    ["compare()'s options", (value) => compare([], [], value)],
+    ["evaluationTable()", (value) => evaluationTable(Array.isArray(value) ? null! : value)],
+    ["splitScenarios()'s options", (value) => splitScenarios([1, 2], value)],
+    ["info()'s options", (value) => model.info(value)],
+    ["checkpoint()'s options", (value) => model.at(1).checkpoint(value)],
+  ])("%s", async (_, call) => {
+    for (const value of wrongObjects) await refused(() => call(value));
+  });
+
+  it.each<[string, (value: any) => unknown]>([
+    ["train()", (value) => model.train(value)],
+    ["startTrain()", (value) => model.startTrain(value)],
+    ["compare() before", (value) => compare(value, [])],
+    ["compare() after", (value) => compare([], value)],
+    ["evaluationTable()", (value) => evaluationTable({ a: value })],
+    ["writeGroups()", (value) => writeGroups("unwritten.jsonl", value)],
+    ["shuffleRewards()", (value) => shuffleRewards(value, 1)],
+  ])("groups of %s", async (_, call) => {
+    const wrong = [undefined, null, "x", 5, {}, new Set(), () => 1];
+    for (const value of [
+      ...wrong,
+      [null],
+      ["x"],
+      [{}],
+      [{ trajectories: {} }],
+      [{ trajectories: [null] }],
+    ]) {
+      await refused(() => call(value));
+    }
+    for (const value of [Promise.resolve([]), [Promise.resolve({})]]) {
+      expect((await refused(() => call(value))).message).toMatch(/a promise: await it first/);
+    }
+  });
+
+  it("the other arguments", async () => {
+    for (const value of [undefined, null, "m", {}, hone, Promise.resolve(model)]) {
+      await refused(() => gather(value as never, () => 1, [1]));
+    }
+    for (const value of [undefined, null, {}, true]) {
+      await refused(() => gather(model, value as never, [1]));
+      await refused(() => readGroups(value as never));
+      await refused(() => model.at(value));
+    }
+    for (const value of [undefined, null, "ab", {}, new Set([1]), Promise.resolve([1])]) {
+      await refused(() => gather(model, () => 1, value as never));
+      await refused(() => model.batches(value, { groupsPerStep: 1, steps: 1 }).next());
+      await refused(() => splitScenarios(value as never));
+    }
+    for (const signal of [new AbortController(), {}, "x", null]) {
+      const options = { signal } as never;
+      await refused(() => gather(model, () => 1, [1], options));
+      await refused(() => model.train([], options));
+      await refused(() => model.info(options));
+      await refused(() => hone.model({ name: "m" }, options));
+    }
+    await refused(() => gather(model, () => 1, [1], { mode: "test" as never }));
+    await refused(() => gather(model, () => 1, [1], { onProgress: "x" as never }));
+    await refused(() => model.train([], { onEvent: {} }));
+    await refused(() => new Hone({ baseURL: 5 as never, apiKey: "k" }));
+    await refused(() => new Hone({ baseURL: "http://user:word@h", apiKey: "k" }));
+    await refused(() => new Hone({ baseURL: "http://h", apiKey: "k", fetch: "x" as never }));
+    await refused(() => shuffleRewards([], undefined as never));
+  });
+
+  it("an option of train(), in words", async () => {
+    const wrong = async (options: object) =>
+      (await refused(() => model.train([], options))).message;
+    expect(await wrong({ learningRate: "1e-4" })).toBe(
+      "train(): learningRate must be a finite number, not a text.",
+    );
+    expect(await wrong({ learningRate: 0 })).toBe("train(): learningRate must be more than 0.");
+    expect(await wrong({ learningRate: Number.NaN })).toContain("must be a finite number, not NaN");
+    expect(await wrong({ optimizerSteps: 1.5 })).toContain("optimizerSteps must be a whole number");
+    expect(await wrong({ optimizerSteps: 65 })).toContain("optimizerSteps must be at most 64");
+    expect(await wrong({ scaleRewards: "batch" })).toBe(
+      'train(): scaleRewards must be one of "none", "group".',
+    );
+    expect(await wrong({ allowConstrained: "yes" })).toContain("must be true or false, not a text");
+  });
+});

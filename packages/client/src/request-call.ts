@@ -1,0 +1,78 @@
+import { parseModelRef } from "@hone/core";
+import type { ConnectionSettings, Fetch } from "./connection-settings.ts";
+
+type Body = NonNullable<RequestInit["body"]> | null;
+
+/** A request to the server as an init: an own fetch may be of another undici, which takes no Request of ours. */
+export interface Call extends Omit<RequestInit, "body"> {
+  method: string;
+  headers: Headers;
+  body: Body;
+}
+
+/** A Request, also one of another undici. */
+function asRequest(input: Parameters<Fetch>[0]): Request | null {
+  return typeof input === "object" && "headers" in input && "url" in input ? input : null;
+}
+
+export function urlOf(input: Parameters<Fetch>[0]): URL {
+  return new URL(asRequest(input)?.url ?? input);
+}
+
+/** Has the key, and a body that can be sent again: a text or bytes. */
+export async function readCall(
+  settings: ConnectionSettings,
+  input: Parameters<Fetch>[0],
+  init: RequestInit = {},
+): Promise<Call> {
+  const request = asRequest(input);
+  const headers = new Headers(init.headers ?? request?.headers);
+  headers.set("authorization", `Bearer ${settings.apiKey}`);
+  const signal = init.signal ?? request?.signal;
+  const given = init.body ?? (request?.body ? await request.arrayBuffer() : null);
+  return {
+    ...init,
+    method: (init.method ?? request?.method ?? "GET").toUpperCase(),
+    headers,
+    ...(signal ? { signal } : {}),
+    body: await readBody(given),
+    redirect: "error",
+  };
+}
+
+/** Forms set their own content type; all else may be a stream, which can be read once only. */
+async function readBody(body: Body): Promise<Body> {
+  if (body === null || typeof body === "string") return body;
+  if (body instanceof FormData || body instanceof URLSearchParams) return body;
+  if (body instanceof ArrayBuffer || ArrayBuffer.isView(body)) return body;
+  return await new Response(body).arrayBuffer();
+}
+
+/** For a server that is not ours: the request as it is, without our key. */
+export function withoutKey(
+  settings: ConnectionSettings,
+  input: Parameters<Fetch>[0],
+  init: RequestInit | undefined,
+): RequestInit | undefined {
+  const given = init?.headers ?? asRequest(input)?.headers;
+  if (!given) return init;
+  const headers = new Headers(given);
+  const ours = [...headers].filter(([, value]) => value.includes(settings.apiKey));
+  if (ours.length === 0) return init;
+  for (const [name] of ours) headers.delete(name);
+  return { ...init, headers };
+}
+
+/** A judge behind the same server is another model: its calls are none of the rollout's. */
+export function asksForModel({ body }: Call, model: string): boolean {
+  const text =
+    body instanceof ArrayBuffer || ArrayBuffer.isView(body) ? new TextDecoder().decode(body) : body;
+  if (typeof text !== "string") return true;
+  try {
+    const ref: unknown = (JSON.parse(text) as { model?: unknown }).model;
+    return typeof ref === "string" && parseModelRef(ref)?.model === model;
+  } catch {
+    // The server says better than we could what is wrong with the body.
+    return true;
+  }
+}

@@ -1,0 +1,148 @@
+import { originOf } from "./connection-settings.ts";
+import type { ConnectionSettings, Fetch } from "./connection-settings.ts";
+import { errorWithoutKey } from "./error-without-key.ts";
+import { asksForModel, readCall, urlOf, withoutKey } from "./request-call.ts";
+import type { Call } from "./request-call.ts";
+import { currentRollout, openRollout } from "./rollout-context.ts";
+import type { RolloutContext } from "./rollout-context.ts";
+import { mismatch, refusal, refuseLate, strayCall } from "./rollout-mismatch.ts";
+
+/**
+ * A fetch for clients that outlive a rollout: what it samples from the rollout's own model belongs to the
+ * rollout that it is called in. The key goes to the server's origin and nowhere else.
+ */
+export function createContextFetch(settings: ConnectionSettings): Fetch {
+  return createFetch(settings, null);
+}
+
+/**
+ * The fetch of one rollout's own connection: what it samples belongs to that rollout, and is refused in another.
+ * Counts the calls and ends them with the rollout.
+ */
+export function createRolloutFetch(settings: ConnectionSettings, context: RolloutContext): Fetch {
+  return createFetch(settings, context);
+}
+
+function createFetch(settings: ConnectionSettings, owner: RolloutContext | null): Fetch {
+  const server = new URL(settings.serverURL);
+  const prefix = server.pathname.replace(/\/+$/, "");
+  return async (input, init) => {
+    const url = urlOf(input);
+    const path = url.pathname.replace(/\/{2,}/g, "/");
+    if (originOf(url.href) !== originOf(server.href) || !path.startsWith(`${prefix}/`)) {
+      return await settings.fetch(input, withoutKey(settings, input, init));
+    }
+    const ownPath = path.slice(prefix.length);
+    const call = await readCall(settings, input, init);
+    const target = call.method === "POST" ? samplingTarget(ownPath) : null;
+    const context = owner ?? ofServer(currentRollout(), settings);
+    const named = target?.rollout ?? null;
+    if (target && context && (isOwn(owner, named) || asksForModel(call, context.model))) {
+      const error = owner && mismatch(owner);
+      if (error) return await refusal(error, context);
+      return await sendInRollout(settings, context, `${target.route}${url.search}`, call);
+    }
+    const other = named !== null && named !== context?.rolloutId ? openRollout(named) : undefined;
+    const stray = other && strayCall(other);
+    if (stray) return await refusal(stray, other);
+    // Not as it was written: the key goes to the server that the user named.
+    return await settings.fetch(`${settings.serverURL}${ownPath}${url.search}`, call);
+  };
+}
+
+/** Under a rollout's own base URL everything is its own, whatever the request says. */
+function isOwn(owner: RolloutContext | null, named: string | null): boolean {
+  return owner !== null && owner.rolloutId === named;
+}
+
+function ofServer(
+  context: RolloutContext | undefined,
+  settings: ConnectionSettings,
+): RolloutContext | null {
+  return context?.baseURL.startsWith(`${settings.serverURL}/`) ? context : null;
+}
+
+/** What is no inference. A route that is not listed is taken for one: a call too many beats a lost one. */
+const trainingPlane = new Set([
+  ...["rollouts", "batch", "models", "states", "operations"],
+  ...["score", "reward-models", "gc", "keys"],
+]);
+
+/** The route below `/v1/`, the server's or that of the rollout in which the client happened to be made. */
+function samplingTarget(path: string): { rollout: string | null; route: string } | null {
+  const [, rollout, below] = /^\/v1\/rollouts\/([^/]+)\/v1\/(.+)$/.exec(path) ?? [];
+  if (rollout !== undefined && below !== undefined) {
+    return { rollout: decoded(rollout), route: below };
+  }
+  const [, route, first] = /^\/v1\/(([^/]+).*)$/.exec(path) ?? [];
+  if (route === undefined || first === undefined || trainingPlane.has(first)) return null;
+  return { rollout: null, route };
+}
+
+function decoded(part: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}
+
+async function sendInRollout(
+  settings: ConnectionSettings,
+  context: RolloutContext,
+  route: string,
+  call: Call,
+): Promise<Response> {
+  if (context.signal.aborted) return await refuseLate(context);
+  const end = context.calls.begin();
+  const signal = call.signal ? AbortSignal.any([call.signal, context.signal]) : context.signal;
+  try {
+    const response = await settings.fetch(`${context.baseURL}/${route}`, { ...call, signal });
+    if (!response.ok) context.calls.refusal = response.status;
+    const streams = response.headers.get("content-type")?.startsWith("text/event-stream") ?? false;
+    if (response.body && streams) return withEnd(response, response.body, context.signal, end);
+    // An answer in one piece is over where it begins.
+    end();
+    return response;
+  } catch (error) {
+    // A call that the rollout's end cuts stays open: it is the one that the exception names.
+    if (!context.signal.aborted) end();
+    else if (!call.signal?.aborted) return await refuseLate(context);
+    throw errorWithoutKey(error, settings.apiKey);
+  }
+}
+
+/** The response, with word of its last byte: until then the call is under way. */
+function withEnd(
+  response: Response,
+  body: NonNullable<Response["body"]>,
+  ending: AbortSignal,
+  end: () => void,
+): Response {
+  const reader = body.getReader();
+  const watched = new ReadableStream<Uint8Array>({
+    async pull(controller) {
+      try {
+        const part = await reader.read();
+        if (!part.done) {
+          controller.enqueue(part.value);
+          return;
+        }
+        end();
+        controller.close();
+      } catch (error) {
+        if (!ending.aborted) end();
+        controller.error(error);
+      }
+    },
+    async cancel(reason) {
+      end();
+      await reader.cancel(reason);
+    },
+  });
+  return new Response(watched, {
+    status: response.status,
+    statusText: response.statusText,
+    headers: response.headers,
+  });
+}
