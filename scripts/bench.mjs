@@ -1,8 +1,9 @@
 #!/usr/bin/env node
-// pnpm bench [loop|engine|packing|seeds|learn|judge|store] [options]: loop is what a training loop costs here,
-// engine compares engines, packing compares a training step with shared tokens once and with a row for each
-// sequence, seeds repeats the quickstart over seeds, with controls and baselines, learn trains beside TRL,
-// judge counts what RULER sends, store measures a data directory of a million rollouts.
+// pnpm bench [loop|engine|packing|histories|seeds|learn|judge|store] [options]: loop is what a training loop
+// costs here, engine compares engines, packing compares a training step with shared tokens once and with a row
+// for each sequence, histories is what more rollouts than rows cost, seeds repeats the quickstart over seeds, with
+// controls and baselines, learn trains beside TRL, judge counts what RULER sends, store measures a data directory
+// of a million rollouts.
 import { join } from "node:path";
 import process from "node:process";
 import { installPackages, root, setUpModel, setUpPython, tsx } from "./install.mjs";
@@ -14,9 +15,11 @@ onInterrupt(() => {
 const [first, ...rest] = process.argv.slice(2);
 const named = first !== undefined && !first.startsWith("-");
 const name = named ? first : "loop";
-if (!["loop", "engine", "packing", "seeds", "learn", "judge", "store"].includes(name)) {
+if (
+  !["loop", "engine", "packing", "histories", "seeds", "learn", "judge", "store"].includes(name)
+) {
   console.error(
-    `There is no benchmark "${name}". Use loop, engine, packing, seeds, learn, judge or store.`,
+    `There is no benchmark "${name}". Use loop, engine, packing, histories, seeds, learn, judge or store.`,
   );
   process.exit(2);
 }

@@ -11,7 +11,7 @@ export interface AppOptions extends GuardOptions {
   /** What is asked before every request: throws while the server starts or stops. */
   admit: () => void;
   health: () => Health;
-  metrics: () => string;
+  metrics: () => Promise<string>;
   routes: readonly Hono<AppEnv>[];
 }
 
@@ -25,8 +25,8 @@ export function createApp(options: AppOptions): Hono<AppEnv> {
     const health = options.health();
     return c.json(health, health.status === "ok" ? 200 : 503);
   });
-  app.get("/metrics", (c) =>
-    c.body(options.metrics(), 200, { "content-type": "text/plain; version=0.0.4" }),
+  app.get("/metrics", async (c) =>
+    c.body(await options.metrics(), 200, { "content-type": "text/plain; version=0.0.4" }),
   );
 
   app.route("/", openApiRoutes());

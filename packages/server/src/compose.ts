@@ -4,6 +4,7 @@ import { HoneError, type Health, type Keep } from "@hone/core";
 import type { Hono } from "hono";
 import type { Logger } from "pino";
 import { createApp, shuttingDown } from "./app.ts";
+import { engineMetrics } from "./engine/engine-metrics.ts";
 import { createHttpEngine, type HttpEngine } from "./engine/http-engine.ts";
 import { createGatewayCounters, formatGatewayCounters } from "./gateway/counters.ts";
 import { gatewayRoutes } from "./gateway/routes.ts";
@@ -33,6 +34,7 @@ export interface ComposeOptions {
   device: "cpu" | "cuda";
   dtype: "float32" | "bfloat16";
   maxModelLen?: number | undefined;
+  kvCacheMib?: number | undefined;
   engineURL?: string | undefined;
   engineKey?: string | undefined;
   python: string;
@@ -115,6 +117,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       "--dtype",
       options.dtype,
       ...flag("--max-model-len", options.maxModelLen),
+      ...flag("--cache-mib", options.kvCacheMib),
       // A redone step gives the same bits with the same number of threads.
       "--threads-file",
       join(resolve(options.dataDir), "threads.json"),
@@ -184,7 +187,11 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       origins: options.origins,
       log,
       health,
-      metrics: () => formatGatewayCounters(counters),
+      metrics: async () => {
+        // A remote engine has its own page for them.
+        const ofEngine = remote ? "" : await engineMetrics(worker.baseURL, worker.key);
+        return formatGatewayCounters(counters) + ofEngine;
+      },
       admit() {
         if (stopping) throw shuttingDown();
         if (!state) {

@@ -116,7 +116,7 @@ describe("a running server", () => {
   const dataDir = join(parent, "running");
   beforeAll(async () => {
     gate = await gatedPython();
-    server = await startServer({ base, dataDir, python: gate.python });
+    server = await startServer({ base, dataDir, python: gate.python, kvCacheMib: 96 });
   });
   afterAll(() => server.close());
 
@@ -126,6 +126,20 @@ describe("a running server", () => {
     const shown = JSON.parse(readFileSync(join(dataDir, "server.json"), "utf8")) as unknown;
     expect(shown).toEqual({ url: server.url, pid: process.pid, base });
     expect(readFileSync(join(dataDir, "key"), "utf8").trim()).toBe(server.key);
+  });
+
+  it("tells the engine's counters with its own, and its memory for keys and values", async () => {
+    expect((await chat(server)).status).toBe(200);
+    const response = await fetch(`${server.url}/metrics`, {
+      headers: { authorization: `Bearer ${server.key}` },
+    });
+    const text = await response.text();
+    const value = (name: string): number =>
+      Number(new RegExp(`^${name}(?:{.*})? (\\S+)$`, "m").exec(text)?.[1]);
+    expect(value("hone_gateway_calls_total")).toBeGreaterThan(0);
+    expect(value("hone:kv_cache_bytes")).toBe(96 * 2 ** 20);
+    expect(value("vllm:prefix_cache_queries_total")).toBeGreaterThan(0);
+    expect(value("hone:kv_histories_evicted_total")).toBe(0);
   });
 
   it("says what it took for the base, at the start and in its health", async () => {

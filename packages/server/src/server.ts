@@ -34,6 +34,11 @@ export interface ServerOptions {
   dtype?: "float32" | "bfloat16" | undefined;
   /** @default the base's own */
   maxModelLen?: number | undefined;
+  /**
+   * What the embedded engine may hold of keys and values: of what it samples now, and of earlier turns.
+   * @unit MiB @default a quarter of the machine's or the container's memory, half of what is free of it at most
+   */
+  kvCacheMib?: number | undefined;
   /** A vLLM server that generates instead of the worker. It sees the same disk. */
   engineURL?: string | undefined;
   engineKey?: string | undefined;

@@ -23,6 +23,7 @@ interface ServeFlags {
   device: "cpu" | "cuda";
   dtype?: "float32" | "bfloat16";
   maxModelLen?: number;
+  kvCacheMib?: number;
   engineUrl?: string;
   engineKey?: string;
   renderer?: string;
@@ -59,6 +60,14 @@ export function serveCommand(): Command {
       ]),
     )
     .option("--max-model-len <tokens>", "longest sequence (default: the base's)", positive)
+    .addOption(
+      new Option(
+        "--kv-cache-mib <MiB>",
+        "memory for keys and values of running and earlier turns (default: a quarter of the machine's)",
+      )
+        .argParser(positive)
+        .conflicts("engineUrl"),
+    )
     .option("--renderer <name>", "how messages become tokens", "auto")
     .option(
       "--reward-model <name=folder|id>",
@@ -166,6 +175,7 @@ function optionsOf(flags: ServeFlags): ServerOptions {
     device: flags.device,
     dtype: flags.dtype,
     maxModelLen: flags.maxModelLen,
+    kvCacheMib: flags.kvCacheMib,
     engineURL: flags.engineUrl,
     engineKey: flags.engineKey,
     renderer: flags.renderer,

@@ -45,7 +45,7 @@ function app(log: string[] = []): Hono<AppEnv> {
     log: pino({ level: "error" }, { write: (line: string) => void log.push(line) }),
     admit: () => undefined,
     health: () => ({ status: "ok", base: "base", components: {} }),
-    metrics: () => "",
+    metrics: async () => "",
     routes: [routes],
   });
 }

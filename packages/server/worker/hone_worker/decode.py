@@ -15,6 +15,7 @@ from torch import Tensor
 from hone_worker.decode_cache import SlotCache, probe_shapes
 from hone_worker.decode_choice import Choice, Update
 from hone_worker.decode_forward import Step
+from hone_worker.decode_histories import Reuse
 from hone_worker.decode_lean import forward_of
 from hone_worker.decode_slots import Slot, SlotTable
 from hone_worker.errors import HoneWorkerError
@@ -62,6 +63,7 @@ class Decoder:
         self.cache_bytes = cache_bytes
         self.tokens_decoded = 0
         self.tokens_prefilled = 0
+        self.reuse = Reuse()
         self._shapes = probe_shapes(base.model, base.device)
         self._forward = forward_of(base)
         self._waiting: deque[Choice] = deque()
@@ -73,7 +75,7 @@ class Decoder:
     def _new_table(self) -> None:
         with torch.inference_mode():
             self.cache = SlotCache(self._shapes, self.base.device)
-            self.table = SlotTable(self.cache, self.max_rows, self.cache_bytes)
+            self.table = SlotTable(self.cache, self.max_rows, self.cache_bytes, self.reuse)
         self._changed = True
 
     # For other threads.
@@ -111,7 +113,7 @@ class Decoder:
 
     def forget(self, adapter: LoraWeights) -> None:
         """Drops what is kept of an adapter that was unloaded; requests that use it go on."""
-        self.table.forget(lambda slot: slot.adapter is adapter)
+        self.table.forget(adapter)
         self._forward.forget()
 
     def _advance(self, updates: list[Update]) -> None:

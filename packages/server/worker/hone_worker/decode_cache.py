@@ -100,6 +100,19 @@ class SlotCache(Cache):
             keys[target, :, :, :length] = keys[source, :, :, :length]
             values[target, :, :length] = values[source, :, :length]
 
+    def copied(self, source: int, length: int) -> list[tuple[Tensor, Tensor]]:
+        """A row's first places in tensors of their own, for each layer."""
+        return [
+            (keys[source, :, :, :length].clone(), values[source, :, :length].clone())
+            for keys, values in zip(self._keys, self._values, strict=True)
+        ]
+
+    def load(self, target: int, tensors: Sequence[tuple[Tensor, Tensor]], length: int) -> None:
+        """The first places of what `copied` gave."""
+        for keys, values, (key, value) in zip(self._keys, self._values, tensors, strict=True):
+            keys[target, :, :, :length] = key[:, :, :length]
+            values[target, :, :length] = value[:, :length]
+
     def swap(self, one: int, other: int, length: int) -> None:
         pair = torch.tensor([one, other], device=self.device)
         for keys, values in zip(self._keys, self._values, strict=True):

@@ -55,6 +55,8 @@ class Choice:
     owner: Any = None
     cancelled: bool = False
     ids: list[int] = field(init=False)
+    #: Hashes by which histories are found; the slots make them when they are needed.
+    chain: list[int] | None = None
     uniforms: Uniforms = field(init=False)
     text: TextStream = field(init=False)
     logprobs: list[float] = field(default_factory=list)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 
@@ -19,6 +21,13 @@ from hone_worker.grammar import Grammar, Grammars
 from hone_worker.lora import LoraWeights
 from hone_worker.model import Base
 from hone_worker.sampling import SamplingParams
+
+MEMINFO = Path("/proc/meminfo")
+#: Of a container, in bytes: cgroup 2, cgroup 1.
+CONTAINER_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
 
 
 @dataclass(frozen=True)
@@ -207,8 +216,21 @@ def end_tokens(base: Base) -> frozenset[int]:
 
 
 def default_cache_bytes(device: torch.device) -> int:
-    """Half of what a GPU has free, or a quarter of the machine's memory."""
+    """Half of what a GPU has free; a quarter of the memory that this process may have, half of what is free of it."""
     if device.type == "cuda":
         free, _total = torch.cuda.mem_get_info(device)
         return free // 2
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for limit in CONTAINER_LIMITS:
+        # Without a limit the file holds "max", or a number larger than any memory.
+        text = _text(limit).strip()
+        total = min(total, int(text)) if text.isdigit() else total
+    available = [int(n) * 1024 for n in re.findall(r"^MemAvailable:\s*(\d+) kB", _text(MEMINFO), re.M)]
+    return min([total // 4, *(n // 2 for n in available)])
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:  # another system has no such file
+        return ""

@@ -147,16 +147,27 @@ def engine_routes(engine: Engine) -> list[Route]:
 
     async def metrics(_request: Request) -> Response:
         decoder = engine.decoder
+        table = decoder.table
         values = (
             ("num_requests_running", "gauge", decoder.running),
             ("num_requests_waiting", "gauge", decoder.waiting),
             ("generation_tokens_total", "counter", decoder.tokens_decoded),
             ("prompt_tokens_total", "counter", decoder.tokens_prefilled),
+            # Tokens of prompts, and those whose keys and values were there already.
+            ("prefix_cache_queries_total", "counter", decoder.reuse.prompt_tokens),
+            ("prefix_cache_hits_total", "counter", decoder.reuse.reused_tokens),
+            ("kv_cache_usage_perc", "gauge", table.kept_bytes / max(1, decoder.cache_bytes)),
+        )
+        own = (
+            ("kv_cache_bytes", "gauge", decoder.cache_bytes),
+            ("kv_histories", "gauge", len(table.histories)),
+            ("kv_histories_evicted_total", "counter", decoder.reuse.evicted),
         )
         label = json.dumps(engine.base.name)
         lines = []
-        for name, kind, value in values:
-            lines += [f"# TYPE vllm:{name} {kind}", f"vllm:{name}{{model_name={label}}} {value}"]
+        for owner, told in (("vllm", values), ("hone", own)):
+            for name, kind, value in told:
+                lines += [f"# TYPE {owner}:{name} {kind}", f"{owner}:{name}{{model_name={label}}} {value}"]
         return PlainTextResponse("\n".join(lines) + "\n")
 
     return [

@@ -142,7 +142,7 @@ def test_a_small_cache_delays_but_never_spoils(tiny_base: Base, tiny_folder: Pat
     made = [run.add(prompt_of(100, i), max_tokens=150, seed=i) for i in range(6)]
     while run.decoder.has_work():
         run.decoder.step()
-        assert run.decoder.cache.slots * run.decoder.cache.capacity <= 700
+        assert run.decoder.table.kept_bytes <= 700 * per_token
     for choice in made:
         agree(tiny_folder, None, choice, run.of(choice))
     assert run.decoder.running == 0 and run.decoder.waiting == 0

@@ -1,0 +1,17 @@
+const timeoutMs = 2_000;
+
+/** The embedded engine's own counters as Prometheus text; nothing while it is away. */
+export async function engineMetrics(
+  baseURL: () => string,
+  key: () => string | null,
+): Promise<string> {
+  try {
+    const response = await fetch(`${baseURL()}/metrics`, {
+      headers: { authorization: `Bearer ${key() ?? ""}` },
+      signal: AbortSignal.timeout(timeoutMs),
+    });
+    return response.ok ? await response.text() : "";
+  } catch {
+    return "";
+  }
+}
