@@ -59,5 +59,7 @@ for await (const line of createInterface({ input: child.stdout })) {
 }
 const ratios = speeds.memory.map((speed, i) => speed / (speeds.rows[i] ?? Number.NaN));
 const median = ratios.toSorted((a, b) => a - b)[Math.floor(ratios.length / 2)];
-console.log(`by memory is ${median?.toFixed(2)} times as fast in processor time (median of ${ratios.length} rounds)`);
+console.log(
+  `by memory is ${median?.toFixed(2)} times as fast in processor time (median of ${ratios.length} rounds)`,
+);
 process.exitCode = await ended;
