@@ -5,6 +5,7 @@ import { existsSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { spawnSync } from "node:child_process";
+import { setTimeout as delay } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { gcRequestSchema } from "@hone/core";
 import {
@@ -120,6 +121,7 @@ async function measure(dataDir: string): Promise<void> {
   if (!options["no-gc"]) {
     await timed("gc --dry-run --older-than", () => gc(test, true));
     await timed("gc --older-than", () => gc(test, false));
+    await timed("a model deleted, with its rollouts", () => deleteModel(test));
   }
   await test.state.close();
 }
@@ -177,6 +179,15 @@ async function train(test: TestState, body: object): Promise<void> {
 async function gc(test: TestState, dryRun: boolean): Promise<void> {
   const { status } = await test.call("POST", "/v1/gc", { dryRun, olderThanMs: 0 });
   if (status !== 200) throw new Error(`gc: ${status}`);
+}
+
+/** Until its last row has left the database. */
+async function deleteModel(test: TestState): Promise<void> {
+  const operations = await test.call("GET", `/v1/models/${model}/operations?limit=1`);
+  const last = (operations.json.data as { id: string }[])[0]?.id;
+  const { status } = await test.call("DELETE", `/v1/models/${model}?force=true`);
+  if (status !== 200) throw new Error(`DELETE: ${status}`);
+  while ((await test.call("GET", `/v1/operations/${last}`)).status === 200) await delay(20);
 }
 
 async function timed<T>(name: string, work: () => Promise<T>): Promise<T> {

@@ -31,9 +31,9 @@ export function createRolloutReader(options: {
 }): RolloutReader {
   const { store, models, ledger, rollouts } = options;
 
-  function summaryOf(record: RolloutRecord): RolloutSummary {
+  function summaryOf(record: RolloutRecord, counted?: number): RolloutSummary {
     return {
-      ...rollouts.describe(record),
+      ...rollouts.describe(record, counted),
       metrics: record.metrics,
       error: record.error,
       trainedBy: record.trainedBy,
@@ -69,11 +69,12 @@ export function createRolloutReader(options: {
         });
       }
       const { sql, args } = selectPage(keyId, model, query);
-      const rows = (await store.query(sql, ...args)) as { id: string }[];
+      const rows = (await store.query(sql, ...args)) as { id: string; completions: number }[];
       // What is open, or was not written yet, is in memory as it is now.
-      const data = rows
-        .slice(0, limit)
-        .map((row) => summaryOf(rollouts.inMemory(row.id) ?? readRollout(row)));
+      const data = rows.slice(0, limit).map((row) => {
+        const known = rollouts.inMemory(row.id);
+        return known ? summaryOf(known) : summaryOf(readRollout(row), row.completions);
+      });
       return { object: "list", data, has_more: rows.length > limit };
     },
 
@@ -115,7 +116,8 @@ export function selectPage(keyId: string, model: string, query: ListRollouts): S
             SELECT rowid AS place FROM rollouts INDEXED BY ${given[0]?.index ?? "rollouts_by_model"}
             WHERE ${where.join(" AND ")} ORDER BY created_at DESC, rowid DESC LIMIT ?)
           SELECT id, key_id, model, mode, status, group_id, policy_step, reward, metrics, error, trained_by,
-            created_at, closed_at, '' AS body_sha, NULL AS scenario, NULL AS step, '{}' AS metadata, '[]' AS logs
+            created_at, closed_at, '' AS body_sha, NULL AS scenario, NULL AS step, '{}' AS metadata, '[]' AS logs,
+            (SELECT count(*) FROM completions WHERE rollout_id = rollouts.id) AS completions
           FROM page CROSS JOIN rollouts ON rollouts.rowid = place
           ORDER BY created_at DESC, rollouts.rowid DESC`,
     args: [...args, limit + 1],

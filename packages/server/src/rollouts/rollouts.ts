@@ -33,7 +33,8 @@ export interface Rollouts {
   create(keyId: string, body: CreateRollout): Promise<RolloutInfo>;
   patch(keyId: string, id: string, body: PatchRollout): Promise<RolloutInfo>;
   info(keyId: string, id: string): RolloutInfo;
-  describe(record: RolloutRecord): RolloutInfo;
+  /** With the number of its completions, where it was counted already. */
+  describe(record: RolloutRecord, completions?: number): RolloutInfo;
   /** An open rollout, or one whose end is not written yet; null where the database knows as much. */
   inMemory(id: string): RolloutRecord | null;
   trajectory(keyId: string, id: string): Promise<Trajectory>;
@@ -138,7 +139,7 @@ export function createRollouts(options: {
     }
   }
 
-  function infoOf(record: RolloutRecord): RolloutInfo {
+  function infoOf(record: RolloutRecord, completions = ledger.count(record.id)): RolloutInfo {
     return {
       id: record.id,
       object: "rollout",
@@ -149,7 +150,7 @@ export function createRollouts(options: {
       policy: record.policyStep === null ? null : policyName(record.model, record.policyStep),
       baseURL: `${options.publicURL()}/v1/rollouts/${record.id}/v1`,
       reward: record.reward,
-      completions: ledger.count(record.id),
+      completions,
       leaseExpiresAt: leases.get(record.id)?.expiresAt ?? null,
       createdAt: record.createdAt,
     };
