@@ -58,7 +58,9 @@ class PlainText:
         return ids
 
     def _ids_of(self, text: str, first: bool) -> list[int]:
-        return (self._first if first else self._later).encode(text, add_special_tokens=False).ids
+        # As a batch of one: `encode` would keep the interpreter's lock, and long texts all others.
+        batch = (self._first if first else self._later).encode_batch_fast([text], add_special_tokens=False)
+        return batch[0].ids
 
     def mark(self, value: Any) -> Any:
         """The same value with every text in it marked, keys too."""

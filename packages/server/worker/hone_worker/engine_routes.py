@@ -185,7 +185,9 @@ async def _grammar(engine: Engine, body: CompletionBody) -> Grammar | None:
         return None
     # A request that is refused anyway is not worth a grammar.
     engine.check(body.model, body.prompt)
-    schema = wanted.json_schema.wanted if wanted.json_schema is not None else None
+    schema = None
+    if wanted.json_schema is not None:
+        schema = await engine.grammars.checks.check(wanted.json_schema.wanted)
     ends = {*engine.ends(body.ignore_eos), *(body.stop_token_ids or ())}
     return await asyncio.to_thread(engine.grammars.compile, schema, ends)
 

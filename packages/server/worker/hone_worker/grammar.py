@@ -15,6 +15,7 @@ from torch import Tensor
 from hone_worker.errors import HoneWorkerError
 from hone_worker.json_schema import ANY_OBJECT, source_of, unsupported
 from hone_worker.model import Base
+from hone_worker.schema_process import SchemaChecks
 
 
 class Grammar:
@@ -60,6 +61,7 @@ class Grammars:
 
     def __init__(self, base: Base) -> None:
         self.vocab_size = base.vocab_size
+        self.checks = SchemaChecks()
         self._tokenizer = base.tokenizer
         self.added_ids = self._ids(base.tokenizer.get_added_vocab().values())
         self._lock = threading.Lock()

@@ -13,6 +13,7 @@ from typing import Any
 from llguidance import LLMatcher
 
 from hone_worker.errors import HoneWorkerError
+from hone_worker.plain_schema import UnclearSchema, plain_schema
 
 PARAM = "response_format.json_schema.schema"
 #: As `json.dumps` writes: a model that may write spaces and line ends without end would.
@@ -27,17 +28,26 @@ OPTIONS: dict[str, Any] = {
 ANY_OBJECT: dict[str, Any] = {"type": "object"}
 
 
-def check_schema(schema: dict[str, Any]) -> None:
-    source = source_of(schema)
-    failed, says = LLMatcher.validate_grammar_with_warnings(source)
+def check_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema as engines take it. It may take time and memory without end: see schema_process."""
+    plain = _plain(schema)
+    failed, says = LLMatcher.validate_grammar_with_warnings(source_of(plain))
     if failed:
         raise unsupported(" ".join(says))
+    return plain
+
+
+def _plain(schema: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return plain_schema(schema)
+    except UnclearSchema as error:
+        raise unsupported(str(error)) from error
 
 
 def source_of(schema: dict[str, Any]) -> str:
     """The grammar in the library's own language. It may yet be refused where it is read."""
     try:
-        return LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=OPTIONS)
+        return LLMatcher.grammar_from_json_schema(json.dumps(_plain(schema)), overrides=OPTIONS)
     except ValueError as error:
         raise unsupported(str(error)) from error
 

@@ -6,7 +6,6 @@ python -m hone_worker.renderer --base <folder or hub id> [--renderer auto|lean|q
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import logging
 import os
@@ -29,10 +28,11 @@ from starlette.routing import Route
 
 from hone_worker.control_tokens import unmarked
 from hone_worker.errors import HoneWorkerError
-from hone_worker.json_schema import check_schema
+from hone_worker.long_work import LongWork
 from hone_worker.renderer_base import RenderedBase, load
 from hone_worker.renderer_messages import check_messages, check_tools
 from hone_worker.sampled_answer import read_answer
+from hone_worker.schema_process import SchemaChecks
 from hone_worker.service import create_app, environment, health_route, read_body, run_service
 
 log = logging.getLogger("hone_worker.renderer")
@@ -80,6 +80,8 @@ class Service:
     def __init__(self, base: RenderedBase):
         self.base = base
         self.answered = 0
+        self.long = LongWork()
+        self.schemas = SchemaChecks()
 
     def render(self, messages: list[Any], tools: list[Any] | None) -> Ids:
         checked, known = self._checked(messages, tools)
@@ -158,6 +160,7 @@ class Service:
             "base": base.base,
             "max_model_len": base.max_model_len,
             "vocab_size": base.vocab_size,
+            "longest_token": base.longest_token,
             "tool_markers": base.tool_markers,
             "reasoning_markers": base.reasoning_markers,
         }
@@ -174,28 +177,31 @@ class Service:
     def routes(self, boot: str) -> list[Route]:
         async def render(request: Request) -> Response:
             body = await read_body(request, RenderBody)
-            return self._answer({"ids": self.render(body.messages, body.tools)})
+            return await self.long.run(
+                request, lambda: self._answer({"ids": self.render(body.messages, body.tools)})
+            )
 
         async def bridge(request: Request) -> Response:
-            return self._answer(self.bridge(await read_body(request, BridgeBody)))
+            body = await read_body(request, BridgeBody)
+            return await self.long.run(request, lambda: self._answer(self.bridge(body)))
 
         async def parse(request: Request) -> Response:
             body = await read_body(request, ParseBody)
-            return self._answer(self.parse(body.ids, body.tools, body.visible))
+            return await self.long.run(
+                request, lambda: self._answer(self.parse(body.ids, body.tools, body.visible))
+            )
 
         async def tokens(request: Request) -> Response:
             body = await read_body(request, TokensBody)
-            return self._answer(self.tokens(body.ids))
+            return await self.long.run(request, lambda: self._answer(self.tokens(body.ids)))
 
         async def encode(request: Request) -> Response:
             body = await read_body(request, EncodeBody)
-            return self._answer({"ids": self.encode(body.text)})
+            return await self.long.run(request, lambda: self._answer({"ids": self.encode(body.text)}))
 
         async def schema(request: Request) -> Response:
             body = await read_body(request, SchemaBody)
-            # A large one takes a while, in which others are answered.
-            await asyncio.to_thread(check_schema, body.wanted)
-            return self._answer({"supported": True})
+            return self._answer({"supported": True, "schema": await self.schemas.check(body.wanted)})
 
         async def info(_request: Request) -> Response:
             return self._answer(self.info())

@@ -18,7 +18,7 @@ from hone_worker.control_tokens import MARK, MarkedTokenizer, PlainText, plain_t
 from hone_worker.errors import HoneWorkerError
 from hone_worker.lean_renderer import LeanRenderer, LeanRendererConfig
 from hone_worker.renderer_family import carries_tools, family_of, has_system
-from hone_worker.renderer_tokens import TokenBytes
+from hone_worker.renderer_tokens import TokenBytes, longest_token
 from hone_worker.template_bridge import BridgingTemplate, bridging
 from hone_worker.tool_convention import ToolConvention
 
@@ -44,6 +44,7 @@ class RenderedBase:
     bridges: bool
     max_model_len: int
     vocab_size: int
+    longest_token: int | None  # no token stands for more characters of a text; None: not known
     tool_markers: list[str]
     reasoning_markers: list[str]
     generation_prompt: list[int]  # what every prompt ends with: a parse must know whether it opened a thought
@@ -97,6 +98,7 @@ def load(base: str, name: str = "auto", options: dict[str, Any] | None = None) -
         stop_token_ids=stops,
         bridges=bridges,
         max_model_len=int(text_config.get("max_position_embeddings") or tokenizer.model_max_length),
+        longest_token=longest_token(tokenizer),
         vocab_size=max(int(text_config.get("vocab_size") or 0), len(tokenizer)),
         tool_markers=tool_markers,
         reasoning_markers=reasoning_markers,

@@ -49,6 +49,37 @@ class TokenBytes:
         return piece.replace(SPACE, " ").encode()
 
 
+def longest_token(tokenizer: Any) -> int | None:
+    """How many characters of a text one token can stand for at most: white space not counted, which templates
+    and tokens may swallow, and one that is not ASCII for a quarter, because normalisers join some of them.
+
+    None where no such bound is certain: a tokenizer that drops characters, or has one token for all unknown ones.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return None
+    read = json.loads(backend.to_str())
+    model, text = read["model"], json.dumps(read.get("pre_tokenizer"))
+    bytewise = "ByteLevel" in text or model.get("byte_fallback") is True
+    if not bytewise or '"Removed"' in text or not _keeps_length(read.get("normalizer")):
+        return None
+    added = (len(t.content.encode()) for t in tokenizer.added_tokens_decoder.values())
+    pieces = (len(piece.encode()) for piece in tokenizer.get_vocab())
+    return max(max(pieces, default=0), max(added, default=0)) or None
+
+
+def _keeps_length(normalizer: dict[str, Any] | None) -> bool:
+    if normalizer is None:
+        return True
+    kind = normalizer["type"]
+    if kind == "Sequence":
+        return all(_keeps_length(one) for one in normalizer["normalizers"])
+    if kind == "Replace":
+        pattern = normalizer["pattern"].get("String")
+        return pattern is not None and (pattern.isspace() or len(normalizer["content"]) >= len(pattern))
+    return kind in ("NFC", "NFD", "NFKC", "NFKD", "Prepend")
+
+
 def _decoder_stages(tokenizer: Any) -> set[str]:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     decoder = json.loads(backend.to_str()).get("decoder") if backend is not None else None
