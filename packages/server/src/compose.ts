@@ -27,6 +27,9 @@ import {
 } from "./supervise/supervisor.ts";
 import { createTrainerClient } from "./trainer/client.ts";
 
+/** A prompt of the largest body takes half of it. */
+const rendererMemory = 4 * 1024 ** 3;
+
 export interface ComposeOptions {
   base: string;
   servedName?: string | undefined;
@@ -87,6 +90,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
   const renderer = supervise({
     name: "renderer",
     unavailable: "renderer_unavailable",
+    maxMemoryBytes: rendererMemory,
     ...pythonModule(options, "hone_worker.renderer", [
       "--base",
       options.base,

@@ -2,6 +2,7 @@ import { HoneError, type ChatRequest, type ChatTool } from "@hone/core";
 import { conversationKey, sameMessage, sameTools } from "../conversation/message-equality.ts";
 import type { JsonFormat } from "../ports/engine.ts";
 import { earlierOf, makeCall, type Call, type Caller, type GatewayParts } from "./call.ts";
+import { checkLength, shownTexts } from "./prompt-length.ts";
 import { makePrompt } from "./prompt.ts";
 import type { Repeated } from "./retries.ts";
 
@@ -68,6 +69,16 @@ export function repeatedChat(request: ChatRequest): Repeated {
   };
 }
 
+/** The format as engines take it. */
+async function checkedFormat(
+  parts: GatewayParts,
+  request: ChatRequest,
+): Promise<JsonFormat | null> {
+  const format = formatOf(request);
+  if (format?.type !== "json_schema") return format;
+  return { ...format, schema: await parts.renderer.checkSchema(format.schema) };
+}
+
 /** Renders the prompt, and settles what the request left open. */
 export async function prepareChat(
   parts: GatewayParts,
@@ -76,8 +87,9 @@ export async function prepareChat(
 ): Promise<ChatCall> {
   const tools = renderedTools(request);
   const { messages } = request;
-  const format = formatOf(request);
-  if (format?.type === "json_schema") await parts.renderer.checkSchema(format.schema);
+  const format = await checkedFormat(parts, request);
+  const [{ maxModelLen }, info] = await Promise.all([parts.engine.info(), parts.renderer.info()]);
+  checkLength(shownTexts(messages), maxModelLen, info, "messages");
   const earlier = await earlierOf(parts, caller, repeatedChat(request));
   const call = await makeCall(parts, caller, {
     request,

@@ -57,6 +57,62 @@ describe.skipIf(!workerPython())("response_format", () => {
     expect(gateway.ledger.of("ro_1").at(-1)).toMatchObject({ constrained: false });
   });
 
+  it.each([
+    ["startsWith", z.strictObject({ a: z.string().startsWith("ab").max(9) })],
+    ["endsWith and a null", z.strictObject({ a: z.string().endsWith("c").nullable() })],
+    [
+      "one of two kinds, by reference",
+      z.strictObject({
+        is: z.xor([
+          z.strictObject({ kind: z.literal("cat") }).meta({ id: "Cat" }),
+          z
+            .strictObject({ kind: z.literal("dog"), age: z.int().min(0).max(9) })
+            .meta({ id: "Dog" }),
+        ]),
+      }),
+    ],
+    ["a record of names", z.partialRecord(z.enum(["a", "b"]), z.boolean())],
+  ])("holds %s, in each dialect of zod's", async (_name, schema) => {
+    for (const target of ["draft-2020-12", "draft-7", "openapi-3.0"] as const) {
+      const json_schema = { name: "x", schema: z.toJSONSchema(schema, { target }) };
+      const { choices } = await client.chat.completions.create({
+        ...ask,
+        n: 4,
+        max_tokens: 80,
+        response_format: { type: "json_schema", json_schema },
+      });
+      for (const { message, finish_reason: finish } of choices) {
+        if (finish === "stop") schema.parse(JSON.parse(message.content!));
+      }
+    }
+  });
+
+  it("refuses a schema that would take everything, for good, and goes on", async () => {
+    const allOf = Array.from({ length: 60 }, (_, i) => ({ type: "string", pattern: `a.*X${i}` }));
+    const endless = client.chat.completions.create({
+      ...ask,
+      response_format: { type: "json_schema", json_schema: { name: "x", schema: { allOf } } },
+    });
+    await expect(endless).rejects.toMatchObject({
+      status: 400,
+      type: "invalid_request_error",
+      param: "response_format.json_schema.schema",
+      headers: expect.toSatisfy((h: Headers) => h.get("x-should-retry") === "false"),
+    });
+    await client.chat.completions.create({ ...ask, response_format: format });
+  });
+
+  it("refuses a prompt that cannot fit before anyone tokenises it", async () => {
+    const content = "left right ".repeat(700_000);
+    const before = performance.now();
+    const long = client.chat.completions.create({ ...ask, messages: [{ role: "user", content }] });
+    await expect(long).rejects.toMatchObject({ status: 400, code: "context_length_exceeded" });
+    const text = client.completions.create({ model: "m", prompt: content });
+    await expect(text).rejects.toMatchObject({ status: 400, param: "prompt" });
+    // To tokenise it takes as long as this test may.
+    expect(performance.now() - before).toBeLessThan(10_000);
+  });
+
   it("streams it as it sends it whole, with the logprobs of what was left to say", async () => {
     const request = { ...ask, response_format: format, logprobs: true, top_logprobs: 20 };
     const whole = (await client.chat.completions.create(request)).choices[0]!;

@@ -1,6 +1,7 @@
 import { HoneError, type CompletionRequest } from "@hone/core";
 import { earlierOf, makeCall, type Call, type Caller, type GatewayParts } from "./call.ts";
 import { continuePlain, onePrompt, plainMessages, promptIds } from "./plain-prompt.ts";
+import { checkLength } from "./prompt-length.ts";
 import { fullPrompt } from "./prompt.ts";
 import type { Repeated } from "./retries.ts";
 
@@ -51,6 +52,8 @@ export async function prepareText(
   request: CompletionRequest,
 ): Promise<TextCall> {
   const given = onePrompt(request);
+  const [{ maxModelLen }, info] = await Promise.all([parts.engine.info(), parts.renderer.info()]);
+  if (typeof given === "string") checkLength([given], maxModelLen, info, "prompt");
   const ids = await promptIds(parts.renderer, given);
   const earlier = await earlierOf(parts, caller, repeatedText(request, ids));
   const plain = continuePlain(ids, earlier);

@@ -24,10 +24,11 @@ export interface Renderer {
     visible?: string,
   ): Promise<ParsedMessage>;
   /**
-   * Throws `unsupported_parameter` for a JSON Schema that no answer can be held to, and says what of it is not
-   * supported: some engines would leave that out in silence.
+   * The JSON Schema in words that every engine knows. Throws `unsupported_parameter` for one that no answer can
+   * be held to, or that takes too long to read, and says what of it is not supported: some engines would leave
+   * that out in silence.
    */
-  checkSchema(schema: Readonly<Record<string, unknown>>): Promise<void>;
+  checkSchema(schema: Readonly<Record<string, unknown>>): Promise<Record<string, unknown>>;
   /** Strings and bytes of single tokens, for OpenAI's logprobs content. */
   tokens(ids: readonly number[]): Promise<{ token: string; bytes: number[] }[]>;
 }
@@ -43,6 +44,11 @@ export interface RendererInfo {
   bridges: boolean;
   maxModelLen: number;
   vocabSize: number;
+  /**
+   * A token stands for no more characters of a text, white space not counted and one beyond ASCII for a quarter.
+   * Null: not known.
+   */
+  longestToken: number | null;
   /** Text after which content may not be streamed before it is parsed. */
   markers: string[];
 }

@@ -25,7 +25,10 @@ const parseSchema = z.object({
 const tokensSchema = z.object({
   tokens: z.array(z.object({ token: z.string(), bytes: z.array(z.int()) })),
 });
-const schemaSchema = z.object({ supported: z.literal(true) });
+const schemaSchema = z.object({
+  supported: z.literal(true),
+  schema: z.record(z.string(), z.unknown()),
+});
 const infoSchema = z.object({
   renderer: z.string(),
   tools: z.enum(["template", "convention", "none"]),
@@ -34,6 +37,7 @@ const infoSchema = z.object({
   bridges: z.boolean(),
   max_model_len: z.int(),
   vocab_size: z.int(),
+  longest_token: z.int().min(1).nullable(),
   tool_markers: z.array(z.string()),
   reasoning_markers: z.array(z.string()),
 });
@@ -100,6 +104,7 @@ export function createRendererClient(options: RendererClientOptions): RendererCl
             bridges: info.bridges,
             maxModelLen: info.max_model_len,
             vocabSize: info.vocab_size,
+            longestToken: info.longest_token,
             markers: [...info.tool_markers, ...info.reasoning_markers],
           },
         };
@@ -148,7 +153,7 @@ export function createRendererClient(options: RendererClientOptions): RendererCl
     },
 
     async checkSchema(schema) {
-      await call(schemaSchema, "/schema", { schema });
+      return (await call(schemaSchema, "/schema", { schema })).schema;
     },
 
     close: () => agent.destroy(),

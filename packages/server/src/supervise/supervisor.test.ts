@@ -218,3 +218,16 @@ it("leaves no child when the server is killed", async () => {
   parent.kill("SIGKILL");
   await vi.waitFor(() => expect(alive(pid)).toBe(false), soon);
 });
+
+it.skipIf(process.platform !== "linux")("restarts a child past its memory", async () => {
+  const supervised = child("", { maxMemoryBytes: 1024 * 1024 });
+  await supervised.start();
+  await vi.waitFor(() => {
+    expect(supervised.status().restarts).toBeGreaterThan(0);
+    expect(supervised.status().lastFailure).toMatch(/it held \d+ MiB, more than the 1 that it may/);
+  }, soon);
+  const roomy = child("", { maxMemoryBytes: 8 * 1024 ** 3 });
+  await roomy.start();
+  await delay(200);
+  expect(roomy.status()).toMatchObject({ state: "ready", restarts: 0 });
+});

@@ -2,6 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { HoneError } from "@hone/core";
 import { startChild, type Child, type ChildOptions } from "./child.ts";
 import { readHealth, type Health } from "./health.ts";
+import { residentBytes } from "./memory.ts";
 
 export interface Deadlines {
   /** To be ready, base loaded. */
@@ -24,6 +25,8 @@ export const defaultDeadlines: Deadlines = {
 export interface SupervisorOptions extends Omit<ChildOptions, "readyTimeoutMs"> {
   deadlines?: Partial<Deadlines> | undefined;
   pollMs?: number | undefined;
+  /** A child that holds more of the machine's memory is restarted. @default no limit */
+  maxMemoryBytes?: number | undefined;
   /** First wait before a restart; it doubles up to 10 s. */
   backoffMs?: number | undefined;
   /** Runs after each start, before others may use the child. A child whose hook fails is restarted. */
@@ -142,6 +145,11 @@ export function supervise(options: SupervisorOptions): Supervised {
       await delay(options.pollMs ?? 500, undefined, { signal: ended }).catch(() => undefined);
       const now = await readHealth(running, ended).catch(() => null);
       if (ended.aborted) return null;
+      const held = (options.maxMemoryBytes && (await residentBytes(running.pid))) || 0;
+      if (options.maxMemoryBytes && held > options.maxMemoryBytes) {
+        await running.kill();
+        return `it held ${mebibytes(held)} MiB, more than the ${mebibytes(options.maxMemoryBytes)} that it may`;
+      }
       if (now) {
         health = now;
         if (now.phase === "idle" || now.progress !== last.progress || now.phase !== last.phase) {
@@ -266,6 +274,10 @@ export function supervise(options: SupervisorOptions): Supervised {
       await life;
     },
   };
+}
+
+function mebibytes(bytes: number): number {
+  return Math.round(bytes / (1024 * 1024));
 }
 
 function definedOf(deadlines: Partial<Deadlines> = {}): Partial<Deadlines> {

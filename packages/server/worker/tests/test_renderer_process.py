@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import httpx
@@ -89,7 +90,37 @@ def test_a_schema_that_engines_can_hold(client):
         "properties": {"a": {"$ref": "#/$defs/n"}},
         "$defs": {"n": {"type": "number"}},
     }
-    assert client.post("/schema", json={"schema": schema}).json() == {"supported": True}
+    assert client.post("/schema", json={"schema": schema}).json() == {"supported": True, "schema": schema}
+
+
+def test_a_long_text_holds_nobody_up(client):
+    """4 MB are tokenised while others are answered: before, they waited to the end of it."""
+    ended = threading.Event()
+
+    def long() -> None:
+        headers = {"Authorization": "Bearer secret"}
+        body = {"messages": [{"role": "user", "content": "Say a word. " * 350_000}]}
+        httpx.post(client.base_url.join("/render"), json=body, headers=headers, timeout=LIMIT)
+        ended.set()
+
+    thread = threading.Thread(target=long)
+    thread.start()
+    answered = 0
+    while not ended.is_set():
+        body = {"messages": [{"role": "user", "content": "Say a word."}]}
+        assert len(client.post("/render", json=body).json()["ids"]) == 6
+        assert client.get("/health").json()["status"] == "ok"
+        answered += 1
+    thread.join()
+    assert answered > 20
+
+
+def test_tells_how_much_of_a_text_a_token_may_be(client):
+    info = client.get("/info").json()
+    text = "".join(chr(32 + i % 95) for i in range(5000)) + "aeiou" * 1000 + "éあ😀" * 100
+    ids = client.post("/encode", json={"text": text}).json()["ids"]
+    seen = sum(1 for c in text if "!" <= c <= "~")
+    assert 1 <= seen / info["longest_token"] <= len(ids)
 
 
 def test_a_plain_prompt_is_what_the_tokenizer_makes_of_it(client):

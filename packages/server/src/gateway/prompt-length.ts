@@ -1,0 +1,45 @@
+import { HoneError, messageText, type ChatMessage } from "@hone/core";
+import type { RendererInfo } from "../ports/renderer.ts";
+
+/**
+ * Refuses texts that cannot fit, before anyone tokenises them. Only what is certain: of each message what no
+ * template leaves out, and of its characters those that no tokenizer drops (see `longestToken`).
+ */
+export function checkLength(
+  texts: readonly string[],
+  maxModelLen: number,
+  { longestToken }: Pick<RendererInfo, "longestToken">,
+  param: "messages" | "prompt",
+): void {
+  if (longestToken === null) return;
+  const room = maxModelLen * longestToken;
+  // The bound is below the length: mostly nothing has to be counted.
+  if (texts.reduce((sum, text) => sum + text.length, 0) <= room) return;
+  const least = Math.ceil(texts.reduce((sum, text) => sum + certain(text), 0) / longestToken);
+  if (least <= maxModelLen) return;
+  throw new HoneError(
+    `The prompt has more than ${least - 1} tokens, and the context holds ${maxModelLen}. ` +
+      `Shorten the ${param === "messages" ? "conversation" : "prompt"}.`,
+    { code: "context_length_exceeded", param },
+  );
+}
+
+/** What every template shows: tools and thoughts are left out by some. */
+export function shownTexts(messages: readonly ChatMessage[]): string[] {
+  return messages.map((message) => {
+    if (message.role !== "assistant") return messageText({ content: message.content });
+    return messageText(message).split("</think>").at(-1) ?? "";
+  });
+}
+
+function certain(text: string): number {
+  let ascii = 0;
+  let others = 0;
+  for (let i = 0; i < text.length; i += 1) {
+    const code = text.charCodeAt(i);
+    // Their own white space may be cut off as well.
+    if (code > 0x205f ? code !== 0x3000 : code > 0xa0 && code < 0x1680) others += 1;
+    else if (code > 0x20 && code < 0x7f) ascii += 1;
+  }
+  return ascii + others / 4;
+}

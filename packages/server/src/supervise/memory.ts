@@ -1,0 +1,8 @@
+import { readFile } from "node:fs/promises";
+
+/** What a process holds of the machine's memory; null where the system does not tell (it has no /proc). */
+export async function residentBytes(pid: number): Promise<number | null> {
+  const text = await readFile(`/proc/${pid}/status`, "utf8").catch(() => "");
+  const kibibytes = /^VmRSS:\s+(\d+) kB$/m.exec(text)?.[1];
+  return kibibytes === undefined ? null : Number(kibibytes) * 1024;
+}
