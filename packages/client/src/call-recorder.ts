@@ -1,13 +1,21 @@
-import { messageSchema, type ChatMessage, type ChatTool } from "@hone/core";
+import {
+  messageOfAnswer,
+  printableLine,
+  ProviderStream,
+  readProviderAnswer,
+  readProviderRequest,
+} from "@hone/core";
+import type { ChatMessage, ChatTool, ProviderAnswer, ProviderRequest } from "@hone/core";
 import { createParser } from "eventsource-parser";
 import type { Fetch } from "./connection-settings.ts";
 import type { CallCounter } from "./rollout-context.ts";
 
-/** A chat completion as it was asked for and answered. */
+/** A completion as it was asked for and answered. */
 export interface RecordedCall {
   messages: ChatMessage[];
   tools: ChatTool[] | null;
   answer: ChatMessage;
+  finishReason: string | null;
   promptTokens: number;
   completionTokens: number;
 }
@@ -16,22 +24,6 @@ export interface RecordingFetch {
   fetch: Fetch;
   /** In the order of the answers. Only those that were read to their end. */
   readonly calls: readonly RecordedCall[];
-}
-
-interface Delta {
-  role?: string;
-  content?: string | null;
-  reasoning_content?: string | null;
-  tool_calls?: {
-    index: number;
-    id?: string;
-    function?: { name?: string; arguments?: string };
-  }[];
-}
-
-interface Reply {
-  choices?: { index: number; message?: Delta; delta?: Delta }[];
-  usage?: { prompt_tokens?: number; completion_tokens?: number } | null;
 }
 
 /**
@@ -44,6 +36,23 @@ export function recordCalls(
   counter: CallCounter,
 ): RecordingFetch {
   const calls: RecordedCall[] = [];
+  /** By the provider's id: requests that go on from an answer name it instead of repeating it. */
+  const byId = new Map<string, RecordedCall>();
+
+  function keep(asked: ProviderRequest, answer: ProviderAnswer): void {
+    const previous = asked.previousId === null ? undefined : byId.get(asked.previousId);
+    const call: RecordedCall = {
+      messages: [...(previous ? [...previous.messages, previous.answer] : []), ...asked.messages],
+      tools: asked.tools,
+      answer: messageOfAnswer(answer),
+      finishReason: answer.finishReason,
+      promptTokens: answer.promptTokens ?? 0,
+      completionTokens: answer.completionTokens ?? 0,
+    };
+    calls.push(call);
+    if (answer.id !== null) byId.set(answer.id, call);
+  }
+
   return {
     calls,
     async fetch(input, init) {
@@ -51,8 +60,8 @@ export function recordCalls(
       let over = true;
       try {
         const both = init?.signal ? AbortSignal.any([init.signal, signal]) : signal;
+        const asked = await readRequest(input, init?.body);
         const response = await fetch(input, { ...init, signal: both });
-        const asked = readRequest(init?.body);
         if (!asked || !response.ok || !response.body) return response;
         const streamed = response.headers.get("content-type")?.startsWith("text/event-stream");
         const reader = streamed ? streamReader() : wholeReader();
@@ -60,10 +69,11 @@ export function recordCalls(
         const watched = watch(response.body, {
           part: (bytes) => reader.feed(bytes),
           broken: () => void (signal.aborted || end()),
-          over() {
+          over(early) {
             // Also of a reader that leaves at [DONE] and does not wait for the last byte.
             const answer = reader.end();
-            if (answer) calls.push({ ...asked, ...answer });
+            if (answer) keep(asked, answer);
+            else if (!early) sayUnread(response.url, reader.begins());
             end();
           },
         });
@@ -76,15 +86,27 @@ export function recordCalls(
   };
 }
 
+const unread = new Set<string>();
+
+/** Once for each address: rewards that read messages would else see a conversation without its answers. */
+function sayUnread(url: string, begins: string): void {
+  if (unread.has(url)) return;
+  unread.add(url);
+  process.emitWarning(
+    `An answer of ${printableLine(url)} was cut off, or is of a form that ComparisonModel does not know: its message is missing from the trajectory. It begins with ${JSON.stringify(printableLine(begins))}.`,
+    "HoneWarning",
+  );
+}
+
 /** The same bytes; `over` is called once, at the end or when the reader leaves. A broken body is not over. */
 function watch(
   body: NonNullable<Response["body"]>,
-  on: { part(bytes: Uint8Array): void; over(): void; broken(): void },
+  on: { part(bytes: Uint8Array): void; over(early: boolean): void; broken(): void },
 ): ReadableStream<Uint8Array> {
   const reader = body.getReader();
   let ended = false;
-  const over = (): void => {
-    if (!ended) on.over();
+  const over = (early: boolean): void => {
+    if (!ended) on.over(early);
     ended = true;
   };
   return new ReadableStream<Uint8Array>({
@@ -92,7 +114,7 @@ function watch(
       try {
         const { done, value } = await reader.read();
         if (done) {
-          over();
+          over(false);
           controller.close();
         } else {
           on.part(value);
@@ -104,28 +126,37 @@ function watch(
       }
     },
     async cancel(reason) {
-      over();
+      over(true);
       await reader.cancel(reason);
     },
   });
 }
 
-function readRequest(body: unknown): Pick<RecordedCall, "messages" | "tools"> | null {
-  if (typeof body !== "string") return null;
+/** Whatever the SDK put its body into. */
+async function readRequest(
+  input: Parameters<Fetch>[0],
+  body: unknown,
+): Promise<ProviderRequest | null> {
   try {
-    const { messages, tools } = JSON.parse(body) as { messages?: unknown; tools?: ChatTool[] };
-    if (!Array.isArray(messages)) return null;
-    return { messages: messages as ChatMessage[], tools: tools ?? null };
+    const given = body ?? (input instanceof Request ? await input.clone().text() : null);
+    const text =
+      given instanceof Uint8Array || given instanceof ArrayBuffer
+        ? new TextDecoder().decode(given)
+        : given;
+    return typeof text === "string" ? readProviderRequest(JSON.parse(text)) : null;
   } catch {
     return null;
   }
 }
 
-type Answer = Pick<RecordedCall, "answer" | "promptTokens" | "completionTokens">;
 interface Reader {
   feed(bytes: Uint8Array): void;
-  end(): Answer | null;
+  /** Null where it is no answer, or no whole one. */
+  end(): ProviderAnswer | null;
+  begins(): string;
 }
+
+const shownLength = 80;
 
 function wholeReader(): Reader {
   const decoder = new TextDecoder();
@@ -133,74 +164,32 @@ function wholeReader(): Reader {
   return {
     feed: (bytes) => void (text += decoder.decode(bytes, { stream: true })),
     end() {
-      const reply = parse(text + decoder.decode());
-      return answerOf(reply?.choices?.find(({ index }) => index === 0)?.message, reply);
+      try {
+        return readProviderAnswer(JSON.parse(text + decoder.decode()));
+      } catch {
+        return null;
+      }
     },
+    begins: () => text.trimStart().slice(0, shownLength),
   };
 }
 
 function streamReader(): Reader {
   const decoder = new TextDecoder();
-  const message: Delta & { content: string } = { content: "", tool_calls: [] };
-  let usage: NonNullable<Reply["usage"]> | null = null;
-  let done = false;
-  const parser = createParser({
-    onEvent({ data }) {
-      if (data === "[DONE]") {
-        done = true;
-        return;
-      }
-      const reply = parse(data);
-      usage = reply?.usage ?? usage;
-      addDelta(message, reply?.choices?.find(({ index }) => index === 0)?.delta);
+  const stream = new ProviderStream();
+  const parser = createParser({ onEvent: ({ data }) => stream.add(data) });
+  let begins = "";
+  return {
+    feed(bytes) {
+      const text = decoder.decode(bytes, { stream: true });
+      if (begins.length < shownLength) begins = (begins + text).slice(0, shownLength);
+      parser.feed(text);
     },
-  });
-  return {
-    feed: (bytes) => parser.feed(decoder.decode(bytes, { stream: true })),
-    end: () => (done ? answerOf(message, { usage }) : null),
+    end() {
+      // The last event of some ends with the stream, and not with an empty line.
+      parser.feed(`${decoder.decode()}\n\n`);
+      return stream.isDone ? stream.answer() : null;
+    },
+    begins: () => begins,
   };
-}
-
-function addDelta(message: Delta & { content: string }, delta: Delta | undefined): void {
-  if (!delta) return;
-  message.content += delta.content ?? "";
-  if (delta.reasoning_content) {
-    message.reasoning_content = (message.reasoning_content ?? "") + delta.reasoning_content;
-  }
-  for (const { index, id, function: called } of delta.tool_calls ?? []) {
-    const call = ((message.tool_calls ??= [])[index] ??= { index, function: {} });
-    if (id) call.id = id;
-    call.function = {
-      name: (call.function?.name ?? "") + (called?.name ?? ""),
-      arguments: (call.function?.arguments ?? "") + (called?.arguments ?? ""),
-    };
-  }
-}
-
-function answerOf(message: Delta | undefined, reply: Reply | null): Answer | null {
-  const calls = message?.tool_calls?.map(({ id, function: called }) => ({
-    id,
-    type: "function",
-    function: called,
-  }));
-  const parsed = messageSchema.safeParse({
-    role: "assistant",
-    content: message?.content ?? null,
-    ...(calls && calls.length > 0 ? { tool_calls: calls } : {}),
-    ...(message?.reasoning_content ? { reasoning_content: message.reasoning_content } : {}),
-  });
-  if (!message || !parsed.success) return null;
-  return {
-    answer: parsed.data,
-    promptTokens: reply?.usage?.prompt_tokens ?? 0,
-    completionTokens: reply?.usage?.completion_tokens ?? 0,
-  };
-}
-
-function parse(text: string): Reply | null {
-  try {
-    return JSON.parse(text) as Reply;
-  } catch {
-    return null;
-  }
 }

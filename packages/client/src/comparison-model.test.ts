@@ -1,5 +1,5 @@
 import OpenAI from "openai";
-import { afterEach, describe, expect, it, vi } from "vitest";
+import { afterEach, describe, expect, it, onTestFinished, vi } from "vitest";
 import { compare } from "./compare.ts";
 import { ComparisonModel } from "./comparison-model.ts";
 import { gather } from "./gather.ts";
@@ -173,5 +173,115 @@ describe("a model to compare with", () => {
     };
     const [group] = await gather(model, rollout, [1], { mode: "eval" });
     expect(group?.trajectories[0]).toMatchObject({ messages: [], usage: { completions: 0 } });
+  });
+
+  it("says so once where it cannot read an answer", async () => {
+    const emit = vi.spyOn(process, "emitWarning").mockImplementation(() => {});
+    onTestFinished(() => emit.mockRestore());
+    const model = await elsewhere([
+      api[0],
+      (_, response) => send(response, { result: { output_text: "hi\u001b[2J" } }),
+    ]);
+    const rollout = async (m: RolloutModel) => {
+      const { baseURL, model: name, fetch } = m.connection();
+      const body = JSON.stringify({ model: name, messages: [{ role: "user", content: "?" }] });
+      await (await fetch(`${baseURL}/chat/completions`, { method: "POST", body })).json();
+      return 1;
+    };
+    await gather(model, rollout, [1, 2], { mode: "eval" });
+    expect(emit).toHaveBeenCalledTimes(1);
+    expect(emit.mock.calls[0]?.[0]).toMatch(/its message is missing from the trajectory.*"\{/);
+    expect(emit.mock.calls[0]?.[0]).not.toContain("\u001b");
+  });
+
+  it("keeps conversations of the Responses API, which repeat nothing", async () => {
+    let answers = 0;
+    const model = await elsewhere([
+      "POST /v1/responses",
+      ({ body }, response) => {
+        answers += 1;
+        const output =
+          body.previous_response_id === undefined
+            ? [{ type: "function_call", call_id: "c1", name: "f", arguments: '{"a":1}' }]
+            : [
+                { type: "reasoning", summary: [{ text: "so" }] },
+                {
+                  type: "message",
+                  role: "assistant",
+                  content: [{ type: "output_text", text: "4" }],
+                },
+              ];
+        send(response, {
+          id: `resp_${answers}`,
+          status: "completed",
+          output,
+          usage: { input_tokens: 3, output_tokens: 2 },
+        });
+      },
+    ]);
+    const rollout = async (m: RolloutModel) => {
+      const { model: name, ...connection } = m.connection();
+      const client = new OpenAI({ ...connection, maxRetries: 0 });
+      const first = await client.responses.create({
+        model: name,
+        instructions: "Be brief.",
+        input: "2 + 2?",
+      });
+      const output = [{ type: "function_call_output" as const, call_id: "c1", output: "4" }];
+      await client.responses.create({ model: name, previous_response_id: first.id, input: output });
+      return 1;
+    };
+    const [group] = await gather(model, rollout, [1], { mode: "eval" });
+    expect(group?.trajectories[0]).toMatchObject({
+      messages: [
+        { role: "system", content: "Be brief." },
+        { role: "user", content: "2 + 2?" },
+        { role: "assistant", tool_calls: [call] },
+        { role: "tool", tool_call_id: "c1", content: "4" },
+        { role: "assistant", content: "4", reasoning_content: "so" },
+      ],
+      turns: [
+        { message: 2, finish_reason: "completed" },
+        { message: 4, finish_reason: "completed" },
+      ],
+      histories: [],
+      usage: { completions: 2, promptTokens: 6, completionTokens: 4 },
+    });
+  });
+
+  it("reads Anthropic's Messages and bodies that are bytes", async () => {
+    const model = await elsewhere([
+      "POST /v1/messages",
+      (_, response) =>
+        send(response, {
+          ...{ id: "msg_1", type: "message", role: "assistant", stop_reason: "end_turn" },
+          content: [{ type: "text", text: "4" }],
+          usage: { input_tokens: 3, output_tokens: 1 },
+        }),
+    ]);
+    const rollout = async (m: RolloutModel) => {
+      const { baseURL, model: name, fetch } = m.connection();
+      const messages = [
+        { role: "user", content: "2 + 2?" },
+        {
+          role: "assistant",
+          content: [{ type: "tool_use", id: "c1", name: "f", input: { a: 1 } }],
+        },
+        { role: "user", content: [{ type: "tool_result", tool_use_id: "c1", content: "4" }] },
+      ];
+      const body = new TextEncoder().encode(
+        JSON.stringify({ model: name, system: "Be brief.", messages }),
+      );
+      await (await fetch(`${baseURL}/messages`, { method: "POST", body })).json();
+      return 1;
+    };
+    const [group] = await gather(model, rollout, [1], { mode: "eval" });
+    expect(group?.trajectories[0]?.messages).toMatchObject([
+      { role: "system", content: "Be brief." },
+      { role: "user", content: "2 + 2?" },
+      { role: "assistant", tool_calls: [call] },
+      { role: "tool", tool_call_id: "c1", content: "4" },
+      { role: "assistant", content: "4" },
+    ]);
   });
 });

@@ -74,15 +74,34 @@ export async function runComparison<Scenario>(
 /** The longest conversation, and those that none continues. */
 function conversationsOf(
   calls: readonly RecordedCall[],
-): Pick<Trajectory, "messages" | "tools" | "histories"> {
+): Pick<Trajectory, "messages" | "tools" | "turns" | "histories"> {
   const all = calls.map(({ messages, tools, answer }) => ({
     messages: [...messages, answer],
     tools,
+    turns: [] as NonNullable<Trajectory["turns"]>,
   }));
+  // A turn's text is known by its parts only: what the provider took out of it, nobody can put back.
+  for (const conversation of all) {
+    conversation.turns = calls.flatMap(({ messages, answer, finishReason }) => {
+      const message = messages.length;
+      const made = [...messages, answer];
+      const isPart =
+        made.length <= conversation.messages.length &&
+        (made.length === conversation.messages.length
+          ? conversation.messages.at(-1) === answer
+          : continues(conversation.messages, made));
+      return isPart ? [{ message, text: null, finish_reason: finishReason }] : [];
+    });
+  }
   const [longest, ...histories] = all
     .filter((one, at) => !all.some((other, i) => i > at && continues(other.messages, one.messages)))
     .sort((a, b) => b.messages.length - a.messages.length);
-  return { messages: longest?.messages ?? [], tools: longest?.tools ?? null, histories };
+  return {
+    messages: longest?.messages ?? [],
+    tools: longest?.tools ?? null,
+    turns: longest?.turns ?? [],
+    histories,
+  };
 }
 
 /** An SDK may write an answer down in other words (no null fields): role, text and calls have to agree. */

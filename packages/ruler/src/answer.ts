@@ -85,7 +85,7 @@ export function readAnswer(content: string | null, ids: readonly string[]): Read
   try {
     value = JSON.parse(json);
   } catch {
-    return wrong("The answer was not one JSON object and nothing else.");
+    return wrong(notJson(content));
   }
   const twiceNamed = repeatedKey(json);
   if (twiceNamed !== null)
@@ -125,16 +125,44 @@ function quoted(ids: readonly string[]): string {
     .join(", ");
 }
 
+/** Tags that models put their thoughts between, in their content. */
+const thoughtTags = ["think", "thinking", "thought", "thoughts", "reasoning", "reflection"];
+
 /**
  * The JSON of an answer without what models put around it: their thinking before it, a code fence
  * about it. Any other text beside it makes the answer invalid: it might be quoted from an attempt.
  */
 function bareJson(content: string): string {
-  const text = content.trim();
-  const thought = text.startsWith("<think>") ? text.indexOf("</think>") : -1;
-  const answer = thought < 0 ? text : text.slice(thought + "</think>".length).trim();
+  const answer = behindThoughts(content.trim());
   const block = asOneBlock(answer);
-  return block && ["", "json"].includes(block.language) ? block.code : answer;
+  return block && ["", "json", "jsonc", "json5"].includes(block.language) ? block.code : answer;
+}
+
+/**
+ * What stands behind the last tag that closes a thought. A template may have opened it in the prompt, so that the
+ * answer begins within it: then nothing before the closing tag may look like an answer.
+ */
+function behindThoughts(text: string): string {
+  for (const tag of thoughtTags) {
+    const close = `</${tag}>`;
+    const end = text.lastIndexOf(close);
+    if (end < 0) continue;
+    const before = text.slice(0, end).trimStart();
+    if (before.startsWith(`<${tag}>`) || !/^[[{`]/.test(before))
+      return text.slice(end + close.length).trim();
+  }
+  return text;
+}
+
+/** Why a text is not one JSON object, in words that help. */
+function notJson(content: string): string {
+  const text = content.trim();
+  const opened = thoughtTags.find((tag) => text.startsWith(`<${tag}>`));
+  if (opened && !text.includes(`</${opened}>`)) {
+    return "The answer is a thought that was not finished: think less, or raise max_tokens.";
+  }
+  if (!text.includes("{")) return "The answer was text without a JSON object.";
+  return "The answer was not one JSON object and nothing else.";
 }
 
 /** What the judge is told when its answer does not hold. */

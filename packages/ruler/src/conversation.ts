@@ -1,3 +1,4 @@
+import { readSaid } from "@hone/core";
 import type { ChatMessage, ChatTool } from "@hone/core";
 
 /** What of a trajectory a judge sees: nothing that a token id, a logprob or a key could hide in. */
@@ -17,12 +18,11 @@ export interface PlainMessage {
   role: string;
   name?: string;
   reasoning?: string;
-  content?: string | PlainPart[];
+  content?: string;
+  refusal?: string;
   tool_calls?: { id: string; name: string; arguments: string }[];
   tool_call_id?: string;
 }
-type PlainPart = string | { not_shown: string };
-
 export interface PlainConversation {
   messages: PlainMessage[];
   tools: PlainTool[] | null;
@@ -61,33 +61,23 @@ function plainConversation(
   };
 }
 
+/** All that a person would see, in whichever provider's words it stands; what is no text is named in its place. */
 function plainMessage(message: ChatMessage, renumbered: (id: string) => string): PlainMessage {
   const plain: PlainMessage = { role: message.role };
   if (typeof message["name"] === "string") plain.name = message["name"];
-  if (message.role === "assistant" && message.reasoning_content) {
-    plain.reasoning = message.reasoning_content;
-  }
-  const content = plainContent(message.content);
-  if (content !== undefined) plain.content = content;
-  if (message.role === "assistant" && message.tool_calls && message.tool_calls.length > 0) {
-    plain.tool_calls = message.tool_calls.map((call) => ({
-      id: renumbered(call.id),
-      name: call.function.name,
-      arguments: call.function.arguments,
+  const { content, reasoning, refusal, calls } = readSaid(message);
+  if (message.role === "assistant" && reasoning) plain.reasoning = reasoning;
+  if (content !== null) plain.content = content;
+  if (refusal !== null && refusal !== "") plain.refusal = refusal;
+  if (message.role === "assistant" && calls.length > 0) {
+    plain.tool_calls = calls.map((call, at) => ({
+      id: renumbered(call.id ?? `unnamed ${at}`),
+      name: call.name,
+      arguments: call.arguments,
     }));
   }
   if (message.role === "tool") plain.tool_call_id = renumbered(message.tool_call_id);
   return plain;
-}
-
-function plainContent(content: ChatMessage["content"]): string | PlainPart[] | undefined {
-  if (content === null || content === undefined) return undefined;
-  if (typeof content === "string") return content;
-  const parts = content.map((part: { type: string; text?: unknown; refusal?: unknown }) => {
-    if (part.type === "refusal" && typeof part.refusal === "string") return part.refusal;
-    return typeof part.text === "string" ? part.text : { not_shown: part.type };
-  });
-  return parts.every((part) => typeof part === "string") ? parts.join("") : parts;
 }
 
 /** Two tools whose keys stand in another order are the same tool. */

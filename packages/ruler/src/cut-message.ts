@@ -49,17 +49,14 @@ function largest(upTo: number, holds: (n: number) => boolean): number {
   return low;
 }
 
-function textsOf({ name, reasoning, content, tool_calls: calls }: PlainMessage): string[] {
+function textsOf({ name, reasoning, content, refusal, tool_calls: calls }: PlainMessage): string[] {
   return [
     name ?? "",
     reasoning ?? "",
-    textOf(content) ?? "",
+    content ?? "",
+    refusal ?? "",
     ...(calls ?? []).flatMap((call) => [call.name, call.arguments]),
   ];
-}
-
-function textOf(content: PlainMessage["content"]): string | undefined {
-  return typeof content === "string" ? content : content && JSON.stringify(content);
 }
 
 function shorten(
@@ -80,8 +77,7 @@ function shorten(
       ends: text.slice(text.length - half),
     };
   };
-  const { name, reasoning, content, tool_calls: calls = [], ...rest } = message;
-  const text = textOf(content);
+  const { name, reasoning, content, refusal, tool_calls: calls = [], ...rest } = message;
   const head = Math.floor(keepCalls / 2);
   const gone = calls.slice(head, calls.length - (keepCalls - head));
   const goneCharacters = gone.reduce((sum, call) => sum + JSON.stringify(call).length, 0);
@@ -96,7 +92,8 @@ function shorten(
       ...rest,
       ...(name === undefined ? {} : { name: cut(name) }),
       ...(reasoning === undefined ? {} : { reasoning: cut(reasoning) }),
-      ...(text === undefined ? {} : { content: cut(text) }),
+      ...(content === undefined ? {} : { content: cut(content) }),
+      ...(refusal === undefined ? {} : { refusal: cut(refusal) }),
       ...(calls.length > 0 ? { tool_calls: list } : {}),
     },
     calls: gone.length,

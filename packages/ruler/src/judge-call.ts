@@ -1,3 +1,4 @@
+import { readProviderAnswer } from "@hone/core";
 import OpenAI from "openai";
 import { wellFormedJson } from "@hone/core";
 import type { Settle } from "./budget.ts";
@@ -177,10 +178,8 @@ function responseFormat(
 
 /** Only what is there: providers differ in all but the first choice's message. */
 function readCompletion(value: unknown): JudgeReply {
-  const completion = record(value);
-  const choice = record(array(completion["choices"])[0]);
-  const message = record(choice["message"]);
-  if (!completion["choices"]) {
+  const answer = readProviderAnswer(value);
+  if (!answer) {
     throw new JudgeError(
       "The judge's server answered with something that is no chat completion. Is its baseURL right?",
       {
@@ -189,12 +188,12 @@ function readCompletion(value: unknown): JudgeReply {
     );
   }
   return {
-    content: text(message["content"]),
-    reasoning: text(message["reasoning_content"]) ?? text(message["reasoning"]),
-    refusal: text(message["refusal"]),
-    finishReason: text(choice["finish_reason"]),
-    model: text(completion["model"]) ?? "",
-    ...readUsage(record(completion["usage"])),
+    content: answer.content,
+    reasoning: answer.reasoning,
+    refusal: answer.refusal,
+    finishReason: answer.finishReason,
+    model: answer.model ?? "",
+    ...readUsage(record(record(value)["usage"])),
   };
 }
 
@@ -215,14 +214,6 @@ function readUsage(usage: Record<string, unknown>): Pick<JudgeReply, "usage" | "
 
 function record(value: unknown): Record<string, unknown> {
   return typeof value === "object" && value !== null ? (value as Record<string, unknown>) : {};
-}
-
-function array(value: unknown): unknown[] {
-  return Array.isArray(value) ? value : [];
-}
-
-function text(value: unknown): string | null {
-  return typeof value === "string" ? value : null;
 }
 
 function count(value: unknown): number | null {

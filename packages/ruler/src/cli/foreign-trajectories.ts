@@ -1,4 +1,4 @@
-import { messageSchema, trajectorySchema } from "@hone/core";
+import { toChatMessage, trajectorySchema } from "@hone/core";
 import type { Trajectory } from "@hone/core";
 import { z } from "zod";
 
@@ -61,7 +61,7 @@ function ofArt(given: z.infer<typeof artTrajectory>): Trajectory {
   const turns = parts.flatMap((part, message) => {
     const { finish_reason } = part as { finish_reason?: unknown };
     if (!("message" in part) || typeof finish_reason !== "string") return [];
-    return [{ message, text: textOf(part.message as LooseMessage), finish_reason }];
+    return [{ message, text: null, finish_reason }];
   });
   return trajectoryOf({
     messages: parts.map((part) => ("message" in part ? part.message : part) as LooseMessage),
@@ -100,7 +100,7 @@ function trajectoryOf(
 ): Trajectory {
   return trajectorySchema.parse({
     ...given,
-    messages: given.messages.map(messageOf),
+    messages: given.messages.map(toChatMessage),
     rolloutId: null,
     model: null,
     policy: null,
@@ -110,31 +110,6 @@ function trajectoryOf(
     startedAt: 0,
     durationMs: 0,
   });
-}
-
-/** As it is, where we know such a message; else with what of it is text. */
-function messageOf(given: LooseMessage): unknown {
-  if (messageSchema.safeParse(given).success) return given;
-  const content = textOf(given);
-  const { role } = given;
-  if (role === "tool" || role === "function") {
-    const id = [given["tool_call_id"], given["name"]].find((one) => typeof one === "string");
-    return { role: "tool", tool_call_id: id ?? "call", content };
-  }
-  if (role === "assistant") return { role, content };
-  return { role: role === "system" || role === "developer" ? role : "user", content };
-}
-
-function textOf({ content }: LooseMessage): string {
-  if (typeof content === "string") return content;
-  if (!Array.isArray(content))
-    return content === null || content === undefined ? "" : JSON.stringify(content);
-  return content
-    .map((part: unknown) => {
-      const { text: words, type } = (part ?? {}) as { text?: unknown; type?: unknown };
-      return typeof words === "string" ? words : `[${typeof type === "string" ? type : "part"}]`;
-    })
-    .join("");
 }
 
 function numbersOf(given: Record<string, unknown> | null | undefined): Record<string, number> {

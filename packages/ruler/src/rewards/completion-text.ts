@@ -20,10 +20,11 @@ export function completionAsSampled(trajectory: Trajectory): string | null {
   return text === undefined ? lastAnswer(trajectory).rebuilt : text;
 }
 
-/** undefined: the last answer is none that was sampled here. */
-function sampledText({ messages, turns = [] }: Trajectory): string | null | undefined {
+/** undefined: the last answer is none that was sampled on our own server. */
+function sampledText({ messages, turns = [], policy }: Trajectory): string | null | undefined {
   const place = messages.findLastIndex(({ role }) => role === "assistant");
-  return turns.findLast(({ message }) => message === place)?.text;
+  const turn = turns.findLast(({ message }) => message === place);
+  return turn && (turn.text ?? (policy === null ? undefined : null));
 }
 
 function lastAnswer({ messages, turns = [] }: Trajectory): { content: string; rebuilt: string } {
