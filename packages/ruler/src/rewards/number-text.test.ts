@@ -213,6 +213,32 @@ describe("the last number", () => {
   });
 });
 
+describe("what looks like another number", () => {
+  it.each([
+    ["-\u00BD", -0.5],
+    ["\u2212\u00BD", -0.5],
+    ["2\u00BD", 2.5],
+    ["\\boxed{-\\frac{1}{2}}", -0.5],
+    ["-\\frac12", -0.5],
+    ["2\\frac{1}{2}", 2.5],
+    ["5\u200B000", 5000],
+    ["5\u00AD000", 5000],
+    ["5\u2008000", 5000],
+    ["10\u207B\u00B3", null],
+    ["1 234\u00A0567", null],
+    ["1\u00B4234", null],
+    ["1`234", null],
+    ["1,234,56", null],
+    ["5, 000", null],
+    ["5 x 3", null],
+    ["5 : 1", null],
+    ["5 \u00B1 1", null],
+  ])("%j is %j", (text, expected) => {
+    const found = lastNumber(text);
+    expect(found && Number(found.top) / Number(found.bottom)).toBe(expected);
+  });
+});
+
 describe("a number that a task gives", () => {
   it("is the number, and nothing beside it", () => {
     expect(numberFromText("15")).toEqual(fromNumber(15));

@@ -12,7 +12,7 @@ const mostDigits = 400;
 /** Every dash that is written for a minus; the em dash is punctuation. */
 const minus = "-\u2010\u2011\u2012\u2013\u2212\uFE58\uFE63\uFF0D";
 /** Spaces that group digits and do not end a line or a word. */
-const groupSpaces = "\u00A0\u2007\u2009\u202F";
+const groupSpaces = "\u00A0\u2002-\u200A\u202F\u205F\u3000";
 const grouping = `'\u2019\u02BC_${groupSpaces}`;
 
 /**
@@ -69,24 +69,43 @@ function isBody(text: string): boolean {
 
 /** In ASCII as far as it matters: digits of all scripts, one minus, fractions as `1/2`, LaTeX without its dress. */
 function normalised(text: string): string {
-  return text
-    .replaceAll(/\p{Nd}/gu, digitOf)
-    .replaceAll(
-      / ?[\u00BC-\u00BE\u2150-\u215E\u2189]/gu,
-      (one) => ` ${one.trim().normalize("NFKC")}`,
-    )
-    .replaceAll(/\\[dt]?frac\s?\{([^{}]{1,40})\}\{([^{}]{1,40})\}/g, " $1/$2")
-    .replaceAll("{,}", ",")
-    .replaceAll(/(?<=\d)\\[,;: ](?=\d)/g, "\u2009")
-    .replaceAll(/\\(?=[$%])/g, "")
-    .replaceAll("\u2044", "/")
-    .replaceAll("\uFF0E", ".")
-    .replaceAll("\uFF0C", ",")
-    .replaceAll("\uFF0B", "+")
-    .replaceAll("\u066B", ".")
-    .replaceAll("\u066C", "\u2009")
-    .replaceAll(new RegExp(`[${minus.replace("-", "")}]`, "gu"), "-")
-    .replaceAll(/[\u200E\u200F\u061C\u2066-\u2069]/g, "");
+  return (
+    text
+      .replaceAll(/\p{Nd}/gu, digitOf)
+      .replaceAll(
+        /(?<=(\d?)) ?[\u00BC-\u00BE\u2150-\u215E\u2189]/gu,
+        (one, digit: string) =>
+          // Of `2½` the whole number stays apart; of `-½` the sign does not.
+          (digit || one.startsWith(" ") ? " " : "") + one.trim().normalize("NFKC"),
+      )
+      .replaceAll(
+        /(?<=(\d?))\\[dt]?frac\s?(?:\{([^{}]{1,40})\}\s?\{([^{}]{1,40})\}|(\d)\s?(\d))/g,
+        fracOf,
+      )
+      .replaceAll("{,}", ",")
+      .replaceAll(/(?<=\d)\\[,;: ](?=\d)/g, "\u2009")
+      .replaceAll(/\\(?=[$%])/g, "")
+      .replaceAll("\u2044", "/")
+      .replaceAll("\uFF0E", ".")
+      .replaceAll("\uFF0C", ",")
+      .replaceAll("\uFF0B", "+")
+      .replaceAll("\u066B", ".")
+      .replaceAll("\u066C", "\u2009")
+      .replaceAll(new RegExp(`[${minus.replace("-", "")}]`, "gu"), "-")
+      // Nobody sees these: marks of direction, soft hyphens, joiners, spaces of no width.
+      .replaceAll(/\p{Cf}/gu, "")
+  );
+}
+
+function fracOf(
+  _all: string,
+  before: string,
+  top: string | undefined,
+  bottom: string | undefined,
+  digit: string | undefined,
+  other: string | undefined,
+): string {
+  return `${before ? " " : ""}${top ?? digit}/${bottom ?? other}`;
 }
 
 /** Unicode has the digits of a script in a row, from zero to nine. */
@@ -107,6 +126,8 @@ function numberAt(text: string, found: RegExpExecArray): Fraction | null {
   const times = timesBehind(text.slice(from + whole.length, from + whole.length + 40));
   if (!read || times === null) return null;
   // A number within a list, such as the 3 of `1,2,3`, has no sign and no word before it.
+  if (/^000(?!\d)/.test(body) && /\d,\s$/.test(text.slice(Math.max(0, from - 3), from)))
+    return null;
   const sign = read.isFirst ? signBefore(text.slice(Math.max(0, from - 40), from)) : 1;
   if (sign === null) return null;
   const value = multiply(scaled(read.value, exponent), fraction(BigInt(times)));
@@ -127,6 +148,10 @@ function signBefore(before: string): 1 | -1 | null {
   if (/(?:[\p{L}\p{N}\p{M}_.\u00B1\u2213\u221A\u00D7\u00F7/^]|\\[a-z]*sqrt\s*\{?)$/u.test(start)) {
     return null;
   }
+  // An accent for a group of digits: 1´234.
+  if (/\p{N}[\u00B4`\u2032]$/u.test(start)) return null;
+  // `5 x 3`, `5 : 1`, `5 ± 1`.
+  if (/\p{N}\s+(?:[xX:\u00B1\u2213]|\\times|\\cdot|\\pm)\s+$/u.test(start)) return null;
   // Stars may also be Markdown's.
   if (/[^\s*(]\*+$/.test(start)) return null;
   const isBehindValue = /[\p{L}\p{N})\]}]\s+$/u.test(start);
@@ -162,7 +187,8 @@ const words: Readonly<Record<string, number>> = {
 /** What a word behind the number makes of it; null where what follows makes it something else. */
 function timesBehind(rest: string): number | null {
   // Powers, factors, roots, an unfinished operation, a trailing minus, hexadecimals.
-  if (/^[\u00B2\u00B3\u00B9\u2070\u2074-\u2079^\u221A\u03C0\u221E]/u.test(rest)) return null;
+  if (/^[\u00B2\u00B3\u00B9\u2070\u2074-\u2079\u207A\u207B^\u221A\u03C0\u221E]/u.test(rest))
+    return null;
   if (/^\s?\\(?:pi|sqrt|infty)\b/.test(rest) || /^[xX][0-9a-fA-F]/.test(rest)) return null;
   const operation =
     /^(?:[+*\u00D7\u00F7\u00B7]|-(?=\d)|\s+[+*/\u00D7\u00F7\u00B7]\s+)(?=[\p{L}\p{N}(\\])/u;
@@ -190,6 +216,9 @@ function readBody(body: string): Read | null {
   const last = parts.at(-1) as string;
   if (last.includes("/")) return readFraction(parts, last);
   const { from, text } = spaceGroups(parts);
+  // `1 234` with one kind of space and `567` behind another: one number or two.
+  const isMixed = new RegExp(`[${groupSpaces}]`, "u").test(last);
+  if (isMixed && from > 0 && /^\d{1,3}$/.test(parts[from - 1] as string)) return null;
   const read = readPlain(text);
   return read && { ...read, isFirst: read.isFirst && from === 0 };
 }
@@ -263,6 +292,8 @@ function readPlain(text: string): Read | null {
 function readCommas(groups: readonly string[]): Read | null {
   if (isGrouped(groups) || isIndian(groups)) return exact(groups.join(""), "");
   if (groups.length === 2) return null;
+  // `1,234,56` may be a list, or a decimal comma behind groups.
+  if (groups.at(-1)?.length !== 3 && isGrouped(groups.slice(0, -1))) return null;
   let from = groups.length - 1;
   while (from > 0 && groups[from]?.length === 3) from -= 1;
   const isAlone = from === groups.length - 1;

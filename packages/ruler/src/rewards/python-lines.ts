@@ -3,6 +3,8 @@
  * numbers that are none. Runs once over code that has been parsed, so that its strings and brackets are closed.
  */
 
+import { readString } from "./python-strings.ts";
+
 interface Measure {
   /** The column with a tab stop at every eighth. */
   column: number;
@@ -16,6 +18,12 @@ export function tokenProblem(code: string): string | null {
   let at = 0;
   let depth = 0;
   let atLineStart = true;
+  // What stands before a string: its prefix, and the string that it is joined with.
+  let word = { text: "", end: -1 };
+  let string: { kind: string; end: number } | null = null;
+  // `a := 1` needs parentheses, but in a condition.
+  let first = "";
+  if (code.includes("\0")) return "source code cannot contain null bytes";
   while (at < code.length) {
     if (atLineStart && depth === 0) {
       const indent = /[ \t\f]*/y;
@@ -30,21 +38,41 @@ export function tokenProblem(code: string): string | null {
       continue;
     }
     const char = code[at] as string;
-    if (char === "\n") atLineStart = true;
+    if (char === "\n") {
+      atLineStart = true;
+      if (depth === 0) [first, string] = ["", null];
+    }
     if (char === "#") {
       at = endOfLine(code, at);
     } else if (char === "\\") {
       // The line goes on: the next one's indentation says nothing.
       at += code[at + 1] === "\r" && code[at + 2] === "\n" ? 3 : 2;
     } else if (char === "'" || char === '"') {
-      at = endOfString(code, at);
+      const prefix = word.end === at && /^[bBrRuUfF]{1,2}$/.test(word.text) ? word.text : "";
+      const found = readString(code, at, prefix);
+      if (found.problem !== null) return found.problem;
+      if (string && string.kind !== found.kind) return "cannot mix bytes and nonbytes literals";
+      string = found;
+      at = found.end;
     } else if (/[\w.]/.test(char)) {
-      const word = /[\w.]+(?:(?<=[eE])[-+]\d[\w.]*)?/y;
-      word.lastIndex = at;
-      const text = word.exec(code)?.[0] ?? char;
+      const pattern = /[\w.]+(?:(?<=[eE])[-+]\d[\w.]*)?/y;
+      pattern.lastIndex = at;
+      const text = pattern.exec(code)?.[0] ?? char;
       if (/^\.?\d/.test(text) && !isNumber(text)) return `invalid number: ${text.slice(0, 40)}`;
       at += text.length;
+      word = { text, end: at };
+      first ||= text;
+      // Its prefix is no end of the string before.
+      if (!/^[bBrRuUfF]{1,2}$/.test(text) || !/["']/.test(code[at] ?? "")) string = null;
     } else {
+      if (code.startsWith(":=", at) && depth === 0 && !conditions.has(first)) {
+        return "':=' needs parentheses here";
+      }
+      if (char === ";" && depth === 0) first = "";
+      // Behind its colon a condition is over.
+      else if (char === ":" && depth === 0 && code[at + 1] !== "=") first = char;
+      if (!/\s/.test(char)) string = null;
+      if (char === "@") first ||= char;
       if ("([{".includes(char)) depth += 1;
       if (")]}".includes(char)) depth = Math.max(0, depth - 1);
       at += 1;
@@ -52,6 +80,8 @@ export function tokenProblem(code: string): string | null {
   }
   return null;
 }
+
+const conditions = new Set(["if", "elif", "while", "match", "case", "@"]);
 
 function measure(space: string): Measure {
   let column = 0;
@@ -105,11 +135,4 @@ function isNumber(text: string): boolean {
 function endOfLine(code: string, from: number): number {
   const end = code.indexOf("\n", from);
   return end < 0 ? code.length : end;
-}
-
-function endOfString(code: string, from: number): number {
-  const quote = code.startsWith(code[from]!.repeat(3), from) ? code[from]!.repeat(3) : code[from]!;
-  let at = from + quote.length;
-  while (at < code.length && !code.startsWith(quote, at)) at += code[at] === "\\" ? 2 : 1;
-  return at + quote.length;
 }

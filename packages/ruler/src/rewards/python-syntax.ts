@@ -1,12 +1,13 @@
 import { parse } from "py-ast";
 import type { ParsedCode } from "./parsed-code.ts";
 import { tokenProblem } from "./python-lines.ts";
+import { scopeProblem } from "./python-scopes.ts";
 
 /** Parses Python 3 and names what it imports. */
 export function parsePython(code: string): ParsedCode {
   try {
     const module = parse(code);
-    const problem = tokenProblem(code) ?? treeProblem(module);
+    const problem = tokenProblem(code) ?? treeProblem(module) ?? scopeProblem(module);
     if (problem !== null) return { ok: false, problem };
     return { ok: true, ...readModule(module, code.split("\n")) };
   } catch (error) {

@@ -117,7 +117,7 @@ const programs = [
   "import os.path as p, sys\n\n\ndef f(a, *b, c=1, **d) -> int:\n    return [x for x in b if x]\n",
   "class A(B, metaclass=C):\n    x: int = 5\n\n    @property\n    def y(self):\n        yield\n",
   "async def g():\n    async with a as (b, c), d:\n        await e\n    async for x in y:\n        pass\n",
-  "match point:\n    case Point(x=0, y=int(z)) | [1, *_]:\n        pass\n    case {'a': 1, **rest} if rest:\n        pass\n    case _:\n        pass\n",
+  "match point:\n    case Point(x=0, y=int(z)) | [z, *_]:\n        pass\n    case {'a': 1, **rest} if rest:\n        pass\n    case _:\n        pass\n",
   "try:\n    x = f'{a!r:>{w}} {b:.2f}'\nexcept* (A, B) as e:\n    raise C from e\nfinally:\n    del x\n",
   "if (n := len(a)) > 10:\n    print(f\"{n}\", sep='')\nelif not b:\n    lambda x, /, y: (yield)\nelse:\n    a[1:2, ..., ::3] = 50000.\n",
   "def h(x):\n    global y\n    while True:\n        if x: break\n        else: continue\n    assert x, 'no'\n    return x if x else -x ** 2 // 3\n",

@@ -4,7 +4,6 @@ The lines that combine rewards stand in the middle of a long method of GRPOTrain
 TRL's source as it is installed and run as they are.
 """
 
-import ast
 import inspect
 import json
 import logging
@@ -100,7 +99,7 @@ def is_python(text):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            ast.parse(text)
+            compile(text, "<answer>", "exec", dont_inherit=True)
         except (SyntaxError, ValueError):
             return False
     return True
