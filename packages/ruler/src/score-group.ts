@@ -1,4 +1,4 @@
-import { printableLine } from "@hone/core";
+import { HoneError, printableLine } from "@hone/core";
 import type { Trajectory, TrajectoryGroup } from "@hone/core";
 import { debugText } from "./debug-text.ts";
 import type { Judge } from "./judge-target.ts";
@@ -31,6 +31,7 @@ export async function rulerScoreGroup(
   judge: Judge,
   options: ScoreGroupOptions = {},
 ): Promise<ScoredGroup> {
+  requireArguments(group, judge);
   const { swallowErrors = true, ...judgeOptions } = options;
   const settings = await resolveSettings("rulerScoreGroup()", judge, judgeOptions, [
     ...judgeOptionNames,
@@ -48,6 +49,25 @@ export async function rulerScoreGroup(
     );
   }
   return scoredGroup(group, judged);
+}
+
+/** Callers without types pass what a variable that was never set holds. */
+function requireArguments(group: unknown, judge: unknown): void {
+  const isGroup = typeof group === "object" && group !== null && "trajectories" in group;
+  if (!isGroup || !Array.isArray(group.trajectories)) {
+    throw new HoneError(
+      "rulerScoreGroup(): the first argument is no group. Give one of gather's.",
+      {
+        code: "invalid_config",
+        param: "group",
+      },
+    );
+  }
+  if (typeof judge === "string" || (typeof judge === "object" && judge !== null)) return;
+  throw new HoneError(
+    `rulerScoreGroup(): the judge is ${judge === null ? "null" : `of type ${typeof judge}`}. Give "provider/model", or {baseURL, model}.`,
+    { code: "invalid_config", param: "judge" },
+  );
 }
 
 function scoredGroup(group: TrajectoryGroup, { scores, judgement }: JudgedMembers): ScoredGroup {
