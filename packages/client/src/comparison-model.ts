@@ -1,4 +1,4 @@
-import { hideKey, HoneError } from "@hone/core";
+import { hideKey, HoneError, patientRequest } from "@hone/core";
 import type { Fetch } from "./connection-settings.ts";
 import { refuseUnknownOptions } from "@hone/core";
 
@@ -33,7 +33,8 @@ export class ComparisonModel {
     this.name = options.model;
     this.baseURL = options.baseURL.replace(/\/+$/, "");
     this.apiKey = options.apiKey;
-    this.fetch = options.fetch ?? ((input, init) => globalThis.fetch(input, init));
+    this.fetch =
+      options.fetch ?? ((input, init) => globalThis.fetch(input, patientRequest(init ?? {})));
     hideKey(this);
   }
 }

@@ -1,5 +1,5 @@
 import { inspect } from "node:util";
-import { HoneError, type RolloutException, type Trajectory } from "@hone/core";
+import { HoneError, type RolloutException, type Trajectory, longestTimerMs } from "@hone/core";
 import type { CallCounter } from "./rollout-context.ts";
 import { abortError, throwIfAborted } from "./transport.ts";
 
@@ -21,7 +21,7 @@ export async function withinTime<T>(
           code: "timeout",
         }),
       ),
-    timeoutMs,
+    Math.min(timeoutMs, longestTimerMs),
   );
   let onAbort = () => {};
   const aborted = new Promise<never>((_, reject) => {

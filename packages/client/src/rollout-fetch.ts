@@ -1,3 +1,4 @@
+import { patientRequest } from "@hone/core";
 import { originOf } from "./connection-settings.ts";
 import type { ConnectionSettings, Fetch } from "./connection-settings.ts";
 import { errorWithoutKey } from "./error-without-key.ts";
@@ -97,7 +98,10 @@ async function sendInRollout(
   const end = context.calls.begin();
   const signal = call.signal ? AbortSignal.any([call.signal, context.signal]) : context.signal;
   try {
-    const response = await settings.fetch(`${context.baseURL}/${route}`, { ...call, signal });
+    const response = await settings.fetch(
+      `${context.baseURL}/${route}`,
+      patientRequest({ ...call, signal }),
+    );
     if (!response.ok) context.calls.refusal = response.status;
     const streams = response.headers.get("content-type")?.startsWith("text/event-stream") ?? false;
     if (response.body && streams) return withEnd(response, response.body, context.signal, end);

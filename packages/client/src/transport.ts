@@ -1,4 +1,4 @@
-import { HoneError, isErrorCode, issueText } from "@hone/core";
+import { HoneError, isErrorCode, issueText, longestTimerMs, patientRequest } from "@hone/core";
 import type { ErrorCode } from "@hone/core";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { ConnectionSettings } from "./connection-settings.ts";
@@ -66,7 +66,7 @@ export class Transport {
     const timeoutMs = options.timeoutMs ?? this.settings.timeoutMs;
     for (let retry = 0; ; retry += 1) {
       throwIfAborted(options.signal);
-      const limit = AbortSignal.timeout(timeoutMs);
+      const limit = AbortSignal.timeout(Math.min(timeoutMs, longestTimerMs));
       const signal = options.signal ? AbortSignal.any([options.signal, limit]) : limit;
       try {
         return await attempt(signal);
@@ -86,19 +86,22 @@ export class Transport {
     signal: AbortSignal | undefined,
   ): Promise<Response> {
     const hasBody = options.body !== undefined;
-    const response = await this.settings.fetch(this.settings.serverURL + path, {
-      method,
-      headers: {
-        authorization: `Bearer ${this.settings.apiKey}`,
-        accept: "application/json",
-        ...(hasBody ? { "content-type": "application/json" } : {}),
-        ...options.headers,
-      },
-      // A redirect would carry the key to a place that the user did not name.
-      redirect: "error",
-      ...(hasBody ? { body: writeBody(options.body, `${method} ${path}`) } : {}),
-      ...(signal ? { signal } : {}),
-    });
+    const response = await this.settings.fetch(
+      this.settings.serverURL + path,
+      patientRequest<RequestInit>({
+        method,
+        headers: {
+          authorization: `Bearer ${this.settings.apiKey}`,
+          accept: "application/json",
+          ...(hasBody ? { "content-type": "application/json" } : {}),
+          ...options.headers,
+        },
+        // A redirect would carry the key to a place that the user did not name.
+        redirect: "error",
+        ...(hasBody ? { body: writeBody(options.body, `${method} ${path}`) } : {}),
+        ...(signal ? { signal } : {}),
+      }),
+    );
     if (!response.ok) throw await errorOf(response);
     return response;
   }

@@ -7,6 +7,7 @@ import type { Lane } from "./lane.ts";
 import { redactError, redactText } from "./redact.ts";
 import { AttemptFailure, retryAfterMs, throwIfAborted, withRetries } from "./retry.ts";
 import type { RetryPlan } from "./retry.ts";
+import { TimeLimitReached, withinLimit } from "./time-limit.ts";
 
 export interface JudgeRollout {
   id: string;
@@ -33,35 +34,37 @@ export async function openJudgeRollout(
     limitMs: number,
   ): Promise<unknown> => {
     throwIfAborted(abort);
-    const limit = AbortSignal.timeout(limitMs);
     let response: Response;
+    let text: string;
     try {
-      response = await fetch(serverURL + path, {
-        method,
-        headers: {
-          authorization: `Bearer ${target.apiKey}`,
-          "content-type": "application/json",
-          accept: "application/json",
-        },
-        body: JSON.stringify(body),
-        redirect: "error",
-        signal: abort ? AbortSignal.any([abort, limit]) : limit,
+      [response, text] = await withinLimit(limitMs, abort, async (signal) => {
+        const answered = await fetch(serverURL + path, {
+          method,
+          headers: {
+            authorization: `Bearer ${target.apiKey}`,
+            "content-type": "application/json",
+            accept: "application/json",
+          },
+          body: JSON.stringify(body),
+          redirect: "error",
+          signal,
+        });
+        return [answered, await answered.text()] as const;
       });
-      if (response.ok) return await response.json();
+      if (response.ok) return JSON.parse(text) as unknown;
     } catch (cause) {
       throwIfAborted(abort);
       throw new AttemptFailure(
         new JudgeError(
           `The Hone server at ${serverURL} could not be reached for ${target.label}.`,
           {
-            failure: limit.aborted ? "timeout" : "unreachable",
+            failure: cause instanceof TimeLimitReached ? "timeout" : "unreachable",
             cause: redactError(cause, target.secrets),
           },
         ),
         { retryable: true, retryAfterMs: null },
       );
     }
-    const text = await response.text().catch(() => "");
     const said = redactText(text, target.secrets).slice(0, 500);
     throw new AttemptFailure(
       new JudgeError(`${target.label}: the Hone server answered ${response.status}: ${said}`, {

@@ -1,6 +1,6 @@
 import { readProviderAnswer } from "@hone/core";
 import OpenAI from "openai";
-import { wellFormedJson } from "@hone/core";
+import { wellFormedJson, longestTimerMs } from "@hone/core";
 import type { Settle } from "./budget.ts";
 import { replyCost } from "./call-cost.ts";
 import { JudgeError } from "./judge-error.ts";
@@ -9,6 +9,7 @@ import type { JudgeTarget, StructuredOutput } from "./judge-target.ts";
 import type { Lane } from "./lane.ts";
 import type { Price, TokenUsage } from "./prices.ts";
 import { throwIfAborted, throwIfPastDeadline, withRetries } from "./retry.ts";
+import { withinLimit } from "./time-limit.ts";
 import type { RetryPlan } from "./retry.ts";
 
 export type JudgeMessage =
@@ -106,8 +107,8 @@ async function attempt(
     const left = plan.deadline - performance.now();
     timeout = Math.max(1, Math.min(settings.timeoutMs, Math.ceil(left)));
     costUsd = null;
-    const { data, response } = await clientOf(settings)
-      .chat.completions.create(
+    const { data, response } = await withinLimit(timeout, plan.signal, async (signal) => {
+      const request = clientOf(settings).chat.completions.create(
         {
           ...settings.parameters,
           model: target.model,
@@ -116,9 +117,11 @@ async function attempt(
           stream: false,
           ...responseFormat(format, settings.schema),
         },
-        { timeout, maxRetries: 0, ...(plan.signal ? { signal: plan.signal } : {}) },
-      )
-      .withResponse();
+        // The client's own limit ends with the headers: ours is the one that counts.
+        { timeout: longestTimerMs, maxRetries: 0, signal },
+      );
+      return await request.withResponse();
+    });
     answered = true;
     const refused = errorInBody(data, response.headers);
     if (refused) throw refused;

@@ -5,6 +5,7 @@ import { JudgeError } from "./judge-error.ts";
 import type { JudgeFailure } from "./judge-error.ts";
 import { redactError, redactText } from "./redact.ts";
 import { AttemptFailure, retryAfterMs } from "./retry.ts";
+import { TimeLimitReached } from "./time-limit.ts";
 
 const noRetry = new Set([
   "insufficient_quota",
@@ -32,7 +33,11 @@ export function failureOf(error: unknown, settings: CallSettings, timeoutMs: num
       }),
       { retryable: retry.retryable, retryAfterMs: retry.retryAfterMs ?? null },
     );
-  if (error instanceof APIUserAbortError || error instanceof APIConnectionTimeoutError) {
+  if (
+    error instanceof TimeLimitReached ||
+    error instanceof APIUserAbortError ||
+    error instanceof APIConnectionTimeoutError
+  ) {
     return fail(
       "timeout",
       `${target.label} gave no answer within ${timeoutMs} ms. Raise timeoutMs or deadlineMs.`,

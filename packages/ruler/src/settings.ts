@@ -1,4 +1,4 @@
-import { HoneError } from "@hone/core";
+import { HoneError, patientRequest } from "@hone/core";
 import { platform } from "#platform";
 import { answerJsonSchema } from "./answer.ts";
 import { JudgeBudget } from "./budget.ts";
@@ -146,7 +146,8 @@ export async function resolveSettings(
       ? boundedParameters(parameters, target)
       : parameters;
   const structuredOutput = options.structuredOutput ?? target.structuredOutput;
-  const fetch = options.fetch ?? ((input, init) => globalThis.fetch(input, init));
+  const fetch =
+    options.fetch ?? ((input, init) => globalThis.fetch(input, patientRequest(init ?? {})));
   const folder = typeof cache === "object" ? cache.folder : undefined;
   return {
     target,

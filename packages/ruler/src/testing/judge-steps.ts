@@ -31,7 +31,9 @@ export type JudgeStep =
   /** Closes the connection without an answer. */
   | { type: "hang-up" }
   /** Never answers. */
-  | { type: "silence" };
+  | { type: "silence" }
+  /** Sends headers of status 200 and then nothing, or blank lines without end. */
+  | { type: "silent-body"; blankLines: boolean };
 
 export interface StepUsage {
   promptTokens: number;
@@ -92,6 +94,11 @@ export function quotaExhausted(): JudgeStep {
 export const cutBody: JudgeStep = { type: "cut-body" };
 export const hangUp: JudgeStep = { type: "hang-up" };
 export const silence: JudgeStep = { type: "silence" };
+
+/** Headers, and then nothing or blank lines, as some providers send them while a request waits. */
+export function silentBody(options: { blankLines?: boolean } = {}): JudgeStep {
+  return { type: "silent-body", blankLines: options.blankLines ?? false };
+}
 
 /** Text that is no JSON. */
 export function garbage(): JudgeStep {

@@ -117,6 +117,14 @@ async function perform(
   switch (step.type) {
     case "silence":
       return;
+    case "silent-body": {
+      response.writeHead(200, { "content-type": "application/json" });
+      response.flushHeaders();
+      if (!step.blankLines) return;
+      const timer = setInterval(() => response.write("\n"), 20);
+      response.on("close", () => clearInterval(timer));
+      return;
+    }
     case "hang-up":
       response.destroy();
       return;
