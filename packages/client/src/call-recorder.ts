@@ -63,8 +63,7 @@ export function recordCalls(
         const asked = await readRequest(input, init?.body);
         const response = await fetch(input, { ...init, signal: both });
         if (!asked || !response.ok || !response.body) return response;
-        const streamed = response.headers.get("content-type")?.startsWith("text/event-stream");
-        const reader = streamed ? streamReader() : wholeReader();
+        const reader = bodyReader();
         over = false;
         const watched = watch(response.body, {
           part: (bytes) => reader.feed(bytes),
@@ -158,38 +157,28 @@ interface Reader {
 
 const shownLength = 80;
 
-function wholeReader(): Reader {
+/** What a body is its text says: servers give all kinds of content types to it. */
+function bodyReader(): Reader {
   const decoder = new TextDecoder();
   let text = "";
   return {
     feed: (bytes) => void (text += decoder.decode(bytes, { stream: true })),
     end() {
+      text += decoder.decode();
       try {
-        return readProviderAnswer(JSON.parse(text + decoder.decode()));
+        return readProviderAnswer(JSON.parse(text));
       } catch {
-        return null;
+        return streamedAnswer(text);
       }
     },
     begins: () => text.trimStart().slice(0, shownLength),
   };
 }
 
-function streamReader(): Reader {
-  const decoder = new TextDecoder();
+function streamedAnswer(text: string): ProviderAnswer | null {
   const stream = new ProviderStream();
   const parser = createParser({ onEvent: ({ data }) => stream.add(data) });
-  let begins = "";
-  return {
-    feed(bytes) {
-      const text = decoder.decode(bytes, { stream: true });
-      if (begins.length < shownLength) begins = (begins + text).slice(0, shownLength);
-      parser.feed(text);
-    },
-    end() {
-      // The last event of some ends with the stream, and not with an empty line.
-      parser.feed(`${decoder.decode()}\n\n`);
-      return stream.isDone ? stream.answer() : null;
-    },
-    begins: () => begins,
-  };
+  // The last event of some ends with the stream, and not with an empty line.
+  parser.feed(`${text}\n\n`);
+  return stream.isDone ? stream.answer() : null;
 }

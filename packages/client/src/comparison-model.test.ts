@@ -7,8 +7,8 @@ import type { RolloutModel } from "./rollout-model.ts";
 import { send, startRouteServer, until } from "./route-server.test-support.ts";
 import type { Handler, RouteServer } from "./route-server.test-support.ts";
 
-let server: RouteServer;
-afterEach(() => server.close());
+let server: RouteServer | undefined;
+afterEach(() => server?.close());
 
 const usage = { prompt_tokens: 5, completion_tokens: 2, total_tokens: 7 };
 const call = { id: "c1", type: "function", function: { name: "f", arguments: '{"a":1}' } };
@@ -63,6 +63,31 @@ async function twoTurns(model: RolloutModel, { stream }: { stream: boolean }) {
   return { reward: messages.length, metrics: { turns: 2 } };
 }
 
+it("a model to compare with has no password in its URL, and says none", () => {
+  const options = { apiKey: "k", model: "m", baseURL: "https://user:canary@api.test/v1" };
+  expect(() => new ComparisonModel(options)).toThrow(/Leave them out/);
+  expect(() => new ComparisonModel(options)).not.toThrow(/canary/);
+});
+
+it.each(["text/plain", "application/json"])("reads a stream that calls itself %s", async (type) => {
+  const chunk = { choices: [{ index: 0, delta: { content: "Hi" }, finish_reason: "stop" }] };
+  const model = await elsewhere([
+    "POST /v1/chat/completions",
+    (_, response) => {
+      response.writeHead(200, { "content-type": type });
+      response.end(`: wait\r\n\r\ndata: ${JSON.stringify(chunk)}`);
+    },
+  ]);
+  const rollout = async (m: RolloutModel) => {
+    const { baseURL, fetch } = m.connection();
+    const body = JSON.stringify({ stream: true, messages: [{ role: "user", content: "?" }] });
+    await (await fetch(`${baseURL}/chat/completions`, { method: "POST", body })).text();
+    return 1;
+  };
+  const [group] = await gather(model, rollout, [1], { mode: "eval" });
+  expect(group?.trajectories[0]?.messages.at(-1)).toMatchObject({ content: "Hi" });
+});
+
 describe("a model to compare with", () => {
   it.each([false, true])("leaves a trajectory like any other, stream %s", async (stream) => {
     const model = await elsewhere(api);
@@ -86,7 +111,7 @@ describe("a model to compare with", () => {
       ["assistant", "3 messages"],
     ]);
     expect(trajectory?.messages.at(-1)).toMatchObject({ tool_calls: [call] });
-    expect(server.received.every(({ headers }) => headers.authorization === "Bearer theirs")).toBe(
+    expect(server?.received.every(({ headers }) => headers.authorization === "Bearer theirs")).toBe(
       true,
     );
     const twice = [group!, group!];
@@ -130,7 +155,7 @@ describe("a model to compare with", () => {
       code: "invalid_config",
       param: "mode",
     });
-    expect(server.received).toEqual([]);
+    expect(server?.received).toEqual([]);
   });
 
   it("ends a rollout past its time and names the call that it was in", async () => {
@@ -139,7 +164,7 @@ describe("a model to compare with", () => {
     try {
       const options = { mode: "eval", timeoutMs: 100, maxExceptions: 1 } as const;
       const gathering = gather(model, twoTurns, [{ stream: false }], options);
-      await until(() => server.received.length === 1);
+      await until(() => server?.received.length === 1);
       vi.advanceTimersByTime(100);
       const [group] = await gathering;
       expect(group?.trajectories).toEqual([]);
@@ -189,9 +214,11 @@ describe("a model to compare with", () => {
       return 1;
     };
     await gather(model, rollout, [1, 2], { mode: "eval" });
-    expect(emit).toHaveBeenCalledTimes(1);
-    expect(emit.mock.calls[0]?.[0]).toMatch(/its message is missing from the trajectory.*"\{/);
-    expect(emit.mock.calls[0]?.[0]).not.toContain("\u001b");
+    // `gather` says once more that these rollouts hold no completion.
+    const unread = emit.mock.calls.filter(([text]) => String(text).startsWith("An answer of"));
+    expect(unread).toHaveLength(1);
+    expect(unread[0]?.[0]).toMatch(/its message is missing from the trajectory.*"\{/);
+    expect(unread[0]?.[0]).not.toContain("\u001b");
   });
 
   it("keeps conversations of the Responses API, which repeat nothing", async () => {

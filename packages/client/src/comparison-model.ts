@@ -30,6 +30,13 @@ export class ComparisonModel {
         { code: "invalid_config", param: "baseURL" },
       );
     }
+    const { username, password } = new URL(options.baseURL);
+    if (username || password) {
+      throw new HoneError(
+        "baseURL has a user or a password in it. Leave them out, and pass apiKey.",
+        { code: "invalid_config", param: "baseURL" },
+      );
+    }
     this.name = options.model;
     this.baseURL = options.baseURL.replace(/\/+$/, "");
     this.apiKey = options.apiKey;

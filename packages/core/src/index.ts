@@ -157,7 +157,7 @@ export { printable, printableBlock, printableLine } from "./printable.ts";
 export { wellFormedJson } from "./well-formed-json.ts";
 export { messageOfAnswer, readProviderAnswer } from "./provider-answer.ts";
 export type { ProviderAnswer } from "./provider-answer.ts";
-export { readSaid, toChatMessage } from "./provider-message.ts";
+export { readSaid, shown as namedPart, toChatMessage } from "./provider-message.ts";
 export type { Said, SaidCall } from "./provider-message.ts";
 export { ProviderStream } from "./provider-stream.ts";
 export { readProviderRequest } from "./provider-request.ts";

@@ -87,7 +87,7 @@ export function readContent(content: unknown): Said {
 }
 
 /** A part that is no text, by its kind and by what it holds: two pictures are not the same picture. */
-function shown(part: Fields): string {
+export function shown(part: Fields): string {
   const { type, ...rest } = part;
   const body = JSON.stringify(rest);
   return body === "{}" && type === undefined

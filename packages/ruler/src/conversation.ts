@@ -1,4 +1,4 @@
-import { readSaid } from "@hone/core";
+import { namedPart, readSaid } from "@hone/core";
 import type { ChatMessage, ChatTool } from "@hone/core";
 
 /** What of a trajectory a judge sees: nothing that a token id, a logprob or a key could hide in. */
@@ -67,7 +67,8 @@ function plainMessage(message: ChatMessage, renumbered: (id: string) => string):
   if (typeof message["name"] === "string") plain.name = message["name"];
   const { content, reasoning, refusal, calls } = readSaid(message);
   if (message.role === "assistant" && reasoning) plain.reasoning = reasoning;
-  if (content !== null) plain.content = content;
+  const said = [...(content === null ? [] : [content]), ...besideContent(message)];
+  if (said.length > 0) plain.content = said.join("\n");
   if (refusal !== null && refusal !== "") plain.refusal = refusal;
   if (message.role === "assistant" && calls.length > 0) {
     plain.tool_calls = calls.map((call, at) => ({
@@ -78,6 +79,29 @@ function plainMessage(message: ChatMessage, renumbered: (id: string) => string):
   }
   if (message.role === "tool") plain.tool_call_id = renumbered(message.tool_call_id);
   return plain;
+}
+
+/** What some providers put into fields of its own: speech, pictures, files. */
+function besideContent(message: ChatMessage): string[] {
+  const fields = message as Readonly<Record<string, unknown>>;
+  return ["audio", "images", "files", "attachments"].flatMap((type) => {
+    const value = fields[type];
+    if (value === null || value === undefined || (Array.isArray(value) && value.length === 0)) {
+      return [];
+    }
+    const spoken = type === "audio" ? (value as { transcript?: unknown }).transcript : null;
+    return [
+      ...(typeof spoken === "string" && spoken !== "" ? [spoken] : []),
+      // An id is random, and says nothing.
+      namedPart({ type, value: withoutId(value) }),
+    ];
+  });
+}
+
+function withoutId(value: unknown): unknown {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return value;
+  const { id: _, expires_at: __, ...rest } = value as Record<string, unknown>;
+  return rest;
 }
 
 /** Two tools whose keys stand in another order are the same tool. */

@@ -51,8 +51,16 @@ function originOf(url: string): string {
 export function parseURL(url: string): URL {
   try {
     const parsed = new URL(url);
+    if (parsed.username || parsed.password) {
+      // fetch takes no such URL, and says it whole in its error.
+      throw new HoneError(
+        "baseURL has a user or a password in it. Leave them out, and pass apiKey.",
+        { code: "invalid_config", param: "baseURL" },
+      );
+    }
     if (parsed.protocol === "http:" || parsed.protocol === "https:") return parsed;
-  } catch {
+  } catch (error) {
+    if (HoneError.isInstance(error)) throw error;
     // Said below.
   }
   throw new HoneError(

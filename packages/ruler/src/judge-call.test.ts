@@ -328,6 +328,15 @@ describe("keys", () => {
     expect(printed).not.toContain("test-key");
   });
 
+  it("in a URL are refused, and not said", async () => {
+    const baseURL = "https://user:pass-canary@judge.test/v1";
+    const error: unknown = await rulerScoreGroup(two, { baseURL, model: "m" }, options).catch(
+      (cause: unknown) => cause,
+    );
+    expect(error).toMatchObject({ code: "invalid_config", param: "baseURL" });
+    expect(inspect(error, { depth: 10, showHidden: true })).not.toContain("canary");
+  });
+
   it("do not follow a redirect", async () => {
     const judge = await start({ otherwise: byNumber });
     const redirecting = createServer((_request, response) => {
