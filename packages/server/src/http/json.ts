@@ -1,20 +1,14 @@
+import { setImmediate } from "node:timers/promises";
 import { HoneError, wellFormedJson, type ErrorCode } from "@hone/core";
 import type { Context } from "hono";
 import type { z } from "zod";
+import { checkShape } from "./body-shape.ts";
 import type { AppEnv } from "./env.ts";
+import { faultsOfParts } from "./schema-parts.ts";
 
 const mebibyte = 1024 * 1024;
 /** Chat requests, and everything else that names no other limit. */
 export const chatBodyLimit = 8 * mebibyte;
-/** Training operations: thousands of rollouts with their rewards. */
-export const trainBodyLimit = 64 * mebibyte;
-
-/**
- * `JSON.parse` takes seconds over millions of open brackets, and what it returns then overflows
- * `JSON.stringify`: nothing that we accept is nested more deeply than this.
- */
-const maxDepth = 200;
-
 /** The only way in for a JSON body: media type, size, UTF-8, JSON and schema are checked here. */
 export async function readJson<S extends z.ZodType>(
   c: Context<AppEnv>,
@@ -22,7 +16,10 @@ export async function readJson<S extends z.ZodType>(
 ): Promise<z.output<S>> {
   requireJsonType(c);
   const bytes = await readBytes(c, c.get("bodyLimit") ?? chatBodyLimit);
-  const result = schema.safeParse(parseJson(bytes));
+  const value = await readValue(bytes);
+  const faults = await faultsOfParts(schema, value);
+  if (faults.length > 0) throw issuesToError(faults);
+  const result = schema.safeParse(value);
   if (result.success) return result.data;
   throw issuesToError(result.error.issues);
 }
@@ -66,19 +63,19 @@ function tooLarge(limit: number): HoneError {
   );
 }
 
+/** From this size on other requests have their turn between two steps of reading. */
+const patientFrom = 128 * 1024;
+
 /**
  * Strict JSON of strict UTF-8: a replaced character would be another prompt. Only half a character, which
  * JSON can escape and UTF-8 cannot hold, is replaced, before anything sees it.
  */
-export function parseJson(bytes: Uint8Array): unknown {
+export async function readValue(bytes: Uint8Array): Promise<unknown> {
   if (bytes.byteLength === 0) {
     throw new HoneError("The body is empty. Send a JSON object.", { code: "invalid_json" });
   }
-  if (nestedTooDeep(bytes)) {
-    throw new HoneError(`The body is nested more than ${maxDepth} levels deep. Flatten it.`, {
-      code: "invalid_json",
-    });
-  }
+  const pause = bytes.byteLength < patientFrom ? () => Promise.resolve() : () => setImmediate();
+  await checkShape(bytes, pause);
   let text: string;
   try {
     text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
@@ -88,8 +85,11 @@ export function parseJson(bytes: Uint8Array): unknown {
       cause,
     });
   }
+  await pause();
+  text = wellFormedJson(text);
+  await pause();
   try {
-    return JSON.parse(wellFormedJson(text)) as unknown;
+    return JSON.parse(text) as unknown;
   } catch (cause) {
     // V8's message quotes the text, which may be a prompt: only the position is passed on.
     const at = cause instanceof SyntaxError ? /position (\d+)/.exec(cause.message)?.[1] : undefined;
@@ -98,22 +98,6 @@ export function parseJson(bytes: Uint8Array): unknown {
       code: "invalid_json",
     });
   }
-}
-
-const quote = 0x22;
-const backslash = 0x5c;
-
-function nestedTooDeep(bytes: Uint8Array): boolean {
-  let depth = 0;
-  for (let i = 0; i < bytes.length; i++) {
-    const byte = bytes[i];
-    if (byte === quote) {
-      for (i++; i < bytes.length && bytes[i] !== quote; i++) if (bytes[i] === backslash) i++;
-    } else if (byte === 0x5b || byte === 0x7b) {
-      if (++depth > maxDepth) return true;
-    } else if (byte === 0x5d || byte === 0x7d) depth--;
-  }
-  return false;
 }
 
 type Issue = z.core.$ZodIssue;

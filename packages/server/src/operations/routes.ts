@@ -8,7 +8,7 @@ import {
 } from "@hone/core";
 import { Hono } from "hono";
 import type { AppEnv } from "../http/env.ts";
-import { readJson, trainBodyLimit } from "../http/json.ts";
+import { readJson } from "../http/json.ts";
 import { readQuery } from "../http/query.ts";
 import type { EventLog } from "./events.ts";
 import type { Operations } from "./operations.ts";
@@ -24,7 +24,6 @@ export function operationRoutes(options: {
   const { operations, events } = options;
   const app = new Hono<AppEnv>();
   app.post("/v1/models/:model/operations", async (c) => {
-    c.set("bodyLimit", trainBodyLimit);
     const body = await readJson(c, submitOperationSchema);
     return c.json(await operations.submit(c.get("keyId"), c.req.param("model"), body));
   });

@@ -1,7 +1,7 @@
 import { scoreRequestSchema, type RewardModelList } from "@hone/core";
 import { Hono } from "hono";
 import type { AppEnv } from "../http/env.ts";
-import { readJson, trainBodyLimit } from "../http/json.ts";
+import { readJson } from "../http/json.ts";
 import type { Scorer } from "../ports/scorer.ts";
 
 /** What the operator's reward models think of conversations or texts. */
@@ -9,7 +9,6 @@ export function scoringRoutes(scorer: Scorer): Hono<AppEnv> {
   const app = new Hono<AppEnv>();
   app.post("/v1/score", async (c) => {
     // Whole groups of long episodes come at once.
-    c.set("bodyLimit", trainBodyLimit);
     const request = await readJson(c, scoreRequestSchema);
     return c.json(await scorer.score(request, c.req.raw.signal));
   });

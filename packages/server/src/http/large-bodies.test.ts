@@ -1,0 +1,114 @@
+import { monitorEventLoopDelay } from "node:perf_hooks";
+import { createAdaptorServer } from "@hono/node-server";
+import type { Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { chatRequestSchema, patchRolloutSchema, submitOperationSchema } from "@hone/core";
+import { Hono } from "hono";
+import { pino } from "pino";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { z } from "zod";
+import type { AppEnv } from "./env.ts";
+import { installErrors } from "./errors.ts";
+import { readJson } from "./json.ts";
+
+const schemas = {
+  chat: chatRequestSchema,
+  operation: submitOperationSchema,
+  rollout: patchRolloutSchema,
+} as const;
+let server: Server;
+let origin = "";
+beforeAll(async () => {
+  const app = new Hono<AppEnv>();
+  installErrors(app, pino({ level: "silent" }));
+  for (const [name, schema] of Object.entries(schemas)) {
+    app.post(`/${name}`, async (c) => {
+      await readJson(c, schema as z.ZodType);
+      return c.json({});
+    });
+  }
+  server = createAdaptorServer({ fetch: app.fetch }) as Server;
+  await new Promise<void>((listening) => server.listen(0, "127.0.0.1", listening));
+  origin = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+});
+afterAll(() => server.close());
+
+async function post(path: string, body: string): Promise<{ status: number; message: string }> {
+  const headers = { "content-type": "application/json" };
+  const response = await fetch(`${origin}/${path}`, { method: "POST", body, headers });
+  const { error } = (await response.json()) as { error?: { message: string } };
+  return { status: response.status, message: error?.message ?? "" };
+}
+
+const mebibyte = 1024 * 1024;
+const filled = (item: string, size: number) =>
+  `[${`${item},`.repeat(size / (item.length + 1))}${item}]`;
+const message = '{"role":"user","content":"x"}';
+const wrong = '{"role":"user","content":1}';
+const member = '{"rolloutId":"ro_1","reward":1}';
+const chat = (messages: string) => `{"model":"m","messages":${messages}}`;
+const operation = (groups: string) =>
+  `{"clientToken":"t","op":{"type":"train","groups":${groups}}}`;
+
+describe("a body below the limit", () => {
+  it.each<[string, string, string, number, RegExp]>([
+    [
+      "of numbers for messages",
+      "chat",
+      chat(filled("1", 7 * mebibyte)),
+      413,
+      /more than 100000 values/,
+    ],
+    ["of wrong messages", "chat", chat(filled(wrong, 800_000)), 400, /messages\[0\]\.content/],
+    [
+      "of messages with the last one wrong",
+      "chat",
+      chat(`${filled(message, 800_000).slice(0, -1)},${wrong}]`),
+      400,
+      /messages\[\d{5}\]\.content/,
+    ],
+    ["of good messages", "chat", chat(filled(message, 800_000)), 200, /^$/],
+    [
+      "of one long message",
+      "chat",
+      chat(`[{"role":"user","content":"${"x".repeat(7 * mebibyte)}"}]`),
+      200,
+      /^$/,
+    ],
+    ["of numbers for groups", "operation", operation(filled("1", 7 * mebibyte)), 413, /values/],
+    [
+      "of few numbers for groups",
+      "operation",
+      operation(filled("1", 180_000)),
+      400,
+      /op\.groups\[0\]/,
+    ],
+    [
+      "of numbers for rollouts",
+      "operation",
+      operation(`[{"id":"g","rollouts":${filled("1", 180_000)}}]`),
+      400,
+      /op\.groups\[0\]\.rollouts\[0\]/,
+    ],
+    [
+      "of good rollouts",
+      "operation",
+      operation(`[{"id":"g","rollouts":${filled(member, 900_000)}}]`),
+      200,
+      /^$/,
+    ],
+    ["of wrong logs", "rollout", `{"logs":${filled("1", 180_000)}}`, 400, /logs\[0\]/],
+    ["of long logs", "rollout", `{"logs":["${"\\\\n".repeat(2 * mebibyte)}"]}`, 200, /^$/],
+    ["of escapes", "rollout", `{"logs":["${"\\\\ud83d".repeat(mebibyte)}"]}`, 200, /^$/],
+  ])("%s is answered, and others are in between", async (_, path, body, status, text) => {
+    await post(path, body); // what is compiled at first use is no matter of this body
+    const delay = monitorEventLoopDelay({ resolution: 5 });
+    delay.enable();
+    const answer = await post(path, body);
+    delay.disable();
+    expect(answer.status).toBe(status);
+    expect(answer.message).toMatch(text);
+    // Well above what is wanted (50 ms): the sender works on this loop too, and the machine may be busy.
+    expect(delay.max / 1e6).toBeLessThan(1_500);
+  });
+});
