@@ -1,5 +1,5 @@
 import { HoneError, modelInfoSchema, modelNamePattern, requireObject, wrongKind } from "@hone/core";
-import type { PutModel } from "@hone/core";
+import type { ChatTemplateKwargs, PutModel } from "@hone/core";
 import { resolveSettings } from "./connection-settings.ts";
 import type { HoneOptions } from "./connection-settings.ts";
 import { refuseUnknownOptions } from "@hone/core";
@@ -7,9 +7,14 @@ import { requireSignal } from "./argument-kinds.ts";
 import { Model } from "./model.ts";
 import { Transport } from "./transport.ts";
 
-export interface ModelOptions extends PutModel {
+export interface ModelOptions extends Omit<PutModel, "chat_template_kwargs"> {
   /** 1–64 of a-z 0-9 . _ - */
   name: string;
+  /**
+   * Arguments of the base's chat template, such as `{ enable_thinking: false }`, for all chats of the model.
+   * One that the base does not know is refused; so are others than the model was made with. @default none
+   */
+  chatTemplateKwargs?: ChatTemplateKwargs | undefined;
 }
 
 /** A Hone server. */
@@ -37,9 +42,15 @@ export class Hone {
     request: { signal?: AbortSignal | undefined } = {},
   ): Promise<Model> {
     requireObject("hone.model()", options, 'an object such as { name: "my-agent" }', "options");
-    refuseUnknownOptions("hone.model()", options, ["name", "base", "lora", "seed"]);
+    refuseUnknownOptions("hone.model()", options, [
+      "name",
+      "base",
+      "lora",
+      "seed",
+      "chatTemplateKwargs",
+    ]);
     requireSignal("hone.model()", request);
-    const { name, ...body } = options;
+    const { name, chatTemplateKwargs, ...rest } = options;
     // A pattern would read undefined and null as those words.
     if (typeof name !== "string") {
       throw wrongKind("hone.model()", "a text as name", name, "name");
@@ -50,6 +61,10 @@ export class Hone {
         { code: "invalid_request", param: "name" },
       );
     }
+    const body: PutModel = {
+      ...rest,
+      ...(chatTemplateKwargs !== undefined && { chat_template_kwargs: chatTemplateKwargs }),
+    };
     const info = await this.#transport.json("PUT", `/v1/models/${name}`, modelInfoSchema, {
       body,
       signal: request.signal,

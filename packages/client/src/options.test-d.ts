@@ -62,6 +62,9 @@ export async function whatAClientIsGiven(given: RolloutModel): Promise<void> {
   await model.train(pending);
   // @ts-expect-error a model is asked for by an object
   await new Hone().model("x");
+  await new Hone().model({ name: "m", chatTemplateKwargs: { enable_thinking: false } });
+  // @ts-expect-error an argument of a template is a text, a number or a boolean
+  await new Hone().model({ name: "m", chatTemplateKwargs: { enable_thinking: null } });
   // @ts-expect-error a name that may be missing
   await new Hone().model({ name: undefined });
 }

@@ -84,6 +84,7 @@ export function modelInfo(cursor: unknown = null): ModelInfo {
     object: "hone.model",
     base: "tiny",
     lora: { r: 16, alpha: 32 },
+    chat_template_kwargs: null,
     learnt: 0,
     served: 0,
     cursor,

@@ -21,12 +21,28 @@ export const loraSchema = z.strictObject({
   alpha: z.number().positive().default(32),
 });
 
+/** Arguments of a chat template, as vLLM names them; what the base's renderer does not know it refuses. */
+export const chatTemplateKwargsSchema = z
+  .record(
+    z
+      .string()
+      .regex(
+        /^[A-Za-z_][A-Za-z0-9_]{0,63}$/,
+        "a name has at most 64 letters, digits and underscores",
+      ),
+    z.union([z.string().max(256), z.number(), z.boolean()]),
+  )
+  .refine((kwargs) => Object.keys(kwargs).length <= 16, { error: "there are at most 16 of them" });
+export type ChatTemplateKwargs = z.infer<typeof chatTemplateKwargsSchema>;
+
 /** `PUT /v1/models/{model}`: creates the model, or finds it. */
 export const putModelSchema = z.strictObject({
   /** Asserts what the server serves; it does not choose. */
   base: z.string().optional(),
   lora: loraSchema.optional(),
   seed: z.int().min(0).optional(),
+  /** What its chats are rendered with, such as `{"enable_thinking": false}`. @default none */
+  chat_template_kwargs: chatTemplateKwargsSchema.optional(),
 });
 export type PutModel = z.input<typeof putModelSchema>;
 
@@ -35,6 +51,8 @@ export const modelInfoSchema = z.object({
   object: z.literal("hone.model"),
   base: z.string(),
   lora: z.object({ r: z.int(), alpha: z.number() }),
+  /** What its chats are rendered with; null for the renderer's defaults. */
+  chat_template_kwargs: chatTemplateKwargsSchema.nullable().default(null),
   /** The newest policy with a committed checkpoint. */
   learnt: z.int(),
   /** The newest policy that every live engine serves. */

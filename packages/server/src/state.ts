@@ -57,7 +57,7 @@ export interface StateOptions {
   /** What adapters in the engine may take, besides those in use. @unit bytes @default 512 MiB */
   adapterMemory?: number | undefined;
   /** Tells what sampled ids spell, for trajectories and for people who look at rollouts. */
-  renderer?: Pick<Renderer, "tokens" | "info"> | undefined;
+  renderer?: Pick<Renderer, "tokens" | "info" | "withTemplate"> | undefined;
   /** Folders from which `import` may read; default: `imports` in the data directory. */
   importRoots?: readonly string[] | undefined;
 }
@@ -82,9 +82,12 @@ export interface State {
 
 const sweepEveryMs = 5_000;
 
-const noRenderer: Pick<Renderer, "tokens" | "info"> = {
+const noRenderer: Pick<Renderer, "tokens" | "info" | "withTemplate"> = {
   tokens: () => Promise.reject(new Error("there is no renderer")),
   info: () => Promise.reject(new Error("there is no renderer")),
+  withTemplate: () => {
+    throw new Error("there is no renderer");
+  },
 };
 
 export async function openState(options: StateOptions): Promise<State> {
@@ -174,6 +177,9 @@ export async function openState(options: StateOptions): Promise<State> {
       trainer,
       unfinished: (name) => operations.unfinished(name),
       base,
+      checkTemplate: async (kwargs) => {
+        await renderer.withTemplate(kwargs).info();
+      },
       serially,
     });
     const deletion = createModelDeletion({

@@ -49,7 +49,7 @@ export function gatewayRoutes(deps: GatewayDeps): Hono<AppEnv> {
     c: Context<AppEnv>,
     sink: ResponseSink,
     request: { model: string; key: () => string },
-    respond: (caller: Caller) => Promise<void>,
+    respond: (caller: Caller, parts: GatewayParts) => Promise<void>,
   ): Promise<Response> {
     const rolloutId = c.req.param("rollout") ?? null;
     const retry = isRetry(c.req.header("x-stainless-retry-count"));
@@ -68,7 +68,9 @@ export function gatewayRoutes(deps: GatewayDeps): Hono<AppEnv> {
           order?.close();
           lease.release();
         };
-        await respond({ lease, sink, retry });
+        // The prompt, its bridges and how an answer is read are one model's own.
+        const renderer = parts.renderer.withTemplate(lease.chatTemplateKwargs);
+        await respond({ lease, sink, retry }, { ...parts, renderer });
       } catch (error) {
         if (rolloutId !== null) parts.retries.failed(rolloutId, request.key());
         if (!sink.signal.aborted) throw error;
@@ -88,10 +90,10 @@ export function gatewayRoutes(deps: GatewayDeps): Hono<AppEnv> {
     checkRequest(request);
     const repeated = repeatedChat(request);
     const asked = { model: request.model, key: () => repeated.key() };
-    return answer(c, sink, asked, async (caller) => {
-      const call = await prepareChat(parts, caller, request);
-      if (request.stream) await respondChatStreamed(parts, call, sink);
-      else await respondChat(parts, call, sink);
+    return answer(c, sink, asked, async (caller, own) => {
+      const call = await prepareChat(own, caller, request);
+      if (request.stream) await respondChatStreamed(own, call, sink);
+      else await respondChat(own, call, sink);
     });
   }
 
@@ -100,8 +102,8 @@ export function gatewayRoutes(deps: GatewayDeps): Hono<AppEnv> {
     const request = await readJson(c, completionRequestSchema);
     checkTextRequest(request);
     const key = () => textKey(request);
-    return answer(c, sink, { model: request.model, key }, async (caller) => {
-      await respondText(parts, await prepareText(parts, caller, request), sink);
+    return answer(c, sink, { model: request.model, key }, async (caller, own) => {
+      await respondText(own, await prepareText(own, caller, request), sink);
     });
   }
 

@@ -119,6 +119,14 @@ interface Fault {
   message: string;
 }
 
+const unknownParameter =
+  "Hone does not know this parameter, and ignores nothing in silence. Leave it out";
+const knownElsewhere: Readonly<Record<string, string>> = {
+  chat_template_kwargs:
+    "all chats of a model have the same: leave it out, and make the model with it, " +
+    "`hone.model({ name, chatTemplateKwargs })`",
+};
+
 function describe(issue: Issue, prefix: readonly PropertyKey[]): Fault {
   const path = [...prefix, ...issue.path];
   if (issue.code === "unrecognized_keys") {
@@ -126,7 +134,7 @@ function describe(issue: Issue, prefix: readonly PropertyKey[]): Fault {
     return {
       path: [...path, key],
       code: "unsupported_parameter",
-      message: "Hone does not know this parameter, and ignores nothing in silence. Leave it out",
+      message: knownElsewhere[key] ?? unknownParameter,
     };
   }
   if (issue.code === "invalid_value") {

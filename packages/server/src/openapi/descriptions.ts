@@ -21,6 +21,8 @@ export const descriptions: Record<string, string> = {
   "modelListSchema.adapters": "Weights of all policies in the engine, and what they may take; those in use stay past it. @unit bytes",
   "rotatedKeySchema.file": "Where the server keeps it, on its own machine.",
   "putModelSchema.base": "Asserts what the server serves; it does not choose.",
+  "putModelSchema.chat_template_kwargs": "What its chats are rendered with, such as `{\"enable_thinking\": false}`. @default none",
+  "modelInfoSchema.chat_template_kwargs": "What its chats are rendered with; null for the renderer's defaults.",
   "modelInfoSchema.learnt": "The newest policy with a committed checkpoint.",
   "modelInfoSchema.served": "The newest policy that every live engine serves.",
   "modelInfoSchema.cursor": "Where `batches` goes on: committed with the step that consumed it.",

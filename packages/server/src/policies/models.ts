@@ -1,4 +1,4 @@
-import { HoneError } from "@hone/core";
+import { type ChatTemplateKwargs, HoneError } from "@hone/core";
 import type { Clock } from "../ports/clock.ts";
 import { toJson } from "../store/json.ts";
 import type { Statement, Store } from "../store/store.ts";
@@ -8,6 +8,7 @@ export interface Model {
   base: string;
   lora: { r: number; alpha: number };
   seed: number;
+  chatTemplateKwargs: ChatTemplateKwargs | null;
   learnt: number;
   /** −1 until policy 0 is first served. */
   served: number;
@@ -71,6 +72,7 @@ interface ModelRow {
   lora_r: number;
   lora_alpha: number;
   seed: number;
+  chat_template_kwargs: string | null;
   learnt: number;
   served: number;
   cursor: string | null;
@@ -103,6 +105,10 @@ export function createModels(store: Store, clock: Clock): Models {
       base: row.base,
       lora: { r: row.lora_r, alpha: row.lora_alpha },
       seed: row.seed,
+      chatTemplateKwargs:
+        row.chat_template_kwargs === null
+          ? null
+          : (JSON.parse(row.chat_template_kwargs) as ChatTemplateKwargs),
       learnt: row.learnt,
       served: row.served,
       cursor: row.cursor === null ? null : (JSON.parse(row.cursor) as unknown),
@@ -162,14 +168,15 @@ export function createModels(store: Store, clock: Clock): Models {
       const model: Model = { ...given, learnt: 0, served: -1, cursor: null, createdAt: clock() };
       await store.write([
         {
-          sql: `INSERT INTO models (name, base, lora_r, lora_alpha, seed, learnt, served, cursor, created_at)
-                VALUES (?, ?, ?, ?, ?, 0, -1, NULL, ?)`,
+          sql: `INSERT INTO models (name, base, lora_r, lora_alpha, seed, chat_template_kwargs, learnt, served, cursor, created_at)
+                VALUES (?, ?, ?, ?, ?, ?, 0, -1, NULL, ?)`,
           args: [
             model.name,
             model.base,
             model.lora.r,
             model.lora.alpha,
             model.seed,
+            model.chatTemplateKwargs && JSON.stringify(model.chatTemplateKwargs),
             model.createdAt,
           ],
         },

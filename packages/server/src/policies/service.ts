@@ -1,4 +1,5 @@
 import {
+  type ChatTemplateKwargs,
   HoneError,
   type ModelInfo,
   parseModelRef,
@@ -9,6 +10,7 @@ import type { LimitFunction } from "p-limit";
 import type { z } from "zod";
 import type { Trainer } from "../ports/trainer.ts";
 import type { Checkpoints } from "./checkpoints.ts";
+import { canonicalJson } from "../store/canonical.ts";
 import type { LivePolicies } from "./live.ts";
 import type { Model, Models } from "./models.ts";
 
@@ -31,10 +33,12 @@ export function createModelService(options: {
   /** Ids of the operations that have not ended. */
   unfinished: (model: string) => string[];
   base: { name: string; maxModelLen: number };
+  /** Throws `invalid_request` for one that the base's renderer does not know. */
+  checkTemplate: (kwargs: ChatTemplateKwargs) => Promise<void>;
   /** Two requests for the same new model must not make it twice. */
   serially: LimitFunction;
 }): ModelService {
-  const { models, checkpoints, live, trainer, unfinished, base, serially } = options;
+  const { models, checkpoints, live, trainer, unfinished, base, checkTemplate, serially } = options;
 
   function infoOf(model: Model): ModelInfo {
     return {
@@ -42,6 +46,7 @@ export function createModelService(options: {
       object: "hone.model",
       base: model.base,
       lora: model.lora,
+      chat_template_kwargs: model.chatTemplateKwargs,
       learnt: model.learnt,
       served: model.served,
       cursor: model.cursor,
@@ -64,6 +69,8 @@ export function createModelService(options: {
   async function create(name: string, body: PutModel): Promise<Model> {
     const lora = { ...defaultLora, ...body.lora };
     const seed = body.seed ?? 0;
+    const chatTemplateKwargs = wantedTemplate(body) ?? null;
+    if (chatTemplateKwargs) await checkTemplate(chatTemplateKwargs);
     const operationId = `create-${name}`;
     // A folder without a row was left by a server that died in between; the same seed gives the same bytes.
     await checkpoints.remove(name, 0);
@@ -85,7 +92,10 @@ export function createModelService(options: {
         },
         files,
       );
-      return await models.create({ name, base: base.name, lora, seed }, operationId);
+      return await models.create(
+        { name, base: base.name, lora, seed, chatTemplateKwargs },
+        operationId,
+      );
     } finally {
       await checkpoints.discard(staging);
     }
@@ -132,6 +142,17 @@ function nameTaken(name: string): HoneError {
   );
 }
 
+/** None and no entries are the same; undefined: the request does not say. */
+function wantedTemplate(body: PutModel): ChatTemplateKwargs | null | undefined {
+  const given = body.chat_template_kwargs;
+  return given && Object.keys(given).length === 0 ? null : given;
+}
+
+function isSameTemplate(model: Model, body: PutModel): boolean {
+  const wanted = wantedTemplate(body);
+  return wanted === undefined || canonicalJson(wanted) === canonicalJson(model.chatTemplateKwargs);
+}
+
 function wantedOptions(model: Model, body: PutModel): { r: number; alpha: number; seed: number } {
   const lora = body.lora ? { ...defaultLora, ...body.lora } : model.lora;
   return { ...lora, seed: body.seed ?? model.seed };
@@ -139,10 +160,18 @@ function wantedOptions(model: Model, body: PutModel): { r: number; alpha: number
 
 function isSame(model: Model, body: PutModel): boolean {
   const { r, alpha, seed } = wantedOptions(model, body);
-  return r === model.lora.r && alpha === model.lora.alpha && seed === model.seed;
+  const isSameShape = r === model.lora.r && alpha === model.lora.alpha && seed === model.seed;
+  return isSameShape && isSameTemplate(model, body);
 }
 
 function otherOptions(model: Model, body: PutModel): HoneError {
+  if (!isSameTemplate(model, body)) {
+    return new HoneError(
+      `The model "${model.name}" has chat_template_kwargs ${JSON.stringify(model.chatTemplateKwargs)}; the request says ` +
+        `${JSON.stringify(body.chat_template_kwargs)}. Leave them out, or choose another name.`,
+      { code: "model_mismatch", param: "chat_template_kwargs" },
+    );
+  }
   const { r, alpha, seed } = wantedOptions(model, body);
   return new HoneError(
     `The model "${model.name}" has LoRA r ${model.lora.r}, alpha ${model.lora.alpha}, seed ${model.seed}; ` +

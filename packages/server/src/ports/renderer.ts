@@ -1,7 +1,12 @@
-import type { ChatMessage, ChatTool } from "@hone/core";
+import type { ChatMessage, ChatTemplateKwargs, ChatTool } from "@hone/core";
 
 /** Messages ⇄ token ids (docs/worker-contract.md). */
 export interface Renderer {
+  /**
+   * The same with these arguments of the chat template; null: its defaults. What it is asked throws
+   * `invalid_request` where the base's renderer does not know one of them.
+   */
+  withTemplate(kwargs: ChatTemplateKwargs | null): Renderer;
   info(): Promise<RendererInfo>;
   /** A whole conversation, with the generation prompt. Throws `invalid_request` for messages it cannot render. */
   render(messages: readonly ChatMessage[], tools: readonly ChatTool[] | null): Promise<number[]>;

@@ -1,3 +1,5 @@
+import type { ChatTemplateKwargs } from "@hone/core";
+
 /** What the gateway needs of rollouts and policies: which policy a call is sampled from. */
 export interface PolicyRouter {
   /**
@@ -16,6 +18,8 @@ export interface PolicyLease {
   /** The engine's name for it: `name@N`, or the base's name. */
   policy: string;
   rolloutId: string | null;
+  /** What the model's chats are rendered with; null for the renderer's defaults. */
+  chatTemplateKwargs: ChatTemplateKwargs | null;
   /** The call is over: the policy may be unloaded, the rollout's lease is renewed. */
   release(): void;
 }

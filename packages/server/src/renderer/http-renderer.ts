@@ -1,8 +1,9 @@
-import { HoneError } from "@hone/core";
+import { type ChatTemplateKwargs, HoneError } from "@hone/core";
 import { Agent, request as send } from "undici";
 import { z } from "zod";
 import { failureOf, parseAnswer } from "../http/child-answer.ts";
 import type { Renderer, RendererInfo } from "../ports/renderer.ts";
+import { canonicalJson } from "../store/canonical.ts";
 
 export interface RendererClientOptions {
   /** Asked before each call, because a restarted renderer has another port. Throws while there is none. */
@@ -54,7 +55,9 @@ export function createRendererClient(options: RendererClientOptions): RendererCl
     keepAliveMaxTimeout: 4000,
     connect: { timeout: 5000 },
   });
-  let known: { origin: string; info: RendererInfo } | undefined;
+  /** By the template's arguments; of one process. */
+  const known = new Map<string, RendererInfo>();
+  let knownOf = "";
 
   async function call<T>(schema: z.ZodType<T>, path: string, body?: unknown): Promise<T> {
     const url = options.baseURL() + path;
@@ -89,31 +92,26 @@ export function createRendererClient(options: RendererClientOptions): RendererCl
     });
   }
 
-  return {
+  const view = (kwargs: ChatTemplateKwargs | null): Renderer => ({
+    withTemplate: view,
+
     async info() {
       const origin = options.baseURL();
-      if (known?.origin !== origin) {
-        const info = await call(infoSchema, "/info");
-        known = {
-          origin,
-          info: {
-            name: info.renderer,
-            tools: info.tools,
-            plainTexts: info.plain_texts,
-            stopTokenIds: info.stop_token_ids,
-            bridges: info.bridges,
-            maxModelLen: info.max_model_len,
-            vocabSize: info.vocab_size,
-            longestToken: info.longest_token,
-            markers: [...info.tool_markers, ...info.reasoning_markers],
-          },
-        };
-      }
-      return known.info;
+      const key = canonicalJson(kwargs);
+      if (knownOf !== origin || known.size >= mostKnown) known.clear();
+      knownOf = origin;
+      const found = known.get(key);
+      if (found) return found;
+      const info = infoOf(await call(infoSchema, "/info", kwargs ? template(kwargs) : undefined));
+      // A renderer that was restarted meanwhile may be of another base's files.
+      if (knownOf === origin) known.set(key, info);
+      return info;
     },
 
     async render(messages, tools) {
-      return (await call(idsSchema, "/render", { messages, ...(tools && { tools }) })).ids;
+      return (
+        await call(idsSchema, "/render", { messages, ...(tools && { tools }), ...template(kwargs) })
+      ).ids;
     },
 
     async encode(text) {
@@ -126,6 +124,7 @@ export function createRendererClient(options: RendererClientOptions): RendererCl
         completion_ids: completionIds,
         messages: newMessages,
         ...(tools && { tools }),
+        ...template(kwargs),
       });
       return answer.ids
         ? { ids: answer.ids }
@@ -137,6 +136,7 @@ export function createRendererClient(options: RendererClientOptions): RendererCl
         ids: completionIds,
         ...(tools && { tools }),
         ...(visible !== undefined && { visible }),
+        ...template(kwargs),
       });
       return {
         content: parsed.content,
@@ -155,8 +155,29 @@ export function createRendererClient(options: RendererClientOptions): RendererCl
     async checkSchema(schema) {
       return (await call(schemaSchema, "/schema", { schema })).schema;
     },
+  });
 
-    close: () => agent.destroy(),
+  return { ...view(null), close: () => agent.destroy() };
+}
+
+/** Models have few different ones; a name that is made up again and again must not fill the memory. */
+const mostKnown = 64;
+
+function template(kwargs: ChatTemplateKwargs | null): object {
+  return kwargs ? { chat_template_kwargs: kwargs } : {};
+}
+
+function infoOf(info: z.infer<typeof infoSchema>): RendererInfo {
+  return {
+    name: info.renderer,
+    tools: info.tools,
+    plainTexts: info.plain_texts,
+    stopTokenIds: info.stop_token_ids,
+    bridges: info.bridges,
+    maxModelLen: info.max_model_len,
+    vocabSize: info.vocab_size,
+    longestToken: info.longest_token,
+    markers: [...info.tool_markers, ...info.reasoning_markers],
   };
 }
 

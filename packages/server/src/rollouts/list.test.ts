@@ -23,6 +23,9 @@ beforeEach(async () => {
     trainer: fileTrainer(),
     renderer: {
       info: () => Promise.reject(new Error("away")),
+      withTemplate: () => {
+        throw new Error("away");
+      },
       tokens: (wanted) =>
         down
           ? Promise.reject(new Error("away"))

@@ -37,7 +37,8 @@ export function createPolicyRouter(options: {
       release();
       throw error;
     }
-    return { policy, rolloutId, release };
+    const { chatTemplateKwargs } = models.require(model);
+    return { policy, rolloutId, chatTemplateKwargs, release };
   }
 
   function stepFor(record: RolloutRecord, modelRef: string): number {
@@ -77,7 +78,12 @@ export function createPolicyRouter(options: {
       // A model of that name can only be older than the server's present base: as under its rollouts, it answers.
       if (modelRef === options.base && !models.find(modelRef)) {
         const { base } = await engine().info();
-        return { policy: base, rolloutId: null, release: () => undefined };
+        return {
+          policy: base,
+          rolloutId: null,
+          chatTemplateKwargs: null,
+          release: () => undefined,
+        };
       }
       const ref = requireModelRef(modelRef);
       const model = models.require(ref.model);

@@ -2,9 +2,12 @@ import { createHash } from "node:crypto";
 
 /** SHA-256 of a JSON value that does not depend on the order of keys. */
 export function canonicalSha256(value: unknown): string {
-  return createHash("sha256")
-    .update(JSON.stringify(sorted(value)))
-    .digest("hex");
+  return createHash("sha256").update(canonicalJson(value)).digest("hex");
+}
+
+/** JSON that does not depend on the order of keys. */
+export function canonicalJson(value: unknown): string {
+  return JSON.stringify(sorted(value));
 }
 
 function sorted(value: unknown): unknown {

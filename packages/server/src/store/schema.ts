@@ -146,4 +146,6 @@ export const migrations: readonly string[] = [
      deleted_at INTEGER NOT NULL,
      cleared_at INTEGER
    ) STRICT;`,
+  // What a model's chats are rendered with, as JSON; NULL for the renderer's defaults.
+  "ALTER TABLE models ADD COLUMN chat_template_kwargs TEXT;",
 ];

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import sys
+from collections import OrderedDict
 from typing import Any
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -31,31 +32,38 @@ from hone_worker.errors import HoneWorkerError
 from hone_worker.long_work import LongWork
 from hone_worker.renderer_base import RenderedBase, load
 from hone_worker.renderer_messages import check_messages, check_tools
+from hone_worker.renderer_template import with_template
 from hone_worker.sampled_answer import read_answer
 from hone_worker.schema_process import SchemaChecks
 from hone_worker.service import create_app, environment, health_route, read_body, run_service
 
 log = logging.getLogger("hone_worker.renderer")
 Ids = list[int]
+MOST_VIEWS = 16
 
 
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class RenderBody(_Body):
+class _TemplateBody(_Body):
+    #: The model's own arguments of the template, over those that the server was started with.
+    chat_template_kwargs: dict[str, str | int | float | bool] | None = None
+
+
+class RenderBody(_TemplateBody):
     messages: list[Any]
     tools: list[Any] | None = None
 
 
-class BridgeBody(_Body):
+class BridgeBody(_TemplateBody):
     prompt_ids: Ids = Field(min_length=1)
     completion_ids: Ids
     messages: list[Any]
     tools: list[Any] | None = None
 
 
-class ParseBody(_Body):
+class ParseBody(_TemplateBody):
     ids: Ids
     #: What may be called. Without any, a sampled call is text.
     tools: list[Any] | None = None
@@ -82,6 +90,19 @@ class Service:
         self.answered = 0
         self.long = LongWork()
         self.schemas = SchemaChecks()
+        self._views: OrderedDict[str, Service] = OrderedDict()
+
+    def view(self, kwargs: dict[str, Any] | None) -> Service:
+        """The service with these arguments of the template. Few models differ in them: some are kept."""
+        if not kwargs:
+            return self
+        key = json.dumps(kwargs, sort_keys=True)
+        found = self._views.get(key) or Service(with_template(self.base, kwargs))
+        self._views[key] = found
+        self._views.move_to_end(key)
+        if len(self._views) > MOST_VIEWS:
+            self._views.popitem(last=False)
+        return found
 
     def render(self, messages: list[Any], tools: list[Any] | None) -> Ids:
         checked, known = self._checked(messages, tools)
@@ -177,18 +198,21 @@ class Service:
     def routes(self, boot: str) -> list[Route]:
         async def render(request: Request) -> Response:
             body = await read_body(request, RenderBody)
+            own = self.view(body.chat_template_kwargs)
             return await self.long.run(
-                request, lambda: self._answer({"ids": self.render(body.messages, body.tools)})
+                request, lambda: self._answer({"ids": own.render(body.messages, body.tools)})
             )
 
         async def bridge(request: Request) -> Response:
             body = await read_body(request, BridgeBody)
-            return await self.long.run(request, lambda: self._answer(self.bridge(body)))
+            own = self.view(body.chat_template_kwargs)
+            return await self.long.run(request, lambda: self._answer(own.bridge(body)))
 
         async def parse(request: Request) -> Response:
             body = await read_body(request, ParseBody)
+            own = self.view(body.chat_template_kwargs)
             return await self.long.run(
-                request, lambda: self._answer(self.parse(body.ids, body.tools, body.visible))
+                request, lambda: self._answer(own.parse(body.ids, body.tools, body.visible))
             )
 
         async def tokens(request: Request) -> Response:
@@ -206,6 +230,10 @@ class Service:
         async def info(_request: Request) -> Response:
             return self._answer(self.info())
 
+        async def info_of(request: Request) -> Response:
+            body = await read_body(request, _TemplateBody)
+            return self._answer(self.view(body.chat_template_kwargs).info())
+
         return [
             Route("/render", render, methods=["POST"]),
             Route("/bridge", bridge, methods=["POST"]),
@@ -214,6 +242,7 @@ class Service:
             Route("/encode", encode, methods=["POST"]),
             Route("/schema", schema, methods=["POST"]),
             Route("/info", info, methods=["GET"]),
+            Route("/info", info_of, methods=["POST"]),
             health_route(boot, lambda: {"progress": self.answered, "phase": "idle"}),
         ]
 

@@ -37,6 +37,7 @@ PROMPT_TAIL = 64
 class RenderedBase:
     base: str
     name: str
+    options: dict[str, Any]  # the renderer's
     renderer: Any
     tokenizer: Any
     tokens: TokenBytes
@@ -71,11 +72,35 @@ def load(base: str, name: str = "auto", options: dict[str, Any] | None = None) -
     except Exception as error:
         raise _bad_base(f"The tokenizer of {base!r} does not load: {error}") from error
     plain = plain_text(tokenizer)
-    seen = tokenizer if name == "lean" else MarkedTokenizer(tokenizer, plain)
     if name == "auto":
         name, found = _recognised(base, config, tokenizer)
         options = {**found, **(options or {})}
-    renderer = _create(seen, name, options or {})
+    rendering = made_with(base, tokenizer, plain, name, options or {})
+    text_config = config.get("text_config") or config
+    added = tokenizer.added_tokens_decoder
+    return RenderedBase(
+        base=base,
+        name=name,
+        tokenizer=tokenizer,
+        tokens=TokenBytes(tokenizer),
+        max_model_len=int(text_config.get("max_position_embeddings") or tokenizer.model_max_length),
+        longest_token=longest_token(tokenizer),
+        vocab_size=max(int(text_config.get("vocab_size") or 0), len(tokenizer)),
+        special_text={int(i): token.content for i, token in added.items() if token.special},
+        added_text={int(i): token.content for i, token in added.items()},
+        call_marks_are_text=name == "default" or name in TEXT_MARKERS,
+        plain=plain,
+        prompt_tail=PROMPT_TAIL if name in TEXT_MARKERS else None,
+        **rendering,
+    )
+
+
+def made_with(
+    base: str, tokenizer: Any, plain: PlainText | None, name: str, options: dict[str, Any]
+) -> dict[str, Any]:
+    """The renderer, and all fields of a rendered base that may differ with the renderer's options."""
+    seen = tokenizer if name == "lean" else MarkedTokenizer(tokenizer, plain)
+    renderer = _create(seen, name, options)
     generation_prompt = _generation_prompt(renderer)
     tool_markers, reasoning_markers = _markers(name, renderer)
     stops = _stops(base, renderer)
@@ -87,30 +112,17 @@ def load(base: str, name: str = "auto", options: dict[str, Any] | None = None) -
         tool_markers = ["<tool_call>"]
     if prompt_ends_in_reasoning(tokenizer, generation_prompt, stop_ids=set(stops)):
         reasoning_markers = HOLD_ALL
-    text_config = config.get("text_config") or config
-    added = tokenizer.added_tokens_decoder
-    return RenderedBase(
-        base=base,
-        name=name,
-        renderer=renderer,
-        tokenizer=tokenizer,
-        tokens=TokenBytes(tokenizer),
-        stop_token_ids=stops,
-        bridges=bridges,
-        max_model_len=int(text_config.get("max_position_embeddings") or tokenizer.model_max_length),
-        longest_token=longest_token(tokenizer),
-        vocab_size=max(int(text_config.get("vocab_size") or 0), len(tokenizer)),
-        tool_markers=tool_markers,
-        reasoning_markers=reasoning_markers,
-        generation_prompt=generation_prompt,
-        special_text={int(i): token.content for i, token in added.items() if token.special},
-        added_text={int(i): token.content for i, token in added.items()},
-        call_marks_are_text=name == "default" or name in TEXT_MARKERS,
-        plain=plain,
-        tools=tools,
-        plain_texts=_plain_texts(name, renderer, tokenizer, plain),
-        prompt_tail=PROMPT_TAIL if name in TEXT_MARKERS else None,
-    )
+    return {
+        "options": options,
+        "renderer": renderer,
+        "generation_prompt": generation_prompt,
+        "stop_token_ids": stops,
+        "bridges": bridges,
+        "tool_markers": tool_markers,
+        "reasoning_markers": reasoning_markers,
+        "tools": tools,
+        "plain_texts": _plain_texts(name, renderer, tokenizer, plain),
+    }
 
 
 def _recognised(base: str, config: dict[str, Any], tokenizer: Any) -> tuple[str, dict[str, Any]]:
@@ -173,12 +185,12 @@ def _create(tokenizer: Any, name: str, options: dict[str, Any]) -> Any:
         plain = config_from_name(name)
         # Templates drop old thoughts when a new question comes; then a turn no longer begins with what was
         # sampled before it. A thought that was sampled stays, unless the operator chooses otherwise.
-        if not options and "thinking_retention" in type(plain).model_fields:
+        if "thinking_retention" not in options:
             try:
-                return create_renderer(tokenizer, type(plain)(thinking_retention="all"))
+                return create_renderer(tokenizer, type(plain)(thinking_retention="all", **options))
             except (ValueError, NotImplementedError):
-                return create_renderer(tokenizer, plain)
-        return create_renderer(tokenizer, type(plain)(**{"thinking_retention": "all", **options}))
+                pass
+        return create_renderer(tokenizer, type(plain)(**options))
     except Exception as error:  # a renderer may stumble over a foreign tokenizer in any way
         raise HoneWorkerError(
             f"The renderer {name!r} does not fit this base: {error or type(error).__name__}. Choose another one, or 'default'.",

@@ -50,8 +50,8 @@ export async function startWorkerChild(
   return startPython("hone_worker.worker", [...own, ...args], env);
 }
 
-export async function startRendererChild(): Promise<Child> {
-  return startPython("hone_worker.renderer", ["--base", testBase]);
+export async function startRendererChild(args: readonly string[] = []): Promise<Child> {
+  return startPython("hone_worker.renderer", ["--base", testBase, ...args]);
 }
 
 async function startPython(

@@ -30,7 +30,10 @@ export interface MemoryRouter extends PolicyRouter {
   readonly leases: number;
 }
 
-export function createMemoryRouter(policy: string): MemoryRouter {
+export function createMemoryRouter(
+  policy: string,
+  chatTemplateKwargs: PolicyLease["chatTemplateKwargs"] = null,
+): MemoryRouter {
   let leases = 0;
   function lease(modelRef: string, rolloutId: string | null): PolicyLease {
     if (modelRef !== "m" && modelRef !== policy) {
@@ -40,7 +43,7 @@ export function createMemoryRouter(policy: string): MemoryRouter {
       });
     }
     leases++;
-    return { policy, rolloutId, release: () => void leases-- };
+    return { policy, rolloutId, chatTemplateKwargs, release: () => void leases-- };
   }
   return {
     get leases() {

@@ -1,3 +1,4 @@
+import type { ChatTemplateKwargs } from "@hone/core";
 import { once } from "node:events";
 import type { AddressInfo } from "node:net";
 import { serve, type ServerType } from "@hono/node-server";
@@ -33,9 +34,10 @@ export async function serveGateway(
   engine: Engine,
   renderer: Renderer,
   policy = "m@1",
+  template: ChatTemplateKwargs | null = null,
 ): Promise<ServedGateway> {
   const ledger = createMemoryLedger();
-  const router = createMemoryRouter(policy);
+  const router = createMemoryRouter(policy, template);
   const counters = createGatewayCounters();
   const log = pino({ level: process.env["HONE_TEST_LOG"] ?? "silent" });
   const app = new Hono<AppEnv>();
