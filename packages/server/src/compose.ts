@@ -25,6 +25,7 @@ import {
   type Deadlines,
   type SupervisedStatus,
 } from "./supervise/supervisor.ts";
+import { takeOverChildren } from "./supervise/orphans.ts";
 import { createTrainerClient } from "./trainer/client.ts";
 
 /** A prompt of the largest body takes half of it. */
@@ -87,8 +88,10 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
   let state: State | null = null;
   let served: ServedBase | null = null;
 
+  const children = takeOverChildren(options.dataDir, log);
   const renderer = supervise({
     name: "renderer",
+    onSpawn: (pid) => children.note("renderer", pid),
     unavailable: "renderer_unavailable",
     maxMemoryBytes: rendererMemory,
     ...pythonModule(options, "hone_worker.renderer", [
@@ -110,6 +113,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
   const baseName = options.servedName ?? remoteInfo?.base ?? nameOf(options.base);
   const worker = supervise({
     name: "worker",
+    onSpawn: (pid) => children.note("worker", pid),
     unavailable: "worker_unavailable",
     ...pythonModule(options, "hone_worker.worker", [
       "--base",
@@ -156,7 +160,11 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
     key: () => (remote ? (options.engineKey ?? null) : worker.key()),
   });
   const scorer = createHttpScorer({ baseURL: worker.baseURL, key: worker.key });
-  const trainer = createTrainerClient({ baseURL: worker.rawBaseURL, key: worker.key });
+  const trainer = createTrainerClient({
+    baseURL: worker.rawBaseURL,
+    key: worker.key,
+    onHang: () => void worker.kill(),
+  });
 
   let loading: Promise<void> = Promise.resolve();
   /** One at a time: worker and remote engine may come up together. */
@@ -272,6 +280,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       await settled(closing, closeStateMs);
       await watcher?.stop();
       await Promise.all([worker.stop(), renderer.stop()]);
+      children.clear();
       await starting.catch(() => undefined);
       await (closing ?? state?.close());
       await Promise.all([rendererClient.close(), scorer.close(), traffic.close(), loader.close()]);

@@ -23,6 +23,8 @@ export interface ChildOptions extends ChildCommand {
   unavailable: ErrorCode;
   /** From the start to the ready line. */
   readyTimeoutMs: number;
+  /** Hears of the process as soon as there is one. */
+  onSpawn?: ((pid: number) => void) | undefined;
   /** Gives the start up; a child that is ready stays. */
   signal?: AbortSignal | undefined;
   /** From SIGTERM to SIGKILL. */
@@ -69,6 +71,7 @@ export async function startChild(options: ChildOptions): Promise<Child> {
     stdio: ["pipe", "pipe", "pipe"],
     detached: true,
   });
+  if (process_.pid !== undefined) options.onSpawn?.(process_.pid);
   const tail = keepTail(process_, log.child({ child: name }));
   const exited = exitOf(process_);
   // A child that died is reported by `exited`; its broken pipe is no second fault.

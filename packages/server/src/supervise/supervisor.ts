@@ -54,6 +54,8 @@ export interface Supervised {
   rawBaseURL: () => string;
   key: () => string;
   status(): SupervisedStatus;
+  /** Ends a child that hangs in a way that its progress does not show; it is started again. */
+  kill(): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -266,6 +268,9 @@ export function supervise(options: SupervisorOptions): Supervised {
       restarts,
       lastFailure,
     }),
+    async kill() {
+      await child?.kill();
+    },
     async stop() {
       stopping.abort();
       state = "stopped";

@@ -3,13 +3,15 @@ import type { AddressInfo } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
 import { HoneError } from "@hone/core";
 import fc from "fast-check";
-import { afterEach, expect, onTestFinished, test, vi } from "vitest";
+import { afterEach, beforeEach, expect, onTestFinished, test, vi } from "vitest";
 import type { TrainerEvent } from "../ports/trainer.ts";
 import { createTrainerClient, workerCode } from "./client.ts";
 import { readLines } from "./lines.ts";
 
 /** Faults of a worker's connection, which the real worker does not have on demand. */
 let server: Server | null = null;
+let hangs = 0;
+beforeEach(() => void (hangs = 0));
 afterEach(() => {
   server?.closeAllConnections();
   server?.close();
@@ -25,6 +27,7 @@ async function against(listener: RequestListener, silenceMs?: number) {
     baseURL: () => `http://127.0.0.1:${port}`,
     key: () => "k",
     silenceMs,
+    onHang: () => void (hangs += 1),
   });
 }
 
@@ -133,11 +136,14 @@ test("silence is a hang; lines, however few, are not", async () => {
   vi.advanceTimersByTime(199);
   await turn();
   expect(over).toBe(false);
+  expect(hangs).toBe(0);
   vi.advanceTimersByTime(1);
+  // As one that died: the operation begins again on the worker that is started in its place.
   expect(await outcome).toMatchObject({
-    code: "train_failed",
+    code: "worker_unavailable",
     message: expect.stringContaining("said nothing for 0.2 s"),
   });
+  expect(hangs).toBe(1);
 });
 
 test("an abort goes to the worker, which then ends the operation itself", async () => {

@@ -55,6 +55,8 @@ export function createTrainerClient(options: {
   baseURL: () => string;
   key: () => string;
   silenceMs?: number | undefined;
+  /** The worker hangs: whoever keeps it alive ends it, so that the operation can begin again. */
+  onHang?: (() => void) | undefined;
 }): Trainer {
   const silenceMs = options.silenceMs ?? defaultSilenceMs;
   // Its silence is measured in lines, not by the HTTP client.
@@ -102,7 +104,8 @@ export function createTrainerClient(options: {
       const expectWithin = (ms: number, what: string): void => {
         clearTimeout(deadline);
         deadline = setTimeout(() => {
-          hangUp.abort(new WorkerFault(`The worker ${what} for ${ms / 1000} s.`, "silent"));
+          hangUp.abort(hung(what, ms));
+          options.onHang?.();
         }, ms);
       };
       let aborting = false;
@@ -145,6 +148,13 @@ export function createTrainerClient(options: {
       }
     },
   };
+}
+
+/** As one that died: it is ended and started again, and what it was at is redone. */
+function hung(what: string, ms: number): HoneError {
+  return new HoneError(`The worker ${what} for ${ms / 1000} s and is restarted.`, {
+    code: "worker_unavailable",
+  });
 }
 
 function refused(status: number, text: string): WorkerFault {

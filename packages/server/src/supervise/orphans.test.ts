@@ -1,0 +1,62 @@
+import { spawn } from "node:child_process";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { pino } from "pino";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { temporaryFolder } from "../operations/testing/fixtures.ts";
+import { takeOverChildren } from "./orphans.ts";
+
+const log = pino({ level: "silent" });
+let folder: Awaited<ReturnType<typeof temporaryFolder>>;
+let pid: number;
+let exited: Promise<NodeJS.Signals | null>;
+beforeEach(async () => {
+  folder = await temporaryFolder();
+  // As our children do: in a group of its own, with an input that it would end with.
+  const child = spawn(process.execPath, ["-e", "process.stdin.resume(); console.log('here')"], {
+    detached: true,
+    stdio: ["pipe", "pipe", "ignore"],
+  });
+  exited = new Promise((done) => child.once("exit", (_, signal) => done(signal)));
+  await new Promise((ready) => child.stdout.once("data", ready));
+  pid = child.pid as number;
+});
+afterEach(async () => {
+  try {
+    process.kill(-pid, "SIGKILL");
+  } catch {
+    // It has ended.
+  }
+  await exited;
+  await folder.remove();
+});
+
+const lives = (): boolean =>
+  existsSync(`/proc/${pid}`) && !/\) Z /.test(readFileSync(`/proc/${pid}/stat`, "utf8"));
+
+describe.skipIf(process.platform !== "linux")("a child that outlived its server", () => {
+  test("is ended at the next start, also where it is stopped", async () => {
+    takeOverChildren(folder.path, log).note("worker", pid);
+    process.kill(pid, "SIGSTOP");
+    takeOverChildren(folder.path, log);
+    expect(await exited).toBe("SIGKILL");
+  });
+
+  test("is left alone where its pid is another process's by now", () => {
+    takeOverChildren(folder.path, log).note("worker", pid);
+    const path = join(folder.path, "children.json");
+    const text = readFileSync(path, "utf8").replace(/ \d+"/, ' 1"');
+    writeFileSync(path, text);
+    takeOverChildren(folder.path, log);
+    expect(lives()).toBe(true);
+  });
+
+  test("is forgotten once all have ended, and a cut file is none", () => {
+    const register = takeOverChildren(folder.path, log);
+    register.note("worker", pid);
+    register.clear();
+    writeFileSync(join(folder.path, "children.json"), '{"worker": {"pi');
+    takeOverChildren(folder.path, log);
+    expect(lives()).toBe(true);
+  });
+});
