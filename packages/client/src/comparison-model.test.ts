@@ -1,3 +1,4 @@
+import { ProviderStream } from "@hone/core";
 import OpenAI from "openai";
 import { afterEach, describe, expect, it, onTestFinished, vi } from "vitest";
 import { compare } from "./compare.ts";
@@ -62,6 +63,18 @@ async function twoTurns(model: RolloutModel, { stream }: { stream: boolean }) {
   }
   return { reward: messages.length, metrics: { turns: 2 } };
 }
+
+it("calls that share an index and have no ids are calls of their own", () => {
+  const stream = new ProviderStream();
+  for (const [name, args] of Object.entries({ f: '{"a":1}', g: "{}" })) {
+    const calls = [{ index: 0, function: { name, arguments: args } }];
+    stream.add(JSON.stringify({ choices: [{ index: 0, delta: { tool_calls: calls } }] }));
+  }
+  expect(stream.answer()?.calls.map((one) => [one.name, one.arguments])).toEqual([
+    ["f", '{"a":1}'],
+    ["g", "{}"],
+  ]);
+});
 
 it("a model to compare with has no password in its URL, and says none", () => {
   const options = { apiKey: "k", model: "m", baseURL: "https://user:canary@api.test/v1" };

@@ -115,7 +115,11 @@ export class ProviderStream {
           : this.#calls.at(-1);
     const begins =
       known === undefined ||
-      (index === null && call.id === null && call.name !== "" && known.name !== "");
+      (call.id === null &&
+        call.name !== "" &&
+        known.name !== "" &&
+        // Some give one index to all calls: one that has its arguments is over when another name comes.
+        (index === null || isWhole(known.arguments)));
     if (begins) {
       this.#calls.push({ ...call, index });
       return;
@@ -187,5 +191,14 @@ export class ProviderStream {
     for (const [name, value] of Object.entries(known)) {
       if (value !== null) Object.assign(this.#head, { [name]: value });
     }
+  }
+}
+
+function isWhole(json: string): boolean {
+  try {
+    JSON.parse(json);
+    return true;
+  } catch {
+    return false;
   }
 }
