@@ -18,6 +18,7 @@ import type { Models } from "../policies/models.ts";
 import type { Clock } from "../ports/clock.ts";
 import { canonicalSha256 } from "../store/canonical.ts";
 import type { Statement, Store } from "../store/store.ts";
+import { mergeNotes } from "./limits.ts";
 import {
   insertRollout,
   readRollout,
@@ -224,11 +225,8 @@ export function createRollouts(options: {
         renew(record);
         return infoOf(record);
       }
+      Object.assign(record, mergeNotes(record, body));
       if (body.reward !== undefined) record.reward = body.reward;
-      record.metrics = { ...record.metrics, ...body.metrics };
-      record.metadata = { ...record.metadata, ...body.metadata };
-      if (body.logs !== undefined) record.logs = body.logs;
-      if (body.error !== undefined) record.error = body.error;
       renew(record);
       if (record.status === "open" && body.status !== undefined) close(record, body.status);
       await save(record);
