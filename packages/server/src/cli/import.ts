@@ -1,5 +1,13 @@
 import { randomBytes } from "node:crypto";
-import { copyFileSync, mkdirSync, readFileSync, rmSync } from "node:fs";
+import {
+  accessSync,
+  constants,
+  copyFileSync,
+  mkdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+} from "node:fs";
 import { join, resolve } from "node:path";
 import {
   HoneError,
@@ -77,7 +85,12 @@ Example:
 
 function readConfig(folder: string): z.output<typeof configSchema> {
   try {
-    for (const name of files) readFileSync(join(folder, name));
+    for (const name of files) {
+      const file = join(folder, name);
+      // A pipe would be waited for without end.
+      if (!statSync(file).isFile()) throw new Error(`${name} is not a regular file`);
+      accessSync(file, constants.R_OK);
+    }
     return configSchema.parse(JSON.parse(readFileSync(join(folder, files[0] ?? ""), "utf8")));
   } catch (cause) {
     throw new HoneError(

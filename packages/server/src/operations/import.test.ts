@@ -1,7 +1,9 @@
-import { cp } from "node:fs/promises";
+import { execFileSync } from "node:child_process";
+import { cp, mkdir, rm, symlink, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { HoneError } from "@hone/core";
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { encodeSafetensors } from "../batch/safetensors.ts";
 import {
   type AdapterList,
   adapterList,
@@ -32,11 +34,21 @@ beforeEach(async () => {
   await server.call("PUT", "/v1/models/m", {});
   source = join(folder.path, "imports/mine");
   await cp(join(folder.path, "models/m/policies/0"), source, { recursive: true });
+  await writeFile(weights(), adapter);
 });
 afterEach(async () => {
   await server.state.close();
   await folder.remove();
 });
+
+const config = (): string => join(source, "adapter_config.json");
+const weights = (): string => join(source, "adapter_model.safetensors");
+const adapter = encodeSafetensors({ a: { type: "F32", data: Float32Array.of(1, 2) } }, {});
+function withHeaderLength(length: number): Buffer {
+  const file = Buffer.from(adapter);
+  file.writeBigUInt64LE(BigInt(length));
+  return file;
+}
 
 let tokens = 0;
 async function submit(op: object): Promise<string> {
@@ -121,3 +133,38 @@ test("a server that ends during the check leaves an adapter that the next one un
   expect((await ended(server, id)).status).toBe("succeeded");
   expect([...engine.names]).toEqual(["m@0", "m@1"]);
 });
+
+test.each<[string, RegExp, () => unknown]>([
+  ["no config", /adapter_config.json is missing/, () => rm(config())],
+  ["no weights", /adapter_model.safetensors is missing/, () => rm(weights())],
+  ["a pipe for a config", /config.json is not a regular file/, () => pipe(config())],
+  ["pipe for weights", /safetensors is not a regular file/, () => pipe(weights())],
+  ["a folder for a config", /not a regular file/, () => replace(config(), (f) => mkdir(f))],
+  ["a device", /outside of its folder/, () => replace(config(), (f) => symlink("/dev/zero", f))],
+  ["a huge config", /has 2000000 bytes/, () => truncate(config(), 2_000_000)],
+  ["huge weights", /has 8000000000 bytes/, () => truncate(weights(), 8_000_000_000)],
+  ["empty weights", /ends within its header/, () => truncate(weights(), 0)],
+  ["half a header", /ends within its header/, () => truncate(weights(), 20)],
+  ["half of its data", /4 bytes of tensors, and its header says 8/, () => cutData()],
+  ["a lying length", /ends within/, () => writeFile(weights(), withHeaderLength(2 ** 52))],
+  ["a short length", /not that of a safetensors/, () => writeFile(weights(), withHeaderLength(9))],
+])("%s is a bad adapter, and the server goes on", async (_, message, damage) => {
+  await damage();
+  // More of them than there are threads for files.
+  const ids = [];
+  for (let i = 0; i < 5; i++) ids.push(await submitImport());
+  for (const id of ids) {
+    const { status, error } = await ended(server, id);
+    expect({ status, code: error?.code }).toEqual({ status: "failed", code: "bad_adapter" });
+    expect(error?.message).toMatch(message);
+  }
+  expect(loaded).toEqual(["m@0"]);
+});
+
+async function replace(file: string, make: (file: string) => Promise<unknown>): Promise<void> {
+  await rm(file);
+  await make(file);
+}
+const pipe = (file: string) =>
+  replace(file, (name) => Promise.resolve(execFileSync("mkfifo", [name])));
+const cutData = (): Promise<void> => truncate(weights(), adapter.byteLength - 4);

@@ -2,7 +2,14 @@ import { readFile, realpath } from "node:fs/promises";
 import { join, sep } from "node:path";
 import { HoneError, policyName } from "@hone/core";
 import { z } from "zod";
-import { syncFolder, writeSynced } from "../store/files.ts";
+import { syncFolder } from "../store/files.ts";
+import {
+  badAdapter,
+  checkWeights,
+  copyDeadlineMs,
+  copyFile,
+  maxConfigBytes,
+} from "./adapter-files.ts";
 import { commitPolicy, type Emit, restartTimeoutMs, timed } from "./commit.ts";
 import type { OperationContext } from "./context.ts";
 import type { OperationRecord } from "./records.ts";
@@ -37,21 +44,9 @@ export async function importPolicy(
   await checkpoints.requireSpace(model.name, 0);
   const staging = await checkpoints.stage(model.name, record.id, record.deaths);
   try {
-    await timed(emit, "copy", async () => {
-      for (const name of [configName, weightsName]) {
-        // The content, not the link: what a link leads to may change after it was checked.
-        const content = await readFile(await inside(join(source, name), source)).catch(
-          (cause: unknown) => {
-            if (HoneError.isInstance(cause)) throw cause;
-            throw badAdapter(`it has no readable ${name}`, cause);
-          },
-        );
-        await writeSynced(join(staging, name), content);
-      }
-      await syncFolder(staging);
-    });
-    const own = await readConfig(checkpoints.path(model.name, 0));
-    compareShapes(await readConfig(staging), own);
+    await timed(emit, "copy", () =>
+      unlessAborted(signal, (limit) => copyAdapter(context, model.name, source, staging, limit)),
+    );
     await timed(emit, "validate", () =>
       checkInEngine(
         context,
@@ -74,6 +69,51 @@ export async function importPolicy(
   }
 }
 
+async function copyAdapter(
+  { checkpoints }: OperationContext,
+  model: string,
+  source: string,
+  staging: string,
+  signal: AbortSignal,
+): Promise<void> {
+  const copy = async (name: string, maxBytes: number): Promise<void> => {
+    // The content, not the link: what a link leads to may change after it was checked.
+    const file = await inside(join(source, name), source, name);
+    await copyFile(file, join(staging, name), { name, maxBytes, signal });
+  };
+  await copy(configName, maxConfigBytes);
+  compareShapes(await readConfig(staging), await readConfig(checkpoints.path(model, 0)));
+  // The same shape in the widest type: twice float32, and room for names and metadata.
+  await copy(weightsName, 2 * (await checkpoints.adapterBytes(model, 0)) + 16 * 1024 * 1024);
+  await checkWeights(join(staging, weightsName), weightsName);
+  await syncFolder(staging);
+}
+
+/** Ends with the operation's abort and at the deadline, also while a disk does not answer. */
+async function unlessAborted(
+  abort: AbortSignal,
+  work: (signal: AbortSignal) => Promise<void>,
+): Promise<void> {
+  const deadline = AbortSignal.timeout(copyDeadlineMs);
+  const signal = AbortSignal.any([abort, deadline]);
+  const settled = new AbortController();
+  const gaveUp = new Promise<never>((_, reject) => {
+    const giveUp = (): void =>
+      reject(
+        abort.aborted
+          ? new HoneError("The operation was aborted. Nothing of it was kept.", { code: "aborted" })
+          : badAdapter(`its files could not be read in ${copyDeadlineMs / 60_000} minutes`),
+      );
+    if (signal.aborted) giveUp();
+    signal.addEventListener("abort", giveUp, { once: true, signal: settled.signal });
+  });
+  try {
+    await Promise.race([work(signal), gaveUp]);
+  } finally {
+    settled.abort();
+  }
+}
+
 async function allowedFolder(context: OperationContext, path: string): Promise<string> {
   for (const root of context.importRoots) {
     const allowed = await realpath(root).catch(() => null);
@@ -91,8 +131,14 @@ async function allowedFolder(context: OperationContext, path: string): Promise<s
   );
 }
 
-async function inside(path: string, root: string): Promise<string> {
-  const real = await realpath(path);
+async function inside(path: string, root: string, name = "folder"): Promise<string> {
+  let real: string;
+  try {
+    real = await realpath(path);
+  } catch (cause) {
+    const missing = (cause as NodeJS.ErrnoException).code === "ENOENT";
+    throw badAdapter(`its ${name} ${missing ? "is missing" : "cannot be read"}`, cause);
+  }
   if (real === root || real.startsWith(root + sep)) return real;
   throw badAdapter("a file of it lies outside of its folder");
 }
@@ -174,12 +220,4 @@ async function letGo(context: OperationContext, name: string): Promise<void> {
     if (HoneError.isInstance(error) && error.code === "policy_not_found") return;
     context.log.warn({ adapter: name, err: error }, "an adapter that was checked stays loaded");
   }
-}
-
-function badAdapter(why: string, cause?: unknown): HoneError {
-  return new HoneError(`The adapter cannot be imported: ${why}.`, {
-    code: "bad_adapter",
-    param: "op.path",
-    cause,
-  });
 }

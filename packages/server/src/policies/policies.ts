@@ -1,10 +1,11 @@
 import { createReadStream } from "node:fs";
-import { open } from "node:fs/promises";
+import type { FileHandle } from "node:fs/promises";
 import { join } from "node:path";
-import { Readable } from "node:stream";
+import { pipeline, Readable, Transform } from "node:stream";
 import { HoneError, type PolicyDetail, type PolicyInfo, policyName } from "@hone/core";
 import type { Retention } from "../retention/retention.ts";
 import { removedPolicy } from "../rollouts/rollouts.ts";
+import { NotReadable, openRegular } from "../store/regular-file.ts";
 import type { Checkpoints } from "./checkpoints.ts";
 import type { LivePolicies } from "./live.ts";
 import type { Models, PolicyRecord } from "./models.ts";
@@ -103,13 +104,45 @@ export function createPolicies(options: {
           code: "not_found",
         });
       }
+      const path = join(checkpoints.path(model, step), name);
+      const openWhole = () => openEntry(path, entry.bytes, `${name} of ${policyName(model, step)}`);
+      // Before a length is promised: an answer that is shorter than it says never ends.
+      await (await openWhole()).close();
       return {
         bytes: entry.bytes,
-        async open() {
-          const handle = await open(join(checkpoints.path(model, step), name), "r");
-          return Readable.toWeb(createReadStream("", { fd: handle })) as ReadableStream;
-        },
+        open: async () => wholeStream(await openWhole(), entry.bytes),
       };
     },
   };
+}
+
+async function openEntry(path: string, expected: number, what: string): Promise<FileHandle> {
+  const advice = "Restore the folder from a copy, or use another policy.";
+  try {
+    const { handle, bytes } = await openRegular(path);
+    if (bytes === expected) return handle;
+    await handle.close();
+    throw new HoneError(
+      `The file ${what} is damaged: it has ${bytes} bytes, and had ${expected}. ${advice}`,
+      { code: "bad_adapter" },
+    );
+  } catch (cause) {
+    if (!(cause instanceof NotReadable)) throw cause;
+    const code = cause.missing ? "not_found" : "bad_adapter";
+    throw new HoneError(`The file ${what} ${cause.message}. ${advice}`, { code, cause });
+  }
+}
+
+/** Fails where the file becomes shorter meanwhile: the connection is closed, and the client hears of it. */
+function wholeStream(handle: FileHandle, bytes: number): ReadableStream {
+  let left = bytes;
+  const counted = new Transform({
+    transform(piece: Uint8Array, _, done) {
+      left -= piece.length;
+      done(null, piece);
+    },
+    flush: (done) => done(left === 0 ? null : new NotReadable("became shorter while it was read")),
+  });
+  pipeline(createReadStream("", { fd: handle }), counted, () => undefined);
+  return Readable.toWeb(counted) as ReadableStream;
 }

@@ -1,4 +1,7 @@
 import { readdirSync, readlinkSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { appendFile, rm, truncate } from "node:fs/promises";
+import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import {
   adapterList,
@@ -54,4 +57,23 @@ test.runIf(process.platform === "linux")("HEAD of a policy's file opens none", a
   const { body } = await server.app.request(path);
   expect(openAdapters()).toHaveLength(1);
   await body?.cancel();
+});
+
+test.each<[string, number, string, (file: string) => unknown]>([
+  ["shorter", 422, "bad_adapter", (file) => truncate(file, 3)],
+  ["longer", 422, "bad_adapter", (file) => appendFile(file, "x")],
+  ["missing", 404, "not_found", (file) => rm(file)],
+  [
+    "a pipe",
+    422,
+    "bad_adapter",
+    async (file) => {
+      await rm(file);
+      execFileSync("mkfifo", [file]);
+    },
+  ],
+])("a policy's file that is %s is a typed error", async (_, status, code, damage) => {
+  await damage(join(folder.path, "models/m/policies/0/adapter_model.safetensors"));
+  expect(await server.call("GET", path)).toMatchObject({ status, json: { error: { code } } });
+  expect((await server.app.request(path, { method: "HEAD" })).status).toBe(status);
 });

@@ -5,6 +5,7 @@ import { HoneError, newId } from "@hone/core";
 import { Hono } from "hono";
 import Database from "libsql";
 import { pino } from "pino";
+import { encodeSafetensors } from "../../batch/safetensors.ts";
 import type { AppEnv } from "../../http/env.ts";
 import { installErrors } from "../../http/errors.ts";
 import type { Engine } from "../../ports/engine.ts";
@@ -72,7 +73,8 @@ export function fileTrainer(): FileTrainer {
     async initAdapter({ staging, r, alpha, seed }) {
       const config = { peft_type: "LORA", r, lora_alpha: alpha, target_modules: ["q_proj"] };
       await writeFile(join(staging, "adapter_config.json"), JSON.stringify(config));
-      await writeFile(join(staging, "adapter_model.safetensors"), `weights ${seed}`);
+      const weights = { a: { type: "F32", data: Float32Array.of(seed) } } as const;
+      await writeFile(join(staging, "adapter_model.safetensors"), encodeSafetensors(weights, {}));
       return ["adapter_config.json", "adapter_model.safetensors"];
     },
     async train({ batch, signal, onEvent, onAccepted }) {
