@@ -10,5 +10,7 @@ export interface AppEnv {
     requestId: string;
     /** Overrides the limit of a JSON body, in bytes. */
     bodyLimit?: number | undefined;
+    /** Overrides the time that a body may take, whatever its size. @unit ms */
+    bodyMs?: number | undefined;
   };
 }

@@ -28,14 +28,67 @@ export async function readJson<S extends z.ZodType>(
 export function requireJsonType(c: Context<AppEnv>): void {
   const type = c.req.header("content-type") ?? "";
   const essence = type.split(";", 1)[0]?.trim().toLowerCase() ?? "";
-  if (essence === "application/json" || /^application\/[\w.-]+\+json$/.test(essence)) return;
+  const isJson = essence === "application/json" || /^application\/[\w.-]+\+json$/.test(essence);
+  if (isJson) return requirePlain(c, type);
   throw new HoneError(
     `Send the body as "content-type: application/json"${essence ? `, not "${essence.slice(0, 80)}"` : ""}.`,
     { code: "unsupported_media_type" },
   );
 }
 
+/** Nothing is decompressed here, and JSON is UTF-8: another encoding would be read as something else. */
+function requirePlain(c: Context<AppEnv>, type: string): void {
+  const encoding = c.req.header("content-encoding")?.trim().toLowerCase() ?? "identity";
+  if (encoding !== "identity" && encoding !== "") {
+    throw new HoneError(
+      `The body is encoded (content-encoding: ${encoding.slice(0, 40)}), which is not read. Send it as it is.`,
+      { code: "unsupported_media_type" },
+    );
+  }
+  const charset = /;\s*charset\s*=\s*"?([^";\s]+)/i.exec(type)?.[1]?.toLowerCase() ?? "utf-8";
+  if (["utf-8", "utf8", "us-ascii", "ascii"].includes(charset)) return;
+  throw new HoneError(`The body is in "${charset.slice(0, 40)}". Send JSON in UTF-8.`, {
+    code: "unsupported_media_type",
+  });
+}
+
+/** A body's time to arrive, and more by its size: 50 kB a second is a slow line. @unit ms */
+const bodyMs = 60_000;
+const bytesPerMs = 50;
+
+/** A body that stops, or comes byte by byte without end, is left; whoever sent it hears why. */
 async function readBytes(c: Context<AppEnv>, limit: number): Promise<Uint8Array> {
+  const declared = Number(c.req.header("content-length") ?? 0);
+  const allowedMs = (c.get("bodyMs") ?? bodyMs) + Math.min(declared, limit) / bytesPerMs;
+  const { incoming, outgoing } = c.env ?? {};
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => {
+      c.header("connection", "close");
+      outgoing?.once("finish", () => incoming?.destroy());
+      const seconds = Math.round(allowedMs / 1000);
+      reject(
+        new HoneError(`The body did not arrive within ${seconds} s. Send it again, whole.`, {
+          code: "timeout",
+          status: 408,
+        }),
+      );
+    }, allowedMs);
+  });
+  try {
+    return await Promise.race([receive(c, limit), late]);
+  } catch (cause) {
+    if (HoneError.isInstance(cause)) throw cause;
+    throw new HoneError("The client closed the connection within its body.", {
+      code: "aborted",
+      cause,
+    });
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+async function receive(c: Context<AppEnv>, limit: number): Promise<Uint8Array> {
   const declared = c.req.header("content-length");
   if (declared !== undefined && Number(declared) > limit) throw tooLarge(limit);
   // Node's parser holds a body to its Content-Length, so only the other kind has to be counted.
