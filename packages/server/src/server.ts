@@ -255,8 +255,9 @@ function makeDataDir(dataDir: string): void {
       { code: "invalid_config", cause },
     );
   }
-  // Whoever can write into it can put another key or database in the place of ours.
-  const isShared = (mode & 0o002) !== 0;
+  // Whoever can write into it can put another key or database in the place of ours. Where the sticky bit is set,
+  // as on /tmp, nobody can touch what is another's.
+  const isShared = (mode & 0o1002) === 0o002;
   if (!isShared) return;
   throw new HoneError(
     `Every user of this machine can write into the data directory ${dataDir}. Run \`chmod 700 ${dataDir}\`, or name another one.`,
