@@ -175,6 +175,42 @@ test("an abort goes to the worker, which then ends the operation itself", async 
   expect(asked.length).toBe(before);
 });
 
+test.each([
+  ["that still speaks is left alone", true, 0],
+  ["that says nothing any more is ended", false, 1],
+])("a worker late with an abort %s", async (_, speaks, expected) => {
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+  const parse = vi.spyOn(JSON, "parse");
+  const heard = () => parse.mock.calls.filter(([text]) => text.includes("heartbeat")).length;
+  onTestFinished(() => {
+    vi.useRealTimers();
+    parse.mockRestore();
+  });
+  const controller = new AbortController();
+  let answer: ServerResponse | undefined;
+  let asked = false;
+  const trainer = await against((request, response) => {
+    if (request.url === "/train") {
+      answer = response;
+      response.write(line(microbatch));
+    } else {
+      asked = true;
+      response.end("{}");
+    }
+  });
+  const outcome = train(trainer, () => controller.abort(), controller.signal).catch(
+    (error: unknown) => error,
+  );
+  await until(() => asked);
+  if (speaks) {
+    answer?.write(line({ event: "heartbeat" }));
+    await until(() => heard() === 1);
+  }
+  vi.advanceTimersByTime(30_000);
+  expect(await outcome).toMatchObject({ code: "aborted" });
+  expect(hangs).toBe(expected);
+});
+
 test("a worker that is not there, by its socket or by its supervisor", async () => {
   const trainer = createTrainerClient({ baseURL: () => "http://127.0.0.1:1", key: () => "k" });
   await expect(train(trainer)).rejects.toMatchObject({ code: "worker_unavailable" });

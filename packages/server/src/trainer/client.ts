@@ -101,11 +101,14 @@ export function createTrainerClient(options: {
     async train({ operationId, batch, onEvent, onAccepted, signal }) {
       const hangUp = new AbortController();
       let deadline = setTimeout(() => undefined, 0);
+      let heard = false;
       const expectWithin = (ms: number, what: string): void => {
         clearTimeout(deadline);
+        heard = false;
         deadline = setTimeout(() => {
           hangUp.abort(hung(what, ms));
-          options.onHang?.();
+          // One that speaks is at a long micro-batch, not hung: others' requests are with it.
+          if (!heard) options.onHang?.();
         }, ms);
       };
       let aborting = false;
@@ -127,6 +130,7 @@ export function createTrainerClient(options: {
         if (signal.aborted) onAbort();
         else signal.addEventListener("abort", onAbort, { once: true });
         for await (const line of readLines(response.body)) {
+          heard = true;
           if (!aborting) expectWithin(silenceMs, "said nothing");
           const event = lineSchema.parse(JSON.parse(line));
           if (event.event === "result") return { metrics: event.metrics, files: event.files };
