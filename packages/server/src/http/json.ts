@@ -1,10 +1,11 @@
 import { setImmediate } from "node:timers/promises";
-import { HoneError, wellFormedJson, type ErrorCode } from "@hone/core";
+import { HoneError, type ErrorCode } from "@hone/core";
 import type { Context } from "hono";
 import type { z } from "zod";
 import { checkShape } from "./body-shape.ts";
 import type { AppEnv } from "./env.ts";
 import { faultsOfParts } from "./schema-parts.ts";
+import { wellFormed } from "./well-formed.ts";
 
 const mebibyte = 1024 * 1024;
 /** Chat requests, and everything else that names no other limit. */
@@ -139,7 +140,7 @@ export async function readValue(bytes: Uint8Array): Promise<unknown> {
     });
   }
   await pause();
-  text = wellFormedJson(text);
+  text = await wellFormed(text, pause);
   await pause();
   try {
     return JSON.parse(text) as unknown;

@@ -99,7 +99,7 @@ describe("a body below the limit", () => {
     ],
     ["of wrong logs", "rollout", `{"logs":${filled("1", 180_000)}}`, 400, /logs\[0\]/],
     ["of long logs", "rollout", `{"logs":["${"\\\\n".repeat(2 * mebibyte)}"]}`, 200, /^$/],
-    ["of escapes", "rollout", `{"logs":["${"\\\\ud83d".repeat(mebibyte)}"]}`, 200, /^$/],
+    ["of escapes", "rollout", `{"logs":["${"\\ud83d".repeat(mebibyte)}"]}`, 200, /^$/],
   ])("%s is answered, and others are in between", async (_, path, body, status, text) => {
     await post(path, body); // what is compiled at first use is no matter of this body
     const delay = monitorEventLoopDelay({ resolution: 5 });

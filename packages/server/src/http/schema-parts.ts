@@ -1,8 +1,8 @@
 import { setImmediate } from "node:timers/promises";
 import type { z } from "zod";
 
-/** Elements of a list that are checked in one turn. */
-const part = 256;
+/** Elements of a list that are checked at once; of lists within lists, that many of each. */
+const part = 32;
 /** @unit ms */
 const turnMs = 10;
 

@@ -11,6 +11,7 @@ import { z } from "zod";
 import type { AppEnv } from "../http/env.ts";
 import { toHoneError } from "../http/errors.ts";
 import { issuesToError, readJson } from "../http/json.ts";
+import { faultsOfParts } from "../http/schema-parts.ts";
 import type { Rollouts } from "./rollouts.ts";
 
 /** The items are read one by one: one that is written wrongly is refused in its own place. */
@@ -35,7 +36,7 @@ export function rolloutBatchRoutes(rollouts: Rollouts, log: Logger): Hono<AppEnv
   ): Promise<RolloutBatch> {
     const one = async (item: unknown, at: number): Promise<RolloutBatchItem> => {
       try {
-        return { ...(await work(readItem(schema, item, at))), error: null };
+        return { ...(await work(await readItem(schema, item, at))), error: null };
       } catch (thrown) {
         const { error } = toHoneError(thrown, log, requestId).toEnvelope();
         return { rollout: null, trajectory: null, error: error as RolloutBatchItem["error"] };
@@ -68,10 +69,18 @@ export function rolloutBatchRoutes(rollouts: Rollouts, log: Logger): Hono<AppEnv
 }
 
 /** Its faults are named as in a body that is read as a whole: `rollouts[3].reward`. */
-function readItem<S extends z.ZodType>(schema: S, item: unknown, at: number): z.output<S> {
-  const result = schema.safeParse(item);
-  if (result.success) return result.data;
+async function readItem<S extends z.ZodType>(
+  schema: S,
+  item: unknown,
+  at: number,
+): Promise<z.output<S>> {
+  const faults = await faultsOfParts(schema, item);
+  const result = faults.length === 0 ? schema.safeParse(item) : null;
+  if (result?.success) return result.data;
   throw issuesToError(
-    result.error.issues.map((issue) => ({ ...issue, path: ["rollouts", at, ...issue.path] })),
+    (result?.error.issues ?? faults).map((issue) => ({
+      ...issue,
+      path: ["rollouts", at, ...issue.path],
+    })),
   );
 }
