@@ -138,6 +138,11 @@ async function readRequest(
 ): Promise<ProviderRequest | null> {
   try {
     const given = body ?? (input instanceof Request ? await input.clone().text() : null);
+    // These are asked for texts and pictures, and answer with no message.
+    const url = input instanceof Request ? input.url : String(input);
+    if (/\/(?:embeddings|moderations|images|audio|files|rerank)\b/.test(new URL(url).pathname)) {
+      return null;
+    }
     const text =
       given instanceof Uint8Array || given instanceof ArrayBuffer
         ? new TextDecoder().decode(given)

@@ -3,12 +3,15 @@ import { hiddenKey, HoneError } from "@hone/core";
 /** Objects that are looked at; one that holds more is not looked through. */
 const mostObjects = 5_000;
 
+const shortestKey = 6;
+
 /**
  * The error itself, unless the key is anywhere in it: HTTP libraries hang the request with its headers on what
  * they throw. Then a copy with what tells of the failure, and without the rest.
  */
 export function errorWithoutKey(error: unknown, apiKey: string): unknown {
-  if (!holds(error, apiKey)) return error;
+  // A word such as "none", which servers that need no key are given, is no secret.
+  if (apiKey.length < shortestKey || !holds(error, apiKey)) return error;
   const clean = (text: string) => text.replaceAll(apiKey, hiddenKey);
   if (HoneError.isInstance(error)) {
     const { code, param, status } = error;

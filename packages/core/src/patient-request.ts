@@ -8,6 +8,8 @@ interface Dispatcher {
  * as before (a proxy, a mock). Other runtimes have no such limit, and do not look at the option.
  */
 export function patientRequest<T extends object>(init: T): T {
+  // A dispatcher of the caller's own (a proxy, a private authority) has its own limits.
+  if ("dispatcher" in init && init.dispatcher) return init;
   // To look for one of the web's classes loads Node's fetch, and with it the dispatcher.
   const found = loaded() && (inPlace(1) ?? inPlace(2));
   return found ? { ...init, dispatcher } : init;

@@ -17,6 +17,7 @@ describe("an answer behind a thought", () => {
     // The template has opened it.
     `first this, then that\n</think>\n${json}`,
     `<think>a</think> and <think>b</think>${json}`,
+    `<think>a</think>${json.replace('"e"', '"it wrote </think>"')}`,
   ])("is read: %j", (text) => {
     expect(scoreIn(text)).toBe(0.5);
   });

@@ -147,6 +147,9 @@ function behindThoughts(text: string): string {
     const close = `</${tag}>`;
     const end = text.lastIndexOf(close);
     if (end < 0) continue;
+    // An explanation in the JSON may quote the tag.
+    const first = text.slice(text.indexOf(close) + close.length).trim();
+    if (text.startsWith(`<${tag}>`) && /^[{`]/.test(first)) return first;
     const before = text.slice(0, end).trimStart();
     if (before.startsWith(`<${tag}>`) || !/^[[{`]/.test(before))
       return text.slice(end + close.length).trim();

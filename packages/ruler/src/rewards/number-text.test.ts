@@ -74,6 +74,10 @@ describe("the last number", () => {
     // What stands around it.
     ["**5**", 5],
     ["*5* apples", 5],
+    ["**Answer** 42", 42],
+    ["**Final Answer**\n\n42", 42],
+    ["Answer:**42**", 42],
+    ["**Total** $5", 5],
     ["(5)", 5],
     ["It is 5!", 5],
     ["5 kg", 5],

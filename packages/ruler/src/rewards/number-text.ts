@@ -153,7 +153,7 @@ function signBefore(before: string): 1 | -1 | null {
   // `5 x 3`, `5 : 1`, `5 ± 1`.
   if (/\p{N}\s+(?:[xX:\u00B1\u2213]|\\times|\\cdot|\\pm)\s+$/u.test(start)) return null;
   // Stars may also be Markdown's.
-  if (/[^\s*(]\*+$/.test(start)) return null;
+  if (/[^\s*(:=]\*+$/.test(start)) return null;
   const isBehindValue = /[\p{L}\p{N})\]}]\s+$/u.test(start);
   if (signs !== "") {
     // `10 -4` may be a list or an operation; of `is -4` there is no doubt.
@@ -161,7 +161,9 @@ function signBefore(before: string): 1 | -1 | null {
     return signs === "-" ? -1 : 1;
   }
   // `8 * 3` is an operation. `total - 5`, and a list's `- 5`, may be a dash or a minus.
-  const [, operator = ""] = /(\*\*|[-+*/\u00D7\u00F7\u00B7^])\s+$/u.exec(start) ?? [];
+  // So do stars, behind a word that they make bold. No operation goes on over the end of a line.
+  const [, operator = ""] =
+    /((?<=[\s\p{N})\]}])\*\*?|[-+/\u00D7\u00F7\u00B7^])[^\S\n]+$/u.exec(start) ?? [];
   if (operator !== "") {
     const left = start.slice(0, start.lastIndexOf(operator));
     if (operator === "-") return /[=:(,[]\s*$/.test(left) ? -1 : null;

@@ -44,7 +44,8 @@ async function work(): Promise<void> {
 }
 
 async function parseInThread({ code, language }: Job): Promise<ParsedCode> {
-  const worker = await (thread ??= startThread());
+  const mine = (thread ??= newThread());
+  const worker = await mine;
   const settled = new AbortController();
   const limit = AbortSignal.timeout(mostMs);
   // A program that waits for nothing else waits for this.
@@ -55,7 +56,7 @@ async function parseInThread({ code, language }: Job): Promise<ParsedCode> {
     worker.postMessage({ code, language });
     return ((await answer) as [ParsedCode])[0];
   } catch (error) {
-    thread = null;
+    if (thread === mine) thread = null;
     void worker.terminate();
     if (limit.aborted) return { ok: false, problem: `not parsed within ${mostMs} ms` };
     // The thread is out of memory, or its stack burst where no parser could say so.
@@ -66,6 +67,16 @@ async function parseInThread({ code, language }: Job): Promise<ParsedCode> {
   }
 }
 
+/** One that ends, or does not start, is in nobody's way: the next text gets another. */
+function newThread(): Promise<Worker> {
+  const started = startThread();
+  const forget = (): void => {
+    if (thread === started) thread = null;
+  };
+  started.then((worker) => worker.once("exit", forget), forget);
+  return started;
+}
+
 async function startThread(): Promise<Worker> {
   const resourceLimits = { maxOldGenerationSizeMb: mostMemoryMb };
   const worker = import.meta.url.endsWith(".ts")
@@ -74,17 +85,13 @@ async function startThread(): Promise<Worker> {
   try {
     await once(worker, "message");
   } catch (cause) {
-    thread = null;
     throw new HoneError(
       "The thread that parses code did not start. A bundler may have left its file out: keep @hone/ruler external.",
       { code: "invalid_config", cause },
     );
   }
-  // Its end between two texts is seen at the next one.
+  // Its end is seen by its exit.
   worker.on("error", () => undefined);
-  worker.once("exit", () => {
-    thread = null;
-  });
   worker.unref();
   return worker;
 }

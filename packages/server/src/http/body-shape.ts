@@ -6,7 +6,7 @@ import { HoneError } from "@hone/core";
  */
 const maxDepth = 200;
 /** Values of a body: what is done with each costs microseconds, in one place after another. */
-export const maxValues = 100_000;
+export const maxValues = 200_000;
 /** Keys of one object. */
 export const maxKeys = 4_096;
 

@@ -53,12 +53,19 @@ it("can be changed; the old one is nowhere then", () => {
   expect(() => serverKey(dir, "mine").rotate()).toThrow("Change it there");
 });
 
-it.each([0o666, 0o644, 0o640, 0o602])("is not taken from a file of mode %o", (mode) => {
+it.each([0o666, 0o644, 0o602])("is not taken from a file of mode %o", (mode) => {
   const { file } = serverKey(dir, "");
   chmodSync(file, mode);
   expect(() => serverKey(dir, "")).toThrow(`chmod 600 ${file}`);
   chmodSync(file, 0o400);
   expect(serverKey(dir, "").key).toMatch(/^hone_/);
+});
+
+it("is its owner's alone again where a mount has let the group in", () => {
+  const { file, key } = serverKey(dir, "");
+  chmodSync(file, 0o660);
+  expect(serverKey(dir, "").key).toBe(key);
+  expect(statSync(file).mode & 0o777).toBe(0o600);
 });
 
 it("is not waited for where its file is a pipe", () => {

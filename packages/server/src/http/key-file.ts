@@ -3,6 +3,7 @@ import {
   closeSync,
   constants,
   existsSync,
+  fchmodSync,
   fstatSync,
   fsyncSync,
   openSync,
@@ -81,7 +82,11 @@ function readOwn(file: string): string {
     }
     const mode = found.mode & 0o777;
     const isOurs = process.getuid === undefined || found.uid === process.getuid();
-    if ((mode & 0o077) === 0 && (isOurs || process.getuid?.() === 0)) {
+    // Some mounts give the group its rights at each start: what is ours is put right without a word.
+    if (isOurs && (mode & 0o070) !== 0 && (mode & 0o007) === 0) fchmodSync(descriptor, 0o600);
+    // Windows knows no such modes.
+    const isOpen = process.getuid !== undefined && (mode & 0o007) !== 0;
+    if (!isOpen && (isOurs || process.getuid?.() === 0)) {
       return readFileSync(descriptor, "utf8").trim();
     }
     throw new HoneError(

@@ -57,7 +57,7 @@ describe("a body below the limit", () => {
       "chat",
       chat(filled("1", 7 * mebibyte)),
       413,
-      /more than 100000 values/,
+      /more than 200000 values/,
     ],
     ["of wrong messages", "chat", chat(filled(wrong, 800_000)), 400, /messages\[0\]\.content/],
     [

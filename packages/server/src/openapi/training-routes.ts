@@ -219,7 +219,7 @@ export const trainingRoutes: readonly RouteDoc[] = [
     summary: "Trains a step, imports or publishes a policy",
     description:
       "Operations of one model run in the order in which they came. The same `clientToken` with the same body " +
-      "gives the same operation, across restarts too. A body has at most 8 MiB and 100,000 values, which is room for 30,000 rollouts.",
+      "gives the same operation, across restarts too. A body has at most 8 MiB and 200,000 values, which is room for 60,000 rollouts.",
     body: "SubmitOperation",
     answers: [{ status: 200, description: "The operation.", json: "Operation" }],
     errors: [

@@ -39,7 +39,6 @@ test("metadata is bounded over all requests, and the rollout can be ended", asyn
 
 test.each<[string, object, RegExp]>([
   ["metadata", { metadata: { a: "é".repeat(140_000) } }, /262144/],
-  ["metrics", { metrics: numbers(4_097, "m") }, /4096/],
   ["metadata", { metrics: numbers(2_049, "m"), metadata: numbers(2_048, "d") }, /4096/],
   ["logs", { logs: ["x".repeat(1_100_000)] }, /1048576/],
   ["error", { error: { type: "E", message: "x".repeat(1_100_000) } }, /1048576/],

@@ -33,12 +33,13 @@ export function createPolicyRouter(options: {
     };
     try {
       if (!live.isLive(policy)) await live.ensure(model, step);
+      // It may have been deleted meanwhile.
+      const { chatTemplateKwargs } = models.require(model);
+      return { policy, rolloutId, chatTemplateKwargs, release };
     } catch (error) {
       release();
       throw error;
     }
-    const { chatTemplateKwargs } = models.require(model);
-    return { policy, rolloutId, chatTemplateKwargs, release };
   }
 
   function stepFor(record: RolloutRecord, modelRef: string): number {

@@ -38,7 +38,12 @@ export function takeOverChildren(dataDir: string, log: Logger): ChildRegister {
       const startedAt = startOf(pid);
       if (startedAt === null) return;
       children[name] = { pid, startedAt };
-      writeFileSync(path, `${JSON.stringify(children)}\n`, { mode: 0o600 });
+      try {
+        writeFileSync(path, `${JSON.stringify(children)}\n`, { mode: 0o600 });
+      } catch (error) {
+        // A full disk must not keep a child from starting: only its end after a death of ours is less sure.
+        log.warn({ child: name, pid, err: error }, "a child could not be written down");
+      }
     },
     clear: () => rmSync(path, { force: true }),
   };

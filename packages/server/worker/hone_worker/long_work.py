@@ -18,7 +18,8 @@ T = TypeVar("T")
 
 #: A body of so many bytes takes some 20 ms, and may be done in between.
 LONG_BYTES = 64 * 1024
-MOST_WAITING = 8
+#: The server has no more requests under way than it has connections (http-renderer.ts): none of its own is refused.
+MOST_WAITING = 16
 
 
 class LongWork:
