@@ -67,7 +67,9 @@ describe("examples/inbox with a task of one's own", () => {
       "learns",
     ]);
     expect(stderr).toBe("");
-    expect(stdout.match(/^step \d+\/10 \| reward [\d.]+ \| yes [\d.]+ \| /gm)).toHaveLength(10);
+    // Once it is learnt, batches whose rewards do not differ stand among the ten steps and are none of them.
+    const lines = stdout.match(/^step \d+\/10 \| reward [\d.]+ \| yes [\d.]+ \| /gm) ?? [];
+    expect(lines.length).toBeGreaterThanOrEqual(10);
     expect(stdout).toMatch(
       /^ {2}two digits +trained greedy +1\.00 .* \+1\.00 \[\+1\.00, \+1\.00\]$/m,
     );
@@ -85,7 +87,9 @@ describe("examples/inbox with a task of one's own", () => {
       .trim()
       .split("\n")
       .map((line) => JSON.parse(line));
-    expect(records.filter(({ type }) => type === "step")).toHaveLength(10);
+    const steps = records.filter(({ type }) => type === "step");
+    expect(steps).toHaveLength(lines.length);
+    expect(steps.filter(({ trained }) => trained)).toHaveLength(10);
     // Greedy and sampled, the metric and the reward, of base and trained.
     expect(records.filter(({ type }) => type === "evaluation")).toHaveLength(8);
     const played = (await read("trajectories/step-0001.jsonl")).trim().split("\n");
