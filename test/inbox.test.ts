@@ -66,10 +66,13 @@ describe("examples/inbox with a task of one's own", () => {
       "--name",
       "learns",
     ]);
-    expect(stderr).toBe("");
+    // The task may be learnt before its steps are used up: then the run stops and says why, and nothing else.
+    expect(stderr).toMatch(
+      /^(?:\(node:\d+\) HoneWarning: The last 8 batches of learns trained nothing .*\n.*\n)?$/,
+    );
     // Once it is learnt, batches whose rewards do not differ stand among the ten steps and are none of them.
     const lines = stdout.match(/^step \d+\/10 \| reward [\d.]+ \| yes [\d.]+ \| /gm) ?? [];
-    expect(lines.length).toBeGreaterThanOrEqual(10);
+    expect(lines.length).toBeGreaterThanOrEqual(stderr === "" ? 10 : 9);
     expect(stdout).toMatch(
       /^ {2}two digits +trained greedy +1\.00 .* \+1\.00 \[\+1\.00, \+1\.00\]$/m,
     );
@@ -89,7 +92,9 @@ describe("examples/inbox with a task of one's own", () => {
       .map((line) => JSON.parse(line));
     const steps = records.filter(({ type }) => type === "step");
     expect(steps).toHaveLength(lines.length);
-    expect(steps.filter(({ trained }) => trained)).toHaveLength(10);
+    const trained = steps.filter((step) => step.trained).length;
+    if (stderr === "") expect(trained).toBe(10);
+    else expect(trained).toBeLessThan(10);
     // Greedy and sampled, the metric and the reward, of base and trained.
     expect(records.filter(({ type }) => type === "evaluation")).toHaveLength(8);
     const played = (await read("trajectories/step-0001.jsonl")).trim().split("\n");
