@@ -42,7 +42,7 @@ describe("the code in the documents", () => {
     const said = await program(server, folder, [source("loop.ts")]);
     // Once all say yes, batches train nothing and are no steps; after many of them the run is over.
     const steps = new Set(said.match(/^step \d+(?=: reward [\d.]+$)/gm));
-    expect(steps.size).toBeGreaterThanOrEqual(6);
+    expect(steps.size).toBeGreaterThanOrEqual(2);
     expect(steps.size).toBeLessThanOrEqual(12);
     const [, before, after] = /says yes: ([\d.]+) before, ([\d.]+) after/.exec(said) ?? [];
     expect(Number(after)).toBeGreaterThan(Number(before) + 0.5);
