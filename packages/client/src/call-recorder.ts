@@ -1,5 +1,5 @@
 import {
-  messageOfAnswer,
+  assistantMessage,
   printableLine,
   ProviderStream,
   readProviderAnswer,
@@ -44,7 +44,7 @@ export function recordCalls(
     const call: RecordedCall = {
       messages: [...(previous ? [...previous.messages, previous.answer] : []), ...asked.messages],
       tools: asked.tools,
-      answer: messageOfAnswer(answer),
+      answer: assistantMessage(answer),
       finishReason: answer.finishReason,
       promptTokens: answer.promptTokens ?? 0,
       completionTokens: answer.completionTokens ?? 0,

@@ -153,13 +153,18 @@ export type {
 } from "./score.ts";
 export { kindOf, refuseUnknownOptions, requireObject, wrongKind } from "./known-options.ts";
 export { hiddenKey, hideKey } from "./hidden-key.ts";
-export { issuePath, issueText } from "./issue-text.ts";
+export { branchFaults, clearestIssue, issuePath, issueText, pathText } from "./issue-text.ts";
 export { mulberry32, shuffledIndices } from "./random.ts";
 export { printable, printableBlock, printableLine } from "./printable.ts";
-export { wellFormedJson } from "./well-formed-json.ts";
-export { messageOfAnswer, readProviderAnswer } from "./provider-answer.ts";
+export { wellFormedJson, wellFormedSteps } from "./well-formed-json.ts";
+export { readProviderAnswer } from "./provider-answer.ts";
 export type { ProviderAnswer } from "./provider-answer.ts";
-export { readSaid, shown as namedPart, toChatMessage } from "./provider-message.ts";
+export {
+  assistantMessage,
+  readSaid,
+  shown as namedPart,
+  toChatMessage,
+} from "./provider-message.ts";
 export type { Said, SaidCall } from "./provider-message.ts";
 export { ProviderStream } from "./provider-stream.ts";
 export { readProviderRequest } from "./provider-request.ts";

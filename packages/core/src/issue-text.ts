@@ -18,14 +18,23 @@ interface Fault {
   words: string;
 }
 
+/** The one to tell of: an unknown key is the clearer complaint where a value has several faults. */
+export function clearestIssue(issues: readonly Issue[]): Issue | undefined {
+  return issues.find(({ code }) => code === "unrecognized_keys") ?? issues[0];
+}
+
+/** The first fault of each branch of a union; the branch that went furthest, which was meant, comes first. */
+export function branchFaults(union: { errors: readonly (readonly Issue[])[] }): Issue[] {
+  return union.errors
+    .flatMap((branch) => branch.slice(0, 1))
+    .sort((a, b) => b.path.length - a.path.length);
+}
+
 function faultOf(issues: readonly Issue[]): Fault {
-  const issue = issues.find(({ code }) => code === "unrecognized_keys") ?? issues[0];
+  const issue = clearestIssue(issues);
   if (!issue) return { path: [], words: "is not valid" };
   if (issue.code === "invalid_union") {
-    // The branch that went furthest is the one that was meant.
-    const [deepest] = issue.errors
-      .flatMap((branch) => branch.slice(0, 1))
-      .sort((a, b) => b.path.length - a.path.length);
+    const [deepest] = branchFaults(issue);
     if (deepest && deepest.path.length > 0) {
       const { path, words } = faultOf([deepest]);
       return { path: [...issue.path, ...path], words };
@@ -98,7 +107,8 @@ function bound(issue: { origin: string; message: string }, limit: unknown, how: 
   return `must be ${how} ${String(limit)}`;
 }
 
-function pathText(path: readonly PropertyKey[]): string {
+/** `messages[2].content`; empty for the root. */
+export function pathText(path: readonly PropertyKey[]): string {
   let text = "";
   for (const part of path) {
     if (typeof part === "number") text += `[${part}]`;

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { messageOfAnswer, readProviderAnswer } from "./provider-answer.ts";
-import { toChatMessage } from "./provider-message.ts";
+import { readProviderAnswer } from "./provider-answer.ts";
+import { assistantMessage, toChatMessage } from "./provider-message.ts";
 import { ProviderStream } from "./provider-stream.ts";
 
 const chat = (message: object, rest: object = {}) => ({
@@ -121,8 +121,8 @@ describe("a whole answer", () => {
   ])("as %s", (_, body, expected) => {
     const answer = readProviderAnswer(body);
     expect(answer).toMatchObject({ ...nothing, ...expected });
-    expect(toChatMessage(messageOfAnswer(answer!))).toMatchObject({ role: "assistant" });
-    expect(JSON.stringify(messageOfAnswer(answer!))).not.toContain("[object");
+    expect(toChatMessage(assistantMessage(answer!))).toMatchObject({ role: "assistant" });
+    expect(JSON.stringify(assistantMessage(answer!))).not.toContain("[object");
   });
 
   it("that is none is none", () => {

@@ -1,12 +1,4 @@
-import type { ChatMessage } from "./chat.ts";
-import {
-  fieldsOf,
-  listOf,
-  readContent,
-  readSaid,
-  textField,
-  toToolCall,
-} from "./provider-message.ts";
+import { fieldsOf, listOf, readContent, readSaid, textField } from "./provider-message.ts";
 import type { Said } from "./provider-message.ts";
 
 /** What a model of any provider answered. */
@@ -77,16 +69,5 @@ function headOf(
     model: textField(body["model"]),
     promptTokens: count("prompt_tokens", "input_tokens", "prompt_eval_count"),
     completionTokens: count("completion_tokens", "output_tokens", "eval_count"),
-  };
-}
-
-/** The answer as a message of our own. */
-export function messageOfAnswer(answer: Said): ChatMessage {
-  return {
-    role: "assistant",
-    content: answer.content,
-    ...(answer.reasoning === null ? {} : { reasoning_content: answer.reasoning }),
-    ...(answer.refusal === null ? {} : { refusal: answer.refusal }),
-    ...(answer.calls.length > 0 ? { tool_calls: answer.calls.map(toToolCall) } : {}),
   };
 }

@@ -147,14 +147,7 @@ export function toChatMessage(given: unknown): ChatMessage {
   const name = textField(message["name"]);
   const named = name === null ? {} : { name };
   if (role === "assistant" || role === "model") {
-    return {
-      role: "assistant",
-      content: said.content,
-      ...named,
-      ...(said.reasoning === null ? {} : { reasoning_content: said.reasoning }),
-      ...(said.refusal === null ? {} : { refusal: said.refusal }),
-      ...(said.calls.length > 0 ? { tool_calls: said.calls.map(toToolCall) } : {}),
-    };
+    return { ...assistantMessage(said), ...named };
   }
   const content = said.content ?? "";
   if (role === "tool" || role === "function" || role === "ipython") {
@@ -166,6 +159,17 @@ export function toChatMessage(given: unknown): ChatMessage {
   return { role: "user", content, ...named };
 }
 
+/** What was said as a message of our own. */
+export function assistantMessage(said: Said): ChatMessage {
+  return {
+    role: "assistant",
+    content: said.content,
+    ...(said.reasoning === null ? {} : { reasoning_content: said.reasoning }),
+    ...(said.refusal === null ? {} : { refusal: said.refusal }),
+    ...(said.calls.length > 0 ? { tool_calls: said.calls.map(toToolCall) } : {}),
+  };
+}
+
 /** Fields of an assistant's message that our schema keeps without reading them. */
 function hasForeignParts(given: unknown): boolean {
   const message = fieldsOf(given);
@@ -173,7 +177,7 @@ function hasForeignParts(given: unknown): boolean {
   return message["role"] === "assistant" && foreign.some((name) => message[name] != null);
 }
 
-export function toToolCall(
+function toToolCall(
   call: SaidCall,
   at: number,
 ): { id: string; type: "function"; function: { name: string; arguments: string } } {

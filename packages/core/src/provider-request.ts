@@ -1,14 +1,14 @@
 import type { ChatMessage, ChatTool } from "./chat.ts";
 import {
+  assistantMessage,
   fieldsOf,
   listOf,
   readContent,
   readSaid,
   textField,
   toChatMessage,
-  toToolCall,
 } from "./provider-message.ts";
-import type { SaidCall } from "./provider-message.ts";
+import type { Said } from "./provider-message.ts";
 
 /** What a model was asked, in our own words. */
 export interface ProviderRequest {
@@ -63,16 +63,9 @@ function toMessages(given: unknown): ChatMessage[] {
 /** The items of the Responses API: thoughts and calls belong to the answer that they stand beside. */
 function ofItems(items: readonly unknown[]): ChatMessage[] {
   const messages: ChatMessage[] = [];
-  let open: { content: string | null; reasoning: string | null; calls: SaidCall[] } | null = null;
+  let open: Said | null = null;
   const close = (): void => {
-    if (!open) return;
-    const { content, reasoning, calls } = open;
-    messages.push({
-      role: "assistant",
-      content,
-      ...(reasoning === null ? {} : { reasoning_content: reasoning }),
-      ...(calls.length > 0 ? { tool_calls: calls.map(toToolCall) } : {}),
-    });
+    if (open) messages.push(assistantMessage(open));
     open = null;
   };
   for (const given of items) {
@@ -85,7 +78,7 @@ function ofItems(items: readonly unknown[]): ChatMessage[] {
       messages.push({ role: "tool", tool_call_id: textField(item["call_id"]) ?? "call", content });
     } else if (item["role"] === "assistant" || type === "function_call" || type === "reasoning") {
       const said = item["role"] === "assistant" ? readSaid(item) : readContent([item]);
-      open ??= { content: null, reasoning: null, calls: [] };
+      open ??= { content: null, reasoning: null, refusal: null, calls: [] };
       if (said.content !== null) open.content = (open.content ?? "") + said.content;
       if (said.reasoning !== null) open.reasoning = (open.reasoning ?? "") + said.reasoning;
       open.calls.push(...said.calls);

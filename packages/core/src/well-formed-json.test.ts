@@ -1,6 +1,7 @@
+import { array, assert, constantFrom, property } from "fast-check";
 import { describe, expect, it } from "vitest";
 import { mulberry32 } from "./random.ts";
-import { wellFormedJson } from "./well-formed-json.ts";
+import { wellFormedJson, wellFormedSteps } from "./well-formed-json.ts";
 
 const half = "😀".slice(0, 1);
 const other = "😀".slice(1);
@@ -53,6 +54,43 @@ describe("wellFormedJson", () => {
       expect(JSON.parse(wellFormedJson(plain))).toBe(expected);
       expect(JSON.parse(wellFormedJson(ascii))).toBe(expected);
     }
+  });
+
+  it("replaces what one expression finds, in texts that are no JSON too", () => {
+    // Of several backslashes each two are a backslash: the lookbehind begins at the first.
+    const surrogates =
+      /(?<!\\)((?:\\\\)*)(\\u[dD][89abAB][\da-fA-F]{2}\\u[dD][c-fC-F][\da-fA-F]{2}|\\u[dD][89a-fA-F][\da-fA-F]{2})/g;
+    const pieces = [
+      "\\",
+      "\\\\",
+      "u",
+      "\\ud83d",
+      "\\ude00",
+      "\\uD800",
+      "\\u0041",
+      '\\"',
+      "d83d",
+      "x",
+      "\\n",
+    ];
+    const same = property(array(constantFrom(...pieces), { maxLength: 40 }), (chosen) => {
+      const text = chosen.join("");
+      const expected = text.replace(
+        surrogates,
+        (_, before: string, found: string) => before + (found.length === 12 ? found : "\\ufffd"),
+      );
+      expect(wellFormedJson(text)).toBe(expected);
+    });
+    assert(same, { numRuns: 2_000 });
+  });
+
+  it("gives others their turn in a text of nothing but escapes", () => {
+    const steps = wellFormedSteps("\\ud800".repeat(100_000));
+    let turns = 0;
+    let step = steps.next();
+    for (; !step.done; step = steps.next()) turns += 1;
+    expect(step.value).toBe("\\ufffd".repeat(100_000));
+    expect(turns).toBe(5);
   });
 
   it("is linear in long runs of backslashes", { timeout: 5_000 }, () => {

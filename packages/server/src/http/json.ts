@@ -1,11 +1,17 @@
 import { setImmediate } from "node:timers/promises";
-import { HoneError, type ErrorCode } from "@hone/core";
+import {
+  branchFaults,
+  clearestIssue,
+  HoneError,
+  pathText,
+  wellFormedSteps,
+  type ErrorCode,
+} from "@hone/core";
 import type { Context } from "hono";
 import type { z } from "zod";
 import { checkShape } from "./body-shape.ts";
 import type { AppEnv } from "./env.ts";
 import { faultsOfParts } from "./schema-parts.ts";
-import { wellFormed } from "./well-formed.ts";
 
 const mebibyte = 1024 * 1024;
 /** Chat requests, and everything else that names no other limit. */
@@ -140,7 +146,10 @@ export async function readValue(bytes: Uint8Array): Promise<unknown> {
     });
   }
   await pause();
-  text = await wellFormed(text, pause);
+  const steps = wellFormedSteps(text);
+  let step = steps.next();
+  for (; !step.done; step = steps.next()) await pause();
+  text = step.value;
   await pause();
   try {
     return JSON.parse(text) as unknown;
@@ -158,11 +167,10 @@ type Issue = z.core.$ZodIssue;
 
 /** The first fault, by field. */
 export function issuesToError(issues: readonly Issue[]): HoneError {
-  // An unknown key is the clearer complaint where a body has several faults.
-  const issue = issues.find((i) => i.code === "unrecognized_keys") ?? issues[0];
+  const issue = clearestIssue(issues);
   if (!issue) return new HoneError("The body is not valid.", { code: "invalid_request" });
   const { path, code, message } = describe(issue, []);
-  const param = formatPath(path);
+  const param = pathText(path) || undefined;
   const text = param ? `${param}: ${message}` : message;
   return new HoneError(/[.!?]$/.test(text) ? text : `${text}.`, { code, param });
 }
@@ -200,10 +208,7 @@ function describe(issue: Issue, prefix: readonly PropertyKey[]): Fault {
     };
   }
   if (issue.code === "invalid_union") {
-    // The branch that went furthest is the one that was meant.
-    const candidates = issue.errors
-      .flatMap((branch) => branch.slice(0, 1))
-      .sort((a, b) => b.path.length - a.path.length);
+    const candidates = branchFaults(issue);
     const deepest = candidates[0];
     if (deepest && deepest.path.length > 0) return describe(deepest, path);
     const expected = candidates.map((c) => ("expected" in c ? String(c.expected) : c.message));
@@ -220,14 +225,4 @@ function describe(issue: Issue, prefix: readonly PropertyKey[]): Fault {
 
 function codeFor(path: readonly PropertyKey[]): ErrorCode {
   return path.at(-1) === "reward" ? "invalid_reward" : "invalid_request";
-}
-
-/** `messages[2].content`; the root has no path. */
-function formatPath(path: readonly PropertyKey[]): string | undefined {
-  let text = "";
-  for (const part of path) {
-    if (typeof part === "number") text += `[${part}]`;
-    else text += text ? `.${String(part)}` : String(part);
-  }
-  return text ? text.slice(0, 200) : undefined;
 }
