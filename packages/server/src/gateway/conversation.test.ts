@@ -1,57 +1,21 @@
-import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import type OpenAI from "openai";
-import { startRendererChild, workerPython } from "../engine/testing/running-engine.ts";
+import { workerPython } from "../engine/testing/running-engine.ts";
 import type { LedgerCompletion } from "../ports/ledger.ts";
-import { createRendererClient, type RendererClient } from "../renderer/http-renderer.ts";
-import type { Child } from "../supervise/child.ts";
 import { fullPrompt } from "./prompt.ts";
-import { createScriptedEngine, type ScriptedEngine } from "./testing/scripted-engine.ts";
-import { serveGateway, type ServedGateway } from "./testing/served-gateway.ts";
+import { moveCall, tools, useScriptedGateway } from "./testing/scripted-gateway.ts";
 
 type Message = OpenAI.ChatCompletionMessageParam;
 
-const tools: OpenAI.ChatCompletionTool[] = [
-  { type: "function", function: { name: "move", parameters: { type: "object", properties: {} } } },
-];
-const moveCall = (args: string) => ({
-  id: "x",
-  type: "function" as const,
-  function: { name: "move", arguments: args },
-});
-
-// The renderer is the real one; only the words of the model are chosen here.
 describe.skipIf(!workerPython())("conversations of a rollout", () => {
-  let child: Child;
-  let renderer: RendererClient;
-  let engine: ScriptedEngine;
-  let gateway: ServedGateway;
-  let client: OpenAI;
-
-  beforeAll(async () => {
-    child = await startRendererChild();
-    renderer = createRendererClient({ baseURL: () => child.baseURL, key: () => child.key });
-  });
-  afterAll(async () => {
-    await renderer?.close();
-    await child?.stop();
-  });
-  beforeEach(async () => {
-    engine = createScriptedEngine(renderer);
-    gateway = await serveGateway(engine, renderer);
-    client = gateway.client("ro_1");
-    return () => gateway.close();
-  });
-
-  const say = async (messages: Message[], rest: Record<string, unknown> = {}) =>
-    (await client.chat.completions.create({ model: "m", messages, ...rest })).choices[0]!.message;
-  const recorded = () => gateway.ledger.of("ro_1");
+  const on = useScriptedGateway();
 
   function expectExtends(completion: LedgerCompletion, parent: LedgerCompletion): void {
     expect(completion.splitReason).toBeNull();
     expect(completion.parentId).toBe(parent.id);
-    const before = [...fullPrompt(parent, recorded()), ...parent.sampled];
-    const request = engine.requests[completion.seq]!;
-    expect(fullPrompt(completion, recorded())).toEqual(request.prompt);
+    const before = [...fullPrompt(parent, on.recorded()), ...parent.sampled];
+    const request = on.engine.requests[completion.seq]!;
+    expect(fullPrompt(completion, on.recorded())).toEqual(request.prompt);
     expect(request.prompt.slice(0, before.length)).toEqual(before);
     expect(completion.promptSuffix.length).toBe(request.prompt.length - before.length);
   }
@@ -60,7 +24,7 @@ describe.skipIf(!workerPython())("conversations of a rollout", () => {
     const messages: Message[] = [{ role: "user", content: "Play." }];
     for (let turn = 0; turn < 20; turn++) {
       const args = `{"direction":  "left", "far": false, "turn": ${turn}.0}`;
-      engine.lines.push({
+      on.engine.lines.push({
         answer:
           turn % 3 === 2
             ? { content: `I wait ${turn}` }
@@ -68,8 +32,8 @@ describe.skipIf(!workerPython())("conversations of a rollout", () => {
       });
       const stream = turn % 2 === 1;
       const message = stream
-        ? await client.chat.completions.stream({ model: "m", messages, tools }).finalMessage()
-        : await say(messages, { tools });
+        ? await on.client.chat.completions.stream({ model: "m", messages, tools }).finalMessage()
+        : await on.say(messages, { tools });
       const calls = message.tool_calls;
       // What SDKs do to a history: parsed fields, reordered arguments, empty content for null.
       messages.push({
@@ -94,13 +58,13 @@ describe.skipIf(!workerPython())("conversations of a rollout", () => {
         }
       } else messages.push({ role: "user", content: "Go on." });
     }
-    const all = recorded();
+    const all = on.recorded();
     expect(all.map((completion) => completion.seq)).toEqual([...Array(20).keys()]);
     expect(all.every((completion) => completion.delivered)).toBe(true);
     expect(all[0]!.parentId).toBeNull();
     for (let i = 1; i < 20; i++) expectExtends(all[i]!, all[i - 1]!);
-    expect(Object.values(gateway.counters.splits)).toEqual([0, 0, 0, 0]);
-    expect(gateway.router.leases).toBe(0);
+    expect(Object.values(on.gateway.counters.splits)).toEqual([0, 0, 0, 0]);
+    expect(on.gateway.router.leases).toBe(0);
   });
 
   it("sends tool calls parsed, with ids of its own, and the reasoning apart", async () => {
@@ -111,11 +75,11 @@ describe.skipIf(!workerPython())("conversations of a rollout", () => {
         tool_calls: [moveCall('{"direction": "left"}'), moveCall('{"direction": "up"}')],
       },
     };
-    engine.lines.push(structuredClone(line), structuredClone(line));
+    on.engine.lines.push(structuredClone(line), structuredClone(line));
     const messages: Message[] = [{ role: "user", content: "Play." }];
-    const whole = await client.chat.completions.create({ model: "m", messages, tools });
+    const whole = await on.client.chat.completions.create({ model: "m", messages, tools });
     const deltas: OpenAI.ChatCompletionChunk.Choice.Delta[] = [];
-    const stream = client.chat.completions.stream({ model: "m", messages, tools });
+    const stream = on.client.chat.completions.stream({ model: "m", messages, tools });
     stream.on("chunk", (chunk) => void deltas.push(chunk.choices[0]!.delta));
     const streamed = await stream.finalChatCompletion();
     for (const { choices } of [whole, streamed]) {
@@ -132,16 +96,16 @@ describe.skipIf(!workerPython())("conversations of a rollout", () => {
     }
     expect(whole.choices[0]!.message).toMatchObject({ reasoning_content: "a corner" });
     expect(deltas).toContainEqual({ reasoning_content: "a corner" });
-    expect(recorded()[1]!.answer).toMatchObject({
+    expect(on.recorded()[1]!.answer).toMatchObject({
       content: "Look.",
       reasoning_content: "a corner",
     });
   });
 
   it("streams content up to the call, and nothing of the call itself", async () => {
-    engine.lines.push({ answer: { content: "Look at it.", tool_calls: [moveCall("{}")] } });
+    on.engine.lines.push({ answer: { content: "Look at it.", tool_calls: [moveCall("{}")] } });
     const contents: string[] = [];
-    const stream = await client.chat.completions.create({
+    const stream = await on.client.chat.completions.create({
       model: "m",
       messages: [{ role: "user", content: "Play." }],
       tools,
@@ -154,16 +118,16 @@ describe.skipIf(!workerPython())("conversations of a rollout", () => {
 
   it("splits and says why: edited history, changed tools, another conversation", async () => {
     const first: Message = { role: "user", content: "Play." };
-    engine.lines.push(
+    on.engine.lines.push(
       ...["one", "two", "three", "four", "five"].map((content) => ({ answer: { content } })),
     );
-    const one = await say([first], { tools });
-    await say([first, { role: "assistant", content: "uno" }, { role: "user", content: "Go." }], {
+    const one = await on.say([first], { tools });
+    await on.say([first, { role: "assistant", content: "uno" }, { role: "user", content: "Go." }], {
       tools,
     });
-    await say([first, one, { role: "user", content: "Go." }]);
-    await say([{ role: "user", content: "A judge's question." }]);
-    await say(
+    await on.say([first, one, { role: "user", content: "Go." }]);
+    await on.say([{ role: "user", content: "A judge's question." }]);
+    await on.say(
       [
         first,
         { role: "assistant", content: [{ type: "text", text: "one" }] },
@@ -171,36 +135,38 @@ describe.skipIf(!workerPython())("conversations of a rollout", () => {
       ],
       { tools },
     );
-    expect(recorded().map((completion) => completion.splitReason)).toEqual([
+    expect(on.recorded().map((completion) => completion.splitReason)).toEqual([
       null,
       "edited_history",
       "tools_changed",
       "new_conversation",
       null,
     ]);
-    expectExtends(recorded()[4]!, recorded()[0]!);
-    expect(gateway.counters.splits).toEqual({
+    expectExtends(on.recorded()[4]!, on.recorded()[0]!);
+    expect(on.gateway.counters.splits).toEqual({
       edited_history: 1,
       cannot_bridge: 0,
       tools_changed: 1,
       new_conversation: 1,
     });
-    for (const completion of recorded().slice(1, 4)) {
+    for (const completion of on.recorded().slice(1, 4)) {
       expect(completion.parentId).toBeNull();
-      expect(Array.from(completion.promptSuffix)).toEqual(engine.requests[completion.seq]!.prompt);
+      expect(Array.from(completion.promptSuffix)).toEqual(
+        on.engine.requests[completion.seq]!.prompt,
+      );
     }
   });
 
   it("extends an answer that was cut by its length, closing it in the prompt", async () => {
-    engine.lines.push(
+    on.engine.lines.push(
       { answer: { content: "I was about to" }, cut: true },
       { answer: { content: "left" } },
     );
     const first: Message = { role: "user", content: "Play." };
-    const cut = await client.chat.completions.create({ model: "m", messages: [first] });
+    const cut = await on.client.chat.completions.create({ model: "m", messages: [first] });
     expect(cut.choices[0]!.finish_reason).toBe("length");
-    await say([first, cut.choices[0]!.message, { role: "user", content: "Go." }]);
-    expectExtends(recorded()[1]!, recorded()[0]!);
+    await on.say([first, cut.choices[0]!.message, { role: "user", content: "Go." }]);
+    expectExtends(on.recorded()[1]!, on.recorded()[0]!);
   });
 
   it("runs tools with openai-node's own loop, streaming or not", async () => {
@@ -225,27 +191,27 @@ describe.skipIf(!workerPython())("conversations of a rollout", () => {
       ],
     };
     for (const stream of [false, true]) {
-      engine.lines.push(
+      on.engine.lines.push(
         { answer: { content: null, tool_calls: [moveCall('{"direction": "up"}')] } },
         { answer: { content: "Done." } },
       );
       const runner = stream
-        ? client.chat.completions.runTools({ ...looped, stream: true })
-        : client.chat.completions.runTools(looped);
+        ? on.client.chat.completions.runTools({ ...looped, stream: true })
+        : on.client.chat.completions.runTools(looped);
       expect(await runner.finalContent()).toBe("Done.");
     }
     expect(moves).toEqual([{ direction: "up" }, { direction: "up" }]);
-    expectExtends(recorded()[1]!, recorded()[0]!);
-    expectExtends(recorded()[3]!, recorded()[2]!);
+    expectExtends(on.recorded()[1]!, on.recorded()[0]!);
+    expectExtends(on.recorded()[3]!, on.recorded()[2]!);
   });
 
   it("answers without Node's response too, whole and streamed", async () => {
-    engine.lines.push({ answer: { content: "left" } }, { answer: { content: "right" } });
+    on.engine.lines.push({ answer: { content: "left" } }, { answer: { content: "right" } });
     for (const [stream, word] of [
       [false, "left"],
       [true, "right"],
     ] as const) {
-      const response = await gateway.app.request("/v1/rollouts/ro_1/v1/chat/completions", {
+      const response = await on.gateway.app.request("/v1/rollouts/ro_1/v1/chat/completions", {
         method: "POST",
         headers: { "content-type": "application/json" },
         body: JSON.stringify({ model: "m", messages: [{ role: "user", content: "?" }], stream }),
@@ -256,7 +222,10 @@ describe.skipIf(!workerPython())("conversations of a rollout", () => {
       // Noted after the last byte was given away, which may be read before.
       await vi.waitFor(
         () =>
-          expect(recorded().at(-1)).toMatchObject({ answer: { content: word }, delivered: true }),
+          expect(on.recorded().at(-1)).toMatchObject({
+            answer: { content: word },
+            delivered: true,
+          }),
         30_000,
       );
     }
@@ -265,101 +234,105 @@ describe.skipIf(!workerPython())("conversations of a rollout", () => {
   it("keeps the tools in the prompt with tool_choice none, and takes a sampled call for text", async () => {
     const call = { content: "Look.", tool_calls: [moveCall('{"direction": "up"}')] };
     const text = 'Look.<tool_call>{"name": "move", "arguments": {"direction": "up"}}</tool_call>';
-    engine.lines.push({ answer: call }, { answer: call }, { answer: call }, { answer: call });
+    on.engine.lines.push({ answer: call }, { answer: call }, { answer: call }, { answer: call });
     const messages: Message[] = [{ role: "user", content: "Play." }];
-    const called = await say(messages, { tools });
+    const called = await on.say(messages, { tools });
     expect(called.tool_calls).toHaveLength(1);
     messages.push(called, { role: "tool", tool_call_id: called.tool_calls![0]!.id, content: "ok" });
     const none = { tools, tool_choice: "none" as const };
-    const said = await client.chat.completions.create({ model: "m", messages, ...none });
+    const said = await on.client.chat.completions.create({ model: "m", messages, ...none });
     expect(said.choices[0]).toMatchObject({
       finish_reason: "stop",
       message: { content: text },
     });
     expect(said.choices[0]!.message.tool_calls).toBeUndefined();
     messages.push(said.choices[0]!.message, { role: "user", content: "Go." });
-    const stream = client.chat.completions.stream({ model: "m", messages, ...none });
+    const stream = on.client.chat.completions.stream({ model: "m", messages, ...none });
     expect((await stream.finalMessage()).content).toBe(text);
-    const all = recorded();
+    const all = on.recorded();
     expectExtends(all[1]!, all[0]!);
     expectExtends(all[2]!, all[1]!);
-    expect(gateway.counters.splits.tools_changed).toBe(0);
+    expect(on.gateway.counters.splits.tools_changed).toBe(0);
     expect(all[1]!.tools).toEqual(tools);
     // Where no tools were sent, none can be called.
-    const plain = await say([{ role: "user", content: "Another." }]);
+    const plain = await on.say([{ role: "user", content: "Another." }]);
     expect(plain).toMatchObject({ content: text });
     expect(plain.tool_calls).toBeUndefined();
   });
 
   it("takes n choices, and extends the one that the next turn repeats", async () => {
-    engine.lines.push(...["up", "down", "left", "ok"].map((content) => ({ answer: { content } })));
+    on.engine.lines.push(
+      ...["up", "down", "left", "ok"].map((content) => ({ answer: { content } })),
+    );
     const first: Message = { role: "user", content: "Play." };
-    const { choices } = await client.chat.completions.create({
+    const { choices } = await on.client.chat.completions.create({
       model: "m",
       messages: [first],
       n: 3,
     });
     expect(choices.map((choice) => choice.message.content)).toEqual(["up", "down", "left"]);
-    await say([first, choices[1]!.message, { role: "user", content: "Go." }]);
-    expect(recorded().map(({ seq, choice, choices: of }) => [seq, choice, of])).toEqual([
+    await on.say([first, choices[1]!.message, { role: "user", content: "Go." }]);
+    expect(on.recorded().map(({ seq, choice, choices: of }) => [seq, choice, of])).toEqual([
       [0, 0, 3],
       [1, 1, 3],
       [2, 2, 3],
       [3, 0, 1],
     ]);
-    const [, second] = recorded();
-    expect(recorded()[3]!.parentId).toBe(second!.id);
+    const [, second] = on.recorded();
+    expect(on.recorded()[3]!.parentId).toBe(second!.id);
   });
 
   it("does not train an answer that the SDK asked for again", async () => {
     const messages: Message[] = [{ role: "user", content: "Say." }];
-    engine.lines.push({ answer: { content: "one" } }, { answer: { content: "two" } });
-    await say(messages);
-    await say(messages);
+    on.engine.lines.push({ answer: { content: "one" } }, { answer: { content: "two" } });
+    await on.say(messages);
+    await on.say(messages);
     // Asked twice is answered twice; only a request that the SDK counts as a retry takes one back.
-    expect(recorded().map(({ delivered }) => delivered)).toEqual([true, true]);
-    engine.lines.push({ answer: { content: "three" } }, { answer: { content: "3" } });
+    expect(on.recorded().map(({ delivered }) => delivered)).toEqual([true, true]);
+    on.engine.lines.push({ answer: { content: "three" } }, { answer: { content: "3" } });
     const retry = { headers: { "x-stainless-retry-count": "1" } };
-    await client.chat.completions.create({ model: "m", messages, n: 2 }, retry);
-    const flags = () => recorded().map(({ delivered }) => delivered);
+    await on.client.chat.completions.create({ model: "m", messages, n: 2 }, retry);
+    const flags = () => on.recorded().map(({ delivered }) => delivered);
     expect(flags()).toEqual([true, false, true, true]);
-    engine.lines.push({ answer: { content: "four" } });
-    await client.chat.completions.create({ model: "m", messages }, retry);
+    on.engine.lines.push({ answer: { content: "four" } });
+    await on.client.chat.completions.create({ model: "m", messages }, retry);
     expect(flags()).toEqual([true, false, false, false, true]);
-    expect(gateway.counters.retried).toBe(3);
+    expect(on.gateway.counters.retried).toBe(3);
   });
 
   it("takes nothing back for a retry of a call that it saw fail", async () => {
     const messages: Message[] = [{ role: "user", content: "Say." }];
-    engine.lines.push({ answer: { content: "one" } });
-    await say(messages);
+    on.engine.lines.push({ answer: { content: "one" } });
+    await on.say(messages);
     // The same question beside it breaks: nothing is left to say.
-    await expect(say(messages)).rejects.toMatchObject({ status: 500 });
-    engine.lines.push({ answer: { content: "two" } });
+    await expect(on.say(messages)).rejects.toMatchObject({ status: 500 });
+    on.engine.lines.push({ answer: { content: "two" } });
     const retry = { headers: { "x-stainless-retry-count": "1" } };
-    await client.chat.completions.create({ model: "m", messages }, retry);
-    expect(recorded().map(({ delivered }) => delivered)).toEqual([true, true]);
+    await on.client.chat.completions.create({ model: "m", messages }, retry);
+    expect(on.recorded().map(({ delivered }) => delivered)).toEqual([true, true]);
   });
 
   it("keeps concurrent calls of one rollout apart, and their order without gaps", async () => {
     const words = Array.from({ length: 12 }, (_, i) => `w${i}`);
-    engine.lines.push(...words.map((content, i) => ({ answer: { content }, paceMs: (i * 7) % 5 })));
+    on.engine.lines.push(
+      ...words.map((content, i) => ({ answer: { content }, paceMs: (i * 7) % 5 })),
+    );
     const answers = await Promise.all(
-      words.map((_, i) => say([{ role: "user", content: `Question ${i}` }])),
+      words.map((_, i) => on.say([{ role: "user", content: `Question ${i}` }])),
     );
     expect(new Set(answers.map((answer) => answer.content)).size).toBe(12);
-    expect(recorded().map((completion) => completion.seq)).toEqual([...Array(12).keys()]);
-    expect(recorded().every((completion) => completion.delivered)).toBe(true);
+    expect(on.recorded().map((completion) => completion.seq)).toEqual([...Array(12).keys()]);
+    expect(on.recorded().every((completion) => completion.delivered)).toBe(true);
   });
 
   it("records nothing outside a rollout", async () => {
-    engine.lines.push({ answer: { content: "hi" } });
-    const plain = gateway.client();
+    on.engine.lines.push({ answer: { content: "hi" } });
+    const plain = on.gateway.client();
     const { model } = await plain.chat.completions.create({
       model: "m",
       messages: [{ role: "user", content: "Play." }],
     });
     expect(model).toBe("m@1");
-    expect(gateway.ledger.all).toEqual([]);
+    expect(on.gateway.ledger.all).toEqual([]);
   });
 });

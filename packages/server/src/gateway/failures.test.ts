@@ -1,41 +1,20 @@
 import { connect } from "node:net";
 import { HoneError } from "@hone/core";
 import OpenAI from "openai";
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { startRendererChild, workerPython } from "../engine/testing/running-engine.ts";
-import { createRendererClient, type RendererClient } from "../renderer/http-renderer.ts";
-import type { Child } from "../supervise/child.ts";
-import { createScriptedEngine, type ScriptedEngine } from "./testing/scripted-engine.ts";
-import { serveGateway, type ServedGateway } from "./testing/served-gateway.ts";
+import { describe, expect, it } from "vitest";
+import { workerPython } from "../engine/testing/running-engine.ts";
+import { useScriptedGateway } from "./testing/scripted-gateway.ts";
 
 const messages: OpenAI.ChatCompletionMessageParam[] = [{ role: "user", content: "Play." }];
 const died = new HoneError("The engine ended.", { code: "engine_error" });
 
 describe.skipIf(!workerPython())("failures of a call", () => {
-  let child: Child;
-  let renderer: RendererClient;
-  let engine: ScriptedEngine;
-  let gateway: ServedGateway;
-
-  beforeAll(async () => {
-    child = await startRendererChild();
-    renderer = createRendererClient({ baseURL: () => child.baseURL, key: () => child.key });
-  });
-  afterAll(async () => {
-    await renderer?.close();
-    await child?.stop();
-  });
-  beforeEach(async () => {
-    engine = createScriptedEngine(renderer);
-    gateway = await serveGateway(engine, renderer);
-    return () => gateway.close();
-  });
+  const on = useScriptedGateway();
 
   const long = { answer: { content: "word ".repeat(60) } };
-  const recorded = () => gateway.ledger.of("ro_1");
 
   async function post(body: unknown, signal?: AbortSignal): Promise<Response> {
-    return fetch(`${gateway.baseURL}/v1/rollouts/ro_1/v1/chat/completions`, {
+    return fetch(`${on.gateway.baseURL}/v1/rollouts/ro_1/v1/chat/completions`, {
       method: "POST",
       headers: { "content-type": "application/json" },
       body: JSON.stringify({ model: "m", messages, ...(body as object) }),
@@ -44,22 +23,22 @@ describe.skipIf(!workerPython())("failures of a call", () => {
   }
 
   it("ends a stream whose engine dies with an error event and without [DONE]", async () => {
-    engine.lines.push({ ...long, dies: { after: 6, error: died } });
+    on.engine.lines.push({ ...long, dies: { after: 6, error: died } });
     const response = await post({ stream: true });
     expect(response.status).toBe(200);
     const events = (await response.text()).split("\n\n").filter(Boolean);
     expect(JSON.parse(events.at(-1)!.slice("data: ".length))).toEqual(died.toEnvelope());
     expect(events.join()).not.toContain("[DONE]");
-    expect(recorded()).toHaveLength(1);
-    expect(recorded()[0]).toMatchObject({ delivered: false });
-    expect(recorded()[0]!.sampled).toHaveLength(6);
-    expect(gateway.counters.brokenStreams).toBe(1);
-    expect(gateway.router.leases).toBe(0);
+    expect(on.recorded()).toHaveLength(1);
+    expect(on.recorded()[0]).toMatchObject({ delivered: false });
+    expect(on.recorded()[0]!.sampled).toHaveLength(6);
+    expect(on.gateway.counters.brokenStreams).toBe(1);
+    expect(on.gateway.router.leases).toBe(0);
   });
 
   it("is an error of openai-node when the engine dies in mid-stream", async () => {
-    engine.lines.push({ ...long, dies: { after: 6, error: died } });
-    const stream = await gateway
+    on.engine.lines.push({ ...long, dies: { after: 6, error: died } });
+    const stream = await on.gateway
       .client("ro_1")
       .chat.completions.create({ model: "m", messages, stream: true });
     let chunks = 0;
@@ -74,19 +53,19 @@ describe.skipIf(!workerPython())("failures of a call", () => {
   it.each([true, false])(
     "is a 502 when it dies before the first token, streaming %s",
     async (stream) => {
-      engine.lines.push({ ...long, dies: { after: 0, error: died } });
+      on.engine.lines.push({ ...long, dies: { after: 0, error: died } });
       const response = await post({ stream });
       expect(response.status).toBe(502);
       expect(await response.json()).toEqual(died.toEnvelope());
       expect(response.headers.get("x-should-retry")).toBe("true");
-      expect(recorded()).toEqual([]);
+      expect(on.recorded()).toEqual([]);
     },
   );
 
   it("stops the engine when the reader of a stream leaves, and keeps what was sampled", async () => {
     const sampled = 10;
-    engine.lines.push({ ...long, holds: sampled });
-    const stream = await gateway
+    on.engine.lines.push({ ...long, holds: sampled });
+    const stream = await on.gateway
       .client("ro_1")
       .chat.completions.create({ model: "m", messages, stream: true });
     let seen = 0;
@@ -94,52 +73,52 @@ describe.skipIf(!workerPython())("failures of a call", () => {
       seen += chunk.choices.length;
       if (seen === 5) break;
     }
-    await expect.poll(() => engine.aborted, { interval: 5 }).toBe(1);
-    await expect.poll(() => recorded().length, { interval: 5 }).toBe(1);
-    expect(recorded()[0]).toMatchObject({ delivered: false, finishReason: "length" });
-    expect(recorded()[0]!.sampled.length).toBeGreaterThan(2);
-    expect(recorded()[0]!.sampled.length).toBeLessThanOrEqual(sampled);
-    await expect.poll(() => gateway.router.leases).toBe(0);
+    await expect.poll(() => on.engine.aborted, { interval: 5 }).toBe(1);
+    await expect.poll(() => on.recorded().length, { interval: 5 }).toBe(1);
+    expect(on.recorded()[0]).toMatchObject({ delivered: false, finishReason: "length" });
+    expect(on.recorded()[0]!.sampled.length).toBeGreaterThan(2);
+    expect(on.recorded()[0]!.sampled.length).toBeLessThanOrEqual(sampled);
+    await expect.poll(() => on.gateway.router.leases).toBe(0);
   });
 
   it.each([true, false])(
     "stops it when the client leaves before any header, streaming %s",
     async (stream) => {
-      engine.lines.push({ ...long, holds: 0 });
+      on.engine.lines.push({ ...long, holds: 0 });
       const leave = new AbortController();
       const response = post({ stream }, leave.signal).catch((error: unknown) => error);
-      await expect.poll(() => engine.requests.length, { interval: 5 }).toBe(1);
+      await expect.poll(() => on.engine.requests.length, { interval: 5 }).toBe(1);
       leave.abort();
       expect(await response).toBeInstanceOf(Error);
-      await expect.poll(() => engine.aborted, { interval: 5 }).toBe(1);
-      await expect.poll(() => gateway.router.leases).toBe(0);
-      expect(recorded()).toEqual([]);
+      await expect.poll(() => on.engine.aborted, { interval: 5 }).toBe(1);
+      await expect.poll(() => on.gateway.router.leases).toBe(0);
+      expect(on.recorded()).toEqual([]);
     },
   );
 
   it("slows the engine down to a reader that does not read, and delivers nothing to it", async () => {
     const tokens = 60_000;
-    engine.lines.push({ answer: { content: "a".repeat(tokens) } });
+    on.engine.lines.push({ answer: { content: "a".repeat(tokens) } });
     const body = JSON.stringify({ model: "m", messages, stream: true });
-    const url = new URL(gateway.baseURL);
+    const url = new URL(on.gateway.baseURL);
     const socket = connect(Number(url.port), url.hostname);
     socket.pause();
     socket.write(
       `POST /v1/rollouts/ro_1/v1/chat/completions HTTP/1.1\r\nhost: ${url.host}\r\n` +
         `content-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n${body}`,
     );
-    await expect.poll(() => engine.said).toBeGreaterThan(0);
+    await expect.poll(() => on.engine.said).toBeGreaterThan(0);
     // Until it has said nothing for twenty turns of a thread in which it could have.
-    for (let said = 0, quiet = 0; quiet < 20; said = engine.said) {
+    for (let said = 0, quiet = 0; quiet < 20; said = on.engine.said) {
       await new Promise((resolve) => setTimeout(resolve, 10));
-      quiet = engine.said === said ? quiet + 1 : 0;
+      quiet = on.engine.said === said ? quiet + 1 : 0;
     }
-    expect(engine.said).toBeLessThan(tokens);
-    expect(recorded()).toEqual([]);
+    expect(on.engine.said).toBeLessThan(tokens);
+    expect(on.recorded()).toEqual([]);
     socket.destroy();
-    await expect.poll(() => recorded().length).toBe(1);
-    expect(recorded()[0]!.delivered).toBe(false);
-    expect(recorded()[0]!.sampled.length).toBeLessThan(tokens);
+    await expect.poll(() => on.recorded().length).toBe(1);
+    expect(on.recorded()[0]!.delivered).toBe(false);
+    expect(on.recorded()[0]!.sampled.length).toBeLessThan(tokens);
   });
 
   it("refuses what it would not honour, by name", async () => {
@@ -163,17 +142,17 @@ describe.skipIf(!workerPython())("failures of a call", () => {
       const { error } = (await response.json()) as { error: Record<string, unknown> };
       expect(error, JSON.stringify(body)).toMatchObject({ code, param });
     }
-    expect(engine.requests).toEqual([]);
-    expect(gateway.router.leases).toBe(0);
+    expect(on.engine.requests).toEqual([]);
+    expect(on.gateway.router.leases).toBe(0);
   });
 
   it("records a temperature that is nearly 0 as the greedy sampling that it is", async () => {
     for (const temperature of [1e-6, 0.009, 0.01]) {
-      engine.lines.push({ answer: { content: "x" } });
+      on.engine.lines.push({ answer: { content: "x" } });
       expect((await post({ temperature })).status).toBe(200);
     }
-    expect(engine.requests.map((request) => request.temperature)).toEqual([0, 0, 0.01]);
-    expect(recorded().map((completion) => completion.temperature)).toEqual([0, 0, 0.01]);
+    expect(on.engine.requests.map((request) => request.temperature)).toEqual([0, 0, 0.01]);
+    expect(on.recorded().map((completion) => completion.temperature)).toEqual([0, 0, 0.01]);
   });
 
   it("says how long a prompt is that cannot fit", async () => {

@@ -1,48 +1,12 @@
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import type OpenAI from "openai";
-import { startRendererChild, workerPython } from "../engine/testing/running-engine.ts";
-import { createRendererClient, type RendererClient } from "../renderer/http-renderer.ts";
-import type { Child } from "../supervise/child.ts";
-import { createScriptedEngine, type ScriptedEngine } from "./testing/scripted-engine.ts";
-import { serveGateway, type ServedGateway } from "./testing/served-gateway.ts";
+import { workerPython } from "../engine/testing/running-engine.ts";
+import { moveCall, tools, useScriptedGateway } from "./testing/scripted-gateway.ts";
 
 type Message = OpenAI.ChatCompletionMessageParam;
 
-const tools: OpenAI.ChatCompletionTool[] = [
-  { type: "function", function: { name: "move", parameters: { type: "object", properties: {} } } },
-];
-const moveCall = (args: string) => ({
-  id: "x",
-  type: "function" as const,
-  function: { name: "move", arguments: args },
-});
-
-// The renderer is the real one; only the words of the model are chosen here.
 describe.skipIf(!workerPython())("what a policy samples, and what an agent sends back", () => {
-  let child: Child;
-  let renderer: RendererClient;
-  let engine: ScriptedEngine;
-  let gateway: ServedGateway;
-  let client: OpenAI;
-
-  beforeAll(async () => {
-    child = await startRendererChild();
-    renderer = createRendererClient({ baseURL: () => child.baseURL, key: () => child.key });
-  });
-  afterAll(async () => {
-    await renderer?.close();
-    await child?.stop();
-  });
-  beforeEach(async () => {
-    engine = createScriptedEngine(renderer);
-    gateway = await serveGateway(engine, renderer);
-    client = gateway.client("ro_1");
-    return () => gateway.close();
-  });
-
-  const say = async (messages: Message[], rest: Record<string, unknown> = {}) =>
-    (await client.chat.completions.create({ model: "m", messages, ...rest })).choices[0]!.message;
-  const recorded = () => gateway.ledger.of("ro_1");
+  const on = useScriptedGateway();
 
   it.each([
     ["a list", "[1]"],
@@ -53,10 +17,10 @@ describe.skipIf(!workerPython())("what a policy samples, and what an agent sends
   ])("takes a call with %s for arguments for text, streamed or not", async (_what, args) => {
     const good = moveCall('{"direction": "up"}');
     const answer = { content: "Look. ", tool_calls: [good, moveCall(args), good] };
-    engine.lines.push({ answer }, { answer });
+    on.engine.lines.push({ answer }, { answer });
     const asked = { model: "m", messages: [{ role: "user" as const, content: "Play." }], tools };
-    const whole = (await client.chat.completions.create(asked)).choices[0]!;
-    const streamed = (await client.chat.completions.stream(asked).finalChatCompletion())
+    const whole = (await on.client.chat.completions.create(asked)).choices[0]!;
+    const streamed = (await on.client.chat.completions.stream(asked).finalChatCompletion())
       .choices[0]!;
     for (const { message, finish_reason: finish } of [whole, streamed]) {
       expect(finish).toBe("tool_calls");
@@ -69,45 +33,45 @@ describe.skipIf(!workerPython())("what a policy samples, and what an agent sends
 
   it("makes half a character whole in a sampled call", async () => {
     const answer = { content: null, tool_calls: [moveCall(String.raw`{"to": "\ud83d"}`)] };
-    engine.lines.push({ answer }, { answer: { content: "ok" } });
+    on.engine.lines.push({ answer }, { answer: { content: "ok" } });
     const messages: Message[] = [{ role: "user", content: "Play." }];
-    const called = await say(messages, { tools });
+    const called = await on.say(messages, { tools });
     const [made] = called.tool_calls!;
     expect(made?.type === "function" && made.function.arguments).toBe('{"to": "\ufffd"}');
     messages.push(called, { role: "tool", tool_call_id: made!.id, content: "ok" });
-    await say(messages, { tools });
-    expect(recorded()[1]!.parentId).toBe(recorded()[0]!.id);
+    await on.say(messages, { tools });
+    expect(on.recorded()[1]!.parentId).toBe(on.recorded()[0]!.id);
   });
 
   it("cuts a stop string out of the reasoning too", async () => {
     const answer = { content: "left", reasoning_content: "a corner, STOP there" };
     const stopped = { answer, visible: "<think>a corner, " };
-    engine.lines.push(stopped, stopped);
+    on.engine.lines.push(stopped, stopped);
     const asked = { model: "m", messages: [{ role: "user" as const, content: "?" }], stop: "STOP" };
-    const { choices } = await client.chat.completions.create(asked);
+    const { choices } = await on.client.chat.completions.create(asked);
     expect(choices[0]).toMatchObject({
       finish_reason: "stop",
       message: { content: "", reasoning_content: "a corner, " },
     });
     const deltas: OpenAI.ChatCompletionChunk.Choice.Delta[] = [];
-    const stream = await client.chat.completions.create({ ...asked, stream: true });
+    const stream = await on.client.chat.completions.create({ ...asked, stream: true });
     for await (const chunk of stream) deltas.push(chunk.choices[0]!.delta);
     expect(deltas).toContainEqual({ reasoning_content: "a corner, " });
     expect(deltas.some((delta) => delta.content)).toBe(false);
     // What was sampled is kept whole.
-    expect(recorded()[0]!.sampled.length).toBeGreaterThan(5);
+    expect(on.recorded()[0]!.sampled.length).toBeGreaterThan(5);
   });
 
   it("says where an answer is cut when more was asked for than the context holds", async () => {
-    engine.lines.push({ answer: { content: "hi" } }, { answer: { content: "hi" } });
+    on.engine.lines.push({ answer: { content: "hi" } }, { answer: { content: "hi" } });
     const ask = async (most: number) => {
       const asked = { model: "m", messages: [{ role: "user" as const, content: "?" }] };
-      const call = client.chat.completions.create({ ...asked, max_tokens: most }).withResponse();
+      const call = on.client.chat.completions.create({ ...asked, max_tokens: most }).withResponse();
       return (await call).response.headers.get("x-hone-max-tokens");
     };
     expect(await ask(100)).toBeNull();
-    expect(await ask(1_000_000)).toBe(String(engine.requests[1]!.maxTokens));
-    expect(engine.requests[1]!.maxTokens).toBe(8192 - engine.requests[1]!.prompt.length);
+    expect(await ask(1_000_000)).toBe(String(on.engine.requests[1]!.maxTokens));
+    expect(on.engine.requests[1]!.maxTokens).toBe(8192 - on.engine.requests[1]!.prompt.length);
   });
 
   it.each([
@@ -118,7 +82,7 @@ describe.skipIf(!workerPython())("what a policy samples, and what an agent sends
       { role: "user", content: "?" },
       { role: "assistant", content: null, [key]: value },
     ] as Message[];
-    await expect(say(messages)).rejects.toMatchObject({
+    await expect(on.say(messages)).rejects.toMatchObject({
       status: 400,
       param: `messages[1].${key}`,
       message: expect.stringContaining("is not read"),

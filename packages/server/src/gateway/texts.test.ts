@@ -1,38 +1,13 @@
 import OpenAI from "openai";
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { startRendererChild, workerPython } from "../engine/testing/running-engine.ts";
-import { createRendererClient, type RendererClient } from "../renderer/http-renderer.ts";
-import type { Child } from "../supervise/child.ts";
-import { createScriptedEngine, type ScriptedEngine } from "./testing/scripted-engine.ts";
-import { serveGateway, type ServedGateway } from "./testing/served-gateway.ts";
+import { describe, expect, it } from "vitest";
+import { workerPython } from "../engine/testing/running-engine.ts";
+import { useScriptedGateway } from "./testing/scripted-gateway.ts";
+import { serveGateway } from "./testing/served-gateway.ts";
 
 type Message = OpenAI.ChatCompletionMessageParam;
 
 describe.skipIf(!workerPython())("texts that come in any form", () => {
-  let child: Child;
-  let renderer: RendererClient;
-  let engine: ScriptedEngine;
-  let gateway: ServedGateway;
-  let client: OpenAI;
-
-  beforeAll(async () => {
-    child = await startRendererChild();
-    renderer = createRendererClient({ baseURL: () => child.baseURL, key: () => child.key });
-  });
-  afterAll(async () => {
-    await renderer?.close();
-    await child?.stop();
-  });
-  beforeEach(async () => {
-    engine = createScriptedEngine(renderer);
-    gateway = await serveGateway(engine, renderer);
-    client = gateway.client("ro_1");
-    return () => gateway.close();
-  });
-
-  const say = async (messages: Message[], rest: Record<string, unknown> = {}) =>
-    (await client.chat.completions.create({ model: "m", messages, ...rest })).choices[0]!.message;
-  const recorded = () => gateway.ledger.of("ro_1");
+  const on = useScriptedGateway();
 
   it("takes half a character anywhere in a request for U+FFFD, and goes on from there", async () => {
     const half = "😀".slice(0, 1);
@@ -51,7 +26,7 @@ describe.skipIf(!workerPython())("texts that come in any form", () => {
       type: "function" as const,
       function: { name: "move", arguments: '{"to": "\\ud83d"}' },
     };
-    engine.lines.push({ answer: { content: "Hm." } }, { answer: { content: "So." } });
+    on.engine.lines.push({ answer: { content: "Hm." } }, { answer: { content: "So." } });
     const messages: Message[] = [
       { role: "system", content: half },
       { role: "user", content: [{ type: "text", text: `a${half}` }] },
@@ -59,31 +34,31 @@ describe.skipIf(!workerPython())("texts that come in any form", () => {
       { role: "tool", tool_call_id: "call_1", content: `${half}${half}` },
     ];
     const ask = { tools: odd, stop: [`${half}!`] };
-    messages.push(await say(messages, ask), { role: "user", content: `${half} and?` });
-    await say(messages, ask);
-    const [first, second] = recorded();
+    messages.push(await on.say(messages, ask), { role: "user", content: `${half} and?` });
+    await on.say(messages, ask);
+    const [first, second] = on.recorded();
     expect(second).toMatchObject({ parentId: first!.id, splitReason: null });
     expect(first!.messages[1]).toMatchObject({ content: [{ text: "a\ufffd" }] });
     expect(first!.tools![0]!.function.name).toBe("move\ufffd");
-    expect(engine.requests[0]!.stop).toEqual(["\ufffd!"]);
-    const tokens = await renderer.tokens(engine.requests[0]!.prompt);
+    expect(on.engine.requests[0]!.stop).toEqual(["\ufffd!"]);
+    const tokens = await on.renderer.tokens(on.engine.requests[0]!.prompt);
     const prompt = Buffer.from(tokens.flatMap(({ bytes }) => bytes)).toString();
     expect(prompt).toContain("a\ufffd");
   });
 
   it("takes a refusal of the assistant for what it said", async () => {
-    engine.lines.push({ answer: { content: "Sorry." } }, { answer: { content: "So." } });
+    on.engine.lines.push({ answer: { content: "Sorry." } }, { answer: { content: "So." } });
     const messages: Message[] = [{ role: "user", content: "Do it." }];
-    await say(messages);
+    await on.say(messages);
     messages.push(
       { role: "assistant", content: [{ type: "refusal", refusal: "Sorry." }] },
       { role: "user", content: "Why?" },
     );
-    await say(messages);
-    expect(recorded()[1]).toMatchObject({ parentId: recorded()[0]!.id, splitReason: null });
+    await on.say(messages);
+    expect(on.recorded()[1]).toMatchObject({ parentId: on.recorded()[0]!.id, splitReason: null });
     // One that was not sampled here is rendered, from either field.
     const ids = async (refused: object) =>
-      renderer.render([{ role: "assistant", ...refused } as never, messages[2] as never], null);
+      on.renderer.render([{ role: "assistant", ...refused } as never, messages[2] as never], null);
     expect(await ids({ refusal: "No way." })).toEqual(await ids({ content: "No way." }));
     expect(await ids({ content: [{ type: "refusal", refusal: "No way." }] })).toEqual(
       await ids({ content: "No way." }),
@@ -91,9 +66,9 @@ describe.skipIf(!workerPython())("texts that come in any form", () => {
   });
 
   it("names a policy in its header, whatever its base is called", async () => {
-    const named = await serveGateway(engine, renderer, "модель 100%é\n");
+    const named = await serveGateway(on.engine, on.renderer, "модель 100%é\n");
     try {
-      engine.lines.push({ answer: { content: "Hm." } });
+      on.engine.lines.push({ answer: { content: "Hm." } });
       const { data, response } = await named
         .client()
         .chat.completions.create({ model: "m", messages: [{ role: "user", content: "x" }] })
