@@ -1,10 +1,7 @@
 // `pnpm bench histories [--rollouts 96] [--turns 20] [--rows 64] [--rounds 3]` — what it costs to have more
 // rollouts than rows: with histories kept by memory, and with those that lie in rows alone.
-import { spawn } from "node:child_process";
-import { createInterface } from "node:readline";
-import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { findEnvironment } from "@hone/server";
+import { startPython } from "./python-child.ts";
 
 interface Round {
   side: "rows" | "memory";
@@ -15,7 +12,6 @@ interface Round {
   kept_mib: number;
 }
 
-const at = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
 const { values: options } = parseArgs({
   options: {
     rollouts: { type: "string" },
@@ -25,31 +21,10 @@ const { values: options } = parseArgs({
     "cache-mib": { type: "string" },
   },
 });
-const child = spawn(
-  await findEnvironment(),
-  [
-    at("histories.py"),
-    ...["--base", at("../models/hone-2048-1m")],
-    ...Object.entries(options).flatMap(([name, value]) => [`--${name}`, value]),
-  ],
-  {
-    stdio: ["ignore", "pipe", "inherit"],
-    env: {
-      ...process.env,
-      PYTHONPATH: at("../packages/server/worker"),
-      HF_HUB_OFFLINE: "1",
-      OMP_NUM_THREADS: "1",
-      OMP_WAIT_POLICY: "PASSIVE",
-    },
-  },
-);
-const ended = new Promise<number>((resolve, reject) => {
-  child.once("error", reject);
-  child.once("exit", (code) => resolve(code ?? 1));
-});
+const { values, ended } = await startPython("histories.py", options, "1");
 const speeds = { rows: [] as number[], memory: [] as number[] };
-for await (const line of createInterface({ input: child.stdout })) {
-  const round = JSON.parse(line) as Round;
+for await (const value of values) {
+  const round = value as Round;
   const { side, prefilled, needed, evicted, sampled_per_cpu_second: speed, kept_mib: kept } = round;
   speeds[side].push(speed);
   console.log(

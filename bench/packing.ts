@@ -1,10 +1,7 @@
 // `pnpm bench packing [--groups 8] [--rounds 3] [--threads 2] [--only games|answers]` — what packing saves the
 // trainer: the same step with shared tokens once, and with a padded row for each sequence.
-import { spawn } from "node:child_process";
-import { createInterface } from "node:readline";
-import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { findEnvironment } from "@hone/server";
+import { startPython } from "./python-child.ts";
 
 interface Side {
   step_seconds: number;
@@ -14,7 +11,6 @@ interface Side {
   sampled_tokens_per_second: number;
 }
 
-const at = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
 const { values: options } = parseArgs({
   options: {
     groups: { type: "string" },
@@ -23,28 +19,7 @@ const { values: options } = parseArgs({
     only: { type: "string" },
   },
 });
-const child = spawn(
-  await findEnvironment(),
-  [
-    at("packing.py"),
-    ...["--base", at("../models/hone-2048-1m")],
-    ...Object.entries(options).flatMap(([name, value]) => [`--${name}`, value]),
-  ],
-  {
-    stdio: ["ignore", "pipe", "inherit"],
-    env: {
-      ...process.env,
-      PYTHONPATH: at("../packages/server/worker"),
-      HF_HUB_OFFLINE: "1",
-      OMP_NUM_THREADS: options.threads,
-      OMP_WAIT_POLICY: "PASSIVE",
-    },
-  },
-);
-const ended = new Promise<number>((resolve, reject) => {
-  child.once("error", reject);
-  child.once("exit", (code) => resolve(code ?? 1));
-});
+const { values, ended } = await startPython("packing.py", options, options.threads);
 const row = (side: Side) => ({
   "tokens through the model": side.tokens_through_model,
   "s a step": side.step_seconds.toFixed(2),
@@ -52,8 +27,8 @@ const row = (side: Side) => ({
   "sequence tokens/s": side.sequence_tokens_per_second.toFixed(0),
   "sampled tokens/s": side.sampled_tokens_per_second.toFixed(0),
 });
-for await (const line of createInterface({ input: child.stdout })) {
-  const { workload, rows, tree } = JSON.parse(line) as { workload: string; rows: Side; tree: Side };
+for await (const value of values) {
+  const { workload, rows, tree } = value as { workload: string; rows: Side; tree: Side };
   console.log(workload);
   console.table({ "a row each": row(rows), packed: row(tree) });
   const ratio = (key: "step_seconds" | "cpu_seconds"): string => (rows[key] / tree[key]).toFixed(2);
