@@ -2,6 +2,7 @@ import { HoneError } from "@hone/core";
 import type { TrainResult } from "@hone/core";
 import { defaultMaxIdleBatches, planBatches, trainedSteps } from "./batches.ts";
 import type { Batch, BatchCursor, BatchesOptions } from "./batches.ts";
+import { warn } from "./warn.ts";
 
 /** What became of a batch: null where its step failed and committed nothing. */
 type Outcome = Pick<TrainResult, "trained" | "reasons"> | null;
@@ -38,7 +39,6 @@ export async function* runBatches<Scenario>(
   /** Steps under way, in the order of their batches. */
   let watched: Watched[] = [];
   let idle: Outcome[] = [];
-  let trained = trainedSteps(committed);
   for (let next = plan.next(); !next.done;) {
     const { cursor } = next.value;
     yield next.value;
@@ -58,7 +58,7 @@ export async function* runBatches<Scenario>(
         untrained += 1;
       }
     }
-    trained = cursor.trained - untrained;
+    const trained = cursor.trained - untrained;
     if (idle.length >= most) {
       stop(model, idle, { trained, steps: options.steps });
       return;
@@ -110,8 +110,4 @@ function stop(
     `${what} ${left}. Mend what the reasons name, and start the program again: it goes on from there.`,
     { code: "nothing_trained" },
   );
-}
-
-function warn(message: string): void {
-  process.emitWarning(message, "HoneWarning");
 }

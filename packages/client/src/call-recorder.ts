@@ -9,6 +9,7 @@ import type { ChatMessage, ChatTool, ProviderAnswer, ProviderRequest } from "@ho
 import { createParser } from "eventsource-parser";
 import type { Fetch } from "./connection-settings.ts";
 import type { CallCounter } from "./rollout-context.ts";
+import { warn } from "./warn.ts";
 
 /** A completion as it was asked for and answered. */
 export interface RecordedCall {
@@ -91,9 +92,8 @@ const unread = new Set<string>();
 function sayUnread(url: string, begins: string): void {
   if (unread.has(url)) return;
   unread.add(url);
-  process.emitWarning(
+  warn(
     `An answer of ${printableLine(url)} was cut off, or is of a form that ComparisonModel does not know: its message is missing from the trajectory. It begins with ${JSON.stringify(printableLine(begins))}.`,
-    "HoneWarning",
   );
 }
 

@@ -20,6 +20,7 @@ import { createRolloutRequests } from "./rollout-requests.ts";
 import { runRollout } from "./rollout-run.ts";
 import type { Rollout, RolloutRunOptions } from "./rollout-run.ts";
 import { throwIfAborted } from "./transport.ts";
+import { warn } from "./warn.ts";
 
 export interface GatherOptions {
   /**
@@ -169,7 +170,7 @@ export async function gather<Scenario>(
   });
   if (!ending.signal.aborted) {
     for (const message of gatherWarnings(gathered, { mode, groupSize, idle })) {
-      process.emitWarning(message, "HoneWarning");
+      warn(message);
     }
     return gathered;
   }

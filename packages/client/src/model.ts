@@ -26,6 +26,7 @@ import { startOperation } from "./train-handle.ts";
 import type { TrainHandle } from "./train-handle.ts";
 import { pause } from "./transport.ts";
 import type { Transport } from "./transport.ts";
+import { warn } from "./warn.ts";
 
 /** One policy of a model (`step` is its N), or its newest served one (`step` is null). */
 export class Policy {
@@ -134,9 +135,8 @@ export class Model extends Policy {
         return cursor;
       }
       if (waited >= noticeAfterMs && waited < noticeAfterMs + settlePollMs) {
-        process.emitWarning(
+        warn(
           `batches() of ${this.name} waits for ${operations.join(", ")}, which an earlier run left under way.`,
-          "HoneWarning",
         );
       }
       await pause(settlePollMs, signal);
@@ -192,7 +192,7 @@ export class Model extends Policy {
     const message =
       `${this.name} was at step ${known} when this program last saw it, and at ${from} when this step began: another ` +
       "program trains the same model, or imports into it. Give each program a model of its own, or pass `expectedStep` to refuse such a step.";
-    process.emitWarning(message, "HoneWarning");
+    warn(message);
     return { ...result, warnings: [...result.warnings, message] };
   }
 }
