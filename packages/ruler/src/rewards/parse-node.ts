@@ -46,12 +46,11 @@ async function work(): Promise<void> {
 async function parseInThread({ code, language }: Job): Promise<ParsedCode> {
   const mine = (thread ??= newThread());
   const worker = await mine;
-  const settled = new AbortController();
   const limit = AbortSignal.timeout(mostMs);
   // A program that waits for nothing else waits for this.
   worker.ref();
   try {
-    const answer = once(worker, "message", { signal: AbortSignal.any([limit, settled.signal]) });
+    const answer = once(worker, "message", { signal: limit });
     // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread has no origin
     worker.postMessage({ code, language });
     return ((await answer) as [ParsedCode])[0];
@@ -62,7 +61,6 @@ async function parseInThread({ code, language }: Job): Promise<ParsedCode> {
     // The thread is out of memory, or its stack burst where no parser could say so.
     return { ok: false, problem: (error as Error).message };
   } finally {
-    settled.abort();
     worker.unref();
   }
 }
