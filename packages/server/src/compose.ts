@@ -245,6 +245,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       // The engine may take longer sequences than the operator allows, or the trainer can.
       engine: { ...traffic, info: async () => ({ ...(await traffic.info()), maxModelLen }) },
       renderer: rendererClient,
+      tokens: state.tokenTable,
       ledger: state.ledger,
       router: state.router,
       log,

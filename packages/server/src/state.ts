@@ -4,7 +4,7 @@ import { type Keep, policyName } from "@hone/core";
 import { Hono } from "hono";
 import pLimit from "p-limit";
 import type { Logger } from "pino";
-import { createTokenTable } from "./gateway/token-table.ts";
+import { createTokenTable, type TokenTable } from "./gateway/token-table.ts";
 import type { AppEnv } from "./http/env.ts";
 import { createLedger } from "./ledger/ledger.ts";
 import type { Base } from "./operations/context.ts";
@@ -66,6 +66,8 @@ export interface StateOptions {
 export interface State {
   ledger: Ledger;
   router: PolicyRouter;
+  /** What token ids spell: each is asked of the renderer once. */
+  tokenTable: TokenTable;
   /** The training plane: models, rollouts, operations. */
   routes: Hono<AppEnv>;
   /**
@@ -230,6 +232,7 @@ export async function openState(options: StateOptions): Promise<State> {
     return {
       ledger,
       router,
+      tokenTable,
       routes,
       async onEngineReady() {
         await live.reload();

@@ -16,12 +16,13 @@ import { createRetries, isRetry } from "./retries.ts";
 import { respondChatStreamed } from "./streamed-response.ts";
 import { checkTextRequest, prepareText, textKey } from "./text-call.ts";
 import { respondText } from "./text-response.ts";
-import { createTokenTable } from "./token-table.ts";
+import type { TokenTable } from "./token-table.ts";
 import { respondChat } from "./whole-response.ts";
 
 export interface GatewayDeps {
   engine: Engine;
   renderer: Renderer;
+  tokens: TokenTable;
   ledger: Ledger;
   router: PolicyRouter;
   log: Logger;
@@ -38,7 +39,7 @@ export function gatewayRoutes(deps: GatewayDeps): Hono<AppEnv> {
     renderer: deps.renderer,
     ledger: deps.ledger,
     recorder: createRecorder(deps.ledger, counters),
-    tokens: createTokenTable(deps.renderer),
+    tokens: deps.tokens,
     retries: createRetries(),
     counters,
     log: deps.log,

@@ -11,6 +11,7 @@ import type { Engine } from "../../ports/engine.ts";
 import type { Renderer } from "../../ports/renderer.ts";
 import { createGatewayCounters, type GatewayCounters } from "../counters.ts";
 import { gatewayRoutes } from "../routes.ts";
+import { createTokenTable } from "../token-table.ts";
 import {
   createMemoryLedger,
   createMemoryRouter,
@@ -47,7 +48,18 @@ export async function serveGateway(
     await next();
   });
   installErrors(app, log);
-  app.route("/", gatewayRoutes({ engine, renderer, ledger, router, log, counters }));
+  app.route(
+    "/",
+    gatewayRoutes({
+      engine,
+      renderer,
+      tokens: createTokenTable(renderer),
+      ledger,
+      router,
+      log,
+      counters,
+    }),
+  );
   const server: ServerType = serve({ fetch: app.fetch, port: 0, hostname: "127.0.0.1" });
   if (!server.listening) await once(server, "listening");
   const baseURL = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
