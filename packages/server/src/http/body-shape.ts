@@ -26,31 +26,31 @@ export async function checkShape(bytes: Uint8Array, pause: () => Promise<unknown
   const open: number[] = [];
   let values = 1;
   let inString = false;
-  for (let from = 0; from < bytes.length; from += bytesPerTurn) {
-    if (from > 0) await pause();
-    const end = Math.min(bytes.length, from + bytesPerTurn);
-    for (let i = from; i < end; i += 1) {
-      const byte = bytes[i];
-      if (inString) {
-        // What is escaped may be a quote; the last byte of a turn escapes the first of the next.
-        if (byte === backslash) i += 1;
-        else if (byte === quote) inString = false;
-        if (i >= end && i < bytes.length) from += 1;
-      } else if (byte === quote) {
-        inString = true;
-      } else if (byte === openArray || byte === openObject) {
-        values += 1;
-        open.push(byte === openObject ? 1 : -1);
-        if (open.length > maxDepth) throw tooDeep();
-      } else if (byte === closeArray || byte === closeObject) {
-        open.pop();
-      } else if (byte === comma) {
-        values += 1;
-        const keys = open.at(-1) ?? -1;
-        if (keys > 0) open[open.length - 1] = keys + 1;
-        if (keys >= maxKeys) throw tooMany(`an object with more than ${maxKeys} keys`);
-        if (values > maxValues) throw tooMany(`more than ${maxValues} values`);
-      }
+  let turn = bytesPerTurn;
+  for (let i = 0; i < bytes.length; i += 1) {
+    if (i >= turn) {
+      await pause();
+      turn += bytesPerTurn;
+    }
+    const byte = bytes[i];
+    if (inString) {
+      // What is escaped may be a quote.
+      if (byte === backslash) i += 1;
+      else if (byte === quote) inString = false;
+    } else if (byte === quote) {
+      inString = true;
+    } else if (byte === openArray || byte === openObject) {
+      values += 1;
+      open.push(byte === openObject ? 1 : -1);
+      if (open.length > maxDepth) throw tooDeep();
+    } else if (byte === closeArray || byte === closeObject) {
+      open.pop();
+    } else if (byte === comma) {
+      values += 1;
+      const keys = open.at(-1) ?? -1;
+      if (keys > 0) open[open.length - 1] = keys + 1;
+      if (keys >= maxKeys) throw tooMany(`an object with more than ${maxKeys} keys`);
+      if (values > maxValues) throw tooMany(`more than ${maxValues} values`);
     }
   }
 }
