@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import {
   startVllm,
   type RunningEngine,
-} from "../packages/server/src/engine/testing/running-engine.ts";
+} from "../packages/server/src/engines/testing/running-engine.ts";
 import { expectSameLogprobs } from "./support/sampler-difference.ts";
 import { startTestServer, type TestServer } from "./support/server.ts";
 import { expectTrainedWereSampled, recordWire, type Wire } from "./support/wire.ts";

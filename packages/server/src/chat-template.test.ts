@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { startRendererChild, workerPython } from "./engine/testing/running-engine.ts";
+import { startRendererChild, workerPython } from "./engines/testing/running-engine.ts";
 import { createScriptedEngine } from "./gateway/testing/scripted-engine.ts";
 import { serveGateway } from "./gateway/testing/served-gateway.ts";
 import {

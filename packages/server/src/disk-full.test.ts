@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { startCli } from "./cli/testing/run-cli.ts";
-import { workerPython } from "./engine/testing/running-engine.ts";
+import { workerPython } from "./engines/testing/running-engine.ts";
 import { isStopped } from "./supervise/testing/stopped.ts";
 
 const base = fileURLToPath(new URL("../../../models/hone-2048-1m", import.meta.url));

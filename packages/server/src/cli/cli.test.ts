@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { workerPython } from "../engine/testing/running-engine.ts";
+import { workerPython } from "../engines/testing/running-engine.ts";
 import { startServer, type RunningServer } from "../server.ts";
 import { type Ended, runCli, runHere } from "./testing/run-cli.ts";
 

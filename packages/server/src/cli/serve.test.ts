@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, describe, expect, test } from "vitest";
-import { workerPython } from "../engine/testing/running-engine.ts";
+import { workerPython } from "../engines/testing/running-engine.ts";
 import { ownAddresses } from "../http/own-address.ts";
 import { startServer } from "../server.ts";
 import { lockDataDir } from "../store/lock.ts";

@@ -1,6 +1,6 @@
 import { describe, expect, it, vi } from "vitest";
 import type OpenAI from "openai";
-import { workerPython } from "../engine/testing/running-engine.ts";
+import { workerPython } from "../engines/testing/running-engine.ts";
 import type { LedgerCompletion } from "../ports/ledger.ts";
 import { fullPrompt } from "./prompt.ts";
 import { moveCall, tools, useScriptedGateway } from "./testing/scripted-gateway.ts";

@@ -2,7 +2,7 @@ import { connect } from "node:net";
 import { HoneError } from "@hone/core";
 import OpenAI from "openai";
 import { describe, expect, it } from "vitest";
-import { workerPython } from "../engine/testing/running-engine.ts";
+import { workerPython } from "../engines/testing/running-engine.ts";
 import { useScriptedGateway } from "./testing/scripted-gateway.ts";
 
 const messages: OpenAI.ChatCompletionMessageParam[] = [{ role: "user", content: "Play." }];

@@ -9,7 +9,7 @@ import {
   startRendererChild,
   workerPython,
   type RunningEngine,
-} from "../engine/testing/running-engine.ts";
+} from "../engines/testing/running-engine.ts";
 import { createRendererClient, type RendererClient } from "../renderer/http-renderer.ts";
 import type { Child } from "../supervise/child.ts";
 import { createScriptedEngine } from "./testing/scripted-engine.ts";

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type OpenAI from "openai";
-import { workerPython } from "../engine/testing/running-engine.ts";
+import { workerPython } from "../engines/testing/running-engine.ts";
 import { moveCall, tools, useScriptedGateway } from "./testing/scripted-gateway.ts";
 
 type Message = OpenAI.ChatCompletionMessageParam;

@@ -5,7 +5,7 @@ import {
   startRendererChild,
   workerPython,
   type RunningEngine,
-} from "../engine/testing/running-engine.ts";
+} from "../engines/testing/running-engine.ts";
 import { conversations } from "../ledger/trajectory.ts";
 import { masksOf } from "../batch/filter.ts";
 import { createRendererClient, type RendererClient } from "../renderer/http-renderer.ts";

@@ -1,6 +1,6 @@
 import OpenAI from "openai";
 import { describe, expect, it } from "vitest";
-import { workerPython } from "../engine/testing/running-engine.ts";
+import { workerPython } from "../engines/testing/running-engine.ts";
 import { useScriptedGateway } from "./testing/scripted-gateway.ts";
 import { serveGateway } from "./testing/served-gateway.ts";
 

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { runHere } from "../cli/testing/run-cli.ts";
-import { workerPython } from "../engine/testing/running-engine.ts";
+import { workerPython } from "../engines/testing/running-engine.ts";
 import { startServer, type RunningServer } from "../server.ts";
 
 const base = fileURLToPath(new URL("../../../../models/hone-2048-1m", import.meta.url));

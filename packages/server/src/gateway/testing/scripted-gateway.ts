@@ -1,6 +1,6 @@
 import type OpenAI from "openai";
 import { afterAll, beforeAll, beforeEach } from "vitest";
-import { startRendererChild } from "../../engine/testing/running-engine.ts";
+import { startRendererChild } from "../../engines/testing/running-engine.ts";
 import type { LedgerCompletion } from "../../ports/ledger.ts";
 import { createRendererClient, type RendererClient } from "../../renderer/http-renderer.ts";
 import type { Child } from "../../supervise/child.ts";

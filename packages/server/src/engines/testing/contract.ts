@@ -1,14 +1,9 @@
 import { HoneError, type ErrorCode } from "@hone/core";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import type { EngineChunk, TokenChance } from "../ports/engine.ts";
+import type { EngineChunk, TokenChance } from "../../ports/engine.ts";
 import { describeFormats } from "./contract-formats.ts";
-import {
-  measureParity,
-  spoken,
-  type ParityCase,
-  type RunningEngine,
-} from "./testing/running-engine.ts";
+import { measureParity, spoken, type ParityCase, type RunningEngine } from "./running-engine.ts";
 import {
   largestDifference,
   promptOf,
@@ -16,7 +11,7 @@ import {
   sampleOne,
   type Ask,
   type Sampled,
-} from "./testing/sampling.ts";
+} from "./sampling.ts";
 
 /** What every engine behind the server must do (docs/worker-contract.md). Tests run in order. */
 export function describeEngine(name: string, start: () => Promise<RunningEngine>): void {

@@ -1,8 +1,8 @@
 import { HoneError } from "@hone/core";
 import { describe, expect, it } from "vitest";
-import type { JsonFormat } from "../ports/engine.ts";
-import type { RunningEngine } from "./testing/running-engine.ts";
-import { largestDifference, promptOf, sample, type Ask } from "./testing/sampling.ts";
+import type { JsonFormat } from "../../ports/engine.ts";
+import type { RunningEngine } from "./running-engine.ts";
+import { largestDifference, promptOf, sample, type Ask } from "./sampling.ts";
 
 const words = ["left", "right", "rightmost"];
 const oneWord: JsonFormat = { type: "json_schema", schema: { type: "string", enum: words } };

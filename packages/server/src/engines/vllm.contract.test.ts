@@ -2,7 +2,7 @@ import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { describeEngine } from "./contract.ts";
+import { describeEngine } from "./testing/contract.ts";
 import { createRendererClient } from "../renderer/http-renderer.ts";
 import { startRendererChild, startVllm, startVllmChild } from "./testing/running-engine.ts";
 

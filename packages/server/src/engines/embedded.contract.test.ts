@@ -1,5 +1,5 @@
 import { describe } from "vitest";
-import { describeEngine } from "./contract.ts";
+import { describeEngine } from "./testing/contract.ts";
 import { startEmbedded, workerPython } from "./testing/running-engine.ts";
 
 const wanted = (process.env["HONE_TEST_ENGINES"] ?? "embedded").split(",");
