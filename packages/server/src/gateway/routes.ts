@@ -8,16 +8,16 @@ import type { Ledger } from "../ports/ledger.ts";
 import type { Renderer } from "../ports/renderer.ts";
 import type { PolicyRouter } from "../ports/rollouts.ts";
 import { clientGone, type Caller, type GatewayParts } from "./call.ts";
-import { checkRequest, prepareChat, repeatedChat } from "./chat-call.ts";
+import { checkRequest, prepareChat, repeatedChat } from "./dialects/chat/read.ts";
 import { createGatewayCounters, type GatewayCounters } from "./counters.ts";
 import { createRecorder } from "./recorder.ts";
 import { createSink, type ResponseSink } from "./response-sink.ts";
 import { createRetries, isRetry } from "./retries.ts";
-import { respondChatStreamed } from "./streamed-response.ts";
-import { checkTextRequest, prepareText, textKey } from "./text-call.ts";
-import { respondText } from "./text-response.ts";
+import { respondChatStreamed } from "./dialects/chat/write.ts";
+import { checkTextRequest, prepareText, textKey } from "./dialects/completions/read.ts";
+import { respondText } from "./dialects/completions/write.ts";
 import type { TokenTable } from "./token-table.ts";
-import { respondChat } from "./whole-response.ts";
+import { respondChat } from "./whole.ts";
 
 export interface GatewayDeps {
   engine: Engine;

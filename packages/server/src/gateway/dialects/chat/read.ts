@@ -1,10 +1,10 @@
 import { HoneError, type ChatRequest, type ChatTool } from "@hone/core";
-import { conversationKey, sameMessage, sameTools } from "../conversation/message-equality.ts";
-import type { JsonFormat } from "../ports/engine.ts";
-import { earlierOf, makeCall, type Call, type Caller, type GatewayParts } from "./call.ts";
-import { checkLength, shownTexts } from "./prompt-length.ts";
-import { makePrompt } from "./prompt.ts";
-import type { Repeated } from "./retries.ts";
+import { conversationKey, sameMessage, sameTools } from "../../../conversation/message-equality.ts";
+import type { JsonFormat } from "../../../ports/engine.ts";
+import { earlierOf, makeCall, type Call, type Caller, type GatewayParts } from "../../call.ts";
+import { checkLength, shownTexts } from "../../prompt-length.ts";
+import { makePrompt } from "../../prompt.ts";
+import type { Repeated } from "../../retries.ts";
 
 export interface ChatCall extends Call {
   request: ChatRequest;

@@ -3,7 +3,7 @@ import type { EngineChunk } from "../ports/engine.ts";
 import { addChunk, brokenAnswer, type Answer, type Sample } from "./answer.ts";
 import { clientGone, type Call, type GatewayParts } from "./call.ts";
 import type { ResponseSink } from "./response-sink.ts";
-import { sampledTokens } from "./whole-response.ts";
+import { sampledTokens } from "./whole.ts";
 
 /** What one dialect writes of a stream. */
 export interface StreamDialect {

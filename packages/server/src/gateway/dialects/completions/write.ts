@@ -1,13 +1,13 @@
 import type { TextChunk, TextCompletion } from "@hone/core";
-import type { EngineChunk } from "../ports/engine.ts";
-import { createSamples, type Answer, type Sample } from "./answer.ts";
-import type { GatewayParts } from "./call.ts";
-import type { ResponseSink } from "./response-sink.ts";
-import { respondStreamed, toEvent } from "./stream.ts";
-import type { TextCall } from "./text-call.ts";
-import { createTextLogprobs } from "./text-logprobs.ts";
-import type { SampledTokens } from "./token-table.ts";
-import { respondWhole, usageOf } from "./whole-response.ts";
+import type { EngineChunk } from "../../../ports/engine.ts";
+import { createSamples, type Answer, type Sample } from "../../answer.ts";
+import type { GatewayParts } from "../../call.ts";
+import type { ResponseSink } from "../../response-sink.ts";
+import { respondStreamed, toEvent } from "../../streamed.ts";
+import type { TextCall } from "./read.ts";
+import { createTextLogprobs } from "./logprobs.ts";
+import type { SampledTokens } from "../../token-table.ts";
+import { respondWhole, usageOf } from "../../whole.ts";
 
 /** A plain prompt's answer: the engine's text as it is, nothing parsed. */
 export function respondText(

@@ -1,9 +1,9 @@
 import { HoneError, type CompletionRequest } from "@hone/core";
-import { earlierOf, makeCall, type Call, type Caller, type GatewayParts } from "./call.ts";
-import { continuePlain, onePrompt, plainMessages, promptIds } from "./plain-prompt.ts";
-import { checkLength } from "./prompt-length.ts";
-import { fullPrompt } from "./prompt.ts";
-import type { Repeated } from "./retries.ts";
+import { earlierOf, makeCall, type Call, type Caller, type GatewayParts } from "../../call.ts";
+import { continuePlain, onePrompt, plainMessages, promptIds } from "../../plain-prompt.ts";
+import { checkLength } from "../../prompt-length.ts";
+import { fullPrompt } from "../../prompt.ts";
+import type { Repeated } from "../../retries.ts";
 
 export interface TextCall extends Call {
   request: CompletionRequest;

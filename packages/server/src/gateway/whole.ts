@@ -1,7 +1,7 @@
 import type { ChatChoice, ChatCompletion } from "@hone/core";
 import { addChunk, createSamples, makeAnswer, type Answer, type Sample } from "./answer.ts";
 import type { Call, GatewayParts } from "./call.ts";
-import type { ChatCall } from "./chat-call.ts";
+import type { ChatCall } from "./dialects/chat/read.ts";
 import type { ResponseSink } from "./response-sink.ts";
 
 /** A call without streaming: sampled, recorded, written whole, then marked as delivered. */

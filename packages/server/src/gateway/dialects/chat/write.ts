@@ -1,12 +1,12 @@
 import type { AssistantMessage, ChatChunk, TokenLogprob, Usage } from "@hone/core";
-import type { EngineChunk } from "../ports/engine.ts";
-import { createSamples, type Answer, type Sample } from "./answer.ts";
-import type { GatewayParts } from "./call.ts";
-import type { ChatCall } from "./chat-call.ts";
-import type { ResponseSink } from "./response-sink.ts";
-import { respondStreamed, toEvent } from "./stream.ts";
-import { createTextGate, type TextGate } from "./text-gate.ts";
-import { makeAnswers, usageOf } from "./whole-response.ts";
+import type { EngineChunk } from "../../../ports/engine.ts";
+import { createSamples, type Answer, type Sample } from "../../answer.ts";
+import type { GatewayParts } from "../../call.ts";
+import type { ChatCall } from "./read.ts";
+import type { ResponseSink } from "../../response-sink.ts";
+import { respondStreamed, toEvent } from "../../streamed.ts";
+import { createTextGate, type TextGate } from "../../text-gate.ts";
+import { makeAnswers, usageOf } from "../../whole.ts";
 
 type Delta = ChatChunk["choices"][number]["delta"];
 
