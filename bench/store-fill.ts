@@ -6,7 +6,7 @@ import {
   adapterList,
   fileTrainer,
   openTestState,
-} from "../packages/server/src/operations/testing/fixtures.ts";
+} from "../packages/server/src/testing/fixtures.ts";
 
 interface Sqlite {
   exec(sql: string): void;

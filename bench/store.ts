@@ -15,7 +15,7 @@ import {
   openTestState,
   silent,
   type TestState,
-} from "../packages/server/src/operations/testing/fixtures.ts";
+} from "../packages/server/src/testing/fixtures.ts";
 import { collectOffline } from "../packages/server/src/retention/offline.ts";
 import { fill, model, probes } from "./store-fill.ts";
 

@@ -1,13 +1,8 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { startRendererChild, workerPython } from "./engines/testing/running-engine.ts";
-import { createScriptedEngine } from "./gateway/testing/scripted-engine.ts";
-import { serveGateway } from "./gateway/testing/served-gateway.ts";
-import {
-  adapterList,
-  fileTrainer,
-  openTestState,
-  temporaryFolder,
-} from "./operations/testing/fixtures.ts";
+import { startRendererChild, workerPython } from "./testing/running-engine.ts";
+import { createScriptedEngine } from "./testing/scripted-engine.ts";
+import { serveGateway } from "./testing/served-gateway.ts";
+import { adapterList, fileTrainer, openTestState, temporaryFolder } from "./testing/fixtures.ts";
 import { createRendererClient, type RendererClient } from "./renderer/http-renderer.ts";
 import type { Child } from "./supervise/child.ts";
 

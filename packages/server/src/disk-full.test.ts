@@ -4,9 +4,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { startCli } from "./cli/testing/run-cli.ts";
-import { workerPython } from "./engines/testing/running-engine.ts";
-import { isStopped } from "./supervise/testing/stopped.ts";
+import { startCli } from "./testing/run-cli.ts";
+import { workerPython } from "./testing/running-engine.ts";
+import { isStopped } from "./testing/stopped.ts";
 
 const base = fileURLToPath(new URL("../../../models/hone-2048-1m", import.meta.url));
 const parent = mkdtempSync(join(tmpdir(), "hone-full-"));

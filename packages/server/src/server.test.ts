@@ -14,7 +14,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest";
 import type { Health } from "@hone/core";
-import { runHere } from "./cli/testing/run-cli.ts";
+import { runHere } from "./testing/run-cli.ts";
 import { describeBase } from "./cli/serve.ts";
 import { startServer, type RunningServer } from "./server.ts";
 import { findEnvironment } from "./setup/environment.ts";

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { trainConfigSchema } from "@hone/core";
-import { completionOf } from "../operations/testing/fixtures.ts";
+import { completionOf } from "../testing/fixtures.ts";
 import { encodeBatch, planSelection, workConfig } from "./batch.ts";
 import { type FilterGroup, selectForTraining } from "./filter.ts";
 import { planMicroBatches } from "./plan.ts";

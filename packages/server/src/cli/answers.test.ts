@@ -13,8 +13,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { OperationInfo, PolicyDetail, RolloutSummary } from "@hone/core";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { announcedServer, type AnnouncedServer } from "./testing/announced-server.ts";
-import { runHere } from "./testing/run-cli.ts";
+import { announcedServer, type AnnouncedServer } from "../testing/announced-server.ts";
+import { runHere } from "../testing/run-cli.ts";
 
 let parent: string;
 let server: AnnouncedServer | null;

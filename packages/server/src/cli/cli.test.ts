@@ -4,9 +4,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { workerPython } from "../engines/testing/running-engine.ts";
+import { workerPython } from "../testing/running-engine.ts";
 import { startServer, type RunningServer } from "../server.ts";
-import { type Ended, runCli, runHere } from "./testing/run-cli.ts";
+import { type Ended, runCli, runHere } from "../testing/run-cli.ts";
 
 const base = fileURLToPath(new URL("../../../../models/hone-2048-1m", import.meta.url));
 const parent = mkdtempSync(join(tmpdir(), "hone-cli-"));

@@ -5,11 +5,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, describe, expect, test } from "vitest";
-import { workerPython } from "../engines/testing/running-engine.ts";
+import { workerPython } from "../testing/running-engine.ts";
 import { ownAddresses } from "../http/own-address.ts";
 import { startServer } from "../server.ts";
 import { lockDataDir } from "../store/lock.ts";
-import { runCli } from "./testing/run-cli.ts";
+import { runCli } from "../testing/run-cli.ts";
 
 const base = fileURLToPath(new URL("../../../../models/hone-2048-1m", import.meta.url));
 const parent = mkdtempSync(join(tmpdir(), "hone-serve-"));

@@ -1,6 +1,6 @@
 import { describe } from "vitest";
-import { describeEngine } from "./testing/contract.ts";
-import { startEmbedded, workerPython } from "./testing/running-engine.ts";
+import { describeEngine } from "../testing/engine-contract.ts";
+import { startEmbedded, workerPython } from "../testing/running-engine.ts";
 
 const wanted = (process.env["HONE_TEST_ENGINES"] ?? "embedded").split(",");
 

@@ -4,7 +4,7 @@ import type { AddressInfo } from "node:net";
 import { HoneError } from "@hone/core";
 import { afterEach, describe, expect, it } from "vitest";
 import { createHttpEngine, type HttpEngine } from "./http-engine.ts";
-import { sample } from "./testing/sampling.ts";
+import { sample } from "../testing/sampling.ts";
 
 // Faults that no healthy engine shows: a server that breaks in the ways that engines were seen to break.
 type Handler = (request: IncomingMessage, response: ServerResponse, body: string) => unknown;

@@ -2,9 +2,9 @@ import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { describeEngine } from "./testing/contract.ts";
+import { describeEngine } from "../testing/engine-contract.ts";
 import { createRendererClient } from "../renderer/http-renderer.ts";
-import { startRendererChild, startVllm, startVllmChild } from "./testing/running-engine.ts";
+import { startRendererChild, startVllm, startVllmChild } from "../testing/running-engine.ts";
 
 // Only when asked for: `pnpm test:engine --engine vllm`. It takes minutes and 3.4 GB of packages.
 const wanted = (process.env["HONE_TEST_ENGINES"] ?? "embedded").split(",");

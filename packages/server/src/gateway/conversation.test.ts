@@ -1,9 +1,9 @@
 import { describe, expect, it, vi } from "vitest";
 import type OpenAI from "openai";
-import { workerPython } from "../engines/testing/running-engine.ts";
+import { workerPython } from "../testing/running-engine.ts";
 import type { LedgerCompletion } from "../ports/ledger.ts";
 import { fullPrompt } from "./prompt.ts";
-import { moveCall, tools, useScriptedGateway } from "./testing/scripted-gateway.ts";
+import { moveCall, tools, useScriptedGateway } from "../testing/scripted-gateway.ts";
 
 type Message = OpenAI.ChatCompletionMessageParam;
 

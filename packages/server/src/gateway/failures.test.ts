@@ -2,8 +2,8 @@ import { connect } from "node:net";
 import { HoneError } from "@hone/core";
 import OpenAI from "openai";
 import { describe, expect, it } from "vitest";
-import { workerPython } from "../engines/testing/running-engine.ts";
-import { useScriptedGateway } from "./testing/scripted-gateway.ts";
+import { workerPython } from "../testing/running-engine.ts";
+import { useScriptedGateway } from "../testing/scripted-gateway.ts";
 
 const messages: OpenAI.ChatCompletionMessageParam[] = [{ role: "user", content: "Play." }];
 const died = new HoneError("The engine ended.", { code: "engine_error" });

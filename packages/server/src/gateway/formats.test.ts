@@ -9,11 +9,11 @@ import {
   startRendererChild,
   workerPython,
   type RunningEngine,
-} from "../engines/testing/running-engine.ts";
+} from "../testing/running-engine.ts";
 import { createRendererClient, type RendererClient } from "../renderer/http-renderer.ts";
 import type { Child } from "../supervise/child.ts";
-import { createScriptedEngine } from "./testing/scripted-engine.ts";
-import { serveGateway, type ServedGateway } from "./testing/served-gateway.ts";
+import { createScriptedEngine } from "../testing/scripted-engine.ts";
+import { serveGateway, type ServedGateway } from "../testing/served-gateway.ts";
 
 type Message = OpenAI.ChatCompletionMessageParam;
 const question: Message = { role: "user", content: "Which way?" };

@@ -7,12 +7,12 @@ import {
   startRendererChild,
   workerPython,
   type RunningEngine,
-} from "../engines/testing/running-engine.ts";
+} from "../testing/running-engine.ts";
 import type { LedgerCompletion } from "../ports/ledger.ts";
 import { createRendererClient, type RendererClient } from "../renderer/http-renderer.ts";
 import type { Child } from "../supervise/child.ts";
 import { fullPrompt } from "./prompt.ts";
-import { serveGateway, type ServedGateway } from "./testing/served-gateway.ts";
+import { serveGateway, type ServedGateway } from "../testing/served-gateway.ts";
 
 type Message = OpenAI.ChatCompletionMessageParam;
 

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type OpenAI from "openai";
-import { workerPython } from "../engines/testing/running-engine.ts";
-import { moveCall, tools, useScriptedGateway } from "./testing/scripted-gateway.ts";
+import { workerPython } from "../testing/running-engine.ts";
+import { moveCall, tools, useScriptedGateway } from "../testing/scripted-gateway.ts";
 
 type Message = OpenAI.ChatCompletionMessageParam;
 

@@ -5,13 +5,13 @@ import {
   startRendererChild,
   workerPython,
   type RunningEngine,
-} from "../engines/testing/running-engine.ts";
+} from "../testing/running-engine.ts";
 import { conversations } from "../ledger/trajectory.ts";
 import { masksOf } from "../batch/filter.ts";
 import { createRendererClient, type RendererClient } from "../renderer/http-renderer.ts";
 import type { Child } from "../supervise/child.ts";
 import { fullPrompt } from "./prompt.ts";
-import { serveGateway, type ServedGateway } from "./testing/served-gateway.ts";
+import { serveGateway, type ServedGateway } from "../testing/served-gateway.ts";
 
 /** vLLM's extension, which openai-node does not know. */
 interface Ids {

@@ -1,8 +1,8 @@
 import OpenAI from "openai";
 import { describe, expect, it } from "vitest";
-import { workerPython } from "../engines/testing/running-engine.ts";
-import { useScriptedGateway } from "./testing/scripted-gateway.ts";
-import { serveGateway } from "./testing/served-gateway.ts";
+import { workerPython } from "../testing/running-engine.ts";
+import { useScriptedGateway } from "../testing/scripted-gateway.ts";
+import { serveGateway } from "../testing/served-gateway.ts";
 
 type Message = OpenAI.ChatCompletionMessageParam;
 

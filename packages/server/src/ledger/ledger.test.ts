@@ -4,7 +4,7 @@ import { type ChatMessage, HoneError } from "@hone/core";
 import fc from "fast-check";
 import Database from "libsql";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { completionOf, silent, temporaryFolder } from "../operations/testing/fixtures.ts";
+import { completionOf, silent, temporaryFolder } from "../testing/fixtures.ts";
 import type { LedgerCompletion } from "../ports/ledger.ts";
 import { migrations } from "../store/schema.ts";
 import { openStore, type Store } from "../store/store.ts";

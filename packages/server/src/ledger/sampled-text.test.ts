@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { completionOf } from "../operations/testing/fixtures.ts";
+import { completionOf } from "../testing/fixtures.ts";
 import type { LedgerCompletion } from "../ports/ledger.ts";
 import { sampledTurn } from "./sampled-text.ts";
 

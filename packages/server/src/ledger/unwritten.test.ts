@@ -11,7 +11,7 @@ import {
   openTestState,
   silent,
   temporaryFolder,
-} from "../operations/testing/fixtures.ts";
+} from "../testing/fixtures.ts";
 import { openStore, type Store } from "../store/store.ts";
 import { createLedger } from "./ledger.ts";
 

@@ -26,7 +26,7 @@ import { pino } from "pino";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { z } from "zod";
 import { compose, type Composition } from "../compose.ts";
-import { workerPython } from "../engines/testing/running-engine.ts";
+import { workerPython } from "../testing/running-engine.ts";
 import { lockDataDir, type DataLock } from "../store/lock.ts";
 import { openApiDocument } from "./document.ts";
 import { docsPath } from "./routes.ts";

@@ -13,7 +13,7 @@ import {
   rolloutsWith,
   temporaryFolder,
   type TestState,
-} from "./testing/fixtures.ts";
+} from "../testing/fixtures.ts";
 
 let folder: Awaited<ReturnType<typeof temporaryFolder>>;
 let engine: AdapterList;

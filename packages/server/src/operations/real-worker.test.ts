@@ -2,12 +2,12 @@ import { randomUUID } from "node:crypto";
 import { subscribe, unsubscribe } from "node:diagnostics_channel";
 import { cp } from "node:fs/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { startWorkerChild, workerPython } from "../engines/testing/running-engine.ts";
+import { startWorkerChild, workerPython } from "../testing/running-engine.ts";
 import { createHttpEngine, type HttpEngine } from "../engines/http-engine.ts";
 import { createCheckpoints } from "../policies/checkpoints.ts";
 import type { Trainer } from "../ports/trainer.ts";
 import type { Child } from "../supervise/child.ts";
-import { isStopped } from "../supervise/testing/stopped.ts";
+import { isStopped } from "../testing/stopped.ts";
 import { createTrainerClient } from "../trainer/client.ts";
 import {
   completionOf,
@@ -16,7 +16,7 @@ import {
   silent,
   temporaryFolder,
   type TestState,
-} from "./testing/fixtures.ts";
+} from "../testing/fixtures.ts";
 
 /**
  * Steps on the real worker: its engine samples, its trainer trains. Each test copies one data directory

@@ -27,7 +27,7 @@ import {
   rolloutsWith,
   temporaryFolder,
   type TestState,
-} from "./testing/fixtures.ts";
+} from "../testing/fixtures.ts";
 
 const Database = createRequire(import.meta.url)("libsql") as typeof import("libsql");
 

@@ -2,7 +2,7 @@ import { execFileSync } from "node:child_process";
 import { open, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { silent, temporaryFolder } from "../operations/testing/fixtures.ts";
+import { silent, temporaryFolder } from "../testing/fixtures.ts";
 import { type Checkpoints, createCheckpoints } from "./checkpoints.ts";
 
 const weights = "adapter_model.safetensors";

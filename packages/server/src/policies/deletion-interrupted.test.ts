@@ -13,11 +13,11 @@ import {
   fileTrainer,
   openTestState,
   rolloutsWith,
-} from "../operations/testing/fixtures.ts";
+} from "../testing/fixtures.ts";
 
 const parent = mkdtempSync(join(tmpdir(), "hone-deletion-"));
 afterAll(() => rmSync(parent, { recursive: true, force: true }));
-const script = fileURLToPath(new URL("testing/delete-model.ts", import.meta.url));
+const script = fileURLToPath(new URL("../testing/delete-model.ts", import.meta.url));
 
 async function filled(dataDir: string): Promise<void> {
   const engine = adapterList();

@@ -3,8 +3,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { runHere } from "../cli/testing/run-cli.ts";
-import { workerPython } from "../engines/testing/running-engine.ts";
+import { runHere } from "../testing/run-cli.ts";
+import { workerPython } from "../testing/running-engine.ts";
 import { startServer, type RunningServer } from "../server.ts";
 
 const base = fileURLToPath(new URL("../../../../models/hone-2048-1m", import.meta.url));

@@ -10,7 +10,7 @@ import {
   rolloutsWith,
   temporaryFolder,
   type TestState,
-} from "../operations/testing/fixtures.ts";
+} from "../testing/fixtures.ts";
 
 const adapterBytes = 1000;
 let folder: Awaited<ReturnType<typeof temporaryFolder>>;

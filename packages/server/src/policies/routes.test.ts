@@ -9,7 +9,7 @@ import {
   openTestState,
   temporaryFolder,
   type TestState,
-} from "../operations/testing/fixtures.ts";
+} from "../testing/fixtures.ts";
 
 const path = "/v1/models/m/policies/0/files/adapter_model.safetensors";
 let folder: Awaited<ReturnType<typeof temporaryFolder>>;

@@ -2,14 +2,14 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
-import { runCli } from "../cli/testing/run-cli.ts";
+import { runCli } from "../testing/run-cli.ts";
 import {
   adapterList,
   ended,
   fileTrainer,
   openTestState,
   rolloutsWith,
-} from "../operations/testing/fixtures.ts";
+} from "../testing/fixtures.ts";
 
 const parent = mkdtempSync(join(tmpdir(), "hone-interrupted-"));
 afterAll(() => rmSync(parent, { recursive: true, force: true }));

@@ -3,12 +3,7 @@ import { join } from "node:path";
 import { gcRequestSchema, type Keep } from "@hone/core";
 import { pino } from "pino";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import {
-  adapterList,
-  fileTrainer,
-  openTestState,
-  temporaryFolder,
-} from "../operations/testing/fixtures.ts";
+import { adapterList, fileTrainer, openTestState, temporaryFolder } from "../testing/fixtures.ts";
 import { collectOffline } from "./offline.ts";
 
 let folder: Awaited<ReturnType<typeof temporaryFolder>>;

@@ -6,7 +6,7 @@ import {
   openTestState,
   temporaryFolder,
   type TestState,
-} from "../operations/testing/fixtures.ts";
+} from "../testing/fixtures.ts";
 
 let folder: Awaited<ReturnType<typeof temporaryFolder>>;
 let server: TestState;

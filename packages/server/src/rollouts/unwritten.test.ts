@@ -1,7 +1,7 @@
 import { HoneError } from "@hone/core";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { createLedger, type StoredLedger } from "../ledger/ledger.ts";
-import { completionOf, silent, temporaryFolder } from "../operations/testing/fixtures.ts";
+import { completionOf, silent, temporaryFolder } from "../testing/fixtures.ts";
 import type { LivePolicies } from "../policies/live.ts";
 import { createModels } from "../policies/models.ts";
 import { openStore, type Store } from "../store/store.ts";

@@ -12,7 +12,7 @@ import {
 } from "./environment.ts";
 import { supportedPythons, type Interpreter } from "./python.ts";
 import { setUp } from "./setup.ts";
-import { pythonWithoutVenv } from "./testing/broken-python.ts";
+import { pythonWithoutVenv } from "../testing/broken-python.ts";
 import { makeEnvironment, runInside } from "./virtual-environment.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "hone-venvs-"));

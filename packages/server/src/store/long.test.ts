@@ -2,7 +2,7 @@ import { statSync } from "node:fs";
 import { join } from "node:path";
 import Database from "libsql";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { temporaryFolder } from "../operations/testing/fixtures.ts";
+import { temporaryFolder } from "../testing/fixtures.ts";
 import { openStore } from "./store.ts";
 
 let folder: Awaited<ReturnType<typeof temporaryFolder>>;

@@ -1,7 +1,7 @@
 import { chmodSync, mkdirSync, readdirSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { temporaryFolder } from "../operations/testing/fixtures.ts";
+import { temporaryFolder } from "../testing/fixtures.ts";
 import { lockDataDir } from "./lock.ts";
 import { openStore } from "./store.ts";
 

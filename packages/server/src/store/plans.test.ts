@@ -11,7 +11,7 @@ import {
   rolloutsWith,
   temporaryFolder,
   type TestState,
-} from "../operations/testing/fixtures.ts";
+} from "../testing/fixtures.ts";
 import { migrations } from "./schema.ts";
 
 let folder: Awaited<ReturnType<typeof temporaryFolder>>;

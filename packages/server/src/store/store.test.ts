@@ -5,7 +5,7 @@ import { join } from "node:path";
 import fc from "fast-check";
 import Database from "libsql";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { temporaryFolder } from "../operations/testing/fixtures.ts";
+import { temporaryFolder } from "../testing/fixtures.ts";
 import { canonicalSha256 } from "./canonical.ts";
 import { lockDataDir } from "./lock.ts";
 import { openStore } from "./store.ts";

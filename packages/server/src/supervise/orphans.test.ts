@@ -3,7 +3,7 @@ import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { pino } from "pino";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { temporaryFolder } from "../operations/testing/fixtures.ts";
+import { temporaryFolder } from "../testing/fixtures.ts";
 import { takeOverChildren } from "./orphans.ts";
 
 const log = pino({ level: "silent" });

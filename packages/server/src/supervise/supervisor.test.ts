@@ -9,7 +9,7 @@ import { pino } from "pino";
 import { afterAll, afterEach, expect, it, vi } from "vitest";
 import { supervise, type Supervised, type SupervisorOptions } from "./supervisor.ts";
 
-const script = fileURLToPath(new URL("./testing/child.mjs", import.meta.url));
+const script = fileURLToPath(new URL("../testing/supervised-child.mjs", import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), "hone-supervise-"));
 const running: Supervised[] = [];
 
@@ -203,7 +203,7 @@ it("can be stopped while it starts", async () => {
 });
 
 it("leaves no child when the server is killed", async () => {
-  const parentScript = fileURLToPath(new URL("./testing/parent.ts", import.meta.url));
+  const parentScript = fileURLToPath(new URL("../testing/supervised-parent.ts", import.meta.url));
   const parent = spawn(
     process.execPath,
     ["--import", "tsx", "--conditions=@hone/source", parentScript],

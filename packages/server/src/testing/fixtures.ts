@@ -5,13 +5,13 @@ import { HoneError, newId } from "@hone/core";
 import { Hono } from "hono";
 import Database from "libsql";
 import { pino } from "pino";
-import { encodeSafetensors } from "../../batch/safetensors.ts";
-import type { AppEnv } from "../../http/env.ts";
-import { installErrors } from "../../http/errors.ts";
-import type { Engine } from "../../ports/engine.ts";
-import type { LedgerCompletion } from "../../ports/ledger.ts";
-import type { Trainer } from "../../ports/trainer.ts";
-import { openState, type State, type StateOptions } from "../../state.ts";
+import { encodeSafetensors } from "../batch/safetensors.ts";
+import type { AppEnv } from "../http/env.ts";
+import { installErrors } from "../http/errors.ts";
+import type { Engine } from "../ports/engine.ts";
+import type { LedgerCompletion } from "../ports/ledger.ts";
+import type { Trainer } from "../ports/trainer.ts";
+import { openState, type State, type StateOptions } from "../state.ts";
 
 export const silent = pino({ level: process.env["HONE_TEST_LOG"] ?? "silent" });
 

@@ -1,6 +1,6 @@
 import { HoneError } from "@hone/core";
 import { describe, expect, it } from "vitest";
-import type { JsonFormat } from "../../ports/engine.ts";
+import type { JsonFormat } from "../ports/engine.ts";
 import type { RunningEngine } from "./running-engine.ts";
 import { largestDifference, promptOf, sample, type Ask } from "./sampling.ts";
 

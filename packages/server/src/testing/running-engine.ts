@@ -5,10 +5,10 @@ import { mkdtemp, readFile, rename, rm } from "node:fs/promises";
 import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { pino } from "pino";
-import { startChild, type Child } from "../../supervise/child.ts";
-import { createHttpEngine, type HttpEngine } from "../http-engine.ts";
+import { startChild, type Child } from "../supervise/child.ts";
+import { createHttpEngine, type HttpEngine } from "../engines/http-engine.ts";
 
-const root = join(import.meta.dirname, "../../../../..");
+const root = join(import.meta.dirname, "../../../..");
 const workerSource = join(root, "packages/server/worker");
 const fixtures = join(root, "scripts/engine-fixtures");
 /** A base that is in the repository: four layers, with its own tokenizer. */

@@ -1,6 +1,6 @@
 import { HoneError } from "@hone/core";
-import type { Ledger, LedgerCompletion } from "../../ports/ledger.ts";
-import type { PolicyLease, PolicyRouter } from "../../ports/rollouts.ts";
+import type { Ledger, LedgerCompletion } from "../ports/ledger.ts";
+import type { PolicyLease, PolicyRouter } from "../ports/rollouts.ts";
 
 /** A ledger in memory, with everything that was written to it. */
 export interface MemoryLedger extends Ledger {

@@ -1,9 +1,9 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { vi } from "vitest";
-import { runProgram } from "../program.ts";
+import { runProgram } from "../cli/program.ts";
 
-const cli = fileURLToPath(new URL("../../cli.ts", import.meta.url));
+const cli = fileURLToPath(new URL("../cli.ts", import.meta.url));
 const tsx = ["--import", "tsx", "--conditions=@hone/source"];
 
 export interface Ended {

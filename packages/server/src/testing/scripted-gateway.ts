@@ -1,9 +1,9 @@
 import type OpenAI from "openai";
 import { afterAll, beforeAll, beforeEach } from "vitest";
-import { startRendererChild } from "../../engines/testing/running-engine.ts";
-import type { LedgerCompletion } from "../../ports/ledger.ts";
-import { createRendererClient, type RendererClient } from "../../renderer/http-renderer.ts";
-import type { Child } from "../../supervise/child.ts";
+import { startRendererChild } from "./running-engine.ts";
+import type { LedgerCompletion } from "../ports/ledger.ts";
+import { createRendererClient, type RendererClient } from "../renderer/http-renderer.ts";
+import type { Child } from "../supervise/child.ts";
 import { createScriptedEngine, type ScriptedEngine } from "./scripted-engine.ts";
 import { serveGateway, type ServedGateway } from "./served-gateway.ts";
 

@@ -1,8 +1,8 @@
 import { once } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
 import type { AssistantMessage } from "@hone/core";
-import type { Engine, EngineChunk, EngineRequest } from "../../ports/engine.ts";
-import type { Renderer } from "../../ports/renderer.ts";
+import type { Engine, EngineChunk, EngineRequest } from "../ports/engine.ts";
+import type { Renderer } from "../ports/renderer.ts";
 
 /** What the engine shall say; it fails where nothing is left to say. */
 export interface Line {

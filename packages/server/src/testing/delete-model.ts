@@ -1,6 +1,6 @@
 // delete-model.ts DATA_DIR MODEL: a server that deletes the model and ends, for tests that kill it meanwhile.
 import process from "node:process";
-import { adapterList, fileTrainer, openTestState } from "../../operations/testing/fixtures.ts";
+import { adapterList, fileTrainer, openTestState } from "./fixtures.ts";
 
 const [dataDir = "", model = ""] = process.argv.slice(2);
 const engine = adapterList();

@@ -1,8 +1,8 @@
 import { HoneError, type ErrorCode } from "@hone/core";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import type { EngineChunk, TokenChance } from "../../ports/engine.ts";
-import { describeFormats } from "./contract-formats.ts";
+import type { EngineChunk, TokenChance } from "../ports/engine.ts";
+import { describeFormats } from "./engine-contract-formats.ts";
 import { measureParity, spoken, type ParityCase, type RunningEngine } from "./running-engine.ts";
 import {
   largestDifference,

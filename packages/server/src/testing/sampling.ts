@@ -1,4 +1,4 @@
-import type { Engine, EngineRequest, TokenChance } from "../../ports/engine.ts";
+import type { Engine, EngineRequest, TokenChance } from "../ports/engine.ts";
 
 export interface Sampled {
   ids: number[];

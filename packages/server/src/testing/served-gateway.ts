@@ -5,13 +5,13 @@ import { serve, type ServerType } from "@hono/node-server";
 import { Hono } from "hono";
 import OpenAI from "openai";
 import { pino } from "pino";
-import type { AppEnv } from "../../http/env.ts";
-import { installErrors } from "../../http/errors.ts";
-import type { Engine } from "../../ports/engine.ts";
-import type { Renderer } from "../../ports/renderer.ts";
-import { createGatewayCounters, type GatewayCounters } from "../counters.ts";
-import { gatewayRoutes } from "../routes.ts";
-import { createTokenTable } from "../token-table.ts";
+import type { AppEnv } from "../http/env.ts";
+import { installErrors } from "../http/errors.ts";
+import type { Engine } from "../ports/engine.ts";
+import type { Renderer } from "../ports/renderer.ts";
+import { createGatewayCounters, type GatewayCounters } from "../gateway/counters.ts";
+import { gatewayRoutes } from "../gateway/routes.ts";
+import { createTokenTable } from "../gateway/token-table.ts";
 import {
   createMemoryLedger,
   createMemoryRouter,
