@@ -4,7 +4,7 @@ import { build } from "esbuild";
 import { expect, it } from "vitest";
 import * as steps from "./testing/judge-steps.ts";
 import { ScriptedJudge } from "./testing/scripted-judge.ts";
-import { groupOf } from "./group.test-support.ts";
+import { groupOf } from "./testing/group.test-support.ts";
 
 /** One file for a browser, as a bundler makes it: an import of node:* would fail here. */
 async function bundle(code: string): Promise<string> {

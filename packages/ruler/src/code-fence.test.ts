@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { readAnswer } from "./answer.ts";
+import { readAnswer } from "./judging/answer.ts";
 import { codeBlocks } from "./code-fence.ts";
 import { fencedCode, taggedAnswer } from "./rewards/completion-text.ts";
 

@@ -1,8 +1,8 @@
 import { HoneError } from "@hone/core";
 import type { ChatMessage, Trajectory } from "@hone/core";
-import type { Judge } from "../judge-target.ts";
-import { rulerScoreGroup } from "../score-group.ts";
-import type { ScoreGroupOptions } from "../score-group.ts";
+import type { Judge } from "../judge/judge-target.ts";
+import { rulerScoreGroup } from "../judging/score-group.ts";
+import type { ScoreGroupOptions } from "../judging/score-group.ts";
 import type { Attack, AttackFamily } from "./attack.ts";
 import { attacks as allAttacks } from "./attacks.ts";
 

@@ -138,7 +138,7 @@ async function loadReward(reference: string): Promise<RewardFunction> {
   } catch (cause) {
     const said = cause instanceof Error ? cause.message : String(cause);
     const typescript = /\.[cm]?tsx?$/.test(path)
-      ? " Node before 22.18 reads no TypeScript: run `node --import tsx node_modules/@hone/ruler/dist/cli.js check …`."
+      ? " Node before 22.18 reads no TypeScript: run `node --import tsx node_modules/@hone/ruler/dist/cli/cli.js check …`."
       : "";
     throw badReward(`${path} cannot be loaded: ${said}${typescript}`, cause);
   }

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { group, trajectory } from "../group.test-support.ts";
+import { group, trajectory } from "../testing/group.test-support.ts";
 import { codeParses } from "./code-reward.ts";
 import type { CodeOptions } from "./code-reward.ts";
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { z } from "zod";
-import { group, trajectory } from "../group.test-support.ts";
+import { group, trajectory } from "../testing/group.test-support.ts";
 import type { JsonSchema } from "./json-schema.ts";
 import { jsonMatch } from "./text-rewards.ts";
 

@@ -1,6 +1,6 @@
 import { assert, constantFrom, double, integer, property } from "fast-check";
 import { describe, expect, it } from "vitest";
-import { group, trajectory } from "../group.test-support.ts";
+import { group, trajectory } from "../testing/group.test-support.ts";
 import { fromNumber } from "./fraction.ts";
 import { exactNumber, isNear, lastNumber, numberFromText } from "./number-text.ts";
 import { numericMatch } from "./text-rewards.ts";

@@ -2,7 +2,7 @@ import { createServer, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import type { ChatMessage, HoneError, ScoreItem } from "@hone/core";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { group, trajectory } from "../group.test-support.ts";
+import { group, trajectory } from "../testing/group.test-support.ts";
 import { combineRewards } from "./combine-rewards.ts";
 import { rewardModel, type RewardModelOptions } from "./reward-model.ts";
 

@@ -1,7 +1,7 @@
 import { HoneError, refuseUnknownOptions } from "@hone/core";
 import type { ChatMessage, ScoreItem } from "@hone/core";
 import { platform } from "#platform";
-import { findHoneServer } from "../hone-server.ts";
+import { findHoneServer } from "../judge/hone-server.ts";
 import { requireNumber } from "../number-option.ts";
 import { named } from "./reward-function.ts";
 import type { Reader, RewardFunction } from "./reward-function.ts";

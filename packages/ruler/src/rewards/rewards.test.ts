@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
-import { group, trajectory } from "../group.test-support.ts";
+import { group, trajectory } from "../testing/group.test-support.ts";
 import { arithmetic } from "./arithmetic-reward.ts";
 import { combineRewards } from "./combine-rewards.ts";
 import { taggedAnswer, taggedAnswerOnOneLine } from "./completion-text.ts";

@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { group, trajectory } from "../group.test-support.ts";
+import { group, trajectory } from "../testing/group.test-support.ts";
 import { strictPattern, withStrictPatterns } from "./schema-patterns.ts";
 import { jsonMatch } from "./text-rewards.ts";
 

@@ -1,7 +1,7 @@
 import { HoneError, isErrorCode, scoresSchema } from "@hone/core";
 import type { ScoreItem, Scores } from "@hone/core";
-import type { HoneServer } from "../hone-server.ts";
-import { retryAfterMs } from "../retry.ts";
+import type { HoneServer } from "../judge/hone-server.ts";
+import { retryAfterMs } from "../judge/retry.ts";
 
 export interface ScoreSettings {
   server: HoneServer;

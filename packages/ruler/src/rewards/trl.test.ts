@@ -11,7 +11,7 @@ import { evaluateExpression } from "./expression.ts";
 import { parsePython } from "./python-syntax.ts";
 import { isThinkFormat } from "./format-rewards.ts";
 import { lengthPenalty } from "./text-rewards.ts";
-import { group, trajectory } from "../group.test-support.ts";
+import { group, trajectory } from "../testing/group.test-support.ts";
 
 interface CombineCase {
   /** Each exactly a float32, which is what TRL takes. */

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { group, trajectory } from "../group.test-support.ts";
+import { group, trajectory } from "../testing/group.test-support.ts";
 import type { RewardFunction } from "./reward-function.ts";
 import { tutorialArithmetic, tutorialCode, tutorialFormat } from "./tutorial-rewards.ts";
 

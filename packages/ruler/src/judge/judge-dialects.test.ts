@@ -1,10 +1,10 @@
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { expect, it } from "vitest";
-import { groupOf, rewardsOf } from "./group.test-support.ts";
-import { rulerScoreGroup } from "./score-group.ts";
-import { readJudgePrompt } from "./testing/judge-prompt.ts";
-import { answer } from "./testing/judge-steps.ts";
+import { groupOf, rewardsOf } from "../testing/group.test-support.ts";
+import { rulerScoreGroup } from "../judging/score-group.ts";
+import { readJudgePrompt } from "../testing/judge-prompt.ts";
+import { answer } from "../testing/judge-steps.ts";
 
 type Said = (text: string) => object;
 

@@ -2,8 +2,8 @@
 import process from "node:process";
 import { parseArgs } from "node:util";
 import { HoneError, printable } from "@hone/core";
-import { attackCommand } from "./cli/attack-command.ts";
-import { checkCommand } from "./cli/check-command.ts";
+import { attackCommand } from "./attack-command.ts";
+import { checkCommand } from "./check-command.ts";
 
 const usage = `ruler check FILE --reward MODULE[#EXPORT]   run a reward function over trajectories (JSONL)
   --json                      print the report as JSON

@@ -1,5 +1,5 @@
 import { HoneError } from "@hone/core";
-import type { Platform } from "./platform.ts";
+import type { Platform } from "../platform.ts";
 
 export interface HoneServer {
   /** Without `/v1`. */

@@ -7,8 +7,8 @@ import { dataLine } from "./data-line.ts";
 import { fenceKeys } from "./fence-keys.ts";
 import { promptParts, userMessage } from "./prompt.ts";
 import type { PromptOptions } from "./prompt.ts";
-import { JudgeError } from "./judge-error.ts";
-import { readJudgePrompt } from "./testing/judge-prompt.ts";
+import { JudgeError } from "../judge/judge-error.ts";
+import { readJudgePrompt } from "../testing/judge-prompt.ts";
 import { estimateTokens } from "./token-estimate.ts";
 
 const shared: ChatMessage[] = [

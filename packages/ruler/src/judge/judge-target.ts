@@ -1,6 +1,6 @@
 import { HoneError, requireModelRef } from "@hone/core";
 import { findHoneServer, parseURL } from "./hone-server.ts";
-import type { Platform } from "./platform.ts";
+import type { Platform } from "../platform.ts";
 
 /** How a judge is held to the answer's shape. */
 export type StructuredOutput = "json_schema" | "json_object" | "none";

@@ -1,11 +1,11 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { JudgeBudget } from "./budget.ts";
-import { groupOf, rewardsOf } from "./group.test-support.ts";
-import { rulerScoreGroup } from "./score-group.ts";
-import type { ScoreGroupOptions } from "./score-group.ts";
-import * as steps from "./testing/judge-steps.ts";
-import { ScriptedJudge } from "./testing/scripted-judge.ts";
-import type { ScriptedJudgeOptions } from "./testing/scripted-judge.ts";
+import { groupOf, rewardsOf } from "../testing/group.test-support.ts";
+import { rulerScoreGroup } from "../judging/score-group.ts";
+import type { ScoreGroupOptions } from "../judging/score-group.ts";
+import * as steps from "../testing/judge-steps.ts";
+import { ScriptedJudge } from "../testing/scripted-judge.ts";
+import type { ScriptedJudgeOptions } from "../testing/scripted-judge.ts";
 
 const judges: ScriptedJudge[] = [];
 beforeEach(() => {

@@ -1,7 +1,7 @@
 import type { HoneError, Trajectory } from "@hone/core";
 import type { AttemptScore } from "./answer.ts";
-import type { Attempt } from "./attempts.ts";
-import type { JudgeError } from "./judge-error.ts";
+import type { Attempt } from "../prompt/attempts.ts";
+import type { JudgeError } from "../judge/judge-error.ts";
 import { mean, passSpread, positionBias } from "./seeded-order.ts";
 import type { Settings } from "./settings.ts";
 

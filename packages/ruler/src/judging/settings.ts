@@ -1,19 +1,19 @@
 import { HoneError, patientRequest } from "@hone/core";
 import { platform } from "#platform";
 import { answerJsonSchema } from "./answer.ts";
-import { JudgeBudget } from "./budget.ts";
-import { boundedParameters } from "./call-cost.ts";
-import type { CallSettings, Fetch } from "./judge-call.ts";
-import { resolveJudge } from "./judge-target.ts";
-import type { Judge, JudgeTarget, StructuredOutput } from "./judge-target.ts";
+import { JudgeBudget } from "../judge/budget.ts";
+import { boundedParameters } from "../judge/call-cost.ts";
+import type { CallSettings, Fetch } from "../judge/judge-call.ts";
+import { resolveJudge } from "../judge/judge-target.ts";
+import type { Judge, JudgeTarget, StructuredOutput } from "../judge/judge-target.ts";
 import { refuseUnknownOptions } from "@hone/core";
-import { requireNumber } from "./number-option.ts";
-import { laneOf } from "./lane.ts";
-import type { AnswerStore, Platform } from "./platform.ts";
-import { priceOf } from "./prices.ts";
-import type { Price } from "./prices.ts";
-import { defaultRubric } from "./rubrics.ts";
-import { estimateTokens } from "./token-estimate.ts";
+import { requireNumber } from "../number-option.ts";
+import { laneOf } from "../judge/lane.ts";
+import type { AnswerStore, Platform } from "../platform.ts";
+import { priceOf } from "../judge/prices.ts";
+import type { Price } from "../judge/prices.ts";
+import { defaultRubric } from "../prompt/rubrics.ts";
+import { estimateTokens } from "../prompt/token-estimate.ts";
 
 export interface JudgeOptions {
   /** What a good attempt is. @default defaultRubric */

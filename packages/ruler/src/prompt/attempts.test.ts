@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { collectAttempts } from "./attempts.ts";
-import { task } from "./group.test-support.ts";
+import { task } from "../testing/group.test-support.ts";
 
 const attemptsOf = (...answers: object[]) =>
   collectAttempts(

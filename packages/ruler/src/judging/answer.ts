@@ -1,7 +1,7 @@
 import { z } from "zod";
-import { dataLine } from "./data-line.ts";
+import { dataLine } from "../prompt/data-line.ts";
 import { repeatedKey } from "./repeated-key.ts";
-import { asOneBlock } from "./code-fence.ts";
+import { asOneBlock } from "../code-fence.ts";
 
 const answerSchema = z.object({
   scores: z.array(

@@ -1,11 +1,11 @@
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { group, groupOf, rewardsOf, trajectory } from "./group.test-support.ts";
+import { group, groupOf, rewardsOf, trajectory } from "../testing/group.test-support.ts";
 import { rulerScoreGroup } from "./score-group.ts";
 import type { ScoreGroupOptions } from "./score-group.ts";
-import * as steps from "./testing/judge-steps.ts";
-import { readJudgePrompt } from "./testing/judge-prompt.ts";
-import { ScriptedJudge } from "./testing/scripted-judge.ts";
-import type { ScriptedJudgeOptions } from "./testing/scripted-judge.ts";
+import * as steps from "../testing/judge-steps.ts";
+import { readJudgePrompt } from "../testing/judge-prompt.ts";
+import { ScriptedJudge } from "../testing/scripted-judge.ts";
+import type { ScriptedJudgeOptions } from "../testing/scripted-judge.ts";
 
 const judges: ScriptedJudge[] = [];
 afterEach(async () => {

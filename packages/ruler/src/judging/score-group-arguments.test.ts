@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { group } from "./group.test-support.ts";
+import { group } from "../testing/group.test-support.ts";
 import { rulerScoreGroup } from "./score-group.ts";
 
 it.each([

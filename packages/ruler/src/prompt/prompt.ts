@@ -2,7 +2,7 @@ import type { AttemptSet } from "./attempts.ts";
 import type { PlainTool } from "./conversation.ts";
 import { dataLine } from "./data-line.ts";
 import type { FenceKeys } from "./fence-keys.ts";
-import { JudgeError } from "./judge-error.ts";
+import { JudgeError } from "../judge/judge-error.ts";
 import { trimSections } from "./trim.ts";
 import type { Cut, Line, Section, TrimmedSection } from "./trim.ts";
 

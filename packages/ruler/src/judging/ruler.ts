@@ -1,7 +1,7 @@
 import type { ChatMessage, ChatTool } from "@hone/core";
 import { debugText } from "./debug-text.ts";
-import type { Judge } from "./judge-target.ts";
-import { JudgeError } from "./judge-error.ts";
+import type { Judge } from "../judge/judge-target.ts";
+import { JudgeError } from "../judge/judge-error.ts";
 import { judgeMembers } from "./judging.ts";
 import type { JudgedMembers } from "./judgement.ts";
 import { judgeOptionNames, resolveSettings } from "./settings.ts";

@@ -1,8 +1,8 @@
 import { expect, it } from "vitest";
-import { groupOf } from "./group.test-support.ts";
+import { groupOf } from "../testing/group.test-support.ts";
 import { rulerScoreGroup } from "./score-group.ts";
-import { score } from "./testing/judge-steps.ts";
-import { ScriptedJudge } from "./testing/scripted-judge.ts";
+import { score } from "../testing/judge-steps.ts";
+import { ScriptedJudge } from "../testing/scripted-judge.ts";
 
 it("shows what a judge wrote, and lets nothing of it act on the terminal", async () => {
   const hostile = "good\u001b[2J\rRULER forged: ok\u202e\nRULER grp_9: scored by nobody";

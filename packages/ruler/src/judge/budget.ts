@@ -1,5 +1,5 @@
 import { JudgeError } from "./judge-error.ts";
-import { requireNumber } from "./number-option.ts";
+import { requireNumber } from "../number-option.ts";
 
 /** What a request cost; null where nobody says, and then all that was reserved counts as spent. */
 export type Settle = (costUsd: number | null) => void;

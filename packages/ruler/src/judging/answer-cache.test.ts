@@ -2,10 +2,10 @@ import { mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promise
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { group, groupOf, rewardsOf } from "./group.test-support.ts";
+import { group, groupOf, rewardsOf } from "../testing/group.test-support.ts";
 import { rulerScoreGroup } from "./score-group.ts";
-import * as steps from "./testing/judge-steps.ts";
-import { ScriptedJudge } from "./testing/scripted-judge.ts";
+import * as steps from "../testing/judge-steps.ts";
+import { ScriptedJudge } from "../testing/scripted-judge.ts";
 
 let home: string;
 let judge: ScriptedJudge;
@@ -88,7 +88,7 @@ describe("the cache of answers", () => {
   });
 
   it("two processes that start at once share one secret", async () => {
-    const { platform } = await import("./platform-node.ts");
+    const { platform } = await import("../platform-node.ts");
     const secrets = await Promise.all(Array.from({ length: 8 }, () => platform.installSecret()));
     expect(new Set(secrets).size).toBe(1);
     expect((await readFile(join(home, "ruler-secret"), "utf8")).trim()).toBe(secrets[0]);

@@ -2,13 +2,13 @@ import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { inspect } from "node:util";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { groupOf, rewardsOf } from "./group.test-support.ts";
+import { groupOf, rewardsOf } from "../testing/group.test-support.ts";
 import { laneOf } from "./lane.ts";
-import { rulerScoreGroup } from "./score-group.ts";
-import type { ScoreGroupOptions } from "./score-group.ts";
-import * as steps from "./testing/judge-steps.ts";
-import { ScriptedJudge } from "./testing/scripted-judge.ts";
-import type { ScriptedJudgeOptions } from "./testing/scripted-judge.ts";
+import { rulerScoreGroup } from "../judging/score-group.ts";
+import type { ScoreGroupOptions } from "../judging/score-group.ts";
+import * as steps from "../testing/judge-steps.ts";
+import { ScriptedJudge } from "../testing/scripted-judge.ts";
+import type { ScriptedJudgeOptions } from "../testing/scripted-judge.ts";
 
 const judges: ScriptedJudge[] = [];
 beforeEach(() => {

@@ -1,7 +1,7 @@
 import { HoneError, printableLine } from "@hone/core";
 import type { Trajectory, TrajectoryGroup } from "@hone/core";
 import { debugText } from "./debug-text.ts";
-import type { Judge } from "./judge-target.ts";
+import type { Judge } from "../judge/judge-target.ts";
 import { judgeMembers } from "./judging.ts";
 import type { JudgedMembers, Judgement, MemberScore } from "./judgement.ts";
 import { judgeOptionNames, resolveSettings } from "./settings.ts";

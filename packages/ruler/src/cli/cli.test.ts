@@ -4,10 +4,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { attacks } from "./attacks/attacks.ts";
-import { group, trajectory } from "./group.test-support.ts";
-import { score } from "./testing/judge-steps.ts";
-import { ScriptedJudge } from "./testing/scripted-judge.ts";
+import { attacks } from "../attacks/attacks.ts";
+import { group, trajectory } from "../testing/group.test-support.ts";
+import { score } from "../testing/judge-steps.ts";
+import { ScriptedJudge } from "../testing/scripted-judge.ts";
 
 interface Said {
   code: number;
@@ -43,7 +43,7 @@ async function file(name: string, lines: readonly (object | string)[]): Promise<
 }
 
 const reward = `
-import { completionText, named } from ${JSON.stringify(new URL("rewards/index.ts", import.meta.url).href)};
+import { completionText, named } from ${JSON.stringify(new URL("../rewards/index.ts", import.meta.url).href)};
 export const byNumber = named("by_number", (trajectory) => {
   const text = completionText(trajectory);
   return text === "skip" ? null : Number(text);

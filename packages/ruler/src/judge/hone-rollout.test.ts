@@ -2,10 +2,10 @@ import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { inspect } from "node:util";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
-import { groupOf, rewardsOf } from "./group.test-support.ts";
-import { rulerScoreGroup } from "./score-group.ts";
-import * as steps from "./testing/judge-steps.ts";
-import { readJudgePrompt } from "./testing/judge-prompt.ts";
+import { groupOf, rewardsOf } from "../testing/group.test-support.ts";
+import { rulerScoreGroup } from "../judging/score-group.ts";
+import * as steps from "../testing/judge-steps.ts";
+import { readJudgePrompt } from "../testing/judge-prompt.ts";
 
 interface Seen {
   route: string;

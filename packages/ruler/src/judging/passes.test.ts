@@ -1,12 +1,12 @@
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { readAnswer } from "./answer.ts";
-import { groupOf, rewardsOf } from "./group.test-support.ts";
+import { groupOf, rewardsOf } from "../testing/group.test-support.ts";
 import { rulerScoreGroup } from "./score-group.ts";
 import { positionBias, seededOrders } from "./seeded-order.ts";
-import * as steps from "./testing/judge-steps.ts";
-import { readJudgePrompt } from "./testing/judge-prompt.ts";
-import { ScriptedJudge } from "./testing/scripted-judge.ts";
+import * as steps from "../testing/judge-steps.ts";
+import { readJudgePrompt } from "../testing/judge-prompt.ts";
+import { ScriptedJudge } from "../testing/scripted-judge.ts";
 
 let judge: ScriptedJudge;
 async function start(step: steps.JudgeStep, script: steps.JudgeStep[] = []): Promise<void> {

@@ -1,9 +1,9 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { JudgeBudget } from "./budget.ts";
-import { groupOf, rewardsOf } from "./group.test-support.ts";
-import { rulerScoreGroup } from "./score-group.ts";
-import * as steps from "./testing/judge-steps.ts";
-import { ScriptedJudge } from "./testing/scripted-judge.ts";
+import { groupOf, rewardsOf } from "../testing/group.test-support.ts";
+import { rulerScoreGroup } from "../judging/score-group.ts";
+import * as steps from "../testing/judge-steps.ts";
+import { ScriptedJudge } from "../testing/scripted-judge.ts";
 
 const judges: ScriptedJudge[] = [];
 const start = async (...script: steps.JudgeStep[]): Promise<ScriptedJudge> => {
