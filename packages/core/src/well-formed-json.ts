@@ -1,5 +1,5 @@
 /** Escapes between two steps. */
-const escapesPerStep = 20_000;
+const escapesPerStep = 4_000;
 const half = "\\ufffd";
 const escapeLength = 6;
 

@@ -1,3 +1,4 @@
+import { isUtf8 } from "node:buffer";
 import { setImmediate } from "node:timers/promises";
 import {
   branchFaults,
@@ -26,6 +27,7 @@ export async function readJson<S extends z.ZodType>(
   const value = await readValue(bytes);
   const faults = await faultsOfParts(schema, value);
   if (faults.length > 0) throw issuesToError(faults);
+  if (bytes.byteLength >= patientFrom) await setImmediate();
   const result = schema.safeParse(value);
   if (result.success) return result.data;
   throw issuesToError(result.error.issues);
@@ -136,15 +138,13 @@ export async function readValue(bytes: Uint8Array): Promise<unknown> {
   }
   const pause = bytes.byteLength < patientFrom ? () => Promise.resolve() : () => setImmediate();
   await checkShape(bytes, pause);
-  let text: string;
-  try {
-    text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-  } catch (cause) {
+  if (!isUtf8(bytes)) {
     throw new HoneError("The body is not valid UTF-8. Encode it as UTF-8.", {
       code: "invalid_json",
-      cause,
     });
   }
+  await pause();
+  let text = textOf(bytes);
   await pause();
   const steps = wellFormedSteps(text);
   let step = steps.next();
@@ -161,6 +161,12 @@ export async function readValue(bytes: Uint8Array): Promise<unknown> {
       code: "invalid_json",
     });
   }
+}
+
+/** Without the mark that some editors put in front. */
+function textOf(bytes: Uint8Array): string {
+  const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("utf8");
+  return text.startsWith("\ufeff") ? text.slice(1) : text;
 }
 
 type Issue = z.core.$ZodIssue;

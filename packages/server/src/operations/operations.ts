@@ -3,7 +3,7 @@ import { HoneError, newId, type OperationInfo } from "@hone/core";
 import pLimit, { type LimitFunction } from "p-limit";
 import { fault } from "../faults/fault.ts";
 import { claimRollouts, releaseRollouts } from "../rollouts/records.ts";
-import { canonicalSha256 } from "../store/canonical.ts";
+import { canonicalSha256InTurns } from "../store/canonical.ts";
 import { diskFullError } from "../store/files.ts";
 import type { Statement } from "../store/store.ts";
 import { type Emit, emitCommitted, noteTrained, publishNewest, recordPolicy } from "./commit.ts";
@@ -309,7 +309,7 @@ export async function createOperations(context: OperationContext): Promise<Opera
   }
 
   async function accept(keyId: string, name: string, body: ParsedSubmit): Promise<OperationInfo> {
-    const bodySha = canonicalSha256({ expectedStep: body.expectedStep, op: body.op });
+    const bodySha = await canonicalSha256InTurns({ expectedStep: body.expectedStep, op: body.op });
     const existing = findByToken(name, keyId, body.clientToken);
     if (existing) {
       if (existing.bodySha === bodySha) return operationInfo(existing);
