@@ -3,18 +3,9 @@
 // The sender is a process of its own. What is compiled at first use is no matter of a body: each is sent once before.
 import { fork } from "node:child_process";
 import { on, once } from "node:events";
-import { createRequire } from "node:module";
-import type { Server } from "node:http";
-import type { AddressInfo } from "node:net";
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import { parseArgs } from "node:util";
-import { chatRequestSchema, patchRolloutSchema, submitOperationSchema } from "@hone/core";
-import { pino } from "pino";
-import type { z } from "zod";
-import type { Context } from "hono";
-import type { AppEnv } from "../packages/server/src/http/env.ts";
-import { installErrors } from "../packages/server/src/http/errors.ts";
-import { readJson } from "../packages/server/src/http/json.ts";
+import { startBodyServer } from "../packages/server/src/testing/body-server.ts";
 
 const mebibyte = 1024 * 1024;
 const list = (item: string, size: number): string =>
@@ -41,35 +32,13 @@ const bodies: readonly [name: string, path: string, body: string][] = [
   ["a log of half emoji", "rollout", `{"logs":["${"\\ud83d".repeat(mebibyte)}"]}`],
 ];
 
-const schemas: Readonly<Record<string, z.ZodType>> = {
-  chat: chatRequestSchema,
-  operation: submitOperationSchema,
-  rollout: patchRolloutSchema,
-};
-
 if (process.send) await sendAll(process.argv[2] ?? "");
 else await serveAll();
 
 async function serveAll(): Promise<void> {
   const { values } = parseArgs({ options: { rounds: { type: "string", default: "3" } } });
-  const fromServer = createRequire(new URL("../packages/server/package.json", import.meta.url));
-  const { Hono } = fromServer("hono") as typeof import("hono");
-  const { createAdaptorServer } = fromServer("@hono/node-server") as {
-    createAdaptorServer(options: { fetch: unknown }): Server;
-  };
-  const app = new Hono<AppEnv>();
-  installErrors(app, pino({ level: "silent" }));
-  for (const [name, schema] of Object.entries(schemas)) {
-    app.post(`/${name}`, async (c: Context<AppEnv>) => {
-      await readJson(c, schema);
-      return c.json({});
-    });
-  }
-  const server = createAdaptorServer({ fetch: app.fetch });
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const origin = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-  const sender = fork(import.meta.filename, [origin], { execArgv: process.execArgv });
+  const server = await startBodyServer();
+  const sender = fork(import.meta.filename, [server.origin], { execArgv: process.execArgv });
   const delay = monitorEventLoopDelay({ resolution: 1 });
   for (const [name, , body] of bodies) {
     const held: number[] = [];

@@ -116,6 +116,7 @@ async function measure(dataDir: string): Promise<void> {
   await list(test, "operations, type train", `/v1/models/${model}/operations?limit=100&type=train`);
   await list(test, "operations, type import (none)", `/v1/models/${model}/operations?type=import`);
   await list(test, "policies with why each is kept", `/v1/models/${model}/policies`);
+  await train(test, await stepOf(test, 8)); // what is compiled at first use is no matter of a step's size
   const body = await stepOf(test, 512);
   await timed("a step of 512 rollouts, with its retention", () => train(test, body));
   if (!options["no-gc"]) {
@@ -166,9 +167,9 @@ async function stepOf(test: TestState, rollouts: number): Promise<object> {
       await test.call("PATCH", `/v1/rollouts/${json.id}`, { status: "finished" });
       members.push({ rolloutId: json.id as string, reward: member % 2 });
     }
-    groups.push({ id: `new${group}`, rollouts: members });
+    groups.push({ id: `new${rollouts}-${group}`, rollouts: members });
   }
-  return { clientToken: "bench", op: { type: "train", groups } };
+  return { clientToken: `bench-${rollouts}`, op: { type: "train", groups } };
 }
 
 async function train(test: TestState, body: object): Promise<void> {

@@ -1,9 +1,9 @@
 #!/usr/bin/env node
-// pnpm bench [loop|engine|packing|histories|seeds|learn|judge|store] [options]: loop is what a training loop
+// pnpm bench [loop|engine|packing|histories|seeds|learn|judge|store|bodies] [options]: loop is what a training loop
 // costs here, engine compares engines, packing compares a training step with shared tokens once and with a row
 // for each sequence, histories is what more rollouts than rows cost, seeds repeats the quickstart over seeds, with
 // controls and baselines, learn trains beside TRL, judge counts what RULER sends, store measures a data directory
-// of a million rollouts.
+// of a million rollouts, bodies what the largest requests cost all others.
 import { join } from "node:path";
 import process from "node:process";
 import { installPackages, root, setUpModel, setUpPython, tsx } from "./install.mjs";
@@ -16,10 +16,20 @@ const [first, ...rest] = process.argv.slice(2);
 const named = first !== undefined && !first.startsWith("-");
 const name = named ? first : "loop";
 if (
-  !["loop", "engine", "packing", "histories", "seeds", "learn", "judge", "store"].includes(name)
+  ![
+    "loop",
+    "engine",
+    "packing",
+    "histories",
+    "seeds",
+    "learn",
+    "judge",
+    "store",
+    "bodies",
+  ].includes(name)
 ) {
   console.error(
-    `There is no benchmark "${name}". Use loop, engine, packing, histories, seeds, learn, judge or store.`,
+    `There is no benchmark "${name}". Use loop, engine, packing, histories, seeds, learn, judge, store or bodies.`,
   );
   process.exit(2);
 }

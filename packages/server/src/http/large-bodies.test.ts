@@ -1,41 +1,16 @@
 import { monitorEventLoopDelay } from "node:perf_hooks";
-import { createAdaptorServer } from "@hono/node-server";
-import type { Server } from "node:http";
-import type { AddressInfo } from "node:net";
-import { chatRequestSchema, patchRolloutSchema, submitOperationSchema } from "@hone/core";
-import { Hono } from "hono";
-import { pino } from "pino";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import type { z } from "zod";
-import type { AppEnv } from "./env.ts";
-import { installErrors } from "./errors.ts";
-import { readJson } from "./json.ts";
+import { startBodyServer } from "../testing/body-server.ts";
 
-const schemas = {
-  chat: chatRequestSchema,
-  operation: submitOperationSchema,
-  rollout: patchRolloutSchema,
-} as const;
-let server: Server;
-let origin = "";
+let server: Awaited<ReturnType<typeof startBodyServer>>;
 beforeAll(async () => {
-  const app = new Hono<AppEnv>();
-  installErrors(app, pino({ level: "silent" }));
-  for (const [name, schema] of Object.entries(schemas)) {
-    app.post(`/${name}`, async (c) => {
-      await readJson(c, schema as z.ZodType);
-      return c.json({});
-    });
-  }
-  server = createAdaptorServer({ fetch: app.fetch }) as Server;
-  await new Promise<void>((listening) => server.listen(0, "127.0.0.1", listening));
-  origin = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  server = await startBodyServer();
 });
 afterAll(() => server.close());
 
 async function post(path: string, body: string): Promise<{ status: number; message: string }> {
   const headers = { "content-type": "application/json" };
-  const response = await fetch(`${origin}/${path}`, { method: "POST", body, headers });
+  const response = await fetch(`${server.origin}/${path}`, { method: "POST", body, headers });
   const { error } = (await response.json()) as { error?: { message: string } };
   return { status: response.status, message: error?.message ?? "" };
 }
