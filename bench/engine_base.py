@@ -11,11 +11,10 @@ import sys
 from pathlib import Path
 
 import torch
+from hone_worker.base.adapter_files import fresh_adapter, write_adapter
+from hone_worker.base.lora import LoraSpec, default_targets
+from hone_worker.base.model import load_base
 from transformers import LlamaConfig, LlamaForCausalLM
-
-from hone_worker.adapter_files import fresh_adapter, write_adapter
-from hone_worker.lora import LoraSpec, default_targets
-from hone_worker.model import load_base
 
 SMALL = Path(__file__).resolve().parents[1] / "models/hone-2048-1m"
 

@@ -9,14 +9,13 @@ import time
 from typing import Any
 
 import torch
-
-from hone_worker.adapter_files import fresh_adapter
-from hone_worker.decode import Decoder
-from hone_worker.decode_choice import Choice, Stops, Update
-from hone_worker.decode_slots import SlotTable
-from hone_worker.lora import LoraSpec, LoraWeights, default_targets
-from hone_worker.model import Base, load_base
-from hone_worker.sampling import SamplingParams
+from hone_worker.base.adapter_files import fresh_adapter
+from hone_worker.base.lora import LoraSpec, LoraWeights, default_targets
+from hone_worker.base.model import Base, load_base
+from hone_worker.engine.choice import Choice, Stops, Update
+from hone_worker.engine.decode import Decoder
+from hone_worker.engine.sampling import SamplingParams
+from hone_worker.engine.slots import SlotTable
 
 
 class Rollouts:

@@ -13,16 +13,15 @@ import time
 from pathlib import Path
 
 import torch
+from hone_worker.base.adapter_files import fresh_adapter, write_adapter
+from hone_worker.base.lora import LoraSpec, LoraWeights
+from hone_worker.base.model import Base, load_base, wrap_base
+from hone_worker.packing.attention import register
+from hone_worker.packing.pack import pack
+from hone_worker.train.batch import parse_batch
+from hone_worker.train.operation import train_steps
 from safetensors.torch import save
 from transformers import LlamaConfig, LlamaForCausalLM
-
-from hone_worker.adapter_files import fresh_adapter, write_adapter
-from hone_worker.attention import register
-from hone_worker.batch import parse_batch
-from hone_worker.lora import LoraSpec, LoraWeights
-from hone_worker.model import Base, load_base, wrap_base
-from hone_worker.packing import pack
-from hone_worker.train import train_steps
 
 MICRO_BATCH = 16384
 Sequence = tuple[list[int], list[int]]  # ids, and which of them were sampled

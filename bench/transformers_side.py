@@ -16,7 +16,11 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, ContinuousBatchingConfig, GenerationConfig
+from transformers import (
+    AutoModelForCausalLM,
+    ContinuousBatchingConfig,
+    GenerationConfig,
+)
 from transformers.utils import logging
 
 

@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 import torch
-from hone_worker.adapter_files import fresh_adapter, write_adapter
-from hone_worker.lora import LoraSpec, default_targets
-from hone_worker.model import load_base
+from hone_worker.base.adapter_files import fresh_adapter, write_adapter
+from hone_worker.base.lora import LoraSpec, default_targets
+from hone_worker.base.model import load_base
 
 LENGTH = 384
 PROMPTS = ("Say a word.", "Count the stars for me, please.")

@@ -42,7 +42,7 @@ export async function queryDownload(
   signal?.throwIfAborted();
   if (limit.aborted) return { download: { args, size: null } };
   if (report.status !== 0) return { failure: lastLine(report.stderr) };
-  const script = ["-s", "-m", "hone_worker.download_sizes", ...(without ? [without] : [])];
+  const script = ["-s", "-m", "hone_worker.tools.download_sizes", ...(without ? [without] : [])];
   const sizes = await output(plan, script, report.stdout, signal);
   signal?.throwIfAborted();
   try {

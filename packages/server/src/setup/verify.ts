@@ -33,7 +33,7 @@ export async function verifyEnvironment(
   python: string,
   { names = ["worker"], modules = [], signal }: VerifyOptions = {},
 ): Promise<EnvironmentReport> {
-  const script = join(workerDir, "hone_worker", "check_environment.py");
+  const script = join(workerDir, "hone_worker", "tools", "check_environment.py");
   const imports = modules.flatMap((module) => ["--import", module]);
   try {
     const { stdout } = await run(

@@ -27,15 +27,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from hone_worker.control_tokens import unmarked
-from hone_worker.errors import HoneWorkerError
-from hone_worker.long_work import LongWork
-from hone_worker.renderer_base import RenderedBase, load
-from hone_worker.renderer_messages import check_messages, check_tools
-from hone_worker.renderer_template import with_template
-from hone_worker.sampled_answer import read_answer
-from hone_worker.schema_process import SchemaChecks
-from hone_worker.service import create_app, environment, health_route, read_body, run_service
+from hone_worker.process.errors import HoneWorkerError
+from hone_worker.process.long_work import LongWork
+from hone_worker.process.service import create_app, environment, health_route, read_body, run_service
+from hone_worker.render.base import RenderedBase, load
+from hone_worker.render.control_tokens import unmarked
+from hone_worker.render.messages import check_messages, check_tools
+from hone_worker.render.sampled_answer import read_answer
+from hone_worker.render.template import with_template
+from hone_worker.schema.schema_process import SchemaChecks
 
 log = logging.getLogger("hone_worker.renderer")
 Ids = list[int]

@@ -24,17 +24,24 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from hone_worker.adapter_files import fresh_adapter, write_adapter
-from hone_worker.compute import Compute
-from hone_worker.engine import Engine
-from hone_worker.engine_routes import engine_routes
-from hone_worker.errors import HoneWorkerError
-from hone_worker.lora import LoraSpec, default_targets
-from hone_worker.model import DTYPES, Base, load_base
-from hone_worker.reward_model import RewardModel, load_reward_model
-from hone_worker.score_routes import ScoreRoutes
-from hone_worker.service import Lifeline, create_app, environment, health_route, read_body, run_service
-from hone_worker.thread_count import measured, remembered
+from hone_worker.base.adapter_files import fresh_adapter, write_adapter
+from hone_worker.base.lora import LoraSpec, default_targets
+from hone_worker.base.model import DTYPES, Base, load_base
+from hone_worker.base.thread_count import measured, remembered
+from hone_worker.engine.engine import Engine
+from hone_worker.engine.routes import engine_routes
+from hone_worker.process.compute import Compute
+from hone_worker.process.errors import HoneWorkerError
+from hone_worker.process.service import (
+    Lifeline,
+    create_app,
+    environment,
+    health_route,
+    read_body,
+    run_service,
+)
+from hone_worker.score.reward_model import RewardModel, load_reward_model
+from hone_worker.score.routes import ScoreRoutes
 
 
 class LoraBody(BaseModel):
@@ -92,8 +99,8 @@ def worker_routes(
     routes += ScoreRoutes({model.name: model for model in reward_models}, compute).routes()
     if engine is not None:
         routes += engine_routes(engine)
-    if importlib.util.find_spec("hone_worker.train_routes") is not None:
-        routes += importlib.import_module("hone_worker.train_routes").routes(base, compute)
+    if importlib.util.find_spec("hone_worker.train.routes") is not None:
+        routes += importlib.import_module("hone_worker.train.routes").routes(base, compute)
     return routes
 
 

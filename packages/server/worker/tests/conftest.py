@@ -14,9 +14,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from hone_worker.adapter_files import fresh_adapter, write_adapter
-from hone_worker.lora import LoraSpec
-from hone_worker.model import Base, load_base
+from hone_worker.base.adapter_files import fresh_adapter, write_adapter
+from hone_worker.base.lora import LoraSpec
+from hone_worker.base.model import Base, load_base
 
 SPECIAL = ["<|end|>", "<|pad|>"]
 

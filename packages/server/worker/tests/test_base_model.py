@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from hone_worker.render.base import load
 from hone_worker.renderer import BridgeBody, Service
-from hone_worker.renderer_base import load
 
 ROOT = Path(__file__).parents[4]
 BASE = ROOT / "models" / "hone-2048-1m"

@@ -8,10 +8,10 @@ import train_reference as reference
 from safetensors.torch import save
 from train_reference import Completion, Forest
 
-from hone_worker.advantages import group_advantages
-from hone_worker.batch import parse_batch
-from hone_worker.errors import HoneWorkerError
-from hone_worker.rows import mini_batches
+from hone_worker.process.errors import HoneWorkerError
+from hone_worker.train.advantages import group_advantages
+from hone_worker.train.batch import parse_batch
+from hone_worker.train.rows import mini_batches
 
 
 def forest() -> Forest:

@@ -11,7 +11,8 @@ from renderer_bases import CHATML, GLM, GLM_MARKS, LLAMA3, SMOLLM2, save_base, t
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from hone_worker.control_tokens import (
+from hone_worker.render.base import load
+from hone_worker.render.control_tokens import (
     ESCAPE,
     MARK,
     MarkedTokenizer,
@@ -21,7 +22,6 @@ from hone_worker.control_tokens import (
     unmarked,
 )
 from hone_worker.renderer import BridgeBody, Service
-from hone_worker.renderer_base import load
 
 LEAN = str(Path(__file__).parents[4] / "models" / "hone-2048-1m")
 VISION = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
@@ -239,7 +239,7 @@ def test_a_sentencepiece_vocabulary_that_has_the_tokens_as_pieces():
 def test_a_renderer_with_a_tokenizer_of_its_own_says_that_texts_are_not_plain(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    import hone_worker.renderer_base as renderer_base
+    import hone_worker.render.base as renderer_base
 
     create = renderer_base._create
     # It goes around the tokenizer that it is given, as a renderer with an encoder of its own does.

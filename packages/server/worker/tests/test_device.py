@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from hone_worker.device import require_device
-from hone_worker.errors import HoneWorkerError
+from hone_worker.base.device import require_device
+from hone_worker.process.errors import HoneWorkerError
 
 
 def test_a_cpu_is_always_there() -> None:

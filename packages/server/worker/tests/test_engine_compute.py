@@ -13,12 +13,12 @@ import torch
 from engine_process import LIMIT
 from engine_reference import reference_logprobs
 
-from hone_worker.adapter_files import read_adapter
-from hone_worker.compute import Compute
-from hone_worker.engine import Engine
-from hone_worker.errors import HoneWorkerError
-from hone_worker.model import Base
-from hone_worker.sampling import SamplingParams
+from hone_worker.base.adapter_files import read_adapter
+from hone_worker.base.model import Base
+from hone_worker.engine.engine import Engine
+from hone_worker.engine.sampling import SamplingParams
+from hone_worker.process.compute import Compute
+from hone_worker.process.errors import HoneWorkerError
 
 
 @pytest.fixture

@@ -11,14 +11,14 @@ import pytest
 import torch
 from engine_reference import reference_logprobs
 
-from hone_worker.adapter_files import read_adapter
-from hone_worker.decode import MAX_WAITING, Decoder
-from hone_worker.decode_choice import Choice, Stops, Update
-from hone_worker.decode_lean import LeanForward
-from hone_worker.errors import HoneWorkerError
-from hone_worker.lora import LoraWeights
-from hone_worker.model import Base
-from hone_worker.sampling import SamplingParams
+from hone_worker.base.adapter_files import read_adapter
+from hone_worker.base.lora import LoraWeights
+from hone_worker.base.model import Base
+from hone_worker.engine.choice import Choice, Stops, Update
+from hone_worker.engine.decode import MAX_WAITING, Decoder
+from hone_worker.engine.lean import LeanForward
+from hone_worker.engine.sampling import SamplingParams
+from hone_worker.process.errors import HoneWorkerError
 
 
 class Run:
@@ -151,7 +151,7 @@ def test_a_small_cache_delays_but_never_spoils(tiny_base: Base, tiny_folder: Pat
 def test_prompts_longer_than_a_chunk(
     tiny_base: Base, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hone_worker.decode.PREFILL_TOKENS", 48)
+    monkeypatch.setattr("hone_worker.engine.decode.PREFILL_TOKENS", 48)
     run = Run(tiny_base)
     made = [run.add(prompt_of(length, length), max_tokens=4, seed=1) for length in (100, 7, 131, 48, 49)]
     run.finish()
@@ -212,7 +212,7 @@ def test_a_step_that_fails_fails_its_requests_and_the_next_work(
     run = Run(tiny_base)
     broken = run.add(prompt_of(10, 1))
     with monkeypatch.context() as patch:
-        patch.setattr("hone_worker.decode.sample", lambda *_: 1 / 0)
+        patch.setattr("hone_worker.engine.decode.sample", lambda *_: 1 / 0)
         run.decoder.step()
     with pytest.raises(HoneWorkerError, match="engine failed") as caught:
         run.of(broken)

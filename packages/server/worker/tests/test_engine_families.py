@@ -21,10 +21,10 @@ from transformers import (
     Qwen3Config,
 )
 
-from hone_worker.adapter_files import fresh_adapter
-from hone_worker.errors import HoneWorkerError
-from hone_worker.lora import LoraSpec, default_targets
-from hone_worker.model import load_base
+from hone_worker.base.adapter_files import fresh_adapter
+from hone_worker.base.lora import LoraSpec, default_targets
+from hone_worker.base.model import load_base
+from hone_worker.process.errors import HoneWorkerError
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 264,

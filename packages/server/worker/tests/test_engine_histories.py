@@ -10,14 +10,14 @@ import pytest
 import torch
 from test_engine_decode import Run, agree, prompt_of
 
-from hone_worker.adapter_files import read_adapter
-from hone_worker.decode_choice import Choice
-from hone_worker.decode_forward import Forward, ModelForward
-from hone_worker.decode_histories import BLOCK, Histories, Reuse
-from hone_worker.decode_lean import forward_of
-from hone_worker.engine import default_cache_bytes
-from hone_worker.lora import LoraWeights
-from hone_worker.model import Base
+from hone_worker.base.adapter_files import read_adapter
+from hone_worker.base.lora import LoraWeights
+from hone_worker.base.model import Base
+from hone_worker.engine.choice import Choice
+from hone_worker.engine.engine import default_cache_bytes
+from hone_worker.engine.forward import Forward, ModelForward
+from hone_worker.engine.histories import BLOCK, Histories, Reuse
+from hone_worker.engine.lean import forward_of
 
 PROMPT, NEW, SAMPLED = 40, 10, 6
 
@@ -41,7 +41,7 @@ def test_more_conversations_than_rows_prefill_only_what_is_new(
     forward: Callable[[Base], Forward],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("hone_worker.decode.forward_of", forward)
+    monkeypatch.setattr("hone_worker.engine.decode.forward_of", forward)
     adapter = read_adapter(adapter_folders[0], tiny_base.model)
     run = Run(tiny_base, max_rows=4)
     histories = [prompt_of(PROMPT, i) for i in range(18)]
@@ -127,7 +127,7 @@ def test_a_policys_histories_are_its_own_and_go_with_it(
 
 
 def test_equal_hashes_are_not_equal_ids(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hone_worker.decode_histories.hash", lambda _: 1, raising=False)
+    monkeypatch.setattr("hone_worker.engine.histories.hash", lambda _: 1, raising=False)
     histories = Histories(Reuse())
     ids = list(range(3 * BLOCK))
     kept = histories.add(ids, None, [])
@@ -145,8 +145,10 @@ def test_the_default_is_a_part_of_the_memory_that_there_is(
     def chosen(limit: str, available_kb: int) -> int:
         (tmp_path / "limit").write_text(limit + "\n")
         (tmp_path / "meminfo").write_text(f"MemTotal: 99 kB\nMemAvailable:   {available_kb} kB\n")
-        monkeypatch.setattr("hone_worker.engine.CONTAINER_LIMITS", (tmp_path / "none", tmp_path / "limit"))
-        monkeypatch.setattr("hone_worker.engine.MEMINFO", tmp_path / "meminfo")
+        monkeypatch.setattr(
+            "hone_worker.engine.engine.CONTAINER_LIMITS", (tmp_path / "none", tmp_path / "limit")
+        )
+        monkeypatch.setattr("hone_worker.engine.engine.MEMINFO", tmp_path / "meminfo")
         return default_cache_bytes(torch.device("cpu"))
 
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hone_worker.sampling import RowSampling, SamplingParams, Uniforms, log_distribution, sample
+from hone_worker.engine.sampling import RowSampling, SamplingParams, Uniforms, log_distribution, sample
 
 
 def reference(logits: torch.Tensor, params: SamplingParams) -> torch.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from conftest import tiny_tokenizer
 
-from hone_worker.decode_text import TextStream
+from hone_worker.engine.text import TextStream
 
 TOKENIZER = tiny_tokenizer()
 

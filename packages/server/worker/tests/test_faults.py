@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from hone_worker.errors import HoneWorkerError
-from hone_worker.faults import arm
+from hone_worker.process.errors import HoneWorkerError
+from hone_worker.process.faults import arm
 
 
 def test_a_point_that_is_not_named_does_nothing(tmp_path):

@@ -13,10 +13,10 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from hone_worker.errors import HoneWorkerError
-from hone_worker.gguf_base import convert
-from hone_worker.model import load_base
-from hone_worker.renderer_base import load
+from hone_worker.base.model import load_base
+from hone_worker.process.errors import HoneWorkerError
+from hone_worker.render.base import load
+from hone_worker.tools.gguf_base import convert
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 TEMPLATE = (
@@ -142,7 +142,7 @@ def test_the_program_says_why_it_failed(tmp_path: Path) -> None:
     (tmp_path / "no.gguf").write_bytes(b"GGUF?")
     arguments = ["--gguf", str(tmp_path / "no.gguf"), "--out", str(tmp_path / "base"), "--origin", ""]
     ran = subprocess.run(
-        [sys.executable, "-m", "hone_worker.gguf_base", *arguments], capture_output=True, text=True
+        [sys.executable, "-m", "hone_worker.tools.gguf_base", *arguments], capture_output=True, text=True
     )
     assert ran.returncode == 1
     assert ran.stderr.startswith("Cannot convert")

@@ -14,13 +14,13 @@ from conftest import tiny_tokenizer
 from engine_process import WorkerProcess
 from engine_reference import reference_logits
 
-from hone_worker.decode import Decoder
-from hone_worker.decode_choice import Choice, Stops, Update
-from hone_worker.errors import HoneWorkerError
-from hone_worker.grammar import Grammar, Grammars
-from hone_worker.json_schema import check_schema
-from hone_worker.model import Base
-from hone_worker.sampling import SamplingParams
+from hone_worker.base.model import Base
+from hone_worker.engine.choice import Choice, Stops, Update
+from hone_worker.engine.decode import Decoder
+from hone_worker.engine.grammar import Grammar, Grammars
+from hone_worker.engine.sampling import SamplingParams
+from hone_worker.process.errors import HoneWorkerError
+from hone_worker.schema.json_schema import check_schema
 
 PROMPT = [10, 20, 30, 40, 50]
 WORDS = ["yes", "no", "yellow"]

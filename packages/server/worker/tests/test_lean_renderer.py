@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from hone_worker.lean_renderer import LeanRenderer
+from hone_worker.render.lean import LeanRenderer
 
 BASE = str(Path(__file__).parents[4] / "models" / "hone-2048-1m")
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "flag": True}}}

@@ -10,10 +10,10 @@ from conftest import save_adapter
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from hone_worker.adapter_files import fresh_adapter, read_adapter, write_adapter
-from hone_worker.errors import HoneWorkerError
-from hone_worker.lora import DEFAULT_TARGETS, AdapterStack, LoraSpec, LoraWeights, default_targets
-from hone_worker.model import Base, load_base
+from hone_worker.base.adapter_files import fresh_adapter, read_adapter, write_adapter
+from hone_worker.base.lora import DEFAULT_TARGETS, AdapterStack, LoraSpec, LoraWeights, default_targets
+from hone_worker.base.model import Base, load_base
+from hone_worker.process.errors import HoneWorkerError
 
 IDS = torch.arange(3 * 11).view(3, 11) * 7 % 256
 

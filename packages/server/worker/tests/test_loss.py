@@ -6,10 +6,10 @@ import pytest
 import torch
 import train_reference as reference
 
-from hone_worker import loss as loss_module
-from hone_worker.advantages import group_advantages
-from hone_worker.batch import LossConfig
-from hone_worker.loss import policy_loss, token_logprobs
+from hone_worker.train import loss as loss_module
+from hone_worker.train.advantages import group_advantages
+from hone_worker.train.batch import LossConfig
+from hone_worker.train.loss import policy_loss, token_logprobs
 
 
 def rewards_and_groups():

@@ -7,9 +7,9 @@ import pytest
 import torch
 from trl import GRPOTrainer
 
-from hone_worker.batch import LossConfig
-from hone_worker.loss import importance, policy_loss
-from hone_worker.train_metrics import Clipped
+from hone_worker.train.batch import LossConfig
+from hone_worker.train.loss import importance, policy_loss
+from hone_worker.train.metrics import Clipped
 
 
 def trl_loss(now, start, sampler, mask, advantage, options):

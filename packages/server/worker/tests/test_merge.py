@@ -12,10 +12,10 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hone_worker.adapter_files import fresh_adapter, write_adapter
-from hone_worker.errors import HoneWorkerError
-from hone_worker.lora import LoraSpec, LoraWeights, default_targets
-from hone_worker.merge import merge
+from hone_worker.base.adapter_files import fresh_adapter, write_adapter
+from hone_worker.base.lora import LoraSpec, LoraWeights, default_targets
+from hone_worker.process.errors import HoneWorkerError
+from hone_worker.tools.merge import merge
 
 BASE = Path(__file__).parents[4] / "models" / "hone-2048-1m"
 
@@ -46,7 +46,7 @@ def logits(model: torch.nn.Module, ids: torch.Tensor) -> torch.Tensor:
 def test_merged_logits_are_those_of_base_and_adapter(adapter: Path, tmp_path: Path) -> None:
     before = hashes(BASE)
     out = tmp_path / "merged"
-    command = [sys.executable, "-m", "hone_worker.merge", "--base", str(BASE)]
+    command = [sys.executable, "-m", "hone_worker.tools.merge", "--base", str(BASE)]
     done = subprocess.run(
         [*command, "--adapter", str(adapter), "--out", str(out)], capture_output=True, text=True, check=False
     )

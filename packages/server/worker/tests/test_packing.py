@@ -23,17 +23,17 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.mistral.modeling_mistral import MistralRMSNorm
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
-from hone_worker import attention, tree_attention
-from hone_worker.adapter_files import fresh_adapter
-from hone_worker.attention import NAME, register
-from hone_worker.batch import parse_batch
-from hone_worker.errors import HoneWorkerError
-from hone_worker.forward import logprobs
-from hone_worker.lora import LoraSpec, LoraWeights
-from hone_worker.model import wrap_base
-from hone_worker.packing import pack
-from hone_worker.rows import mini_batches
-from hone_worker.tree_attention import obstacle, trees
+from hone_worker.base.adapter_files import fresh_adapter
+from hone_worker.base.lora import LoraSpec, LoraWeights
+from hone_worker.base.model import wrap_base
+from hone_worker.packing import attention, tree_attention
+from hone_worker.packing.attention import NAME, register
+from hone_worker.packing.pack import pack
+from hone_worker.packing.tree_attention import obstacle, trees
+from hone_worker.process.errors import HoneWorkerError
+from hone_worker.train.batch import parse_batch
+from hone_worker.train.forward import logprobs
+from hone_worker.train.rows import mini_batches
 
 SIZES = {
     "vocab_size": VOCABULARY,

@@ -7,9 +7,9 @@ import pytest
 from conftest import tiny_tokenizer
 from llguidance import LLMatcher, hf
 
-from hone_worker.errors import HoneWorkerError
-from hone_worker.json_schema import check_schema, source_of
-from hone_worker.plain_schema import plain_schema
+from hone_worker.process.errors import HoneWorkerError
+from hone_worker.schema.json_schema import check_schema, source_of
+from hone_worker.schema.plain_schema import plain_schema
 
 TOKENIZER = tiny_tokenizer()
 LL = hf.from_tokenizer(TOKENIZER, len(TOKENIZER))

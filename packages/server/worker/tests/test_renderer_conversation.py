@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from hone_worker.errors import HoneWorkerError
+from hone_worker.process.errors import HoneWorkerError
+from hone_worker.render.base import load
 from hone_worker.renderer import BridgeBody, Service
-from hone_worker.renderer_base import load
 
 BASE = str(Path(__file__).parents[4] / "models" / "hone-2048-1m")
 TOOLS = [

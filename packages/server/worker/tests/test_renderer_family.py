@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from renderer_bases import CHATML, GLM, GLM_MARKS, LLAMA3, SMOLLM2, save_base, template
 
-from hone_worker.errors import HoneWorkerError
+from hone_worker.process.errors import HoneWorkerError
+from hone_worker.render.base import load
+from hone_worker.render.family import CALL, CALLED, QUESTION, RESULT, TOOL
 from hone_worker.renderer import BridgeBody, Service
-from hone_worker.renderer_base import load
-from hone_worker.renderer_family import CALL, CALLED, QUESTION, RESULT, TOOL
 
 VISION = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
 FAMILIES = {

@@ -14,8 +14,8 @@ from engine_process import LIMIT
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
+from hone_worker.render.base import load
 from hone_worker.renderer import Service
-from hone_worker.renderer_base import load
 
 WORKER = Path(__file__).parents[1]
 BASE = str(Path(__file__).parents[4] / "models" / "hone-2048-1m")

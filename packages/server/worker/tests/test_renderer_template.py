@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from renderer_bases import save_base, template
 
-from hone_worker.errors import HoneWorkerError
+from hone_worker.process.errors import HoneWorkerError
+from hone_worker.render.base import load
 from hone_worker.renderer import MOST_VIEWS, BridgeBody, Service
-from hone_worker.renderer_base import load
 
 QUESTION = {"role": "user", "content": "Where is the two?"}
 READS = (

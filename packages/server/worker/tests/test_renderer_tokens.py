@@ -5,7 +5,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from hone_worker.renderer_tokens import TokenBytes
+from hone_worker.render.tokens import TokenBytes
 
 BASE = str(Path(__file__).parents[4] / "models" / "hone-2048-1m")
 TEXT = "Say é 日本 🙂\n\n\ta1=2 <|im_end|>x"

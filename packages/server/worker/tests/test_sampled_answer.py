@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from renderer_bases import CHATML, GLM, GLM_MARKS, LLAMA3, MARKS, SMOLLM2, save_base, template
 
+from hone_worker.render.base import load
+from hone_worker.render.family import _common
 from hone_worker.renderer import Service
-from hone_worker.renderer_base import load
-from hone_worker.renderer_family import _common
 
 LEAN = str(Path(__file__).parents[4] / "models" / "hone-2048-1m")
 VISION = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]

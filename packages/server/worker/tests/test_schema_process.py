@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from hone_worker.errors import HoneWorkerError
-from hone_worker.schema_process import SchemaChecks
+from hone_worker.process.errors import HoneWorkerError
+from hone_worker.schema.schema_process import SchemaChecks
 
 
 def endless(name: str) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def test_many_ask_with_one_schema() -> None:
 
 
 def test_too_many_at_once_are_told_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hone_worker.schema_process.MOST_WAITING", 2)
+    monkeypatch.setattr("hone_worker.schema.schema_process.MOST_WAITING", 2)
 
     async def flood() -> None:
         checks = SchemaChecks()

@@ -26,8 +26,8 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from hone_worker.errors import HoneWorkerError
-from hone_worker.reward_model import batches, load_reward_model
+from hone_worker.process.errors import HoneWorkerError
+from hone_worker.score.reward_model import batches, load_reward_model
 
 TEMPLATE = (
     "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools here') }}{% endif %}"

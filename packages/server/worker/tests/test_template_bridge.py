@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from renderer_bases import CHATML, LLAMA3, SMOLLM2, save_base, template
 
+from hone_worker.render.base import load
+from hone_worker.render.family import CALLED, QUESTION, RESULT, TOOL
 from hone_worker.renderer import BridgeBody, Service
-from hone_worker.renderer_base import load
-from hone_worker.renderer_family import CALLED, QUESTION, RESULT, TOOL
 
 GEMMA = ["<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>"]
 BRIDGING = {

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from hone_worker import thread_count
-from hone_worker.model import Base
-from hone_worker.thread_count import fastest, measured, most_threads, remembered
+from hone_worker.base import thread_count
+from hone_worker.base.model import Base
+from hone_worker.base.thread_count import fastest, measured, most_threads, remembered
 
 
 @pytest.mark.parametrize(

@@ -27,10 +27,10 @@ from train_tiny import (
     under_peft,
 )
 
-from hone_worker.adapter_files import fresh_adapter, read_adapter
-from hone_worker.batch import parse_batch
-from hone_worker.errors import HoneWorkerError
-from hone_worker.train import train_steps
+from hone_worker.base.adapter_files import fresh_adapter, read_adapter
+from hone_worker.process.errors import HoneWorkerError
+from hone_worker.train.batch import parse_batch
+from hone_worker.train.operation import train_steps
 
 FILES = ["adapter_config.json", "adapter_model.safetensors", "optimizer.safetensors", "trainer.json"]
 
@@ -86,7 +86,7 @@ def test_an_operation_tells_each_stage_and_writes_what_it_names(base, policy, fo
     given = options(tmp_path, policy, forest, step=1, seed=5)
     batch, config = parse_batch(reference.body(forest, given))
     clock = Clock()
-    monkeypatch.setattr("hone_worker.train.time", clock)
+    monkeypatch.setattr("hone_worker.train.operation.time", clock)
     events = []
     for event in train_steps(base, batch, config, lambda: False):
         events.append(event)
@@ -207,7 +207,7 @@ def test_the_same_operation_gives_the_same_bytes_also_in_another_process(base, p
     (tmp_path / "batch").write_bytes(reference.body(forest, other))
     script = (
         "import sys, torch; torch.manual_seed(99); from train_tiny import tiny_base;"
-        "from hone_worker.batch import parse_batch; from hone_worker.train import train_steps;"
+        "from hone_worker.train.batch import parse_batch; from hone_worker.train.operation import train_steps;"
         "batch, config = parse_batch(open(sys.argv[1], 'rb').read());"
         "list(train_steps(tiny_base(), batch, config, lambda: False))"
     )

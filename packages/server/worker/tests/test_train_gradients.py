@@ -20,12 +20,12 @@ from train_tiny import (
 )
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
-from hone_worker.adapter_files import read_adapter
-from hone_worker.batch import LossConfig, parse_batch
-from hone_worker.forward import logprobs
-from hone_worker.lora import LoraWeights
-from hone_worker.loss import policy_loss
-from hone_worker.rows import mini_batches
+from hone_worker.base.adapter_files import read_adapter
+from hone_worker.base.lora import LoraWeights
+from hone_worker.train.batch import LossConfig, parse_batch
+from hone_worker.train.forward import logprobs
+from hone_worker.train.loss import policy_loss
+from hone_worker.train.rows import mini_batches
 
 
 @pytest.fixture(params=["rows", "tree"], autouse=True)

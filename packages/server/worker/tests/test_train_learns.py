@@ -8,7 +8,7 @@ import train_reference as reference
 from train_reference import Completion, Forest
 from train_tiny import SPEC, VOCABULARY, save_policy, tiny_base, train
 
-from hone_worker.adapter_files import fresh_adapter, read_adapter
+from hone_worker.base.adapter_files import fresh_adapter, read_adapter
 
 WANTED, LENGTH, GROUPS, SIZE, STEPS = 7, 6, 4, 8, 45
 

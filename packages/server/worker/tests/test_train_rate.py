@@ -12,9 +12,9 @@ from test_engine_decode import Run
 from train_reference import Completion, Forest
 from train_tiny import save_policy, train
 
-from hone_worker.adapter_files import fresh_adapter, read_adapter
-from hone_worker.lora import LoraSpec, LoraWeights, default_targets
-from hone_worker.model import Base, load_base
+from hone_worker.base.adapter_files import fresh_adapter, read_adapter
+from hone_worker.base.lora import LoraSpec, LoraWeights, default_targets
+from hone_worker.base.model import Base, load_base
 
 BASE = Path(__file__).parents[4] / "models" / "hone-2048-1m"
 RATE = 3e-5

@@ -14,9 +14,9 @@ import uvicorn
 from engine_process import LIMIT
 from train_tiny import grown_forest, sample_logprobs, save_policy, tiny_base, trained_adapter
 
-from hone_worker.compute import Compute
-from hone_worker.service import create_app
-from hone_worker.train_routes import routes
+from hone_worker.process.compute import Compute
+from hone_worker.process.service import create_app
+from hone_worker.train.routes import routes
 
 KEY = "secret"
 

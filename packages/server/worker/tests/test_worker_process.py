@@ -10,8 +10,8 @@ import pytest
 from conftest import save_tiny_base
 from engine_process import LIMIT, WorkerProcess
 
-from hone_worker.errors import HoneWorkerError
-from hone_worker.service import environment
+from hone_worker.process.errors import HoneWorkerError
+from hone_worker.process.service import environment
 
 
 @pytest.mark.parametrize("how", ["stdin", "sigterm"])

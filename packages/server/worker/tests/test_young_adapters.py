@@ -21,16 +21,16 @@ from torch import Tensor
 from train_reference import Completion, Forest
 from transformers import AutoModelForCausalLM, Phi3Config, PreTrainedConfig, Qwen2Config, Qwen3Config
 
-from hone_worker.adapter_files import fresh_adapter, write_adapter
-from hone_worker.batch import parse_batch
-from hone_worker.decode_cache import SlotCache, probe_shapes
-from hone_worker.decode_forward import Forward, ModelForward, Step
-from hone_worker.decode_lean import LeanForward
-from hone_worker.forward import logprobs
-from hone_worker.lora import LoraSpec, LoraWeights, default_targets
-from hone_worker.merge import merge, rounded
-from hone_worker.model import Base, load_base
-from hone_worker.rows import mini_batches
+from hone_worker.base.adapter_files import fresh_adapter, write_adapter
+from hone_worker.base.lora import LoraSpec, LoraWeights, default_targets
+from hone_worker.base.model import Base, load_base
+from hone_worker.engine.cache import SlotCache, probe_shapes
+from hone_worker.engine.forward import Forward, ModelForward, Step
+from hone_worker.engine.lean import LeanForward
+from hone_worker.tools.merge import merge, rounded
+from hone_worker.train.batch import parse_batch
+from hone_worker.train.forward import logprobs
+from hone_worker.train.rows import mini_batches
 
 ROWS, WIDTH = 24, 96
 # Few tokens, so that many places want the same change.

@@ -12,12 +12,12 @@ from safetensors.torch import load_file
 from train_reference import Completion, Forest
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from hone_worker.adapter_files import fresh_adapter, write_adapter
-from hone_worker.attention import register
-from hone_worker.batch import parse_batch
-from hone_worker.lora import LoraSpec, LoraWeights
-from hone_worker.model import Base, wrap_base
-from hone_worker.train import train_steps
+from hone_worker.base.adapter_files import fresh_adapter, write_adapter
+from hone_worker.base.lora import LoraSpec, LoraWeights
+from hone_worker.base.model import Base, wrap_base
+from hone_worker.packing.attention import register
+from hone_worker.train.batch import parse_batch
+from hone_worker.train.operation import train_steps
 
 VOCABULARY = 40
 SPEC = LoraSpec(r=4, alpha=8.0)

@@ -1,0 +1,109 @@
+"""The base model: loaded once, frozen, shared by the engine and the trainer."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from hone_worker.base.device import require_device
+from hone_worker.base.lora import LoraRouter, inject
+from hone_worker.packing.attention import register
+from hone_worker.process.errors import HoneWorkerError
+
+log = logging.getLogger("hone_worker")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+ATTENTION_KINDS = {"full_attention", "sliding_attention"}
+
+
+@dataclass(frozen=True)
+class Base:
+    model: nn.Module
+    tokenizer: Any
+    router: LoraRouter
+    name: str
+    max_model_len: int
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def vocab_size(self) -> int:
+        return int(self.model.get_input_embeddings().weight.shape[0])  # type: ignore[operator, union-attr]
+
+
+def load_base(
+    base: str,
+    *,
+    device: str = "cpu",
+    dtype: str | torch.dtype = "float32",
+    served_name: str | None = None,
+    max_model_len: int | None = None,
+) -> Base:
+    """A folder or hub id, from safetensors only and never with code of the model's own."""
+    wanted = DTYPES[dtype] if isinstance(dtype, str) else dtype
+    target = require_device(device)
+    try:
+        config = AutoConfig.from_pretrained(base, trust_remote_code=False)
+        length = _length_limit(config, max_model_len)
+        model = AutoModelForCausalLM.from_pretrained(
+            base,
+            config=config,
+            dtype=wanted,
+            attn_implementation=register(),
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        message = f"Cannot load the base '{base}': {error}"
+        raise HoneWorkerError(message, code="bad_base", status=500) from error
+    model.to(target)
+    return wrap_base(model, tokenizer, served_name or _default_name(base), length)
+
+
+def wrap_base(model: nn.Module, tokenizer: Any, name: str, max_model_len: int) -> Base:
+    """Freezes a loaded model and injects LoRA."""
+    model.eval()
+    model.requires_grad_(False)
+    router = inject(model)
+    weight = next(model.parameters())
+    return Base(model, tokenizer, router, name, max_model_len, weight.device, weight.dtype)
+
+
+def _default_name(base: str) -> str:
+    path = Path(base)
+    return path.resolve().name if path.is_dir() else base
+
+
+def _length_limit(config: Any, wanted: int | None) -> int:
+    """The longest sequence to serve. Masks here are plain causal ones, so a sliding window bounds it."""
+    text = config.get_text_config()
+    kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
+    if not kinds <= ATTENTION_KINDS:
+        message = (
+            f"This base has {sorted(kinds - ATTENTION_KINDS)} layers; only attention layers are supported."
+        )
+        raise HoneWorkerError(message, code="unsupported_base", status=500)
+    if getattr(text, "attn_logit_softcapping", None):
+        # No fused attention kernel applies it, and without it this is another model.
+        message = (
+            "This base caps its attention logits, which is not supported: every answer would be another."
+        )
+        raise HoneWorkerError(message, code="unsupported_base", status=500)
+    limit = int(getattr(text, "max_position_embeddings", None) or 4096)
+    window = getattr(text, "sliding_window", None)
+    slides = "sliding_attention" in kinds or not getattr(text, "layer_types", None)
+    if window and slides and getattr(text, "use_sliding_window", True) and window < limit:
+        log.warning("this base has a sliding window of %d tokens; longer sequences are refused", window)
+        limit = int(window)
+    if wanted is None:
+        return limit
+    if not 2 <= wanted <= limit:
+        message = f"--max-model-len must be from 2 to {limit} for this base."
+        raise HoneWorkerError(message, code="bad_option", param="max_model_len")
+    return wanted

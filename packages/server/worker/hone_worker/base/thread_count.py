@@ -1,0 +1,93 @@
+"""How many threads a kind of work is given: measured when the worker starts, because no rule fits every machine.
+
+A second thread helps a large matmul on an idle core, does nothing for a small one, and costs many times what
+it saves where the core belongs to somebody else. So it must show a clear gain in the median of some runs.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from hone_worker.base.model import Base
+
+log = logging.getLogger("hone_worker")
+
+#: What more threads must gain: less is not worth the core, which renderer and server can use.
+WORTH = 1.25
+RUNS = 5
+BUDGET_SECONDS = 2.0
+
+
+def most_threads() -> int:
+    """The cores that this process may use, or fewer where the environment says so."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, min(cores, int(wanted))) if wanted.isdigit() else cores
+
+
+def fastest(run: Callable[[], object], most: int, set_threads: Callable[[int], None]) -> int:
+    """The smallest number of 1, 2, 4, … `most` threads that no larger one beats clearly."""
+    best, best_seconds = 1, float("inf")
+    counts = [1 << i for i in range(most.bit_length()) if 1 << i < most] + [most]
+    for count in counts:
+        set_threads(count)
+        run()
+        seconds = []
+        began = time.monotonic()
+        while len(seconds) < RUNS and (not seconds or time.monotonic() - began < BUDGET_SECONDS):
+            start = time.perf_counter()
+            run()
+            seconds.append(time.perf_counter() - start)
+        median = sorted(seconds)[len(seconds) // 2]
+        if median * WORTH < best_seconds or count == 1:
+            best, best_seconds = count, median
+        elif median > 2 * best_seconds:
+            break
+    return best
+
+
+def measured(base: Base, rows: int, width: int) -> int:
+    """For forwards of so many rows and tokens. On a GPU the processor only starts kernels: one."""
+    most = most_threads()
+    if most == 1 or base.device.type != "cpu":
+        return 1
+    ids = torch.ones(rows, min(width, base.max_model_len), dtype=torch.long)
+    before = torch.get_num_threads()
+    try:
+        with torch.inference_mode():
+            count = fastest(lambda: base.model(ids, use_cache=False), most, torch.set_num_threads)
+    finally:
+        torch.set_num_threads(before)
+    log.info("%d threads for %d rows of %d tokens", count, rows, width)
+    return count
+
+
+def remembered(path: Path | None, measure: Callable[[], int]) -> int:
+    """The number in the file, else the measured one, which the file keeps from then on.
+
+    Threads share a sum among them, and its last bits depend on how many they are: a step that is redone, also
+    after a restart or on a copy of the data, has to be given as many as before.
+    """
+    if path is None:
+        return measure()
+    try:
+        known = json.loads(path.read_text())["train"]
+        if isinstance(known, int) and known >= 1:
+            return known
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # none yet, or one that a crash cut off
+    count = measure()
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_text(json.dumps({"train": count}) + "\n")
+        partial.replace(path)
+    except OSError as cause:
+        log.warning("the number of threads cannot be kept, steps may differ in last bits: %s", cause)
+    return count

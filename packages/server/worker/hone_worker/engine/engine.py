@@ -1,0 +1,236 @@
+"""The embedded engine for the event loop: adapters by name, requests in, tokens out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from hone_worker.base.adapter_files import read_adapter
+from hone_worker.base.lora import LoraWeights
+from hone_worker.base.model import Base
+from hone_worker.engine.choice import Choice, Stops, Update
+from hone_worker.engine.decode import Decoder
+from hone_worker.engine.grammar import Grammar, Grammars
+from hone_worker.engine.sampling import SamplingParams
+from hone_worker.process.compute import Compute
+from hone_worker.process.errors import HoneWorkerError
+from hone_worker.process.faults import fault
+
+MEMINFO = Path("/proc/meminfo")
+#: Of a container, in bytes: cgroup 2, cgroup 1.
+CONTAINER_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+
+
+@dataclass(frozen=True)
+class LoadedAdapter:
+    name: str
+    path: str
+    weights: LoraWeights
+
+
+@dataclass
+class Generation:
+    """The choices of one request and the updates that wait to be read."""
+
+    choices: list[Choice]
+    _updates: list[Update] = field(default_factory=list)
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def deliver(self, update: Update) -> None:
+        self._updates.append(update)
+        self._news.set()
+
+    async def updates(self) -> AsyncIterator[list[Update]]:
+        """Batches of updates until every choice has ended. An error ends it too, as an exception."""
+        open_choices = len(self.choices)
+        while open_choices:
+            await self._news.wait()
+            self._news.clear()
+            batch, self._updates = self._updates, []
+            for update in batch:
+                if update.error is not None:
+                    raise update.error
+                open_choices -= update.finish_reason is not None
+            yield batch
+
+
+class Engine:
+    """Names and requests live on the event loop, sequences on the compute thread."""
+
+    def __init__(
+        self, base: Base, compute: Compute, *, max_rows: int = 64, cache_bytes: int | None = None
+    ) -> None:
+        self.base = base
+        self.compute = compute
+        self.adapters: dict[str, LoadedAdapter] = {}
+        self._loading: set[str] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._token_texts: dict[int, str] = {}
+        self.eos = end_tokens(base)
+        self.grammars = Grammars(base)
+        self.decoder = Decoder(
+            base,
+            self._on_updates,
+            max_rows=max_rows,
+            cache_bytes=cache_bytes or default_cache_bytes(base.device),
+            on_progress=compute.tick,
+        )
+
+    async def load_adapter(self, name: str, path: str) -> None:
+        if name == self.base.name or name in self.adapters or name in self._loading:
+            message = f"'{name}' is loaded already. A name is never given to other weights: use a new one."
+            raise HoneWorkerError(message, code="adapter_exists", param="lora_name")
+        self._loading.add(name)
+        try:
+            weights = await asyncio.to_thread(read_adapter, path, self.base.model)
+        finally:
+            self._loading.discard(name)
+        fault("worker.adapter-load")
+        self.adapters[name] = LoadedAdapter(name, path, weights)
+
+    def unload_adapter(self, name: str) -> None:
+        loaded = self.adapters.pop(name, None)
+        if loaded is None:
+            message = f"No adapter '{name}' is loaded. GET /v1/models lists those that are."
+            raise HoneWorkerError(message, code="adapter_not_found", status=404, param="lora_name")
+        self.compute.submit(lambda: self.decoder.forget(loaded.weights))
+
+    def adapter_of(self, model: str) -> LoraWeights | None:
+        """The weights behind a model's name; None for the bare base."""
+        if model == self.base.name:
+            return None
+        loaded = self.adapters.get(model)
+        if loaded is None:
+            message = f"The model '{model}' is not served here. GET /v1/models lists those that are."
+            raise HoneWorkerError(message, code="model_not_found", status=404, param="model")
+        return loaded.weights
+
+    def generate(
+        self,
+        *,
+        model: str,
+        prompt: list[int],
+        sampling: SamplingParams,
+        n: int = 1,
+        max_tokens: int,
+        stop: Iterable[str] = (),
+        stop_token_ids: Iterable[int] = (),
+        ignore_eos: bool = False,
+        stream: bool = False,
+        top: int = 0,
+        grammar: Grammar | None = None,
+    ) -> Generation:
+        """Queues a request. Whoever reads it calls `cancel` if they stop before its end."""
+        adapter = self.check(model, prompt)
+        stops = Stops(tuple(stop), frozenset(stop_token_ids), self.ends(ignore_eos))
+        self._loop = asyncio.get_running_loop()
+        choices = [
+            Choice(
+                index=index,
+                prompt=prompt,
+                adapter=adapter,
+                sampling=sampling,
+                stops=stops,
+                max_tokens=min(max_tokens, self.base.max_model_len - len(prompt)),
+                tokenizer=self.base.tokenizer,
+                stream=stream,
+                top=top,
+                grammar=grammar.copy() if grammar is not None else None,
+            )
+            for index in range(n)
+        ]
+        generation = Generation(choices)
+        for choice in choices:
+            choice.owner = generation
+        self.decoder.enqueue(choices)
+        self.compute.notify()
+        return generation
+
+    def check(self, model: str, prompt: list[int]) -> LoraWeights | None:
+        """The weights behind the model's name, if it can take the prompt."""
+        adapter = self.adapter_of(model)
+        self._check_prompt(prompt)
+        return adapter
+
+    def ends(self, ignore_eos: bool) -> frozenset[int]:
+        return frozenset() if ignore_eos else self.eos
+
+    def cancel(self, generation: Generation) -> None:
+        for choice in generation.choices:
+            choice.cancelled = True
+        self.compute.notify()
+
+    def token_text(self, token: int) -> str:
+        """One token as text, special ones included."""
+        text = self._token_texts.get(token)
+        if text is None:
+            text = self._token_texts[token] = self.base.tokenizer.decode([token])
+        return text
+
+    def _check_prompt(self, prompt: list[int]) -> None:
+        limit = self.base.max_model_len
+        if len(prompt) + 1 > limit:
+            message = (
+                f"The prompt has {len(prompt)} tokens; with one to sample the limit is {limit}. Shorten it."
+            )
+            raise HoneWorkerError(message, code="context_length_exceeded", param="prompt")
+        if min(prompt) < 0 or max(prompt) >= self.base.vocab_size:
+            message = f"Token ids must be from 0 to {self.base.vocab_size - 1}."
+            raise HoneWorkerError(message, code="invalid_request", param="prompt")
+
+    def _on_updates(self, updates: list[Update]) -> None:
+        """On the compute thread: one hop to the event loop a step, whatever the number of rows."""
+        loop = self._loop
+        if loop is None or loop.is_closed():
+            return
+        try:
+            loop.call_soon_threadsafe(_deliver, updates)
+        except RuntimeError:
+            # The loop closed in between: the process is ending.
+            return
+
+
+def _deliver(updates: list[Update]) -> None:
+    for update in updates:
+        update.choice.owner.deliver(update)
+
+
+def end_tokens(base: Base) -> frozenset[int]:
+    """The base's own end tokens: its generation configuration, else its tokenizer's."""
+    config = getattr(base.model, "generation_config", None)
+    ends = getattr(config, "eos_token_id", None)
+    if ends is None:
+        ends = getattr(base.tokenizer, "eos_token_id", None)
+    if ends is None:
+        return frozenset()
+    return frozenset([ends] if isinstance(ends, int) else ends)
+
+
+def default_cache_bytes(device: torch.device) -> int:
+    """Half of what a GPU has free; a quarter of the memory that this process may have, half of what is free of it."""
+    if device.type == "cuda":
+        free, _total = torch.cuda.mem_get_info(device)
+        return free // 2
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for limit in CONTAINER_LIMITS:
+        # Without a limit the file holds "max", or a number larger than any memory.
+        text = _text(limit).strip()
+        total = min(total, int(text)) if text.isdigit() else total
+    available = [int(n) * 1024 for n in re.findall(r"^MemAvailable:\s*(\d+) kB", _text(MEMINFO), re.M)]
+    return min([total // 4, *(n // 2 for n in available)])
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:  # another system has no such file
+        return ""

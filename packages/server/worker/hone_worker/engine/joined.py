@@ -1,0 +1,80 @@
+"""Linear layers that read the same input as one matmul, with what adapters add as its summand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hone_worker.base.lora import LoraLinear, beside_ones, widened
+
+#: Of one joined layer: A of all members [ranks, in] and scale · B [ranks, out], transposed for `addmm`.
+Pair = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Linear layers that read the same input, side by side."""
+
+    layers: tuple[LoraLinear, ...]
+    weight: Tensor  # [out, in]
+    bias: Tensor | None
+    widened: Tensor | None  # weight and bias in one
+
+    @classmethod
+    def of(cls, *layers: nn.Linear) -> Joined:
+        members = [layer for layer in layers if isinstance(layer, LoraLinear)]
+        assert len(members) == len(layers)
+        if len(members) == 1:
+            (one,) = members
+            bias = None if one.bias is None else one.bias.data
+            return cls((one,), one.weight.data, bias, one.widened[0])
+        weight = torch.cat([layer.weight.data for layer in members])
+        inner = weight.shape[1]
+        bias = None
+        if any(layer.bias is not None for layer in members):
+            bias = torch.cat(
+                [
+                    weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias.data
+                    for layer in members
+                ]
+            )
+        wide = widened(weight, bias)
+        if wide is not None:
+            weight = wide[:, :inner]
+        start = 0
+        for layer in members:
+            # The model's own parameters from now on: there is one copy of the weights.
+            rows = slice(start, start + layer.out_features)
+            layer.weight.data = weight[rows]
+            if layer.widened[0] is not None and wide is not None:
+                layer.widened = (wide[rows],)
+            start += layer.out_features
+        return cls(tuple(members), weight, bias, wide)
+
+    def apply(self, x: Tensor, delta: Tensor | None) -> Tensor:
+        """The layers' output. `delta` is added before it is rounded, and is overwritten."""
+        if delta is None:
+            return F.linear(x, self.weight, self.bias)
+        if self.widened is not None:
+            return delta.addmm_(beside_ones(x), self.widened.t())
+        if self.bias is not None:
+            delta += self.bias
+        return delta.addmm_(x, self.weight.t())
+
+
+def linear(joined: Joined, x: Tensor, pair: Pair | None, gate: Tensor | None) -> Tensor:
+    if pair is None:
+        return joined.apply(x, None)
+    a, b = pair
+    inner = x @ a
+    if gate is not None:
+        inner *= gate
+    return joined.apply(x, inner @ b)
+
+
+def add(hidden: Tensor, joined: Joined, x: Tensor, pair: Pair | None, gate: Tensor | None) -> Tensor:
+    """The residual comes last: as the matmul's summand it would take the adapter's place."""
+    return linear(joined, x, pair, gate).add_(hidden)

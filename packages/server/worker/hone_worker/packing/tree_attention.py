@@ -1,0 +1,160 @@
+"""Attention in a row of packed trees (pack.py), without a mask the size of the row squared.
+
+A token sees the part of its own chain up to itself, and for each chain above it a prefix of that. Each of
+these parts is one call over contiguous ranges; their softmaxes are joined by the logarithms of their sums.
+Given the joined output and sum, the kernel's own backward yields each part's share of the gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from hone_worker.packing.pack import TreeLayout
+from hone_worker.process.errors import HoneWorkerError
+
+#: Below this length the kernel's backward is up to five times as fast in float32 as in bfloat16; at 600 tokens
+#: they are equal, at 2000 bfloat16 is 1.4 times as fast (one core, AVX-512 without AMX).
+_SHORT = 600
+
+_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
+_flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
+
+
+@dataclass
+class _Active:
+    layout: TreeLayout
+    masks: dict[tuple[int, int], Tensor | None]
+    calls: int = 0
+
+
+_active: ContextVar[_Active | None] = ContextVar("hone_trees", default=None)
+
+
+@contextmanager
+def trees(layout: TreeLayout) -> Iterator[None]:
+    """For the length of the `with` attention follows this layout. The model's forward belongs inside."""
+    active = _Active(layout, {})
+    token = _active.set(active)
+    try:
+        yield
+    finally:
+        _active.reset(token)
+    if active.calls == 0:
+        message = "The base's attention cannot be told what a packed row holds. Use another base."
+        raise HoneWorkerError(message, code="unsupported_base", status=500)
+
+
+def in_trees() -> bool:
+    """Whether a packed row is going through the model: then the layout says what the mask would."""
+    return _active.get() is not None
+
+
+def tree_attention(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
+    """[1, heads, N, width] each, keys and values with as many heads as the queries or a divisor of them."""
+    active = _active.get()
+    assert active is not None
+    active.calls += 1
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    if _ranges_on(query, value):
+        dtype, layout = query.dtype, active.layout
+        if max(high - low for low, high in layout.spans) < _SHORT:
+            query, key, value = (x.to(torch.promote_types(torch.float32, dtype)) for x in (query, key, value))
+        return _TreeAttention.apply(query, key, value, layout, scale).to(dtype)
+    return _masked(query, key, value, active, scale)
+
+
+def obstacle(model: nn.Module, implementation: str, max_model_len: int) -> str | None:
+    """Why rows cannot be packed for this model, in words; None where they can."""
+    config: Any = getattr(model.config, "get_text_config", lambda: model.config)()
+    if config._attn_implementation != implementation:
+        return f"its attention is '{config._attn_implementation}', which takes no tree"
+    window = getattr(config, "sliding_window", None)
+    kinds = getattr(config, "layer_types", None)
+    slides = "sliding_attention" in kinds if kinds else getattr(config, "use_sliding_window", True)
+    # A window that no sequence outgrows is plain causal attention.
+    if window and slides and window < max_model_len:
+        return f"its layers see the last {window} tokens only, and sequences may have {max_model_len}"
+    return None
+
+
+class _TreeAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, query, key, value, layout, scale):
+        exact = torch.promote_types(torch.float32, query.dtype)
+        # In memory as [1, N, heads, width]: what follows joins the heads of a token.
+        out = query.new_empty(_side_by_side(query), dtype=exact).transpose(1, 2)
+        lse = query.new_empty(query.shape[:-1], dtype=exact)
+        for low, high in layout.spans:
+            at = (..., slice(low, high), slice(None))
+            out[at], lse[..., low:high] = _flash(query[at], key[at], value[at], 0.0, True, scale=scale)
+        for q_low, q_high, k_low, k_high in layout.blocks:
+            at, above = (..., slice(q_low, q_high), slice(None)), (..., slice(k_low, k_high), slice(None))
+            part, part_lse = _flash(query[at], key[above], value[above], 0.0, False, scale=scale)
+            before = lse[..., q_low:q_high]
+            both = torch.logaddexp(before, part_lse)
+            out[at] *= (before - both).exp_()[..., None]
+            out[at] += part * (part_lse - both).exp_()[..., None]
+            lse[..., q_low:q_high] = both
+        out = out.to(query.dtype)
+        ctx.save_for_backward(query, key, value, out, lse)
+        ctx.layout, ctx.scale = layout, scale
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        query, key, value, out, lse = ctx.saved_tensors
+        exact = torch.promote_types(torch.float32, query.dtype)
+        grads = [x.new_zeros(_side_by_side(x), dtype=exact).transpose(1, 2) for x in (query, key, value)]
+        ranges = [(low, high, low, high, True) for low, high in ctx.layout.spans]
+        ranges += [(*block, False) for block in ctx.layout.blocks]
+        for q_low, q_high, k_low, k_high, causal in ranges:
+            at, above = (..., slice(q_low, q_high), slice(None)), (..., slice(k_low, k_high), slice(None))
+            parts = _flash_backward(
+                grad[at],
+                query[at],
+                key[above],
+                value[above],
+                out[at],
+                lse[..., q_low:q_high],
+                0.0,
+                causal,
+                scale=ctx.scale,
+            )
+            for total, where, part in zip(grads, (at, above, above), parts, strict=True):
+                total[where] += part
+        return *(g.to(query.dtype) for g in grads), None, None
+
+
+def _ranges_on(query: Tensor, value: Tensor) -> bool:
+    return query.device.type == "cpu" and query.shape[-1] == value.shape[-1]
+
+
+def _side_by_side(x: Tensor) -> tuple[int, ...]:
+    rows, heads, length, width = x.shape
+    return (rows, length, heads, width)
+
+
+def _masked(query: Tensor, key: Tensor, value: Tensor, active: _Active, scale: float | None) -> Tensor:
+    """A tree at a time under a mask of its own: for devices whose kernels do not tell the sums."""
+    parts = []
+    for low, high in active.layout.trees:
+        if (low, high) not in active.masks:
+            chain = (low, high) in active.layout.spans
+            active.masks[low, high] = None if chain else active.layout.mask(low, high, query.device)
+        mask = active.masks[low, high]
+        q, k, v = (x[:, :, low:high] for x in (query, key, value))
+        parts.append(
+            scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale)
+        )
+    return torch.cat(parts, 2)

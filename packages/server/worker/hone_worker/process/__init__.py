@@ -1,0 +1,1 @@
+"""What every process of the worker needs: errors, HTTP, faults, the compute thread."""

@@ -1,0 +1,131 @@
+"""A chat template that goes on where it ended: then a turn can extend what was sampled, token for token.
+
+Of a template nothing is known but what it writes. It is asked for a few conversations, once; where in all of them
+an answer is followed by the same text, and new messages by theirs, whatever came before, the next prompt is what
+came before and that text. Templates that write an answer otherwise once it is history are rendered in full.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from renderers import RenderedTokens
+from renderers.default import _decode_tool_call_arguments
+
+from hone_worker.render.family import CALLED, QUESTION, RESULT, TOOL
+
+log = logging.getLogger("hone_worker.renderer")
+ANSWER = {"role": "assistant", "content": "At a1."}
+SYSTEM = {"role": "system", "content": "Be brief."}
+BEFORE: list[list[Any]] = [
+    [QUESTION],
+    [SYSTEM, QUESTION],
+    [QUESTION, ANSWER, {"role": "user", "content": "Sure?"}],
+]
+ANSWERS = [ANSWER, {"role": "assistant", "content": "No, {b2}\n\nor <c3>"}]
+NEW: list[list[Any]] = [
+    [{"role": "user", "content": "And now?"}],
+    [{"role": "user", "content": "Look"}, {"role": "user", "content": "again"}],
+]
+
+
+class _Refused(Exception):
+    """The template does not take a conversation: nothing is known of it."""
+
+
+class BridgingTemplate:
+    """The default renderer, of a template that goes on where it ended."""
+
+    is_prefix_stable = True
+
+    def __init__(self, inner: Any, tokenizer: Any, stops: list[int], tail: str):
+        self.inner = inner
+        self.config = inner.config
+        self._tokenizer = tokenizer
+        self._stops = stops
+        self._tail = tail
+        self._start = text_of(inner, tokenizer, [QUESTION, ANSWER])
+
+    def render_ids(self, messages: list[Any], **options: Any) -> list[int]:
+        return self.inner.render_ids(messages, **options)
+
+    def parse_response(self, ids: list[int], **options: Any) -> Any:
+        return self.inner.parse_response(ids, **options)
+
+    def get_stop_token_ids(self) -> list[int]:
+        return self.inner.get_stop_token_ids()
+
+    def bridge_to_next_turn(
+        self, prompt_ids: list[int], completion_ids: list[int], messages: list[Any], *, tools: Any = None
+    ) -> RenderedTokens | None:
+        whole = text_of(self.inner, self._tokenizer, [QUESTION, ANSWER, *messages], opens=True)
+        if not whole.startswith(self._start):
+            return None
+        added = self._tail + whole[len(self._start) :]
+        close, *rest = self._tokenizer.encode(added, add_special_tokens=False)
+        closed = bool(completion_ids) and completion_ids[-1] in self._stops
+        # Cut by length or by a stop string: the close is prompt, not sampled.
+        return RenderedTokens(token_ids=[*prompt_ids, *completion_ids, *([] if closed else [close]), *rest])
+
+
+def bridging(renderer: Any, tokenizer: Any, stops: list[int]) -> Any:
+    """The renderer with a bridge, or as it is where its template does not go on where it ended."""
+    try:
+        tail = _tail(renderer, tokenizer)
+        if tail is None:
+            return renderer
+        ids = tokenizer.encode(tail, add_special_tokens=False)
+        # What follows an answer begins with a token that ends one, and nothing before it merges with it.
+        if not ids or ids[0] not in stops or not _goes_on(renderer, tokenizer):
+            return renderer
+        return BridgingTemplate(renderer, tokenizer, stops, tail)
+    except Exception as error:
+        log.debug("the template is rendered in full: %s", error)
+        return renderer
+
+
+def text_of(
+    renderer: Any, tokenizer: Any, messages: list[Any], tools: Any = None, *, opens: bool = False
+) -> str:
+    options = {**(renderer.config.model_extra or {}), "add_generation_prompt": opens, "tokenize": False}
+    try:
+        return tokenizer.apply_chat_template(_decode_tool_call_arguments(messages), tools=tools, **options)
+    except Exception as error:
+        raise _Refused(str(error)) from error
+
+
+def _tail(renderer: Any, tokenizer: Any) -> str | None:
+    """What follows an answer, where that is the same everywhere."""
+    tails = set()
+    for before in BEFORE:
+        for answer in ANSWERS:
+            try:
+                begun = text_of(renderer, tokenizer, before, opens=True) + answer["content"]
+                said = text_of(renderer, tokenizer, [*before, answer])
+            except _Refused:
+                if before is BEFORE[0]:
+                    raise
+                continue
+            if not said.startswith(begun):
+                return None
+            tails.add(said[len(begun) :])
+    return tails.pop() if len(tails) == 1 else None
+
+
+def _goes_on(renderer: Any, tokenizer: Any) -> bool:
+    """Whether new messages are written alike behind every conversation, and change nothing of it."""
+    cases = [(before, answer, new) for before in BEFORE for answer in ANSWERS for new in NEW]
+    cases += [(BEFORE[0], CALLED, [RESULT]), (BEFORE[2], CALLED, [RESULT, RESULT])]
+    start = text_of(renderer, tokenizer, [QUESTION, ANSWER])
+    for before, answer, new in cases:
+        for tools in (None, [TOOL]):
+            try:
+                said = text_of(renderer, tokenizer, [*before, answer], tools)
+                expected = text_of(renderer, tokenizer, [QUESTION, ANSWER, *new], opens=True)
+                whole = text_of(renderer, tokenizer, [*before, answer, *new], tools, opens=True)
+            except _Refused:
+                continue  # what it refuses it refuses behind a bridge too, or in a full rendering
+            if not expected.startswith(start) or whole != said + expected[len(start) :]:
+                return False
+    return True

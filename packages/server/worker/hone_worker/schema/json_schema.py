@@ -1,0 +1,63 @@
+"""What JSON Schema an answer can be held to, by llguidance's judgement. No torch: the renderer asks too.
+
+Engines differ in what they know of JSON Schema, and some leave out in silence what they do not. One check
+before any of them refuses a schema by name.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from llguidance import LLMatcher
+
+from hone_worker.process.errors import HoneWorkerError
+from hone_worker.schema.plain_schema import UnclearSchema, plain_schema
+
+PARAM = "response_format.json_schema.schema"
+#: As `json.dumps` writes: a model that may write spaces and line ends without end would.
+#: A schema cannot change these, and what the library does not know of it is refused, never left out.
+OPTIONS: dict[str, Any] = {
+    "whitespace_flexible": False,
+    "item_separator": ", ",
+    "key_separator": ": ",
+    "coerce_one_of": False,
+    "lenient": False,
+}
+ANY_OBJECT: dict[str, Any] = {"type": "object"}
+
+
+def check_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema as engines take it. It may take time and memory without end: see schema_process."""
+    plain = _plain(schema)
+    failed, says = LLMatcher.validate_grammar_with_warnings(source_of(plain))
+    if failed:
+        raise unsupported(" ".join(says))
+    return plain
+
+
+def _plain(schema: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return plain_schema(schema)
+    except UnclearSchema as error:
+        raise unsupported(str(error)) from error
+
+
+def source_of(schema: dict[str, Any]) -> str:
+    """The grammar in the library's own language. It may yet be refused where it is read."""
+    try:
+        return LLMatcher.grammar_from_json_schema(json.dumps(_plain(schema)), overrides=OPTIONS)
+    except ValueError as error:
+        raise unsupported(str(error)) from error
+
+
+def unsupported(problem: str) -> HoneWorkerError:
+    """The library's own words, without its advice about options that nobody has here."""
+    line = problem.strip().splitlines()[-1 if "regex parse error" in problem else 0]
+    line = re.sub(r"\.?\s*Enable 'coerce_one_of'.*", " (anyOf is)", line).rstrip(". ")
+    return HoneWorkerError(
+        f"This schema is not supported: {line}. Leave that part out, or say it otherwise.",
+        code="unsupported_schema",
+        param=PARAM,
+    )

@@ -1,0 +1,191 @@
+"""Sequence classifiers that score conversations: loaded once beside the base, frozen, run on the compute thread."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+from hone_worker.process.errors import HoneWorkerError
+from hone_worker.render.control_tokens import MarkedTokenizer, plain_text, unmarked
+
+log = logging.getLogger("hone_worker")
+
+#: Of a forward, padding included: requests are decoded between two of them.
+BATCH_TOKENS = 4096
+
+
+@dataclass(frozen=True)
+class Encoded:
+    ids: list[int]
+    #: How many tokens there were, those that were left out included.
+    tokens: int
+
+    @property
+    def truncated(self) -> bool:
+        return self.tokens > len(self.ids)
+
+
+@dataclass(frozen=True)
+class RewardModel:
+    name: str
+    model: nn.Module
+    tokenizer: Any
+    pad: int
+    max_tokens: int
+    labels: tuple[str, ...]
+    #: Several labels may hold at once: each has a probability of its own.
+    independent: bool
+    #: Takes what a message spells for text, where it looks like a control token.
+    seen: MarkedTokenizer
+    #: A tokenizer keeps its truncation between calls, and requests encode in threads of their own.
+    encoding: threading.Lock = field(default_factory=threading.Lock)
+
+    def text_of(self, messages: list[dict[str, Any]]) -> str:
+        """By the model's own chat template: it was trained on conversations that look so."""
+        if not self.tokenizer.chat_template:
+            message = f"'{self.name}' has no chat template. Send texts instead of messages."
+            raise HoneWorkerError(message, code="no_chat_template")
+        plain = self.seen.plain
+        if plain is not None:
+            # An answer that spells a turn's end must not end it before its judge.
+            messages = [
+                {key: one if key == "role" else plain.mark(one) for key, one in message.items()}
+                for message in messages
+            ]
+        try:
+            text = str(self.tokenizer.apply_chat_template(messages, tokenize=False))
+            bare = [{k: one for k, one in m.items() if k != "tool_calls"} for m in messages]
+            shows = bare == messages or text != str(self.tokenizer.apply_chat_template(bare, tokenize=False))
+        except Exception as error:
+            # A template's own refusal ("roles must alternate") is the caller's to mend.
+            message = f"The template of '{self.name}' cannot render these messages: {unmarked(str(error))}"
+            raise HoneWorkerError(message, code="invalid_messages") from error
+        if not shows:
+            message = (
+                f"The template of '{self.name}' leaves tool calls out. Write them as content, or send texts."
+            )
+            raise HoneWorkerError(message, code="invalid_messages")
+        return text
+
+    def encode(self, text: str, *, templated: bool) -> Encoded:
+        """A template writes the special tokens itself; to a plain text the tokenizer adds its own.
+
+        What is too long keeps its end, where the answer is, and the special tokens around it.
+        """
+        with self.encoding:
+            return self._encode(text, templated=templated)
+
+    def _encode(self, text: str, *, templated: bool) -> Encoded:
+        tokenizer = self.seen if templated else self.tokenizer
+        whole = tokenizer(text, add_special_tokens=not templated)["input_ids"]
+        if not whole:
+            raise HoneWorkerError("There is nothing to score: the text is empty.", code="empty_text")
+        if len(whole) <= self.max_tokens:
+            return Encoded(whole, len(whole))
+        if templated:
+            return Encoded(whole[-self.max_tokens :], len(whole))
+        kept = self.tokenizer(
+            text,
+            add_special_tokens=True,
+            truncation=True,
+            max_length=self.max_tokens,
+        )["input_ids"]
+        return Encoded(kept, len(whole))
+
+    def score(self, batch: Sequence[list[int]], label: int) -> list[float]:
+        """One forward. With one label its logit, else the label's probability."""
+        width = max(len(ids) for ids in batch)
+        ids = torch.full((len(batch), width), self.pad)
+        mask = torch.zeros(len(batch), width, dtype=torch.long)
+        for row, sequence in enumerate(batch):
+            ids[row, : len(sequence)] = torch.tensor(sequence)
+            mask[row, : len(sequence)] = 1
+        device = next(self.model.parameters()).device
+        with torch.inference_mode():
+            logits = self.model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits.float()
+        if len(self.labels) == 1:
+            values = logits[:, 0]
+        elif self.independent:
+            values = logits[:, label].sigmoid()
+        else:
+            values = logits.softmax(-1)[:, label]
+        return [float(value) for value in values.tolist()]
+
+
+def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Places of sequences that go through the model together: of nearly the same length, within the bound."""
+    batch: list[int] = []
+    for place in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        if batch and lengths[place] * (len(batch) + 1) > BATCH_TOKENS:
+            yield batch
+            batch = []
+        batch.append(place)
+    if batch:
+        yield batch
+
+
+def load_reward_model(name: str, source: str, *, device: str, dtype: torch.dtype) -> RewardModel:
+    """A folder or hub id, from safetensors only, never with code of the model's own, and with a head that was trained."""
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        model, loaded = AutoModelForSequenceClassification.from_pretrained(
+            source,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, truncation_side="left")
+    except (OSError, ValueError) as error:
+        raise bad_model(name, f"'{source}' cannot be loaded: {error}") from error
+    missing = sorted(loaded["missing_keys"]) + sorted(str(key) for key in loaded["mismatched_keys"])
+    if missing:
+        # transformers would make them up, and every score with them.
+        raise bad_model(name, f"'{source}' is no sequence classifier: it lacks {', '.join(missing[:3])}")
+    # As TRL does: the token that pads is the one behind which a decoder's head does not look.
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    if pad is None:
+        raise bad_model(name, f"'{source}' names neither a padding nor an end token")
+    model.config.get_text_config().pad_token_id = pad
+    model.eval()
+    model.requires_grad_(False)
+    model.to(torch.device(device))
+    labels = tuple(str(model.config.id2label[i]) for i in range(model.config.num_labels))
+    independent = model.config.problem_type == "multi_label_classification"
+    return RewardModel(
+        name,
+        model,
+        tokenizer,
+        pad,
+        _longest(model, tokenizer),
+        labels,
+        independent,
+        MarkedTokenizer(tokenizer, plain_text(tokenizer)),
+    )
+
+
+def _longest(model: nn.Module, tokenizer: Any) -> int:
+    """What positions allow and the tokenizer says, whichever is less."""
+    text = model.config.get_text_config()  # type: ignore[union-attr, operator]
+    limits = [int(tokenizer.model_max_length)]
+    positions = getattr(text, "max_position_embeddings", None)
+    if positions:
+        # RoBERTa and its kind count positions from behind the padding's.
+        table = next((m for n, m in model.named_modules() if n.endswith("position_embeddings")), None)
+        first = getattr(table, "padding_idx", None)
+        limits.append(int(positions) - (0 if first is None else first + 1))
+    limit = min(limits)
+    return limit if limit < 10**9 else 4096
+
+
+def bad_model(name: str, problem: str) -> HoneWorkerError:
+    message = f"The reward model '{name}': {problem}. Name a folder or hub id of a sequence classifier."
+    return HoneWorkerError(message, code="bad_reward_model", status=500)

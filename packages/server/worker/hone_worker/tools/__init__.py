@@ -1,0 +1,1 @@
+"""Commands of their own, run by `hone setup` and `hone merge`."""

@@ -1,0 +1,257 @@
+"""The training batch as it arrives: one safetensors file whose metadata carries the configuration.
+
+Everything a sender can get wrong is refused here, by name, so that the trainer can trust what it holds.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load
+
+from hone_worker.process.errors import HoneWorkerError
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Strict(BaseModel):
+    # Configuration is sent by a program: a string where a number belongs is a mistake, not a spelling.
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class LoraConfig(_Strict):
+    r: Annotated[int, Field(ge=1)]
+    alpha: Positive
+    target_modules: list[str] | None = None
+
+
+class OptimizerConfig(_Strict):
+    learning_rate: Positive
+    betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)] = [
+        0.9,
+        0.95,
+    ]
+    # Below the gradient of any step, so that a step's length is the rate's whatever the answers' length and the
+    # rewards' size; above 1e-19, where the squares of gradients leave float32.
+    eps: Positive = 1e-16
+    weight_decay: NotNegative = 0.0
+    max_grad_norm: Positive = 1.0
+    warmup_steps: Annotated[int, Field(ge=0)] = 5
+
+
+class LossConfig(_Strict):
+    epsilon_low: Annotated[float, Field(ge=0, le=1)] = 0.2
+    epsilon_high: NotNegative = 0.2
+    importance_cap: Positive = 2.0
+    normalizer_tokens: Annotated[int, Field(ge=1)] = 1024
+    scale_rewards: Literal["none", "group"] = "none"
+
+
+class TrainConfig(_Strict):
+    operation_id: Annotated[str, Field(min_length=1)]
+    model: Annotated[str, Field(min_length=1)]
+    step: Annotated[int, Field(ge=1)]
+    staging: Annotated[str, Field(min_length=1)]
+    checkpoint: Annotated[str, Field(min_length=1)]
+    lora: LoraConfig
+    optimizer: OptimizerConfig
+    loss: LossConfig = LossConfig()
+    # plan[optimizer step][micro-batch] = leaf completions
+    plan: list[list[list[int]]]
+    # Whether a micro-batch is one row of prefix trees, or a padded row for each leaf. Plans that were stored
+    # before there was a choice are of rows, and have to give the same bits when they are redone.
+    packing: Literal["rows", "tree"] = "rows"
+    max_mismatch: Positive = 0.1
+    seed: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """C completions in R rewarded rollouts. A completion's sequence is its parent's followed by its suffix."""
+
+    tokens: torch.Tensor
+    sampled: torch.Tensor
+    logprobs: torch.Tensor
+    completion_offsets: torch.Tensor
+    completion_parent: torch.Tensor
+    completion_rollout: torch.Tensor
+    completion_temperature: torch.Tensor
+    completion_policy: torch.Tensor
+    completion_trainable: torch.Tensor
+    completion_truncated: torch.Tensor
+    completion_cut: torch.Tensor
+    rollout_reward: torch.Tensor
+    rollout_group: torch.Tensor
+    rollout_trainable: torch.Tensor
+
+    @property
+    def completions(self) -> int:
+        return len(self.completion_parent)
+
+    @property
+    def rollouts(self) -> int:
+        return len(self.rollout_reward)
+
+
+_DTYPES = {
+    "tokens": torch.int32,
+    "sampled": torch.uint8,
+    "logprobs": torch.float32,
+    "completion_offsets": torch.int64,
+    "completion_parent": torch.int32,
+    "completion_rollout": torch.int32,
+    "completion_temperature": torch.float32,
+    "completion_policy": torch.int32,
+    "completion_trainable": torch.uint8,
+    "completion_truncated": torch.uint8,
+    "completion_cut": torch.uint8,
+    "rollout_reward": torch.float64,
+    "rollout_group": torch.int32,
+    "rollout_trainable": torch.uint8,
+}
+
+
+def parse_batch(body: bytes) -> tuple[Batch, TrainConfig]:
+    """The batch and the configuration of one training operation, checked against each other."""
+    config = _config(body)
+    try:
+        tensors = load(body)
+    except (SafetensorError, ValueError, KeyError) as cause:
+        raise _bad(f"The batch is not a safetensors file: {cause}.") from cause
+    batch = _batch(tensors)
+    _check_plan(batch, config)
+    if (newest := int(batch.completion_policy.max())) >= config.step:
+        raise _bad(
+            f"A completion was sampled from policy {newest}, but this step makes policy {config.step}.",
+            "completion_policy",
+        )
+    return batch, config
+
+
+def parse_config(text: str) -> TrainConfig:
+    try:
+        return TrainConfig.model_validate_json(text)
+    except ValidationError as cause:
+        first = cause.errors()[0]
+        name = ".".join(str(part) for part in first["loc"]) or "config"
+        if first["type"] == "extra_forbidden":
+            message = f"The trainer has no option `{name}`. Remove it, or correct its spelling."
+        else:
+            message = f"The option `{name}` is not valid: {first['msg']}."
+        raise HoneWorkerError(message, code="bad_config", param=name) from cause
+
+
+def _config(body: bytes) -> TrainConfig:
+    size = int.from_bytes(body[:8], "little")
+    if len(body) < 8 or size > len(body) - 8:
+        raise _bad("The batch is not a safetensors file: its header is longer than the file.")
+    try:
+        header = json.loads(body[8 : 8 + size])
+        text = header["__metadata__"]["config"]
+    except (ValueError, KeyError, TypeError) as cause:
+        raise _bad("The batch has no `config` in its safetensors metadata.", "config") from cause
+    return parse_config(text)
+
+
+def _batch(tensors: dict[str, torch.Tensor]) -> Batch:
+    for name in tensors:
+        if name not in _DTYPES:
+            raise _bad(f"The batch holds a tensor `{name}` that the trainer does not know.", name)
+    for name, dtype in _DTYPES.items():
+        if name not in tensors:
+            raise _bad(f"The batch lacks the tensor `{name}`.", name)
+        if tensors[name].dtype != dtype or tensors[name].dim() != 1:
+            found = f"{tensors[name].dtype}{list(tensors[name].shape)}"
+            raise _bad(f"`{name}` must be a vector of {dtype}, it is {found}.", name)
+    batch = Batch(**tensors)
+    total, completions, rollouts = len(batch.tokens), batch.completions, batch.rollouts
+    if completions == 0 or rollouts == 0:
+        raise _bad("The batch holds no completion or no rollout.")
+    for names, length in (
+        (("sampled", "logprobs"), total),
+        (("completion_offsets",), completions + 1),
+        ([n for n in _DTYPES if n.startswith("completion_") and n != "completion_offsets"], completions),
+        ([n for n in _DTYPES if n.startswith("rollout_")], rollouts),
+    ):
+        for name in names:
+            if len(tensors[name]) != length:
+                raise _bad(f"`{name}` has {len(tensors[name])} elements, {length} belong there.", name)
+    _check_values(batch)
+    return batch
+
+
+def _check_values(batch: Batch) -> None:
+    offsets, parent = batch.completion_offsets, batch.completion_parent
+    _require(
+        int(offsets[0]) == 0 and int(offsets[-1]) == len(batch.tokens) and bool((offsets.diff() >= 0).all()),
+        "completion_offsets",
+        "must rise from 0 to the number of tokens",
+    )
+    earlier = parent < torch.arange(batch.completions)
+    _require(
+        (parent >= -1).all() and earlier.all(), "completion_parent", "must be -1 or an earlier completion"
+    )
+    rollout = batch.completion_rollout
+    _require(
+        (rollout >= 0).all() and (rollout < batch.rollouts).all(),
+        "completion_rollout",
+        "names a rollout that is not in the batch",
+    )
+    temperature = batch.completion_temperature
+    _require(
+        temperature.isfinite().all() and (temperature >= 0).all(),
+        "completion_temperature",
+        "must be finite and not negative",
+    )
+    for name in ("tokens", "completion_policy", "rollout_group"):
+        _require((getattr(batch, name) >= 0).all(), name, "must not be negative")
+    flags = ("sampled", "completion_trainable", "completion_truncated", "completion_cut", "rollout_trainable")
+    for name in flags:
+        _require((getattr(batch, name) <= 1).all(), name, "must be 0 or 1")
+    _require(batch.rollout_reward.isfinite().all(), "rollout_reward", "must be finite")
+    _require(
+        batch.logprobs.isfinite().all() and (batch.logprobs <= 1e-3).all(),
+        "logprobs",
+        "must be finite logarithms of probabilities",
+    )
+    # A sequence's first token is predicted from nothing, so nobody can have sampled it.
+    starts, above = offsets.tolist(), parent.tolist()
+    begun: list[bool] = []  # whether a sequence has a token up to and including this completion
+    for completion, (start, end) in enumerate(pairwise(starts)):
+        before = above[completion] >= 0 and begun[above[completion]]
+        begun.append(before or end > start)
+        if not before and end > start and batch.sampled[start]:
+            raise _bad(
+                f"`sampled` marks the first token of the sequence of completion {completion}.", "sampled"
+            )
+
+
+def _check_plan(batch: Batch, config: TrainConfig) -> None:
+    parents = set(batch.completion_parent.tolist())
+    seen: set[int] = set()
+    for step in config.plan:
+        for micro_batch in step:
+            for leaf in micro_batch:
+                where = f"lists completion {leaf}, which"
+                _require(0 <= leaf < batch.completions, "plan", f"{where} is not in the batch")
+                _require(leaf not in parents, "plan", f"{where} is the parent of another: list its leaves")
+                _require(leaf not in seen, "plan", f"lists completion {leaf} twice")
+                seen.add(leaf)
+            _require(micro_batch, "plan", "holds an empty micro-batch")
+        _require(step, "plan", "holds an empty optimizer step")
+
+
+def _require(holds: object, name: str, message: str) -> None:
+    if not holds:
+        raise _bad(f"`{name}` {message}.", name)
+
+
+def _bad(message: str, param: str | None = None) -> HoneWorkerError:
+    return HoneWorkerError(message, code="bad_batch", param=param)

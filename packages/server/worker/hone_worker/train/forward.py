@@ -1,0 +1,54 @@
+"""The trainer's forward pass: a micro-batch through the model, logits at its trained tokens only."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+
+from hone_worker.base.lora import LoraWeights
+from hone_worker.base.model import Base
+from hone_worker.packing.tree_attention import trees
+from hone_worker.process.faults import fault
+from hone_worker.train.loss import token_logprobs
+from hone_worker.train.rows import MicroBatch
+
+
+def logprobs(base: Base, weights: LoraWeights, micro_batch: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logprob and entropy of every trained token of a micro-batch under `weights`."""
+    device = base.device
+    input_ids, column = micro_batch.input_ids.to(device), micro_batch.column.to(device)
+    layout, positions = micro_batch.layout, micro_batch.position_ids
+    with base.router.single(weights), nullcontext() if layout is None else trees(layout):
+        hidden = base.model.base_model(
+            input_ids=input_ids,
+            position_ids=None if positions is None else positions.to(device),
+            # With a cache transformers takes positions that start anew for nothing, and sequences see others.
+            use_cache=False,
+        ).last_hidden_state
+    fault("worker.forward")
+    if layout is None:
+        wanted = hidden[micro_batch.row.to(device), column]
+    else:
+        # Rollouts that share a prompt are predicted from the same place. The gradients of several are added
+        # in order here; indexing with brackets would add them in whatever order the threads come.
+        wanted = hidden[0].index_select(0, column)
+    softcap, scale = _logit_shape(base.model.config)
+    return token_logprobs(
+        wanted,
+        base.model.get_output_embeddings(),
+        micro_batch.target.to(device),
+        micro_batch.temperature.to(device),
+        softcap=softcap,
+        scale=scale,
+    )
+
+
+def _logit_shape(config: Any) -> tuple[float | None, float]:
+    """What some families do to their logits after the head: Gemma caps them, Cohere and Granite scale them."""
+    text = config.get_text_config()
+    scale = float(getattr(text, "logit_scale", None) or 1.0)
+    scale /= float(getattr(text, "logits_scaling", None) or 1.0)
+    softcap = getattr(text, "final_logit_softcapping", None)
+    return (None if softcap is None else float(softcap)), scale

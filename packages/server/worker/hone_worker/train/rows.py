@@ -1,0 +1,221 @@
+"""From a plan over leaves to micro-batches: all their paths packed into one row of prefix trees, or a padded
+row for each path from its root."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from hone_worker.packing.pack import TreeLayout, pack
+from hone_worker.process.errors import HoneWorkerError
+from hone_worker.train.batch import Batch, TrainConfig
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Rows of ids and, for each of the N tokens trained in them, where its logits are and what it needs."""
+
+    input_ids: torch.Tensor  # int64 [rows, width], padded on the right; a packed row is [1, N], unpadded
+    position_ids: torch.Tensor | None  # int64, of a packed row
+    layout: TreeLayout | None  # of a packed row
+    row: torch.Tensor  # int64 [N]
+    column: torch.Tensor  # int64 [N]: the position before the token, whose logits predict it
+    target: torch.Tensor  # int64 [N]
+    rollout: torch.Tensor  # int64 [N]
+    position: torch.Tensor  # int64 [N]: the token's index in the batch's `tokens`
+    temperature: torch.Tensor  # float32 [N]
+    sampler: torch.Tensor  # float32 [N]
+    advantage: torch.Tensor  # float64 [N]
+    comparable: (
+        torch.Tensor
+    )  # bool [N]: sampled from the whole distribution of the policy that this step starts from
+    tokens: int  # tokens that go through the model, padding not counted
+    sequence_tokens: int  # the same, were nothing shared
+    longest: int  # tokens of the longest sequence
+
+
+@dataclass(frozen=True)
+class MiniBatch:
+    """What one optimizer step trains."""
+
+    micro_batches: list[MicroBatch]
+    rollouts: float  # R of the loss
+    signal: bool  # whether any token has an advantage other than 0
+
+
+def mini_batches(
+    batch: Batch, config: TrainConfig, advantages: torch.Tensor, *, packable: bool = True
+) -> list[MiniBatch]:
+    """The plan as tensors. A token that several leaves share is trained in the first leaf that holds it.
+
+    `packable` is false where the base's attention takes no trees: then what the plan wants packed goes
+    through in padded rows, in as many micro-batches as keep the memory that the plan counts on.
+    """
+    build = _padded if config.packing == "rows" else _packed if packable else _padded_in_bounds
+    parent = batch.completion_parent.tolist()
+    rollout = batch.completion_rollout.tolist()
+    offsets = batch.completion_offsets.tolist()
+    trains = trained_completions(batch)
+    has_signal = [trains[c] and float(advantages[rollout[c]]) != 0.0 for c in range(batch.completions)]
+    if not any(has_signal):
+        raise HoneWorkerError(
+            "Nothing in the batch can be trained: no sampled token of a trainable rollout has an advantage "
+            "other than 0. Send groups whose rewards differ.",
+            code="nothing_to_train",
+        )
+    taken: set[int] = set()
+    steps = []
+    for planned in config.plan:
+        micro_batches: list[MicroBatch] = []
+        members: set[int] = set()
+        signal = False
+        for leaves in planned:
+            rows = []
+            for leaf in leaves:
+                path = _path(parent, leaf)
+                new = [c for c in path if trains[c] and c not in taken]
+                taken.update(new)
+                members.update(rollout[c] for c in new)
+                signal = signal or any(has_signal[c] for c in new)
+                if new:
+                    rows.append((path, set(new)))
+            if rows:
+                sequences = [_sequence(batch, offsets, path, new) for path, new in rows]
+                micro_batches.extend(build(sequences, _Tokens(batch, config, advantages)))
+        steps.append((micro_batches, len(members), signal))
+    for completion, signals in enumerate(has_signal):
+        if signals and completion not in taken:
+            raise HoneWorkerError(
+                f"The plan leaves out completion {completion}, which has tokens to train. List a leaf below it.",
+                code="bad_batch",
+                param="plan",
+            )
+    # Rollouts that no step trains (equal rewards, masked) weigh on all steps alike: each step's R is its
+    # share of the batch's, so that filters do not change the scale. With one step it is the batch's R.
+    listed = sum(count for _, count, _ in steps)
+    return [
+        MiniBatch(micro_batches, batch.rollouts * count / listed, signal)
+        for micro_batches, count, signal in steps
+        if micro_batches
+    ]
+
+
+def sampled_tokens(batch: Batch) -> torch.Tensor:
+    """Per completion: how many tokens of its suffix the policy sampled."""
+    sampled = torch.cat([torch.zeros(1, dtype=torch.int64), batch.sampled.long().cumsum(0)])
+    return sampled[batch.completion_offsets].diff()
+
+
+def trained_completions(batch: Batch) -> list[bool]:
+    """Per completion: whether it has sampled tokens that may be trained."""
+    allowed = (
+        batch.completion_trainable.bool() & batch.rollout_trainable.bool()[batch.completion_rollout.long()]
+    )
+    return (allowed & (sampled_tokens(batch) > 0)).tolist()
+
+
+def _path(parent: list[int], leaf: int) -> list[int]:
+    path = [leaf]
+    while (above := parent[path[-1]]) >= 0:
+        path.append(above)
+    return path[::-1]
+
+
+@dataclass(frozen=True, eq=False)
+class _Sequence:
+    """One leaf's path, and those of its tokens that are trained in it."""
+
+    ids: torch.Tensor  # int64
+    before: torch.Tensor  # int64: per trained token, the place of the one before it
+    position: torch.Tensor  # int64: its index in the batch's `tokens`
+    owner: torch.Tensor  # int64: its completion
+
+
+def _sequence(batch: Batch, offsets: list[int], path: list[int], new: set[int]) -> _Sequence:
+    flat = torch.cat([torch.arange(offsets[c], offsets[c + 1]) for c in path])
+    owner = torch.cat([torch.full((offsets[c + 1] - offsets[c],), c) for c in path])
+    counted = torch.cat([torch.full((offsets[c + 1] - offsets[c],), c in new) for c in path])
+    place = (counted & batch.sampled[flat].bool()).nonzero()[:, 0]
+    # What follows the last trained token, and that token itself, predict nothing that is trained.
+    return _Sequence(batch.tokens[flat[: int(place[-1])]].long(), place - 1, flat[place], owner[place])
+
+
+@dataclass(frozen=True, eq=False)
+class _Tokens:
+    """What the loss needs of trained tokens, wherever they lie."""
+
+    batch: Batch
+    config: TrainConfig
+    advantages: torch.Tensor
+
+    def micro_batch(
+        self,
+        sequences: list[_Sequence],
+        input_ids: torch.Tensor,
+        row: torch.Tensor,
+        column: torch.Tensor,
+        *,
+        position_ids: torch.Tensor | None = None,
+        layout: TreeLayout | None = None,
+    ) -> MicroBatch:
+        batch = self.batch
+        position = torch.cat([s.position for s in sequences])
+        owner = torch.cat([s.owner for s in sequences])
+        rollout = batch.completion_rollout[owner].long()
+        lengths = [len(s.ids) for s in sequences]
+        return MicroBatch(
+            input_ids=input_ids,
+            position_ids=position_ids,
+            layout=layout,
+            row=row,
+            column=column,
+            target=batch.tokens[position].long(),
+            rollout=rollout,
+            position=position,
+            temperature=batch.completion_temperature[owner],
+            sampler=batch.logprobs[position],
+            advantage=self.advantages[rollout],
+            comparable=(batch.completion_policy[owner] == self.config.step - 1)
+            & (batch.completion_truncated[owner] == 0),
+            tokens=sum(lengths) if layout is None else input_ids.shape[1],
+            sequence_tokens=sum(lengths),
+            longest=max(lengths),
+        )
+
+
+def _packed(sequences: list[_Sequence], tokens: _Tokens) -> list[MicroBatch]:
+    row = pack([s.ids.numpy() for s in sequences])
+    column = torch.cat([place[s.before] for s, place in zip(sequences, row.places, strict=True)])
+    return [
+        tokens.micro_batch(
+            sequences,
+            row.input_ids[None],
+            torch.zeros_like(column),
+            column,
+            position_ids=row.position_ids[None],
+            layout=row.layout,
+        )
+    ]
+
+
+def _padded(sequences: list[_Sequence], tokens: _Tokens) -> list[MicroBatch]:
+    row = torch.cat([torch.full_like(s.before, number) for number, s in enumerate(sequences)])
+    # Causal attention never looks to the right, so the padding needs no mask: any id will do.
+    inputs = torch.nn.utils.rnn.pad_sequence([s.ids for s in sequences], batch_first=True)
+    return [tokens.micro_batch(sequences, inputs, row, torch.cat([s.before for s in sequences]))]
+
+
+def _padded_in_bounds(sequences: list[_Sequence], tokens: _Tokens) -> list[MicroBatch]:
+    """Padded rows, no more of them at once than fill what the packed row would have held."""
+    bound = pack([s.ids.numpy() for s in sequences]).input_ids.numel()
+    parts: list[list[_Sequence]] = []
+    width = 0
+    for sequence in sequences:
+        width = max(width, len(sequence.ids))
+        if parts and (len(parts[-1]) + 1) * width <= bound:
+            parts[-1].append(sequence)
+        else:
+            parts.append([sequence])
+            width = len(sequence.ids)
+    return [micro_batch for part in parts for micro_batch in _padded(part, tokens)]
