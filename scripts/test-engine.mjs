@@ -11,7 +11,8 @@ const engines = { embedded: ["embedded"], vllm: ["vllm"], all: ["embedded", "vll
   values.engine
 ];
 if (!engines) fail(`There is no engine "${values.engine}". Use embedded, vllm or all.`);
-if (engines.includes("vllm") && !findVllmPython()) {
+const vllm = engines.includes("vllm") ? findVllmPython() : null;
+if (engines.includes("vllm") && !vllm) {
   fail(
     "vLLM is not installed. Run `node scripts/vllm/setup.mjs` (3.4 GB), or use --engine embedded.",
   );
@@ -26,6 +27,7 @@ const tests = {
 };
 // vLLM, worker and renderer share few cores: a thread each.
 const env = { OMP_NUM_THREADS: "1", OMP_WAIT_POLICY: "passive", ...process.env };
+if (vllm) env.HONE_VLLM_PYTHON = vllm;
 // One after the other: two engines on few cores would time each other out.
 for (const file of engines.flatMap((engine) => tests[engine])) {
   const { status } = spawnSync("npx", ["vitest", "run", "--no-file-parallelism", file], {

@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { pino } from "pino";
 import { startChild, type Child } from "../supervise/child.ts";
 import { createHttpEngine, type HttpEngine } from "../engines/http-engine.ts";
+import { vllmChild } from "../engines/vllm/child.ts";
 
 const root = join(import.meta.dirname, "../../../..");
 const workerSource = join(root, "packages/server/worker");
@@ -80,20 +81,16 @@ export async function startVllm(): Promise<RunningEngine> {
   return running("vllm", false, () => startVllmChild());
 }
 
+/** Of an environment that has vLLM: `scripts/test-engine.mjs` names it. */
 export async function startVllmChild(env: Readonly<Record<string, string>> = {}): Promise<Child> {
+  const python = process.env["HONE_VLLM_PYTHON"];
+  if (!python) throw new Error("HONE_VLLM_PYTHON does not name a Python that has vLLM");
   return startChild({
-    name: "vLLM",
-    command: process.execPath,
-    args: [
-      join(root, "scripts/vllm/start.mjs"),
-      ...["--base", testBase, "--served-name", "base"],
-      ...["--max-model-len", String(maxModelLen)],
-    ],
-    env: { ...quiet, ...env },
+    ...vllmChild({
+      ...{ python, base: testBase, servedName: "base", maxModelLen },
+      env: { ...quiet, ...env },
+    }),
     log: pino({ level: process.env["HONE_TEST_LOG"] ?? "silent" }),
-    unavailable: "engine_unavailable",
-    readyTimeoutMs: 240_000,
-    stopTimeoutMs: 15_000,
   });
 }
 

@@ -1,0 +1,60 @@
+import { join } from "node:path";
+import { workerDir } from "../../setup/paths.ts";
+import type { ChildOptions } from "../../supervise/child.ts";
+
+export interface VllmOptions {
+  /** Of an environment that has vLLM. */
+  python: string;
+  /** Folder or hub id. */
+  base: string;
+  /** The name that the bare base answers to. */
+  servedName: string;
+  /** @default "float32" */
+  dtype?: "float32" | "bfloat16" | undefined;
+  /** @unit tokens @default what the base allows */
+  maxModelLen?: number | undefined;
+  /** Policies that it samples from at a time; requests for others wait. @default 4 */
+  maxLoras?: number | undefined;
+  /** @default 16 */
+  maxLoraRank?: number | undefined;
+  /** Added to its environment, before what is set here. */
+  env?: Readonly<Record<string, string>> | undefined;
+}
+
+/**
+ * vLLM as a child of this server, for `startChild`. `hone_vllm.py` adds port and key, and says that it is ready
+ * once the first token has been sampled.
+ */
+export function vllmChild(options: VllmOptions): Omit<ChildOptions, "log"> {
+  const { maxModelLen } = options;
+  return {
+    name: "vLLM",
+    command: options.python,
+    args: [
+      join(workerDir, "hone_vllm.py"),
+      ...["--model", options.base, "--served-model-name", options.servedName],
+      ...["--dtype", options.dtype ?? "float32", "--lora-dtype", "auto"],
+      ...(maxModelLen === undefined ? [] : ["--max-model-len", String(maxModelLen)]),
+      ...["--enable-lora", "--max-loras", String(options.maxLoras ?? 4)],
+      ...["--max-lora-rank", String(options.maxLoraRank ?? 16)],
+      // Of the distribution that was sampled from, which is the request's alone.
+      ...["--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"],
+      ...["--structured-outputs-config.backend", "guidance"],
+      ...["--structured-outputs-config.disable_any_whitespace", "true"],
+      "--enforce-eager",
+      "--disable-uvicorn-access-log",
+    ],
+    env: {
+      VLLM_CPU_KVCACHE_SPACE: process.env["VLLM_CPU_KVCACHE_SPACE"] ?? "1",
+      VLLM_CPU_OMP_THREADS_BIND: process.env["VLLM_CPU_OMP_THREADS_BIND"] ?? "nobind",
+      ...options.env,
+      VLLM_ALLOW_RUNTIME_LORA_UPDATING: "1",
+      VLLM_NO_USAGE_STATS: "1",
+      DO_NOT_TRACK: "1",
+    },
+    unavailable: "engine_unavailable",
+    readyTimeoutMs: 240_000,
+    // It drains open streams; what is left then of its group holds the model's memory.
+    stopTimeoutMs: 8_000,
+  };
+}
