@@ -1,14 +1,14 @@
 import { z } from "zod";
 
 /**
- * The subset of OpenAI's chat dialect that the gateway honours. Inside messages and tools unknown
- * keys are kept (`looseObject`); at the level of the request an unknown key is a 400.
+ * The subset of OpenAI's chat dialect that the gateway honours. Unknown keys inside messages and tools are kept
+ * (`looseObject`); an unknown key of the request itself is a 400.
  */
 const textPartSchema = z.looseObject({ type: z.literal("text"), text: z.string() });
 
 export const messageContentSchema = z.union([z.string(), z.array(textPartSchema)]);
 
-/** What an assistant says instead of an answer. To the policy it is what the assistant said. */
+/** What an assistant says instead of an answer. For the policy it is an answer like any other. */
 const refusalPartSchema = z.looseObject({ type: z.literal("refusal"), refusal: z.string() });
 const assistantPartSchema = z.discriminatedUnion("type", [textPartSchema, refusalPartSchema]);
 export const assistantContentSchema = z.union([z.string(), z.array(assistantPartSchema)]);
@@ -28,7 +28,7 @@ export const userMessageSchema = z.looseObject({
   role: z.literal("user"),
   content: messageContentSchema,
 });
-/** Forms of an answer that nothing here reads: kept as unknown keys, what they say would be lost. */
+/** Forms of an answer that nothing here reads. As unknown keys they would be kept, and their content lost. */
 const unread = (instead: string) => z.null({ error: `is not read. ${instead}` }).optional();
 
 export const assistantMessageSchema = z.looseObject({
@@ -55,7 +55,7 @@ export const messageSchema = z.discriminatedUnion("role", [
 export type ChatMessage = z.infer<typeof messageSchema>;
 export type AssistantMessage = z.infer<typeof assistantMessageSchema>;
 
-/** What a message says in words: its text, joined where it comes in parts, and a refusal. */
+/** What a message says in words: its text, whose parts are joined, and a refusal. */
 export function messageText(message: Pick<AssistantMessage, "content" | "refusal">): string {
   const { content, refusal } = message;
   const text =
@@ -83,7 +83,7 @@ export const streamOptionsSchema = z.strictObject({
 
 export const stopSchema = z.union([z.string().min(1), z.array(z.string().min(1)).max(16)]);
 
-/** As much as a judge or an extractor needs; compiling a longer one would hold up the request. */
+/** Enough for a judge or an extractor. Compiling a longer schema would hold up the request. */
 const longestSchema = 64 * 1024;
 
 /** What an answer is held to: nothing, any JSON object, or a JSON Schema. */

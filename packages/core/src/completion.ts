@@ -5,7 +5,7 @@ import { stopSchema, streamOptionsSchema } from "./chat.ts";
 const tokenIdSchema = z.int().min(0);
 const ignored = z.unknown().optional();
 
-/** A text, or its token ids. OpenAI also takes a list of prompts: here a list may hold one. */
+/** A text, or its token ids. OpenAI also takes a list of prompts; here the list may hold one prompt. */
 export const promptSchema = z.union(
   [
     z.string(),
@@ -25,11 +25,11 @@ export const completionRequestSchema = z.strictObject({
   seed: z.int().nullish(),
   temperature: z.number().min(0).max(2).nullish(),
   top_p: z.number().gt(0).max(1).nullish(),
-  /** 16 where it is left out, as OpenAI has it. */
+  /** @default 16, as with OpenAI */
   max_tokens: z.int().min(1).nullish(),
-  /** How many of the likeliest tokens are told at each place; 0: the sampled token's logprob only. */
+  /** How many of the likeliest tokens are listed at each place. 0 gives the sampled token's logprob only. */
   logprobs: z.int().min(0).max(5).nullish(),
-  /** Answers with the ids of prompt and answer too, as vLLM does: an agent of several turns goes on with them. */
+  /** Adds the ids of prompt and answer, as vLLM does. An agent of several turns continues with them. */
   return_token_ids: z.boolean().nullish(),
   stream: z.boolean().nullish(),
   stream_options: streamOptionsSchema.nullish(),
@@ -46,13 +46,13 @@ export const completionRequestSchema = z.strictObject({
 });
 export type CompletionRequest = z.infer<typeof completionRequestSchema>;
 
-/** One entry a token. Half a character is written as OpenAI does: `bytes:\xe2\x80`. */
+/** One entry for each token. Half a character is written as OpenAI does: `bytes:\xe2\x80`. */
 export const textLogprobsSchema = z.object({
   tokens: z.array(z.string()),
   token_logprobs: z.array(z.number()),
   /** The likeliest tokens of the distribution sampled from, and the sampled one. */
   top_logprobs: z.array(z.record(z.string(), z.number())),
-  /** Where each token's text begins in the choice's. */
+  /** Where each token's text begins in the text of the choice. */
   text_offset: z.array(z.int()),
 });
 export type TextLogprobs = z.infer<typeof textLogprobsSchema>;

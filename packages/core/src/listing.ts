@@ -4,10 +4,10 @@ import { modelInfoSchema, operationInfoSchema } from "./operation.ts";
 import { policyInfoSchema } from "./policy.ts";
 import { rolloutInfoSchema, rolloutModeSchema, rolloutStatusSchema } from "./rollout.ts";
 
-/** Query of a list; the newest come first. */
+/** Query of a list. The newest entries come first. */
 const pageQuery = {
   limit: z.coerce.number().int().min(1).max(100).default(20),
-  /** The last id of the page before. */
+  /** The last id of the previous page. */
   after: z.string().optional(),
 };
 
@@ -23,9 +23,9 @@ export const listRolloutsSchema = z.strictObject({
   ...pageQuery,
   mode: rolloutModeSchema.optional(),
   status: rolloutStatusSchema.optional(),
-  /** Sampled from this policy. */
+  /** Only those that were sampled from this policy. */
   step: z.coerce.number().int().min(0).optional(),
-  /** Trained, or claimed, by this operation. */
+  /** Only those that this operation trained or has claimed. */
   operation: z.string().optional(),
   group: z.string().optional(),
 });
@@ -52,7 +52,7 @@ export const rolloutSummarySchema = rolloutInfoSchema.extend({
 });
 export type RolloutSummary = z.infer<typeof rolloutSummarySchema>;
 
-/** One completion as the ledger holds it: the ids that were sampled, and what the sampler thought of them. */
+/** One completion of the ledger: the ids that were sampled, and their logprobs. */
 export const completionRecordSchema = z.object({
   id: z.string(),
   object: z.literal("hone.completion"),
@@ -60,18 +60,18 @@ export const completionRecordSchema = z.object({
   kind: z.enum(["chat", "text"]),
   /** The completion whose prompt and sampled ids this prompt begins with. */
   parentId: z.string().nullable(),
-  /** Why it does not continue one, although there were some. */
+  /** Why it does not continue an earlier completion, although there were some. */
   splitReason: z.string().nullable(),
   policy: z.string(),
   temperature: z.number(),
   topP: z.number(),
   seed: z.int().nullable(),
-  /** A grammar held the sampling (`response_format`): it does not train unless that is allowed. */
+  /** Whether a grammar constrained it (`response_format`). It then trains only with `allowConstrained`. */
   constrained: z.boolean(),
   finishReason: z.string(),
   choice: z.int(),
   choices: z.int(),
-  /** False: it was not received, and does not train. */
+  /** Whether the client received it. If not, it does not train. */
   delivered: z.boolean(),
   messages: z.array(messageSchema),
   tools: z.array(toolSchema).nullable(),
@@ -81,7 +81,7 @@ export const completionRecordSchema = z.object({
   sampledIds: z.array(z.int()),
   /** The sampler's logprob of each sampled id. */
   logprobs: z.array(z.number()),
-  /** The text of each sampled id; null where the renderer does not answer. */
+  /** The text of each sampled id. Null if the renderer does not answer. */
   tokens: z.array(z.string()).nullable(),
   createdAt: z.number(),
 });
@@ -89,7 +89,7 @@ export type CompletionRecord = z.infer<typeof completionRecordSchema>;
 
 /** `GET /v1/states` */
 export const modelListSchema = listOf(modelInfoSchema).extend({
-  /** Weights of all policies in the engine, and what they may take; those in use stay past it. @unit bytes */
+  /** Weights of all policies in the engine, and their limit. Policies in use may go past it. @unit bytes */
   adapters: z.object({ bytes: z.int(), maxBytes: z.int() }).optional(),
 });
 export const policyListSchema = listOf(policyInfoSchema);

@@ -21,7 +21,7 @@ export const loraSchema = z.strictObject({
   alpha: z.number().positive().default(32),
 });
 
-/** Arguments of a chat template, as vLLM names them; what the base's renderer does not know it refuses. */
+/** Arguments of a chat template, by vLLM's name. The base's renderer refuses those that it does not know. */
 export const chatTemplateKwargsSchema = z
   .record(
     z
@@ -37,11 +37,11 @@ export type ChatTemplateKwargs = z.infer<typeof chatTemplateKwargsSchema>;
 
 /** `PUT /v1/models/{model}`: creates the model, or finds it. */
 export const putModelSchema = z.strictObject({
-  /** Asserts what the server serves; it does not choose. */
+  /** Checks which base the server serves; it does not choose one. */
   base: z.string().optional(),
   lora: loraSchema.optional(),
   seed: z.int().min(0).optional(),
-  /** What its chats are rendered with, such as `{"enable_thinking": false}`. @default none */
+  /** Arguments of the chat template, such as `{"enable_thinking": false}`. @default none */
   chat_template_kwargs: chatTemplateKwargsSchema.optional(),
 });
 export type PutModel = z.input<typeof putModelSchema>;
@@ -51,17 +51,17 @@ export const modelInfoSchema = z.object({
   object: z.literal("hone.model"),
   base: z.string(),
   lora: z.object({ r: z.int(), alpha: z.number() }),
-  /** What its chats are rendered with; null for the renderer's defaults. */
+  /** Arguments of the chat template; null for the renderer's defaults. */
   chat_template_kwargs: chatTemplateKwargsSchema.nullable().default(null),
   /** The newest policy with a committed checkpoint. */
   learnt: z.int(),
   /** The newest policy that every live engine serves. */
   served: z.int(),
-  /** Where `batches` goes on: committed with the step that consumed it. */
+  /** Where `batches` continues. It is committed with the step that used the batch up. */
   cursor: z.unknown().nullable(),
-  /** Ids of its operations that are queued or running, in their order: the cursor may yet move. */
+  /** Ids of its operations that are queued or running, in their order. The cursor may still move. */
   operations: z.array(z.string()).default([]),
-  /** Its policies that the engine holds, and the bytes of their weights; others are loaded when they are asked for. */
+  /** How many of its policies the engine holds, and the bytes of their weights. Others are loaded on request. */
   live: z.object({ policies: z.int(), bytes: z.int() }).optional(),
   maxModelLen: z.int(),
   createdAt: z.number(),
@@ -70,7 +70,7 @@ export type ModelInfo = z.infer<typeof modelInfoSchema>;
 
 /** Query of `DELETE /v1/models/{model}` */
 export const deleteModelSchema = z.strictObject({
-  /** Aborts its operations and fails its open rollouts; without it a model in use is refused. */
+  /** Aborts its operations and fails its open rollouts. Without it, deleting a model in use is refused. */
   force: z.enum(["true", "false"]).default("false"),
 });
 
@@ -95,15 +95,15 @@ export const trainConfigSchema = z.strictObject({
   /** The clip range of the ratio to the policy at the start of the operation. */
   epsilonLow: z.number().positive().max(1).default(0.2),
   epsilonHigh: z.number().positive().default(0.2),
-  /** Cap of the importance weight π_o/π_s. */
+  /** Upper limit of the importance weight π_o/π_s. */
   importanceCap: z.number().positive().default(2),
-  /** C of the loss: tokens by which each rollout's sum is divided. */
+  /** C of the loss: each rollout's sum over its tokens is divided by it. */
   normalizerTokens: z.int().min(1).default(1024),
   /** "group" divides the advantage by the group's standard deviation (ddof 1) + 1e-4. */
   scaleRewards: z.enum(["none", "group"]).default("none"),
   /** Optimizer steps per operation; rollouts are split over them by group. */
   optimizerSteps: z.int().min(1).max(64).default(1),
-  /** Tokens of a micro-batch, those that its sequences share counted once. */
+  /** Tokens of a micro-batch. Tokens that its sequences share count once. */
   maxTokensPerMicroBatch: z.int().min(1).default(16384),
   /** A rollout with a longer sequence is masked as `too_long`; default: the context length. */
   maxSequenceTokens: z.int().min(1).optional(),
@@ -130,7 +130,7 @@ export const trainOpSchema = z.strictObject({
       z.strictObject({
         id: clientIdSchema,
         rollouts: z.array(trainMemberSchema),
-        /** Set by whoever could not score the group: the judge gave no scores, or had nothing to compare. */
+        /** Set if the group could not be scored: the judge gave no scores, or had nothing to compare. */
         failed: z.enum(["judge_failed", "zero_variance"]).optional(),
       }),
     )
@@ -138,7 +138,7 @@ export const trainOpSchema = z.strictObject({
   config: trainConfigSchema.default(() => trainConfigSchema.parse({})),
   /** The dataset cursor after this step, committed with the checkpoint. */
   cursor: z.unknown().optional(),
-  /** The cursor where the step trains nothing. Default: `cursor`. */
+  /** The cursor to commit if the step trains nothing. Default: `cursor`. */
   untrainedCursor: z.unknown().optional(),
 });
 export type TrainOp = z.output<typeof trainOpSchema>;
@@ -154,7 +154,7 @@ export const publishOpSchema = z.strictObject({ type: z.literal("publish") });
 /** `POST /v1/models/{model}/operations` */
 export const submitOperationSchema = z.strictObject({
   clientToken: clientIdSchema,
-  /** The step the client believes to be learnt; another is a 409. */
+  /** The step that the client believes to be the newest learnt one. If it is another, the answer is a 409. */
   expectedStep: z.int().min(0).optional(),
   op: z.discriminatedUnion("type", [trainOpSchema, importOpSchema, publishOpSchema]),
 });
@@ -171,12 +171,12 @@ export type OperationStatus = z.infer<typeof operationStatusSchema>;
 
 export const groupOutcomeSchema = z.object({
   id: z.string(),
-  /** null: the group trained. */
+  /** Why it trained nothing; null if it trained. */
   reason: dropReasonSchema.nullable(),
   trainedRollouts: z.int(),
   /** Members left out of a group that trained, counted by reason. */
   dropped: z.partialRecord(dropReasonSchema, z.int()),
-  /** Completions of members that trained which were left out of the loss, by reason; absent where none was. */
+  /** Completions of trained members that were left out of the loss, by reason. Absent if there are none. */
   masked: z.partialRecord(dropReasonSchema, z.int()).optional(),
 });
 
@@ -184,11 +184,11 @@ export const metricsRecordSchema = z.record(z.string(), z.number().nullable());
 
 export const trainResultSchema = z.object({
   type: z.literal("train"),
-  /** False: nothing was trained, N did not advance, `reasons` says why. */
+  /** False: nothing was trained and the policy did not change; `reasons` says why. */
   trained: z.boolean(),
   step: z.int(),
   policy: z.string(),
-  /** Groups by reason. */
+  /** How many groups trained nothing, by reason. */
   reasons: z.partialRecord(dropReasonSchema, z.int()),
   groups: z.array(groupOutcomeSchema),
   metrics: metricsRecordSchema,
@@ -215,7 +215,7 @@ export const operationInfoSchema = z.object({
   type: z.enum(["train", "import", "publish"]),
   clientToken: z.string(),
   status: operationStatusSchema,
-  /** N at which it began; null while queued. */
+  /** The policy N that it began with; null while it is queued. */
   fromStep: z.int().nullable(),
   result: operationResultSchema.nullable(),
   error: z

@@ -19,10 +19,10 @@ export const policyInfoSchema = z.object({
   object: z.literal("hone.policy"),
   model: z.string(),
   step: z.int(),
-  /** Served by the engine now; others are loaded again when they are asked for. */
+  /** Whether the engine holds it now. Other policies are loaded again on request. */
   live: z.boolean(),
   pinned: z.boolean(),
-  /** Empty: the next pass of retention may remove it. */
+  /** Why it stays. If this is empty, retention may remove it the next time. */
   keptAs: z.array(keepReasonSchema),
   /** When retention removed its files; null while they are there. */
   removedAt: z.number().nullable(),
@@ -57,11 +57,11 @@ export type Keep = z.infer<typeof keepSchema>;
 
 /** `POST /v1/gc` */
 export const gcRequestSchema = z.strictObject({
-  /** Says what would go, and removes nothing. */
+  /** Only says what would be removed. */
   dryRun: z.boolean().default(false),
-  /** Instead of what the server was started with. */
+  /** How many to keep, instead of what the server was started with. */
   keep: keepSchema.optional(),
-  /** Completions of failed and expired rollouts that ended longer ago and never trained go too. @unit ms */
+  /** Also removes completions of rollouts that failed or expired longer ago than this and never trained. @unit ms */
   olderThanMs: z.number().min(0).optional(),
 });
 export type GcRequest = z.input<typeof gcRequestSchema>;
@@ -78,7 +78,7 @@ export const gcReportSchema = z.object({
     }),
   ),
   bytes: z.int(),
-  /** By how much the database's file became smaller; of a dry run, its free pages. */
+  /** By how much the database's file became smaller. In a dry run, the size of its free pages. */
   databaseBytes: z.int(),
   /** Free pages that are in the file now; new rows use them. */
   databaseFreeBytes: z.int().default(0),

@@ -3,16 +3,16 @@ import { errorEnvelopeSchema } from "./error-envelope.ts";
 import { createRolloutSchema, patchRolloutSchema, rolloutInfoSchema } from "./rollout.ts";
 import { trajectorySchema } from "./trajectory.ts";
 
-/** Rollouts that one request may begin or end. */
+/** How many rollouts one request may open or end. */
 export const rolloutBatchLimit = 256;
 
-/** `POST /v1/batch/rollouts`: several begin by one request. Each stands for itself. */
+/** `POST /v1/batch/rollouts` opens several rollouts by one request. Each succeeds or fails by itself. */
 export const createRolloutBatchSchema = z.strictObject({
   rollouts: z.array(createRolloutSchema).min(1).max(rolloutBatchLimit),
 });
 export type CreateRolloutBatch = z.input<typeof createRolloutBatchSchema>;
 
-/** `PATCH /v1/batch/rollouts`: several are changed or ended by one request. */
+/** `PATCH /v1/batch/rollouts` changes or ends several rollouts by one request. */
 export const patchRolloutBatchSchema = z.strictObject({
   rollouts: z
     .array(patchRolloutSchema.extend({ id: z.string() }))
@@ -24,11 +24,11 @@ export const patchRolloutBatchSchema = z.strictObject({
 export type PatchRolloutBatch = z.input<typeof patchRolloutBatchSchema>;
 
 export const rolloutBatchItemSchema = z.object({
-  /** null where there is an error. */
+  /** Null if there is an error. */
   rollout: rolloutInfoSchema.nullable(),
-  /** null unless it was asked for. */
+  /** Null unless it was asked for. */
   trajectory: trajectorySchema.nullable(),
-  /** What a request for this rollout alone would have been answered. */
+  /** The error that a request for this rollout alone would have got. */
   error: errorEnvelopeSchema.shape.error.nullable(),
 });
 export type RolloutBatchItem = z.infer<typeof rolloutBatchItemSchema>;

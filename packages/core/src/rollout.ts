@@ -23,14 +23,14 @@ export const createRolloutSchema = z.strictObject({
   id: clientIdSchema.optional(),
   model: modelNameSchema,
   mode: rolloutModeSchema.default("train"),
-  /** Pins this policy instead of the newest served one. */
+  /** The number of the policy to use, instead of the newest served one. */
   step: z.int().min(0).optional(),
   group: clientIdSchema.optional(),
   scenario: z.unknown().optional(),
 });
 export type CreateRollout = z.input<typeof createRolloutSchema>;
 
-/** `PATCH /v1/rollouts/{id}`. Every call renews the lease, an empty one too. */
+/** `PATCH /v1/rollouts/{id}`. Every such request renews the lease, even an empty one. */
 export const patchRolloutSchema = z.strictObject({
   status: z.enum(["finished", "failed"]).optional(),
   reward: rewardSchema.optional(),
@@ -55,7 +55,7 @@ export const rolloutInfoSchema = z.object({
   baseURL: z.string(),
   reward: z.number().nullable(),
   completions: z.int(),
-  /** Unix time in ms at which silence expires it; null once closed. */
+  /** When it expires without a further request, as Unix time in ms. Null once it is closed. */
   leaseExpiresAt: z.number().nullable(),
   createdAt: z.number(),
 });

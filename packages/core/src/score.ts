@@ -12,7 +12,7 @@ const scoreItemSchema = z.union(
 );
 export type ScoreItem = z.infer<typeof scoreItemSchema>;
 
-/** What becomes of an item that is longer than the model reads; "truncate" keeps its end and says so. */
+/** What happens to an item that is longer than the model reads; "truncate" scores its end and says so. */
 export const tooLongSchema = z.enum(["error", "null", "truncate"]);
 
 /** `POST /v1/score` */
@@ -20,9 +20,9 @@ export const scoreRequestSchema = z.strictObject({
   /** A reward model of the server, as its operator named it. */
   model: modelNameSchema,
   items: z.array(scoreItemSchema).min(1).max(1024),
-  /** What becomes of an item that is longer than the model reads: 400, a null score, or its end is scored. */
+  /** What happens to an item that is longer than the model reads: a 400, a null score, or a score of its end. */
   tooLong: tooLongSchema.default("error"),
-  /** Of a model with several labels, the one whose probability is the score. */
+  /** If the model has several labels, the one whose probability is the score. */
   label: z.string().nullish(),
 });
 export type ScoreRequest = z.input<typeof scoreRequestSchema>;
@@ -42,9 +42,9 @@ export const scoresSchema = z.object({
   /** In the order of the items. */
   data: z.array(
     z.object({
-      /** With one label its logit, else the label's probability; null where it was too long. */
+      /** The logit of a model with one label, else the label's probability. Null if the item was too long. */
       score: z.number().nullable(),
-      /** Of the whole item, what was left out included. */
+      /** Tokens of the whole item, including those that were left out. */
       tokens: z.int(),
       truncated: z.boolean(),
     }),

@@ -6,23 +6,24 @@ export const turnSchema = z.object({
   /** Its place in `messages`. */
   message: z.int(),
   /**
-   * All that the model wrote, without the token that ends its turn: thoughts with their tags, calls in the base's own
-   * notation. Where the template opens the answer with `<think>`, it begins with that. null: it could not be had.
+   * Everything that the model wrote, without the token that ends its turn: thoughts with their tags, tool calls in
+   * the base's own notation. If the template opens the answer with `<think>`, the text begins with that. Null: the
+   * text is not known.
    */
   text: z.string().nullable(),
-  /** Why it ended, as OpenAI has it: `length` was cut. null: the provider did not say. */
+  /** Why it ended, in OpenAI's words; `length` means that it was cut. Null: the provider did not say. */
   finish_reason: z.string().nullable(),
 });
 export type Turn = z.infer<typeof turnSchema>;
 
 /**
- * What a rollout leaves for the user: plain readonly data. `messages` is the longest conversation of
- * the rollout; conversations that do not continue one another stand in `histories`.
+ * What a rollout leaves for the user, as plain readonly data. `messages` is the longest conversation of the
+ * rollout. Further conversations, which do not continue it, stand in `histories`.
  */
 export const trajectorySchema = z.object({
   rolloutId: z.string().nullable(),
   model: z.string().nullable(),
-  /** `name@N` that every completion of it was sampled from; null where Hone did not sample it. */
+  /** The policy `name@N` that all its completions were sampled from. Null if Hone did not sample them. */
   policy: z.string().nullable(),
   messages: z.array(messageSchema),
   tools: z.array(toolSchema).nullable(),
@@ -43,7 +44,7 @@ export const trajectorySchema = z.object({
     completions: z.int(),
     promptTokens: z.int(),
     completionTokens: z.int(),
-    /** Completions that train only where that is allowed: temperature 0, top_p < 1, a grammar. Absent: none. */
+    /** Completions that train only with `allowConstrained`: temperature 0, top_p < 1, a grammar. Absent: none. */
     constrained: z.int().optional(),
   }),
   startedAt: z.number(),
@@ -55,9 +56,9 @@ export const rolloutExceptionSchema = z.object({
   rolloutId: z.string().nullable(),
   type: z.string(),
   message: z.string(),
-  /** The model call it was in, 1 for the first; null when it was in none. */
+  /** The number of the model request that it was in, from 1. Null if it was in none. */
   duringCall: z.int().nullable(),
-  /** Where it was thrown, as Node shows it, with its causes; absent where there is none to show. */
+  /** Where it was thrown, as Node shows it, with its causes. Absent if there is nothing to show. */
   stack: z.string().optional(),
 });
 export type RolloutException = z.infer<typeof rolloutExceptionSchema>;

@@ -8,9 +8,9 @@ import { attacks as allAttacks } from "./attacks.ts";
 
 export interface AttackOutcome {
   attack: Attack;
-  /** Score with the attack less score of the same attempt without it. Null: the judge gave none. */
+  /** The score with the attack minus the score of the same attempt without it. Null: the judge gave none. */
   lift: number | null;
-  /** Whether the worst attempt came out level with the best honest one, or above it. */
+  /** Whether the worst attempt got at least the score of the best honest one. */
   won: boolean;
 }
 
@@ -26,14 +26,14 @@ export interface FamilyReport {
 
 export interface AttackReport {
   judge: string;
-  /** What the judge gives the worst attempt where nothing is attacked, by scenario. */
+  /** For each scenario, what the judge gives the worst attempt without an attack. */
   control: number[];
   families: FamilyReport[];
   outcomes: AttackOutcome[];
   meanLift: number | null;
   /**
-   * The family with the highest mean lift: what persuades a judge is one kind of trick, and a mean
-   * over all would hide it. One that no lift could be measured for comes first.
+   * The family with the highest mean lift. A judge is persuaded by one kind of trick, which a mean over all
+   * families would hide. A family for which no lift could be measured comes first.
    */
   worstFamily: FamilyReport | null;
   costUsd: number | null;

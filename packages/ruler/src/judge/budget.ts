@@ -1,10 +1,10 @@
 import { JudgeError } from "./judge-error.ts";
 import { requireNumber } from "../number-option.ts";
 
-/** What a request cost; null where nobody says, and then all that was reserved counts as spent. */
+/** Tells what a request cost. Null: nobody says, and all that was set aside counts as spent. */
 export type Settle = (costUsd: number | null) => void;
 
-/** Money that judging may cost, over all calls that it is passed to. */
+/** The money that judging may cost, over all requests that get this budget. */
 export class JudgeBudget {
   readonly limitUsd: number;
   #spent = 0;
@@ -22,16 +22,16 @@ export class JudgeBudget {
   }
 
   /**
-   * Of `spentUsd`, what no provider has confirmed: requests that broke off after they were sent and
-   * answers without usage, each counted at the most it may have cost.
+   * The part of `spentUsd` that no provider confirmed: requests that broke off after they were sent, and answers
+   * without usage. Each is counted at the most that it may have cost.
    */
   get unconfirmedUsd(): number {
     return this.#unconfirmed;
   }
 
   /**
-   * Sets aside the most that a request may cost before it is sent, so that requests at the same time
-   * do not spend it twice. Waits where those under way may give back enough.
+   * Sets aside the most that a request may cost before it is sent, so that simultaneous requests do not spend the
+   * same money. Waits if requests under way may give back enough.
    */
   async reserve(mostUsd: number): Promise<Settle> {
     while (this.#underWay > 0 && !this.#covers(mostUsd) && this.#spent + mostUsd <= this.limitUsd) {

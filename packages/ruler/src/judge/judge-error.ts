@@ -2,7 +2,7 @@ import { HoneError } from "@hone/core";
 
 /** Why a judge gave no scores. */
 export type JudgeFailure =
-  /** It answered, also after being told what was wrong, with something that is no valid scoring. */
+  /** Its answer was no valid scoring, even after it was told what was wrong. */
   | "invalid_answer"
   /** Its answer was cut off by its token limit. */
   | "truncated"

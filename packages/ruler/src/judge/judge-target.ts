@@ -6,9 +6,9 @@ import type { Platform } from "../platform.ts";
 export type StructuredOutput = "json_schema" | "json_object" | "none";
 
 export interface JudgeEndpoint {
-  /** OpenAI-compatible, as for any SDK: mostly ends in `/v1`. */
+  /** The OpenAI-compatible URL, as for any SDK. It mostly ends in `/v1`. */
   baseURL: string;
-  /** @default the environment's key, where the URL is that of a known provider */
+  /** @default the environment's key, if the URL is that of a known provider */
   apiKey?: string | undefined;
   model: string;
 }
@@ -16,7 +16,7 @@ export interface JudgeEndpoint {
 /** `provider/model`, such as `openai/o4-mini`, `openrouter/qwen/qwen3-32b` or `hone/my-agent@0`, or an endpoint. */
 export type Judge = string | JudgeEndpoint;
 
-/** A judge with all that a call needs. */
+/** A judge with everything that a request needs. */
 export interface JudgeTarget {
   /** How it is named in metrics and logs. */
   label: string;
@@ -26,9 +26,9 @@ export interface JudgeTarget {
   structuredOutput: StructuredOutput;
   /** What its dialect calls the limit of an answer. */
   answerLimit: AnswerLimit;
-  /** Keys that are in no error: that of the call, and those of the environment. */
+  /** Keys that must not stand in an error: that of the request, and those of the environment. */
   secrets: readonly string[];
-  /** Set where the model is on a Hone server: its calls are rollouts there. */
+  /** Set if the model is on a Hone server, where each request is a rollout. */
   hone: { serverURL: string; model: string; step: number | null } | null;
 }
 

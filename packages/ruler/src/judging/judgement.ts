@@ -15,22 +15,22 @@ export interface MemberScore {
 
 /** What a judging took and found, beside the scores. */
 export interface Judgement {
-  /** `zero_variance`: all members did the same (or there is only one), so nobody was asked. */
+  /** `zero_variance`: all members did the same, or there is only one, so the judge was not asked. */
   status: "judged" | "zero_variance" | "failed";
   judge: string;
-  /** The judge's own conversations: of each pass that got an answer, also where it did not hold. Their reward is null. */
+  /** The judge's own conversations, one for each pass with an answer, valid or not. Their reward is null. */
   trajectories: Trajectory[];
-  /** Different attempts among the members. */
+  /** How many different attempts the members are. */
   attempts: number;
   calls: number;
-  /** Answers that came from the cache. */
+  /** How many answers came from the cache. */
   cachedAnswers: number;
   repairs: number;
   promptTokens: number;
-  /** Of the prompt tokens, those that the provider had cached. */
+  /** Those of the prompt tokens that the provider had cached. */
   cachedTokens: number;
   completionTokens: number;
-  /** Of its answers. Null where no price is known, or an answer came without usage. */
+  /** What the answers cost. Null if no price is known, or if an answer had no usage. */
   costUsd: number | null;
   /** See `positionBias` and `passSpread` in the guide; null for one pass. */
   positionBias: number | null;
@@ -42,7 +42,7 @@ export interface Judgement {
 }
 
 export interface JudgedMembers {
-  /** By member; null where none was given. */
+  /** A score for each member; null if the judge gave none. */
   scores: (MemberScore | null)[];
   judgement: Judgement;
 }
@@ -85,7 +85,7 @@ export function emptyJudgement(settings: Settings, attempts: number): Judgement 
   };
 }
 
-/** The mean over the passes that hold, and what all of them took. */
+/** The mean over the valid passes, and what all passes took. */
 export function summarise(
   members: number,
   attempts: readonly Attempt[],

@@ -13,8 +13,8 @@ export interface RulerOptions extends JudgeOptions {
 }
 
 /**
- * Scores bare conversations against one another. `scores` stands in their order; an entry is null
- * where nothing was compared (all the same, or only one). Throws a JudgeError where the judge fails.
+ * Scores bare conversations against one another. `scores` has their order. An entry is null if nothing was
+ * compared, because all are the same or there is only one. Throws a JudgeError if the judge fails.
  */
 export async function ruler(
   messageLists: readonly (readonly ChatMessage[])[],

@@ -9,9 +9,9 @@ import type { JudgeOptions } from "./settings.ts";
 
 export interface ScoreGroupOptions extends JudgeOptions {
   /**
-   * A judge that gives no scores drops its group: null rewards and the reason `judge_failed`, which
-   * `train` counts, and a warning. With false it throws a JudgeError instead. A wrong option, a
-   * missing key and an abort always throw.
+   * If the judge gives no scores, the group is dropped: its rewards are null, `train` counts it under
+   * `judge_failed`, and there is a warning. With `false` a JudgeError is thrown instead. A wrong option, a missing
+   * key and an abort always throw.
    * @default true
    */
   swallowErrors?: boolean | undefined;
@@ -23,8 +23,8 @@ export interface ScoredGroup extends TrajectoryGroup {
 }
 
 /**
- * Scores the trajectories of a group against one another: one call of the judge, none where all are
- * the same. Gives a new group that keeps everything of the old one.
+ * Scores the trajectories of a group against one another, with one request to the judge for each pass and with none
+ * if all trajectories are the same. Gives a new group that keeps everything of the old one.
  */
 export async function rulerScoreGroup(
   group: TrajectoryGroup,

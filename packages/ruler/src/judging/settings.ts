@@ -18,41 +18,41 @@ import { estimateTokens } from "../prompt/token-estimate.ts";
 export interface JudgeOptions {
   /** What a good attempt is. @default defaultRubric */
   rubric?: string | undefined;
-  /** Orders that the group is judged in; scores are averaged. @default 1 */
+  /** In how many orders the group is judged. The scores are averaged. @default 1 */
   passes?: number | undefined;
-  /** Of the orders. @default 0 */
+  /** Seed of the orders. @default 0 */
   seed?: number | undefined;
-  /** Asks the judge also where there is nothing to compare: for evaluation, not for training. @default false */
+  /** Asks the judge even if there is nothing to compare. For evaluation, not for training. @default false */
   alwaysJudge?: boolean | undefined;
-  /** Tokens of one prompt; longer ones are cut in the middle. @default 100000 */
+  /** How many tokens a prompt may have. Longer attempts are cut in the middle. @default 100000 */
   tokenBudget?: number | undefined;
-  /** The judge's tokenizer. @default an estimate on the safe side */
+  /** Counts a text's tokens as the judge does. @default an estimate on the safe side */
   countTokens?: ((text: string) => number) | undefined;
-  /** @default the environment's, by provider */
+  /** @default the key that the environment has for the provider */
   apiKey?: string | undefined;
   /** Sent with each request as it is: `{reasoning_effort: "low"}`, `{temperature: 0}`. */
   parameters?: Readonly<Record<string, unknown>> | undefined;
-  /** @default what the provider has; one that refuses it is asked in plain words */
+  /** How the judge is held to the shape of its answer. @default the strictest form that the provider takes */
   structuredOutput?: StructuredOutput | undefined;
-  /** Answers on disk: `false` for none, or their folder. @default on, in HONE_HOME or ~/.hone */
+  /** Keeps answers on disk. `false` turns it off; `folder` says where. @default on, in HONE_HOME or ~/.hone */
   cache?: boolean | { folder: string } | undefined;
-  /** Prices by judge label, before the built-in list. */
+  /** Prices by the label of the judge. They go before those of the built-in list. */
   prices?: Readonly<Record<string, Price>> | undefined;
   /**
-   * Money that this and all other calls with the same budget may cost. An answer is then limited to
-   * 16,000 tokens, unless `parameters` have a limit of their own.
+   * What all requests with this budget may cost together. An answer is then limited to 16,000 tokens, unless
+   * `parameters` have a limit of their own.
    */
   budget?: JudgeBudget | undefined;
-  /** Calls to this judge at once. @default 8 */
+  /** Requests to this judge at the same time. @default 8 */
   concurrency?: number | undefined;
-  /** Further attempts after 408, 409, 429, 5xx and lost connections. @default 4 */
+  /** How often a request is repeated after 408, 409, 429, 5xx and lost connections. @default 4 */
   maxRetries?: number | undefined;
-  /** Limit of one request. @unit ms @default 120000 */
+  /** How long one request may take. @unit ms @default 120000 */
   timeoutMs?: number | undefined;
-  /** Limit of the whole judging of a group, waiting included. @unit ms @default 600000 */
+  /** How long judging a group may take in all, waiting included. @unit ms @default 600000 */
   deadlineMs?: number | undefined;
   signal?: AbortSignal | undefined;
-  /** Prints the scores and the judge's reasons; a function gets the text instead. @default false */
+  /** Prints the scores and the judge's reasons. A function gets the text instead. @default false */
   debug?: boolean | ((text: string) => void) | undefined;
   /** @default globalThis.fetch */
   fetch?: Fetch | undefined;
@@ -80,7 +80,7 @@ export const judgeOptionNames = [
   "fetch",
 ] as const satisfies (keyof JudgeOptions)[];
 
-/** A request sets these itself. */
+/** Parameters that each request sets itself. */
 const ownParameters = ["model", "messages", "stream", "n", "response_format", "logprobs"];
 
 export interface Settings {

@@ -7,7 +7,7 @@ export type Aggregation =
   /** Each function is z-scored within its group, then summed by weight, then z-scored over the batch. */
   | "normalize_then_sum";
 
-/** By what an advantage is divided: the standard deviation (ddof 1) + 1e-4 of the group or the batch. */
+/** Whose standard deviation (ddof 1, + 1e-4) divides an advantage: the group's, the batch's, or nobody's. */
 export type ScaleRewards = "group" | "batch" | "none";
 
 export interface Aggregated {

@@ -9,24 +9,24 @@ import type { Reader, RewardFunction } from "./reward-function.ts";
 
 export interface ArithmeticOptions {
   /**
-   * The numbers that were given; null where the trajectory has no such task. One below zero is used with its sign:
-   * -3 in `8 + -3`, not in `8 - 3`.
+   * The numbers that were given, or null if the trajectory has no such task. A number below zero must be used with
+   * its sign: -3 is used in `8 + -3`, but not in `8 - 3`.
    */
   numbers: Reader<readonly number[]>;
-  /** What the expression has to come to: a number, also as text. */
+  /** What the expression must come to: a number, or a number as text. */
   target: Reader<number | string>;
   /**
    * `each-once`: exactly the given numbers, each as often as it was given; `at-most-once`: none more
    * often; `any`: any of them, as often as one likes. @default "each-once"
    */
   use?: "each-once" | "at-most-once" | "any" | undefined;
-  /** How far from the target is right; 0: exactly the target. @default 1e-5 */
+  /** How far from the target still counts as right. 0 means exactly the target. @default 1e-5 */
   tolerance?: number | undefined;
   /** The expression in the answer. @default what stands in `<answer>` */
   extract?: ((text: string) => string | null) | undefined;
 }
 
-/** 1 where the answer is an expression of the given numbers that comes to the target, else 0. */
+/** 1 if the answer is an expression of the given numbers that comes to the target, else 0. */
 export function arithmetic(options: ArithmeticOptions): RewardFunction {
   const { use = "each-once", extract = taggedAnswer } = options;
   const tolerance = fromNumber(requireNumber("tolerance", options.tolerance ?? 1e-5, { least: 0 }));

@@ -10,8 +10,8 @@ export interface CodeOptions {
   /** Modules that the code may not import; `os` stands for `os.path` too, `node:fs` for `node:fs/promises`. */
   forbiddenImports?: readonly string[] | undefined;
   /**
-   * The code in the answer. @default its last fenced block that names the language, else its last that names none,
-   * else, where nothing is fenced, all of it. Without a name for it, mere words are no code.
+   * Finds the code in the answer. @default the last fenced block that names the language, else the last that names
+   * none, else the whole answer if nothing is fenced. Where nothing names the language, mere words are no code.
    */
   extract?: ((text: string) => string | null) | undefined;
 }
@@ -29,8 +29,8 @@ const fenceNames: Readonly<Record<CodeLanguage, readonly string[]>> = {
 const longest = 200_000;
 
 /**
- * 1 where the answer holds code that a parser of the language accepts, without a forbidden import;
- * else 0. The code is read and never run; it is parsed in another thread, with limits of time and memory.
+ * 1 if the answer holds code that a parser of the language accepts and that imports nothing forbidden, else 0. The
+ * code is never run. It is parsed in another thread, with limits of time and memory.
  */
 export function codeParses(options: CodeOptions): RewardFunction {
   return named("code_parses", async (trajectory) => {

@@ -12,25 +12,25 @@ export interface WeightedReward {
   fn: RewardFunction;
   /** @default 1 */
   weight?: number | undefined;
-  /** In metrics. @default the function's own name */
+  /** The name in metrics. @default the function's own name */
   name?: string | undefined;
 }
 
 export interface CombineOptions {
   /** @default "sum_then_normalize" */
   aggregation?: Aggregation | undefined;
-  /** Of the advantages that are reported. The training step has an option of its own. @default "group" */
+  /** Scales the reported advantages. The training step has an option of its own. @default "group" */
   scaleRewards?: ScaleRewards | undefined;
-  /** Trajectories at once. @default 16 */
+  /** Trajectories that are scored at the same time. @default 16 */
   concurrency?: number | undefined;
 }
 
 export interface CombinedRewards {
-  /** New groups with rewards in place, `rewards/{name}` in each trajectory's metrics. */
+  /** New groups with the rewards, and with `rewards/{name}` in each trajectory's metrics. */
   groups: TrajectoryGroup[];
-  /** By group and member: what TRL would compute from the same values. */
+  /** For each group and member, the advantage that TRL would compute from the same values. */
   advantages: number[][];
-  /** TRL's names: rewards/{name}/mean and /std, reward, reward_std, frac_reward_zero_std. Null: no value. */
+  /** By TRL's names: rewards/{name}/mean and /std, reward, reward_std, frac_reward_zero_std. Null: no value. */
   metrics: Record<string, number | null>;
 }
 
@@ -43,11 +43,10 @@ export interface RewardCombiner {
 }
 
 /**
- * One reward of several functions, as TRL combines them: those that return null for a trajectory are
- * left out of its sum; one to which none applies has no reward (null), and moves nothing.
+ * Makes one reward of several functions, as TRL does. Functions that return null for a trajectory are left out of
+ * its sum. A trajectory to which no function applies has no reward (null), and moves nothing.
  *
- * With `normalize_then_sum` the reward is what TRL uses as the advantage: train it with
- * `scaleRewards: "none"`.
+ * With `normalize_then_sum` the reward is what TRL uses as the advantage, so train it with `scaleRewards: "none"`.
  */
 export function combineRewards(
   rewards: readonly WeightedReward[],

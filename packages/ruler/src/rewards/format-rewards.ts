@@ -2,7 +2,7 @@ import { completionAsSampled } from "./completion-text.ts";
 import { named } from "./reward-function.ts";
 import type { RewardFunction } from "./reward-function.ts";
 
-/** 1 where the answer begins with one `<think>…</think>`, else 0: TRL's `think_format_reward`. */
+/** 1 if the answer begins with one `<think>…</think>`, else 0. This is TRL's `think_format_reward`. */
 export function thinkFormat(): RewardFunction {
   return formatReward("think_format", isThinkFormat);
 }
@@ -12,8 +12,8 @@ export function isThinkFormat(text: string): boolean {
 }
 
 /**
- * 1 where the answer is `<think>…</think>` and behind it, on a line of its own, `<answer>…</answer>`, and nothing
- * else; else 0. An empty line between them is no difference: some bases always write one.
+ * 1 if the answer is `<think>…</think>`, then on a line of its own `<answer>…</answer>`, and nothing else; else 0.
+ * An empty line between the two is allowed, because some bases always write one.
  */
 export function thinkAnswerFormat(): RewardFunction {
   return formatReward("think_answer_format", isThinkAnswerFormat);

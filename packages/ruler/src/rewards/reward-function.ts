@@ -9,7 +9,7 @@ export interface RewardContext {
 }
 
 /**
- * What a trajectory is worth. `null`: the function does not apply to it, which is not the same as 0.
+ * Says what a trajectory is worth. `null` means that the function does not apply, which is not the same as 0.
  */
 export type RewardFunction = (
   trajectory: Trajectory,

@@ -9,30 +9,30 @@ import { requestScores } from "./score-requests.ts";
 import type { ItemResult, ScoreSettings } from "./score-requests.ts";
 
 export interface RewardModelOptions {
-  /** As the server's operator named it: `serve --reward-model helpful=…`. */
+  /** The name that the server's operator gave it: `serve --reward-model helpful=…`. */
   model: string;
-  /** Of a model with several labels, the one whose probability is the reward. */
+  /** If the model has several labels, the one whose probability is the reward. */
   label?: string | undefined;
   /**
-   * What of a trajectory is scored: messages by the model's own chat template, or a plain text. Null: the
-   * function does not apply. @default its messages
+   * What is scored of a trajectory: messages, which the model's own chat template renders, or a plain text. Null
+   * means that the function does not apply. @default the trajectory's messages
    */
   input?: Reader<readonly ChatMessage[] | string> | undefined;
   /**
-   * What becomes of a trajectory that is longer than the model reads: an error, null (does not apply), or a score
-   * of its end. @default "error"
+   * What happens if a trajectory is longer than the model reads: an error, null (does not apply), or a score of the
+   * trajectory's end. @default "error"
    */
   tooLong?: "error" | "null" | "truncate" | undefined;
-  /** Told of each score of an end. @default a warning in the console, once */
+  /** Called for each trajectory of which only the end was scored. @default a warning in the console, once */
   onTruncated?: ((cut: { tokens: number; maxTokens: number }) => void) | undefined;
-  /** Trajectories of one request. @default 64 */
+  /** Trajectories in one request. @default 64 */
   batchSize?: number | undefined;
   /** @default HONE_URL, else the server of this machine */
   baseURL?: string | undefined;
   apiKey?: string | undefined;
-  /** Further attempts after lost connections, 429, 502 and 503. @default 4 */
+  /** How often a request is repeated after lost connections, 429, 502 and 503. @default 4 */
   maxRetries?: number | undefined;
-  /** Limit of one request. @unit ms @default 600000 */
+  /** How long one request may take. @unit ms @default 600000 */
   timeoutMs?: number | undefined;
   /** @default globalThis.fetch */
   fetch?: typeof globalThis.fetch | undefined;
@@ -60,8 +60,8 @@ interface Waiting {
 }
 
 /**
- * A sequence classifier on the Hone server as a reward function. Trajectories that are scored at the same time go
- * out in one request.
+ * Makes a reward function of a sequence classifier on the Hone server. Trajectories that are scored at the same
+ * time go out in one request.
  */
 export function rewardModel(options: RewardModelOptions): RewardFunction {
   refuseUnknownOptions("rewardModel()", options, optionNames);

@@ -8,7 +8,7 @@ import { exactNumber, isNear, lastNumber } from "./number-text.ts";
 import { named } from "./reward-function.ts";
 import type { Reader, RewardFunction } from "./reward-function.ts";
 
-/** 1 where the answer is the expected text (trimmed, or made comparable by `normalize`), else 0. */
+/** 1 if the answer is the expected text (trimmed, or made comparable by `normalize`), else 0. */
 export function exactMatch(options: {
   expected: Reader<string>;
   /** The part of the answer that counts. @default what stands in `<answer>`, else all of it */
@@ -25,8 +25,8 @@ export function exactMatch(options: {
 }
 
 /**
- * 1 where the answer's last number is the expected one within the tolerance, else 0. A number that can be read in
- * two ways matches nothing; see `lastNumber`.
+ * 1 if the answer's last number is the expected one within the tolerance, else 0. A number that can be read in two
+ * ways matches nothing; see `lastNumber`.
  */
 export function numericMatch(options: {
   /** A number, also as text: "15", "1,234.5", "2/3". */
@@ -50,9 +50,9 @@ export function numericMatch(options: {
 }
 
 /**
- * 1 where the answer is JSON that the schema accepts, else 0. The answer may stand in a code fence; any
- * other text beside it makes it no JSON. A schema is zod's or JSON Schema; one that is neither is refused here,
- * and not when an answer is scored.
+ * 1 if the answer is JSON that the schema accepts, else 0. The answer may stand in a code fence, but any other text
+ * beside it counts as no JSON. The schema is zod's or a JSON Schema. Anything else is refused at once, and not only
+ * when an answer is scored.
  */
 export function jsonMatch(options: { schema: z.ZodType | JsonSchema }): RewardFunction {
   const { schema } = options;
@@ -82,8 +82,8 @@ function isZod(schema: z.ZodType | JsonSchema): schema is z.ZodType {
 }
 
 /**
- * 0 up to `maxTokens - softTokens` completion tokens, from there down to -1 at `maxTokens`, and -1
- * beyond: TRL's soft overlong punishment (DAPO, equation 13) over the tokens of the whole episode.
+ * TRL's soft overlong punishment (DAPO, equation 13) over the tokens of the whole episode: 0 up to
+ * `maxTokens - softTokens` completion tokens, from there down to -1 at `maxTokens`, and -1 beyond.
  */
 export function lengthPenalty(options: {
   maxTokens: number;

@@ -13,7 +13,7 @@ import type { RewardFunction } from "./reward-function.ts";
  * the rewards of this package's own, the tutorial's way is taken: numbers that it gives can be compared.
  */
 
-/** 1 where the answer is `<think>…</think>`, one line end, `<answer>…</answer>`, and nothing else; else 0. */
+/** 1 if the answer is `<think>…</think>`, one line end, `<answer>…</answer>`, and nothing else; else 0. */
 export function tutorialFormat(): RewardFunction {
   return formatReward("format", isTutorialFormat);
 }
@@ -25,7 +25,7 @@ export function isTutorialFormat(text: string): boolean {
 }
 
 /**
- * 1 where the answer has the format, and the expression in `<answer>` uses each given number once and comes to the
+ * 1 if the answer has the format and the expression in `<answer>` uses each given number once and comes to the
  * target within 1e-5; else 0.
  */
 export function tutorialArithmetic(
@@ -40,8 +40,8 @@ export function tutorialArithmetic(
 }
 
 /**
- * 1 where the code in `<answer>` parses, .3 where it has a syntax error, 0 where it imports what it may not or there
- * is no `<answer>`. The code may stand in a fence within the tag.
+ * 1 if the code in `<answer>` parses, .3 if it has a syntax error, 0 if it imports what is forbidden or if there is
+ * no `<answer>`. The code may stand in a fence within the tag.
  */
 export function tutorialCode(
   options: Pick<CodeOptions, "language" | "forbiddenImports">,
