@@ -9,10 +9,10 @@ import {
 import type { LimitFunction } from "p-limit";
 import type { z } from "zod";
 import type { Trainer } from "../ports/trainer.ts";
-import type { Checkpoints } from "./checkpoints.ts";
+import type { Checkpoints } from "../policies/checkpoints.ts";
 import { canonicalJson } from "../store/canonical.ts";
-import type { LivePolicies } from "./live.ts";
-import type { Model, Models } from "./models.ts";
+import type { LivePolicies } from "../policies/live.ts";
+import type { Model, Models } from "../policies/models.ts";
 
 type PutModel = z.output<typeof putModelSchema>;
 

@@ -7,9 +7,9 @@ import type { Operations } from "../operations/operations.ts";
 import type { Retention } from "../retention/retention.ts";
 import type { Rollouts } from "../rollouts/rollouts.ts";
 import type { Store } from "../store/store.ts";
-import type { Checkpoints } from "./checkpoints.ts";
-import type { LivePolicies } from "./live.ts";
-import type { Models } from "./models.ts";
+import type { Checkpoints } from "../policies/checkpoints.ts";
+import type { LivePolicies } from "../policies/live.ts";
+import type { Models } from "../policies/models.ts";
 
 /**
  * Ends models. The row of the deletion comes first: from then on nobody finds the model, its name stays taken, and

@@ -6,9 +6,9 @@ import { HoneError, type PolicyDetail, type PolicyInfo, policyName } from "@hone
 import type { Retention } from "../retention/retention.ts";
 import { removedPolicy } from "../rollouts/rollouts.ts";
 import { NotReadable, openRegular } from "../store/regular-file.ts";
-import type { Checkpoints } from "./checkpoints.ts";
-import type { LivePolicies } from "./live.ts";
-import type { Models, PolicyRecord } from "./models.ts";
+import type { Checkpoints } from "../policies/checkpoints.ts";
+import type { LivePolicies } from "../policies/live.ts";
+import type { Models, PolicyRecord } from "../policies/models.ts";
 
 export interface PolicyFile {
   bytes: number;
