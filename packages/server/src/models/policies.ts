@@ -4,11 +4,11 @@ import { join } from "node:path";
 import { pipeline, Readable, Transform } from "node:stream";
 import { HoneError, type PolicyDetail, type PolicyInfo, policyName } from "@hone/core";
 import type { Retention } from "../retention/retention.ts";
-import { removedPolicy } from "../rollouts/rollouts.ts";
 import { NotReadable, openRegular } from "../store/regular-file.ts";
 import type { Checkpoints } from "../policies/checkpoints.ts";
 import type { LivePolicies } from "../policies/live.ts";
 import type { Models, PolicyRecord } from "../policies/models.ts";
+import { removedPolicy } from "../policies/served.ts";
 
 export interface PolicyFile {
   bytes: number;

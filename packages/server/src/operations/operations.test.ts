@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { HoneError } from "@hone/core";
-import { WorkerFault } from "../trainer/client.ts";
+import { WorkerFault } from "../ports/trainer.ts";
 import {
   type AdapterList,
   adapterList,

@@ -13,7 +13,7 @@ import { createRequire } from "node:module";
 import { join } from "node:path";
 import { HoneError } from "@hone/core";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { WorkerFault } from "../trainer/client.ts";
+import { WorkerFault } from "../ports/trainer.ts";
 import type { EventLog } from "./events.ts";
 import type { Operations } from "./operations.ts";
 import { operationRoutes } from "./routes.ts";

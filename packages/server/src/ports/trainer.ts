@@ -1,3 +1,5 @@
+import { HoneError } from "@hone/core";
+
 /** Forward, backward, step, files (docs/worker-contract.md). */
 export interface Trainer {
   /** Writes a fresh adapter (B = 0) into the existing folder `staging`; resolves to the files' names. */
@@ -25,3 +27,20 @@ export interface Trainer {
 export type TrainerEvent =
   | { event: "stage"; stage: string; seconds: number }
   | { event: "microbatch"; done: number; total: number; tokens: number };
+
+/** What the worker said was wrong; the cause of the HoneError that a caller of the port sees. */
+export class WorkerFault extends Error {
+  override readonly name = "WorkerFault";
+  readonly code: string | null;
+
+  constructor(message: string, code: string | null) {
+    super(message);
+    this.code = code;
+  }
+}
+
+/** The worker's code in an error that came of one of its answers. */
+export function workerCode(error: unknown): string | null {
+  const cause = HoneError.isInstance(error) ? error.cause : null;
+  return cause instanceof WorkerFault ? cause.code : null;
+}

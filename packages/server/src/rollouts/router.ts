@@ -1,10 +1,11 @@
 import { HoneError, parseModelRef, policyName, requireModelRef } from "@hone/core";
 import type { LivePolicies } from "../policies/live.ts";
 import type { Models } from "../policies/models.ts";
+import { requireServed } from "../policies/served.ts";
 import type { Engine } from "../ports/engine.ts";
 import type { PolicyLease, PolicyRouter } from "../ports/rollouts.ts";
 import type { RolloutRecord } from "./records.ts";
-import { requireServed, type Rollouts } from "./rollouts.ts";
+import type { Rollouts } from "./rollouts.ts";
 
 export function createPolicyRouter(options: {
   rollouts: Rollouts;

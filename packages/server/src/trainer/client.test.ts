@@ -4,8 +4,8 @@ import { setTimeout as delay } from "node:timers/promises";
 import { HoneError } from "@hone/core";
 import fc from "fast-check";
 import { afterEach, beforeEach, expect, onTestFinished, test, vi } from "vitest";
-import type { TrainerEvent } from "../ports/trainer.ts";
-import { createTrainerClient, workerCode } from "./client.ts";
+import { type TrainerEvent, workerCode } from "../ports/trainer.ts";
+import { createTrainerClient } from "./client.ts";
 import { readLines } from "./lines.ts";
 
 /** Faults of a worker's connection, which the real worker does not have on demand. */

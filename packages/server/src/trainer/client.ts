@@ -1,7 +1,7 @@
 import { HoneError } from "@hone/core";
 import { Agent, request } from "undici";
 import { z } from "zod";
-import type { Trainer, TrainerEvent } from "../ports/trainer.ts";
+import { type Trainer, type TrainerEvent, WorkerFault } from "../ports/trainer.ts";
 import { readLines } from "./lines.ts";
 
 /** The worker writes a line at least once a second; silence for this long is a hang. */
@@ -33,23 +33,6 @@ const errorBodySchema = z.object({
   error: z.object({ message: z.string(), code: z.string().nullish() }),
 });
 const filesSchema = z.object({ files: z.array(z.string()) });
-
-/** What the worker said was wrong; the cause of the HoneError that a caller of the port sees. */
-export class WorkerFault extends Error {
-  override readonly name = "WorkerFault";
-  readonly code: string | null;
-
-  constructor(message: string, code: string | null) {
-    super(message);
-    this.code = code;
-  }
-}
-
-/** The worker's code in an error that came of one of its answers. */
-export function workerCode(error: unknown): string | null {
-  const cause = HoneError.isInstance(error) ? error.cause : null;
-  return cause instanceof WorkerFault ? cause.code : null;
-}
 
 export function createTrainerClient(options: {
   baseURL: () => string;
