@@ -9,7 +9,7 @@ import type { Statement } from "../store/store.ts";
 import { type Emit, emitCommitted, noteTrained, publishNewest, recordPolicy } from "./commit.ts";
 import type { OperationContext } from "./context.ts";
 import type { NewEvent } from "./events.ts";
-import { importPolicy } from "./import.ts";
+import { importPolicy } from "./kinds/import.ts";
 import {
   insertOperation,
   isOver,
@@ -23,7 +23,7 @@ import {
   updateOperation,
 } from "./records.ts";
 import { otherBase, requireStep, validateTrain } from "./submit.ts";
-import { trainPolicy } from "./train.ts";
+import { trainPolicy } from "./kinds/train.ts";
 
 export interface Operations {
   submit(keyId: string, model: string, body: ParsedSubmit): Promise<OperationInfo>;

@@ -3,7 +3,7 @@ import { cp, mkdir, rm, symlink, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { HoneError } from "@hone/core";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { encodeSafetensors } from "../batch/safetensors.ts";
+import { encodeSafetensors } from "../../batch/safetensors.ts";
 import {
   type AdapterList,
   adapterList,
@@ -13,7 +13,7 @@ import {
   rolloutsWith,
   temporaryFolder,
   type TestState,
-} from "../testing/fixtures.ts";
+} from "../../testing/fixtures.ts";
 
 let folder: Awaited<ReturnType<typeof temporaryFolder>>;
 let engine: AdapterList;

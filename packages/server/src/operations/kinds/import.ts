@@ -2,7 +2,7 @@ import { readFile, realpath } from "node:fs/promises";
 import { join, sep } from "node:path";
 import { HoneError, policyName } from "@hone/core";
 import { z } from "zod";
-import { syncFolder } from "../store/files.ts";
+import { syncFolder } from "../../store/files.ts";
 import {
   badAdapter,
   checkWeights,
@@ -10,9 +10,9 @@ import {
   copyFile,
   maxConfigBytes,
 } from "./adapter-files.ts";
-import { commitPolicy, type Emit, restartTimeoutMs, timed } from "./commit.ts";
-import type { OperationContext } from "./context.ts";
-import type { OperationRecord } from "./records.ts";
+import { commitPolicy, type Emit, restartTimeoutMs, timed } from "../commit.ts";
+import type { OperationContext } from "../context.ts";
+import type { OperationRecord } from "../records.ts";
 
 const configName = "adapter_config.json";
 const weightsName = "adapter_model.safetensors";

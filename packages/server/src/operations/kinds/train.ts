@@ -1,22 +1,22 @@
 import { createHash } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
 import { HoneError, policyName, type TrainOp, type TrainResult } from "@hone/core";
-import { encodeBatch, planSelection, type Work, workConfig } from "../batch/batch.ts";
+import { encodeBatch, planSelection, type Work, workConfig } from "../../batch/batch.ts";
 import {
   type FilterGroup,
   type SelectedRollout,
   type Selection,
   selectForTraining,
-} from "../batch/filter.ts";
-import { rewardMetrics } from "../batch/reward-metrics.ts";
-import { fault } from "../faults/fault.ts";
-import type { Model } from "../policies/models.ts";
-import type { LedgerCompletion } from "../ports/ledger.ts";
-import { workerCode } from "../ports/trainer.ts";
-import { createPauses } from "../store/pauses.ts";
-import { commitPolicy, cursorAfter, type Emit, restartTimeoutMs, timed } from "./commit.ts";
-import type { OperationContext } from "./context.ts";
-import { type OperationRecord, updateOperation } from "./records.ts";
+} from "../../batch/filter.ts";
+import { rewardMetrics } from "../../batch/reward-metrics.ts";
+import { fault } from "../../faults/fault.ts";
+import type { Model } from "../../policies/models.ts";
+import type { LedgerCompletion } from "../../ports/ledger.ts";
+import { workerCode } from "../../ports/trainer.ts";
+import { createPauses } from "../../store/pauses.ts";
+import { commitPolicy, cursorAfter, type Emit, restartTimeoutMs, timed } from "../commit.ts";
+import type { OperationContext } from "../context.ts";
+import { type OperationRecord, updateOperation } from "../records.ts";
 
 /** The worker's deaths after which an operation is believed to be their cause. */
 const maxDeaths = 3;

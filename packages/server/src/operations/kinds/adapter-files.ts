@@ -1,7 +1,7 @@
 import { open } from "node:fs/promises";
 import { HoneError } from "@hone/core";
 import { z } from "zod";
-import { NotReadable, openRegular, piecesOf } from "../store/regular-file.ts";
+import { NotReadable, openRegular, piecesOf } from "../../store/regular-file.ts";
 
 const mebibyte = 1024 * 1024;
 /** Of an `adapter_config.json`, which PEFT writes in a few KiB. */
