@@ -47,7 +47,7 @@ class _Body(BaseModel):
 
 
 class _TemplateBody(_Body):
-    #: The model's own arguments of the template, over those that the server was started with.
+    #: The model's own arguments of the template. They go before those that the server was started with.
     chat_template_kwargs: dict[str, str | int | float | bool] | None = None
 
 
@@ -65,9 +65,9 @@ class BridgeBody(_TemplateBody):
 
 class ParseBody(_TemplateBody):
     ids: Ids
-    #: What may be called. Without any, a sampled call is text.
+    #: The tools that may be called. Without any, a sampled call is text.
     tools: list[Any] | None = None
-    #: The text up to a stop string, where one ended the answer.
+    #: The text up to the stop string, if one ended the answer.
     visible: str | None = None
 
 
@@ -93,7 +93,7 @@ class Service:
         self._views: OrderedDict[str, Service] = OrderedDict()
 
     def view(self, kwargs: dict[str, Any] | None) -> Service:
-        """The service with these arguments of the template. Few models differ in them: some are kept."""
+        """The service with these arguments of the template. The last few are kept, because few models differ in them."""
         if not kwargs:
             return self
         key = json.dumps(kwargs, sort_keys=True)
@@ -139,7 +139,7 @@ class Service:
             return _no_bridge("this base's template does not go on where it ended, so the whole is rendered")
         if any(message["role"] == "assistant" for message in messages):
             return _no_bridge("an assistant message among the new ones was not sampled here")
-        # A prompt ends with the generation prompt; where that is all a renderer looks at, it is spared the rest.
+        # A prompt ends with the generation prompt. If a renderer looks at nothing else, it does not get the rest.
         cut = max(0, len(body.prompt_ids) - self.base.prompt_tail) if self.base.prompt_tail else 0
         try:
             made = self.base.renderer.bridge_to_next_turn(
@@ -152,7 +152,7 @@ class Service:
             return _no_bridge("the renderer cannot prove that the template would continue from these tokens")
         ids, before = body.prompt_ids[:cut] + list(made.token_ids), len(body.prompt_ids)
         end = before + len(body.completion_ids)
-        # Sampled text is never given up: a renderer that cuts behind the last close breaks the promise.
+        # No sampled text may be lost: a renderer that cuts after the last closing token breaks the promise.
         if ids[:before] != body.prompt_ids or ids[before:end] != body.completion_ids:
             return _no_bridge("the answer goes on after the token that closes it")
         return {"ids": ids}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-# Before torch is imported: idle OpenMP threads must sleep, this machine has other work for its cores.
+# Before torch is imported: idle OpenMP threads must sleep, because the cores have other work.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -129,7 +129,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 def _reward_model(text: str, options: argparse.Namespace) -> RewardModel:
     name, _, source = text.partition("=")
-    # A small model on a CPU loses more by rounding than it gains.
+    # On a CPU a small model loses more by rounding than it gains.
     dtype = DTYPES["float32"] if options.device == "cpu" else DTYPES[options.dtype]
     return load_reward_model(name, source, device=options.device, dtype=dtype)
 

@@ -44,7 +44,7 @@ def fresh_adapter(model: nn.Module, spec: LoraSpec, seed: int) -> LoraWeights:
 def write_adapter(folder: str | Path, weights: LoraWeights, base_name: str) -> list[str]:
     """Writes and fsyncs the files and the folder; gives their names.
 
-    It makes no folder: a server that started meanwhile may have removed this one, and then nothing counts.
+    It does not make the folder. A server that started meanwhile may have removed it, and then nothing counts.
     """
     folder = Path(folder)
     config = {

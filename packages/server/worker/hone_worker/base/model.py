@@ -81,7 +81,7 @@ def _default_name(base: str) -> str:
 
 
 def _length_limit(config: Any, wanted: int | None) -> int:
-    """The longest sequence to serve. Masks here are plain causal ones, so a sliding window bounds it."""
+    """The longest sequence to serve. A sliding window is an upper limit, because masks here are plain causal ones."""
     text = config.get_text_config()
     kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
     if not kinds <= ATTENTION_KINDS:

@@ -54,7 +54,7 @@ def fastest(run: Callable[[], object], most: int, set_threads: Callable[[int], N
 
 
 def measured(base: Base, rows: int, width: int) -> int:
-    """For forwards of so many rows and tokens. On a GPU the processor only starts kernels: one."""
+    """The count for forwards of so many rows and tokens. One on a GPU, where the processor only starts kernels."""
     most = most_threads()
     if most == 1 or base.device.type != "cpu":
         return 1
@@ -72,8 +72,8 @@ def measured(base: Base, rows: int, width: int) -> int:
 def remembered(path: Path | None, measure: Callable[[], int]) -> int:
     """The number in the file, else the measured one, which the file keeps from then on.
 
-    Threads share a sum among them, and its last bits depend on how many they are: a step that is redone, also
-    after a restart or on a copy of the data, has to be given as many as before.
+    Threads share a sum among them, so its last bits depend on their number. A step that is done again must
+    therefore get as many threads as before, even after a restart or on a copy of the data.
     """
     if path is None:
         return measure()

@@ -17,9 +17,9 @@ TopLogprobs = list[tuple[int, float]]
 @dataclass(frozen=True)
 class Stops:
     strings: tuple[str, ...] = ()
-    #: End the choice and are named as its `stop_reason`.
+    #: Token ids that end the choice and are named as its `stop_reason`.
     ids: frozenset[int] = frozenset()
-    #: The base's own end tokens: they end it without a reason.
+    #: The base's own end tokens. They end the choice without a `stop_reason`.
     eos: frozenset[int] = frozenset()
 
 
@@ -51,7 +51,7 @@ class Choice:
     stream: bool = False
     top: int = 0
     grammar: Grammar | None = None
-    #: Whoever waits for the updates; the decoder does not look into it.
+    #: Belongs to whoever waits for the updates. The decoder does not look into it.
     owner: Any = None
     cancelled: bool = False
     ids: list[int] = field(init=False)
@@ -73,7 +73,7 @@ class Choice:
         return len(self.prompt) + self.max_tokens
 
     def accept(self, token: int, logprob: float, top: TopLogprobs) -> Update | None:
-        """Adds a sampled token. An update when there is something to tell now."""
+        """Adds a sampled token. Gives an update if there is something to tell now."""
         self.ids.append(token)
         self.logprobs.append(logprob)
         if self.top:

@@ -1,4 +1,4 @@
-"""Batched decoding: sequences join and leave at token boundaries, each with its adapter and its sampling."""
+"""Decodes many rows at once. They join and leave between tokens, each with its own adapter and sampling."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from hone_worker.process.faults import fault
 log = logging.getLogger("hone_worker")
 
 MAX_WAITING = 4096
-#: Prefill in one go when nothing decodes, and at most this long a pause when something does.
+#: How long decoding may pause for a prefill. If nothing decodes, a prompt is prefilled in one go.
 PREFILL_TOKENS = 2048
 PREFILL_PAUSE_SECONDS = 0.1
 SMALLEST_CHUNK = 32
@@ -148,7 +148,7 @@ class Decoder:
                 self._waiting = deque(c for c in self._waiting if not c.cancelled)
 
     def _admit(self) -> None:
-        """Places what waits, in order; only one that waits for another's prefill is passed by."""
+        """Gives slots to what waits, in order. Only a choice that waits for another one's prefill is passed over."""
         if not self._waiting:
             return
         with self._lock:
@@ -274,7 +274,7 @@ class Decoder:
         self._changed = False
 
     def _ensure(self, length: int) -> bool:
-        """Room for this length. False: for that the youngest sequences went back to the queue; look again."""
+        """Makes room for this length. False: the youngest sequences went back to the queue, so look again."""
         enough = True
         while not self.table.ensure(length):
             enough = False
@@ -288,7 +288,7 @@ class Decoder:
         return enough
 
     def _fail_all(self, cause: Exception) -> list[Update]:
-        """After a failed step no slot can be trusted: all that ran fail, and the cache is made anew."""
+        """After a failed step no slot can be trusted. All running choices fail, and the cache is made anew."""
         error = HoneWorkerError(
             "The engine failed while it computed this answer. Its log has the cause; send the request again.",
             code="engine_failed",

@@ -50,7 +50,7 @@ class Generation:
         self._news.set()
 
     async def updates(self) -> AsyncIterator[list[Update]]:
-        """Batches of updates until every choice has ended. An error ends it too, as an exception."""
+        """Yields updates, those that wait together, until every choice has ended. An error ends it as an exception."""
         open_choices = len(self.choices)
         while open_choices:
             await self._news.wait()
@@ -188,7 +188,7 @@ class Engine:
             raise HoneWorkerError(message, code="invalid_request", param="prompt")
 
     def _on_updates(self, updates: list[Update]) -> None:
-        """On the compute thread: one hop to the event loop a step, whatever the number of rows."""
+        """Runs on the compute thread. It calls the event loop once for each step, whatever the number of rows."""
         loop = self._loop
         if loop is None or loop.is_closed():
             return
@@ -216,7 +216,7 @@ def end_tokens(base: Base) -> frozenset[int]:
 
 
 def default_cache_bytes(device: torch.device) -> int:
-    """Half of what a GPU has free; a quarter of the memory that this process may have, half of what is free of it."""
+    """On a GPU half of the free memory; else a quarter of this process's memory, at most half of what is free."""
     if device.type == "cuda":
         free, _total = torch.cuda.mem_get_info(device)
         return free // 2

@@ -31,13 +31,13 @@ class Grammar:
         return Grammar(self._matcher.deep_copy(), self._grammars, self._ends)
 
     def accept(self, token: int) -> None:
-        """Goes on by a token. One that the grammar does not know shows in the next mask, as an error."""
+        """Takes a token. If the grammar does not allow it, the next mask raises an error."""
         if token not in self._ends:
             self._matcher.consume_token(token)
 
     @property
     def over(self) -> bool:
-        """Nothing can follow, and there is no token that says so."""
+        """Whether nothing can follow, while there is no end token to say so."""
         return not self._ends and self._matcher.is_stopped()
 
     def allowed(self) -> np.ndarray:
@@ -47,7 +47,7 @@ class Grammar:
         if matcher.is_error():
             raise failed("The answer's grammar became too complex. Use a simpler schema.")
         allowed = np.unpackbits(bits, bitorder="little")[: grammars.vocab_size].astype(bool)
-        # Nobody's text: a renderer would take them for the marks of another part of the answer.
+        # Not allowed as text: a renderer would take them for marks of another part of the answer.
         allowed[grammars.added_ids] = False
         if matcher.is_accepting():
             allowed[self._end_ids] = True
@@ -89,7 +89,7 @@ class Grammars:
                     raise failed(
                         "This base's tokenizer is of a kind that no grammar can be made for. Ask without response_format."
                     ) from error
-                # What it takes for ends; a request has its own.
+                # The end tokens that the library assumes. A request has its own.
                 self.added_ids = self._ids([*self.added_ids, *self._read.eos_tokens])
             return self._read
 

@@ -1,4 +1,4 @@
-"""Histories that no row of the cache has room for: keys and values of exact length, kept as long as memory lasts."""
+"""Keys and values of histories that have no row of the cache, at their exact length, kept as long as memory lasts."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor
 
 from hone_worker.base.lora import LoraWeights
 
-#: Beginnings are found by blocks of so many tokens; what is shorter than one is not kept.
+#: Shared beginnings are found by blocks of so many tokens. A history shorter than one block is not kept.
 BLOCK = 16
-#: Histories looked at when many share the same beginning: they differ by less than a block there.
+#: How many histories are looked at if many share a beginning: there they differ by less than a block.
 LOOKED_AT = 4
 
 
@@ -33,7 +33,7 @@ class Reuse:
     prompt_tokens: int = 0
     #: Of those, tokens whose keys and values were there already.
     reused_tokens: int = 0
-    #: Histories that went for want of memory.
+    #: Histories that were removed for want of memory.
     evicted: int = 0
 
 
@@ -84,7 +84,7 @@ class Histories:
                 continue
             for number in list(found)[-LOOKED_AT:]:
                 history = found[number]
-                # Hashes only lead here: what counts is that the ids are the same.
+                # The hash only finds the history. The ids decide whether it is the same.
                 if history.adapter is adapter:
                     length = common(ids, history.ids, len(ids))
                     if length > best_length:
@@ -108,7 +108,7 @@ class Histories:
                     del self._by_block[block]
 
     def shrink(self, limit: int) -> None:
-        """The oldest go until the rest is within the limit."""
+        """Removes the oldest histories until the rest is within the limit."""
         while self.tokens > limit:
             self.remove(next(iter(self._kept.values())))
             self._reuse.evicted += 1

@@ -76,5 +76,5 @@ def linear(joined: Joined, x: Tensor, pair: Pair | None, gate: Tensor | None) ->
 
 
 def add(hidden: Tensor, joined: Joined, x: Tensor, pair: Pair | None, gate: Tensor | None) -> Tensor:
-    """The residual comes last: as the matmul's summand it would take the adapter's place."""
+    """Adds the residual last. As the matmul's summand it would take the place of the adapter."""
     return linear(joined, x, pair, gate).add_(hidden)

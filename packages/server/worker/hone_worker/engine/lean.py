@@ -279,7 +279,7 @@ def _rms(norm: nn.Module, x: Tensor) -> Tensor:
 
 
 def forward_of(base: Base) -> Forward:
-    """The lean forward where this base is known to it and it agrees with the model's own; else that one."""
+    """The lean forward if it knows this base and agrees with the model's own forward; else the model's own."""
     general = ModelForward(base)
     config = base.model.config.get_text_config()  # type: ignore[union-attr, operator]
     rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")

@@ -38,7 +38,7 @@ class JsonSchema(BaseModel):
     description: str | None = None
     # Named otherwise here: pydantic's own class has a `schema`.
     wanted: dict[str, Any] = Field(alias="schema")
-    #: Every answer is held to its schema, so it says nothing.
+    #: Has no effect, because every answer is held to its schema.
     strict: bool | None = None
 
 
@@ -339,7 +339,7 @@ class TokenStream(Response):
 
 
 def _merged(batch: list[Update]) -> list[Update]:
-    """One update a choice: a reader that fell behind gets longer chunks, not more of them."""
+    """Merges updates to one for each choice. A reader that fell behind gets longer chunks, not more of them."""
     merged: dict[int, Update] = {}
     for update in batch:
         before = merged.get(update.choice.index)

@@ -1,4 +1,4 @@
-"""Sampling for a batch of rows, each with its own temperature, filters and random numbers."""
+"""Samples for all rows at once, each with its own temperature, filters and random numbers."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Uniforms:
 
 @dataclass(frozen=True)
 class RowSampling:
-    """What the rows of a batch ask for, as tensors; made anew only when a row joins or leaves."""
+    """What the live rows ask for, as tensors. Made anew only when a row joins or leaves."""
 
     temperature: Tensor  # [rows, 1], 1 where greedy
     greedy: Tensor  # [rows] bool

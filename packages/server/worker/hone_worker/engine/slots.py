@@ -57,7 +57,7 @@ class SlotTable:
 
     @property
     def kept_bytes(self) -> int:
-        """Of slots, used or not, and histories."""
+        """Bytes of all slots, used or not, and of the histories."""
         tokens = len(self.slots) * self.cache.capacity + self.histories.tokens
         return tokens * self.cache.bytes_per_token
 
@@ -84,7 +84,7 @@ class SlotTable:
         if history is not None and remembered > shared:
             shared = remembered
             if remembered >= MOVED * len(history):
-                # The row goes on with it, and leaves it longer.
+                # The choice continues in this row, and leaves it longer.
                 self.histories.remove(history)
             else:
                 self.histories.used(history)
@@ -123,7 +123,7 @@ class SlotTable:
         slot.clear()
 
     def _history_tokens(self, slots: int, capacity: int) -> int:
-        """What slots of this number and size leave of the budget."""
+        """The bytes that so many slots of this size leave of the budget."""
         return max(0, self.budget_tokens - slots * capacity)
 
     def _best_match(self, choice: Choice) -> tuple[int | None, int, int]:
@@ -196,12 +196,12 @@ class SlotTable:
         self.slots = moved + [Slot() for _ in range(slots - len(moved))]
 
     def join(self, number: int) -> None:
-        """A slot whose prefill is done becomes the last of those that decode."""
+        """Moves a slot whose prefill is done to the end of those that decode."""
         self._swap(number, self.live)
         self.live += 1
 
     def leave(self, number: int, *, keep: bool = True) -> None:
-        """A choice ended; what it left stays for the next turn."""
+        """Ends a choice. Its keys and values stay for the next turn."""
         slot = self.slots[number]
         slot.choice = None
         slot.ids = slot.ids[: slot.length]

@@ -31,7 +31,7 @@ class Decoder(Protocol):
 
 
 class Compute:
-    """Owns the model. Other threads hand it work and wait for futures."""
+    """Owns the model. Other threads hand it functions to run, and wait for futures."""
 
     def __init__(
         self, *, decode_threads: int = 1, train_threads: int = 2, training_share: float = 0.5

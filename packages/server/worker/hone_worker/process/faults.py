@@ -64,7 +64,7 @@ def arm(spec: str, mark: str) -> Callable[[str], None]:
 
 
 def _first(mark: str) -> bool:
-    """A fault strikes once, also where a successor inherits the environment."""
+    """A fault strikes once, even if the next process inherits the environment."""
     try:
         os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
     except FileExistsError:

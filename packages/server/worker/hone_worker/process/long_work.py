@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 #: A body of so many bytes takes some 20 ms, and may be done in between.
 LONG_BYTES = 64 * 1024
-#: The server has no more requests under way than it has connections (http-renderer.ts): none of its own is refused.
+#: The server has at most as many requests under way as connections (http-renderer.ts), so none of them is refused.
 MOST_WAITING = 16
 
 
@@ -29,7 +29,7 @@ class LongWork:
         self._waiting = 0
 
     async def run(self, request: Request, work: Callable[[], T]) -> T:
-        """At once, or, where the body is long, in its turn; given up where nobody waits for it any more."""
+        """Runs the work at once, or in its turn if the body is long. Gives it up if nobody waits for it any more."""
         if int(request.headers.get("content-length") or LONG_BYTES) < LONG_BYTES:
             return work()
         if self._waiting >= MOST_WAITING:

@@ -22,8 +22,8 @@ from hone_worker.render.template_bridge import BridgingTemplate, bridging
 from hone_worker.render.tokens import TokenBytes, longest_token
 from hone_worker.render.tool_convention import ToolConvention
 
-# Renderers whose tool calls and reasoning are plain text in what the engine streams. Of any other we
-# know only that its marks may be hidden special tokens, so nothing may be streamed before it is parsed.
+# Renderers whose tool calls and reasoning are plain text in what the engine streams. The marks of others may
+# be hidden special tokens, so nothing of theirs may be streamed before it is parsed.
 TEXT_MARKERS = {
     name: (["<tool_call>"], ["<think>"])
     for name in ("lean", "qwen3", "prime-qwen3", "qwen3-vl", "qwen3.5", "qwen3.6", "qwen3.8")
@@ -136,7 +136,7 @@ def _with_tools(
     name: str, renderer: Any, tokenizer: Any, generation_prompt: list[int]
 ) -> tuple[Any, Literal["template", "convention", "none"]]:
     """The renderer as it is where it carries tools, else with the convention around it."""
-    # Of a hand-written renderer it is known that it reads what it writes.
+    # A hand-written renderer is known to read what it writes.
     if carries_tools(renderer, tokenizer, generation_prompt, reads=name == "default"):
         return renderer, "template"
     system = has_system(renderer, tokenizer)
@@ -148,7 +148,7 @@ def _with_tools(
 
 
 def _plain_texts(name: str, renderer: Any, tokenizer: Any, plain: PlainText | None) -> bool:
-    """Tried, because a renderer may tokenise by means of its own."""
+    """Tries whether a control token in a text stays text: a renderer may tokenise by means of its own."""
     if name == "lean":
         return True
     if plain is None:
@@ -183,8 +183,8 @@ def _create(tokenizer: Any, name: str, options: dict[str, Any]) -> Any:
                 tokenizer, DefaultRendererConfig(**{**_default_parsers(tokenizer), **options})
             )
         plain = config_from_name(name)
-        # Templates drop old thoughts when a new question comes; then a turn no longer begins with what was
-        # sampled before it. A thought that was sampled stays, unless the operator chooses otherwise.
+        # Templates drop old thoughts when a new question comes, and then a turn no longer begins with what was
+        # sampled before it. So a sampled thought stays, unless the operator chooses otherwise.
         if "thinking_retention" not in options:
             try:
                 return create_renderer(tokenizer, type(plain)(thinking_retention="all", **options))
@@ -230,7 +230,7 @@ def _generation_prompt(renderer: Any) -> list[int]:
 
 
 def _stops(base: str, renderer: Any) -> list[int]:
-    """The renderer's own and the generation config's: the tokenizer's EOS alone is wrong for some models."""
+    """End tokens of renderer and generation config. The tokenizer's EOS alone is wrong for some models."""
     ends = (_json_file(base, "generation_config.json") or {}).get("eos_token_id") or []
     ends = ends if isinstance(ends, list) else [ends]
     stops = list(dict.fromkeys([*renderer.get_stop_token_ids(), *ends]))

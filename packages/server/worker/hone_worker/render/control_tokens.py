@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 # Noncharacters, which Unicode keeps for use inside a program. One that an agent writes is followed by the other.
 MARK, ESCAPE = "\ufdd0", "\ufdd1"
 MARKS = re.compile(f"{MARK}({ESCAPE}?)")
-# Marks that are tokens of their own in many bases, and no "special" ones in all of them.
+# Marks that are tokens of their own in many bases, but are not "special" in all of them.
 KNOWN = re.compile(r"</?(?:think|tools?|tool_calls?|tool_response|arg_key|arg_value|tool_sep)>")
 # An assistant's own thought, as data sets and servers without a parser write it, is the template's to read.
 THOUGHT = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
@@ -46,7 +46,7 @@ class PlainText:
         }
         read = json.loads(tokenizer.backend_tokenizer.to_str())
         read["added_tokens"] = [t for t in read["added_tokens"] if t["content"] not in self.controls]
-        read["post_processor"] = None  # it may name tokens that are no more
+        read["post_processor"] = None  # it may name tokens that were removed
         self._first = Tokenizer.from_str(json.dumps(read))
         self._later = Tokenizer.from_str(json.dumps(_without_first_space(read)))
 
@@ -116,7 +116,7 @@ def _any_of(texts: Collection[str]) -> str:
 
 
 def plain_text(tokenizer: Any) -> PlainText | None:
-    """None where the tokenizer is not one of the `tokenizers` library, of which a plain copy can be made."""
+    """None if the tokenizer is not of the `tokenizers` library, because only those can be copied."""
     return PlainText(tokenizer) if getattr(tokenizer, "backend_tokenizer", None) else None
 
 

@@ -61,7 +61,7 @@ PROBES: list[tuple[list[Any], list[Any] | None]] = [
     ([QUESTION], [TOOL]),
     ([QUESTION, {**CALLED, "content": "I look."}, RESULT], [TOOL, TOOL]),
 ]
-# With thinking off, hand-written renderers keep the empty thought of earlier answers, which templates drop.
+# With thinking off, hand-written renderers keep the empty thoughts of earlier answers, and templates drop them.
 PROBE_WITH_THINKING: tuple[list[Any], None] = (
     [QUESTION, {"role": "assistant", "content": "At a1."}, QUESTION],
     None,
@@ -71,14 +71,14 @@ PROBE_WITH_THINKING: tuple[list[Any], None] = (
 def family_of(
     base: str, config: dict[str, Any], create: Callable[[str, dict[str, Any]], Any], tokenizer: Any
 ) -> tuple[str, dict[str, Any]] | None:
-    """The renderer's name and options. `create` raises where one does not fit the tokenizer."""
+    """The renderer's name and options. `create` raises an error if a renderer does not fit the tokenizer."""
     known = MODEL_RENDERER_MAP.get(base)
     if known:
         return known, {}
     if not tokenizer.chat_template:
         return None
     for name in FAMILIES.get(str(config.get("model_type")), []):
-        # Small and large models of a family differ in whether they think unasked.
+        # Small and large models of a family differ in whether they think without being asked.
         for options in ({}, {"enable_thinking": False}, {"enable_thinking": True}):
             try:
                 probes = PROBES if options.get("enable_thinking") is False else [*PROBES, PROBE_WITH_THINKING]
@@ -127,7 +127,7 @@ def _with_objects(messages: list[Any]) -> list[Any]:
 
 
 def carries_tools(renderer: Any, tokenizer: Any, generation_prompt: list[int], *, reads: bool = True) -> bool:
-    """Whether tools and results reach the prompt, and (`reads`) a call as it is written there is read back."""
+    """Whether tools and results reach the prompt and, with `reads`, whether a call is read back as it is written."""
 
     def ids(messages: list[Any], tools: list[Any] | None = None, *, end: bool = True) -> list[int]:
         return list(renderer.render_ids(messages, tools=tools, add_generation_prompt=end))

@@ -99,7 +99,7 @@ def _whole(arguments: str) -> str:
     try:
         return json.dumps(_replaced(json.loads(arguments)), ensure_ascii=False)
     except (ValueError, RecursionError):
-        return arguments  # no JSON: then it stays the text that it is
+        return arguments  # not JSON: it stays as it is
 
 
 def _replaced(value: Any) -> Any:

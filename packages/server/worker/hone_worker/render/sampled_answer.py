@@ -35,7 +35,7 @@ TAGS = {
     **dict.fromkeys(["laguna-xs.2", "laguna-m.1", "laguna-xs-2.1", "laguna-s-2.1"], PAIRS),
     "minimax-m2": INVOKE,
 }
-# Their parsers give all text of an answer; the others', only that before the first call.
+# The parsers of these give all text of an answer. Those of the others give only the text before the first call.
 WHOLE_CONTENT = {"glm-4.5", "glm-5", "glm-5.1", "glm-5.3", "gpt-oss", "inkling", "gemma4"}
 
 
@@ -87,7 +87,7 @@ def _content_around(
     content: str,
     reasoning: str,
 ) -> str:
-    """The text around the calls, and in their place what is none."""
+    """The text around the calls; what looks like a call and is none stands in its place as text."""
     spans: dict[tuple[int, int], bool] = {}  # whether all that was tried there is a call
     text = content
     for call, made in calls:

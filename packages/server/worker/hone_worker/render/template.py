@@ -1,4 +1,4 @@
-"""A base rendered with other arguments of its chat template, and which of them it knows."""
+"""The same base with other arguments of its chat template, and which arguments it knows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hone_worker.render.base import RenderedBase, made_with
 
 
 def with_template(base: RenderedBase, kwargs: dict[str, Any]) -> RenderedBase:
-    """The base as it is with these arguments, over those that it has. Raises for one that it does not know."""
+    """The base with these arguments on top of those that it has. Raises an error for one that it does not know."""
     known = _known(base)
     for name in kwargs:
         if name not in known:
@@ -44,7 +44,7 @@ def _known(base: RenderedBase) -> set[str]:
     for source in template.values() if isinstance(template, dict) else [template]:
         environment = _compile_jinja_template(source).environment
         read |= meta.find_undeclared_variables(environment.parse(source)) - set(environment.globals)
-    # What the conversation and the tokenizer say is nobody else's to say.
+    # Conversation and tokenizer set these; an argument must not.
     own = {"messages", "tools", "documents", *DefaultRendererConfig.model_fields}
     own |= set(inspect.signature(base.tokenizer.apply_chat_template).parameters)
     own |= set(base.tokenizer.special_tokens_map)

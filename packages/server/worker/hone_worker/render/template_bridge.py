@@ -1,8 +1,8 @@
 """A chat template that goes on where it ended: then a turn can extend what was sampled, token for token.
 
-Of a template nothing is known but what it writes. It is asked for a few conversations, once; where in all of them
-an answer is followed by the same text, and new messages by theirs, whatever came before, the next prompt is what
-came before and that text. Templates that write an answer otherwise once it is history are rendered in full.
+All that is known of a template is what it writes. It is tried once on a few conversations. If in all of them the
+same text follows an answer, and new messages are written alike whatever came before, then the next prompt is what
+came before, plus that text. A template that writes an answer differently once it is history is rendered in full.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ NEW: list[list[Any]] = [
 
 
 class _Refused(Exception):
-    """The template does not take a conversation: nothing is known of it."""
+    """The template refused a conversation, so nothing is known of it."""
 
 
 class BridgingTemplate:
-    """The default renderer, of a template that goes on where it ended."""
+    """The default renderer, for a template that only adds to a conversation."""
 
     is_prefix_stable = True
 
@@ -70,7 +70,7 @@ class BridgingTemplate:
 
 
 def bridging(renderer: Any, tokenizer: Any, stops: list[int]) -> Any:
-    """The renderer with a bridge, or as it is where its template does not go on where it ended."""
+    """The renderer with a bridge, or unchanged if its template does not only add to a conversation."""
     try:
         tail = _tail(renderer, tokenizer)
         if tail is None:
@@ -96,7 +96,7 @@ def text_of(
 
 
 def _tail(renderer: Any, tokenizer: Any) -> str | None:
-    """What follows an answer, where that is the same everywhere."""
+    """The text that follows an answer, if it is the same in all conversations."""
     tails = set()
     for before in BEFORE:
         for answer in ANSWERS:
@@ -125,7 +125,7 @@ def _goes_on(renderer: Any, tokenizer: Any) -> bool:
                 expected = text_of(renderer, tokenizer, [QUESTION, ANSWER, *new], opens=True)
                 whole = text_of(renderer, tokenizer, [*before, answer, *new], tools, opens=True)
             except _Refused:
-                continue  # what it refuses it refuses behind a bridge too, or in a full rendering
+                continue  # what it refuses here it also refuses after a bridge, and in a full rendering
             if not expected.startswith(start) or whole != said + expected[len(start) :]:
                 return False
     return True

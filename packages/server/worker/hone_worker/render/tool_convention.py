@@ -119,7 +119,7 @@ def _with_calls(message: dict[str, Any]) -> dict[str, Any]:
     parts = [message["content"]] if message["content"] else []
     for call in message["tool_calls"]:
         name = json.dumps(call["function"]["name"], ensure_ascii=False)
-        # Arguments that are no JSON stay what the agent wrote: a call that cannot be read back is text.
+        # Arguments that are not JSON stay as the agent wrote them: a call that cannot be read back is text.
         arguments = call["function"]["arguments"].strip() or "{}"
         parts.append(f'<tool_call>\n{{"name": {name}, "arguments": {arguments}}}\n</tool_call>')
     return {

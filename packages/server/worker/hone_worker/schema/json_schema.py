@@ -16,8 +16,8 @@ from hone_worker.process.errors import HoneWorkerError
 from hone_worker.schema.plain_schema import UnclearSchema, plain_schema
 
 PARAM = "response_format.json_schema.schema"
-#: As `json.dumps` writes: a model that may write spaces and line ends without end would.
-#: A schema cannot change these, and what the library does not know of it is refused, never left out.
+#: White space as `json.dumps` writes it: a model that may write spaces without end would do so.
+#: A schema cannot change these options. What the library does not know is refused, never left out.
 OPTIONS: dict[str, Any] = {
     "whitespace_flexible": False,
     "item_separator": ", ",
@@ -29,7 +29,7 @@ ANY_OBJECT: dict[str, Any] = {"type": "object"}
 
 
 def check_schema(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema as engines take it. It may take time and memory without end: see schema_process."""
+    """The schema as engines take it. This may need time and memory without limit: see schema_process."""
     plain = _plain(schema)
     failed, says = LLMatcher.validate_grammar_with_warnings(source_of(plain))
     if failed:
@@ -45,7 +45,7 @@ def _plain(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def source_of(schema: dict[str, Any]) -> str:
-    """The grammar in the library's own language. It may yet be refused where it is read."""
+    """The grammar in the library's own language. Reading it may still fail."""
     try:
         return LLMatcher.grammar_from_json_schema(json.dumps(_plain(schema)), overrides=OPTIONS)
     except ValueError as error:
@@ -53,7 +53,7 @@ def source_of(schema: dict[str, Any]) -> str:
 
 
 def unsupported(problem: str) -> HoneWorkerError:
-    """The library's own words, without its advice about options that nobody has here."""
+    """The library's error message, without its advice about options that do not exist here."""
     line = problem.strip().splitlines()[-1 if "regex parse error" in problem else 0]
     line = re.sub(r"\.?\s*Enable 'coerce_one_of'.*", " (anyOf is)", line).rstrip(". ")
     return HoneWorkerError(

@@ -1,4 +1,4 @@
-"""A JSON Schema said in the words that engines know, and meaning the same.
+"""Rewrites a JSON Schema in words that engines know, with the same meaning.
 
 What libraries write (OpenAPI's `nullable`, zod's formats and records, `oneOf` for what cannot overlap) is legal or
 common, and some engines refuse it or leave it out in silence.
@@ -41,7 +41,7 @@ DEEPEST_REF = 20
 
 
 class UnclearSchema(ValueError):
-    """A word that can be read in two ways, or has a value that means nothing."""
+    """A keyword that can be read in two ways, or whose value means nothing."""
 
 
 def plain_schema(schema: Schema) -> Schema:
@@ -76,7 +76,7 @@ def _drop_format(made: dict[str, Any]) -> None:
 
 
 def _name_properties(made: dict[str, Any]) -> None:
-    """`propertyNames` as the properties that it lets be."""
+    """`propertyNames`, written as the properties that it allows."""
     names = made.get("propertyNames")
     if names is True or names == {} or names == {"type": "string"}:
         del made["propertyNames"]
@@ -97,7 +97,7 @@ def _name_properties(made: dict[str, Any]) -> None:
 
 
 def _choose(made: dict[str, Any], schema: dict[str, Any], root: Schema) -> None:
-    """Of alternatives that exclude each other one holds wherever any holds."""
+    """`oneOf` as `anyOf`: if alternatives exclude each other, one holds wherever any holds."""
     branches = schema.get("oneOf")
     if not isinstance(branches, list) or len(branches) > 100:
         return
@@ -112,7 +112,7 @@ def _choose(made: dict[str, Any], schema: dict[str, Any], root: Schema) -> None:
 
 
 def _nullable(made: dict[str, Any]) -> Schema:
-    """OpenAPI 3.0's word, which JSON Schema does not know."""
+    """OpenAPI 3.0's `nullable`, which JSON Schema does not know, as one more type."""
     if "nullable" not in made:
         return made
     nullable = made.pop("nullable")
@@ -134,7 +134,7 @@ def _nullable(made: dict[str, Any]) -> Schema:
 
 
 def _disjoint(a: Schema, b: Schema, root: Schema, depth: int) -> bool:
-    """Whether no value can be both; False where that is not plain to see."""
+    """Whether no value can match both. False if that is not certain."""
     if a is False or b is False:
         return True
     if not isinstance(a, dict) or not isinstance(b, dict) or depth > DEEPEST_REF:
@@ -161,7 +161,7 @@ def _disjoint(a: Schema, b: Schema, root: Schema, depth: int) -> bool:
 
 
 def _apart(a: dict[str, Any], b: dict[str, Any], root: Schema, depth: int) -> bool:
-    """Objects: by a property that both must have, or that one must have and the other may not."""
+    """The same for objects: they differ in a property that both must have, or that one must have and the other may not."""
     for one, other in ((a, b), (b, a)):
         known = other.get("properties") if isinstance(other.get("properties"), dict) else {}
         for name in one.get("required") or []:

@@ -1,4 +1,4 @@
-"""Schemas are read in processes that can be ended: one of 2 kB may ask for an automaton without end.
+"""Reads schemas in processes that can be ended, because a schema of 2 kB may need an automaton without end.
 
 Run as a module it reads a schema a line on standard input and writes a verdict a line on standard output: `null`
 where the process that it made for this schema came to an end without one.
@@ -22,8 +22,8 @@ from typing import Any, NoReturn
 from hone_worker.process.errors import HoneWorkerError
 from hone_worker.schema.json_schema import PARAM, check_schema
 
-#: What one schema may take of a processor. One with two hundred properties takes a fiftieth of a second. The first
-#: attempt is short, and what does not end in it goes on in a process for such: the others do not wait for it.
+#: Processor time that one schema may take. A schema with two hundred properties takes a fiftieth of a second. The
+#: first try is short. A schema that needs longer goes to a second process, so that the others do not wait for it.
 QUICK_SECONDS = 0.2
 CPU_SECONDS = 1.0
 ADDRESS_BYTES = 1 << 30
@@ -41,7 +41,7 @@ TOO_MUCH = (
 
 
 class SchemaChecks:
-    """Verdicts, remembered: the rollouts of a group ask with one schema."""
+    """Gives verdicts and remembers them, because the rollouts of a group ask with the same schema."""
 
     def __init__(self) -> None:
         self._quick, self._slow = _Lane(QUICK_SECONDS), _Lane(CPU_SECONDS)
@@ -68,7 +68,7 @@ class SchemaChecks:
                 )
             self._waiting += 1
             asked: Future[dict[str, Any]] = Future()
-            # One who leaves must not end it for the others who ask the same.
+            # A request that leaves must not end the check for others that ask the same.
             asked.set_running_or_notify_cancel()
             self._verdicts[text] = asked
             if len(self._verdicts) > REMEMBERED:
@@ -98,7 +98,7 @@ class SchemaChecks:
 
 
 class _Lane:
-    """A process that makes another for each schema, and the thread that talks with it."""
+    """A process that forks another one for each schema, and the thread that talks with it."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -106,7 +106,7 @@ class _Lane:
         self._process: subprocess.Popen[bytes] | None = None
 
     def answer(self, text: str) -> dict[str, Any] | None:
-        """None where it took more than there is."""
+        """The verdict; None if the schema took more than it may."""
         process = self._process
         if process is None or process.poll() is not None:
             process = self._process = subprocess.Popen(

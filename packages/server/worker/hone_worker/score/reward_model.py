@@ -17,14 +17,14 @@ from hone_worker.render.control_tokens import MarkedTokenizer, plain_text, unmar
 
 log = logging.getLogger("hone_worker")
 
-#: Of a forward, padding included: requests are decoded between two of them.
+#: Tokens of one forward, padding included. Requests are decoded between two forwards.
 BATCH_TOKENS = 4096
 
 
 @dataclass(frozen=True)
 class Encoded:
     ids: list[int]
-    #: How many tokens there were, those that were left out included.
+    #: How many tokens there were, including those that were left out.
     tokens: int
 
     @property
@@ -42,19 +42,19 @@ class RewardModel:
     labels: tuple[str, ...]
     #: Several labels may hold at once: each has a probability of its own.
     independent: bool
-    #: Takes what a message spells for text, where it looks like a control token.
+    #: Keeps what a message spells as text, even if it looks like a control token.
     seen: MarkedTokenizer
-    #: A tokenizer keeps its truncation between calls, and requests encode in threads of their own.
+    #: A tokenizer keeps its truncation setting, and requests encode in threads of their own.
     encoding: threading.Lock = field(default_factory=threading.Lock)
 
     def text_of(self, messages: list[dict[str, Any]]) -> str:
-        """By the model's own chat template: it was trained on conversations that look so."""
+        """Renders by the model's own chat template, because it was trained on conversations that look like that."""
         if not self.tokenizer.chat_template:
             message = f"'{self.name}' has no chat template. Send texts instead of messages."
             raise HoneWorkerError(message, code="no_chat_template")
         plain = self.seen.plain
         if plain is not None:
-            # An answer that spells a turn's end must not end it before its judge.
+            # An answer that spells the end of its turn must not end it.
             messages = [
                 {key: one if key == "role" else plain.mark(one) for key, one in message.items()}
                 for message in messages
@@ -120,7 +120,7 @@ class RewardModel:
 
 
 def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Places of sequences that go through the model together: of nearly the same length, within the bound."""
+    """Indices of sequences that go through the model together: of similar length, within the token limit."""
     batch: list[int] = []
     for place in sorted(range(len(lengths)), key=lambda i: lengths[i]):
         if batch and lengths[place] * (len(batch) + 1) > BATCH_TOKENS:
@@ -148,9 +148,9 @@ def load_reward_model(name: str, source: str, *, device: str, dtype: torch.dtype
         raise bad_model(name, f"'{source}' cannot be loaded: {error}") from error
     missing = sorted(loaded["missing_keys"]) + sorted(str(key) for key in loaded["mismatched_keys"])
     if missing:
-        # transformers would make them up, and every score with them.
+        # transformers would make up these weights, and so every score.
         raise bad_model(name, f"'{source}' is no sequence classifier: it lacks {', '.join(missing[:3])}")
-    # As TRL does: the token that pads is the one behind which a decoder's head does not look.
+    # As TRL does. By this token the head of a decoder finds where the text ends.
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     if pad is None:
         raise bad_model(name, f"'{source}' names neither a padding nor an end token")
@@ -173,7 +173,7 @@ def load_reward_model(name: str, source: str, *, device: str, dtype: torch.dtype
 
 
 def _longest(model: nn.Module, tokenizer: Any) -> int:
-    """What positions allow and the tokenizer says, whichever is less."""
+    """The smaller of what the position table allows and what the tokenizer says."""
     text = model.config.get_text_config()  # type: ignore[union-attr, operator]
     limits = [int(tokenizer.model_max_length)]
     positions = getattr(text, "max_position_embeddings", None)

@@ -36,9 +36,9 @@ class ScoreBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
     model: str
     items: list[Item] = Field(min_length=1, max_length=MAX_ITEMS)
-    #: What becomes of an item that is longer than the model reads.
+    #: What happens to an item that is longer than the model reads.
     too_long: Literal["error", "null", "truncate"] = "error"
-    #: Whose probability is the score, of a model with several labels.
+    #: The label whose probability is the score, if the model has several.
     label: str | None = None
 
 

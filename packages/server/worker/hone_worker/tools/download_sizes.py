@@ -2,8 +2,8 @@
 the report of `pip install --dry-run`.
 
 Prints {"files", "remote", "local"}: bytes from an index, bytes from this machine's disk. What REQUIREMENTS pins
-is not counted. Asks for the headers
-of each file with pip's own HTTP library, which knows the machine's proxy and certificates.
+is not counted. It asks for the headers of each file with pip's own HTTP library, which knows the machine's proxy
+and certificates.
 """
 
 import json

@@ -2,7 +2,7 @@
 
 python -m hone_worker.tools.gguf_base --gguf FILE --out FOLDER --origin TEXT
 
-For models that a package index carries and no hub is needed for. The weights are the file's, dequantised
+For models that come from a package index, without a hub. The weights are the file's, dequantised
 and stored as bfloat16. Needs the `gguf` package, which only this program uses.
 """
 
@@ -25,7 +25,7 @@ from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
 from hone_worker.process.errors import HoneWorkerError
 
-#: How text is split before it becomes tokens is no part of the file, only its name is.
+#: The file only names the way in which text is split before it becomes tokens.
 SPLITS = {"smollm": [pre_tokenizers.Digits(individual_digits=True)]}
 
 
@@ -61,7 +61,7 @@ def convert(gguf: Path, out: Path, origin: str) -> None:
     model.load_state_dict(tensors, strict=False)
     model.tie_weights()
     config.architectures = [type(model).__name__]
-    # The training run's name, which is no model that one could load.
+    # The name of the training run, under which no model can be loaded.
     config.__dict__.pop("_model_name_or_path", None)
     ends = {"bos_token_id": config.bos_token_id, "eos_token_id": config.eos_token_id}
     model.generation_config = GenerationConfig(**ends, pad_token_id=config.pad_token_id)
@@ -73,7 +73,7 @@ def convert(gguf: Path, out: Path, origin: str) -> None:
 
 
 def _mend(tokenizer: Any, config: Any, split: list[Any]) -> None:
-    """What the reader of GGUF tokenizers gets wrong."""
+    """Corrects what the reader of GGUF tokenizers gets wrong."""
     # It takes the first special token for the one that ends a message: the model's own ids are right.
     tokenizer.eos_token = tokenizer.convert_ids_to_tokens(config.eos_token_id)
     tokenizer.bos_token = tokenizer.convert_ids_to_tokens(config.bos_token_id)

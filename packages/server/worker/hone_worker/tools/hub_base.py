@@ -25,7 +25,7 @@ FILES = [
     "chat_template.jinja",
 ]
 NEEDED = FILES[:5]
-#: Where the hub cannot be reached this should be known soon.
+#: Short, so that an unreachable hub is known soon.
 TIMEOUT_SECONDS = 10
 
 
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
             local_files_only=options.local,
         )
     except Exception as error:
-        # The library has a dozen kinds, of its own and of its HTTP client: all mean that it is not there.
+        # The library has a dozen kinds of errors, its own and its HTTP client's. All mean that the base is not there.
         print(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}", file=sys.stderr)
         sys.exit(1)
     missing = [name for name in NEEDED if not os.path.isfile(os.path.join(folder, name))]

@@ -57,7 +57,7 @@ def merge(base: str, adapter: str | Path, out: str | Path) -> list[str]:
 
 
 def rounded(exact: torch.Tensor, dtype: torch.dtype, generator: torch.Generator) -> torch.Tensor:
-    """In a narrower type, right on average: up or down with the odds of how near each is."""
+    """Rounds to a narrower type up or down at random; the nearer value is the likelier, so the mean is right."""
     near = exact.to(dtype)
     rest = exact - near.float()
     if not bool(rest.any()):
