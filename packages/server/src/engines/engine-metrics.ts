@@ -1,6 +1,6 @@
 const timeoutMs = 2_000;
 
-/** The embedded engine's own counters as Prometheus text; nothing while it is away. */
+/** The embedded engine's own counters as Prometheus text. Empty while the engine is away. */
 export async function engineMetrics(
   baseURL: () => string,
   key: () => string | null,

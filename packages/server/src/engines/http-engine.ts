@@ -20,10 +20,10 @@ import {
 
 export interface HttpEngineOptions {
   kind: "embedded" | "vllm";
-  /** Asked before each call, because a restarted engine has another port. Throws while there is none. */
+  /** Asked before each request, because a restarted engine has another port. Throws while there is no engine. */
   baseURL: () => string;
   key: () => string | null;
-  /** For the calls that must not take long: lists and adapters. Generation has no limit of its own. */
+  /** Limit of requests that must not take long: lists and adapters. Generation has no limit of its own. */
   controlTimeoutMs?: number | undefined;
 }
 
@@ -176,8 +176,8 @@ export function createHttpEngine(options: HttpEngineOptions): HttpEngine {
 }
 
 /**
- * What a model's generation_config would otherwise change in the distribution (Qwen3's says top_k 20): vLLM
- * applies it where a request says nothing.
+ * Neutral values for what a model's generation_config would otherwise change (Qwen3's says top_k 20). vLLM
+ * applies it to everything that a request leaves out.
  */
 const neutral = {
   top_k: 0,

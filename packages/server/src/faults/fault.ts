@@ -42,9 +42,12 @@ const specSchema = z.string().regex(/^[a-z.-]+(@[1-9]\d*)?:(kill|stop|enospc)$/)
 interface Armed {
   point: string;
   action: "kill" | "stop" | "enospc";
-  /** Times that the point has still to be passed. */
+  /** How many times the point must still be passed. */
   left: number;
-  /** Made when the fault strikes: it strikes once, also where a successor inherits the environment. */
+  /**
+   * The file that is made when the fault strikes. So it strikes once, even if the next process inherits the
+   * environment.
+   */
   mark: string | null;
 }
 

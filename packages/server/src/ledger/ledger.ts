@@ -9,8 +9,9 @@ export interface StoredLedger extends Ledger {
   /** How many completions a rollout has. */
   count(rolloutId: string): number;
   /**
-   * Writes again the rollouts of which something could not be written; without ids, all that there are.
-   * Throws `disk_full` while it still cannot: a rollout that ends or trains is on disk with all its completions.
+   * Writes rollouts again of which something could not be written: these, or all of them without ids. Throws
+   * `disk_full` if it still cannot, because a rollout that ends or trains must be on disk with all its
+   * completions.
    */
   settle(rolloutIds?: readonly string[]): Promise<void>;
   /** Drops the rollouts from memory for which `keep` is false. */
@@ -18,22 +19,23 @@ export interface StoredLedger extends Ledger {
 }
 
 interface Known {
-  /** Without those whose parent was lost. */
+  /** All completions, except those whose parent was lost. */
   completions: LedgerCompletion[];
-  /** Above that of every row, also of those that are left out. */
+  /** Larger than that of every row, including rows that are left out. */
   nextSeq: number;
 }
 
 /**
- * Append-only. Memory holds what was read or written lately and is what readers see; the database follows
- * through the store's queue, so that no answer waits for the disk. A later write to the same rollout (its
- * end, its training) is queued behind, and is durable only together with all that came before.
+ * The ledger is append-only. Readers see what memory holds, which is what was read or written lately. The
+ * database follows through the store's queue, so that no answer waits for the disk. A later write to the same
+ * rollout (its end, its training) is queued behind, and becomes durable only together with everything before
+ * it.
  */
 export function createLedger(store: Store, log: Logger): StoredLedger {
   const memory = new Map<string, Known>();
   const rolloutOf = new Map<string, string>();
   // Rollouts of which the disk refused something. Nothing more of them is written until all of it is written
-  // again from memory: a row without the one before it says less than none.
+  // again from memory, because a row is of no use without the one before it.
   const unwritten = new Set<string>();
 
   function load(rolloutId: string): Known {
@@ -47,7 +49,7 @@ export function createLedger(store: Store, log: Logger): StoredLedger {
     ) as CompletionRow[];
     for (const row of rows) {
       const parent = row.parent_id === null ? null : (byId.get(row.parent_id) ?? null);
-      // Its prompt begins with ids that nobody has any more.
+      // Its prompt begins with the parent's ids, which are lost.
       if (row.parent_id !== null && !parent) orphans.push(row.id);
       else byId.set(row.id, readCompletion(row, parent));
     }
@@ -81,17 +83,17 @@ export function createLedger(store: Store, log: Logger): StoredLedger {
           insertCompletion(
             completion,
             byId.get(completion.parentId ?? "") ?? null,
-            // Some of its rows may be there, and say what was true before.
+            // Some of its rows may be there, with values from before.
             "INSERT OR REPLACE",
           ),
         ),
       );
-      // What came meanwhile was not written at all.
+      // What was added meanwhile was not written at all.
       if (isSame(written, completions)) unwritten.delete(rolloutId);
     }
   }
 
-  /** Null where there is no such completion. */
+  /** Null if there is no such completion. */
   function ownerOf(id: string): string | null {
     const known = rolloutOf.get(id);
     if (known !== undefined) return known;
@@ -164,7 +166,7 @@ export function createLedger(store: Store, log: Logger): StoredLedger {
       await store.flush();
       const failures: unknown[] = [];
       for (const id of rolloutIds ?? [...unwritten]) {
-        // One that is refused keeps no other from the disk.
+        // A rollout that is refused must not keep others from the disk.
         await writeAgain(id).catch((error: unknown) => failures.push(error));
       }
       if (failures.length > 0) throw failures[0];
@@ -177,7 +179,7 @@ export function createLedger(store: Store, log: Logger): StoredLedger {
       // What is dropped must be readable from the database.
       await store.flush();
       for (const [id, completions] of before) {
-        // A call that ended meanwhile has written again: the next time, then.
+        // A request that ended meanwhile has written again. It is dropped the next time.
         const now = memory.get(id)?.completions;
         if (!now || !isSame(completions, now) || unwritten.has(id)) continue;
         memory.delete(id);

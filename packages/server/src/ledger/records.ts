@@ -4,8 +4,8 @@ import { fromJson, toJson } from "../store/json.ts";
 import type { Statement } from "../store/store.ts";
 
 /**
- * A completion as a row. Of its messages and tools only what its parent's do not already say is stored,
- * so that an episode of many turns costs what is new in each.
+ * A completion as a row. Messages and tools that its parent already has are not stored again, so that a long
+ * episode costs only what is new in each turn.
  */
 export interface CompletionRow {
   id: string;
@@ -33,7 +33,7 @@ export interface CompletionRow {
   created_at: number;
 }
 
-/** In place of the tools of a completion whose parent had the same. */
+/** Stands for the tools of a completion whose parent had the same. */
 const sameTools = '"same"';
 
 export function insertCompletion(
@@ -117,13 +117,13 @@ function sharedMessages(before: readonly ChatMessage[], now: readonly ChatMessag
   return shared;
 }
 
-/** What is stored once has to be read back as it was, field by field: the same words are not enough. */
+/** What is stored once must be read back exactly, field by field. That two messages say the same is not enough. */
 function isExactly(a: ChatMessage, b: ChatMessage): boolean {
   if (isPlain(a) && isPlain(b)) return a.role === b.role && a.content === b.content;
   return JSON.stringify(a) === JSON.stringify(b);
 }
 
-/** A role and a text, which is most of them. */
+/** Whether a message is nothing but a role and a text, as most are. */
 function isPlain(message: ChatMessage): boolean {
   return typeof message.content === "string" && Object.keys(message).length === 2;
 }
@@ -132,7 +132,7 @@ function bytesOf(array: Int32Array | Float32Array): Uint8Array {
   return Buffer.from(array.buffer, array.byteOffset, array.byteLength);
 }
 
-/** A buffer of its own: a view's offset need not be a multiple of four. */
+/** A buffer of its own, because the offset of a view need not be a multiple of four. */
 function copyOf(bytes: ArrayBuffer | Uint8Array): ArrayBuffer {
   return new Uint8Array(bytes).buffer;
 }

@@ -1,7 +1,7 @@
 import type { Turn } from "@hone/core";
 import type { LedgerCompletion } from "../ports/ledger.ts";
 
-/** What the texts are made of: the renderer's own words for each id. */
+/** Decodes ids with the renderer's own text for each id. */
 export interface TokenTexts {
   /** What the ids spell, special tokens included. */
   text(ids: readonly number[]): Promise<string>;
@@ -12,7 +12,7 @@ export interface TokenTexts {
 /** How many ids at a prompt's end may open a thought: the tag and the white space behind it. */
 const openingIds = 16;
 
-/** The turn as it was sampled: decoded from the ledger's ids, and not from what a parser made of them. */
+/** The turn as it was sampled. It is decoded from the ledger's ids, not taken from what a parser made of them. */
 export async function sampledTurn(
   { message, completion }: { message: number; completion: LedgerCompletion },
   texts: TokenTexts,
@@ -25,7 +25,7 @@ export async function sampledTurn(
     texts.text([...promptSuffix.subarray(-openingIds)]),
     texts.text(ids),
   ]);
-  // A template may write the tag that opens the thought: then the model only writes the one that closes it.
+  // A template may write the tag that opens the thought. The model then writes only the tag that closes it.
   const opened = completion.kind === "chat" ? (/<think>\s*$/.exec(opening)?.[0] ?? "") : "";
   return { message, text: opened + text, finish_reason };
 }

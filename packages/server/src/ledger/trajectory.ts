@@ -6,11 +6,11 @@ import { continuedIds, repeatedTurns } from "../conversation/continuation.ts";
 interface Conversation {
   messages: ChatMessage[];
   tools: ChatTool[] | null;
-  /** The sampled ones of its messages, in order. */
+  /** Those of its messages that were sampled, in order. */
   turns: { message: number; completion: LedgerCompletion }[];
 }
 
-/** The conversations of a rollout, longest first: those that no later completion continues. */
+/** The conversations of a rollout that no later completion continues, the longest first. */
 export function conversations(completions: readonly LedgerCompletion[]): Conversation[] {
   // What never reached the agent is no part of what it did.
   const delivered = completions.filter((completion) => completion.delivered);
@@ -29,8 +29,8 @@ export function conversations(completions: readonly LedgerCompletion[]): Convers
 }
 
 /**
- * A chain of parents extends one another token for token. What stands before its first is a history that was
- * rendered anew: there the messages say which completion each answer is.
+ * In a chain of parents each extends the one before token for token. Before the first of the chain stands a
+ * history that was rendered anew; there the messages tell which completion each answer is.
  */
 function turnsOf(
   last: LedgerCompletion,
@@ -63,7 +63,7 @@ function siblings(
   );
 }
 
-/** Tokens that went in and out, a token of a shared prefix counted for each request that carried it. */
+/** Tokens that went in and out. A token of a shared prefix counts for each request that carried it. */
 export function usageOf(completions: readonly LedgerCompletion[]): Trajectory["usage"] {
   const total = new Map<string, number>();
   let promptTokens = 0;

@@ -4,18 +4,18 @@ export interface Engine {
   /** The name under which the bare base answers, and its context length in tokens. */
   info(): Promise<{ base: string; maxModelLen: number }>;
   /**
-   * Samples `n` choices. With `stream` the chunks come as they are sampled; without it one chunk per
-   * choice. The generator ends only when every choice has finished; an engine that dies throws
-   * `engine_error`, a missing one `engine_unavailable`. Aborting the signal ends the generation.
+   * Samples `n` choices. With `stream` the chunks come as they are sampled, without it there is one chunk for
+   * each choice. The generator ends only when every choice has finished. An engine that dies throws
+   * `engine_error`, an engine that is not there `engine_unavailable`. Aborting the signal ends the generation.
    */
   generate(request: EngineRequest): AsyncIterable<EngineChunk>;
   /** Makes an adapter servable under a name that was never used before. */
   load(policy: string, path: string): Promise<void>;
-  /** Requests in flight on it finish. */
+  /** Unloads it. Requests that are using it finish. */
   unload(policy: string): Promise<void>;
   /**
-   * The adapters that it serves now, and the folder that each was loaded from: a name alone does not say
-   * whose weights answer to it.
+   * The adapters that it serves now, with the folder of each, because a name alone does not say whose weights
+   * answer to it.
    */
   served(): Promise<Map<string, string>>;
 }
@@ -31,7 +31,7 @@ export interface EngineRequest {
   seed: number | null;
   stop: readonly string[];
   stopTokenIds: readonly number[];
-  /** How many of the likeliest tokens to tell at each place. @default 0 */
+  /** How many of the likeliest tokens to list at each place. @default 0 */
   topLogprobs?: number | undefined;
   /** The JSON that every answer is held to. @default none */
   format?: JsonFormat | null | undefined;
@@ -45,10 +45,10 @@ export type JsonFormat =
 
 export interface EngineChunk {
   index: number;
-  /** New visible text: no special tokens, nothing of a stop string. */
+  /** New visible text, without special tokens and stop strings. */
   text: string;
   tokenIds: readonly number[];
-  /** One per token id, of the distribution sampled from. */
+  /** One for each token id, of the distribution that was sampled from. */
   logprobs: readonly number[];
   /**
    * Where the request asks for them, one list per token id: the likeliest tokens of the distribution sampled

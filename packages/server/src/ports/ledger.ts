@@ -6,23 +6,23 @@ export interface LedgerCompletion {
   rolloutId: string;
   /** Order within the rollout, from 0. */
   seq: number;
-  /** Of a chat, or of a plain prompt (`POST /v1/completions`). */
+  /** "chat", or "text" for a plain prompt (`POST /v1/completions`). */
   kind: "chat" | "text";
   /** The completion whose prompt + sampled ids this prompt begins with; null for a root. */
   parentId: string | null;
   /** The prompt after the parent's ids; the whole prompt of a root. */
   promptSuffix: Int32Array;
   sampled: Int32Array;
-  /** Sampler's logprob of each sampled id. */
+  /** The sampler's logprob of each sampled id. */
   logprobs: Float32Array;
   policy: string;
   temperature: number;
   topP: number;
   seed: number | null;
-  /** A grammar held the sampling (`response_format`). */
+  /** Whether a grammar constrained the sampling (`response_format`). */
   constrained: boolean;
   finishReason: "stop" | "length" | "tool_calls";
-  /** Of n > 1 choices, which; and how many there were. */
+  /** Which of the n choices this is, and how many there were. */
   choice: number;
   choices: number;
   /**
@@ -33,20 +33,20 @@ export interface LedgerCompletion {
   messages: readonly ChatMessage[];
   tools: readonly ChatTool[] | null;
   answer: ChatMessage;
-  /** False until the response has been written whole to the client: then it may train. */
+  /** True once the response has been written whole to the client. Only then may it train. */
   delivered: boolean;
-  /** Why it did not extend an earlier completion although the rollout had some; null where it did. */
+  /** Why it did not extend an earlier completion although the rollout had some. Null if it did. */
   splitReason: "edited_history" | "cannot_bridge" | "tools_changed" | "new_conversation" | null;
   createdAt: number;
 }
 
-/** What the gateway needs of the ledger. Reads are from memory for open rollouts. */
+/** What the gateway needs of the ledger. Open rollouts are read from memory. */
 export interface Ledger {
   /** Completions of a rollout in order. */
   list(rolloutId: string): Promise<readonly LedgerCompletion[]>;
   append(completions: readonly LedgerCompletion[]): Promise<void>;
   /** The response went out whole. */
   markDelivered(ids: readonly string[]): Promise<void>;
-  /** It went out, and the client asked again as if it had not: it was not received after all. */
+  /** Marks answers that went out and were not received after all: the client asked again. */
   markUnreceived(ids: readonly string[]): Promise<void>;
 }

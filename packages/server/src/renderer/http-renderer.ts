@@ -6,7 +6,7 @@ import type { Renderer, RendererInfo } from "../ports/renderer.ts";
 import { canonicalJson } from "../store/canonical.ts";
 
 export interface RendererClientOptions {
-  /** Asked before each call, because a restarted renderer has another port. Throws while there is none. */
+  /** Asked before each request, because a restarted renderer has another port. Throws while there is no renderer. */
   baseURL: () => string;
   key: () => string;
   timeoutMs?: number | undefined;
@@ -55,7 +55,7 @@ export function createRendererClient(options: RendererClientOptions): RendererCl
     keepAliveMaxTimeout: 4000,
     connect: { timeout: 5000 },
   });
-  /** By the template's arguments; of one process. */
+  /** What one renderer process says of itself, by the arguments of the template. */
   const known = new Map<string, RendererInfo>();
   let knownOf = "";
 

@@ -23,7 +23,7 @@ export interface HttpScorer extends Scorer {
 
 /** The client of the worker's scoring routes. */
 export function createHttpScorer(options: {
-  /** Asked before each call, because a restarted worker has another port. Throws while there is none. */
+  /** Asked before each request, because a restarted worker has another port. Throws while there is no worker. */
   baseURL: () => string;
   key: () => string;
 }): HttpScorer {

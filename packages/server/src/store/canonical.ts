@@ -9,7 +9,10 @@ export function canonicalSha256(value: unknown): string {
 /** Values that stand deeper are hashed at once. An operation's rollouts stand in groups, in a list, in the operation. */
 const deepestPart = 5;
 
-/** The same, with turns for others in between: an operation may name tens of thousands of rollouts. */
+/**
+ * The same in pieces, so that others have their turn in between: an operation may name tens of thousands of
+ * rollouts.
+ */
 export async function canonicalSha256InTurns(value: unknown): Promise<string> {
   const hash = createHash("sha256");
   const pauses = createPauses();

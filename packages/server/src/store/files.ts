@@ -35,7 +35,7 @@ export async function writeSynced(file: string, content: string | Uint8Array): P
   }
 }
 
-/** What a full disk or a used-up quota throws, as an error that says what to do; null for anything else. */
+/** The error of a full disk or a used-up quota, as one that says what to do. Null for any other error. */
 export function diskFullError(error: unknown): HoneError | null {
   const { code } = error as { code?: unknown };
   if (code !== "ENOSPC" && code !== "EDQUOT") return null;

@@ -9,9 +9,9 @@ export interface DataLock {
 }
 
 /**
- * Takes a data directory for the life of this process. The lock is the kernel's (an open exclusive
- * transaction on `lock.db`), so that it ends with its holder however that dies, and a pid that was
- * given to another process means nothing. `lock.pid` only serves the message.
+ * Takes a data directory for the life of this process. The lock is the kernel's (an open exclusive transaction
+ * on `lock.db`), so it ends with its holder however that ends, and a pid that another process has meanwhile
+ * does no harm. `lock.pid` only serves the message.
  */
 export function lockDataDir(dataDir: string): DataLock {
   const pidFile = join(dataDir, "lock.pid");

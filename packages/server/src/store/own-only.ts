@@ -11,7 +11,7 @@ export function ownOnly(path: string): void {
       chmodSync(file, 0o600);
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;
-      // Not there, or another user's: then it is for that user to say.
+      // It does not exist, or belongs to another user, who then decides.
       if (code !== "ENOENT" && code !== "EPERM") throw error;
     }
   }

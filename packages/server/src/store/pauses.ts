@@ -1,9 +1,9 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
 
-/** After this long others have their turn. @unit ms */
+/** How long a loop may run before others have their turn. @unit ms */
 const turnMs = 8;
 
-/** For loops over many rows: between two of them sockets and timers have their turn. */
+/** For loops over many rows: lets sockets and timers have their turn between two rows. */
 export interface Pauses {
   /** Resolves at once while the turn is young. */
   due(): Promise<void>;

@@ -12,8 +12,8 @@ export class NotReadable extends Error {
 }
 
 /**
- * Opens a regular file and nothing else. A pipe would wait for its writer in one of the few threads that all
- * file access shares; so it is looked at first, opened without waiting, and looked at again.
+ * Opens a regular file and nothing else. A pipe would wait for its writer, in one of the few threads that all
+ * file access shares. So the path is looked at first, opened without waiting, and looked at again.
  */
 export async function openRegular(file: string): Promise<{ handle: FileHandle; bytes: number }> {
   try {

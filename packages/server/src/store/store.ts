@@ -14,31 +14,34 @@ export type SqlValue = string | number | null | Uint8Array;
 export interface Statement {
   sql: string;
   args: readonly SqlValue[];
-  /** It may touch many rows: it runs off the main thread, which costs every call a little. */
+  /** Set if it may touch many rows. It then runs off the main thread, which makes every run a little slower. */
   long?: boolean | undefined;
 }
 
 /**
- * The server's SQLite file. Writes go through one queue: those that wait together share a transaction,
- * and its commit (the fsync) runs off the main thread. Reads see what was committed. Nothing here keeps the main
- * thread for long: statements that touch many rows are `long`, reads of many rows are a `query`.
+ * The server's SQLite file. All writes go through one queue. Writes that wait together share a transaction, and
+ * its commit (the fsync) runs off the main thread. Reads see what was committed. Nothing here holds the main
+ * thread for long: a statement that touches many rows is marked `long`, and many rows are read with `query`.
  */
 export interface Store {
-  /** All of the statements or none; resolves when they are on disk. Writes keep the order of the calls. */
+  /** Runs all of the statements or none, and resolves when they are on disk. Writes keep their order. */
   write(statements: readonly Statement[]): Promise<void>;
   /** Resolves when every write that was queued before has ended. */
   flush(): Promise<void>;
   /**
-   * Gives unused pages back to the disk; says by how many bytes the files became smaller. In small steps, between
-   * which others write. A large file of an older Hone can only be rewritten, which nobody can write beside: that
-   * is done only `alone`.
+   * Gives unused pages back to the disk, and says by how many bytes the files became smaller. It works in small
+   * steps, and others write in between. A large file of an older Hone can only be rewritten as a whole, while
+   * nobody else can write. That is done only if `alone` is true.
    */
   vacuum(alone: boolean): Promise<number>;
   /** What `vacuum` would give back at least. */
   freeBytes(): number;
-  /** Rows found off the main thread, one query at a time. Fetching them is on it: name a limit. */
+  /** Finds rows off the main thread, one query at a time. Fetching them is on the main thread, so set a limit. */
   query(sql: string, ...args: SqlValue[]): Promise<unknown[]>;
-  /** Rows as the schema has them; the caller names their type. On the main thread: for what an index finds. */
+  /**
+   * Rows as the schema has them; the caller names their type. Runs on the main thread, so use it for what an
+   * index finds.
+   */
   all(sql: string, ...args: SqlValue[]): unknown[];
   get(sql: string, ...args: SqlValue[]): unknown;
   close(): Promise<void>;
@@ -52,7 +55,7 @@ interface Job {
   reject: (error: unknown) => void;
 }
 
-// Those who wait together are told together: not too many of them.
+// Writes that wait together are answered together, so there must not be too many.
 const jobsPerTransaction = 64;
 const busyTimeoutMs = 5000;
 const pagesPerVacuum = 512;

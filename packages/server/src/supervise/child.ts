@@ -25,7 +25,7 @@ export interface ChildOptions extends ChildCommand {
   readyTimeoutMs: number;
   /** Hears of the process as soon as there is one. */
   onSpawn?: ((pid: number) => void) | undefined;
-  /** Gives the start up; a child that is ready stays. */
+  /** Aborting it gives up the start. A child that is ready stays. */
   signal?: AbortSignal | undefined;
   /** From SIGTERM to SIGKILL. */
   stopTimeoutMs?: number | undefined;
@@ -35,10 +35,10 @@ export interface ChildOptions extends ChildCommand {
 export interface Child {
   readonly pid: number;
   readonly baseURL: string;
-  /** Made for this run; the child accepts no other. */
+  /** The key of this run. The child accepts no other. */
   readonly key: string;
   readonly boot: string;
-  /** Resolves, never rejects, when the process has ended; to a sentence that says how. */
+  /** Resolves when the process has ended, to a sentence that says how. It never rejects. */
   readonly exited: Promise<string>;
   /** SIGTERM to its process group, SIGKILL to what is left after the limit. */
   stop(): Promise<void>;
@@ -74,7 +74,7 @@ export async function startChild(options: ChildOptions): Promise<Child> {
   if (process_.pid !== undefined) options.onSpawn?.(process_.pid);
   const tail = keepTail(process_, log.child({ child: name }));
   const exited = exitOf(process_);
-  // A child that died is reported by `exited`; its broken pipe is no second fault.
+  // `exited` already reports a child that died. Its broken pipe is not a second fault.
   process_.stdin.on("error", () => undefined);
 
   const stopWith = async (first: NodeJS.Signals): Promise<void> => {
@@ -84,7 +84,7 @@ export async function startChild(options: ChildOptions): Promise<Child> {
     const timedOut = await Promise.race([exited.then(() => false), late.catch(() => false)]);
     limit.abort();
     if (timedOut) log.warn({ child: name, pid: process_.pid }, "did not end in time, is killed");
-    // Also where the leader has ended: what it started is still in its group.
+    // Even if the leader has ended: what it started is still in its group.
     signalGroup(process_.pid, "SIGKILL");
     await exited;
   };

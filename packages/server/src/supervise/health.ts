@@ -10,7 +10,7 @@ export type Health = Pick<z.infer<typeof healthSchema>, "progress" | "phase">;
 
 const answerTimeoutMs = 5_000;
 
-/** Asks the child how far it is. Whoever answers under another boot id is a stranger on its port. */
+/** Asks the child how far it is. An answer with another boot id comes from a stranger on its port. */
 export async function readHealth(
   child: Pick<Child, "baseURL" | "key" | "boot">,
   signal?: AbortSignal,

@@ -5,9 +5,9 @@ import { z } from "zod";
 
 /** The children of a data directory's server, so that the next one can end those that outlived it. */
 export interface ChildRegister {
-  /** To be called when a child begins; one of the same name is in its place from then on. */
+  /** Notes a child that begins. It replaces an earlier one of the same name. */
   note(name: string, pid: number): void;
-  /** Every child has ended. */
+  /** Forgets all children. Call it when every child has ended. */
   clear(): void;
 }
 
@@ -15,9 +15,9 @@ const entrySchema = z.object({ pid: z.int().positive(), startedAt: z.string() })
 const fileSchema = z.record(z.string(), entrySchema);
 
 /**
- * Ends what an earlier server left running: its children end when their standard input closes, but one that is
- * stopped (SIGSTOP, a debugger) cannot hear of it, and holds its memory until it goes on. The data directory's lock must be held: then
- * no server that lives has them.
+ * Ends what an earlier server left running. A server's children end when their standard input closes, but a
+ * child that is stopped (SIGSTOP, a debugger) cannot notice that and keeps its memory. Hold the data
+ * directory's lock: then these children belong to no server that is alive.
  */
 export function takeOverChildren(dataDir: string, log: Logger): ChildRegister {
   const path = join(dataDir, "children.json");
@@ -58,7 +58,7 @@ function read(path: string): z.infer<typeof fileSchema> {
   }
 }
 
-/** When a process began, on this start of the machine; null where there is none, or where the system does not say. */
+/** When a process began, on this start of the machine. Null if there is none, or if the system does not say. */
 function startOf(pid: number): string | null {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, "utf8");

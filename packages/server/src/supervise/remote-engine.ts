@@ -14,7 +14,7 @@ export interface RemoteEngine {
 const defaultPollMs = 1_000;
 
 /**
- * Watches an engine that is not our child. One that was away may be another process now: it gets the
+ * Watches an engine that is not our child. An engine that was away may be another process now, so it gets the
  * live policies before it takes traffic again.
  */
 export function watchRemoteEngine(options: {

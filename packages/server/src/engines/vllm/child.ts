@@ -3,7 +3,7 @@ import { workerDir } from "../../setup/paths.ts";
 import type { ChildOptions } from "../../supervise/child.ts";
 
 export interface VllmOptions {
-  /** Of an environment that has vLLM. */
+  /** The Python of an environment that has vLLM. */
   python: string;
   /** Folder or hub id. */
   base: string;
@@ -13,7 +13,7 @@ export interface VllmOptions {
   dtype?: "float32" | "bfloat16" | undefined;
   /** @unit tokens @default what the base allows */
   maxModelLen?: number | undefined;
-  /** Policies that it samples from at a time; requests for others wait. @default 4 */
+  /** How many policies it samples from at a time. Requests for others wait. @default 4 */
   maxLoras?: number | undefined;
   /** @default 16 */
   maxLoraRank?: number | undefined;
