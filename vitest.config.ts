@@ -7,7 +7,7 @@ export default defineConfig({
     include: [
       "packages/*/src/**/*.test.ts",
       "examples/*/src/**/*.test.ts",
-      "bench/**/*.test.ts",
+      "experiments/**/*.test.ts",
       "test/**/*.test.ts",
     ],
     typecheck: { enabled: false },

@@ -1,9 +1,10 @@
 #!/usr/bin/env node
-// pnpm bench [loop|engine|packing|histories|seeds|learn|judge|store|bodies] [options]: loop is what a training loop
-// costs here, engine compares engines, packing compares a training step with shared tokens once and with a row
-// for each sequence, histories is what more rollouts than rows cost, seeds repeats the quickstart over seeds, with
-// controls and baselines, learn trains beside TRL, judge counts what RULER sends, store measures a data directory
-// of a million rollouts, bodies what the largest requests cost all others.
+// `pnpm bench [NAME] [options]` measures what something costs: loop (a training loop here), engine (engines beside
+// each other), packing (a training step with shared tokens once, and with a row for each sequence), histories (more
+// rollouts than rows), judge (what RULER sends), store (a data directory of a million rollouts), bodies (what the
+// largest requests cost all others).
+// `pnpm experiment NAME [options]` trains or judges and shows how well: seeds repeats the quickstart over seeds, with
+// controls and baselines, learn trains beside TRL, own-judge lets a small local model be the judge.
 import { join } from "node:path";
 import process from "node:process";
 import { installPackages, root, setUpModel, setUpPython, tsx } from "./install.mjs";
@@ -12,30 +13,21 @@ import { endAll, onInterrupt, run } from "./processes.mjs";
 onInterrupt(() => {
   void endAll().then(() => process.exit(130));
 });
-const [first, ...rest] = process.argv.slice(2);
+const known = {
+  bench: ["loop", "engine", "packing", "histories", "judge", "store", "bodies"],
+  experiments: ["seeds", "learn", "own-judge"],
+};
+const [folder, first, ...rest] = process.argv.slice(2);
+const names = known[/** @type {keyof typeof known} */ (folder)];
 const named = first !== undefined && !first.startsWith("-");
-const name = named ? first : "loop";
-if (
-  ![
-    "loop",
-    "engine",
-    "packing",
-    "histories",
-    "seeds",
-    "learn",
-    "judge",
-    "store",
-    "bodies",
-  ].includes(name)
-) {
-  console.error(
-    `There is no benchmark "${name}". Use loop, engine, packing, histories, seeds, learn, judge, store or bodies.`,
-  );
+const name = named ? first : folder === "bench" ? "loop" : "";
+if (!names.includes(name)) {
+  console.error(`There is no "${name}" in ${folder}/. Use one of: ${names.join(", ")}.`);
   process.exit(2);
 }
 await installPackages();
-const options = named ? rest : process.argv.slice(2);
-const file = join(root, "bench", `${name}.ts`);
+const options = named ? rest : process.argv.slice(3);
+const file = join(root, folder, `${name}.ts`);
 const env = { ...process.env };
 if (["engine", "learn"].includes(name) && !options.includes("--help")) {
   // What is compared with, PEFT and TRL, is in the environment of the tests alone.

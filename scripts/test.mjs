@@ -49,7 +49,7 @@ const stages = [
     ],
   ],
   ["unit", ...vitest("unit", "packages/")],
-  ["examples", ...vitest("examples", "examples/", "bench/")],
+  ["examples", ...vitest("examples", "examples/", "experiments/")],
   // One file at a time: each starts a server of its own.
   ["end to end", ...vitest("e2e", "test/", "--no-file-parallelism")],
   ["build", process.execPath, ["scripts/build.mjs"]],

@@ -6,7 +6,7 @@ import type { LearnTask } from "./task.ts";
 
 export function inboxTask(base: string | undefined): LearnTask<Mail> {
   if (base === undefined) {
-    throw new HoneError("The inbox task needs SmolLM2: `pnpm bench learn` brings it.", {
+    throw new HoneError("The inbox task needs SmolLM2: `pnpm experiment learn` brings it.", {
       code: "invalid_config",
       param: "base",
     });

@@ -4,7 +4,7 @@ import { readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Comparison, EvaluationRow } from "@hone/client";
-import { watchCpu } from "./processes-of.ts";
+import { watchCpu } from "../bench/processes-of.ts";
 
 export interface SeedRun {
   kind: "fixed" | "fresh" | "control" | "supervised";

@@ -1,4 +1,4 @@
-// What `pnpm bench learn` needs of a task, for both sides alike.
+// What `pnpm experiment learn` needs of a task, for both sides alike.
 import type { RolloutModel, RolloutResult } from "@hone/client";
 
 export interface ChatMessage {

@@ -1,5 +1,5 @@
 // How often a small model on our own server gives scores that hold, by how it is held to their shape:
-//   node --import tsx --conditions=@hone/source bench/own-judge.ts [--base FOLDER] [--groups 24] [--formats …]
+//   pnpm experiment own-judge [--base FOLDER] [--groups 24] [--formats …]
 // The base is SmolLM2-135M-Instruct, as `setup --model smollm2` brings it, unless --base names another.
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";

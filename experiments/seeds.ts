@@ -1,4 +1,4 @@
-// `pnpm bench seeds [2048|inbox] [--seeds 1,2,3] [--fresh 3] [--control 1] [--supervised] [--steps N]
+// `pnpm experiment seeds [2048|inbox] [--seeds 1,2,3] [--fresh 3] [--control 1] [--supervised] [--steps N]
 // [--last-rate SHARE] [--out FOLDER]` — the quickstart's verdict over seeds, with its controls and baselines.
 //
 // Every run is the command that a user types, in a process of its own. What is done stands in
@@ -28,7 +28,7 @@ const { values, positionals } = parseArgs({
 });
 if (values.help) {
   console.log(
-    "pnpm bench seeds [2048 | inbox] [options]\n" +
+    "pnpm experiment seeds [2048 | inbox] [options]\n" +
       "  --seeds 1,2,3   seeds that everybody runs\n" +
       "  --fresh 3       as many more, drawn now and written down\n" +
       "  --control 1     runs with rewards shuffled within their group: they should learn nothing\n" +

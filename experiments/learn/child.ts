@@ -1,4 +1,4 @@
-// Programs that the bench starts: they end when this one does, and their processor time can be read.
+// Programs that the experiment starts: they end when this one does, and their processor time can be read.
 import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { openSync } from "node:fs";

@@ -1,4 +1,4 @@
-// A server of the bench: `hone serve` as a process of its own, as users run it.
+// A server of the experiment: `hone serve` as a process of its own, as users run it.
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import process from "node:process";

@@ -1,4 +1,4 @@
-// `pnpm bench learn` — TRL's GRPOTrainer beside Hone's whole loop: the same base, reward and numbers, the
+// `pnpm experiment learn` — TRL's GRPOTrainer beside Hone's whole loop: the same base, reward and numbers, the
 // held-out score over the wall time of training. docs/learn.md says what is compared and how.
 import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
@@ -29,7 +29,7 @@ import { summarise, type JudgedRun } from "./learn/summary.ts";
 import type { LearnTask } from "./learn/task.ts";
 import { runTrl, type TrlChoices } from "./learn/trl-run.ts";
 
-const help = `pnpm bench learn [options]
+const help = `pnpm experiment learn [options]
 
 Trains by TRL's GRPOTrainer and by Hone, in turn, and judges the policies of both on held-out scenarios.
 What a folder has of finished runs is not made again: the same command goes on where it was cut off.
@@ -190,7 +190,7 @@ async function judgeRuns(seed: number): Promise<Judgements> {
   const file = join(out, `judged-${seed}.json`);
   const baseFile = join(out, "judged-base.json");
   const known = await readJson<Judgements>(file);
-  // Judged when the bench ran for one side alone, the other is still to be judged.
+  // Judged when the experiment ran for one side alone, the other is still to be judged.
   if (known && sides.every((contender) => known[contender].length > 0)) return known;
   const folder = join(out, `judge-${seed}`);
   const server = await startHoneServer(task, machine, folder);

@@ -1,4 +1,4 @@
-"""TRL's side of `pnpm bench learn`: one run of GRPOTrainer, with its own generation and its own loss.
+"""TRL's side of `pnpm experiment learn`: one run of GRPOTrainer, with its own generation and its own loss.
 
 `--job FILE` says what to do (trl.ts writes it). Standard output is JSON lines: `ready` once everything is loaded,
 `step` after each step with its seconds since training began, `done`. Adapters go to OUT/step-N in PEFT's format;

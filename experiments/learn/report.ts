@@ -1,4 +1,4 @@
-// The tables of the bench, in Markdown.
+// The tables of the experiment, in Markdown.
 import type { ScoreRow, Summary } from "./summary.ts";
 import type { LearnTask } from "./task.ts";
 
