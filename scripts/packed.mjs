@@ -1,5 +1,5 @@
 // The packages as a user gets them: packs what `npm run build` has made, checks the tarballs with publint and
-// attw, installs them into an empty project and trains a step there (test/packed.test.ts). Arguments go to
+// attw, installs them into an empty project and trains a step there (test/packed/packed.test.ts). Arguments go to
 // vitest. `npm run packed` builds first.
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -23,7 +23,7 @@ try {
   const vitest = join(root, "node_modules", "vitest", "vitest.mjs");
   const { status } = await run(
     process.execPath,
-    [vitest, "run", ...process.argv.slice(2), "test/packed.test.ts"],
+    [vitest, "run", ...process.argv.slice(2), "test/packed/packed.test.ts"],
     { cwd: root, env: { ...process.env, HONE_TARBALLS: folder } },
   );
   if (status !== 0) failed++;

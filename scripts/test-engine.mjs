@@ -23,7 +23,7 @@ if (!process.env.HONE_PYTHON) {
 
 const tests = {
   embedded: ["packages/server/src/engines/embedded.contract.test.ts"],
-  vllm: ["packages/server/src/engines/vllm.contract.test.ts", "test/vllm.test.ts"],
+  vllm: ["packages/server/src/engines/vllm.contract.test.ts", "test/vllm/vllm.test.ts"],
 };
 // vLLM, worker and renderer share few cores: a thread each.
 const env = { OMP_NUM_THREADS: "1", OMP_WAIT_POLICY: "passive", ...process.env };

@@ -2,10 +2,10 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { runTraining } from "../examples/inbox/src/run.ts";
-import type { RunListener, RunOptions } from "../examples/inbox/src/run.ts";
-import type { Task } from "../examples/inbox/src/task-file.ts";
-import { fakeHone } from "./support/fake-hone.ts";
+import { runTraining } from "../../examples/inbox/src/run.ts";
+import type { RunListener, RunOptions } from "../../examples/inbox/src/run.ts";
+import type { Task } from "../../examples/inbox/src/task-file.ts";
+import { fakeHone } from "./fake-hone.ts";
 
 const { signal } = new AbortController();
 const evaluations: string[] = [];

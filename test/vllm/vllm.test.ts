@@ -1,10 +1,10 @@
 import { gather, type RolloutModel } from "@hone/client";
 import OpenAI from "openai";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { startVllm, type RunningEngine } from "../packages/server/src/testing/running-engine.ts";
-import { expectSameLogprobs } from "./support/sampler-difference.ts";
-import { startTestServer, type TestServer } from "./support/server.ts";
-import { expectTrainedWereSampled, recordWire, type Wire } from "./support/wire.ts";
+import { startVllm, type RunningEngine } from "../../packages/server/src/testing/running-engine.ts";
+import { expectSameLogprobs } from "../support/sampler-difference.ts";
+import { startTestServer, type TestServer } from "../support/server.ts";
+import { expectTrainedWereSampled, recordWire, type Wire } from "../support/wire.ts";
 
 // Only when asked for: `pnpm test:engine --engine vllm`. It takes minutes and 3.4 GB of packages.
 const wanted = (process.env["HONE_TEST_ENGINES"] ?? "embedded").split(",");

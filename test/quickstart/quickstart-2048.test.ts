@@ -3,10 +3,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { ComparisonModel } from "@hone/client";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import type { OtherModel } from "../examples/2048/src/providers.ts";
-import { runTraining } from "../examples/2048/src/train-run.ts";
-import type { RunListener, RunOptions } from "../examples/2048/src/train-run.ts";
-import { fakeHone } from "./support/fake-hone.ts";
+import type { OtherModel } from "../../examples/2048/src/providers.ts";
+import { runTraining } from "../../examples/2048/src/train-run.ts";
+import type { RunListener, RunOptions } from "../../examples/2048/src/train-run.ts";
+import { fakeHone } from "./fake-hone.ts";
 
 const listener: RunListener = {
   began: () => {},

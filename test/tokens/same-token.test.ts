@@ -1,7 +1,7 @@
 import { gather, type RolloutModel } from "@hone/client";
 import OpenAI from "openai";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { startTestServer, type TestServer } from "./support/server.ts";
+import { startTestServer, type TestServer } from "../support/server.ts";
 
 async function anyWord(model: RolloutModel): Promise<number> {
   const { model: name, ...connection } = model.connection();

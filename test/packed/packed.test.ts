@@ -19,7 +19,7 @@ import {
   type Ended,
   type PackedProject,
   type ServedProject,
-} from "./support/packed-project.ts";
+} from "./packed-project.ts";
 
 /** Made by scripts/packed.mjs, which builds on what a plain run of vitest does not. */
 const tarballs = process.env["HONE_TARBALLS"];

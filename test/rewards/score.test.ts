@@ -9,7 +9,7 @@ import { combineRewards, rewardModel } from "@hone/ruler/rewards";
 import { findEnvironment } from "@hone/server";
 import OpenAI from "openai";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
-import { base, startTestServer, type TestServer } from "./support/server.ts";
+import { base, startTestServer, type TestServer } from "../support/server.ts";
 
 const conversations = Array.from({ length: 12 }, (_, n): ChatMessage[] => [
   { role: "user", content: `2 ${n}` },
@@ -166,7 +166,7 @@ it("a server whose reward model is none does not start, and says so", async () =
 
 /** Resolves to the logits that transformers alone gives. */
 async function makeRewardModel(out: string): Promise<number[]> {
-  const script = fileURLToPath(new URL("support/reward_model.py", import.meta.url));
+  const script = fileURLToPath(new URL("reward_model.py", import.meta.url));
   const python = await findEnvironment();
   const output = await new Promise<string>((resolve, reject) => {
     const child = execFile(

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { startTestServer, type TestServer } from "./support/server.ts";
+import { startTestServer, type TestServer } from "../support/server.ts";
 
 const run = promisify(execFile);
 
@@ -24,7 +24,7 @@ async function program(server: TestServer, cwd: string, code: string[]): Promise
 }
 
 const source = (name: string) =>
-  fileURLToPath(new URL(`../examples/readme/src/${name}`, import.meta.url));
+  fileURLToPath(new URL(`../../examples/readme/src/${name}`, import.meta.url));
 
 describe("the code in the documents", () => {
   let server: TestServer;
@@ -54,9 +54,9 @@ describe("the code in the documents", () => {
 
   it("runs every snippet of the client guide", async () => {
     const guide = JSON.stringify(
-      new URL("../examples/readme/src/client-guide.ts", import.meta.url),
+      new URL("../../examples/readme/src/client-guide.ts", import.meta.url),
     );
-    const client = JSON.stringify(new URL("../packages/client/src/index.ts", import.meta.url));
+    const client = JSON.stringify(new URL("../../packages/client/src/index.ts", import.meta.url));
     const main = `const { run } = await import(${guide}); const { Hone } = await import(${client}); await run(new Hone());`;
     const said = await program(server, folder, ["--input-type=module", "--eval", main]);
     expect(said).toMatch(/guide@\d: loss|trained nothing/);

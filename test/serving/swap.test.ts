@@ -1,7 +1,7 @@
 import OpenAI from "openai";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { importLetter, makeLetters } from "./support/letters.ts";
-import { startTestServer, type TestServer } from "./support/server.ts";
+import { importLetter, makeLetters } from "../support/letters.ts";
+import { startTestServer, type TestServer } from "../support/server.ts";
 
 const letters = "abcdefghijklmnopqrst";
 

@@ -1,9 +1,9 @@
 import { gather } from "@hone/client";
 import OpenAI from "openai";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { makeTalker } from "./support/letters.ts";
-import { startTestServer, type TestServer } from "./support/server.ts";
-import { workerMetrics } from "./support/worker-metrics.ts";
+import { makeTalker } from "../support/letters.ts";
+import { startTestServer, type TestServer } from "../support/server.ts";
+import { workerMetrics } from "../support/worker-metrics.ts";
 
 let server: TestServer;
 beforeAll(async () => {

@@ -2,8 +2,8 @@ import { gather, type Model, type RolloutModel } from "@hone/client";
 import { mulberry32 } from "@hone/core";
 import OpenAI from "openai";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { expectSameLogprobs } from "./support/sampler-difference.ts";
-import { startTestServer, type TestServer } from "./support/server.ts";
+import { expectSameLogprobs } from "../support/sampler-difference.ts";
+import { startTestServer, type TestServer } from "../support/server.ts";
 
 /**
  * The test that learning works at all: one token, from a base rate of 5–25% to 90%, through the whole

@@ -1,8 +1,8 @@
 import { gather, type RolloutModel } from "@hone/client";
 import OpenAI from "openai";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { expectSameLogprobs } from "./support/sampler-difference.ts";
-import { startTestServer, type TestServer } from "./support/server.ts";
+import { expectSameLogprobs } from "../support/sampler-difference.ts";
+import { startTestServer, type TestServer } from "../support/server.ts";
 
 /** vLLM's extension of the dialect, which openai-node passes on. */
 interface Ids {

@@ -8,7 +8,7 @@ import { rulerScoreGroup } from "@hone/ruler";
 import { garbage, score, ScriptedJudge } from "@hone/ruler/testing";
 import OpenAI from "openai";
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest";
-import { startTestServer, type TestServer } from "./support/server.ts";
+import { startTestServer, type TestServer } from "../support/server.ts";
 
 let episodes = 0;
 /** No two are alike: members that said the same would be judged as one. */
@@ -103,7 +103,7 @@ describe("groups that a judge scored", () => {
       const url = input instanceof Request ? input.url : input.toString();
       return fetch(url.replace("https://api.openai.com/v1", judge.endpoint.baseURL), init);
     });
-    const path = new URL("../examples/ruler/src/ruler-guide.ts", import.meta.url).href;
+    const path = new URL("../../examples/ruler/src/ruler-guide.ts", import.meta.url).href;
     const { trainWithJudge } = (await import(path)) as {
       trainWithJudge: (...args: unknown[]) => Promise<void>;
     };

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { startTestServer, type TestServer } from "./support/server.ts";
+import { startTestServer, type TestServer } from "../support/server.ts";
 
 const run = promisify(execFile);
 const file = (path: string) => fileURLToPath(new URL(path, import.meta.url));
@@ -19,7 +19,7 @@ function train(
   return new Promise((resolve) => {
     execFile(
       process.execPath,
-      [...program, file("../examples/inbox/src/train.ts"), ...args],
+      [...program, file("../../examples/inbox/src/train.ts"), ...args],
       {
         env: { ...process.env, HONE_URL: server.url, HONE_API_KEY: server.key },
         timeout: 240_000,
@@ -36,7 +36,7 @@ function train(
 }
 
 it("names the examples where the quickstart is asked for another", async () => {
-  const failed = run(process.execPath, ["scripts/quickstart.mjs", "chess"], { cwd: file("..") });
+  const failed = run(process.execPath, ["scripts/quickstart.mjs", "chess"], { cwd: file("../..") });
   await expect(failed).rejects.toMatchObject({
     code: 1,
     stderr: expect.stringContaining('no example "chess". Choose 2048 or inbox.'),
@@ -46,7 +46,7 @@ it("names the examples where the quickstart is asked for another", async () => {
 describe("examples/inbox with a task of one's own", () => {
   let server: TestServer;
   let out: string;
-  const task = ["--task", file("support/one-word-task.ts"), "--answer-tokens", "2"];
+  const task = ["--task", file("one-word-task.ts"), "--answer-tokens", "2"];
   // So many rollouts that the word which earns something is among them in nearly every step.
   const small = [...task, "--groups-per-step", "4", "--group-size", "16", "--temperature", "1"];
   beforeAll(async () => {
@@ -117,7 +117,7 @@ describe("examples/inbox with a task of one's own", () => {
 
   it("refuses to go on with another task than it began with", async () => {
     const resumed = ["--steps", "1", "--out", join(out, "control"), "--name", "control"];
-    const other = file("../examples/inbox/src/own-task.ts");
+    const other = file("../../examples/inbox/src/own-task.ts");
     const { status, stderr } = await train(server, [
       "--task",
       other,
@@ -131,7 +131,7 @@ describe("examples/inbox with a task of one's own", () => {
   });
 
   it("says what a task file lacks", async () => {
-    const { status, stderr } = await train(server, ["--task", file("support/wire.ts")]);
+    const { status, stderr } = await train(server, ["--task", file("../support/wire.ts")]);
     expect(stderr).toMatch(
       /invalid_config: .*wire\.ts must export train, .*heldOut, .*rollout, a function\./,
     );

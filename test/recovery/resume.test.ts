@@ -5,13 +5,13 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, expect, it } from "vitest";
-import { check } from "./faults/checker.ts";
-import { openDatabase } from "./faults/database.ts";
-import { freePort } from "./faults/server-process.ts";
-import { startTestServer, type TestServer } from "./support/server.ts";
+import { check } from "../faults/checker.ts";
+import { openDatabase } from "../faults/database.ts";
+import { freePort } from "../faults/server-process.ts";
+import { startTestServer, type TestServer } from "../support/server.ts";
 
-const program = fileURLToPath(new URL("support/train-loop.ts", import.meta.url));
-const root = fileURLToPath(new URL("..", import.meta.url));
+const program = fileURLToPath(new URL("train-loop.ts", import.meta.url));
+const root = fileURLToPath(new URL("../..", import.meta.url));
 
 interface Said {
   at: string;

@@ -7,7 +7,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 
-const root = fileURLToPath(new URL("..", import.meta.url));
+const root = fileURLToPath(new URL("../..", import.meta.url));
 const few = ["--groups-per-step", "2", "--group-size", "2", "--verdict-seeds", "2", "--ungated"];
 const small = [...few, "--steps", "40"];
 

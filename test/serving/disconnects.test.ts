@@ -1,9 +1,9 @@
 import { request } from "node:http";
 import { setTimeout as delay } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { makeTalker } from "./support/letters.ts";
-import { startTestServer, type TestServer } from "./support/server.ts";
-import { workerMetrics, type WorkerMetrics } from "./support/worker-metrics.ts";
+import { makeTalker } from "../support/letters.ts";
+import { startTestServer, type TestServer } from "../support/server.ts";
+import { workerMetrics, type WorkerMetrics } from "../support/worker-metrics.ts";
 
 const times = 20;
 /** What one request would make, if nobody ended it: the talker does not stop by itself. */

@@ -1,10 +1,10 @@
 import { join } from "node:path";
 import { readGroups, type TrajectoryGroup } from "@hone/client";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { runTraining, type StepReport } from "../examples/2048/src/train-run.ts";
-import { expectSameLogprobs } from "./support/sampler-difference.ts";
-import { startTestServer, type TestServer } from "./support/server.ts";
-import { expectTrainedWereSampled, recordWire, type Wire } from "./support/wire.ts";
+import { runTraining, type StepReport } from "../../examples/2048/src/train-run.ts";
+import { expectSameLogprobs } from "../support/sampler-difference.ts";
+import { startTestServer, type TestServer } from "../support/server.ts";
+import { expectTrainedWereSampled, recordWire, type Wire } from "../support/wire.ts";
 
 const steps = 3;
 

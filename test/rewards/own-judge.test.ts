@@ -3,8 +3,8 @@ import type { Trajectory, TrajectoryGroup } from "@hone/core";
 import { rulerScoreGroup } from "@hone/ruler";
 import { findEnvironment } from "@hone/server";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
-import { setUpModel } from "../packages/server/src/setup/models.ts";
-import { startTestServer, type TestServer } from "./support/server.ts";
+import { setUpModel } from "../../packages/server/src/setup/models.ts";
+import { startTestServer, type TestServer } from "../support/server.ts";
 
 const rubric = "A right answer scores above a wrong one and above none.";
 const answers = ["It is Paris.", "It is Lyon.", "I would rather not say."];

@@ -8,7 +8,7 @@ import { delimiter, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, expect, it } from "vitest";
 
-const root = fileURLToPath(new URL("..", import.meta.url));
+const root = fileURLToPath(new URL("../..", import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), "hone-vllm-setup-"));
 const cache = join(folder, "cache");
 afterAll(() => rmSync(folder, { recursive: true, force: true, maxRetries: 3 }));

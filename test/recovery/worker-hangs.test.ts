@@ -1,8 +1,8 @@
 import { gather } from "@hone/client";
 import OpenAI from "openai";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { makeTalker } from "./support/letters.ts";
-import { startTestServer, type TestServer } from "./support/server.ts";
+import { makeTalker } from "../support/letters.ts";
+import { startTestServer, type TestServer } from "../support/server.ts";
 
 let server: TestServer;
 beforeAll(async () => {
