@@ -33,7 +33,7 @@ import { gcRoutes } from "./retention/routes.ts";
 import { createRolloutReader } from "./rollouts/list.ts";
 import { createPolicyRouter } from "./rollouts/router.ts";
 import { createRollouts, defaultLeaseMs } from "./rollouts/rollouts.ts";
-import { rolloutBatchRoutes } from "./rollouts/batch-routes.ts";
+import { bulkRolloutRoutes } from "./rollouts/bulk-routes.ts";
 import { rolloutRoutes } from "./rollouts/routes.ts";
 import { makeFolder } from "./store/files.ts";
 import { lockDataDir, type DataLock } from "./store/lock.ts";
@@ -211,7 +211,7 @@ export async function openState(options: StateOptions): Promise<State> {
         }),
       )
       .route("/", rolloutRoutes(rollouts, reader))
-      .route("/", rolloutBatchRoutes(rollouts, log))
+      .route("/", bulkRolloutRoutes(rollouts, log))
       .route("/", operationRoutes({ operations, list, events }))
       .route(
         "/",

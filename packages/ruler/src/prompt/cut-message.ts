@@ -22,16 +22,16 @@ export function cutMessage(
   budget: number,
   countTokens: (text: string) => number,
 ): ShortMessage {
-  const attempt = (keep: number, calls: number): ShortMessage => {
+  const cutTo = (keep: number, calls: number): ShortMessage => {
     const short = shorten(message, keep, calls);
     return { ...short, text: dataLine(short.message) };
   };
   const fits = (short: ShortMessage): boolean => countTokens(short.text) <= budget;
   const all = message.tool_calls?.length ?? 0;
-  const calls = largest(all, (n) => fits(attempt(leastKept, n)));
+  const calls = largest(all, (n) => fits(cutTo(leastKept, n)));
   const longest = Math.max(...textsOf(message).map((text) => text.length));
-  return attempt(
-    largest(longest, (n) => fits(attempt(n, calls))),
+  return cutTo(
+    largest(longest, (n) => fits(cutTo(n, calls))),
     calls,
   );
 }

@@ -109,7 +109,7 @@ test("one that is written wrongly is refused in its place, and the others live",
   });
 });
 
-test("a batch is refused as a whole where it is none", async () => {
+test("a bulk request that is wrong as a whole is refused as a whole", async () => {
   expect(await begin([])).toMatchObject({ status: 400, json: { error: { param: "rollouts" } } });
   expect(await begin(Array.from({ length: 257 }, () => ({ model: "m" })))).toMatchObject({
     status: 400,

@@ -25,7 +25,7 @@ const endSchema = patchRolloutBatchSchema.shape.rollouts.element;
  * Rollouts begun and ended many by one request: where a rollout is one short answer, requests for each
  * alone cost more than the answer. Each stands for itself: one that is refused leaves the others alone.
  */
-export function rolloutBatchRoutes(rollouts: Rollouts, log: Logger): Hono<AppEnv> {
+export function bulkRolloutRoutes(rollouts: Rollouts, log: Logger): Hono<AppEnv> {
   const app = new Hono<AppEnv>();
 
   async function each<S extends z.ZodType>(

@@ -84,7 +84,7 @@ export function describeFormats(running: () => RunningEngine): void {
       expect(choice!.ids).toHaveLength(3);
     });
 
-    it("leave the rest of a batch alone", async () => {
+    it("leave the rows beside them alone", async () => {
       const free = Array.from({ length: 4 }, (_, i): Ask => ({ prompt: promptOf(i) }));
       const alone = await Promise.all(free.map(ask));
       const [mixed] = await Promise.all([

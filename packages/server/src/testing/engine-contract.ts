@@ -171,7 +171,7 @@ export function describeEngine(name: string, start: () => Promise<RunningEngine>
       expect((await running.engine.served()).has("m@8")).toBe(false);
     });
 
-    it("mixes base and adapters in one batch with all slots full", async () => {
+    it("mixes base and adapters in one forward with all slots full", async () => {
       await running.engine.load("m@3", adapter("mild"));
       const models = ["m@0", "m@1", "m@2", "m@3", ...(running.bareBaseAlwaysRight ? ["base"] : [])];
       const asks = models.flatMap((model) => [0, 1, 2, 3, 4, 5].map((i) => ({ model, i })));

@@ -52,7 +52,7 @@ async def collect(engine: Engine, model: str, prompt: list[int], tokens: int, se
         max_tokens=tokens,
         ignore_eos=True,
     )
-    (update,) = [u async for batch in generation.updates() for u in batch]
+    (update,) = [u async for updates in generation.updates() for u in updates]
     return update
 
 

@@ -235,7 +235,7 @@ def test_the_queue_is_bounded(tiny_base: Base) -> None:
 def test_any_batch_says_what_a_cold_forward_says(
     tiny_base: Base, tiny_folder: Path, adapter_folders: list[Path], seed: int
 ) -> None:
-    """Random batches: policies mixed, prompts that share beginnings, joins, leaves, turns that grow, small caches."""
+    """Random mixtures: policies mixed, prompts that share beginnings, joins, leaves, turns that grow, small caches."""
     draw = random.Random(seed)
     weights: list[LoraWeights | None] = [None, *(read_adapter(f, tiny_base.model) for f in adapter_folders)]
     folders: list[Path | None] = [None, *adapter_folders]

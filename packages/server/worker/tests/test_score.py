@@ -27,7 +27,7 @@ from transformers import (
 )
 
 from hone_worker.process.errors import HoneWorkerError
-from hone_worker.score.reward_model import batches, load_reward_model
+from hone_worker.score.reward_model import forwards, load_reward_model
 
 TEMPLATE = (
     "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools here') }}{% endif %}"
@@ -306,13 +306,13 @@ def test_it_decodes_and_scores_at_once(worker: WorkerProcess) -> None:
             assert future.result() == before
 
 
-def test_batches_hold_every_sequence_once_and_no_more_than_fits() -> None:
+def test_forwards_hold_every_sequence_once_and_no_more_than_fits() -> None:
     lengths = [1, 5000, 30, 30, 4096, 1000, 1000, 1000, 1000, 1000]
-    made = list(batches(lengths))
-    assert sorted(place for batch in made for place in batch) == list(range(len(lengths)))
-    for batch in made:
-        assert len(batch) == 1 or max(lengths[p] for p in batch) * len(batch) <= 4096
-    assert list(batches([])) == []
+    made = list(forwards(lengths))
+    assert sorted(place for together in made for place in together) == list(range(len(lengths)))
+    for together in made:
+        assert len(together) == 1 or max(lengths[p] for p in together) * len(together) <= 4096
+    assert list(forwards([])) == []
 
 
 def test_a_model_that_would_score_by_chance_is_refused(tmp_path: Path, decoder: Path) -> None:

@@ -1,8 +1,8 @@
 """LoRA inside the base model: one copy of the weights, and a router that says which adapter each row uses.
 
 PEFT keeps the active adapter as state of every module, so a forward and its checkpointed recomputation can
-see different ones, and a batch can hold only one. Here the route is one attribute of one object, set for
-the length of a `with`, and a batch may mix adapters and the bare base.
+see different ones, and all rows of a forward share one. Here the route is one attribute of one object, set for
+the length of a `with`, and the rows of a forward may mix adapters and the bare base.
 """
 
 from __future__ import annotations

@@ -55,12 +55,12 @@ class Generation:
         while open_choices:
             await self._news.wait()
             self._news.clear()
-            batch, self._updates = self._updates, []
-            for update in batch:
+            waiting, self._updates = self._updates, []
+            for update in waiting:
                 if update.error is not None:
                     raise update.error
                 open_choices -= update.finish_reason is not None
-            yield batch
+            yield waiting
 
 
 class Engine:

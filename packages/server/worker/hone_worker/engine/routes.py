@@ -271,7 +271,7 @@ async def _until_gone(receive: Callable[[], Any]) -> None:
 
 async def _collect(request: Request, engine: Engine, generation: Generation, shape: AnswerShape) -> Response:
     async def read() -> list[Update]:
-        return [u async for batch in generation.updates() for u in batch]
+        return [u async for updates in generation.updates() for u in updates]
 
     reader = asyncio.ensure_future(read())
     gone = asyncio.ensure_future(_until_gone(request.receive))
@@ -317,8 +317,8 @@ class TokenStream(Response):
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         tokens = 0
         try:
-            async for batch in self._generation.updates():
-                for update in _merged(batch):
+            async for updates in self._generation.updates():
+                for update in _merged(updates):
                     tokens += len(update.token_ids)
                     await self._event(send, self._shape.envelope([self._shape.choice(update)]))
         except Exception as error:
@@ -338,10 +338,10 @@ class TokenStream(Response):
         await send({"type": "http.response.body", "body": b"data: " + data + b"\n\n", "more_body": True})
 
 
-def _merged(batch: list[Update]) -> list[Update]:
+def _merged(updates: list[Update]) -> list[Update]:
     """Merges updates to one for each choice. A reader that fell behind gets longer chunks, not more of them."""
     merged: dict[int, Update] = {}
-    for update in batch:
+    for update in updates:
         before = merged.get(update.choice.index)
         if before is None:
             merged[update.choice.index] = update

@@ -58,9 +58,9 @@ class PlainText:
         return ids
 
     def _ids_of(self, text: str, first: bool) -> list[int]:
-        # As a batch of one: `encode` would keep the interpreter's lock, and long texts all others.
-        batch = (self._first if first else self._later).encode_batch_fast([text], add_special_tokens=False)
-        return batch[0].ids
+        # `encode_batch` of one text: `encode` would keep the interpreter's lock, and long texts all others.
+        encoded = (self._first if first else self._later).encode_batch_fast([text], add_special_tokens=False)
+        return encoded[0].ids
 
     def mark(self, value: Any) -> Any:
         """The same value with every text in it marked, keys too."""

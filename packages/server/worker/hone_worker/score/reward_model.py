@@ -18,7 +18,7 @@ from hone_worker.render.control_tokens import MarkedTokenizer, plain_text, unmar
 log = logging.getLogger("hone_worker")
 
 #: Tokens of one forward, padding included. Requests are decoded between two forwards.
-BATCH_TOKENS = 4096
+FORWARD_TOKENS = 4096
 
 
 @dataclass(frozen=True)
@@ -99,12 +99,12 @@ class RewardModel:
         )["input_ids"]
         return Encoded(kept, len(whole))
 
-    def score(self, batch: Sequence[list[int]], label: int) -> list[float]:
+    def score(self, sequences: Sequence[list[int]], label: int) -> list[float]:
         """One forward. With one label its logit, else the label's probability."""
-        width = max(len(ids) for ids in batch)
-        ids = torch.full((len(batch), width), self.pad)
-        mask = torch.zeros(len(batch), width, dtype=torch.long)
-        for row, sequence in enumerate(batch):
+        width = max(len(ids) for ids in sequences)
+        ids = torch.full((len(sequences), width), self.pad)
+        mask = torch.zeros(len(sequences), width, dtype=torch.long)
+        for row, sequence in enumerate(sequences):
             ids[row, : len(sequence)] = torch.tensor(sequence)
             mask[row, : len(sequence)] = 1
         device = next(self.model.parameters()).device
@@ -119,16 +119,16 @@ class RewardModel:
         return [float(value) for value in values.tolist()]
 
 
-def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+def forwards(lengths: Sequence[int]) -> Iterator[list[int]]:
     """Indices of sequences that go through the model together: of similar length, within the token limit."""
-    batch: list[int] = []
+    together: list[int] = []
     for place in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        if batch and lengths[place] * (len(batch) + 1) > BATCH_TOKENS:
-            yield batch
-            batch = []
-        batch.append(place)
-    if batch:
-        yield batch
+        if together and lengths[place] * (len(together) + 1) > FORWARD_TOKENS:
+            yield together
+            together = []
+        together.append(place)
+    if together:
+        yield together
 
 
 def load_reward_model(name: str, source: str, *, device: str, dtype: torch.dtype) -> RewardModel:

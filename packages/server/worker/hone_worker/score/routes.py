@@ -15,7 +15,7 @@ from hone_worker.process.compute import Compute
 from hone_worker.process.errors import HoneWorkerError
 from hone_worker.process.service import read_body
 from hone_worker.render.messages import check_messages
-from hone_worker.score.reward_model import Encoded, RewardModel, batches
+from hone_worker.score.reward_model import Encoded, RewardModel, forwards
 
 MAX_ITEMS = 1024
 
@@ -65,10 +65,10 @@ class ScoreRoutes:
             place for place, item in enumerate(encoded) if not item.truncated or body.too_long != "null"
         ]
         scores: list[float | None] = [None] * len(encoded)
-        for batch in batches([len(encoded[place].ids) for place in scored]):
+        for together in forwards([len(encoded[place].ids) for place in scored]):
             if await request.is_disconnected():
                 return Response(status_code=499)
-            places = [scored[i] for i in batch]
+            places = [scored[i] for i in together]
             found = await asyncio.wrap_future(
                 self.compute.submit(
                     lambda places=places: self._run(model, [encoded[p].ids for p in places], label)
@@ -82,8 +82,8 @@ class ScoreRoutes:
         ]
         return JSONResponse({"model": _card(model), "data": data})
 
-    def _run(self, model: RewardModel, batch: list[list[int]], label: int) -> list[float]:
-        values = model.score(batch, label)
+    def _run(self, model: RewardModel, sequences: list[list[int]], label: int) -> list[float]:
+        values = model.score(sequences, label)
         self.compute.tick()
         return values
 
