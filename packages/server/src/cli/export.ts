@@ -50,9 +50,9 @@ Examples:
         policyDetailSchema,
         `/v1/models/${model}/policies/${step}`,
       );
-      // Before what takes minutes.
+      // Checked before the part that takes minutes.
       const base = flags.merged ? await baseOf(connection, policy, flags) : null;
-      // Of a link it is the folder behind it that is replaced.
+      // If it is a link, the folder behind it is replaced.
       const target = existsSync(folder) ? realpathSync(folder) : folder;
       const partial = `${target}.partial-${process.pid}`;
       try {
@@ -77,7 +77,10 @@ Examples:
 
 const adapterFiles = ["adapter_config.json", "adapter_model.safetensors"];
 
-/** Each file against the hash of the manifest: what is exported is what was trained. */
+/**
+ * Downloads the files and compares each with the hash of the manifest, so that what is exported is what was
+ * trained.
+ */
 async function download(
   connection: Connection,
   policy: PolicyDetail,
@@ -141,7 +144,7 @@ async function baseOf(
   throw new HoneError(`${trained}, and ${now}.`, { code: "invalid_config" });
 }
 
-/** Null where the server is not well: its answer is an error then. */
+/** Null if the server is not well: its response is an error then. */
 async function servedBase(connection: Connection): Promise<string | null> {
   try {
     return (await connection.get(healthSchema, "/health")).base;
@@ -151,7 +154,7 @@ async function servedBase(connection: Connection): Promise<string | null> {
   }
 }
 
-/** Somebody may have put files there while we merged: only an empty folder is replaced. */
+/** Only an empty folder is replaced, because somebody may have put files there during the merge. */
 function moveTo(folder: string, finished: string): void {
   try {
     if (existsSync(folder)) rmdirSync(folder);

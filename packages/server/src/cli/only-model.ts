@@ -1,7 +1,7 @@
 import { HoneError, modelListSchema } from "@hone/core";
 import type { Connection } from "./connection.ts";
 
-/** The server's model where it has one; with several it has to be named. */
+/** The server's model if it has only one. If there are several, one must be named. */
 export async function onlyModel(connection: Connection): Promise<string> {
   const { data } = await connection.get(modelListSchema, "/v1/states");
   const [first, second] = data;

@@ -6,7 +6,7 @@ export interface PolicyRef {
   step: number;
 }
 
-/** `model@N`; the alias alone would be another policy after the next step. */
+/** Reads `model@N`. The alias alone is refused, because it means another policy after the next step. */
 export function policyRefOf(text: string): PolicyRef {
   const ref = parseModelRef(text);
   if (ref !== null && ref.step !== null) return { model: ref.model, step: ref.step };

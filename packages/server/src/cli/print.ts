@@ -2,7 +2,7 @@ import { printableLine } from "@hone/core";
 
 export interface Column {
   title: string;
-  /** Numbers stand right. */
+  /** Aligns the column to the right, for numbers. */
   right?: boolean | undefined;
 }
 

@@ -19,9 +19,9 @@ export async function runProgram(args: readonly string[]): Promise<number> {
     await createProgram().parseAsync(args, { from: "user" });
     return 0;
   } catch (error) {
-    // Commander has said what is wrong.
+    // Commander has already said what is wrong.
     if (error instanceof CommanderError) return error.exitCode;
-    // A mistake of the operator is one line; a fault of ours keeps its stack.
+    // A mistake of the operator is told in one line. An error of ours keeps its stack.
     if (!HoneError.isInstance(error)) console.error(error);
     else if (args.includes("--json")) console.error(JSON.stringify(error.toEnvelope()));
     else console.error(`hone: ${printableLine(error.message)}`);

@@ -3,7 +3,7 @@ import type { Connection } from "./connection.ts";
 
 const pageSize = 100;
 
-/** The newest rollouts of a model that fit the query, page by page; `more` where `most` left some out. */
+/** The newest rollouts of a model that fit the query, fetched page by page. `more` says that `most` left some out. */
 export async function rolloutsOf(
   connection: Connection,
   model: string,

@@ -97,7 +97,7 @@ async function check(flags: SetupFlags): Promise<void> {
 
 const linesEveryMs = 15_000;
 
-/** On a terminal one line that changes; elsewhere a line now and then. */
+/** Progress: on a terminal one line that changes, elsewhere a line now and then. */
 function terminal(stream: NodeJS.WriteStream): {
   say: (line: string) => void;
   show: (state: string | null) => void;

@@ -5,7 +5,7 @@ import type { AppEnv } from "./env.ts";
 import { requireJsonType } from "./json.ts";
 
 export interface GuardOptions {
-  /** Who a key stands for. The id outlives the key: rollouts belong to it. Read at each request. */
+  /** The keys and whom each stands for. Rollouts belong to the id, which outlives the key. Read at each request. */
   keys: readonly { id: string; key: string }[];
   /** Host names besides the loopback ones under which the server may be addressed. */
   hosts?: readonly string[] | undefined;
@@ -17,7 +17,7 @@ export interface GuardOptions {
 
 const loopbackNames = ["localhost", "127.0.0.1", "[::1]"];
 
-/** Stands before every route, known or not: Host, Origin, key, media type. */
+/** Stands before every route, known or not, and checks Host, Origin, key and media type. */
 export function guard(options: GuardOptions): MiddlewareHandler<AppEnv> {
   const hosts = new Set([...loopbackNames, ...(options.hosts ?? [])].map((h) => h.toLowerCase()));
   const origins = new Set(options.origins);
@@ -36,7 +36,7 @@ export function guard(options: GuardOptions): MiddlewareHandler<AppEnv> {
   };
 }
 
-// A page of another site whose name is made to resolve to 127.0.0.1 sends its own Host.
+// A page of another site, whose name was made to resolve to 127.0.0.1, sends its own name as Host.
 function checkHost(c: Context<AppEnv>, allowed: ReadonlySet<string>): void {
   const host = c.req.header("host") ?? new URL(c.req.url).host;
   const name = host.replace(/:\d*$/, "").toLowerCase();
@@ -60,7 +60,7 @@ function identify(c: Context<AppEnv>, keys: readonly { id: string; key: string }
   const header = c.req.header("authorization") ?? "";
   const given = /^Bearer +(\S+) *$/i.exec(header)?.[1];
   if (given !== undefined) {
-    // Digests have one length, and every key is compared: time tells nothing of the key.
+    // Digests have one length and every key is compared, so the time tells nothing about the key.
     const hashed = digest(given);
     let id: string | null = null;
     for (const key of keys) if (timingSafeEqual(digest(key.key), hashed)) id = key.id;

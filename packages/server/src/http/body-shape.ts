@@ -5,9 +5,9 @@ import { HoneError } from "@hone/core";
  * `JSON.stringify`: nothing that we accept is nested more deeply than this.
  */
 const maxDepth = 200;
-/** Values of a body: what is done with each costs microseconds, in one place after another. */
+/** Limit of the values in a body: each costs some microseconds, in one place after another. */
 export const maxValues = 200_000;
-/** Keys of one object. */
+/** Limit of the keys in one object. */
 export const maxKeys = 4_096;
 
 const quote = 0x22;
@@ -20,7 +20,10 @@ const closeObject = 0x7d;
 
 const bytesPerTurn = 1024 * 1024;
 
-/** Refuses what would take long to parse, before it is parsed: by bytes alone, a mebibyte at a time. */
+/**
+ * Refuses bodies that would take long to parse, before they are parsed. It looks at bytes only, a mebibyte at a
+ * time.
+ */
 export async function checkShape(bytes: Uint8Array, pause: () => Promise<unknown>): Promise<void> {
   // How many keys each open object has; -1 for an array.
   const open: number[] = [];

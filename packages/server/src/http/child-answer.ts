@@ -4,7 +4,7 @@ const failureSchema = z.object({
   error: z.object({ message: z.string(), code: z.string().nullish(), param: z.string().nullish() }),
 });
 
-/** Undefined where a child's answer is not JSON: no schema takes that. */
+/** The JSON of a child's response; undefined if it is none, which no schema accepts. */
 export function parseAnswer(text: string): unknown {
   try {
     return JSON.parse(text);
@@ -13,7 +13,7 @@ export function parseAnswer(text: string): unknown {
   }
 }
 
-/** What renderer and worker say of a failure, in their envelope; undefined where they said nothing in it. */
+/** The failure that renderer or worker reported in their envelope; undefined if there is none. */
 export function failureOf(text: string): z.infer<typeof failureSchema>["error"] | undefined {
   return failureSchema.safeParse(parseAnswer(text)).data?.error;
 }

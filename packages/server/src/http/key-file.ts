@@ -17,7 +17,7 @@ import { HoneError } from "@hone/core";
 import { guessingBits, strongBits, strongLength } from "./key-strength.ts";
 
 export interface ServerKey {
-  /** The one that counts now. */
+  /** The key that is valid now. */
   readonly key: string;
   /** Where a user of this machine finds it. */
   readonly file: string;
@@ -57,7 +57,7 @@ export function serverKey(
       },
       file,
       rotate() {
-        // The file first: should the server end in between, the next start reads what the file says.
+        // The file is written first: if the server ends in between, the next start reads the file.
         replace(file);
         key = readFileSync(file, "utf8").trim();
         return key;
@@ -82,7 +82,8 @@ function readOwn(file: string): string {
     }
     const mode = found.mode & 0o777;
     const isOurs = process.getuid === undefined || found.uid === process.getuid();
-    // Some mounts give the group its rights at each start: what is ours is put right without a word.
+    // Some mounts give the group its rights at each start. If the file is ours, the rights are corrected
+    // silently.
     if (isOurs && (mode & 0o070) !== 0 && (mode & 0o007) === 0) fchmodSync(descriptor, 0o600);
     // Windows knows no such modes.
     const isOpen = process.getuid !== undefined && (mode & 0o007) !== 0;
@@ -105,7 +106,7 @@ function refuseToRotate(): never {
   );
 }
 
-/** At no moment is there half a key, or none. */
+/** Replaces the file at once, so that there is never half a key, or none. */
 function replace(file: string): void {
   const next = `${file}.next`;
   rmSync(next, { force: true });
@@ -119,7 +120,7 @@ function replace(file: string): void {
 function create(file: string): void {
   let descriptor: number;
   try {
-    // Exclusive: of two servers that start at once, both use the key of the first.
+    // Exclusive: if two servers start at once, both use the key of the first.
     descriptor = openSync(file, "wx", 0o600);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "EEXIST") return;
@@ -130,12 +131,12 @@ function create(file: string): void {
   closeSync(descriptor);
 }
 
-/** Of a key file: more is something else. */
+/** Limit of a key file. A larger file is something else. */
 const mostBytes = 4096;
 
 const loopback = /^(localhost|127(\.\d{1,3}){3}|::1|\[::1\])$/i;
 
-/** A server that others can reach must not be guessable. */
+/** The key of a server that others can reach must not be easy to guess. */
 export function checkExposure(host: string, key: string): void {
   if (loopback.test(host)) return;
   const isLong = key.length >= strongLength;

@@ -3,7 +3,7 @@ export const strongBits = 64;
 /** 22 characters of base64url carry 128 bits. */
 export const strongLength = 22;
 
-/** What people take for keys, and what their fingers find in a row. */
+/** Words that people use as keys, and rows of the keyboard. */
 const words = [
   ...["password", "passwort", "secret", "changeme", "default", "letmein", "welcome", "admin"],
   ...["token", "server", "apikey", "test", "hone", "root", "user", "login", "master", "dragon"],
@@ -13,8 +13,8 @@ const bitsOfWord = 8;
 const shortestRepeat = 3;
 
 /**
- * How hard a key is to guess, in bits, and rather too few: characters that repeat an earlier part, continue a row
- * (`abc`, `321`) or belong to a common word count for next to nothing.
+ * How hard a key is to guess, in bits, and rather too few than too many. Characters that repeat an earlier
+ * part, continue a row (`abc`, `321`) or belong to a common word count for almost nothing.
  */
 export function guessingBits(key: string): number {
   const text = key.toLowerCase();
@@ -36,7 +36,7 @@ export function guessingBits(key: string): number {
   return bits;
 }
 
-/** The length of the longest part from here on that stood before; it may overlap itself. */
+/** The length of the longest part from here on that occurred before. The two may overlap. */
 function repeatAt(text: string, at: number): number {
   let longest = 0;
   for (let from = 0; from < at; from += 1) {

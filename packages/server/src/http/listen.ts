@@ -2,8 +2,8 @@ import type { Server } from "node:http";
 import { HoneError } from "@hone/core";
 
 /**
- * Connections that wait while the loop is busy; beyond them the kernel drops a burst, and its clients wait for
- * seconds. The system may allow fewer (`net.core.somaxconn`).
+ * How many connections may wait while the loop is busy. Beyond that the kernel drops connections, and their
+ * clients wait for seconds. The system may allow fewer (`net.core.somaxconn`).
  */
 const backlog = 8_192;
 

@@ -1,11 +1,11 @@
 import { networkInterfaces } from "node:os";
 
-/** An address that means "all of this machine's": it can be listened on, and not be called. */
+/** Whether an address means "all of this machine's". It can be listened on, but not be connected to. */
 export function isUnspecified(host: string): boolean {
   return host === "0.0.0.0" || host === "::" || host === "[::]";
 }
 
-/** This machine's addresses as others see them, as they stand in a URL; IPv4 first. */
+/** This machine's addresses as others see them, written as in a URL, IPv4 first. */
 export function ownAddresses(interfaces = networkInterfaces()): string[] {
   const all = Object.values(interfaces).flatMap((addresses) => addresses ?? []);
   // A link-local address of IPv6 means nothing without the caller's own interface.

@@ -1,7 +1,7 @@
 import { setImmediate } from "node:timers/promises";
 import type { z } from "zod";
 
-/** Elements of a list that are checked at once; of lists within lists, that many of each. */
+/** How many elements of a list are checked at once. Of lists within lists, that many of each. */
 const part = 32;
 /** @unit ms */
 const turnMs = 10;
@@ -59,7 +59,7 @@ function startOf(list: readonly unknown[], from: number): number {
   return from < list.length ? from : Math.max(0, list.length - part);
 }
 
-/** With the places of the whole value. */
+/** The issue with its path in the whole value. */
 function placed(issue: Issue, value: unknown, from: number): Issue {
   let at = value;
   const path = issue.path.map((step) => {

@@ -19,7 +19,7 @@ export function modelRoutes(options: {
   service: ModelService;
   policies: Policies;
   deletion: Pick<ModelDeletion, "delete">;
-  /** Of the adapters in the engine. */
+  /** Memory of the adapters in the engine. */
   memory: () => { bytes: number; maxBytes: number };
 }): Hono<AppEnv> {
   const { service, policies, deletion } = options;
@@ -63,7 +63,7 @@ export function modelRoutes(options: {
       "content-type": "application/octet-stream",
       "content-length": String(file.bytes),
     };
-    // HEAD comes here too, and nobody reads its body: a file opened for it would stay open.
+    // HEAD comes here too. Nobody reads its body, so a file that was opened for it would stay open.
     if (c.req.method === "HEAD") return c.body(null, 200, headers);
     // Opened before anything is answered: what is removed from now on can still be read to its end.
     return c.body(await file.open(), 200, headers);

@@ -21,9 +21,9 @@ export interface PolicyRecord {
   step: number;
   operationId: string;
   createdAt: number;
-  /** Retention leaves it. */
+  /** A pinned policy is never removed. */
   pinned: boolean;
-  /** When retention took its folder; null while it is there. The name is never used again. */
+  /** When retention removed its folder; null while it is there. The name is never used again. */
   removedAt: number | null;
 }
 
@@ -35,7 +35,7 @@ export interface Models {
   list(): Model[];
   policies(name: string): PolicyRecord[];
   policy(name: string, step: number): PolicyRecord | null;
-  /** Policy 0 and with it the model. */
+  /** Makes policy 0, and with it the model. */
   create(
     model: Omit<Model, "learnt" | "served" | "cursor" | "createdAt">,
     operationId: string,
@@ -43,15 +43,15 @@ export interface Models {
   /** Only a model that was never served: nothing was sampled from it, and the name is free. */
   remove(name: string): Promise<void>;
   /**
-   * Gone for memory at once, and for good when it resolves, together with what else has to be true from then on.
-   * Its name stays taken: it must never mean other weights.
+   * Removes the model from memory at once, and from the database when it resolves, in one transaction with
+   * `also`. Its name stays taken, because it must never mean other weights.
    */
   delete(name: string, also: readonly Statement[]): Promise<void>;
   isDeleted(name: string): boolean;
   /** Deleted models of which the database may still hold rollouts or operations. */
   uncleared(): string[];
   setCleared(name: string): Promise<void>;
-  /** learnt = step, together with what else has to be true from then on. */
+  /** Makes `step` the newest learnt policy, in one transaction with `also`. */
   commitStep(
     name: string,
     step: number,
@@ -62,7 +62,10 @@ export interface Models {
   setCursor(name: string, cursor: unknown, also: readonly Statement[]): Promise<void>;
   setServed(name: string, step: number): Promise<void>;
   setPinned(name: string, step: number, pinned: boolean): Promise<void>;
-  /** True for memory at once, so that nobody begins to use the policy; the folder may go when it resolves. */
+  /**
+   * Takes effect in memory at once, so that nobody begins to use the policy. The folder may be removed when it
+   * resolves.
+   */
   markRemoved(name: string, step: number): Promise<void>;
 }
 

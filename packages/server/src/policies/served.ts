@@ -1,7 +1,7 @@
 import { HoneError, policyName } from "@hone/core";
 import type { Models } from "./models.ts";
 
-/** A step can be sampled from once it was served; it is loaded again when it is asked for. */
+/** Throws unless the step was served once. Then it can be sampled from, and is loaded again if necessary. */
 export function requireServed(models: Models, name: string, step: number, param: string): void {
   const model = models.require(name);
   const policy = models.policy(name, step);

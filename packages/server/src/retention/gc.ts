@@ -9,12 +9,12 @@ import type { Retention } from "./retention.ts";
 
 type Removed = GcReport["removed"][number];
 
-/** One look and one write are for so many; others read and write in between. */
+/** How many rollouts one read and one write take. Others read and write in between. */
 const rolloutsAtOnce = 250;
 
 /**
- * Rollouts that came to nothing, a part of them at a time. One that trained, or is claimed by an operation, is none
- * of them: asked again by each statement.
+ * Rollouts that came to nothing, a part of them at a time. Each statement checks again that a rollout neither
+ * trained nor is claimed by an operation.
  */
 const abandoned = `rollouts INDEXED BY rollouts_abandoned
   WHERE status IN ('failed', 'expired') AND trained_by IS NULL`;
@@ -32,7 +32,7 @@ export async function collectGarbage(
     checkpoints: Checkpoints;
     retention: Retention;
     clock: Clock;
-    /** Nobody waits for the database meanwhile. */
+    /** Nobody else uses the database meanwhile. */
     alone: boolean;
   },
   request: z.output<typeof gcRequestSchema>,
@@ -65,7 +65,7 @@ export async function collectGarbage(
   };
 }
 
-/** Rewriting the database needs its size again on the disk; what was removed is gone either way. */
+/** Rewriting the database needs as much disk again as its size. The rows are removed in any case. */
 async function vacuum(store: Store, alone: boolean): Promise<number> {
   if (store.freeBytes() === 0) return 0;
   try {
@@ -76,7 +76,10 @@ async function vacuum(store: Store, alone: boolean): Promise<number> {
   }
 }
 
-/** Folders that got their name and never a row. That of an operation which is to be completed is not one. */
+/**
+ * Folders that got their name but no row. The folder of an operation that will still be completed is not among
+ * them.
+ */
 async function orphanedFolders(
   context: { store: Store; models: Models; checkpoints: Checkpoints },
   dryRun: boolean,
@@ -105,7 +108,7 @@ async function orphanedFolders(
   return found;
 }
 
-/** The rollouts themselves stay: their ids are taken, and say that they came to nothing. */
+/** Removes the completions. The rollouts stay: their ids remain taken, and say that they came to nothing. */
 async function completions(
   context: { store: Store; clock: Clock },
   olderThanMs: number,

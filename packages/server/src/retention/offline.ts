@@ -16,18 +16,21 @@ import { createRetention, defaultKeep } from "./retention.ts";
 const fileName = "retention.json";
 const notedSchema = z.object({ keep: keepSchema });
 
-/** What the server was told to keep, for a `gc` without it: that one must not remove more. */
+/** Notes what the server was told to keep. A later `gc` without the server must not remove more. */
 export async function noteKeep(dataDir: string, keep: Keep): Promise<void> {
   const file = join(dataDir, fileName);
   const content = `${JSON.stringify({ keep })}\n`;
   if (existsSync(file) && readFileSync(file, "utf8") === content) return;
-  // At no moment is there half a note: a `gc` that cannot read it removes nothing.
+  // The note is replaced as a whole, because a `gc` that cannot read it removes nothing.
   await writeSynced(`${file}.next`, content);
   await rename(`${file}.next`, file);
   await syncFolder(dataDir);
 }
 
-/** Null where nothing was noted. What was noted and is lost is not guessed: policies would go for good. */
+/**
+ * Null if nothing was noted. A note that cannot be read is an error and not guessed at, because policies would
+ * be lost for good.
+ */
 function notedKeep(dataDir: string): Keep | null {
   const file = join(dataDir, fileName);
   if (!existsSync(file)) return null;

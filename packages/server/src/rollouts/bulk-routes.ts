@@ -14,7 +14,7 @@ import { issuesToError, readJson } from "../http/json.ts";
 import { faultsOfParts } from "../http/schema-parts.ts";
 import type { Rollouts } from "./rollouts.ts";
 
-/** The items are read one by one: one that is written wrongly is refused in its own place. */
+/** The items are read one by one, so that an item that is written wrongly is refused by itself. */
 const unread = { rollouts: z.array(z.unknown()).min(1).max(rolloutBatchLimit) };
 const beginsSchema = createRolloutBatchSchema.extend(unread);
 const beginSchema = createRolloutBatchSchema.shape.rollouts.element;
@@ -22,8 +22,8 @@ const endsSchema = patchRolloutBatchSchema.extend(unread);
 const endSchema = patchRolloutBatchSchema.shape.rollouts.element;
 
 /**
- * Rollouts begun and ended many by one request: where a rollout is one short answer, requests for each
- * alone cost more than the answer. Each stands for itself: one that is refused leaves the others alone.
+ * Opens and ends many rollouts by one request. If a rollout is one short answer, separate requests for it would
+ * cost more than the answer. A rollout that is refused does not disturb the others.
  */
 export function bulkRolloutRoutes(rollouts: Rollouts, log: Logger): Hono<AppEnv> {
   const app = new Hono<AppEnv>();

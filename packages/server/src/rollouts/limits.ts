@@ -1,15 +1,15 @@
 import { HoneError, type PatchRollout } from "@hone/core";
 import type { RolloutRecord } from "./records.ts";
 
-/** Of a rollout's metrics and metadata together, as JSON, over all PATCHes. */
+/** Limit of a rollout's metrics and metadata together, as JSON, over all PATCHes. */
 const maxNotesBytes = 256 * 1024;
 const maxNotesKeys = 4096;
-/** Of its logs as JSON, which each PATCH replaces, and of its error. */
+/** Limit of its logs as JSON, which each PATCH replaces, and of its error. */
 const maxLogsBytes = 1024 * 1024;
 
 export type Notes = Pick<RolloutRecord, "metrics" | "metadata" | "logs" | "error">;
 
-/** What a rollout holds after a PATCH. Throws `invalid_request` past a limit; the rollout is as it was then. */
+/** What a rollout holds after a PATCH. Throws `invalid_request` past a limit, and the rollout stays as it was. */
 export function mergeNotes(record: Notes, body: PatchRollout): Notes {
   const metrics = { ...record.metrics, ...body.metrics };
   const metadata = { ...record.metadata, ...body.metadata };

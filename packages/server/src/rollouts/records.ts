@@ -9,13 +9,13 @@ export interface RolloutRecord {
   readonly mode: RolloutMode;
   readonly group: string | null;
   readonly scenario: unknown;
-  /** Of the request that made it, so that a repeated one is told from another. */
+  /** Hash of the request that made it. It tells a repeated request from another one. */
   readonly bodySha: string;
-  /** The step that it was made for; null: the newest served one. */
+  /** The step that it was made for; null for the newest served one. */
   readonly step: number | null;
   readonly createdAt: number;
   status: RolloutStatus;
-  /** What its first completion was sampled from, and all that follow. */
+  /** The policy of its first completion, and so of all that follow. */
   policyStep: number | null;
   reward: number | null;
   metrics: Trajectory["metrics"];

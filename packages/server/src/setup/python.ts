@@ -59,7 +59,7 @@ function isSupported({ version }: Interpreter): boolean {
   return major === 3 && minor !== undefined && minor >= oldest && minor <= newest;
 }
 
-/** Asks an interpreter what it is. Rejects where it cannot be run. */
+/** Asks an interpreter what it is. Rejects if it cannot be run. */
 export async function describePython(command: string): Promise<Interpreter> {
   const { stdout } = await run(command, ["-I", "-c", question], { timeout: 30_000 });
   const { executable, version, platform } = interpreterSchema.parse(JSON.parse(stdout));

@@ -56,7 +56,7 @@ export interface SetupCheck extends EnvironmentReport {
   python: string;
 }
 
-/** What `setup --check` tells. Rejects where there is no environment to look at. */
+/** What `setup --check` tells. Rejects if there is no environment to look at. */
 export async function checkSetup(signal?: AbortSignal): Promise<SetupCheck> {
   const python = await findEnvironment();
   const names = process.env["HONE_PYTHON"] ? [] : undefined;

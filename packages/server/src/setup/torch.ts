@@ -17,9 +17,9 @@ export type TorchBuild = string;
 
 export interface TorchChoice {
   build: TorchBuild;
-  /** For the operator. */
+  /** The reason, for the operator. */
   why: string;
-  /** What was asked for now, by option or variable; null where nothing was. */
+  /** What was asked for now, by option or variable; null if nothing was. */
   asked: string | null;
 }
 
@@ -114,7 +114,7 @@ function rememberedBuild(): TorchBuild | null {
   }
 }
 
-/** What was asked for holds until something else is; `auto` forgets it. */
+/** Remembers what was asked for. It holds until something else is asked for; `auto` forgets it. */
 export function rememberTorch({ asked, build }: TorchChoice): void {
   if (asked === null) return;
   if (asked === "auto") {

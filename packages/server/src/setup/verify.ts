@@ -21,14 +21,14 @@ export type EnvironmentReport = z.infer<typeof reportSchema>;
 export const essentialModules = ["torch", "transformers", "renderers", "uvicorn"] as const;
 
 export interface VerifyOptions {
-  /** Whose pins are looked for. @default those of the worker */
+  /** The environments whose pinned packages must be there. @default the worker's */
   names?: readonly EnvironmentName[] | undefined;
   /** Modules that must import. */
   modules?: readonly string[] | undefined;
   signal?: AbortSignal | undefined;
 }
 
-/** Compares every installed file with what its package recorded. Never rejects, but when it is aborted. */
+/** Compares every installed file with what its package recorded. Rejects only if it is aborted. */
 export async function verifyEnvironment(
   python: string,
   { names = ["worker"], modules = [], signal }: VerifyOptions = {},
@@ -55,7 +55,7 @@ export async function verifyEnvironment(
 /** A traceback's last line, lines of any kind, a signal, or nothing that could be run. */
 const diedUnexplained = /\b\w+(Error|Exception): |Its last lines: |ended by SIG|could not be run/;
 
-/** The error that says so, where a child that did not start has a broken environment; else null. */
+/** If a child did not start because its environment is broken, the error that says so; else null. */
 export async function brokenEnvironment(python: string, error: unknown): Promise<HoneError | null> {
   const children = ["renderer_unavailable", "worker_unavailable"];
   if (!HoneError.isInstance(error) || !children.includes(error.code)) return null;

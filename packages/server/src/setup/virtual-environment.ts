@@ -8,14 +8,14 @@ import Database from "libsql";
 import { isComplete, markComplete, type EnvironmentPlan } from "./environment.ts";
 
 export interface SetupOptions {
-  /** A line of progress. */
+  /** Gets a line of progress. */
   say: (line: string) => void;
   /** What is being done and how far it is, several times a second; null when it is over. */
   show?: ((state: string | null) => void) | undefined;
   signal?: AbortSignal | undefined;
   /** Added to the environment of what is run. */
   env?: Readonly<Record<string, string>> | undefined;
-  /** Resolves to what is wrong with a complete environment. @default nothing is */
+  /** Resolves to what is wrong with a complete environment. @default finds nothing */
   verify?: ((plan: EnvironmentPlan) => Promise<string[]>) | undefined;
 }
 
@@ -76,7 +76,7 @@ export async function makeEnvironment(
   );
 }
 
-/** Resolves to why it failed, null if it did not. */
+/** Resolves to the reason why it failed, or to null. */
 async function makeEmpty(plan: EnvironmentPlan, options: SetupOptions): Promise<string | null> {
   const { version, executable } = plan.interpreter;
   // What an interrupted setup left.
