@@ -6,6 +6,7 @@ import type { Logger } from "pino";
 import { createApp, shuttingDown } from "./app.ts";
 import { engineMetrics } from "./engines/engine-metrics.ts";
 import { createHttpEngine, type HttpEngine } from "./engines/http-engine.ts";
+import { createEnginePool } from "./engines/pool.ts";
 import { createGatewayCounters, formatGatewayCounters } from "./gateway/counters.ts";
 import { gatewayRoutes } from "./gateway/routes.ts";
 import type { AppEnv } from "./http/env.ts";
@@ -136,28 +137,40 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       ...(remote ? ["--no-engine"] : []),
     ]),
     deadlines: options.deadlines,
+    // Without its own engine it is a trainer: operations go on where they have an engine too.
     onReady: async () => {
-      if (!watcher || watcher.status().state === "ready") await loadLiveSet();
+      if (!watcher) await engines.admit("embedded");
+      else if (watcher.status().state === "ready") await restore();
+    },
+    onLost: () => {
+      if (!watcher) engines.fence("embedded");
     },
     log,
   });
 
-  // Two drivers of one engine: traffic waits until the live policies are loaded, what loads them cannot.
-  const loader: HttpEngine =
-    remote ?? createHttpEngine({ kind: "embedded", baseURL: worker.rawBaseURL, key: worker.key });
   const watcher: RemoteEngine | null =
     engineURL === undefined
       ? null
       : watchRemoteEngine({
           url: engineURL,
-          missing: async () => (await state?.missingPolicies()) ?? [],
-          onReady: loadLiveSet,
+          missing: () => engines.missing("remote"),
+          onReady: () => engines.admit("remote"),
+          onLost: () => engines.fence("remote"),
           log,
         });
-  const traffic = createHttpEngine({
-    kind: loader.kind,
-    baseURL: () => watcher?.baseURL() ?? worker.baseURL(),
-    key: () => (remote ? (options.engineKey ?? null) : worker.key()),
+  const engine =
+    remote ?? createHttpEngine({ kind: "embedded", baseURL: worker.rawBaseURL, key: worker.key });
+  const engines = createEnginePool({
+    replicas: [
+      watcher
+        ? {
+            ...{ name: "remote", engine, requireUp: () => watcher.baseURL() },
+            onFenced: () => watcher.doubt(),
+          }
+        : { name: "embedded", engine, requireUp: worker.baseURL },
+    ],
+    restore,
+    log,
   });
   const scorer = createHttpScorer({ baseURL: worker.baseURL, key: worker.key });
   const trainer = createTrainerClient({
@@ -166,12 +179,8 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
     onHang: () => void worker.kill(),
   });
 
-  let loading: Promise<void> = Promise.resolve();
-  /** One at a time: worker and remote engine may come up together. */
-  function loadLiveSet(): Promise<void> {
-    const next = loading.catch(() => undefined).then(() => state?.onEngineReady());
-    loading = next;
-    return next;
+  async function restore(): Promise<void> {
+    await state?.onEngineReady();
   }
 
   function health(): Health {
@@ -230,7 +239,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
     state = await openState({
       dataDir: options.dataDir,
       lock: options.lock,
-      engine: () => loader,
+      engines,
       trainer,
       base: { name: baseName, maxModelLen, dtype: options.dtype },
       publicURL: options.publicURL,
@@ -243,7 +252,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
     if (stopping) throw shuttingDown();
     const gateway = gatewayRoutes({
       // The engine may take longer sequences than the operator allows, or the trainer can.
-      engine: { ...traffic, info: async () => ({ ...(await traffic.info()), maxModelLen }) },
+      engine: { ...engines, info: async () => ({ ...(await engines.info()), maxModelLen }) },
       renderer: rendererClient,
       tokens: state.tokenTable,
       ledger: state.ledger,
@@ -284,7 +293,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       children.clear();
       await starting.catch(() => undefined);
       await (closing ?? state?.close());
-      await Promise.all([rendererClient.close(), scorer.close(), traffic.close(), loader.close()]);
+      await Promise.all([rendererClient.close(), scorer.close(), engine.close()]);
     },
   };
 }

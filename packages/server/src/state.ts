@@ -21,7 +21,7 @@ import { createPolicies } from "./models/policies.ts";
 import { modelRoutes } from "./models/routes.ts";
 import { createModelService } from "./models/service.ts";
 import type { Clock } from "./ports/clock.ts";
-import type { Engine } from "./ports/engine.ts";
+import type { Engines } from "./ports/engine.ts";
 import type { Ledger } from "./ports/ledger.ts";
 import type { Renderer } from "./ports/renderer.ts";
 import type { PolicyRouter } from "./ports/rollouts.ts";
@@ -43,7 +43,7 @@ export interface StateOptions {
   dataDir: string;
   /** Of the data directory, where the caller holds and releases it. @default the state's own */
   lock?: DataLock | undefined;
-  engine: () => Engine;
+  engines: Engines;
   trainer: Trainer;
   base: Base;
   /** Where clients reach this server, without `/v1`. */
@@ -71,12 +71,10 @@ export interface State {
   /** The training plane: models, rollouts, operations. */
   routes: Hono<AppEnv>;
   /**
-   * To be called each time that the engine and the worker have come up, and awaited before the engine takes
-   * traffic: it loads the policies that are served, then goes on with the operations.
+   * To be called each time that an engine or the worker has come up, and awaited before an engine takes traffic:
+   * it loads the policies that are served, then goes on with the operations.
    */
   onEngineReady(): Promise<void>;
-  /** Policies that the engine should serve and does not. Rejects when it does not answer. */
-  missingPolicies(): Promise<string[]>;
   /** Ends the rollouts whose lease is over; called every few seconds on its own. */
   sweep(): Promise<void>;
   close(): Promise<void>;
@@ -93,7 +91,7 @@ const noRenderer: Pick<Renderer, "tokens" | "info" | "withTemplate"> = {
 };
 
 export async function openState(options: StateOptions): Promise<State> {
-  const { engine, trainer, base, log } = options;
+  const { engines, trainer, base, log } = options;
   // The worker is given paths in it, and has another working directory.
   const dataDir = resolve(options.dataDir);
   const clock = options.clock ?? Date.now;
@@ -109,7 +107,7 @@ export async function openState(options: StateOptions): Promise<State> {
     await checkpoints.sweepStaging();
     const ledger = createLedger(store, log);
     const memory = options.adapterMemory ?? defaultAdapterMemory;
-    const live = createLivePolicies({ engine, checkpoints, models, base: base.name, memory, log });
+    const live = createLivePolicies({ engines, checkpoints, models, base: base.name, memory, log });
     const renderer = options.renderer ?? noRenderer;
     const tokenTable = createTokenTable(renderer);
     const rollouts = createRollouts({
@@ -152,7 +150,7 @@ export async function openState(options: StateOptions): Promise<State> {
       checkpoints,
       live,
       rollouts,
-      engine,
+      engines,
       trainer,
       trainTurn: pLimit(1),
       events,
@@ -167,7 +165,7 @@ export async function openState(options: StateOptions): Promise<State> {
       rollouts,
       models,
       live,
-      engine,
+      engines,
       base: base.name,
       startedAt: clock(),
     });
@@ -239,7 +237,6 @@ export async function openState(options: StateOptions): Promise<State> {
         ready.opened();
         operations.start();
       },
-      missingPolicies: () => live.missing(),
       sweep: () => rollouts.sweep(),
       async close() {
         clearInterval(sweeper);

@@ -1,6 +1,6 @@
 import { HoneError, type ChatRequest, type IdPrefix, newId } from "@hone/core";
 import type { Logger } from "pino";
-import type { Engine, EngineRequest, JsonFormat } from "../ports/engine.ts";
+import type { Sampler, EngineRequest, JsonFormat } from "../ports/engine.ts";
 import type { Ledger, LedgerCompletion } from "../ports/ledger.ts";
 import type { Renderer } from "../ports/renderer.ts";
 import type { PolicyLease } from "../ports/rollouts.ts";
@@ -13,7 +13,7 @@ import type { TokenTable } from "./token-table.ts";
 
 /** What every call works with. */
 export interface GatewayParts {
-  engine: Engine;
+  engine: Sampler;
   renderer: Renderer;
   ledger: Ledger;
   recorder: Recorder;

@@ -3,7 +3,7 @@ import { Hono, type Context } from "hono";
 import type { Logger } from "pino";
 import type { AppEnv } from "../http/env.ts";
 import { readJson } from "../http/json.ts";
-import type { Engine } from "../ports/engine.ts";
+import type { Sampler } from "../ports/engine.ts";
 import type { Ledger } from "../ports/ledger.ts";
 import type { Renderer } from "../ports/renderer.ts";
 import type { PolicyRouter } from "../ports/rollouts.ts";
@@ -20,7 +20,7 @@ import type { TokenTable } from "./token-table.ts";
 import { respondChat } from "./whole.ts";
 
 export interface GatewayDeps {
-  engine: Engine;
+  engine: Sampler;
   renderer: Renderer;
   tokens: TokenTable;
   ledger: Ledger;

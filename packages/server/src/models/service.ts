@@ -121,7 +121,7 @@ export function createModelService(options: {
           // The engine refused it, most likely, and would again: the name is free for another shape. The row
           // goes first: a crash must not leave it beside the folder of another shape.
           await models.remove(name);
-          await live.forget(policyName(name, 0));
+          await live.unload(policyName(name, 0));
           existing = null;
         }
         const model = existing ?? (await create(name, body));

@@ -5,7 +5,7 @@ import type { Checkpoints } from "../policies/checkpoints.ts";
 import type { LivePolicies } from "../policies/live.ts";
 import type { Models } from "../policies/models.ts";
 import type { Clock } from "../ports/clock.ts";
-import type { Engine } from "../ports/engine.ts";
+import type { Engines } from "../ports/engine.ts";
 import type { Trainer } from "../ports/trainer.ts";
 import type { Retention } from "../retention/retention.ts";
 import type { Rollouts } from "../rollouts/rollouts.ts";
@@ -28,7 +28,7 @@ export interface OperationContext {
   checkpoints: Checkpoints;
   live: LivePolicies;
   rollouts: Rollouts;
-  engine: () => Engine;
+  engines: Engines;
   trainer: Trainer;
   /** The worker trains one operation at a time, whatever models they are of. */
   trainTurn: LimitFunction;

@@ -69,7 +69,7 @@ test("past the memory for adapters those used the longest time ago are unloaded,
   ]);
   // The alias still says what is served: loading is not the user's business.
   expect(json.data[2]).toMatchObject({ name: "c", served: 0 });
-  expect(await server.state.missingPolicies()).toEqual([]);
+  expect(await server.engines.missing("engine")).toEqual([]);
 });
 
 test("what an open rollout is pinned to stays whatever it takes", async () => {

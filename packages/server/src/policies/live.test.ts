@@ -85,13 +85,13 @@ describe("weights of another server under the same name", () => {
   });
 
   test("are missed when they take a policy's place, and its own folder by another path is not", async () => {
-    expect(await server.state.missingPolicies()).toEqual([]);
+    expect(await server.engines.missing("engine")).toEqual([]);
     const link = join(folder.path, "link");
     await symlink(join(folder.path, "models"), link);
     engine.roots.set("m@0", join(link, "m/policies/0"));
-    expect(await server.state.missingPolicies()).toEqual([]);
+    expect(await server.engines.missing("engine")).toEqual([]);
     engine.roots.set("m@0", "/elsewhere/models/m/policies/0");
-    expect(await server.state.missingPolicies()).toEqual(["m@0"]);
+    expect(await server.engines.missing("engine")).toEqual(["m@0"]);
     await server.state.onEngineReady();
     expect(engine.roots.get("m@0")).toBe(rootOf(0));
   });
@@ -107,9 +107,9 @@ describe("weights of another server under the same name", () => {
 
 test("a policy that is lost alone is missed, and loaded again without the others", async () => {
   await train();
-  expect(await server.state.missingPolicies()).toEqual([]);
+  expect(await server.engines.missing("engine")).toEqual([]);
   engine.names.delete("m@1");
-  expect(await server.state.missingPolicies()).toEqual(["m@1"]);
+  expect(await server.engines.missing("engine")).toEqual(["m@1"]);
   calls.length = 0;
   await server.state.onEngineReady();
   expect(calls).toEqual(["load m@1"]);

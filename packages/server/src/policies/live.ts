@@ -1,14 +1,13 @@
-import { realpath } from "node:fs/promises";
 import { HoneError, parseModelRef, policyName } from "@hone/core";
 import pLimit from "p-limit";
 import type { Logger } from "pino";
 import { fault } from "../faults/fault.ts";
-import type { Engine } from "../ports/engine.ts";
+import type { Engines } from "../ports/engine.ts";
 import type { Checkpoints } from "./checkpoints.ts";
 import type { Model, Models } from "./models.ts";
 
 /**
- * Which policies the engine serves, and who still needs them. Their weights may take so much memory; past it
+ * Which policies the engines serve, and who still needs them. Their weights may take so much memory; past it
  * those go that were used the longest time ago and that nobody needs. Whoever asks for one waits until it is
  * loaded again: from the same checkpoint, under the same name, and only after the engine let go of it.
  */
@@ -30,10 +29,6 @@ export interface LivePolicies {
   publish(model: string): Promise<void>;
   /** The engine may be new: loads the served and the held policies of every model, those that it lacks. */
   reload(): Promise<void>;
-  /** Live policies that the engine does not serve, or not from their checkpoints; asks it now. */
-  missing(): Promise<string[]>;
-  /** The checkpoint of a policy that was never served is about to be another one. */
-  forget(policy: string): Promise<void>;
   /** The engine lets go of every policy of a model that was deleted. */
   unloadModel(model: string): Promise<void>;
 }
@@ -49,7 +44,7 @@ interface Live {
 }
 
 export function createLivePolicies(options: {
-  engine: () => Engine;
+  engines: Engines;
   checkpoints: Checkpoints;
   models: Models;
   base: string;
@@ -57,7 +52,7 @@ export function createLivePolicies(options: {
   memory: number;
   log: Logger;
 }): LivePolicies {
-  const { engine, checkpoints, models, log } = options;
+  const { engines, checkpoints, models, log } = options;
   // In the order of their last use.
   const live = new Map<string, Live>();
   // Of models, also of those that the engine holds nothing of any more.
@@ -88,49 +83,17 @@ export function createLivePolicies(options: {
     };
   }
 
-  /** An engine that outlives a server, or that two servers use, serves other weights under the same name. */
-  async function servesOurs(
-    served: ReadonlyMap<string, string>,
-    model: string,
-    step: number,
-  ): Promise<boolean> {
-    const root = served.get(policyName(model, step));
-    return root !== undefined && (await isSameFolder(root, checkpoints.path(model, step)));
-  }
-
-  /**
-   * Asks the engine also where memory says that it serves the policy: it may be another process by now. What
-   * this server did not load itself it does not trust, not even from the right folder: a data directory may
-   * have been made anew in its place.
-   */
   async function load(model: string, step: number): Promise<void> {
     const policy = policyName(model, step);
     await checkpoints.verify(model, step);
-    const served = await engine().served();
-    if (live.has(policy) && (await servesOurs(served, model, step))) return;
-    live.delete(policy);
-    if (served.has(policy)) {
-      if (await servesOurs(served, model, step)) {
-        log.info({ policy }, "an earlier server loaded this policy: loading it again");
-      } else {
-        log.warn(
-          { policy, root: served.get(policy) },
-          "the engine serves other weights under this name: they give way to this server's. " +
-            "Servers that share an engine need model names of their own",
-        );
-      }
-      await engine().unload(policy);
+    try {
+      await engines.load(policy, checkpoints.path(model, step));
+    } catch (error) {
+      live.delete(policy);
+      throw error;
     }
-    await engine().load(policy, checkpoints.path(model, step));
-    fault("publish.after-load");
-    if (!(await servesOurs(await engine().served(), model, step))) {
-      throw new HoneError(
-        `The engine took ${policy} but does not serve it from its checkpoint. ` +
-          "Look whether another server loads policies of the same name into this engine.",
-        { code: "engine_error" },
-      );
-    }
-    live.set(policy, { model, step, bytes: await checkpoints.adapterBytes(model, step) });
+    const bytes = await checkpoints.adapterBytes(model, step);
+    if (!live.has(policy)) live.set(policy, { model, step, bytes });
   }
 
   /** What cannot be served must not keep the others from being served. */
@@ -168,24 +131,17 @@ export function createLivePolicies(options: {
   async function unload(policy: string): Promise<void> {
     if (!live.delete(policy)) return;
     try {
-      await engine().unload(policy);
+      await engines.unload(policy);
     } catch (error) {
       log.warn({ policy, err: error }, "a policy that nobody needs could not be unloaded");
     }
   }
 
-  /** An engine that outlives a server still has what a deletion could not take out of it. */
-  async function unloadDeleted(): Promise<void> {
-    for (const [policy, root] of await engine().served()) {
-      const ref = parseModelRef(policy);
-      if (!ref || ref.step === null || !models.isDeleted(ref.model)) continue;
-      if (root !== checkpoints.path(ref.model, ref.step)) continue;
-      await engine()
-        .unload(policy)
-        .catch((error: unknown) => {
-          log.warn({ policy, err: error }, "a policy of a deleted model stays in the engine");
-        });
-    }
+  /** What a deletion could not take out of an engine. */
+  function isDeleted(policy: string, path: string): boolean {
+    const ref = parseModelRef(policy);
+    if (!ref || ref.step === null || !models.isDeleted(ref.model)) return false;
+    return path === checkpoints.path(ref.model, ref.step);
   }
 
   /** What each model should have loaded: those in use first, then by their last use, then the newest. */
@@ -210,17 +166,6 @@ export function createLivePolicies(options: {
     return found.toSorted((a, b) => compareRanks(rank(b), rank(a)));
   }
 
-  async function missing(): Promise<string[]> {
-    // Both before and after: what is loaded or unloaded while the engine answers is not lost.
-    const before = [...live];
-    const served = await engine().served();
-    const lost: string[] = [];
-    for (const [policy, { model, step }] of before) {
-      if (!(await servesOurs(served, model, step)) && live.has(policy)) lost.push(policy);
-    }
-    return lost;
-  }
-
   return {
     hold(policy) {
       holders.set(policy, (holders.get(policy) ?? 0) + 1);
@@ -240,8 +185,6 @@ export function createLivePolicies(options: {
     isLive: (policy) => live.has(policy),
     isHeld: (policy) => holders.has(policy),
     unload: (policy) => serially(() => unload(policy)),
-    missing,
-    forget: (policy) => serially(() => void live.delete(policy)),
     unloadModel: (name) =>
       serially(async () => {
         for (const [policy, { model }] of [...live]) if (model === name) await unload(policy);
@@ -269,8 +212,8 @@ export function createLivePolicies(options: {
 
     reload: () =>
       serially(async () => {
-        for (const policy of await missing()) live.delete(policy);
-        await unloadDeleted();
+        for (const policy of await engines.takeLost()) live.delete(policy);
+        await engines.unloadStale(isDeleted);
         const loaded: string[] = [];
         for (const { model, held, served } of wanted()) {
           // What is needed now comes first, then those used last, as many as there is memory for.
@@ -290,12 +233,6 @@ export function createLivePolicies(options: {
         await unloadPastMemory(null);
       }),
   };
-}
-
-async function isSameFolder(a: string, b: string): Promise<boolean> {
-  if (a === b) return true;
-  const [realA, realB] = await Promise.all([a, b].map((path) => realpath(path).catch(() => null)));
-  return realA !== null && realA === realB;
 }
 
 function compareRanks(a: readonly number[], b: readonly number[]): number {

@@ -1,6 +1,5 @@
-/** Token ids in, token ids out: one engine behind the server (docs/worker-contract.md). */
-export interface Engine {
-  readonly kind: "embedded" | "vllm";
+/** What traffic asks of an engine: token ids in, token ids out. */
+export interface Sampler {
   /** The name under which the bare base answers, and its context length in tokens. */
   info(): Promise<{ base: string; maxModelLen: number }>;
   /**
@@ -9,6 +8,11 @@ export interface Engine {
    * `engine_error`, an engine that is not there `engine_unavailable`. Aborting the signal ends the generation.
    */
   generate(request: EngineRequest): AsyncIterable<EngineChunk>;
+}
+
+/** One engine behind the server (docs/worker-contract.md). */
+export interface Engine extends Sampler {
+  readonly kind: "embedded" | "vllm";
   /** Makes an adapter servable under a name that was never used before. */
   load(policy: string, path: string): Promise<void>;
   /** Unloads it. Requests that are using it finish. */
@@ -18,6 +22,21 @@ export interface Engine {
    * answer to it.
    */
   served(): Promise<Map<string, string>>;
+}
+
+/** All engines behind the server, as traffic and policies see them: what is live is served by every one that takes traffic. */
+export interface Engines extends Sampler {
+  /**
+   * Makes an adapter live. Resolves once every engine that takes traffic serves it from this folder; one that
+   * does not gets no traffic until it does. Rejects, and nothing is live, where no engine takes it.
+   */
+  load(policy: string, path: string): Promise<void>;
+  /** It is not live any more; rejects where an engine did not let go of it. */
+  unload(policy: string): Promise<void>;
+  /** Asks the engines what they serve. What none of them does any more is not live from now on: those are told. */
+  takeLost(): Promise<string[]>;
+  /** Unloads what engines serve although it is not live, as far as `isOver` knows it. */
+  unloadStale(isOver: (policy: string, path: string) => boolean): Promise<void>;
 }
 
 export interface EngineRequest {

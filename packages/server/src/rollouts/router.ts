@@ -2,7 +2,7 @@ import { HoneError, parseModelRef, policyName, requireModelRef } from "@hone/cor
 import type { LivePolicies } from "../policies/live.ts";
 import type { Models } from "../policies/models.ts";
 import { requireServed } from "../policies/served.ts";
-import type { Engine } from "../ports/engine.ts";
+import type { Sampler } from "../ports/engine.ts";
 import type { PolicyLease, PolicyRouter } from "../ports/rollouts.ts";
 import type { RolloutRecord } from "./records.ts";
 import type { Rollouts } from "./rollouts.ts";
@@ -11,11 +11,11 @@ export function createPolicyRouter(options: {
   rollouts: Rollouts;
   models: Models;
   live: LivePolicies;
-  engine: () => Engine;
+  engines: Pick<Sampler, "info">;
   base: string;
   startedAt: number;
 }): PolicyRouter {
-  const { rollouts, models, live, engine } = options;
+  const { rollouts, models, live, engines } = options;
 
   async function lease(
     model: string,
@@ -79,7 +79,7 @@ export function createPolicyRouter(options: {
     async leaseForModel(_key, modelRef) {
       // A model of that name can only be older than the server's present base: as under its rollouts, it answers.
       if (modelRef === options.base && !models.find(modelRef)) {
-        const { base } = await engine().info();
+        const { base } = await engines.info();
         return {
           policy: base,
           rolloutId: null,

@@ -5,6 +5,8 @@ import type { Logger } from "pino";
 export interface RemoteEngine {
   /** Throws `engine_unavailable` until the engine has answered and the hook has run since. */
   baseURL(): string;
+  /** What it serves is not what it should: it is made ready again before it takes traffic. */
+  doubt(): void;
   status(): { state: "starting" | "ready" | "unreachable"; restarts: number };
   /** Rejects when the engine does not answer now. */
   start(): Promise<void>;
@@ -22,6 +24,8 @@ export function watchRemoteEngine(options: {
   /** Live policies that it does not serve. Rejects when it does not answer. */
   missing: () => Promise<readonly string[]>;
   onReady: () => Promise<void>;
+  /** It takes no traffic until `onReady` has run again. */
+  onLost?: (() => void) | undefined;
   log: Logger;
   pollMs?: number | undefined;
 }): RemoteEngine {
@@ -32,6 +36,11 @@ export function watchRemoteEngine(options: {
   let restarts = 0;
   let loop: Promise<void> = Promise.resolve();
 
+  function doubt(): void {
+    if (state === "ready") options.onLost?.();
+    state = "unreachable";
+  }
+
   async function check(): Promise<void> {
     // A restart between two polls shows in this, and so does one policy that others have unloaded: a request
     // for it would be refused for ever, where one that waits for the reload may be sent again.
@@ -39,7 +48,7 @@ export function watchRemoteEngine(options: {
     if (state === "ready" && lost.length === 0) return;
     if (state === "ready") {
       log.warn({ url, lost }, "the engine does not serve what it was given: loading it again");
-      state = "unreachable";
+      doubt();
     }
     await onReady();
     if (state === "unreachable") {
@@ -55,7 +64,7 @@ export function watchRemoteEngine(options: {
       if (stopping.signal.aborted) return;
       await check().catch((error: unknown) => {
         if (state === "ready") log.error({ url, err: error }, "the engine does not answer");
-        state = "unreachable";
+        doubt();
       });
     }
   }
@@ -68,6 +77,7 @@ export function watchRemoteEngine(options: {
         retryAfterMs: pollMs,
       });
     },
+    doubt,
     status: () => ({ state, restarts }),
     async start() {
       await check();

@@ -31,6 +31,8 @@ export interface SupervisorOptions extends Omit<ChildOptions, "readyTimeoutMs"> 
   backoffMs?: number | undefined;
   /** Runs after each start, before others may use the child. A child whose hook fails is restarted. */
   onReady?: (() => Promise<void>) | undefined;
+  /** It is gone: nobody may use it until the hook has run again. */
+  onLost?: (() => void) | undefined;
 }
 
 export type SupervisedState = "starting" | "ready" | "restarting" | "failed" | "stopped";
@@ -183,6 +185,7 @@ export function supervise(options: SupervisorOptions): Supervised {
         const reason: string = await watch(running);
         child = null;
         usable = false;
+        options.onLost?.();
         health = null;
         lostAt = performance.now();
         if (stopping.signal.aborted) return;

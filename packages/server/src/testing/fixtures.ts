@@ -6,6 +6,7 @@ import { Hono } from "hono";
 import Database from "libsql";
 import { pino } from "pino";
 import { encodeSafetensors } from "../batch/safetensors.ts";
+import { createEnginePool, type EnginePool } from "../engines/pool.ts";
 import type { AppEnv } from "../http/env.ts";
 import { installErrors } from "../http/errors.ts";
 import type { Engine } from "../ports/engine.ts";
@@ -103,6 +104,8 @@ export function fileTrainer(): FileTrainer {
 
 export interface TestState {
   state: State;
+  /** A pool of one, "engine". */
+  engines: EnginePool;
   dataDir: string;
   /** JSON in, status and JSON out. */
   call(method: string, path: string, body?: unknown, key?: string): Promise<Reply>;
@@ -144,9 +147,16 @@ export async function onDatabase(dataDir: string, sql: string): Promise<void> {
 
 export async function openTestState(
   dataDir: string,
-  options: Partial<StateOptions> & Pick<StateOptions, "trainer" | "engine">,
+  given: Partial<StateOptions> & Pick<StateOptions, "trainer"> & { engine: () => Engine },
 ): Promise<TestState> {
-  const state = await openState({
+  const { engine, ...options } = given;
+  const engines = createEnginePool({
+    replicas: [{ name: "engine", engine: engine(), requireUp: () => undefined }],
+    restore: () => state.onEngineReady(),
+    log: silent,
+  });
+  const state: State = await openState({
+    engines,
     dataDir,
     base: { name: "base", maxModelLen: 512, dtype: "float32" },
     publicURL: () => "http://127.0.0.1:9",
@@ -160,9 +170,10 @@ export async function openTestState(
     await next();
   });
   app.route("/", state.routes);
-  await state.onEngineReady();
+  await engines.admit("engine");
   return {
     state,
+    engines,
     dataDir,
     app,
     async call(method, path, body, key) {
@@ -175,7 +186,7 @@ export async function openTestState(
     },
     async reopen() {
       await state.close();
-      return openTestState(dataDir, options);
+      return openTestState(dataDir, given);
     },
   };
 }

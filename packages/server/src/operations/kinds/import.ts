@@ -198,11 +198,8 @@ async function tryInEngine(
   name: string,
   staging: string,
 ): Promise<void> {
-  const engine = context.engine();
-  // Left by a server that ended in between.
-  if ((await engine.served()).has(name)) await engine.unload(name);
   try {
-    await engine.load(name, staging);
+    await context.engines.load(name, staging);
   } catch (cause) {
     if (HoneError.isInstance(cause) && cause.status === 503) throw cause;
     throw badAdapter(`the engine refuses it: ${(cause as Error).message}`, cause);
@@ -214,7 +211,7 @@ async function tryInEngine(
 /** Whatever happens to it, the adapter was judged. */
 async function letGo(context: OperationContext, name: string): Promise<void> {
   try {
-    await context.engine().unload(name);
+    await context.engines.unload(name);
   } catch (error) {
     // It was refused, most likely, and was never there.
     if (HoneError.isInstance(error) && error.code === "policy_not_found") return;

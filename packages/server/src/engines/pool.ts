@@ -1,0 +1,272 @@
+import { realpath } from "node:fs/promises";
+import { HoneError } from "@hone/core";
+import pLimit from "p-limit";
+import type { Logger } from "pino";
+import { fault } from "../faults/fault.ts";
+import type { Engine, Engines } from "../ports/engine.ts";
+
+/** One engine process, as whoever watches it describes it. */
+export interface Replica {
+  /** For logs and for those who report on it. */
+  name: string;
+  engine: Engine;
+  /** Throws why it takes no traffic, while it does not. */
+  requireUp: () => unknown;
+  /** It lags behind the others and gets no traffic until it was admitted again. */
+  onFenced?: (() => void) | undefined;
+}
+
+/** An engine for one request. */
+export interface EngineLease {
+  replica: string;
+  engine: Engine;
+  release: () => void;
+}
+
+/** The engines between traffic and drivers. One engine is a pool of one. */
+export interface EnginePool extends Engines {
+  /** Of those that serve the policy the one with the fewest leases. Throws why there is none. */
+  lease(policy: string): EngineLease;
+  /** It answers: it gets what is live, and takes traffic once this resolves. Where it rejects, it takes none. */
+  admit(name: string): Promise<void>;
+  /** It is gone, or cannot be trusted: no more leases until it is admitted again. */
+  fence(name: string): void;
+  /** What is live and this one does not serve from its folder; asks it now. */
+  missing(name: string): Promise<string[]>;
+}
+
+interface Member extends Replica {
+  /** While it is loading, it gets the policies that others get, and no traffic. */
+  state: "away" | "loading" | "serving";
+  /** What this server loaded itself. Nothing else is trusted: it may be of a data directory made anew in its place. */
+  adapters: Set<string>;
+  leases: number;
+}
+
+export function createEnginePool(options: {
+  replicas: readonly Replica[];
+  /** Makes live, by `load`, what must be; runs in each admission. */
+  restore: () => Promise<void>;
+  log: Logger;
+}): EnginePool {
+  const { log } = options;
+  const members = options.replicas.map((replica): Member => ({
+    ...replica,
+    state: "away",
+    adapters: new Set(),
+    leases: 0,
+  }));
+  /** What every member that takes traffic serves, and from which folder. */
+  const live = new Map<string, string>();
+  const oneByOne = pLimit(1);
+
+  function memberOf(name: string): Member {
+    const found = members.find((member) => member.name === name);
+    if (!found) throw new Error(`there is no engine "${name}"`);
+    return found;
+  }
+
+  function present(): Member[] {
+    const found = members.filter(({ state }) => state !== "away");
+    if (found.length === 0) throw noneUp();
+    return found;
+  }
+
+  function noneUp(): unknown {
+    try {
+      for (const member of members) member.requireUp();
+    } catch (error) {
+      return error;
+    }
+    return new HoneError(
+      "The engine is getting its policies. Send the request again in a moment.",
+      {
+        code: "engine_unavailable",
+        retryAfterMs: 1000,
+      },
+    );
+  }
+
+  function fence(name: string): void {
+    memberOf(name).state = "away";
+  }
+
+  function lease(policy: string): EngineLease {
+    const able = members.filter(
+      ({ state, adapters }) => state === "serving" && (!live.has(policy) || adapters.has(policy)),
+    );
+    const [first, ...rest] = able;
+    if (!first) throw noneUp();
+    const member = rest.reduce((least, one) => (one.leases < least.leases ? one : least), first);
+    member.leases++;
+    let released = false;
+    return {
+      replica: member.name,
+      engine: member.engine,
+      release() {
+        if (!released) member.leases--;
+        released = true;
+      },
+    };
+  }
+
+  /**
+   * Asks the engine also where memory says that it serves the policy: it may be another process by now. Its
+   * list says which folder: one that outlives a server, or that two servers use, serves other weights under
+   * the same name.
+   */
+  async function loadOn(member: Member, policy: string, path: string): Promise<void> {
+    const { engine, adapters } = member;
+    const served = await engine.served();
+    const isOurs = await isFrom(served, policy, path);
+    if (adapters.has(policy) && isOurs) return;
+    adapters.delete(policy);
+    if (served.has(policy)) {
+      if (isOurs) {
+        log.info({ policy }, "an earlier server loaded this policy: loading it again");
+      } else {
+        log.warn(
+          { policy, root: served.get(policy) },
+          "the engine serves other weights under this name: they give way to this server's. " +
+            "Servers that share an engine need model names of their own",
+        );
+      }
+      await engine.unload(policy);
+    }
+    await engine.load(policy, path);
+    fault("publish.after-load");
+    if (!(await isFrom(await engine.served(), policy, path))) {
+      throw new HoneError(
+        `The engine took ${policy} but does not serve it from its checkpoint. ` +
+          "Look whether another server loads policies of the same name into this engine.",
+        { code: "engine_error" },
+      );
+    }
+    adapters.add(policy);
+  }
+
+  /** What is live and the member does not serve; it is not trusted for it any more. */
+  async function lostBy(member: Member): Promise<string[]> {
+    // Both before and after: what is loaded or unloaded while the engine answers is not lost.
+    const before = [...live].filter(([policy]) => member.adapters.has(policy));
+    const served = await member.engine.served();
+    for (const [policy, path] of before) {
+      if (!(await isFrom(served, policy, path))) member.adapters.delete(policy);
+    }
+    return [...live.keys()].filter((policy) => !member.adapters.has(policy));
+  }
+
+  /** It may still hold what went while it was away. */
+  async function catchUp(member: Member): Promise<void> {
+    for (const policy of member.adapters) {
+      if (live.has(policy)) continue;
+      member.adapters.delete(policy);
+      await member.engine.unload(policy).catch((error: unknown) => {
+        log.warn({ policy, err: error }, "a policy that nobody needs could not be unloaded");
+      });
+    }
+    for (const [policy, path] of live) {
+      if (!member.adapters.has(policy)) await loadOn(member, policy, path);
+    }
+  }
+
+  return {
+    lease,
+    fence,
+
+    async info() {
+      const { engine, release } = lease("");
+      release();
+      return engine.info();
+    },
+
+    async *generate(request) {
+      const { engine, release } = lease(request.model);
+      try {
+        yield* engine.generate(request);
+      } finally {
+        release();
+      }
+    },
+
+    admit: (name) =>
+      oneByOne(async () => {
+        const member = memberOf(name);
+        member.state = "loading";
+        try {
+          await options.restore();
+          await catchUp(member);
+          // Of another one's failure, or of its own end, it has been told meanwhile.
+          if ((member.state as Member["state"]) === "away") throw noneUp();
+          member.state = "serving";
+        } catch (error) {
+          member.state = "away";
+          throw error;
+        }
+      }),
+
+    async load(policy, path) {
+      const targets = present();
+      const results = await Promise.allSettled(
+        targets.map((member) => loadOn(member, policy, path)),
+      );
+      const failures = results.flatMap((result, at) =>
+        result.status === "rejected" ? [{ member: targets[at]!, error: result.reason }] : [],
+      );
+      if (failures.length === targets.length) {
+        live.delete(policy);
+        throw failures[0]!.error;
+      }
+      live.set(policy, path);
+      for (const { member, error } of failures) {
+        log.error({ engine: member.name, policy, err: error }, "the engine lags and is fenced off");
+        fence(member.name);
+        member.onFenced?.();
+      }
+    },
+
+    async unload(policy) {
+      live.delete(policy);
+      const results = await Promise.allSettled(
+        present().map(({ engine, adapters }) => {
+          adapters.delete(policy);
+          return engine.unload(policy);
+        }),
+      );
+      for (const result of results) if (result.status === "rejected") throw result.reason;
+    },
+
+    missing: (name) => lostBy(memberOf(name)),
+
+    async takeLost() {
+      const lost = await Promise.all(present().map(lostBy));
+      const byAll = lost.reduce((some, more) => some.filter((policy) => more.includes(policy)));
+      for (const policy of byAll) live.delete(policy);
+      return byAll;
+    },
+
+    async unloadStale(isOver) {
+      for (const { engine } of present()) {
+        for (const [policy, path] of await engine.served()) {
+          if (live.has(policy) || !isOver(policy, path)) continue;
+          await engine.unload(policy).catch((error: unknown) => {
+            log.warn({ policy, err: error }, "a policy of a deleted model stays in the engine");
+          });
+        }
+      }
+    },
+  };
+}
+
+async function isFrom(
+  served: ReadonlyMap<string, string>,
+  policy: string,
+  path: string,
+): Promise<boolean> {
+  const root = served.get(policy);
+  if (root === undefined || root === path) return root === path;
+  const [real, realPath] = await Promise.all(
+    [root, path].map((folder) => realpath(folder).catch(() => null)),
+  );
+  return real !== null && real === realPath;
+}
