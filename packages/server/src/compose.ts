@@ -139,11 +139,11 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
     deadlines: options.deadlines,
     // Without its own engine it is a trainer: operations go on where they have an engine too.
     onReady: async () => {
-      if (!watcher) await engines.admit("embedded");
+      if (!watcher) await engines.admit("engine");
       else if (watcher.status().state === "ready") await restore();
     },
     onLost: () => {
-      if (!watcher) engines.fence("embedded");
+      if (!watcher) engines.fence("engine");
     },
     log,
   });
@@ -153,21 +153,20 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       ? null
       : watchRemoteEngine({
           url: engineURL,
-          missing: () => engines.missing("remote"),
-          onReady: () => engines.admit("remote"),
-          onLost: () => engines.fence("remote"),
+          missing: () => engines.missing("engine"),
+          onReady: () => engines.admit("engine"),
+          onLost: () => engines.fence("engine"),
           log,
         });
   const engine =
     remote ?? createHttpEngine({ kind: "embedded", baseURL: worker.rawBaseURL, key: worker.key });
   const engines = createEnginePool({
     replicas: [
-      watcher
-        ? {
-            ...{ name: "remote", engine, requireUp: () => watcher.baseURL() },
-            onFenced: () => watcher.doubt(),
-          }
-        : { name: "embedded", engine, requireUp: worker.baseURL },
+      {
+        ...{ name: "engine", engine },
+        requireUp: () => (watcher ?? worker).baseURL(),
+        onFenced: () => watcher?.doubt(),
+      },
     ],
     restore,
     log,

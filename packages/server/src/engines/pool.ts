@@ -1,6 +1,6 @@
 import { realpath } from "node:fs/promises";
 import { HoneError } from "@hone/core";
-import pLimit from "p-limit";
+import pLimit, { type LimitFunction } from "p-limit";
 import type { Logger } from "pino";
 import { fault } from "../faults/fault.ts";
 import type { Engine, Engines } from "../ports/engine.ts";
@@ -40,6 +40,8 @@ interface Member extends Replica {
   state: "away" | "loading" | "serving";
   /** What this server loaded itself. Nothing else is trusted: it may be of a data directory made anew in its place. */
   adapters: Set<string>;
+  /** One load or unload at a time: the same policy may be wanted by a publication and an admission. */
+  turn: LimitFunction;
   leases: number;
 }
 
@@ -54,6 +56,7 @@ export function createEnginePool(options: {
     ...replica,
     state: "away",
     adapters: new Set(),
+    turn: pLimit(1),
     leases: 0,
   }));
   /** What every member that takes traffic serves, and from which folder. */
@@ -115,8 +118,7 @@ export function createEnginePool(options: {
    * list says which folder: one that outlives a server, or that two servers use, serves other weights under
    * the same name.
    */
-  async function loadOn(member: Member, policy: string, path: string): Promise<void> {
-    const { engine, adapters } = member;
+  async function load({ engine, adapters }: Member, policy: string, path: string): Promise<void> {
     const served = await engine.served();
     const isOurs = await isFrom(served, policy, path);
     if (adapters.has(policy) && isOurs) return;
@@ -147,17 +149,20 @@ export function createEnginePool(options: {
 
   /** What is live and the member does not serve; it is not trusted for it any more. */
   async function lostBy(member: Member): Promise<string[]> {
-    // Both before and after: what is loaded or unloaded while the engine answers is not lost.
-    const before = [...live].filter(([policy]) => member.adapters.has(policy));
+    // From before: what is loaded while the engine answers is not lost.
+    const before = [...member.adapters];
     const served = await member.engine.served();
-    for (const [policy, path] of before) {
-      if (!(await isFrom(served, policy, path))) member.adapters.delete(policy);
+    for (const policy of before) {
+      const path = live.get(policy) ?? served.get(policy);
+      if (path === undefined || !(await isFrom(served, policy, path)))
+        member.adapters.delete(policy);
     }
     return [...live.keys()].filter((policy) => !member.adapters.has(policy));
   }
 
   /** It may still hold what went while it was away. */
   async function catchUp(member: Member): Promise<void> {
+    await lostBy(member);
     for (const policy of member.adapters) {
       if (live.has(policy)) continue;
       member.adapters.delete(policy);
@@ -166,7 +171,7 @@ export function createEnginePool(options: {
       });
     }
     for (const [policy, path] of live) {
-      if (!member.adapters.has(policy)) await loadOn(member, policy, path);
+      if (!member.adapters.has(policy)) await member.turn(load, member, policy, path);
     }
   }
 
@@ -208,7 +213,7 @@ export function createEnginePool(options: {
     async load(policy, path) {
       const targets = present();
       const results = await Promise.allSettled(
-        targets.map((member) => loadOn(member, policy, path)),
+        targets.map((member) => member.turn(load, member, policy, path)),
       );
       const failures = results.flatMap((result, at) =>
         result.status === "rejected" ? [{ member: targets[at]!, error: result.reason }] : [],
@@ -228,10 +233,12 @@ export function createEnginePool(options: {
     async unload(policy) {
       live.delete(policy);
       const results = await Promise.allSettled(
-        present().map(({ engine, adapters }) => {
-          adapters.delete(policy);
-          return engine.unload(policy);
-        }),
+        present().map(({ engine, adapters, turn }) =>
+          turn(() => {
+            adapters.delete(policy);
+            return engine.unload(policy);
+          }),
+        ),
       );
       for (const result of results) if (result.status === "rejected") throw result.reason;
     },

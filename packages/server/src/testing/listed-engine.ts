@@ -1,0 +1,84 @@
+import { once } from "node:events";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { createHttpEngine, type HttpEngine } from "../engines/http-engine.ts";
+
+/** An engine process in small: an HTTP server that keeps the list of its adapters, and says its own name. */
+export interface ListedEngine {
+  name: string;
+  engine: HttpEngine;
+  /** Adapters and the folders that they were loaded from. Cleared by a restart. */
+  adapters: Map<string, string>;
+  /** What it was told, in order. */
+  calls: string[];
+  /** Answers loads with this status. */
+  refuses: number | null;
+  /** Loads and completions wait for it. */
+  held: Promise<void> | null;
+  /** Every request fails, as on a socket that nobody listens on. */
+  down: boolean;
+  /** Another process under the same address: it has no adapters. */
+  restart(): void;
+  close(): Promise<void>;
+}
+
+export async function startListedEngine(name: string): Promise<ListedEngine> {
+  const listed: ListedEngine = {
+    name,
+    adapters: new Map(),
+    calls: [],
+    refuses: null,
+    held: null,
+    down: false,
+    restart() {
+      listed.adapters.clear();
+      listed.down = false;
+    },
+    engine: createHttpEngine({
+      kind: "vllm",
+      baseURL: () => `http://127.0.0.1:${port}`,
+      key: () => null,
+    }),
+    async close() {
+      await listed.engine.close();
+      server.closeAllConnections();
+      server.close();
+    },
+  };
+
+  async function answer(path: string, text: string): Promise<[number, unknown]> {
+    if (path === "/v1/models") {
+      const adapters = [...listed.adapters].map(([id, root]) => ({ id, root, parent: "base" }));
+      return [200, { data: [{ id: "base", parent: null, max_model_len: 512 }, ...adapters] }];
+    }
+    const body = JSON.parse(text) as { lora_name: string; lora_path: string; model: string };
+    const action = path === "/v1/load_lora_adapter" ? "load" : "unload";
+    if (path !== "/v1/completions") listed.calls.push(`${action} ${body.lora_name}`);
+    await listed.held;
+    if (path === "/v1/completions") {
+      const logprobs = { token_logprobs: [-0.5] };
+      const choice = { index: 0, text: name, token_ids: [1], logprobs, finish_reason: "stop" };
+      const isServed = body.model === "base" || listed.adapters.has(body.model);
+      return isServed ? [200, { choices: [choice] }] : [404, "no such model"];
+    }
+    if (action === "unload") return [listed.adapters.delete(body.lora_name) ? 200 : 404, ""];
+    if (listed.refuses !== null) return [listed.refuses, "refused"];
+    if (listed.adapters.has(body.lora_name)) return [400, "loaded already"];
+    listed.adapters.set(body.lora_name, body.lora_path);
+    return [200, ""];
+  }
+
+  const server = createServer((request, response) => {
+    if (listed.down) request.socket.destroy();
+    let text = "";
+    request.setEncoding("utf8").on("data", (part: string) => void (text += part));
+    request.on("end", () => {
+      void answer(request.url ?? "", text).then(([status, body]) => {
+        response.writeHead(status).end(typeof body === "string" ? body : JSON.stringify(body));
+      });
+    });
+  }).listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  return listed;
+}
