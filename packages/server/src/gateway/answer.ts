@@ -1,6 +1,7 @@
-import { newId, type AssistantMessage, type ChatTool, type FinishReason } from "@hone/core";
-import type { EngineChunk, JsonFormat, TokenChance } from "../ports/engine.ts";
+import { newId, type AssistantMessage, type FinishReason, type Usage } from "@hone/core";
+import type { EngineChunk, TokenChance } from "../ports/engine.ts";
 import type { Renderer } from "../ports/renderer.ts";
+import type { Call } from "./call.ts";
 
 /** One choice as it is sampled. */
 export interface Sample {
@@ -36,40 +37,45 @@ export function addChunk(samples: readonly Sample[], chunk: EngineChunk): Sample
   return sample;
 }
 
+export function usageOf({ engineRequest }: Call, samples: readonly Sample[]): Usage {
+  const prompt = engineRequest.prompt.length;
+  const sampled = samples.reduce((sum, sample) => sum + sample.ids.length, 0);
+  return { prompt_tokens: prompt, completion_tokens: sampled, total_tokens: prompt + sampled };
+}
+
 export interface Answer {
   message: AssistantMessage;
   finishReason: FinishReason;
 }
 
-/** The assistant's message of a finished choice. */
-export async function makeAnswer(
+/** The assistant's messages of finished choices. */
+export function makeAnswers(
   renderer: Renderer,
-  sample: Sample,
-  context: {
-    format: JsonFormat | null | undefined;
-    /** What the answer may call; null: a sampled call is text. */
-    callable: readonly ChatTool[] | null;
-    stop: readonly string[];
-    stopTokenIds: readonly number[];
-  },
-): Promise<Answer> {
+  call: Call,
+  samples: readonly Sample[],
+): Promise<Answer[]> {
+  return Promise.all(samples.map((sample) => makeAnswer(renderer, call, sample)));
+}
+
+async function makeAnswer(renderer: Renderer, call: Call, sample: Sample): Promise<Answer> {
+  const { ask, engineRequest } = call;
+  const finish = sample.finish ?? "length";
   // A grammar leaves no room for reasoning or calls; a parser might find them in what its strings say.
-  if (context.format) {
-    const content: AssistantMessage = { role: "assistant", content: sample.text };
-    return { message: content, finishReason: sample.finish ?? "length" };
+  if (ask.kind === "text" || ask.format) {
+    return { message: { role: "assistant", content: sample.text }, finishReason: finish };
   }
   const last = sample.ids.at(-1);
   const cutByString =
-    context.stop.length > 0 &&
+    engineRequest.stop.length > 0 &&
     sample.finish === "stop" &&
-    !(last !== undefined && context.stopTokenIds.includes(last));
+    !(last !== undefined && engineRequest.stopTokenIds.includes(last));
   // The ids run on past a stop string, wherever it falls: in a thought, in a call, in what is said.
   const visible = cutByString ? sample.text : undefined;
-  const parsed = await renderer.parse(sample.ids, context.callable, visible);
-  const calls = parsed.toolCalls.map((call) => ({
+  const parsed = await renderer.parse(sample.ids, ask.callable, visible);
+  const calls = parsed.toolCalls.map((made) => ({
     id: newCallId(),
     type: "function" as const,
-    function: { name: call.name, arguments: call.arguments },
+    function: { name: made.name, arguments: made.arguments },
   }));
   const message: AssistantMessage = {
     role: "assistant",
@@ -77,7 +83,6 @@ export async function makeAnswer(
     ...(calls.length > 0 && { tool_calls: calls }),
     ...(parsed.reasoning && { reasoning_content: parsed.reasoning }),
   };
-  const finish = sample.finish ?? "length";
   return { message, finishReason: calls.length > 0 && finish === "stop" ? "tool_calls" : finish };
 }
 

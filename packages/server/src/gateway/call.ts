@@ -1,14 +1,18 @@
-import { HoneError, type ChatRequest, type IdPrefix, newId } from "@hone/core";
+import { HoneError } from "@hone/core";
 import type { Logger } from "pino";
 import type { Sampler, EngineRequest, JsonFormat } from "../ports/engine.ts";
 import type { Ledger, LedgerCompletion } from "../ports/ledger.ts";
 import type { Renderer } from "../ports/renderer.ts";
 import type { PolicyLease } from "../ports/rollouts.ts";
+import type { Ask } from "./ask.ts";
 import type { GatewayCounters } from "./counters.ts";
-import type { Prompt } from "./prompt.ts";
+import { continuePlain, plainMessages, promptIds } from "./plain-prompt.ts";
+import { checkLength, shownTexts, tooLong } from "./prompt-length.ts";
+import { makePrompt, type Prompt } from "./prompt.ts";
 import type { CallRecord, Recorder } from "./recorder.ts";
 import type { ResponseSink } from "./response-sink.ts";
 import type { Repeated, Retries } from "./retries.ts";
+import { repeatedChat, repeatedText } from "./same-ask.ts";
 import type { TokenTable } from "./token-table.ts";
 
 /** What every call works with. */
@@ -23,17 +27,6 @@ export interface GatewayParts {
   log: Logger;
 }
 
-/** A call that is ready to be sampled, in whatever dialect it came. */
-export interface Call {
-  engineRequest: EngineRequest;
-  /** Null outside a rollout: then nothing is recorded. */
-  record: CallRecord | null;
-  policy: string;
-  completionId: string;
-  created: number;
-  headers: Record<string, string>;
-}
-
 /** Who asks, and where the answer goes. */
 export interface Caller {
   lease: PolicyLease;
@@ -42,62 +35,53 @@ export interface Caller {
   retry: boolean;
 }
 
-export interface Asked {
-  /** The keys that all dialects share. */
-  request: Pick<ChatRequest, "n" | "stop" | "seed" | "temperature" | "top_p" | "stream">;
-  prompt: Prompt;
-  /** The request's field that holds the prompt. */
-  promptParam: "messages" | "prompt";
-  kind: LedgerCompletion["kind"];
-  messages: LedgerCompletion["messages"];
-  tools: LedgerCompletion["tools"];
-  /** Null: as many as the context holds. */
-  maxTokens: number | null;
-  topLogprobs: number;
-  format: JsonFormat | null;
-  idPrefix: Extract<IdPrefix, "chatcmpl" | "cmpl">;
+/** An ask that is ready to be sampled. */
+export interface Call {
+  ask: Ask;
+  engineRequest: EngineRequest;
+  /** Null outside a rollout: then nothing is recorded. */
+  record: CallRecord | null;
+  policy: string;
+  headers: Record<string, string>;
 }
 
 /** Below it engines sample greedily, or at another temperature than was asked for. */
 const leastTemperature = 0.01;
 
-/** Settles what the request left open. */
-export async function makeCall(parts: GatewayParts, caller: Caller, asked: Asked): Promise<Call> {
+/** Makes the prompt, and settles what the ask left open. */
+export async function prepareCall(parts: GatewayParts, caller: Caller, ask: Ask): Promise<Call> {
   const { engine, renderer, counters } = parts;
-  const { lease, sink } = caller;
-  const { request, prompt, kind, messages, tools } = asked;
-  const [{ maxModelLen }, { stopTokenIds }] = await Promise.all([engine.info(), renderer.info()]);
+  const format = ask.kind === "chat" ? await checkedFormat(renderer, ask.format) : null;
+  const [{ maxModelLen }, info] = await Promise.all([engine.info(), renderer.info()]);
+  checkLength(textsOf(ask), maxModelLen, info, ask);
+  const { prompt, messages } = await promptOf(parts, caller, ask);
   const room = maxModelLen - prompt.ids.length;
   if (room < 1) {
-    throw new HoneError(
-      `The prompt has ${prompt.ids.length} tokens, and the context holds ${maxModelLen}, ` +
-        `of which at least one is for the answer. Shorten the ${kind === "chat" ? "conversation" : "prompt"}.`,
-      { code: "context_length_exceeded", param: asked.promptParam },
-    );
+    const least = `The prompt has ${prompt.ids.length} tokens, and the context holds ${maxModelLen}`;
+    throw tooLong(`${least}, of which at least one is for the answer.`, ask);
   }
-  const wanted = request.temperature ?? 1;
   // What is sampled at, and what is recorded: a temperature that is nearly 0 is 0.
-  const temperature = wanted < leastTemperature ? 0 : wanted;
-  const topP = request.top_p ?? 1;
-  const seed = request.seed ?? null;
-  const { policy, rolloutId } = lease;
+  const temperature = ask.temperature < leastTemperature ? 0 : ask.temperature;
+  const { kind, topP, seed } = ask;
+  const { policy, rolloutId } = caller.lease;
   counters.promptTokens += prompt.ids.length;
   if (prompt.splitReason) counters.splits[prompt.splitReason]++;
   return {
+    ask,
     engineRequest: {
       model: policy,
       prompt: prompt.ids,
-      n: request.n ?? 1,
-      maxTokens: Math.min(asked.maxTokens ?? room, room),
+      n: ask.n,
+      maxTokens: Math.min(ask.maxTokens ?? room, room),
       temperature,
       topP,
       seed,
-      stop: typeof request.stop === "string" ? [request.stop] : (request.stop ?? []),
-      stopTokenIds,
-      topLogprobs: asked.topLogprobs,
-      format: asked.format,
-      stream: request.stream === true,
-      signal: sink.signal,
+      stop: ask.stop,
+      stopTokenIds: info.stopTokenIds,
+      topLogprobs: ask.logprobs ?? 0,
+      format,
+      stream: ask.stream,
+      signal: caller.sink.signal,
     },
     record:
       rolloutId === null
@@ -108,25 +92,56 @@ export async function makeCall(parts: GatewayParts, caller: Caller, asked: Asked
             prompt,
             kind,
             messages,
-            tools,
+            tools: ask.kind === "chat" ? ask.tools : null,
             temperature,
             topP,
             seed,
-            constrained: asked.format !== null,
+            constrained: format !== null,
           },
     policy,
-    completionId: newId(asked.idPrefix),
-    created: Math.floor(Date.now() / 1000),
     headers: {
       "x-hone-policy": headerText(policy),
       // An answer is cut where the context ends, whatever was asked for; the client may want to know.
-      ...((asked.maxTokens ?? 0) > room && { "x-hone-max-tokens": String(room) }),
+      ...((ask.maxTokens ?? 0) > room && { "x-hone-max-tokens": String(room) }),
     },
   };
 }
 
+/** The format as engines take it. */
+async function checkedFormat(
+  renderer: Renderer,
+  format: JsonFormat | null,
+): Promise<JsonFormat | null> {
+  if (format?.type !== "json_schema") return format;
+  return { ...format, schema: await renderer.checkSchema(format.schema) };
+}
+
+function textsOf(ask: Ask): string[] {
+  if (ask.kind === "chat") return shownTexts(ask.messages);
+  return typeof ask.prompt === "string" ? [ask.prompt] : [];
+}
+
+/** The prompt, and the messages that stand for it in the ledger. */
+async function promptOf(
+  parts: GatewayParts,
+  caller: Caller,
+  ask: Ask,
+): Promise<{ prompt: Prompt; messages: LedgerCompletion["messages"] }> {
+  if (ask.kind === "chat") {
+    const { messages, tools } = ask;
+    const earlier = await earlierOf(parts, caller, repeatedChat(ask));
+    return { prompt: await makePrompt(parts.renderer, earlier, messages, tools), messages };
+  }
+  const ids = await promptIds(parts.renderer, ask.prompt);
+  const plain = continuePlain(ids, await earlierOf(parts, caller, repeatedText(ask, ids)));
+  // Only what is recorded needs them.
+  const recorded = caller.lease.rolloutId !== null;
+  const messages = recorded ? await plainMessages(parts.tokens, ask.prompt, plain) : [];
+  return { prompt: plain.prompt, messages };
+}
+
 /** What the rollout has sampled so far; a retry takes the answers back that the attempt before had. */
-export async function earlierOf(
+async function earlierOf(
   parts: GatewayParts,
   { lease, retry }: Caller,
   repeated: Repeated,
@@ -143,7 +158,7 @@ export async function earlierOf(
 }
 
 /** A header holds ASCII; a base may be named after its folder. All else, and `%`, as `decodeURIComponent` reads it. */
-export function headerText(name: string): string {
+function headerText(name: string): string {
   return name.replace(/[^\x20-\x24\x26-\x7e]+/gu, (part) => encodeURIComponent(part));
 }
 

@@ -1,23 +1,8 @@
-import type { ChatMessage, CompletionRequest } from "@hone/core";
-import { HoneError } from "@hone/core";
+import { HoneError, type ChatMessage } from "@hone/core";
 import type { LedgerCompletion } from "../ports/ledger.ts";
 import type { Renderer } from "../ports/renderer.ts";
 import { beginsWith, fullPrompt, type Prompt } from "./prompt.ts";
 import type { TokenTable } from "./token-table.ts";
-
-/** The one prompt of a request, as a text or as token ids. */
-export function onePrompt({ prompt }: CompletionRequest): string | readonly number[] {
-  if (typeof prompt === "string") return prompt;
-  const [first] = prompt;
-  if (typeof first === "number") return prompt as number[];
-  if (prompt.length > 1) {
-    throw new HoneError(
-      `prompt: it holds ${prompt.length} prompts, and a request takes one. Send one request for each.`,
-      { code: "unsupported_parameter", param: "prompt" },
-    );
-  }
-  return first as string | number[];
-}
 
 /** The ids of a plain prompt: those given, or what the tokenizer makes of the text. */
 export async function promptIds(

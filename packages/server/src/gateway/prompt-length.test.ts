@@ -3,7 +3,7 @@ import { checkLength, shownTexts } from "./prompt-length.ts";
 
 const fits = (texts: string[], longestToken: number | null = 16) => {
   try {
-    checkLength(texts, 100, { longestToken }, "messages");
+    checkLength(texts, 100, { longestToken }, { kind: "chat", param: "messages" });
     return true;
   } catch (error) {
     expect(error).toMatchObject({ code: "context_length_exceeded", param: "messages" });

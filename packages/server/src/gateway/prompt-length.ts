@@ -1,5 +1,6 @@
 import { HoneError, messageText, type ChatMessage } from "@hone/core";
 import type { RendererInfo } from "../ports/renderer.ts";
+import type { Ask } from "./ask.ts";
 
 /**
  * Refuses texts that cannot fit, before anyone tokenises them. Only what is certain: of each message what no
@@ -9,7 +10,7 @@ export function checkLength(
   texts: readonly string[],
   maxModelLen: number,
   { longestToken }: Pick<RendererInfo, "longestToken">,
-  param: "messages" | "prompt",
+  ask: Pick<Ask, "kind" | "param">,
 ): void {
   if (longestToken === null) return;
   const room = maxModelLen * longestToken;
@@ -17,11 +18,17 @@ export function checkLength(
   if (texts.reduce((sum, text) => sum + text.length, 0) <= room) return;
   const least = Math.ceil(texts.reduce((sum, text) => sum + certain(text), 0) / longestToken);
   if (least <= maxModelLen) return;
-  throw new HoneError(
-    `The prompt has more than ${least - 1} tokens, and the context holds ${maxModelLen}. ` +
-      `Shorten the ${param === "messages" ? "conversation" : "prompt"}.`,
-    { code: "context_length_exceeded", param },
+  throw tooLong(
+    `The prompt has more than ${least - 1} tokens, and the context holds ${maxModelLen}.`,
+    ask,
   );
+}
+
+export function tooLong(message: string, { kind, param }: Pick<Ask, "kind" | "param">): HoneError {
+  return new HoneError(`${message} Shorten the ${kind === "chat" ? "conversation" : "prompt"}.`, {
+    code: "context_length_exceeded",
+    param,
+  });
 }
 
 /** What every template shows: tools and thoughts are left out by some. */

@@ -1,23 +1,28 @@
 import { chatRequestSchema, completionRequestSchema, HoneError, type ModelEntry } from "@hone/core";
 import { Hono, type Context } from "hono";
 import type { Logger } from "pino";
+import type { z } from "zod";
 import type { AppEnv } from "../http/env.ts";
 import { readJson } from "../http/json.ts";
 import type { Sampler } from "../ports/engine.ts";
 import type { Ledger } from "../ports/ledger.ts";
 import type { Renderer } from "../ports/renderer.ts";
 import type { PolicyRouter } from "../ports/rollouts.ts";
-import { clientGone, type Caller, type GatewayParts } from "./call.ts";
-import { checkRequest, prepareChat, repeatedChat } from "./dialects/chat/read.ts";
+import type { Writer } from "./answer-events.ts";
+import type { Ask } from "./ask.ts";
+import { clientGone, prepareCall, type Call, type GatewayParts } from "./call.ts";
 import { createGatewayCounters, type GatewayCounters } from "./counters.ts";
+import { readChat } from "./dialects/chat/read.ts";
+import { writeChat } from "./dialects/chat/write.ts";
+import { readCompletion } from "./dialects/completions/read.ts";
+import { writeCompletion } from "./dialects/completions/write.ts";
 import { createRecorder } from "./recorder.ts";
 import { createSink, type ResponseSink } from "./response-sink.ts";
 import { createRetries, isRetry } from "./retries.ts";
-import { respondChatStreamed } from "./dialects/chat/write.ts";
-import { checkTextRequest, prepareText, textKey } from "./dialects/completions/read.ts";
-import { respondText } from "./dialects/completions/write.ts";
+import { keyOf } from "./same-ask.ts";
+import { respondStreamed } from "./streamed.ts";
 import type { TokenTable } from "./token-table.ts";
-import { respondChat } from "./whole.ts";
+import { respondWhole } from "./whole.ts";
 
 export interface GatewayDeps {
   engine: Sampler;
@@ -30,7 +35,7 @@ export interface GatewayDeps {
   counters?: GatewayCounters | undefined;
 }
 
-/** The OpenAI dialect: `/v1/…`, and the same under every rollout's own base URL. */
+/** Where agents ask: `/v1/…`, and the same under every rollout's own base URL. */
 export function gatewayRoutes(deps: GatewayDeps): Hono<AppEnv> {
   const { router } = deps;
   const counters = deps.counters ?? createGatewayCounters();
@@ -44,13 +49,31 @@ export function gatewayRoutes(deps: GatewayDeps): Hono<AppEnv> {
     counters,
     log: deps.log,
   };
+  const app = new Hono<AppEnv>();
+  const prefixes = ["/v1", "/v1/rollouts/:rollout/v1"];
 
-  /** What every dialect does around its call. */
+  /** A dialect is how a request is read, and how its answer is written. */
+  function dialect<S extends z.ZodType>(
+    path: string,
+    schema: S,
+    read: (request: z.output<S>) => Ask,
+    write: (request: z.output<S>, call: Call) => Writer,
+  ): void {
+    for (const prefix of prefixes) {
+      app.post(prefix + path, async (c) => {
+        // Before the first wait: a client that leaves while the prompt is rendered must be noticed too.
+        const sink = createSink(c);
+        const request = await readJson(c, schema);
+        return answer(c, sink, read(request), (call) => write(request, call));
+      });
+    }
+  }
+
   async function answer(
     c: Context<AppEnv>,
     sink: ResponseSink,
-    request: { model: string; key: () => string },
-    respond: (caller: Caller, parts: GatewayParts) => Promise<void>,
+    ask: Ask,
+    write: (call: Call) => Writer,
   ): Promise<Response> {
     const rolloutId = c.req.param("rollout") ?? null;
     const retry = isRetry(c.req.header("x-stainless-retry-count"));
@@ -62,18 +85,20 @@ export function gatewayRoutes(deps: GatewayDeps): Hono<AppEnv> {
       try {
         const lease =
           rolloutId === null
-            ? await router.leaseForModel(key, request.model)
-            : await router.leaseForRollout(key, rolloutId, request.model);
+            ? await router.leaseForModel(key, ask.model)
+            : await router.leaseForRollout(key, rolloutId, ask.model);
         const order = lease.rolloutId === null ? null : parts.recorder.open(lease.rolloutId);
         done = () => {
           order?.close();
           lease.release();
         };
         // The prompt, its bridges and how an answer is read are one model's own.
-        const renderer = parts.renderer.withTemplate(lease.chatTemplateKwargs);
-        await respond({ lease, sink, retry }, { ...parts, renderer });
+        const own = { ...parts, renderer: parts.renderer.withTemplate(lease.chatTemplateKwargs) };
+        const call = await prepareCall(own, { lease, sink, retry }, ask);
+        const respond = ask.stream ? respondStreamed : respondWhole;
+        await respond(own, call, sink, write(call));
       } catch (error) {
-        if (rolloutId !== null) parts.retries.failed(rolloutId, request.key());
+        if (rolloutId !== null) parts.retries.failed(rolloutId, keyOf(ask));
         if (!sink.signal.aborted) throw error;
         counters.abandoned++;
         throw clientGone(error);
@@ -82,30 +107,6 @@ export function gatewayRoutes(deps: GatewayDeps): Hono<AppEnv> {
       }
     }
     return sink.respond(work());
-  }
-
-  async function chat(c: Context<AppEnv>): Promise<Response> {
-    // Before the first wait: a client that leaves while the prompt is rendered must be noticed too.
-    const sink = createSink(c);
-    const request = await readJson(c, chatRequestSchema);
-    checkRequest(request);
-    const repeated = repeatedChat(request);
-    const asked = { model: request.model, key: () => repeated.key() };
-    return answer(c, sink, asked, async (caller, own) => {
-      const call = await prepareChat(own, caller, request);
-      if (request.stream) await respondChatStreamed(own, call, sink);
-      else await respondChat(own, call, sink);
-    });
-  }
-
-  async function complete(c: Context<AppEnv>): Promise<Response> {
-    const sink = createSink(c);
-    const request = await readJson(c, completionRequestSchema);
-    checkTextRequest(request);
-    const key = () => textKey(request);
-    return answer(c, sink, { model: request.model, key }, async (caller, own) => {
-      await respondText(own, await prepareText(own, caller, request), sink);
-    });
   }
 
   async function list(): Promise<ModelEntry[]> {
@@ -126,10 +127,9 @@ export function gatewayRoutes(deps: GatewayDeps): Hono<AppEnv> {
     );
   }
 
-  const app = new Hono<AppEnv>();
-  for (const prefix of ["/v1", "/v1/rollouts/:rollout/v1"]) {
-    app.post(`${prefix}/chat/completions`, chat);
-    app.post(`${prefix}/completions`, complete);
+  dialect("/chat/completions", chatRequestSchema, readChat, writeChat);
+  dialect("/completions", completionRequestSchema, readCompletion, writeCompletion);
+  for (const prefix of prefixes) {
     app.get(`${prefix}/models`, async (c) => c.json({ object: "list", data: await list() }));
     app.get(`${prefix}/models/:id`, async (c) => c.json(await one(c.req.param("id") ?? "")));
   }

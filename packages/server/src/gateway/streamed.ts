@@ -1,33 +1,34 @@
 import { HoneError } from "@hone/core";
-import type { EngineChunk } from "../ports/engine.ts";
-import { addChunk, brokenAnswer, type Answer, type Sample } from "./answer.ts";
+import type { AnswerEvent, Writer } from "./answer-events.ts";
+import {
+  addChunk,
+  brokenAnswer,
+  createSamples,
+  makeAnswers,
+  usageOf,
+  type Sample,
+} from "./answer.ts";
 import { clientGone, type Call, type GatewayParts } from "./call.ts";
 import type { ResponseSink } from "./response-sink.ts";
-import { sampledTokens } from "./whole.ts";
-
-/** What one dialect writes of a stream. */
-export interface StreamDialect {
-  /** Right behind the headers. */
-  begin(): Promise<void>;
-  chunk(chunk: EngineChunk): Promise<void>;
-  /** The answers as the client has them: what went out cannot be taken back. */
-  answers(): Promise<Answer[]>;
-  /** What is still owed when all is sampled and recorded. */
-  end(answers: readonly Answer[]): Promise<void>;
-}
+import { createTeller } from "./teller.ts";
 
 /**
  * A call as server-sent events. Headers wait for the engine's first chunk, so that a missing policy or
- * engine is an error response; after them, a failure is an error event and an end without [DONE].
+ * engine is an error response; after them, a failure is an error event in place of the end.
  */
 export async function respondStreamed(
   parts: GatewayParts,
   call: Call,
   sink: ResponseSink,
-  samples: readonly Sample[],
-  dialect: StreamDialect,
+  writer: Writer,
 ): Promise<void> {
+  const samples = createSamples(call.engineRequest.n);
+  const teller = await createTeller(parts, call, samples);
   let recorded: string[] | undefined;
+  const tell = (event: AnswerEvent): Promise<void> | undefined => {
+    const text = writer.event(event);
+    return text ? sink.write(text) : undefined;
+  };
   try {
     for await (const chunk of parts.engine.generate(call.engineRequest)) {
       addChunk(samples, chunk);
@@ -38,27 +39,25 @@ export async function respondStreamed(
           "cache-control": "no-cache",
           "x-accel-buffering": "no",
         });
-        await dialect.begin();
+        await tell({ type: "start" });
       }
-      await dialect.chunk(chunk);
+      const event = await teller.chunk(chunk);
+      if (event) await tell(event);
       if (sink.signal.aborted) throw clientGone();
     }
-    parts.counters.sampledTokens += sampledTokens(samples);
-    const answers = await dialect.answers();
+    parts.counters.sampledTokens += usageOf(call, samples).completion_tokens;
+    const answers = teller.asTold(await makeAnswers(parts.renderer, call, samples));
     recorded = call.record ? await parts.recorder.append(call.record, samples, answers) : [];
-    await dialect.end(answers);
+    for await (const event of teller.rest(answers)) await tell(event);
   } catch (error) {
     if (recorded === undefined) await recordBroken(parts, call, samples);
     if (!sink.started) throw sink.signal.aborted ? clientGone(error) : error;
-    await writeFailure(parts, sink, error);
+    await writeFailure(parts, sink, writer, error);
     return;
   }
-  if (await sink.end("data: [DONE]\n\n")) await parts.recorder.delivered(recorded);
+  const end = writer.event({ type: "end", usage: usageOf(call, samples) });
+  if (await sink.end(end)) await parts.recorder.delivered(recorded);
   else parts.counters.abandoned++;
-}
-
-export function toEvent(value: unknown): string {
-  return `data: ${JSON.stringify(value)}\n\n`;
 }
 
 /** What was sampled of a call that broke is kept, and never trained. */
@@ -78,18 +77,19 @@ async function recordBroken(
 async function writeFailure(
   parts: GatewayParts,
   sink: ResponseSink,
-  error: unknown,
+  writer: Writer,
+  cause: unknown,
 ): Promise<void> {
   if (sink.signal.aborted) {
     parts.counters.abandoned++;
     return;
   }
   parts.counters.brokenStreams++;
-  if (!HoneError.isInstance(error)) {
-    parts.log.error({ err: error }, "a stream failed in a way that was not foreseen");
+  if (!HoneError.isInstance(cause)) {
+    parts.log.error({ err: cause }, "a stream failed in a way that was not foreseen");
   }
-  const failure = HoneError.isInstance(error)
-    ? error
+  const error = HoneError.isInstance(cause)
+    ? cause
     : new HoneError("The server failed. Its log has the reason.", { code: "internal_error" });
-  await sink.end(toEvent(failure.toEnvelope()));
+  await sink.end(writer.event({ type: "failure", error }));
 }

@@ -1,0 +1,45 @@
+import type {
+  AssistantMessage,
+  FinishReason,
+  HoneError,
+  TokenLogprob,
+  ToolCall,
+  Usage,
+} from "@hone/core";
+
+/** An answer while it is sampled, in whatever dialect it is told. */
+export type AnswerEvent =
+  /** The headers are out: sampling has begun. */
+  | { type: "start" }
+  | (Told & { type: "text-delta" | "reasoning-delta"; text: string })
+  /** All calls of a choice. */
+  | (Told & { type: "calls"; calls: readonly ToolCall[] })
+  /** A choice is whole. `text` is the last of it where nothing had to be parsed, else empty. */
+  | (Told & { type: "finish"; text: string; reason: FinishReason })
+  /** All choices are whole. Nothing follows. */
+  | { type: "end"; usage: Usage }
+  /** In place of the end. */
+  | { type: "failure"; error: HoneError };
+
+/** What every event of a choice tells. */
+export interface Told {
+  index: number;
+  /** Sampled since the choice's event before. */
+  ids: readonly number[];
+  /** One per id; null where they are not asked for. */
+  logprobs: TokenLogprob[] | null;
+}
+
+/** A choice of an answer that is told whole. */
+export interface Choice extends Told {
+  message: AssistantMessage;
+  finishReason: FinishReason;
+}
+
+/** How a dialect tells the answer to one request. */
+export interface Writer {
+  /** The body of a response that is not streamed. */
+  whole(choices: readonly Choice[], usage: Usage): unknown;
+  /** What goes out for an event of a stream; empty where the dialect has nothing to tell. */
+  event(event: AnswerEvent): string;
+}

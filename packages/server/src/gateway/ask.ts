@@ -1,0 +1,44 @@
+import type { ChatMessage, ChatTool } from "@hone/core";
+import type { JsonFormat } from "../ports/engine.ts";
+
+/** What a request asks for, in whatever dialect it came. */
+export type Ask = ChatAsk | PlainAsk;
+
+/** A conversation to be answered. */
+export interface ChatAsk extends Sampling {
+  kind: "chat";
+  messages: readonly ChatMessage[];
+  /**
+   * Shown in the prompt, whether they may be called or not: a rollout whose turns differ in that is one
+   * sequence. Null: none.
+   */
+  tools: readonly ChatTool[] | null;
+  /** What the answer may call; null: a sampled call is text. */
+  callable: readonly ChatTool[] | null;
+  /** What the answer is held to; null: nothing. */
+  format: JsonFormat | null;
+}
+
+/** A plain prompt to be continued: no template, nothing parsed. */
+export interface PlainAsk extends Sampling {
+  kind: "text";
+  /** A text, or its token ids. */
+  prompt: string | readonly number[];
+}
+
+interface Sampling {
+  /** A model's name, or a policy's. */
+  model: string;
+  /** The request's field that holds the prompt: errors about the prompt name it. */
+  param: string;
+  n: number;
+  /** Null: as many as the context holds. */
+  maxTokens: number | null;
+  temperature: number;
+  topP: number;
+  seed: number | null;
+  stop: readonly string[];
+  /** How many of the likeliest tokens are told beside each sampled one; null: no logprobs at all. */
+  logprobs: number | null;
+  stream: boolean;
+}
