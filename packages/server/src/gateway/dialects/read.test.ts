@@ -1,0 +1,51 @@
+import { describe, expect, it } from "vitest";
+import { readChat } from "./chat/read.ts";
+import { readCompletion } from "./completions/read.ts";
+
+const messages = [{ role: "user" as const, content: "?" }];
+const tools = [{ type: "function" as const, function: { name: "go" } }];
+const open = { model: "m", n: 1, temperature: 1, topP: 1, seed: null, stop: [], stream: false };
+
+describe("what a request asks for", () => {
+  it("is the same in every dialect where nothing is said", () => {
+    expect(readChat({ model: "m", messages, tools: [] })).toEqual({
+      ...open,
+      kind: "chat",
+      param: "messages",
+      messages,
+      tools: null,
+      callable: null,
+      format: null,
+      maxTokens: null,
+      logprobs: null,
+    });
+    expect(readCompletion({ model: "m", prompt: "?" })).toEqual({
+      ...open,
+      kind: "text",
+      param: "prompt",
+      prompt: "?",
+      maxTokens: 16,
+      logprobs: null,
+    });
+  });
+
+  it("keeps tools in the prompt that may not be called", () => {
+    const ask = readChat({ model: "m", messages, tools, tool_choice: "none" });
+    expect(ask).toMatchObject({ tools, callable: null });
+    expect(readChat({ model: "m", messages, tools })).toMatchObject({ callable: tools });
+  });
+
+  it("has logprobs without likeliest tokens where none are asked for", () => {
+    expect(readChat({ model: "m", messages, logprobs: true }).logprobs).toBe(0);
+    expect(readChat({ model: "m", messages, logprobs: true, top_logprobs: 3 }).logprobs).toBe(3);
+    expect(readCompletion({ model: "m", prompt: "?", logprobs: 0 }).logprobs).toBe(0);
+  });
+
+  it("is one prompt and one list of stop strings, however they are given", () => {
+    const prompts = ["a", ["a"], [1, 2], [[1, 2]]].map(
+      (prompt) => readCompletion({ model: "m", prompt }).prompt,
+    );
+    expect(prompts).toEqual(["a", "a", [1, 2], [1, 2]]);
+    expect(readChat({ model: "m", messages, stop: "x" }).stop).toEqual(["x"]);
+  });
+});
