@@ -1,52 +1,7 @@
-import { newId, type AssistantMessage, type FinishReason, type Usage } from "@hone/core";
-import type { EngineChunk, TokenChance } from "../ports/engine.ts";
+import { newId, type AssistantMessage, type Usage } from "@hone/core";
 import type { Renderer } from "../ports/renderer.ts";
 import type { Call } from "./call.ts";
-
-/** One choice as it is sampled. */
-export interface Sample {
-  index: number;
-  ids: number[];
-  logprobs: number[];
-  /** The likeliest tokens at each place; empty unless they are asked for. */
-  top: (readonly TokenChance[])[];
-  /** The engine's visible text: it ends before a stop string, while `ids` run on past it. */
-  text: string;
-  finish: "stop" | "length" | null;
-}
-
-export function createSamples(n: number): Sample[] {
-  return Array.from({ length: n }, (_, index) => ({
-    index,
-    ids: [],
-    logprobs: [],
-    top: [],
-    text: "",
-    finish: null,
-  }));
-}
-
-export function addChunk(samples: readonly Sample[], chunk: EngineChunk): Sample {
-  const sample = samples[chunk.index];
-  if (!sample) throw new RangeError(`choice ${chunk.index} was not asked for`);
-  sample.ids.push(...chunk.tokenIds);
-  sample.logprobs.push(...chunk.logprobs);
-  sample.top.push(...(chunk.topLogprobs ?? []));
-  sample.text += chunk.text;
-  sample.finish = chunk.finishReason ?? sample.finish;
-  return sample;
-}
-
-export function usageOf({ engineRequest }: Call, samples: readonly Sample[]): Usage {
-  const prompt = engineRequest.prompt.length;
-  const sampled = samples.reduce((sum, sample) => sum + sample.ids.length, 0);
-  return { prompt_tokens: prompt, completion_tokens: sampled, total_tokens: prompt + sampled };
-}
-
-export interface Answer {
-  message: AssistantMessage;
-  finishReason: FinishReason;
-}
+import type { Answer, Sample } from "./sample.ts";
 
 /** The assistant's messages of finished choices. */
 export function makeAnswers(
@@ -86,9 +41,10 @@ async function makeAnswer(renderer: Renderer, call: Call, sample: Sample): Promi
   return { message, finishReason: calls.length > 0 && finish === "stop" ? "tool_calls" : finish };
 }
 
-/** What had gone out of a choice that never finished. */
-export function brokenAnswer(sample: Sample): Answer {
-  return { message: { role: "assistant", content: sample.text }, finishReason: "length" };
+export function usageOf({ engineRequest }: Call, samples: readonly Sample[]): Usage {
+  const prompt = engineRequest.prompt.length;
+  const sampled = samples.reduce((sum, sample) => sum + sample.ids.length, 0);
+  return { prompt_tokens: prompt, completion_tokens: sampled, total_tokens: prompt + sampled };
 }
 
 function newCallId(): string {

@@ -1,8 +1,8 @@
 import { newId } from "@hone/core";
 import type { Ledger, LedgerCompletion } from "../ports/ledger.ts";
-import type { Answer, Sample } from "./answer.ts";
 import type { GatewayCounters } from "./counters.ts";
 import type { Prompt } from "./prompt.ts";
+import type { Answer, Sample } from "./sample.ts";
 
 /** What was asked, of whom, under which prompt: the same for every choice. */
 export interface CallRecord {

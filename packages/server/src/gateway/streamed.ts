@@ -1,15 +1,9 @@
 import { HoneError } from "@hone/core";
 import type { AnswerEvent, Writer } from "./answer-events.ts";
-import {
-  addChunk,
-  brokenAnswer,
-  createSamples,
-  makeAnswers,
-  usageOf,
-  type Sample,
-} from "./answer.ts";
+import { makeAnswers, usageOf } from "./answer.ts";
 import { clientGone, type Call, type GatewayParts } from "./call.ts";
 import type { ResponseSink } from "./response-sink.ts";
+import { addChunk, brokenAnswer, createSamples, type Sample } from "./sample.ts";
 import { createTeller } from "./teller.ts";
 
 /**

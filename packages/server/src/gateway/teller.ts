@@ -1,8 +1,8 @@
 import { messageText } from "@hone/core";
 import type { EngineChunk } from "../ports/engine.ts";
 import type { AnswerEvent, Told } from "./answer-events.ts";
-import type { Answer, Sample } from "./answer.ts";
 import type { Call, GatewayParts } from "./call.ts";
+import type { Answer, Sample } from "./sample.ts";
 import { createTextGate } from "./text-gate.ts";
 
 /** Decides what is told of an answer, and when. */

@@ -1,7 +1,8 @@
 import type { Choice, Writer } from "./answer-events.ts";
-import { addChunk, createSamples, makeAnswers, usageOf } from "./answer.ts";
+import { makeAnswers, usageOf } from "./answer.ts";
 import type { Call, GatewayParts } from "./call.ts";
 import type { ResponseSink } from "./response-sink.ts";
+import { addChunk, createSamples } from "./sample.ts";
 
 /** A call without streaming: sampled, recorded, written whole, then marked as delivered. */
 export async function respondWhole(
