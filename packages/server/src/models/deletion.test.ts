@@ -169,6 +169,29 @@ describe("a model in use", () => {
     await cleared();
   });
 
+  test("by force lets others make models while its step ends", async () => {
+    let begun: () => void = () => undefined;
+    const running = new Promise<void>((resolve) => (begun = resolve));
+    let end: () => void = () => undefined;
+    const ending = new Promise<void>((aborted) => {
+      trainer.before.push(
+        (signal) =>
+          new Promise((_, reject) => {
+            end = () => reject(new HoneError("aborted", { code: "aborted" }));
+            signal.addEventListener("abort", () => aborted(), { once: true });
+            begun();
+          }),
+      );
+    });
+    await submit();
+    await running;
+    const removed = remove("?force=true");
+    await ending;
+    expect((await server.call("PUT", "/v1/models/meanwhile", {})).status).toBe(200);
+    end();
+    expect((await removed).status).toBe(200);
+  });
+
   test("that cannot be written down as deleted stays as it was", async () => {
     await onDatabase(
       folder.path,
