@@ -6,7 +6,7 @@ import { fault } from "../faults/fault.ts";
 import type { Engine, Engines } from "../ports/engine.ts";
 
 /** One engine process, as whoever watches it describes it. */
-export interface Replica {
+interface Replica {
   /** For logs and for those who report on it. */
   name: string;
   engine: Engine;
@@ -17,7 +17,7 @@ export interface Replica {
 }
 
 /** An engine for one request. */
-export interface EngineLease {
+interface EngineLease {
   replica: string;
   engine: Engine;
   release: () => void;

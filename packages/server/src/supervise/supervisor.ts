@@ -108,6 +108,7 @@ export function supervise(options: SupervisorOptions): Supervised {
       return launched;
     } catch (error) {
       child = null;
+      options.onLost?.();
       await launched.kill();
       throw error;
     }

@@ -104,7 +104,7 @@ export function fileTrainer(): FileTrainer {
 
 export interface TestState {
   state: State;
-  /** A pool of one, "engine". */
+  /** Of one, "engine", where there are not more; "engine 2" is not admitted yet. */
   engines: EnginePool;
   dataDir: string;
   /** JSON in, status and JSON out. */
@@ -147,11 +147,18 @@ export async function onDatabase(dataDir: string, sql: string): Promise<void> {
 
 export async function openTestState(
   dataDir: string,
-  given: Partial<StateOptions> & Pick<StateOptions, "trainer"> & { engine: () => Engine },
+  given: Partial<StateOptions> &
+    Pick<StateOptions, "trainer"> & { engine: () => Engine | Engine[] },
 ): Promise<TestState> {
   const { engine, ...options } = given;
   const engines = createEnginePool({
-    replicas: [{ name: "engine", engine: engine(), requireUp: () => undefined }],
+    replicas: [engine()].flat().map((one, at) => {
+      return {
+        name: at === 0 ? "engine" : `engine ${at + 1}`,
+        engine: one,
+        requireUp: () => undefined,
+      };
+    }),
     restore: () => state.onEngineReady(),
     log: silent,
   });

@@ -2,7 +2,7 @@ import { join } from "node:path";
 import { workerDir } from "../../setup/paths.ts";
 import type { ChildOptions } from "../../supervise/child.ts";
 
-export interface VllmOptions {
+interface VllmOptions {
   /** The Python of an environment that has vLLM. */
   python: string;
   /** Folder or hub id. */
