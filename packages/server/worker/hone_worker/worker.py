@@ -11,8 +11,6 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import argparse
 import asyncio
 import errno
-import importlib
-import importlib.util
 import logging
 import sys
 from collections.abc import Sequence
@@ -42,6 +40,7 @@ from hone_worker.process.service import (
 )
 from hone_worker.score.reward_model import RewardModel, load_reward_model
 from hone_worker.score.routes import ScoreRoutes
+from hone_worker.train.routes import routes as train_routes
 
 
 class LoraBody(BaseModel):
@@ -99,9 +98,7 @@ def worker_routes(
     routes += ScoreRoutes({model.name: model for model in reward_models}, compute).routes()
     if engine is not None:
         routes += engine_routes(engine)
-    if importlib.util.find_spec("hone_worker.train.routes") is not None:
-        routes += importlib.import_module("hone_worker.train.routes").routes(base, compute)
-    return routes
+    return routes + train_routes(base, compute)
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:

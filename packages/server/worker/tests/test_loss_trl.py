@@ -5,11 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from train_tiny import policy_loss
 from trl import GRPOTrainer
 
-from hone_worker.train.batch import LossConfig
-from hone_worker.train.loss import importance, policy_loss
-from hone_worker.train.metrics import Clipped
+from hone_worker.train.objectives.objective import importance
+from hone_worker.train.objectives.policy_gradient import PolicyGradient as LossConfig
+from hone_worker.train.sums import PerRollout
 
 
 def trl_loss(now, start, sampler, mask, advantage, options):
@@ -74,11 +75,11 @@ def test_policy_loss_is_trls_dr_grpo_with_truncated_importance_weights():
     assert ours.low.any() and ours.high.any() and (importance(start, sampler)[kept] > 2).any()
     assert metrics["clip_ratio/low_mean"] == pytest.approx([ours.low.double().mean().item()])
     assert metrics["clip_ratio/high_mean"] == pytest.approx([ours.high.double().mean().item()])
-    low, high = Clipped(rows), Clipped(rows)
+    low, high = PerRollout(rows), PerRollout(rows)
     rollout = kept.nonzero()[:, 0]
     low.add(ours.low, rollout)
     high.add(ours.high, rollout)
-    assert metrics["clip_ratio/low_min"] == pytest.approx([low.shares.min])
-    assert metrics["clip_ratio/high_max"] == pytest.approx([high.shares.max])
+    assert metrics["clip_ratio/low_min"] == pytest.approx([low.means.min])
+    assert metrics["clip_ratio/high_max"] == pytest.approx([high.means.max])
     assert metrics["clip_ratio/low_mean"] == pytest.approx([low.mean])
     assert metrics["clip_ratio/region_mean"] == pytest.approx([low.mean + high.mean])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 import train_reference as reference
@@ -17,6 +18,8 @@ from hone_worker.base.lora import LoraSpec, LoraWeights
 from hone_worker.base.model import Base, wrap_base
 from hone_worker.packing.attention import register
 from hone_worker.train.batch import parse_batch
+from hone_worker.train.objectives import policy_gradient
+from hone_worker.train.objectives.objective import LossInputs
 from hone_worker.train.operation import train_steps
 
 VOCABULARY = 40
@@ -216,6 +219,15 @@ def last_gradient(folder: Path, beta: float) -> dict[str, torch.Tensor]:
         for name, tensor in tensors.items()
         if name.endswith(".exp_avg")
     }
+
+
+def policy_loss(now, old, sampler, advantage, rollouts, options):
+    """The default objective on tokens given to it."""
+    indices = torch.arange(len(now))
+    outputs = policy_gradient.loss(
+        LossInputs(now, old, sampler, advantage, indices, indices, indices, rollouts), options
+    )
+    return SimpleNamespace(total=outputs.total, **outputs.metrics)
 
 
 def relative_difference(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> float:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 # TRL's constant: keeps a group whose rewards hardly differ from dividing by nothing.
 _STD_FLOOR = 1e-4
+
+#: By the name that `scaleRewards` has for it: what the advantages of a group with these rewards are divided by.
+SCALES: dict[str, Callable[[torch.Tensor], torch.Tensor | float]] = {
+    "none": lambda _rewards: 1.0,
+    "group": lambda rewards: rewards.std(correction=1) + _STD_FLOOR,
+}
 
 
 @dataclass(frozen=True)
@@ -18,7 +25,7 @@ class Advantages:
 
 
 def group_advantages(rewards: torch.Tensor, groups: torch.Tensor, scale_rewards: str) -> Advantages:
-    """A = r - mean of the group; divided by (std, ddof 1, + 1e-4) with `scale_rewards` "group".
+    """A = (r - mean of the group) / scale, the scale being one of SCALES.
 
     Every rewarded rollout counts in the baseline, also one that is itself masked from training.
     Rewards that are all exactly equal give exactly 0: the mean of three times 0.1 is not 0.1 in floating
@@ -33,8 +40,5 @@ def group_advantages(rewards: torch.Tensor, groups: torch.Tensor, scale_rewards:
         if bool((reward == reward[0]).all()):
             equal += 1
             continue
-        centred = reward - reward.mean()
-        if scale_rewards == "group":
-            centred = centred / (reward.std(correction=1) + _STD_FLOOR)
-        values[members] = centred
+        values[members] = (reward - reward.mean()) / SCALES[scale_rewards](reward)
     return Advantages(values, equal, len(ids))

@@ -8,36 +8,28 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load
 
 from hone_worker.process.errors import HoneWorkerError
-
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
-class _Strict(BaseModel):
-    # Configuration is sent by a program: a string where a number belongs is a mistake, not a spelling.
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+from hone_worker.train.objectives import DEFAULT, OBJECTIVES, LossOptions
+from hone_worker.train.options import NotNegative, Options, Positive, Share, Strict
 
 
-class LoraConfig(_Strict):
+class LoraConfig(Strict):
     r: Annotated[int, Field(ge=1)]
     alpha: Positive
     target_modules: list[str] | None = None
 
 
-class OptimizerConfig(_Strict):
+class OptimizerConfig(Options):
     learning_rate: Positive
-    betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)] = [
-        0.9,
-        0.95,
-    ]
+    beta1: Share = 0.9
+    beta2: Share = 0.95
     # Below the gradient of any step, so that a step's length is the rate's whatever the answers' length and the
     # rewards' size; above 1e-19, where the squares of gradients leave float32.
     eps: Positive = 1e-16
@@ -45,16 +37,22 @@ class OptimizerConfig(_Strict):
     max_grad_norm: Positive = 1.0
     warmup_steps: Annotated[int, Field(ge=0)] = 5
 
+    @property
+    def betas(self) -> list[float]:
+        return [self.beta1, self.beta2]
 
-class LossConfig(_Strict):
-    epsilon_low: Annotated[float, Field(ge=0, le=1)] = 0.2
-    epsilon_high: NotNegative = 0.2
-    importance_cap: Positive = 2.0
-    normalizer_tokens: Annotated[int, Field(ge=1)] = 1024
-    scale_rewards: Literal["none", "group"] = "none"
+    @model_validator(mode="before")
+    @classmethod
+    def _pair(cls, values: Any) -> Any:
+        """Plans that were stored before core's options went through unchanged have both betas in a list."""
+        if not isinstance(values, dict) or "betas" not in values:
+            return values
+        rest = {name: value for name, value in values.items() if name != "betas"}
+        beta1, beta2 = values["betas"]
+        return {**rest, "beta1": beta1, "beta2": beta2}
 
 
-class TrainConfig(_Strict):
+class TrainConfig(Strict):
     operation_id: Annotated[str, Field(min_length=1)]
     model: Annotated[str, Field(min_length=1)]
     step: Annotated[int, Field(ge=1)]
@@ -62,7 +60,7 @@ class TrainConfig(_Strict):
     checkpoint: Annotated[str, Field(min_length=1)]
     lora: LoraConfig
     optimizer: OptimizerConfig
-    loss: LossConfig = LossConfig()
+    loss: LossOptions = OBJECTIVES[DEFAULT].options()
     # plan[optimizer step][micro-batch] = leaf completions
     plan: list[list[list[int]]]
     # Whether a micro-batch is one row of prefix trees, or a padded row for each leaf. Plans that were stored
@@ -140,7 +138,8 @@ def parse_config(text: str) -> TrainConfig:
         return TrainConfig.model_validate_json(text)
     except ValidationError as cause:
         first = cause.errors()[0]
-        name = ".".join(str(part) for part in first["loc"]) or "config"
+        # Which objective a loss's option belongs to is no part of the option's name.
+        name = ".".join(str(part) for part in first["loc"] if part not in OBJECTIVES) or "config"
         if first["type"] == "extra_forbidden":
             message = f"The trainer has no option `{name}`. Remove it, or correct its spelling."
         else:

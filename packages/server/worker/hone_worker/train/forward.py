@@ -11,8 +11,8 @@ from hone_worker.base.lora import LoraWeights
 from hone_worker.base.model import Base
 from hone_worker.packing.tree_attention import trees
 from hone_worker.process.faults import fault
-from hone_worker.train.loss import token_logprobs
 from hone_worker.train.rows import MicroBatch
+from hone_worker.train.token_logprobs import token_logprobs
 
 
 def logprobs(base: Base, weights: LoraWeights, micro_batch: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:

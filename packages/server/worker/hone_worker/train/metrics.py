@@ -2,48 +2,16 @@
 
 from __future__ import annotations
 
-import math
+from collections import defaultdict
 from dataclasses import dataclass, field
 
 import torch
 
 from hone_worker.train.advantages import Advantages
 from hone_worker.train.batch import Batch
-from hone_worker.train.loss import PolicyLoss, importance
+from hone_worker.train.objectives.objective import LossOutputs, Objective, importance
 from hone_worker.train.rows import MicroBatch, sampled_tokens, trained_completions
-
-Metrics = dict[str, float | int | None]
-
-
-@dataclass
-class Running:
-    """Sum, count and extremes of a stream of values."""
-
-    total: float = 0.0
-    count: int = 0
-    low: float = math.inf
-    high: float = -math.inf
-
-    def add(self, values: torch.Tensor) -> None:
-        if values.numel() == 0:
-            return
-        values = values.double()
-        self.total += float(values.sum())
-        self.count += values.numel()
-        self.low = min(self.low, float(values.min()))
-        self.high = max(self.high, float(values.max()))
-
-    @property
-    def mean(self) -> float | None:
-        return self.total / self.count if self.count else None
-
-    @property
-    def min(self) -> float | None:
-        return self.low if self.count else None
-
-    @property
-    def max(self) -> float | None:
-        return self.high if self.count else None
+from hone_worker.train.sums import Metrics, PerRollout, Running
 
 
 @dataclass
@@ -64,31 +32,9 @@ class SamplerGap:
         self.difference.add((start.double() - sampler.double()).abs())
         self.ratio.add(importance(start.double(), sampler.double()))
 
-
-class Clipped:
-    """Tokens clipped on one side, counted by rollout."""
-
-    def __init__(self, rollouts: int) -> None:
-        self.clipped = torch.zeros(rollouts, dtype=torch.int64)
-        self.tokens = torch.zeros(rollouts, dtype=torch.int64)
-
-    def add(self, where: torch.Tensor, rollout: torch.Tensor) -> None:
-        self.clipped.index_add_(0, rollout, where.cpu().long())
-        self.tokens.index_add_(0, rollout, torch.ones_like(rollout))
-
-    @property
-    def mean(self) -> float | None:
-        """Over all tokens."""
-        tokens = int(self.tokens.sum())
-        return int(self.clipped.sum()) / tokens if tokens else None
-
-    @property
-    def shares(self) -> Running:
-        """Over rollouts, each with the share of its own tokens."""
-        running = Running()
-        counted = self.tokens > 0
-        running.add(self.clipped[counted].double() / self.tokens[counted])
-        return running
+    def merge(self, other: SamplerGap) -> None:
+        self.difference.merge(other.difference)
+        self.ratio.merge(other.ratio)
 
 
 class Episodes:
@@ -128,33 +74,47 @@ def _prompt_tokens(batch: Batch, sampled: torch.Tensor, rollouts: set[int]) -> i
 
 
 class StepMetrics:
-    def __init__(self, batch: Batch) -> None:
-        self.losses: list[float] = []
+    """Sums over the micro-batches of an operation. Several that share them out `merge` into the same metrics."""
+
+    def __init__(self, batch: Batch, objective: Objective) -> None:
+        self.batch = batch
+        self.objective = objective
+        self.losses: list[float] = []  # one an optimizer step
         self.grad_norms: list[float] = []
         self.entropy = Running()
-        self.low = Clipped(batch.rollouts)
-        self.high = Clipped(batch.rollouts)
+        self.of_loss: dict[str, PerRollout] = defaultdict(lambda: PerRollout(batch.rollouts))
         self.gap = SamplerGap()
         self.episodes = Episodes(batch)
         self.model_tokens = 0
         self.sequence_tokens = 0
         self.unpacked_micro_batches = 0
 
-    def add(self, result: PolicyLoss, entropy: torch.Tensor, micro_batch: MicroBatch) -> None:
+    def add(self, outputs: LossOutputs, entropy: torch.Tensor, micro_batch: MicroBatch) -> None:
         self.entropy.add(entropy)
-        self.low.add(result.low, micro_batch.rollout)
-        self.high.add(result.high, micro_batch.rollout)
+        for name, values in outputs.metrics.items():
+            self.of_loss[name].add(values, micro_batch.rollout)
         self.model_tokens += micro_batch.tokens
         self.sequence_tokens += micro_batch.sequence_tokens
         self.unpacked_micro_batches += micro_batch.layout is None
 
+    def merge(self, other: StepMetrics) -> None:
+        """Takes in what another measured on other micro-batches of the same steps. Norms are of whole steps."""
+        self.losses = [mine + theirs for mine, theirs in zip(self.losses, other.losses, strict=True)]
+        self.entropy.merge(other.entropy)
+        for name, sums in other.of_loss.items():
+            self.of_loss[name].merge(sums)
+        self.gap.merge(other.gap)
+        self.model_tokens += other.model_tokens
+        self.sequence_tokens += other.sequence_tokens
+        self.unpacked_micro_batches += other.unpacked_micro_batches
+
     def report(
-        self, batch: Batch, advantages: Advantages, learning_rate: float, num_tokens: int, seconds: float
+        self, advantages: Advantages, learning_rate: float, num_tokens: int, seconds: float
     ) -> Metrics:
         """`num_tokens` is the model's count with this step's, `seconds` what this operation computed for."""
-        rewards = batch.rollout_reward
+        rewards = self.batch.rollout_reward
         loss = sum(self.losses) / len(self.losses)
-        low, high, episodes = self.low.mean, self.high.mean, self.episodes
+        episodes = self.episodes
         return {
             "loss": loss,
             "policy_loss": loss,
@@ -166,12 +126,7 @@ class StepMetrics:
             # The loss has no reference policy.
             "kl": None,
             "entropy": self.entropy.mean,
-            "clip_ratio/low_mean": low,
-            "clip_ratio/low_min": self.low.shares.min,
-            "clip_ratio/high_mean": high,
-            "clip_ratio/high_max": self.high.shares.max,
-            # No token is clipped on both sides: one needs A < 0, the other A > 0.
-            "clip_ratio/region_mean": None if low is None or high is None else low + high,
+            **self.objective.report(self.of_loss),
             "completions/mean_length": episodes.length.mean,
             "completions/min_length": episodes.length.min,
             "completions/max_length": episodes.length.max,

@@ -7,7 +7,6 @@ checkpoint give the same bytes.
 
 from __future__ import annotations
 
-import errno
 import logging
 import time
 from collections.abc import Callable, Generator
@@ -16,27 +15,18 @@ from typing import Any
 
 import torch
 
-from hone_worker.base.adapter_files import read_adapter
-from hone_worker.base.lora import LoraWeights
 from hone_worker.base.model import Base
 from hone_worker.packing.attention import NAME
 from hone_worker.packing.tree_attention import obstacle
 from hone_worker.process.errors import HoneWorkerError
 from hone_worker.process.faults import fault
-from hone_worker.train.advantages import group_advantages
 from hone_worker.train.batch import Batch, TrainConfig
-from hone_worker.train.checkpoint import (
-    Moments,
-    clear_staging,
-    open_staging,
-    parameter_names,
-    read_counters,
-    read_moments,
-    write_checkpoint,
-)
+from hone_worker.train.checkpoint import clear_staging, open_staging
 from hone_worker.train.forward import logprobs
-from hone_worker.train.loss import policy_loss
 from hone_worker.train.metrics import StepMetrics
+from hone_worker.train.objectives import objective_of
+from hone_worker.train.objectives.objective import LossInputs
+from hone_worker.train.policy_state import PolicyState, require_finite
 from hone_worker.train.rows import MicroBatch, MiniBatch, mini_batches
 
 Event = dict[str, Any]
@@ -76,7 +66,7 @@ def train_steps(base: Base, batch: Batch, config: TrainConfig, aborted: Callable
     watch = _Watch()
     staging = Path(config.staging)
     open_staging(staging)
-    operation = _Operation(base, batch, config, aborted, watch, staging)
+    operation = _Operation(base, batch, config, aborted, watch)
     finished = False
     try:
         events = operation.run()
@@ -101,50 +91,36 @@ def train_steps(base: Base, batch: Batch, config: TrainConfig, aborted: Callable
             clear_staging(staging)
         raise
     finally:
-        operation.release()
+        if operation.state is not None:
+            operation.state.release()
 
 
 class _Operation:
     def __init__(
-        self,
-        base: Base,
-        batch: Batch,
-        config: TrainConfig,
-        aborted: Callable[[], bool],
-        watch: _Watch,
-        staging: Path,
+        self, base: Base, batch: Batch, config: TrainConfig, aborted: Callable[[], bool], watch: _Watch
     ) -> None:
         self.base = base
         self.batch = batch
         self.config = config
         self.aborted = aborted
         self.watch = watch
-        self.staging = staging
-        self.metrics = StepMetrics(batch)
-        self.parameters: dict[str, torch.Tensor] = {}
-        # Adapters, logprobs and the loss are float32 over any base that is not finer itself.
-        self.exact = torch.promote_types(torch.float32, base.dtype)
-
-    def release(self) -> None:
-        """Gradients and moments are the size of the adapter several times over: let go of them at once."""
-        for parameter in self.parameters.values():
-            parameter.grad = None
-        self.parameters = {}
+        self.objective = objective_of(config.loss)
+        self.metrics = StepMetrics(batch, self.objective)
+        self.state: PolicyState | None = None
 
     def run(self) -> Training:
-        config = self.config
-        advantages = group_advantages(
-            self.batch.rollout_reward, self.batch.rollout_group, config.loss.scale_rewards
-        )
-        steps = mini_batches(self.batch, config, advantages.values, packable=self._packable())
+        batch, config = self.batch, self.config
+        advantages = self.objective.advantages(batch.rollout_reward, batch.rollout_group, config.loss)
+        steps = mini_batches(batch, config, advantages.values, packable=self._packable())
         self._check_limits(steps)
-        self._load()
+        state = self.state = PolicyState(self.base, config)
+        state.num_tokens += self.metrics.episodes.tokens
         fault("worker.load")
         yield self._stage("load")
 
-        self.start: torch.Tensor | None = None
+        self.old: torch.Tensor | None = None
         if len(steps) > 1:
-            yield from self._old_logprobs(steps)
+            yield from self._old_logprobs(state, steps)
             self._check_gap()
             yield self._stage("old_logprobs")
 
@@ -156,50 +132,30 @@ class _Operation:
             loss = 0.0
             for micro_batch in step.micro_batches:
                 self._stop_if_aborted()
-                loss += self._forward_backward(micro_batch, step.rollouts)
+                loss += self._forward_backward(state, micro_batch, step.rollouts)
                 done += 1
                 yield {"event": "microbatch", "done": done, "total": total, "tokens": micro_batch.tokens}
             self.metrics.losses.append(loss)
             forward_backward += self.watch.lap()
-            if self.start is None:
+            if self.old is None:
                 self._check_gap()
             self._stop_if_aborted()
             if step.signal:
-                learning_rate = self._update()
+                learning_rate, norm = state.update()
+                self.metrics.grad_norms.append(norm)
             update += self.watch.lap()
         yield {"event": "stage", "stage": "forward_backward", "seconds": forward_backward}
         yield {"event": "stage", "stage": "optimizer", "seconds": update}
 
         self._stop_if_aborted()
-        files = self._write()
+        files = state.write()
         yield self._stage("checkpoint")
         self._stop_if_aborted()
         self.watch.pause()
         self.watch.resume()
-        metrics = self.metrics.report(
-            self.batch, advantages, learning_rate, self.num_tokens, self.watch.total
-        )
+        metrics = self.metrics.report(advantages, learning_rate, state.num_tokens, self.watch.total)
         fault("worker.result")
         yield {"event": "result", "metrics": metrics, "files": files}
-
-    def _write(self) -> list[str]:
-        counters = {
-            "step": self.config.step,
-            "optimizer_steps": self.optimizer_steps,
-            "num_tokens": self.num_tokens,
-            "seed": self.config.seed,
-        }
-        weights = LoraWeights(self.weights.spec, self._detached())
-        try:
-            return write_checkpoint(self.staging, weights, self.base.name, self._moments(), counters)
-        except OSError as cause:
-            full = cause.errno in (errno.ENOSPC, errno.EDQUOT)
-            raise HoneWorkerError(
-                f"The checkpoint cannot be written: {cause.strerror}. Nothing was kept; free some space or "
-                "check the data directory, then train again.",
-                code="disk_full" if full else "checkpoint_failed",
-                status=500,
-            ) from cause
 
     def _packable(self) -> bool:
         if self.config.packing == "rows":
@@ -226,118 +182,45 @@ class _Operation:
                         code="too_long",
                     )
 
-    def _load(self) -> None:
-        """Policy N's weights, moments and counters. Its folder is only read."""
-        config, folder = self.config, Path(self.config.checkpoint)
-        read = read_adapter(folder, self.base.model)
-        spec = read.spec
-        wanted = config.lora.target_modules
-        if (
-            spec.r != config.lora.r
-            or float(spec.alpha) != config.lora.alpha
-            or (wanted is not None and sorted(wanted) != sorted(spec.target_modules))
-        ):
-            raise HoneWorkerError(
-                f"The checkpoint has r {spec.r}, alpha {spec.alpha}, modules {sorted(spec.target_modules)}; "
-                f"`lora` asks for r {config.lora.r}, alpha {config.lora.alpha}, modules {wanted}. "
-                "A model keeps the shape that it was made with.",
-                code="lora_mismatch",
-                param="lora",
-            )
-        tensors = {
-            path: tuple(
-                side.detach().to(self.base.device, self.exact, copy=True).requires_grad_() for side in pair
-            )
-            for path, pair in sorted(read.tensors.items())
-        }
-        self.weights = LoraWeights(spec, tensors)
-        ordered = [side for path in sorted(tensors) for side in tensors[path]]
-        self.parameters = dict(zip(parameter_names(self.weights), ordered, strict=True))
-        counters = read_counters(folder)
-        self.optimizer_steps = counters.optimizer_steps
-        self.num_tokens = counters.num_tokens + self.metrics.episodes.tokens
-        self._load_optimizer(read_moments(folder, self.parameters))
-
-    def _load_optimizer(self, moments: Moments | None) -> None:
-        options = self.config.optimizer
-        self.optimizer = torch.optim.AdamW(
-            list(self.parameters.values()),
-            lr=options.learning_rate,
-            betas=(options.betas[0], options.betas[1]),
-            eps=options.eps,
-            weight_decay=options.weight_decay,
-            foreach=False,
-        )
-        if moments is None:
-            return
-        for name, parameter in self.parameters.items():
-            self.optimizer.state[parameter] = {
-                "step": torch.tensor(float(moments.updates)),
-                "exp_avg": moments.exp_avg[name].to(parameter.device, copy=True),
-                "exp_avg_sq": moments.exp_avg_sq[name].to(parameter.device, copy=True),
-            }
-
-    def _moments(self) -> Moments:
-        state = {name: self.optimizer.state[parameter] for name, parameter in self.parameters.items()}
-        return Moments(
-            int(next(iter(state.values()))["step"]),
-            {name: values["exp_avg"] for name, values in state.items()},
-            {name: values["exp_avg_sq"] for name, values in state.items()},
-        )
-
-    def _detached(self) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-        return {path: (a.detach(), b.detach()) for path, (a, b) in self.weights.tensors.items()}
-
-    def _old_logprobs(self, steps: list[MiniBatch]) -> Training:
+    def _old_logprobs(self, state: PolicyState, steps: list[MiniBatch]) -> Training:
         """pi_o of every trained token, before the first optimizer step moves anything."""
-        self.start = torch.zeros(len(self.batch.tokens), dtype=self.exact, device=self.base.device)
+        self.old = torch.zeros(len(self.batch.tokens), dtype=state.exact, device=self.base.device)
         for step in steps:
             for micro_batch in step.micro_batches:
                 self._stop_if_aborted()
                 with torch.no_grad():
-                    logprob, _ = logprobs(self.base, self.weights, micro_batch)
-                self._require_finite(logprob)
-                self.start[micro_batch.position.to(self.base.device)] = logprob
+                    logprob, _ = logprobs(self.base, state.weights, micro_batch)
+                require_finite(logprob)
+                self.old[micro_batch.position.to(self.base.device)] = logprob
                 self.metrics.gap.add(logprob, micro_batch)
                 # No micro-batch is trained yet: this only offers the thread to others.
                 yield {"event": "heartbeat"}
 
-    def _forward_backward(self, micro_batch: MicroBatch, rollouts: float) -> float:
+    def _forward_backward(self, state: PolicyState, micro_batch: MicroBatch, rollouts: float) -> float:
         device = self.base.device
-        advantage = micro_batch.advantage.to(device, self.exact)
+        advantage = micro_batch.advantage.to(device, state.exact)
+        token = micro_batch.position.to(device)
         with torch.set_grad_enabled(bool(advantage.any())):
-            logprob, entropy = logprobs(self.base, self.weights, micro_batch)
-            start = logprob.detach() if self.start is None else self.start[micro_batch.position.to(device)]
-            result = policy_loss(
-                logprob, start, micro_batch.sampler.to(device), advantage, rollouts, self.config.loss
+            logprob, entropy = logprobs(self.base, state.weights, micro_batch)
+            inputs = LossInputs(
+                logprobs=logprob,
+                old=logprob.detach() if self.old is None else self.old[token],
+                sampler=micro_batch.sampler.to(device),
+                advantages=advantage,
+                rollout=micro_batch.rollout.to(device),
+                completion=micro_batch.completion.to(device),
+                token=token,
+                rollouts=rollouts,
             )
-            self._require_finite(result.total)
-            if result.total.requires_grad:
-                result.total.backward()
+            outputs = self.objective.loss(inputs, self.config.loss)
+            require_finite(outputs.total)
+            if outputs.total.requires_grad:
+                outputs.total.backward()
                 fault("worker.backward")
-        if self.start is None:
-            self.metrics.gap.add(start, micro_batch)
-        self.metrics.add(result, entropy, micro_batch)
-        return float(result.total.detach())
-
-    def _update(self) -> float:
-        options = self.config.optimizer
-        parameters = list(self.parameters.values())
-        for parameter in parameters:
-            if parameter.grad is None:  # a module that no token went through, such as an unused expert
-                parameter.grad = torch.zeros_like(parameter)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, options.max_grad_norm, foreach=False)
-        self._require_finite(norm)
-        self.optimizer_steps += 1
-        warm = min(1.0, self.optimizer_steps / options.warmup_steps) if options.warmup_steps else 1.0
-        learning_rate = options.learning_rate * warm
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
-        self.optimizer.step()
-        fault("worker.optimizer")
-        self.optimizer.zero_grad(set_to_none=True)
-        self.metrics.grad_norms.append(float(norm))
-        return learning_rate
+        if self.old is None:
+            self.metrics.gap.add(inputs.old, micro_batch)
+        self.metrics.add(outputs, entropy, micro_batch)
+        return float(outputs.total.detach())
 
     def _check_gap(self) -> None:
         mean = self.metrics.gap.difference.mean
@@ -352,14 +235,6 @@ class _Operation:
             )
         if mean > (1e-3 if self.base.dtype == torch.float32 else 0.1):
             log.warning("sampler and trainer logprobs differ by %.3g on average", mean)
-
-    def _require_finite(self, values: torch.Tensor) -> None:
-        if not bool(values.detach().isfinite().all()):
-            raise HoneWorkerError(
-                "The loss or its gradient is not finite. Nothing was written; train from the same policy "
-                "with a lower learning rate, or leave this batch out.",
-                code="non_finite",
-            )
 
     def _stop_if_aborted(self) -> None:
         if self.aborted():

@@ -23,6 +23,7 @@ class MicroBatch:
     column: torch.Tensor  # int64 [N]: the position before the token, whose logits predict it
     target: torch.Tensor  # int64 [N]
     rollout: torch.Tensor  # int64 [N]
+    completion: torch.Tensor  # int64 [N]
     position: torch.Tensor  # int64 [N]: the token's index in the batch's `tokens`
     temperature: torch.Tensor  # float32 [N]
     sampler: torch.Tensor  # float32 [N]
@@ -172,6 +173,7 @@ class _Tokens:
             column=column,
             target=batch.tokens[position].long(),
             rollout=rollout,
+            completion=owner,
             position=position,
             temperature=batch.completion_temperature[owner],
             sampler=batch.logprobs[position],

@@ -1,52 +1,11 @@
-"""The policy-gradient loss, and logprobs computed where it needs them and nowhere else."""
+"""Logprobs and entropies of tokens, computed where a loss needs them and nowhere else."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
-
-from hone_worker.train.batch import LossConfig
 
 # Rows of logits alive at once: at a vocabulary of 152k, 256 rows are 156 MB in float32.
 _CHUNK = 256
-
-
-@dataclass(frozen=True)
-class PolicyLoss:
-    total: torch.Tensor  # scalar: sum over tokens / (rollouts * normalizer_tokens)
-    ratio: torch.Tensor  # pi / pi_o, detached
-    low: torch.Tensor  # bool: clipped from below (A < 0)
-    high: torch.Tensor  # bool: clipped from above (A > 0)
-
-
-def policy_loss(
-    logprob: torch.Tensor,
-    start: torch.Tensor,
-    sampler: torch.Tensor,
-    advantage: torch.Tensor,
-    rollouts: float,
-    config: LossConfig,
-) -> PolicyLoss:
-    """L = -sum w * min(rho A, clip(rho) A) / (R * C) over the tokens given.
-
-    `start` is pi_o, the trainer's logprob before the first optimizer step; `sampler` is pi_s, the engine's.
-    w corrects for what lies between those two (staleness, rounding) and is a constant; rho is what moves.
-    """
-    weight = importance(start, sampler).clamp(max=config.importance_cap)
-    ratio = torch.exp(logprob - start.detach())
-    clipped = ratio.clamp(1 - config.epsilon_low, 1 + config.epsilon_high)
-    surrogate = torch.minimum(ratio * advantage, clipped * advantage)
-    total = -(weight * surrogate).sum() / (rollouts * config.normalizer_tokens)
-    ratio = ratio.detach()
-    low = (ratio < 1 - config.epsilon_low) & (advantage < 0)
-    high = (ratio > 1 + config.epsilon_high) & (advantage > 0)
-    return PolicyLoss(total, ratio, low, high)
-
-
-def importance(start: torch.Tensor, sampler: torch.Tensor) -> torch.Tensor:
-    """pi_o / pi_s, uncapped and without a gradient."""
-    return torch.exp(start.detach() - sampler.detach())
 
 
 class _TokenLogprobs(torch.autograd.Function):

@@ -1,0 +1,39 @@
+"""Losses by name: a file each. A new one is a file, a line here, and its options in core's train-config.ts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from hone_worker.train.objectives import policy_gradient
+from hone_worker.train.objectives.objective import Objective
+from hone_worker.train.options import Options
+
+OBJECTIVES: dict[str, Objective] = {o.name: o for o in (policy_gradient.OBJECTIVE,)}
+
+#: Plans that were stored before there was a choice name none.
+DEFAULT = policy_gradient.OBJECTIVE.name
+
+
+class _ByType:
+    def __get_pydantic_core_schema__(self, _source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.tagged_union_schema(
+            {name: handler.generate_schema(objective.options) for name, objective in OBJECTIVES.items()},
+            discriminator=_type_of,
+            custom_error_type="unknown_objective",
+            custom_error_message=f"`type` is one of {', '.join(OBJECTIVES)}",
+        )
+
+
+def _type_of(value: Any) -> Any:
+    return getattr(value, "type", DEFAULT) if isinstance(value, Options) else value.get("type", DEFAULT)
+
+
+#: In a pydantic model: the options of the objective that `type` names.
+LossOptions = Annotated[Options, _ByType()]
+
+
+def objective_of(options: Options) -> Objective:
+    return OBJECTIVES[_type_of(options)]

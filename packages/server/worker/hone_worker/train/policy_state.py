@@ -1,0 +1,144 @@
+"""The policy that an operation trains: weights with gradients, their moments and its counters."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import torch
+
+from hone_worker.base.adapter_files import read_adapter
+from hone_worker.base.lora import LoraWeights
+from hone_worker.base.model import Base
+from hone_worker.process.errors import HoneWorkerError
+from hone_worker.process.faults import fault
+from hone_worker.train.batch import TrainConfig
+from hone_worker.train.checkpoint import (
+    Moments,
+    parameter_names,
+    read_counters,
+    read_moments,
+    write_checkpoint,
+)
+
+
+class PolicyState:
+    """Policy N, loaded from its folder, which is only read; after its updates `write` makes it policy N+1."""
+
+    def __init__(self, base: Base, config: TrainConfig) -> None:
+        self.config = config
+        self.base_name = base.name
+        folder = Path(config.checkpoint)
+        read = read_adapter(folder, base.model)
+        spec = read.spec
+        wanted = config.lora.target_modules
+        if (
+            spec.r != config.lora.r
+            or float(spec.alpha) != config.lora.alpha
+            or (wanted is not None and sorted(wanted) != sorted(spec.target_modules))
+        ):
+            raise HoneWorkerError(
+                f"The checkpoint has r {spec.r}, alpha {spec.alpha}, modules {sorted(spec.target_modules)}; "
+                f"`lora` asks for r {config.lora.r}, alpha {config.lora.alpha}, modules {wanted}. "
+                "A model keeps the shape that it was made with.",
+                code="lora_mismatch",
+                param="lora",
+            )
+        # Adapters, logprobs and the loss are float32 over any base that is not finer itself.
+        self.exact = torch.promote_types(torch.float32, base.dtype)
+        tensors = {
+            path: tuple(
+                side.detach().to(base.device, self.exact, copy=True).requires_grad_() for side in pair
+            )
+            for path, pair in sorted(read.tensors.items())
+        }
+        self.weights = LoraWeights(spec, tensors)
+        ordered = [side for path in sorted(tensors) for side in tensors[path]]
+        self.parameters = dict(zip(parameter_names(self.weights), ordered, strict=True))
+        counters = read_counters(folder)
+        self.optimizer_steps = counters.optimizer_steps
+        self.num_tokens = counters.num_tokens
+        self._load_optimizer(read_moments(folder, self.parameters))
+
+    def _load_optimizer(self, moments: Moments | None) -> None:
+        options = self.config.optimizer
+        self.optimizer = torch.optim.AdamW(
+            list(self.parameters.values()),
+            lr=options.learning_rate,
+            betas=(options.beta1, options.beta2),
+            eps=options.eps,
+            weight_decay=options.weight_decay,
+            foreach=False,
+        )
+        if moments is None:
+            return
+        for name, parameter in self.parameters.items():
+            self.optimizer.state[parameter] = {
+                "step": torch.tensor(float(moments.updates)),
+                "exp_avg": moments.exp_avg[name].to(parameter.device, copy=True),
+                "exp_avg_sq": moments.exp_avg_sq[name].to(parameter.device, copy=True),
+            }
+
+    def update(self) -> tuple[float, float]:
+        """One optimizer step along the gradients, which are let go of. Gives its learning rate and their norm."""
+        options = self.config.optimizer
+        parameters = list(self.parameters.values())
+        for parameter in parameters:
+            if parameter.grad is None:  # a module that no token went through, such as an unused expert
+                parameter.grad = torch.zeros_like(parameter)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, options.max_grad_norm, foreach=False)
+        require_finite(norm)
+        self.optimizer_steps += 1
+        warm = min(1.0, self.optimizer_steps / options.warmup_steps) if options.warmup_steps else 1.0
+        learning_rate = options.learning_rate * warm
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.step()
+        fault("worker.optimizer")
+        self.optimizer.zero_grad(set_to_none=True)
+        return learning_rate, float(norm)
+
+    def write(self) -> list[str]:
+        """The files of policy N+1 in the staging folder, each on disk when this returns."""
+        config = self.config
+        counters = {
+            "step": config.step,
+            "optimizer_steps": self.optimizer_steps,
+            "num_tokens": self.num_tokens,
+            "seed": config.seed,
+        }
+        detached = {path: (a.detach(), b.detach()) for path, (a, b) in self.weights.tensors.items()}
+        weights = LoraWeights(self.weights.spec, detached)
+        try:
+            return write_checkpoint(Path(config.staging), weights, self.base_name, self._moments(), counters)
+        except OSError as cause:
+            full = cause.errno in (errno.ENOSPC, errno.EDQUOT)
+            raise HoneWorkerError(
+                f"The checkpoint cannot be written: {cause.strerror}. Nothing was kept; free some space or "
+                "check the data directory, then train again.",
+                code="disk_full" if full else "checkpoint_failed",
+                status=500,
+            ) from cause
+
+    def _moments(self) -> Moments:
+        state = {name: self.optimizer.state[parameter] for name, parameter in self.parameters.items()}
+        return Moments(
+            int(next(iter(state.values()))["step"]),
+            {name: values["exp_avg"] for name, values in state.items()},
+            {name: values["exp_avg_sq"] for name, values in state.items()},
+        )
+
+    def release(self) -> None:
+        """Gradients and moments are the size of the adapter several times over: let go of them at once."""
+        for parameter in self.parameters.values():
+            parameter.grad = None
+        self.parameters = {}
+
+
+def require_finite(values: torch.Tensor) -> None:
+    if not bool(values.detach().isfinite().all()):
+        raise HoneWorkerError(
+            "The loss or its gradient is not finite. Nothing was written; train from the same policy "
+            "with a lower learning rate, or leave this batch out.",
+            code="non_finite",
+        )
