@@ -83,7 +83,6 @@ export {
   chatTemplateKwargsSchema,
   putModelSchema,
   submitOperationSchema,
-  trainConfigSchema,
   trainResultSchema,
 } from "./operation.ts";
 export type {
@@ -96,12 +95,18 @@ export type {
   OperationStatus,
   ChatTemplateKwargs,
   PutModel,
-  ResolvedTrainConfig,
   SubmitOperation,
-  TrainConfig,
   TrainOp,
   TrainResult,
 } from "./operation.ts";
+export {
+  filtersSchema,
+  objectiveSchema,
+  optimizerSchema,
+  policyGradientSchema,
+  trainConfigSchema,
+} from "./train-config.ts";
+export type { ResolvedTrainConfig, TrainConfig } from "./train-config.ts";
 export {
   gcReportSchema,
   gcRequestSchema,

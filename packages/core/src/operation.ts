@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { clientIdSchema, modelNameSchema } from "./ids.ts";
 import { rewardSchema } from "./rollout.ts";
+import { trainConfigSchema } from "./train-config.ts";
 
 /** Why a group, or a member of one, trained nothing. */
 export const dropReasonSchema = z.enum([
@@ -81,46 +82,6 @@ export const deletedModelSchema = z.object({
   deleted: z.literal(true),
 });
 export type DeletedModel = z.infer<typeof deletedModelSchema>;
-
-/** The options of a training step. Unknown ones are refused by name. */
-export const trainConfigSchema = z.strictObject({
-  /** Peak learning rate of AdamW. */
-  learningRate: z.number().positive().default(3e-5),
-  /** Optimizer steps over which the rate rises linearly, counted over the model's life. */
-  warmupSteps: z.int().min(0).default(5),
-  beta1: z.number().min(0).lt(1).default(0.9),
-  beta2: z.number().min(0).lt(1).default(0.95),
-  weightDecay: z.number().min(0).default(0),
-  maxGradNorm: z.number().positive().default(1),
-  /** The clip range of the ratio to the policy at the start of the operation. */
-  epsilonLow: z.number().positive().max(1).default(0.2),
-  epsilonHigh: z.number().positive().default(0.2),
-  /** Upper limit of the importance weight π_o/π_s. */
-  importanceCap: z.number().positive().default(2),
-  /** C of the loss: each rollout's sum over its tokens is divided by it. */
-  normalizerTokens: z.int().min(1).default(1024),
-  /** "group" divides the advantage by the group's standard deviation (ddof 1) + 1e-4. */
-  scaleRewards: z.enum(["none", "group"]).default("none"),
-  /** Optimizer steps per operation; rollouts are split over them by group. */
-  optimizerSteps: z.int().min(1).max(64).default(1),
-  /** Tokens of a micro-batch. Tokens that its sequences share count once. */
-  maxTokensPerMicroBatch: z.int().min(1).default(16384),
-  /** A rollout with a longer sequence is masked as `too_long`; default: the context length. */
-  maxSequenceTokens: z.int().min(1).optional(),
-  /** Rollouts whose policy is older than this many steps are masked as `stale`. */
-  maxStaleness: z.int().min(0).default(4),
-  /** Train completions whose sampling was constrained (temperature 0, top_p < 1, `response_format`). */
-  allowConstrained: z.boolean().default(false),
-  /**
-   * Leave answers that ended at `max_tokens` or the context (`finish_reason` "length") out of the loss, as
-   * `truncated`. Their rollouts' rewards stay in the baseline and in R.
-   */
-  maskTruncatedCompletions: z.boolean().default(false),
-  /** Mean |sampler − trainer| logprob above which the step is refused. Default .1 in fp32, .5 in bf16. */
-  maxMismatch: z.number().positive().optional(),
-});
-export type TrainConfig = z.input<typeof trainConfigSchema>;
-export type ResolvedTrainConfig = z.output<typeof trainConfigSchema>;
 
 const trainMemberSchema = z.strictObject({ rolloutId: z.string(), reward: rewardSchema });
 export const trainOpSchema = z.strictObject({

@@ -1,4 +1,5 @@
-import { HoneError, type ResolvedTrainConfig } from "@hone/core";
+import { HoneError, objectiveSchema, optimizerSchema, type ResolvedTrainConfig } from "@hone/core";
+import type { z } from "zod";
 import type { LedgerCompletion } from "../ports/ledger.ts";
 import { type SelectedCompletion, type SelectedRollout, stepOf } from "./filter.ts";
 import { type Leaf, type Plan, planMicroBatches } from "./plan.ts";
@@ -21,21 +22,8 @@ export interface WorkConfig {
   model: string;
   step: number;
   lora: { r: number; alpha: number };
-  optimizer: {
-    learning_rate: number;
-    betas: [number, number];
-    eps: number;
-    weight_decay: number;
-    max_grad_norm: number;
-    warmup_steps: number;
-  };
-  loss: {
-    epsilon_low: number;
-    epsilon_high: number;
-    importance_cap: number;
-    normalizer_tokens: number;
-    scale_rewards: "none" | "group";
-  };
+  optimizer: z.output<typeof optimizerSchema> & { eps: number };
+  loss: z.output<typeof objectiveSchema>;
   /** Plans that were stored before the worker packed have none, and are of a row for each leaf. */
   packing?: "tree" | undefined;
   max_mismatch: number;
@@ -49,22 +37,9 @@ export function workConfig(
   return {
     ...given,
     packing: "tree",
-    optimizer: {
-      learning_rate: config.learningRate,
-      betas: [config.beta1, config.beta2],
-      // Below the gradient of any step: its length is the rate's, however short the answers and small the rewards.
-      eps: 1e-16,
-      weight_decay: config.weightDecay,
-      max_grad_norm: config.maxGradNorm,
-      warmup_steps: config.warmupSteps,
-    },
-    loss: {
-      epsilon_low: config.epsilonLow,
-      epsilon_high: config.epsilonHigh,
-      importance_cap: config.importanceCap,
-      normalizer_tokens: config.normalizerTokens,
-      scale_rewards: config.scaleRewards,
-    },
+    // Below the gradient of any step: its length is the rate's, however short the answers and small the rewards.
+    optimizer: { ...optimizerSchema.parse(config), eps: 1e-16 },
+    loss: objectiveSchema.parse(config),
   };
 }
 

@@ -1,4 +1,5 @@
-import { type DropReason, parseModelRef, type TrainResult } from "@hone/core";
+import { type DropReason, type filtersSchema, parseModelRef, type TrainResult } from "@hone/core";
+import type { z } from "zod";
 import { continuedIds } from "../conversation/continuation.ts";
 import type { LedgerCompletion } from "../ports/ledger.ts";
 
@@ -15,13 +16,10 @@ export interface FilterGroup {
   members: readonly FilterMember[];
 }
 
-export interface FilterOptions {
+export interface FilterOptions extends z.output<typeof filtersSchema> {
   /** The policy that is trained, N. */
   step: number;
-  maxStaleness: number;
   maxSequenceTokens: number;
-  allowConstrained: boolean;
-  maskTruncatedCompletions: boolean;
 }
 
 /** A rewarded rollout: all of them count in R, only the trainable ones are trained. */
@@ -56,6 +54,36 @@ export interface Selection {
 type GroupOutcome = TrainResult["groups"][number];
 type CompletionMasks = Pick<FilterOptions, "allowConstrained" | "maskTruncatedCompletions">;
 type Counts = Partial<Record<DropReason, number>>;
+type Filters<Of extends unknown[]> = readonly (readonly [DropReason, (...of: Of) => boolean])[];
+
+// The filters by level. Of those that apply, the first of a level gives the reason.
+
+/** Groups that compare nothing. */
+const groupFilters: Filters<[group: FilterGroup, rewards: readonly (number | null)[]]> = [
+  ["no_reward", ({ members }, rewards) => rewards.length === 0 && members.length > 0],
+  ["group_too_small", (_, rewards) => rewards.length < 2],
+  ["zero_variance", (_, rewards) => rewards.every((reward) => reward === rewards[0])],
+];
+
+/** Rollouts of which a completion that would train is out of bounds; `tokens` are those of its sequence. */
+const rolloutFilters: Filters<[of: LedgerCompletion, tokens: number, options: FilterOptions]> = [
+  ["too_long", (_, tokens, { maxSequenceTokens }) => tokens > maxSequenceTokens],
+  ["stale", ({ policy }, _, { step, maxStaleness }) => step - stepOf(policy) > maxStaleness],
+];
+
+/** Completions that are left out of the loss, and are context of those that train. */
+const completionFilters: Filters<[of: LedgerCompletion, options: CompletionMasks]> = [
+  ["constrained", (of, { allowConstrained }) => !allowConstrained && isConstrained(of)],
+  [
+    "truncated",
+    ({ finishReason }, options) => options.maskTruncatedCompletions && finishReason === "length",
+  ],
+];
+
+/** The first filter of a level that applies. */
+function reasonOf<Of extends unknown[]>(filters: Filters<Of>, ...of: Of): DropReason | null {
+  return filters.find(([, applies]) => applies(...of))?.[0] ?? null;
+}
 
 /**
  * Rewards first (missing ones, groups that compare nothing), then the masks: a rollout that is masked still
@@ -103,7 +131,11 @@ function filterGroup(
   const rewarded = group.members.filter((member) => member.reward !== null);
   const missing = group.members.length - rewarded.length;
   if (missing > 0) outcome.dropped.no_reward = missing;
-  const reason = compareRewards(group, rewarded);
+  const reason = reasonOf(
+    groupFilters,
+    group,
+    rewarded.map(({ reward }) => reward),
+  );
 
   for (const member of rewarded) {
     const masked = reason ?? maskOf(member, options);
@@ -127,26 +159,17 @@ function filterGroup(
   return outcome;
 }
 
-function compareRewards(group: FilterGroup, rewarded: readonly FilterMember[]): DropReason | null {
-  if (rewarded.length === 0 && group.members.length > 0) return "no_reward";
-  const first = rewarded[0];
-  if (!first || rewarded.length < 2) return "group_too_small";
-  return rewarded.every(({ reward }) => reward === first.reward) ? "zero_variance" : null;
-}
-
 /** Why a rollout with a reward is not trained; null where it is. */
 function maskOf(member: FilterMember, options: FilterOptions): DropReason | null {
   const masks = masksOf(member.completions, options);
   const lengths = sequenceLengths(member.completions);
   const chosen = member.completions.filter(({ id }) => masks.get(id) === null);
-  if (chosen.some(({ id }) => (lengths.get(id) ?? 0) > options.maxSequenceTokens))
-    return "too_long";
-  if (chosen.some(({ policy }) => options.step - stepOf(policy) > options.maxStaleness)) {
-    return "stale";
+  for (const [reason, applies] of rolloutFilters) {
+    if (chosen.some((of) => applies(of, lengths.get(of.id) ?? 0, options))) return reason;
   }
   if (chosen.length > 0) return null;
   const why = new Set(masks.values());
-  return why.has("constrained") ? "constrained" : why.has("truncated") ? "truncated" : "no_tokens";
+  return completionFilters.find(([reason]) => why.has(reason))?.[0] ?? "no_tokens";
 }
 
 /**
@@ -156,7 +179,7 @@ function maskOf(member: FilterMember, options: FilterOptions): DropReason | null
 export function masksOf(
   completions: readonly LedgerCompletion[],
   options: CompletionMasks,
-): Map<string, "constrained" | "truncated" | null> {
+): Map<string, DropReason | null> {
   const continued = continuedIds(completions);
   return new Map(
     completions
@@ -164,14 +187,8 @@ export function masksOf(
         ({ id, delivered, sampled, choices }) =>
           delivered && sampled.length > 0 && (choices === 1 || continued.has(id)),
       )
-      .map((completion) => [completion.id, completionMask(completion, options)]),
+      .map((completion) => [completion.id, reasonOf(completionFilters, completion, options)]),
   );
-}
-
-function completionMask(completion: LedgerCompletion, options: CompletionMasks) {
-  if (!options.allowConstrained && isConstrained(completion)) return "constrained";
-  const cut = completion.finishReason === "length";
-  return options.maskTruncatedCompletions && cut ? "truncated" : null;
 }
 
 /** Whether something beside the policy and its temperature decided what was sampled. */
@@ -215,8 +232,8 @@ function addCompletions(
 }
 
 function mostFrequentMask(outcome: GroupOutcome): DropReason {
-  const order: DropReason[] = ["too_long", "stale", "constrained", "truncated", "no_tokens"];
-  return order.reduce((best, reason) =>
+  const reasons = [...rolloutFilters, ...completionFilters].map(([reason]) => reason);
+  return [...reasons, "no_tokens" as const].reduce((best, reason) =>
     (outcome.dropped[reason] ?? 0) > (outcome.dropped[best] ?? 0) ? reason : best,
   );
 }

@@ -101,11 +101,9 @@ function select(
     })),
   }));
   return selectForTraining(groups, {
+    ...op.config,
     step: model.learnt,
-    maxStaleness: op.config.maxStaleness,
     maxSequenceTokens: op.config.maxSequenceTokens ?? context.base.maxModelLen,
-    allowConstrained: op.config.allowConstrained,
-    maskTruncatedCompletions: op.config.maskTruncatedCompletions,
   });
 }
 
