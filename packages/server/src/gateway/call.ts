@@ -11,8 +11,8 @@ import { checkLength, shownTexts, tooLong } from "./prompt-length.ts";
 import { makePrompt, type Prompt } from "./prompt.ts";
 import type { CallRecord, Recorder } from "./recorder.ts";
 import type { ResponseSink } from "./response-sink.ts";
-import type { Repeated, Retries } from "./retries.ts";
-import { repeatedChat, repeatedText } from "./same-ask.ts";
+import type { IsAnswer, Retries } from "./retries.ts";
+import { answersChat, answersIds, keyOf } from "./same-ask.ts";
 import type { TokenTable } from "./token-table.ts";
 
 /** What every call works with. */
@@ -129,11 +129,11 @@ async function promptOf(
 ): Promise<{ prompt: Prompt; messages: LedgerCompletion["messages"] }> {
   if (ask.kind === "chat") {
     const { messages, tools } = ask;
-    const earlier = await earlierOf(parts, caller, repeatedChat(ask));
+    const earlier = await earlierOf(parts, caller, ask, answersChat(ask));
     return { prompt: await makePrompt(parts.renderer, earlier, messages, tools), messages };
   }
   const ids = await promptIds(parts.renderer, ask.prompt);
-  const plain = continuePlain(ids, await earlierOf(parts, caller, repeatedText(ask, ids)));
+  const plain = continuePlain(ids, await earlierOf(parts, caller, ask, answersIds(ids)));
   // Only what is recorded needs them.
   const recorded = caller.lease.rolloutId !== null;
   const messages = recorded ? await plainMessages(parts.tokens, ask.prompt, plain) : [];
@@ -144,13 +144,14 @@ async function promptOf(
 async function earlierOf(
   parts: GatewayParts,
   { lease, retry }: Caller,
-  repeated: Repeated,
+  ask: Ask,
+  isAnswer: IsAnswer,
 ): Promise<readonly LedgerCompletion[]> {
   const { rolloutId } = lease;
   if (rolloutId === null) return [];
   const earlier = await parts.ledger.list(rolloutId);
   if (retry) {
-    const unreceived = parts.retries.unreceived(rolloutId, repeated, earlier);
+    const unreceived = parts.retries.unreceived(rolloutId, keyOf(ask), isAnswer, earlier);
     if (unreceived.length > 0) await parts.ledger.markUnreceived(unreceived);
     parts.counters.retried += unreceived.length;
   }

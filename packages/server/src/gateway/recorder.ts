@@ -4,18 +4,11 @@ import type { GatewayCounters } from "./counters.ts";
 import type { Prompt } from "./prompt.ts";
 import type { Answer, Sample } from "./sample.ts";
 
+type SameForAll = "kind" | "messages" | "tools" | "temperature" | "topP" | "seed" | "constrained";
+
 /** What was asked, of whom, under which prompt: the same for every choice. */
-export interface CallRecord {
-  rolloutId: string;
-  policy: string;
+export interface CallRecord extends Pick<LedgerCompletion, "rolloutId" | "policy" | SameForAll> {
   prompt: Prompt;
-  kind: LedgerCompletion["kind"];
-  messages: LedgerCompletion["messages"];
-  tools: LedgerCompletion["tools"];
-  temperature: number;
-  topP: number;
-  seed: number | null;
-  constrained: boolean;
 }
 
 export interface Recorder {
@@ -54,30 +47,23 @@ export function createRecorder(ledger: Ledger, counters: GatewayCounters): Recor
       const entry = live.get(call.rolloutId) ?? { calls: 0, nextSeq: 0 };
       const firstSeq = Math.max(entry.nextSeq, last ? last.seq + 1 : 0);
       entry.nextSeq = firstSeq + kept.length;
-      const promptSuffix = Int32Array.from(call.prompt.ids.slice(call.prompt.parentLength));
+      const { prompt, ...asked } = call;
+      const promptSuffix = Int32Array.from(prompt.ids.slice(prompt.parentLength));
       const createdAt = Date.now();
       const completions = kept.map(({ sample, answer }, i): LedgerCompletion => ({
+        ...asked,
         id: newId("cmpl"),
-        rolloutId: call.rolloutId,
         seq: firstSeq + i,
-        kind: call.kind,
-        parentId: call.prompt.parentId,
+        parentId: prompt.parentId,
         promptSuffix,
         sampled: Int32Array.from(sample.ids),
         logprobs: Float32Array.from(sample.logprobs),
-        policy: call.policy,
-        temperature: call.temperature,
-        topP: call.topP,
-        seed: call.seed,
-        constrained: call.constrained,
         finishReason: answer.finishReason,
         choice: sample.index,
         choices: samples.length,
-        messages: call.messages,
-        tools: call.tools,
         answer: answer.message,
         delivered: false,
-        splitReason: call.prompt.splitReason,
+        splitReason: prompt.splitReason,
         createdAt,
       }));
       await ledger.append(completions);

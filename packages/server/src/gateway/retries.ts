@@ -13,13 +13,8 @@ export function isRetry(header: string | undefined): boolean {
   return header !== undefined && /^\d{1,6}$/.test(header) && Number(header) > 0;
 }
 
-/** What makes a request the same request again. */
-export interface Repeated {
-  /** The same for every attempt. Made only where an attempt failed or is repeated. */
-  key(): string;
-  /** Whether this completion answers it. */
-  isAnswer(completion: LedgerCompletion, all: readonly LedgerCompletion[]): boolean;
-}
+/** Whether a completion of a rollout answers the request that is repeated. */
+export type IsAnswer = (completion: LedgerCompletion, all: readonly LedgerCompletion[]) => boolean;
 
 /** Tells which answers a retry takes back. */
 export interface Retries {
@@ -30,7 +25,12 @@ export interface Retries {
    * and that no later turn continues. Written whole by us, they never reached the agent, or it would
    * not ask again.
    */
-  unreceived(rolloutId: string, repeated: Repeated, earlier: readonly LedgerCompletion[]): string[];
+  unreceived(
+    rolloutId: string,
+    key: string,
+    isAnswer: IsAnswer,
+    earlier: readonly LedgerCompletion[],
+  ): string[];
 }
 
 /** `now` in milliseconds. */
@@ -41,8 +41,8 @@ export function createRetries(now: () => number = Date.now): Retries {
     createHash("sha256").update(`${rolloutId}\n${key}`).digest("base64");
 
   return {
-    failed(rolloutId, repeatedKey) {
-      const key = keyOf(rolloutId, repeatedKey);
+    failed(rolloutId, askKey) {
+      const key = keyOf(rolloutId, askKey);
       const count = (attempts.get(key) ?? 0) + 1;
       attempts.delete(key);
       attempts.set(key, count);
@@ -50,8 +50,8 @@ export function createRetries(now: () => number = Date.now): Retries {
       if (attempts.size > rememberedAttempts && oldest !== undefined) attempts.delete(oldest);
     },
 
-    unreceived(rolloutId, repeated, earlier) {
-      const key = keyOf(rolloutId, repeated.key());
+    unreceived(rolloutId, askKey, isAnswer, earlier) {
+      const key = keyOf(rolloutId, askKey);
       const count = attempts.get(key) ?? 0;
       if (count > 0) {
         if (count === 1) attempts.delete(key);
@@ -60,18 +60,16 @@ export function createRetries(now: () => number = Date.now): Retries {
       }
       // What failed before this server began is not known: then nothing of that time is taken back.
       const since = earlier.filter(({ createdAt }) => createdAt >= startedAt);
-      return answersTo(repeated, earlier).filter((id) => since.some((one) => one.id === id));
+      return answersTo(isAnswer, earlier).filter((id) => since.some((one) => one.id === id));
     },
   };
 }
 
-function answersTo(repeated: Repeated, earlier: readonly LedgerCompletion[]): string[] {
+function answersTo(isAnswer: IsAnswer, earlier: readonly LedgerCompletion[]): string[] {
   const continued = continuedIds(earlier);
   const same = earlier.filter(
     (completion) =>
-      completion.delivered &&
-      repeated.isAnswer(completion, earlier) &&
-      !continued.has(completion.id),
+      completion.delivered && isAnswer(completion, earlier) && !continued.has(completion.id),
   );
   const last = same.at(-1);
   if (!last) return [];

@@ -1,12 +1,8 @@
 import { chatRequestSchema, completionRequestSchema, HoneError, type ModelEntry } from "@hone/core";
 import { Hono, type Context } from "hono";
-import type { Logger } from "pino";
 import type { z } from "zod";
 import type { AppEnv } from "../http/env.ts";
 import { readJson } from "../http/json.ts";
-import type { Sampler } from "../ports/engine.ts";
-import type { Ledger } from "../ports/ledger.ts";
-import type { Renderer } from "../ports/renderer.ts";
 import type { PolicyRouter } from "../ports/rollouts.ts";
 import type { Writer } from "./answer-events.ts";
 import type { Ask } from "./ask.ts";
@@ -21,34 +17,22 @@ import { createSink, type ResponseSink } from "./response-sink.ts";
 import { createRetries, isRetry } from "./retries.ts";
 import { keyOf } from "./same-ask.ts";
 import { respondStreamed } from "./streamed.ts";
-import type { TokenTable } from "./token-table.ts";
 import { respondWhole } from "./whole.ts";
 
-export interface GatewayDeps {
-  engine: Sampler;
-  renderer: Renderer;
-  tokens: TokenTable;
-  ledger: Ledger;
+export interface GatewayDeps extends Pick<
+  GatewayParts,
+  "engine" | "renderer" | "tokens" | "ledger" | "log"
+> {
   router: PolicyRouter;
-  log: Logger;
   /** Filled as calls come in; the caller shows them. */
   counters?: GatewayCounters | undefined;
 }
 
 /** Where agents ask: `/v1/…`, and the same under every rollout's own base URL. */
 export function gatewayRoutes(deps: GatewayDeps): Hono<AppEnv> {
-  const { router } = deps;
-  const counters = deps.counters ?? createGatewayCounters();
-  const parts: GatewayParts = {
-    engine: deps.engine,
-    renderer: deps.renderer,
-    ledger: deps.ledger,
-    recorder: createRecorder(deps.ledger, counters),
-    tokens: deps.tokens,
-    retries: createRetries(),
-    counters,
-    log: deps.log,
-  };
+  const { router, counters = createGatewayCounters(), ...shared } = deps;
+  const recorder = createRecorder(shared.ledger, counters);
+  const parts: GatewayParts = { ...shared, recorder, retries: createRetries(), counters };
   const app = new Hono<AppEnv>();
   const prefixes = ["/v1", "/v1/rollouts/:rollout/v1"];
 

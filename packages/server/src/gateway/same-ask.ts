@@ -1,9 +1,9 @@
 import { conversationKey, sameMessage, sameTools } from "../conversation/message-equality.ts";
-import type { Ask, ChatAsk, PlainAsk } from "./ask.ts";
+import type { Ask, ChatAsk } from "./ask.ts";
 import { fullPrompt } from "./prompt.ts";
-import type { Repeated } from "./retries.ts";
+import type { IsAnswer } from "./retries.ts";
 
-/** What an attempt is remembered by. */
+/** What an attempt is remembered by: the same for every attempt. */
 export function keyOf(ask: Ask): string {
   if (ask.kind === "text") return JSON.stringify(["text", ask.prompt]);
   const { messages, tools, format } = ask;
@@ -11,27 +11,20 @@ export function keyOf(ask: Ask): string {
 }
 
 /** A chat is repeated by the same messages and tools, held to the same shape. */
-export function repeatedChat(ask: ChatAsk): Repeated {
-  const { messages, tools, format } = ask;
-  return {
-    key: () => keyOf(ask),
-    isAnswer: (completion) =>
-      completion.kind === "chat" &&
-      completion.constrained === (format !== null) &&
-      completion.messages.length === messages.length &&
-      completion.messages.every((message, i) => sameMessage(messages[i]!, message)) &&
-      sameTools(completion.tools, tools),
-  };
+export function answersChat({ messages, tools, format }: ChatAsk): IsAnswer {
+  return (completion) =>
+    completion.kind === "chat" &&
+    completion.constrained === (format !== null) &&
+    completion.messages.length === messages.length &&
+    completion.messages.every((message, i) => sameMessage(messages[i]!, message)) &&
+    sameTools(completion.tools, tools);
 }
 
 /** A plain prompt is repeated by the same ids. */
-export function repeatedText(ask: PlainAsk, ids: readonly number[]): Repeated {
-  return {
-    key: () => keyOf(ask),
-    isAnswer(completion, all) {
-      if (completion.kind !== "text") return false;
-      const before = fullPrompt(completion, all);
-      return before.length === ids.length && before.every((id, i) => ids[i] === id);
-    },
+export function answersIds(ids: readonly number[]): IsAnswer {
+  return (completion, all) => {
+    if (completion.kind !== "text") return false;
+    const before = fullPrompt(completion, all);
+    return before.length === ids.length && before.every((id, i) => ids[i] === id);
   };
 }
