@@ -1,5 +1,5 @@
 import type { JudgeBudget, Settle } from "./budget.ts";
-import type { JudgeMessage, JudgeReply } from "./judge-call.ts";
+import type { JudgeMessage, JudgeReply } from "./judge-reply.ts";
 import type { JudgeTarget } from "./judge-target.ts";
 import { costOf } from "./prices.ts";
 import type { Price } from "./prices.ts";

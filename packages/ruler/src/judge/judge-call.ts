@@ -5,30 +5,13 @@ import type { Settle } from "./budget.ts";
 import { replyCost } from "./call-cost.ts";
 import { JudgeError } from "./judge-error.ts";
 import { errorInBody, failureOf, mayBeBilled, refusesFormat } from "./judge-failure.ts";
+import type { JudgeMessage, JudgeReply } from "./judge-reply.ts";
 import type { JudgeTarget, StructuredOutput } from "./judge-target.ts";
 import type { Lane } from "./lane.ts";
-import type { Price, TokenUsage } from "./prices.ts";
+import type { Price } from "./prices.ts";
 import { throwIfAborted, throwIfPastDeadline, withRetries } from "./retry.ts";
 import { withinLimit } from "./time-limit.ts";
 import type { RetryPlan } from "./retry.ts";
-
-export type JudgeMessage =
-  | { role: "system"; content: string }
-  | { role: "user"; content: string }
-  | { role: "assistant"; content: string };
-
-export interface JudgeReply {
-  content: string | null;
-  reasoning: string | null;
-  refusal: string | null;
-  finishReason: string | null;
-  /** The model that says it answered. */
-  model: string;
-  /** Null where the provider says nothing of it. */
-  usage: TokenUsage | null;
-  /** What the provider itself says (OpenRouter does), or what its usage comes to. Null where neither is known. */
-  costUsd: number | null;
-}
 
 export type Fetch = typeof globalThis.fetch;
 

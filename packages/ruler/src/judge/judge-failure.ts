@@ -1,8 +1,8 @@
 import { APIConnectionError, APIConnectionTimeoutError, APIError, APIUserAbortError } from "openai";
 import { HoneError } from "@hone/core";
-import type { CallSettings } from "./judge-call.ts";
 import { JudgeError } from "./judge-error.ts";
 import type { JudgeFailure } from "./judge-error.ts";
+import type { JudgeTarget } from "./judge-target.ts";
 import { redactError, redactText } from "./redact.ts";
 import { AttemptFailure, retryAfterMs } from "./retry.ts";
 import { TimeLimitReached } from "./time-limit.ts";
@@ -16,8 +16,11 @@ const noRetry = new Set([
 ]);
 
 /** What an attempt's error means: of which kind it is, and whether another attempt may help. */
-export function failureOf(error: unknown, settings: CallSettings, timeoutMs: number): unknown {
-  const { target } = settings;
+export function failureOf(
+  error: unknown,
+  { target, baseURL }: { target: JudgeTarget; baseURL: string },
+  timeoutMs: number,
+): unknown {
   if (HoneError.isInstance(error)) return error;
   const fail = (
     failure: JudgeFailure,
@@ -52,7 +55,7 @@ export function failureOf(error: unknown, settings: CallSettings, timeoutMs: num
   if (error instanceof APIConnectionError || !(error instanceof APIError)) {
     return fail(
       "unreachable",
-      `${target.label} could not be reached at ${settings.baseURL} (${rootError(error)}).`,
+      `${target.label} could not be reached at ${baseURL} (${rootError(error)}).`,
       { retryable: true },
     );
   }

@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { sha256 } from "../prompt/fence-keys.ts";
-import type { JudgeMessage, JudgeReply } from "../judge/judge-call.ts";
+import type { JudgeMessage, JudgeReply } from "../judge/judge-reply.ts";
 import type { Settings } from "./settings.ts";
 
 const storedSchema = z.object({

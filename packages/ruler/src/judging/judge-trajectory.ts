@@ -1,5 +1,5 @@
 import type { Trajectory } from "@hone/core";
-import type { JudgeMessage, JudgeReply } from "../judge/judge-call.ts";
+import type { JudgeMessage, JudgeReply } from "../judge/judge-reply.ts";
 import type { Settings } from "./settings.ts";
 
 /** The judge's conversation as a trajectory, before its answer. */
