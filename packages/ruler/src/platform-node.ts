@@ -1,22 +1,20 @@
 import { randomBytes } from "node:crypto";
 import { link, mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
-import { homedir } from "node:os";
 import { dirname, join } from "node:path";
 import process from "node:process";
+import { announcedServer, defaultDataDir } from "@hone/transport/node";
 import type { AnswerStore, Platform } from "./platform.ts";
-
-const home = (): string => process.env["HONE_HOME"] || join(homedir(), ".hone");
 
 let secretOfProcess: string | undefined;
 
 async function installSecret(): Promise<string> {
   const given = process.env["HONE_RULER_SECRET"];
   if (given) return given;
-  const path = join(home(), "ruler-secret");
+  const path = join(defaultDataDir(), "ruler-secret");
   try {
     const secret = await readSecret(path);
     if (secret) return secret;
-    await mkdir(home(), { recursive: true, mode: 0o700 });
+    await mkdir(defaultDataDir(), { recursive: true, mode: 0o700 });
     // Of processes that make it at once, one places it, whole, and all read that one.
     const partial = `${path}.${randomBytes(6).toString("hex")}.partial`;
     await writeFile(partial, `${randomBytes(32).toString("hex")}\n`, { mode: 0o600 });
@@ -49,20 +47,8 @@ async function readSecret(path: string): Promise<string | null> {
   }
 }
 
-async function localServer(): Promise<{ url: string; key: string } | null> {
-  try {
-    const { url } = JSON.parse(await readFile(join(home(), "server.json"), "utf8")) as {
-      url?: unknown;
-    };
-    const key = (await readFile(join(home(), "key"), "utf8")).trim();
-    return typeof url === "string" && key ? { url, key } : null;
-  } catch {
-    return null;
-  }
-}
-
 function answerStore(folder: string | undefined): AnswerStore {
-  const root = folder ?? join(home(), "ruler-cache");
+  const root = folder ?? join(defaultDataDir(), "ruler-cache");
   const pathOf = (key: string): string => join(root, key.slice(0, 2), `${key.slice(2)}.json`);
   return {
     async get(key) {
@@ -87,6 +73,6 @@ function answerStore(folder: string | undefined): AnswerStore {
 export const platform: Platform = {
   environment: (name) => process.env[name] || undefined,
   installSecret,
-  localServer,
+  honeServer: () => ({ environment: process.env, announced: announcedServer(defaultDataDir()) }),
   answerStore,
 };

@@ -11,6 +11,9 @@ export const platform: Platform = {
     ).join("");
     return Promise.resolve(secret);
   },
-  localServer: () => Promise.resolve(null),
+  honeServer: () => ({
+    environment: {},
+    announced: { server: null, absence: "No Hone server was found" },
+  }),
   answerStore: () => null,
 };

@@ -1,3 +1,5 @@
+import type { ServerSources } from "@hone/transport";
+
 /** What the ruler needs from where it runs. `#platform` in package.json chooses the file that has it. */
 export interface Platform {
   environment(name: string): string | undefined;
@@ -6,8 +8,8 @@ export interface Platform {
    * gives the same prompt; unknown to any agent, so that no trajectory can hold a fence.
    */
   installSecret(): Promise<string>;
-  /** The Hone server of this machine, as it wrote itself down. Null where there is none. */
-  localServer(): Promise<{ url: string; key: string } | null>;
+  /** Where a Hone server may be named, besides by a call. */
+  honeServer(): Pick<ServerSources, "environment" | "announced">;
   /** Answers on disk by the hash of their question. Null where there is no disk. */
   answerStore(folder: string | undefined): AnswerStore | null;
 }

@@ -131,7 +131,7 @@ it("its server's errors are told without the key", async () => {
     swallowErrors: false,
     fetch,
   }).catch((cause: unknown) => cause);
-  expect(inspect(error, { depth: 10 })).toContain("No rollout for [key].");
+  expect(inspect(error, { depth: 10 })).toContain("No rollout for [hidden].");
   expect(inspect(error, { depth: 10 })).not.toContain("hone-key");
 });
 

@@ -294,11 +294,11 @@ describe("keys", () => {
     const error: unknown = await rulerScoreGroup(two, judge.endpoint, options).catch(
       (cause: unknown) => cause,
     );
-    expect((error as Error).message).toMatch(/\[key\]/);
+    expect((error as Error).message).toMatch(/\[hidden\]/);
     expect((error as Error).message).not.toContain("test-key");
     // Causes and fields, as a log prints them.
     const printed = inspect(error, { depth: 10, showHidden: true });
-    expect(printed).toMatch(/401.*\[key\]/);
+    expect(printed).toMatch(/401.*\[hidden\]/);
     expect(printed).not.toContain("test-key");
   });
 
@@ -324,7 +324,7 @@ describe("keys", () => {
       fetch,
     }).catch((cause: unknown) => cause);
     const printed = inspect(error, { depth: 10, showHidden: true });
-    expect(printed).toContain("Bearer [key]");
+    expect(printed).toContain("Bearer [hidden]");
     expect(printed).not.toContain("test-key");
   });
 

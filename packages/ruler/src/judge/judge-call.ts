@@ -1,6 +1,8 @@
 import { readProviderAnswer } from "@hone/core";
 import OpenAI from "openai";
-import { wellFormedJson, longestTimerMs } from "@hone/core";
+import { wellFormedJson } from "@hone/core";
+import { longestTimerMs, throwIfAborted, withinLimit } from "@hone/transport";
+import type { Fetch } from "@hone/transport";
 import type { Settle } from "./budget.ts";
 import { replyCost } from "./call-cost.ts";
 import { JudgeError } from "./judge-error.ts";
@@ -9,11 +11,8 @@ import type { JudgeMessage, JudgeReply } from "./judge-reply.ts";
 import type { JudgeTarget, StructuredOutput } from "./judge-target.ts";
 import type { Lane } from "./lane.ts";
 import type { Price } from "./prices.ts";
-import { throwIfAborted, throwIfPastDeadline, withRetries } from "./retry.ts";
-import { withinLimit } from "./time-limit.ts";
+import { throwIfPastDeadline, withRetries } from "./retry.ts";
 import type { RetryPlan } from "./retry.ts";
-
-export type Fetch = typeof globalThis.fetch;
 
 export interface CallSettings {
   target: JudgeTarget;

@@ -1,7 +1,7 @@
 import { APIConnectionError } from "openai";
 import { expect, it } from "vitest";
 import { errorInBody, mayBeBilled } from "./judge-failure.ts";
-import { retryAfterMs } from "./retry.ts";
+import { retryAfterMs } from "@hone/transport";
 
 const none = new Headers();
 

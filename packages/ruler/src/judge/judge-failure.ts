@@ -1,11 +1,11 @@
 import { APIConnectionError, APIConnectionTimeoutError, APIError, APIUserAbortError } from "openai";
 import { HoneError } from "@hone/core";
+import { mayPass, retryAdvice, retryAfterMs, TimeLimitReached } from "@hone/transport";
 import { JudgeError } from "./judge-error.ts";
 import type { JudgeFailure } from "./judge-error.ts";
 import type { JudgeTarget } from "./judge-target.ts";
 import { redactError, redactText } from "./redact.ts";
-import { AttemptFailure, retryAfterMs } from "./retry.ts";
-import { TimeLimitReached } from "./time-limit.ts";
+import { AttemptFailure } from "./retry.ts";
 
 const noRetry = new Set([
   "insufficient_quota",
@@ -80,15 +80,8 @@ export function failureOf(
     return fail("unauthorized", `${said}. Check the key.`, { retryable: false }, status);
   }
   const headers = error.headers as Headers | undefined;
-  const advice = headers?.get("x-should-retry");
   const retryable =
-    advice === "true" ||
-    (advice !== "false" &&
-      (status === undefined ||
-        status === 408 ||
-        status === 409 ||
-        status === 429 ||
-        status >= 500));
+    retryAdvice(headers) ?? (status === undefined || status === 409 || mayPass(status));
   return fail(
     status === 429 ? "rate_limited" : "provider_error",
     said,

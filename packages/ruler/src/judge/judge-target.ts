@@ -1,5 +1,5 @@
 import { HoneError, requireModelRef } from "@hone/core";
-import { findHoneServer, parseURL } from "./hone-server.ts";
+import { findServer, requireURL } from "@hone/transport";
 import type { Platform } from "../platform.ts";
 
 /** How a judge is held to the answer's shape. */
@@ -76,16 +76,16 @@ function secretsOf(platform: Platform, key: string): string[] {
   return [key, ...names.flatMap((name) => platform.environment(name) ?? [])];
 }
 
-export async function resolveJudge(
+export function resolveJudge(
   judge: Judge,
   platform: Platform,
   apiKey: string | undefined,
-): Promise<JudgeTarget> {
+): JudgeTarget {
   if (typeof judge !== "string") return endpointTarget(judge, platform, apiKey);
   const slash = judge.indexOf("/");
   const prefix = judge.slice(0, Math.max(slash, 0));
   const model = judge.slice(slash + 1);
-  if (prefix === "hone" && model) return await honeTarget(judge, model, platform, apiKey);
+  if (prefix === "hone" && model) return honeTarget(judge, model, platform, apiKey);
   const known = Object.hasOwn(providers, prefix) ? providers[prefix] : undefined;
   if (!known || !model) {
     throw badJudge(
@@ -111,7 +111,7 @@ function endpointTarget(
   platform: Platform,
   apiKey: string | undefined,
 ): JudgeTarget {
-  const url = parseURL(judge.baseURL);
+  const url = requireURL(judge.baseURL);
   if (typeof judge.model !== "string" || !judge.model) throw badJudge("The judge has no model.");
   // A key of the environment goes to the origin it was made for, and nowhere else.
   const known = Object.values(providers).find(
@@ -132,23 +132,23 @@ function endpointTarget(
   };
 }
 
-async function honeTarget(
+function honeTarget(
   label: string,
   ref: string,
   platform: Platform,
   apiKey: string | undefined,
-): Promise<JudgeTarget> {
+): JudgeTarget {
   const { model, step } = requireModelRef(ref);
-  const server = await findHoneServer(platform, { apiKey }, `"${label}"`);
+  const server = findServer({ ...platform.honeServer(), apiKey }, { label: `"${label}"` });
   return {
     label,
-    baseURL: `${server.url}/v1`,
+    baseURL: `${server.serverURL}/v1`,
     apiKey: server.apiKey,
     model: ref,
     structuredOutput: "json_schema",
     answerLimit: "max_tokens",
     secrets: secretsOf(platform, server.apiKey),
-    hone: { serverURL: server.url, model, step },
+    hone: { serverURL: server.serverURL, model, step },
   };
 }
 

@@ -1,3 +1,5 @@
+import { hiddenKey } from "@hone/core";
+
 /** Shorter ones are words such as "none" rather than keys, and would take letters out of any text. */
 const shortest = 6;
 
@@ -6,7 +8,7 @@ export function redactText(text: string, keys: readonly string[]): string {
   return keys
     .filter((key) => key.length >= shortest)
     .sort((a, b) => b.length - a.length)
-    .reduce((clean, key) => clean.replaceAll(key, "[key]"), text);
+    .reduce((clean, key) => clean.replaceAll(key, hiddenKey), text);
 }
 
 /**

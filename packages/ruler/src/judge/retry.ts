@@ -1,4 +1,4 @@
-import { HoneError } from "@hone/core";
+import { pause, throwIfAborted, TimeLimitReached, withinLimit } from "@hone/transport";
 import { JudgeError } from "./judge-error.ts";
 import type { Lane } from "./lane.ts";
 
@@ -65,24 +65,11 @@ export async function withRetries<T>(
 async function inTime<T>(promise: Promise<T>, { signal, deadline }: RetryPlan): Promise<T> {
   // Where the wait ends first, what becomes of the promise is nobody's concern.
   promise.catch(() => undefined);
-  const stop = new AbortController();
-  const waited = pause(
-    Math.max(deadline - performance.now(), 0) + graceMs,
-    signal ? AbortSignal.any([signal, stop.signal]) : stop.signal,
-  ).then(
-    () => {
-      throw pastDeadline();
-    },
-    (error: unknown) => {
-      throwIfAborted(signal);
-      throw error;
-    },
-  );
-  waited.catch(() => undefined);
+  const left = Math.max(deadline - performance.now(), 0) + graceMs;
   try {
-    return await Promise.race([promise, waited]);
-  } finally {
-    stop.abort();
+    return await withinLimit(left, signal, () => promise);
+  } catch (error) {
+    throw error instanceof TimeLimitReached ? pastDeadline() : error;
   }
 }
 
@@ -109,36 +96,4 @@ async function pauseUntil(lane: Lane, plan: RetryPlan): Promise<void> {
 
 export function throwIfPastDeadline({ deadline }: RetryPlan): void {
   if (performance.now() >= deadline) throw pastDeadline();
-}
-
-export function throwIfAborted(signal: AbortSignal | undefined): void {
-  if (!signal?.aborted) return;
-  throw HoneError.isInstance(signal.reason)
-    ? signal.reason
-    : new HoneError("Aborted by the caller's signal.", { code: "aborted", cause: signal.reason });
-}
-
-async function pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
-  throwIfAborted(signal);
-  await new Promise<void>((resolve) => {
-    const done = (): void => {
-      clearTimeout(timer);
-      signal?.removeEventListener("abort", done);
-      resolve();
-    };
-    // A longer one would end at once.
-    const timer = setTimeout(done, Math.min(ms, 2 ** 31 - 1));
-    signal?.addEventListener("abort", done, { once: true });
-  });
-  throwIfAborted(signal);
-}
-
-/** `retry-after-ms`, then `retry-after` in seconds or as a date. */
-export function retryAfterMs(headers: Headers | undefined): number | null {
-  const ms = Number.parseFloat(headers?.get("retry-after-ms") ?? "");
-  if (Number.isFinite(ms)) return Math.max(ms, 0);
-  const text = headers?.get("retry-after")?.trim() ?? "";
-  if (/^\d+(\.\d+)?$/.test(text)) return Number(text) * 1000;
-  const date = Date.parse(text);
-  return Number.isFinite(date) ? Math.max(date - Date.now(), 0) : null;
 }

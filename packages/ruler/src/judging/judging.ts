@@ -1,3 +1,4 @@
+import { throwIfAborted } from "@hone/transport";
 import { boundAnswerSchema, readAnswer, repairRequest } from "./answer.ts";
 import type { AttemptScore } from "./answer.ts";
 import { cachedAnswer, rememberAnswer } from "./answer-cache.ts";
@@ -16,7 +17,6 @@ import { addCost, emptyJudgement, summarise } from "./judgement.ts";
 import type { JudgedMembers, Pass } from "./judgement.ts";
 import { promptParts, userMessage } from "../prompt/prompt.ts";
 import type { PromptParts } from "../prompt/prompt.ts";
-import { throwIfAborted } from "../judge/retry.ts";
 import { seededOrders } from "./seeded-order.ts";
 import type { Settings } from "./settings.ts";
 

@@ -1,9 +1,11 @@
-import { HoneError, patientRequest } from "@hone/core";
+import { HoneError } from "@hone/core";
+import { patientRequest } from "@hone/transport";
+import type { Fetch } from "@hone/transport";
 import { platform } from "#platform";
 import { answerJsonSchema } from "./answer.ts";
 import { JudgeBudget } from "../judge/budget.ts";
 import { boundedParameters } from "../judge/call-cost.ts";
-import type { CallSettings, Fetch } from "../judge/judge-call.ts";
+import type { CallSettings } from "../judge/judge-call.ts";
 import { resolveJudge } from "../judge/judge-target.ts";
 import type { Judge, JudgeTarget, StructuredOutput } from "../judge/judge-target.ts";
 import { refuseUnknownOptions } from "@hone/core";
@@ -132,7 +134,7 @@ export async function resolveSettings(
       param: `parameters.${name}`,
     });
   }
-  const target = await resolveJudge(judge, platform, options.apiKey);
+  const target = resolveJudge(judge, platform, options.apiKey);
   const price = priceOf(target.label, target.hone !== null, options.prices);
   if (options.budget && !price) {
     throw new HoneError(

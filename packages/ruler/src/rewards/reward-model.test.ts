@@ -166,9 +166,7 @@ describe("rewardModel", () => {
     }
     const text: Handler = (_, response) => void response.writeHead(200).end("<html>");
     handlers = [text];
-    expect(await failureOf(score(["a"], { maxRetries: 0 }))).toMatchObject({
-      code: "connection_failed",
-    });
+    expect(await failureOf(score(["a"]))).toMatchObject({ code: "invalid_response" });
     const silent: Handler = () => undefined;
     handlers = [silent];
     expect(await failureOf(score(["a"], { timeoutMs: 30 }))).toMatchObject({ code: "timeout" });

@@ -1,7 +1,7 @@
 import { HoneError, refuseUnknownOptions } from "@hone/core";
 import type { ChatMessage, ScoreItem } from "@hone/core";
+import { findServer, Transport } from "@hone/transport";
 import { platform } from "#platform";
-import { findHoneServer } from "../judge/hone-server.ts";
 import { requireNumber } from "../number-option.ts";
 import { named } from "./reward-function.ts";
 import type { Reader, RewardFunction } from "./reward-function.ts";
@@ -80,23 +80,26 @@ export function rewardModel(options: RewardModelOptions): RewardFunction {
   const onTruncated = options.onTruncated ?? warnOnce(model);
   let waiting: Waiting[] = [];
 
-  async function settings(): Promise<ScoreSettings> {
+  function settings(): ScoreSettings {
+    const { baseURL, apiKey } = options;
+    // Looked for at each request: a server that was restarted may listen elsewhere.
+    const found = findServer(
+      { ...platform.honeServer(), baseURL, apiKey },
+      { label: `the reward model "${model}"` },
+    );
+    const fetch = options.fetch ?? ((url, init) => globalThis.fetch(url, init));
     return {
-      // Looked for at each request: a server that was restarted may listen elsewhere.
-      server: await findHoneServer(platform, options, `the reward model "${model}"`),
+      server: new Transport({ ...found, maxRetries, timeoutMs, fetch }),
       model,
       label,
       tooLong,
-      maxRetries,
-      timeoutMs,
-      fetch: options.fetch ?? ((url, init) => globalThis.fetch(url, init)),
     };
   }
 
   async function send(batch: readonly Waiting[], signal: AbortSignal | undefined): Promise<void> {
     try {
       const items = batch.map(({ item }) => item);
-      const results = await requestScores(items, await settings(), signal);
+      const results = await requestScores(items, settings(), signal);
       for (const [at, { resolve }] of batch.entries()) resolve(results[at]!);
     } catch (error) {
       for (const { reject } of batch) reject(error);

@@ -1,16 +1,13 @@
-import { HoneError, isErrorCode, scoresSchema } from "@hone/core";
+import { HoneError, scoresSchema } from "@hone/core";
 import type { ScoreItem, Scores } from "@hone/core";
-import type { HoneServer } from "../judge/hone-server.ts";
-import { retryAfterMs } from "../judge/retry.ts";
+import { isRetryable } from "@hone/transport";
+import type { Transport } from "@hone/transport";
 
 export interface ScoreSettings {
-  server: HoneServer;
+  server: Transport;
   model: string;
   label: string | null;
   tooLong: "error" | "null" | "truncate";
-  maxRetries: number;
-  timeoutMs: number;
-  fetch: typeof globalThis.fetch;
 }
 
 export type ItemScore = Scores["data"][number];
@@ -23,7 +20,7 @@ export type ItemResult = { score: ItemScore; maxTokens: number } | { error: Hone
  */
 export async function requestScores(
   items: readonly ScoreItem[],
-  settings: ScoreSettings,
+  { server, model: name, label, tooLong }: ScoreSettings,
   signal: AbortSignal | undefined,
 ): Promise<ItemResult[]> {
   const results = new Map<number, ItemResult>();
@@ -31,17 +28,19 @@ export async function requestScores(
     const open = [...items.keys()].filter((place) => !results.has(place));
     if (open.length === 0) return [...items.keys()].map((place) => results.get(place)!);
     try {
-      const body = open.map((place) => items[place]!);
-      const { data, model } = await withRetries(
-        () => send(body, settings, signal),
-        settings,
+      const asked = open.map((place) => items[place]!);
+      const { data, model } = await server.json("POST", "/v1/score", scoresSchema, {
+        body: { model: name, items: asked, tooLong, ...(label !== null && { label }) },
         signal,
-      );
+        // What took the whole limit would take it again.
+        retry: (error) => error.code !== "timeout" && isRetryable(error),
+      });
       if (data.length !== open.length) throw notScores();
       for (const [at, place] of open.entries()) {
         results.set(place, { score: data[at]!, maxTokens: model.maxTokens });
       }
     } catch (error) {
+      signal?.throwIfAborted();
       const place = HoneError.isInstance(error) ? open[refusedItem(error) ?? -1] : undefined;
       if (place === undefined || !HoneError.isInstance(error)) throw error;
       results.set(place, { error: ofTrajectory(error) });
@@ -64,95 +63,9 @@ function ofTrajectory({ message, code, status, param }: HoneError): HoneError {
   });
 }
 
-async function send(
-  items: readonly ScoreItem[],
-  { server, model, label, tooLong, timeoutMs, fetch }: ScoreSettings,
-  signal: AbortSignal | undefined,
-): Promise<Scores> {
-  const limit = AbortSignal.timeout(timeoutMs);
-  let response: Response;
-  let value: unknown;
-  try {
-    response = await fetch(`${server.url}/v1/score`, {
-      method: "POST",
-      headers: {
-        authorization: `Bearer ${server.apiKey}`,
-        "content-type": "application/json",
-        accept: "application/json",
-      },
-      body: JSON.stringify({ model, items, tooLong, ...(label !== null && { label }) }),
-      // A redirect would carry the key to a place that nobody named.
-      redirect: "error",
-      signal: signal ? AbortSignal.any([signal, limit]) : limit,
-    });
-    value = await response.json();
-  } catch (cause) {
-    signal?.throwIfAborted();
-    throw limit.aborted
-      ? new HoneError(`The Hone server gave no scores within ${timeoutMs} ms. Raise timeoutMs.`, {
-          code: "timeout",
-          cause,
-        })
-      : new HoneError(`The Hone server at ${server.url} could not be reached for scores.`, {
-          code: "connection_failed",
-          cause,
-        });
-  }
-  if (!response.ok) throw refusal(response, value);
-  const parsed = scoresSchema.safeParse(value);
-  if (parsed.success) return parsed.data;
-  throw notScores(parsed.error);
-}
-
-function refusal(response: Response, value: unknown): HoneError {
-  const { error } = (value ?? {}) as {
-    error?: { message?: string; code?: unknown; param?: string | null };
-  };
-  return new HoneError(error?.message ?? `The Hone server answered ${response.status}.`, {
-    code: isErrorCode(error?.code) ? error.code : "invalid_response",
-    param: error?.param ?? undefined,
-    status: response.status,
-    retryAfterMs: retryAfterMs(response.headers) ?? undefined,
-  });
-}
-
-function notScores(cause?: unknown): HoneError {
+function notScores(): HoneError {
   return new HoneError(
     "The server's answer holds no scores. Use the same version of server and ruler.",
-    { code: "invalid_response", cause },
+    { code: "invalid_response" },
   );
-}
-
-/** Attempts again what may pass: lost connections, a server or worker that restarts. */
-async function withRetries<T>(
-  attempt: () => Promise<T>,
-  { maxRetries }: ScoreSettings,
-  signal: AbortSignal | undefined,
-): Promise<T> {
-  for (let retry = 0; ; retry += 1) {
-    try {
-      return await attempt();
-    } catch (error) {
-      if (!HoneError.isInstance(error) || retry >= maxRetries || !mayPass(error)) throw error;
-      const pauseMs = error.retryAfterMs ?? Math.random() * Math.min(8000, 500 * 2 ** retry);
-      await pause(pauseMs, signal);
-    }
-  }
-}
-
-function mayPass({ code, status }: HoneError): boolean {
-  return code === "connection_failed" || status === 429 || status === 502 || status === 503;
-}
-
-async function pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
-  await new Promise<void>((resolve) => {
-    const done = (): void => {
-      clearTimeout(timer);
-      signal?.removeEventListener("abort", done);
-      resolve();
-    };
-    const timer = setTimeout(done, ms);
-    signal?.addEventListener("abort", done, { once: true });
-  });
-  signal?.throwIfAborted();
 }

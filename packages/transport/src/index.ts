@@ -1,0 +1,25 @@
+export {
+  abortError,
+  longestTimerMs,
+  pause,
+  throwIfAborted,
+  TimeLimitReached,
+  unlessAborted,
+  withinLimit,
+} from "./abort.ts";
+export { errorWithoutKey } from "./error-without-key.ts";
+export { followOperation } from "./follow-operation.ts";
+export type { FollowOptions } from "./follow-operation.ts";
+export { patientRequest } from "./patient-request.ts";
+export { backoffMs, isRetryable, mayPass, retryAdvice, retryAfterMs } from "./retry.ts";
+export { findServer } from "./server-key.ts";
+export type { Announced, FoundServer, ServerSources, Wording } from "./server-key.ts";
+export { originOf, requireURL, serverURLOf } from "./server-url.ts";
+export { Transport } from "./transport.ts";
+export type {
+  ConnectionSettings,
+  Fetch,
+  Method,
+  RequestOptions,
+  ResponseSchema,
+} from "./transport.ts";
