@@ -1,9 +1,11 @@
-import { existsSync, mkdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, statSync } from "node:fs";
 import type { Server } from "node:http";
 import { isAbsolute, join, resolve } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { createAdaptorServer } from "@hono/node-server";
 import { HoneError, type Keep } from "@hone/core";
+import { unlessAborted } from "@hone/transport";
+import { announce, defaultDataDir, withdraw } from "@hone/transport/node";
 import { pino, type Logger } from "pino";
 import { shuttingDown } from "./app.ts";
 import { compose, type Composition, type ServedBase } from "./compose.ts";
@@ -12,7 +14,6 @@ import { listen } from "./http/listen.ts";
 import { isUnspecified, ownAddresses, urlOf } from "./http/own-address.ts";
 import { parseRewardModel } from "./scoring/reward-models.ts";
 import { findEnvironment } from "./setup/environment.ts";
-import { defaultDataDir } from "./setup/paths.ts";
 import { brokenEnvironment } from "./setup/verify.ts";
 import { lockDataDir, type DataLock } from "./store/lock.ts";
 import type { Deadlines } from "./supervise/supervisor.ts";
@@ -148,16 +149,13 @@ async function startLocked(
   server.keepAliveTimeout = 65_000;
   server.requestTimeout = 0;
 
-  const announcement = join(dataDir, "server.json");
   try {
     // Before the children are started: a port that is taken should not cost a minute.
     const listening = await listen(server, port, host);
     url = urlOf(host, listening);
     publicURL = isUnspecified(host) ? urlOf(options.hosts?.[0] ?? own[0] ?? host, listening) : url;
-    await unlessAborted(composition.start(), options.signal);
-    writeFileSync(announcement, `${JSON.stringify({ url, pid: process.pid, base })}\n`, {
-      mode: 0o600,
-    });
+    await unlessAborted(composition.start(), options.signal, shuttingDown);
+    announce(dataDir, { url, pid: process.pid, base });
   } catch (error) {
     await closeAll(server, composition);
     if (options.signal?.aborted) throw error;
@@ -176,7 +174,7 @@ async function startLocked(
     base: composition.about(),
     close() {
       closing ??= (async () => {
-        rmSync(announcement, { force: true });
+        withdraw(dataDir);
         try {
           await closeAll(server, composition);
         } finally {
@@ -198,21 +196,6 @@ async function closeAll(server: Server, composition: Composition): Promise<void>
     server.closeAllConnections();
   }
   await composition.close();
-}
-
-async function unlessAborted(start: Promise<void>, signal: AbortSignal | undefined): Promise<void> {
-  if (!signal) return start;
-  const settled = new AbortController();
-  const aborted = new Promise<never>((_, reject) => {
-    const giveUp = (): void => reject(shuttingDown());
-    if (signal.aborted) giveUp();
-    signal.addEventListener("abort", giveUp, { once: true, signal: settled.signal });
-  });
-  try {
-    await Promise.race([start, aborted]);
-  } finally {
-    settled.abort();
-  }
 }
 
 function checkRewardModels(given: Readonly<Record<string, string>>): Record<string, string> {

@@ -30,8 +30,8 @@ export interface FoundServer {
 export interface Wording {
   /** Who needs the server. */
   label?: string | undefined;
-  /** How a caller names another one. @default pass baseURL and apiKey */
-  otherwise?: string | undefined;
+  /** The caller types flags, and passes no options. */
+  commandLine?: boolean | undefined;
 }
 
 /**
@@ -76,19 +76,20 @@ function readKey(apiKey: unknown): string {
 
 function noServer(
   { absence = "No Hone server was found" }: Announced,
-  { label, otherwise }: Wording,
+  { label, commandLine }: Wording,
 ): HoneError {
   const who = label === undefined ? "" : `, and ${label} needs one`;
+  const named = commandLine ? "name another with --url" : "pass baseURL and apiKey";
   return new HoneError(
-    `${absence}${who}. Start one with \`npx @hone/server serve\` (in a clone: \`npm run hone -- serve\`), or ${otherwise ?? "pass baseURL and apiKey (or set HONE_URL and HONE_API_KEY)"}.`,
+    `${absence}${who}. Start one with \`npx @hone/server serve\` (in a clone: \`npm run hone -- serve\`), or ${named} (or set HONE_URL and HONE_API_KEY).`,
     { code: "invalid_config", param: "baseURL" },
   );
 }
 
-function noKey(origin: string, { label }: Wording): HoneError {
+function noKey(origin: string, { label, commandLine }: Wording): HoneError {
   const where = label === undefined ? origin : `${label} at ${origin}`;
   return new HoneError(
-    `No API key for ${where}. Pass apiKey, or set HONE_URL to that server and HONE_API_KEY to what it printed.`,
+    `No API key for ${where}. ${commandLine ? "Set" : "Pass apiKey, or set"} HONE_URL to that server and HONE_API_KEY to what it printed.`,
     { code: "invalid_config", param: "apiKey" },
   );
 }

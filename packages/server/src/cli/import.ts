@@ -13,13 +13,12 @@ import {
   HoneError,
   modelInfoSchema,
   modelNameSchema,
-  operationEventSchema,
   operationInfoSchema,
   type OperationInfo,
   putModelSchema,
 } from "@hone/core";
+import { followOperation } from "@hone/transport";
 import { type Command, InvalidArgumentError } from "commander";
-import { EventSourceParserStream } from "eventsource-parser/stream";
 import { z } from "zod";
 import { connect, serverCommand, type Connection, type ServerFlags } from "./connection.ts";
 import { describe } from "./inspect.ts";
@@ -126,13 +125,7 @@ async function run(
     `/v1/models/${flags.model}/operations`,
     { clientToken: `cli-${randomBytes(9).toString("hex")}`, op: { type: "import", path } },
   );
-  const { body } = await connection.open(`/v1/operations/${submitted.id}/events`);
-  if (!body) throw new HoneError("The server sent no events.", { code: "invalid_response" });
-  const stream = body
-    .pipeThrough(new TextDecoderStream() as never)
-    .pipeThrough(new EventSourceParserStream());
-  for await (const { data } of stream as unknown as AsyncIterable<{ data: string }>) {
-    const event = operationEventSchema.parse(JSON.parse(data));
+  for await (const event of followOperation(connection.transport, submitted.id)) {
     console.error(describe(event));
     if (event.type === "ended") return event.operation;
   }

@@ -1,6 +1,7 @@
 import { rolloutModeSchema, rolloutStatusSchema, type RolloutSummary } from "@hone/core";
-import { type Command, InvalidArgumentError, Option } from "commander";
+import { type Command, Option } from "commander";
 import { connect, serverCommand, type ServerFlags } from "./connection.ts";
+import { atLeastOne, wholeNumber } from "./number-options.ts";
 import { onlyModel } from "./only-model.ts";
 import { number, printJson, table, time } from "./print.ts";
 import { rolloutsOf } from "./rollout-pages.ts";
@@ -20,7 +21,7 @@ export function rolloutsCommand(): Command {
     .argument("[model]", "a model's name; it may be left out where there is one model only")
     .addOption(new Option("--mode <mode>", "only these").choices(rolloutModeSchema.options))
     .addOption(new Option("--status <status>", "only these").choices(rolloutStatusSchema.options))
-    .option("--step <N>", "sampled from policy model@N", count)
+    .option("--step <N>", "sampled from policy model@N", wholeNumber)
     .option("--group <id>", "of this group")
     .option("--operation <id>", "trained by this step")
     .option("--limit <number>", "how many, the newest", atLeastOne, 20)
@@ -78,16 +79,4 @@ function rowOf(rollout: RolloutSummary): string[] {
     trainedBy ?? "",
     time(createdAt),
   ];
-}
-
-function count(text: string): number {
-  const value = Number(text);
-  if (Number.isSafeInteger(value) && value >= 0 && text.trim() !== "") return value;
-  throw new InvalidArgumentError("It must be a whole number.");
-}
-
-function atLeastOne(text: string): number {
-  const value = count(text);
-  if (value > 0) return value;
-  throw new InvalidArgumentError("It must be at least 1.");
 }

@@ -11,6 +11,7 @@ import { findModel, modelNames } from "../setup/models.ts";
 import { startServer, type RunningServer, type ServerOptions } from "../server.ts";
 import type { ServedBase } from "../compose.ts";
 import { keepOf } from "./keep.ts";
+import { atLeastOne, wholeNumber } from "./number-options.ts";
 
 const mebibyte = 1024 * 1024;
 
@@ -59,13 +60,13 @@ export function serveCommand(): Command {
         "bfloat16",
       ]),
     )
-    .option("--max-model-len <tokens>", "longest sequence (default: the base's)", positive)
+    .option("--max-model-len <tokens>", "longest sequence (default: the base's)", atLeastOne)
     .addOption(
       new Option(
         "--kv-cache-mib <MiB>",
         "memory for keys and values of running and earlier turns (default: a quarter of the machine's)",
       )
-        .argParser(positive)
+        .argParser(atLeastOne)
         .conflicts("engineUrl"),
     )
     .option("--renderer <name>", "how messages become tokens", "auto")
@@ -86,7 +87,11 @@ export function serveCommand(): Command {
       "an Origin header to accept, such as of a proxy in front; may be given several times",
       collect,
     )
-    .option("--training-deadline <seconds>", "longest time without progress in training", positive)
+    .option(
+      "--training-deadline <seconds>",
+      "longest time without progress in training",
+      atLeastOne,
+    )
     .option(
       "--keep <number|all>",
       "newest policies of each model that stay on disk",
@@ -96,7 +101,7 @@ export function serveCommand(): Command {
     .option(
       "--adapter-memory <MiB>",
       "what policies in the engine may take; past it the least recently used are unloaded until they are asked for",
-      positive,
+      atLeastOne,
       defaultAdapterMemory / mebibyte,
     )
     .option("--stop-at-eof", "stop when standard input ends, as a child of another program")
@@ -190,12 +195,6 @@ function optionsOf(flags: ServeFlags): ServerOptions {
   };
 }
 
-function wholeNumber(text: string): number {
-  const value = Number(text);
-  if (Number.isInteger(value) && value >= 0) return value;
-  throw new InvalidArgumentError("It must be a whole number.");
-}
-
 function portOf(text: string): number {
   const value = wholeNumber(text);
   if (value <= 65_535) return value;
@@ -207,12 +206,6 @@ function engineURL(text: string): string {
   const url = text.replace(/\/+$/, "").replace(/\/v1$/, "");
   if (URL.canParse(url) && /^https?:$/.test(new URL(url).protocol)) return url;
   throw new InvalidArgumentError("It must be a URL such as http://127.0.0.1:8000.");
-}
-
-function positive(text: string): number {
-  const value = wholeNumber(text);
-  if (value > 0) return value;
-  throw new InvalidArgumentError("It must be at least 1.");
 }
 
 function collectRewardModel(

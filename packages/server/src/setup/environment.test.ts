@@ -3,7 +3,8 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterAll, afterEach, beforeEach, expect, it, vi } from "vitest";
 import { findEnvironment, isComplete, markComplete, planEnvironment } from "./environment.ts";
-import { cacheDir, defaultDataDir } from "./paths.ts";
+import { defaultDataDir } from "@hone/transport/node";
+import { cacheDir } from "./paths.ts";
 import { supportedPythons, type Interpreter } from "./python.ts";
 import { setUp } from "./setup.ts";
 

@@ -17,8 +17,3 @@ export function cacheDir(environment: Environment = process.env): string {
 
 /** The file that is written last into an environment: without it, setup was interrupted. */
 export const completeMarker = "hone-complete.json";
-
-/** What cannot be made again: key, database, checkpoints. */
-export function defaultDataDir(environment: Environment = process.env): string {
-  return environment["HONE_HOME"] || join(homedir(), ".hone");
-}

@@ -1,6 +1,7 @@
 import { readFile, realpath } from "node:fs/promises";
 import { join, sep } from "node:path";
 import { HoneError, policyName } from "@hone/core";
+import { unlessAborted } from "@hone/transport";
 import { z } from "zod";
 import { syncFolder } from "../../store/files.ts";
 import {
@@ -45,7 +46,7 @@ export async function importPolicy(
   const staging = await checkpoints.stage(model.name, record.id, record.deaths);
   try {
     await timed(emit, "copy", () =>
-      unlessAborted(signal, (limit) => copyAdapter(context, model.name, source, staging, limit)),
+      inTime(signal, (limit) => copyAdapter(context, model.name, source, staging, limit)),
     );
     await timed(emit, "validate", () =>
       checkInEngine(
@@ -90,28 +91,16 @@ async function copyAdapter(
 }
 
 /** Ends with the operation's abort and at the deadline, also while a disk does not answer. */
-async function unlessAborted(
+async function inTime(
   abort: AbortSignal,
   work: (signal: AbortSignal) => Promise<void>,
 ): Promise<void> {
-  const deadline = AbortSignal.timeout(copyDeadlineMs);
-  const signal = AbortSignal.any([abort, deadline]);
-  const settled = new AbortController();
-  const gaveUp = new Promise<never>((_, reject) => {
-    const giveUp = (): void =>
-      reject(
-        abort.aborted
-          ? new HoneError("The operation was aborted. Nothing of it was kept.", { code: "aborted" })
-          : badAdapter(`its files could not be read in ${copyDeadlineMs / 60_000} minutes`),
-      );
-    if (signal.aborted) giveUp();
-    signal.addEventListener("abort", giveUp, { once: true, signal: settled.signal });
-  });
-  try {
-    await Promise.race([work(signal), gaveUp]);
-  } finally {
-    settled.abort();
-  }
+  const signal = AbortSignal.any([abort, AbortSignal.timeout(copyDeadlineMs)]);
+  await unlessAborted(work(signal), signal, () =>
+    abort.aborted
+      ? new HoneError("The operation was aborted. Nothing of it was kept.", { code: "aborted" })
+      : badAdapter(`its files could not be read in ${copyDeadlineMs / 60_000} minutes`),
+  );
 }
 
 async function allowedFolder(context: OperationContext, path: string): Promise<string> {
