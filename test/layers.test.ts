@@ -12,7 +12,7 @@ import { pythonImports } from "./support/python-imports.ts";
 /** Which of our packages a package may import, and which of its files may import what only Node has. */
 const packages: Record<string, { ours: string[]; node: RegExp }> = {
   core: { ours: [], node: /\.test\.ts$/ },
-  transport: { ours: ["core"], node: /^node\/|\.test\.ts$/ },
+  transport: { ours: ["core"], node: /^node\.ts$|\.test(-support)?\.ts$/ },
   client: { ours: ["core", "transport"], node: /./ },
   ruler: {
     ours: ["core", "transport"],
@@ -68,9 +68,7 @@ const worker = {
 };
 
 /** What stands today and is being mended. An entry that is no longer needed fails the test, too. */
-const stillStanding: string[] = [
-  "packages/ruler/src/judge/call-cost.ts, packages/ruler/src/judge/judge-call.ts, packages/ruler/src/judge/judge-failure.ts: a circle of imports",
-];
+const stillStanding: string[] = [];
 
 it("the walls stand, all over the repository", () => {
   const root = fileURLToPath(new URL("..", import.meta.url));

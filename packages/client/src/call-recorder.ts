@@ -7,7 +7,7 @@ import {
 } from "@hone/core";
 import type { ChatMessage, ChatTool, ProviderAnswer, ProviderRequest } from "@hone/core";
 import { createParser } from "eventsource-parser";
-import type { Fetch } from "./connection-settings.ts";
+import type { Fetch } from "@hone/transport";
 import type { CallCounter } from "./rollout-context.ts";
 import { warn } from "./warn.ts";
 

@@ -1,4 +1,4 @@
-import type { Fetch } from "./connection-settings.ts";
+import type { Fetch } from "@hone/transport";
 import { currentRollout } from "./rollout-context.ts";
 import type { RolloutContext } from "./rollout-context.ts";
 import { mismatch, refusal, refuseLate, strayCall } from "./rollout-mismatch.ts";

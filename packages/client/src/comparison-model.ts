@@ -1,5 +1,6 @@
-import { hideKey, HoneError, patientRequest } from "@hone/core";
-import type { Fetch } from "./connection-settings.ts";
+import { hideKey, HoneError } from "@hone/core";
+import { patientRequest } from "@hone/transport";
+import type { Fetch } from "@hone/transport";
 import { refuseUnknownOptions } from "@hone/core";
 
 export interface ComparisonModelOptions {

@@ -2,7 +2,7 @@ import { setMaxListeners } from "node:events";
 import { newId, type ChatMessage, type Trajectory } from "@hone/core";
 import { recordCalls, type RecordedCall } from "./call-recorder.ts";
 import { comparisonFetches } from "./comparison-fetch.ts";
-import { errorWithoutKey } from "./error-without-key.ts";
+import { errorWithoutKey } from "@hone/transport";
 import type { ComparisonModel } from "./comparison-model.ts";
 import { CallCounter, currentRollout, runInRollout } from "./rollout-context.ts";
 import { describe, type RolloutEnd, rolloutOver, withCall, withinTime } from "./rollout-end.ts";

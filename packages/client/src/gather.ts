@@ -19,7 +19,7 @@ import type { RolloutEnd } from "./rollout-end.ts";
 import { createRolloutRequests } from "./rollout-requests.ts";
 import { runRollout } from "./rollout-run.ts";
 import type { Rollout, RolloutRunOptions } from "./rollout-run.ts";
-import { throwIfAborted } from "./transport.ts";
+import { throwIfAborted } from "@hone/transport";
 import { warn } from "./warn.ts";
 
 export interface GatherOptions {

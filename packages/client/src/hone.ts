@@ -5,7 +5,7 @@ import type { HoneOptions } from "./connection-settings.ts";
 import { refuseUnknownOptions } from "@hone/core";
 import { requireSignal } from "./argument-kinds.ts";
 import { Model } from "./model.ts";
-import { Transport } from "./transport.ts";
+import { Transport } from "@hone/transport";
 
 export interface ModelOptions extends Omit<PutModel, "chat_template_kwargs"> {
   /** 1–64 of a-z 0-9 . _ - */

@@ -1,6 +1,7 @@
 export { Hone } from "./hone.ts";
 export type { ModelOptions } from "./hone.ts";
-export type { Fetch, HoneOptions } from "./connection-settings.ts";
+export type { HoneOptions } from "./connection-settings.ts";
+export type { Fetch } from "@hone/transport";
 export { Model, Policy } from "./model.ts";
 export type { TrainOptions } from "./model.ts";
 export type { TrainHandle } from "./train-handle.ts";

@@ -18,14 +18,13 @@ import type {
 import { noteStep, runBatches } from "./batch-run.ts";
 import { checkBatchesOptions, untrainedCursor } from "./batches.ts";
 import type { Batch, BatchCursor, BatchesOptions } from "./batches.ts";
-import type { Fetch } from "./connection-settings.ts";
+import type { Fetch, Transport } from "@hone/transport";
 import { kindOf, refuseUnknownOptions, requireObject, wrongKind } from "@hone/core";
 import { optionalFunction, requireGroups, requireList, requireSignal } from "./argument-kinds.ts";
 import { createContextFetch } from "./rollout-fetch.ts";
 import { startOperation } from "./train-handle.ts";
 import type { TrainHandle } from "./train-handle.ts";
-import { pause } from "./transport.ts";
-import type { Transport } from "./transport.ts";
+import { pause } from "@hone/transport";
 import { warn } from "./warn.ts";
 
 /** One policy of a model (`step` is its N), or its newest served one (`step` is null). */

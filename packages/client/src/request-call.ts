@@ -1,5 +1,5 @@
 import { parseModelRef } from "@hone/core";
-import type { ConnectionSettings, Fetch } from "./connection-settings.ts";
+import type { ConnectionSettings, Fetch } from "@hone/transport";
 
 type Body = NonNullable<RequestInit["body"]> | null;
 

@@ -1,7 +1,7 @@
 import { inspect } from "node:util";
-import { HoneError, type RolloutException, type Trajectory, longestTimerMs } from "@hone/core";
+import { HoneError, type RolloutException, type Trajectory } from "@hone/core";
+import { longestTimerMs, throwIfAborted, unlessAborted } from "@hone/transport";
 import type { CallCounter } from "./rollout-context.ts";
-import { abortError, throwIfAborted } from "./transport.ts";
 
 export type RolloutEnd =
   | { trajectory: Trajectory; calls: CallCounter; exception?: undefined }
@@ -23,19 +23,11 @@ export async function withinTime<T>(
       ),
     Math.min(timeoutMs, longestTimerMs),
   );
-  let onAbort = () => {};
-  const aborted = new Promise<never>((_, reject) => {
-    onAbort = () => reject(abortError(signal));
-    signal.addEventListener("abort", onAbort, { once: true });
-  });
   try {
     throwIfAborted(signal);
-    const running = Promise.resolve().then(work);
-    running.catch(() => {});
-    return await Promise.race([running, aborted]);
+    return await unlessAborted(Promise.resolve().then(work), signal);
   } finally {
     clearTimeout(timer);
-    signal.removeEventListener("abort", onAbort);
   }
 }
 

@@ -1,7 +1,5 @@
-import { patientRequest } from "@hone/core";
-import { originOf } from "./connection-settings.ts";
-import type { ConnectionSettings, Fetch } from "./connection-settings.ts";
-import { errorWithoutKey } from "./error-without-key.ts";
+import { errorWithoutKey, originOf, patientRequest } from "@hone/transport";
+import type { ConnectionSettings, Fetch } from "@hone/transport";
 import { asksForModel, readCall, urlOf, withoutKey } from "./request-call.ts";
 import type { Call } from "./request-call.ts";
 import { currentRollout, openRollout } from "./rollout-context.ts";

@@ -1,6 +1,6 @@
 import { hideKey } from "@hone/core";
 import type { RolloutInfo, RolloutMode } from "@hone/core";
-import type { ConnectionSettings, Fetch } from "./connection-settings.ts";
+import type { ConnectionSettings, Fetch } from "@hone/transport";
 import { createContextFetch, createRolloutFetch } from "./rollout-fetch.ts";
 import type { RolloutContext } from "./rollout-context.ts";
 

@@ -11,8 +11,8 @@ import {
   type Trajectory,
 } from "@hone/core";
 import { collectRequests } from "./collect-requests.ts";
-import { isRetryable } from "./transport.ts";
-import type { Transport } from "./transport.ts";
+import { isRetryable } from "@hone/transport";
+import type { Transport } from "@hone/transport";
 
 type Begin = CreateRollout & { id: string };
 type End = PatchRollout & { id: string };

@@ -8,7 +8,7 @@ import {
   type RolloutInfo,
   type RolloutMode,
 } from "@hone/core";
-import { errorWithoutKey } from "./error-without-key.ts";
+import { abortError, errorWithoutKey, throwIfAborted } from "@hone/transport";
 import type { Policy } from "./model.ts";
 import { CallCounter, currentRollout, runInRollout } from "./rollout-context.ts";
 import type { RolloutContext } from "./rollout-context.ts";
@@ -17,8 +17,7 @@ import { createRolloutModel, type RolloutModel } from "./rollout-model.ts";
 import { readOutcome } from "./rollout-outcome.ts";
 import { isOfItsContent, type RolloutRequests } from "./rollout-requests.ts";
 import type { RolloutResult } from "./rollout-outcome.ts";
-import { abortError, throwIfAborted } from "./transport.ts";
-import type { Transport } from "./transport.ts";
+import type { Transport } from "@hone/transport";
 
 export type Rollout<Scenario> = (
   model: RolloutModel,

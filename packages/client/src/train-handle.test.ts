@@ -1,8 +1,6 @@
 import type { OperationEvent, TrajectoryGroup } from "@hone/core";
 import { setTimeout as sleep } from "node:timers/promises";
-import { afterEach, describe, expect, it, onTestFinished, vi } from "vitest";
-import { resolveSettings } from "./connection-settings.ts";
-import { followOperation } from "./operation-events.ts";
+import { afterEach, describe, expect, it } from "vitest";
 import {
   operation,
   putModel,
@@ -11,7 +9,6 @@ import {
   startRouteServer,
 } from "./route-server.test-support.ts";
 import type { Handler, RouteServer } from "./route-server.test-support.ts";
-import { Transport } from "./transport.ts";
 
 let server: RouteServer;
 afterEach(() => server.close());
@@ -202,37 +199,6 @@ describe("train", () => {
       code: "aborted",
     });
     expect(server.seen("POST /v1/models/m/operations")).toHaveLength(1);
-  });
-
-  it("does not take a quiet stream for a server out of reach", async () => {
-    let connections = 0;
-    let asked = 0;
-    // Only the clock stands still: timers run.
-    vi.useFakeTimers({ toFake: ["performance"] });
-    onTestFinished(() => void vi.useRealTimers());
-    server = await startRouteServer([
-      [
-        "GET /v1/operations/op_1",
-        (_, response) => {
-          asked += 1;
-          if (asked === 1) sendError(response, 503, "x");
-          else send(response, operation("succeeded"));
-        },
-      ],
-      stream((_, response) => {
-        connections += 1;
-        // Quiet for longer than it would wait for a server that is gone, but for a comment at the end.
-        vi.advanceTimersByTime(300);
-        response.write(": alive\n\n", () => response.destroy());
-      }),
-    ]);
-    const transport = new Transport(resolveSettings({ baseURL: server.url, apiKey: "k" }));
-    const seen = [];
-    for await (const event of followOperation(transport, "op_1", { giveUpAfterMs: 150 })) {
-      seen.push(event.type);
-    }
-    // Once more than it asked for the operation: what came last may still be there to be read.
-    expect([seen, connections]).toEqual([["ended"], 3]);
   });
 
   it("reads the events of an operation that ended while the stream was away", async () => {

@@ -1,9 +1,8 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { HoneError, isErrorCode, operationInfoSchema } from "@hone/core";
 import type { OperationEvent, OperationInfo, SubmitOperation, TrainResult } from "@hone/core";
-import { followOperation } from "./operation-events.ts";
-import { abortError, throwIfAborted } from "./transport.ts";
-import type { Transport } from "./transport.ts";
+import { abortError, followOperation, throwIfAborted, unlessAborted } from "@hone/transport";
+import type { Transport } from "@hone/transport";
 
 /**
  * A training step under way: iterate it for its events (any number of readers, each from the
@@ -90,20 +89,6 @@ async function run(
     throw error;
   } finally {
     signal?.removeEventListener("abort", abandon);
-  }
-}
-
-async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (!signal) return await promise;
-  let onAbort = () => {};
-  const aborted = new Promise<never>((_, reject) => {
-    onAbort = () => reject(abortError(signal));
-    signal.addEventListener("abort", onAbort, { once: true });
-  });
-  try {
-    return await Promise.race([promise, aborted]);
-  } finally {
-    signal.removeEventListener("abort", onAbort);
   }
 }
 

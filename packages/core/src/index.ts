@@ -174,4 +174,3 @@ export type { Said, SaidCall } from "./provider-message.ts";
 export { ProviderStream } from "./provider-stream.ts";
 export { readProviderRequest } from "./provider-request.ts";
 export type { ProviderRequest } from "./provider-request.ts";
-export { longestTimerMs, patientRequest } from "./patient-request.ts";
