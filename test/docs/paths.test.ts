@@ -60,19 +60,18 @@ describe("what the documents name", () => {
     expect(missingIn(document)).toEqual([]);
   });
 
-  // What a stranger looks for first, and a word that stands in the file which has it.
+  // What a stranger looks for first, and what stands in the file that has it.
   it.each([
-    ["the loss", /loss/, /importance_cap/],
-    ["where a completion is recorded", /recorder/, /ledger\.append/],
-    ["RULER's prompt", /prompt/, /You compare several attempts/],
-    ["who may have the key", /key|server|connection/, /HONE_API_KEY/],
-    ["how a policy becomes served", /commit|publish/, /served/],
-  ])("shows the way from the README to %s", (question, name, content) => {
+    ["the loss", /importance_cap/],
+    ["where a completion is recorded", /ledger\.append/],
+    ["RULER's prompt", /You compare several attempts/],
+    ["who may have the key", /HONE_API_KEY/],
+    ["how a policy becomes served", /served/],
+  ])("shows the way from the README to %s", (question, content) => {
     const row = read("README.md")
       .split("\n")
       .find((line) => line.startsWith(`| ${question} |`));
     const [, path = ""] = /\]\(([^)]+)\)/.exec(row ?? "") ?? [];
-    expect(path).toMatch(name);
     expect(read(path)).toMatch(content);
   });
 });
