@@ -140,7 +140,7 @@ async function promptOf(
   return { prompt: plain.prompt, messages };
 }
 
-/** What the rollout has sampled so far; a retry takes the answers back that the attempt before had. */
+/** What the rollout has sampled so far. A retry takes back the answers to the try before. */
 async function earlierOf(
   parts: GatewayParts,
   { lease, retry }: Caller,

@@ -2,12 +2,12 @@ import { createHash } from "node:crypto";
 import { continuedIds } from "../conversation/continuation.ts";
 import type { LedgerCompletion } from "../ports/ledger.ts";
 
-/** How many failed attempts are remembered; a retry follows its attempt within a minute or so. */
-const rememberedAttempts = 4096;
+/** How many failed tries are remembered. A retry follows within a minute or so. */
+const rememberedTries = 4096;
 
 /**
  * Whether the SDK says that it sends the same request again. openai-node and openai-python both count
- * their attempts in this header; a request that merely repeats another is a question asked twice.
+ * their tries in this header. A request that merely repeats another is a question that is asked twice.
  */
 export function isRetry(header: string | undefined): boolean {
   return header !== undefined && /^\d{1,6}$/.test(header) && Number(header) > 0;
@@ -18,11 +18,11 @@ export type IsAnswer = (completion: LedgerCompletion, all: readonly LedgerComple
 
 /** Tells which answers a retry takes back. */
 export interface Retries {
-  /** An attempt ended in an error or a hang-up that we saw: the retry that follows is explained by it. */
+  /** Notes a try that ended in an error or a hang-up that we saw. It explains the retry that follows. */
   failed(rolloutId: string, key: string): void;
   /**
-   * Ids of the answers that the attempt before had: all choices of the latest call that asked the same
-   * and that no later turn continues. Written whole by us, they never reached the agent, or it would
+   * Ids of the answers to the try before: all choices of the latest request that asked the same
+   * and that no later turn continues. We wrote them whole, but they never reached the agent, or it would
    * not ask again.
    */
   unreceived(
@@ -36,29 +36,29 @@ export interface Retries {
 /** `now` in milliseconds. */
 export function createRetries(now: () => number = Date.now): Retries {
   const startedAt = now();
-  const attempts = new Map<string, number>();
+  const tries = new Map<string, number>();
   const keyOf = (rolloutId: string, key: string): string =>
     createHash("sha256").update(`${rolloutId}\n${key}`).digest("base64");
 
   return {
     failed(rolloutId, askKey) {
       const key = keyOf(rolloutId, askKey);
-      const count = (attempts.get(key) ?? 0) + 1;
-      attempts.delete(key);
-      attempts.set(key, count);
-      const [oldest] = attempts.keys();
-      if (attempts.size > rememberedAttempts && oldest !== undefined) attempts.delete(oldest);
+      const count = (tries.get(key) ?? 0) + 1;
+      tries.delete(key);
+      tries.set(key, count);
+      const [oldest] = tries.keys();
+      if (tries.size > rememberedTries && oldest !== undefined) tries.delete(oldest);
     },
 
     unreceived(rolloutId, askKey, isAnswer, earlier) {
       const key = keyOf(rolloutId, askKey);
-      const count = attempts.get(key) ?? 0;
+      const count = tries.get(key) ?? 0;
       if (count > 0) {
-        if (count === 1) attempts.delete(key);
-        else attempts.set(key, count - 1);
+        if (count === 1) tries.delete(key);
+        else tries.set(key, count - 1);
         return [];
       }
-      // What failed before this server began is not known: then nothing of that time is taken back.
+      // Failures from before this server began are not known, so nothing of that time is taken back.
       const since = earlier.filter(({ createdAt }) => createdAt >= startedAt);
       return answersTo(isAnswer, earlier).filter((id) => since.some((one) => one.id === id));
     },
@@ -73,7 +73,7 @@ function answersTo(isAnswer: IsAnswer, earlier: readonly LedgerCompletion[]): st
   );
   const last = same.at(-1);
   if (!last) return [];
-  // The choices of one call follow each other in the ledger.
+  // The choices of one request follow each other in the ledger.
   return same
     .filter(({ seq, choice }) => seq - choice === last.seq - last.choice)
     .map(({ id }) => id);

@@ -3,7 +3,7 @@ import type { Ask, ChatAsk } from "./ask.ts";
 import { fullPrompt } from "./prompt.ts";
 import type { IsAnswer } from "./retries.ts";
 
-/** What an attempt is remembered by: the same for every attempt. */
+/** What a try is remembered by. It is the same for every try. */
 export function keyOf(ask: Ask): string {
   if (ask.kind === "text") return JSON.stringify(["text", ask.prompt]);
   const { messages, tools, format } = ask;

