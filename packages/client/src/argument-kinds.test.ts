@@ -1,13 +1,13 @@
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { compare, evaluationTable } from "./compare.ts";
-import { shuffleRewards } from "./control.ts";
-import { gather } from "./gather.ts";
-import { readGroups, writeGroups } from "./group-files.ts";
+import { compare, evaluationTable } from "./evaluation/compare.ts";
+import { shuffleRewards } from "./training/control.ts";
+import { gather } from "./rollouts/gather.ts";
+import { readGroups, writeGroups } from "./training/group-files.ts";
 import { Hone } from "./hone.ts";
 import type { Model } from "./model.ts";
-import { rolloutRoutes, startRouteServer } from "./route-server.test-support.ts";
-import type { RouteServer } from "./route-server.test-support.ts";
-import { splitScenarios } from "./scenarios.ts";
+import { rolloutRoutes, startRouteServer } from "./testing/route-server.ts";
+import type { RouteServer } from "./testing/route-server.ts";
+import { splitScenarios } from "./training/scenarios.ts";
 
 let server: RouteServer;
 let hone: any;

@@ -1,17 +1,12 @@
 import { inspect } from "node:util";
 import OpenAI from "openai";
 import { afterEach, describe, expect, it } from "vitest";
-import { ComparisonModel } from "./comparison-model.ts";
+import { ComparisonModel } from "./rollouts/comparison-model.ts";
 import { resolveSettings } from "./connection-settings.ts";
-import { GatherError } from "./gather-error.ts";
+import { GatherError } from "./rollouts/gather-error.ts";
 import { Hone } from "./hone.ts";
-import {
-  gatherOne,
-  putModel,
-  rolloutRoutes,
-  startRouteServer,
-} from "./route-server.test-support.ts";
-import type { RouteServer } from "./route-server.test-support.ts";
+import { gatherOne, putModel, rolloutRoutes, startRouteServer } from "./testing/route-server.ts";
+import type { RouteServer } from "./testing/route-server.ts";
 
 const key = "the-key";
 let server: RouteServer | undefined;

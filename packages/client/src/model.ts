@@ -15,15 +15,15 @@ import type {
   TrainResult,
   TrajectoryGroup,
 } from "@hone/core";
-import { noteStep, runBatches } from "./batch-run.ts";
-import { checkBatchesOptions, untrainedCursor } from "./batches.ts";
-import type { Batch, BatchCursor, BatchesOptions } from "./batches.ts";
+import { noteStep, runBatches } from "./training/batch-run.ts";
+import { checkBatchesOptions, untrainedCursor } from "./training/batches.ts";
+import type { Batch, BatchCursor, BatchesOptions } from "./training/batches.ts";
 import type { Fetch, Transport } from "@hone/transport";
 import { kindOf, refuseUnknownOptions, requireObject, wrongKind } from "@hone/core";
 import { optionalFunction, requireGroups, requireList, requireSignal } from "./argument-kinds.ts";
-import { createContextFetch } from "./rollout-fetch.ts";
-import { startOperation } from "./train-handle.ts";
-import type { TrainHandle } from "./train-handle.ts";
+import { createContextFetch } from "./rollouts/rollout-fetch.ts";
+import { startOperation } from "./training/train-handle.ts";
+import type { TrainHandle } from "./training/train-handle.ts";
 import { pause } from "@hone/transport";
 import { warn } from "./warn.ts";
 

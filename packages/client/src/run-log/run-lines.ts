@@ -1,5 +1,5 @@
 import { printableLine } from "@hone/core";
-import { fewestForInterval } from "../statistics.ts";
+import { fewestForInterval } from "../evaluation/statistics.ts";
 import { type RunRecord, short, sparkline } from "./curves.ts";
 import { evaluationSeries, type ScoreSeries } from "./evaluation-series.ts";
 import type { StepRecord } from "./step-record.ts";

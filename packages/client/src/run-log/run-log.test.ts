@@ -3,9 +3,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { TrajectoryGroup } from "@hone/core";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { readGroups } from "../group-files.ts";
+import { readGroups } from "../training/group-files.ts";
 import { openRunLog, type RunLog } from "./run-log.ts";
-import { group, trained } from "./run-log.test-support.ts";
+import { group, trained } from "../testing/run-log.ts";
 import type { StepRecord } from "./step-record.ts";
 
 let folder: string;

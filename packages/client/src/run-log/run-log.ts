@@ -2,7 +2,7 @@ import { appendFile, mkdir, readFile, rename, writeFile } from "node:fs/promises
 import { basename, dirname, join } from "node:path";
 import { HoneError, wellFormedJson } from "@hone/core";
 import type { OperationEvent, TrainResult, TrajectoryGroup } from "@hone/core";
-import { writeGroups } from "../group-files.ts";
+import { writeGroups } from "../training/group-files.ts";
 import { refuseUnknownOptions } from "@hone/core";
 import { adviceFor } from "./advice.ts";
 import { curves, type CurvesOptions, type RunRecord } from "./curves.ts";

@@ -1,6 +1,11 @@
 import type { OperationEvent, Trajectory, TrajectoryGroup, TrainResult } from "@hone/core";
 import { mulberry32 } from "@hone/core";
-import { bootstrapInterval, type Interval, mean, standardDeviation } from "../statistics.ts";
+import {
+  bootstrapInterval,
+  type Interval,
+  mean,
+  standardDeviation,
+} from "../evaluation/statistics.ts";
 
 /** What one step of a run was like: a line of metrics.jsonl. */
 export interface StepRecord {

@@ -8,7 +8,7 @@ import {
   until,
   type Handler,
   type RouteServer,
-} from "./route-server.test-support.ts";
+} from "../testing/route-server.ts";
 
 let server: RouteServer;
 afterEach(() => server.close());

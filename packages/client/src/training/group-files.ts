@@ -2,7 +2,7 @@ import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
 import { dirname } from "node:path";
 import { groupSchema, HoneError, issueText, newId, wellFormedJson } from "@hone/core";
 import type { TrajectoryGroup } from "@hone/core";
-import { requireGroups, requireText } from "./argument-kinds.ts";
+import { requireGroups, requireText } from "../argument-kinds.ts";
 
 /** Writes groups as JSON lines, one a group. The file appears whole or not at all. */
 export async function writeGroups(path: string, groups: readonly TrajectoryGroup[]): Promise<void> {

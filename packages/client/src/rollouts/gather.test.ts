@@ -9,8 +9,8 @@ import {
   sendError,
   startRouteServer,
   until,
-} from "./route-server.test-support.ts";
-import type { RouteServer } from "./route-server.test-support.ts";
+} from "../testing/route-server.ts";
+import type { RouteServer } from "../testing/route-server.ts";
 import type { RolloutModel } from "./rollout-model.ts";
 
 let server: RouteServer;

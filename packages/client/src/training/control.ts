@@ -1,5 +1,5 @@
 import { mulberry32, shuffledIndices, wrongKind, type TrajectoryGroup } from "@hone/core";
-import { requireGroups } from "./argument-kinds.ts";
+import { requireGroups } from "../argument-kinds.ts";
 
 /**
  * The control experiment: within each group the rewards change places, so that they say nothing about the

@@ -2,8 +2,8 @@ import { createServer } from "node:http";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import type { ModelInfo, OperationInfo, RolloutInfo, Trajectory } from "@hone/core";
-import { gather } from "./gather.ts";
-import { Hone } from "./hone.ts";
+import { gather } from "../rollouts/gather.ts";
+import { Hone } from "../hone.ts";
 
 /** One rollout of each scenario, unless the test says otherwise. */
 export const gatherOne: typeof gather = (model, rollout, scenarios, options) =>

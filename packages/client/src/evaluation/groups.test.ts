@@ -4,7 +4,7 @@ import { join } from "node:path";
 import type { TrajectoryGroup } from "@hone/core";
 import { describe, expect, it } from "vitest";
 import { compare, evaluationTable } from "./compare.ts";
-import { readGroups, writeGroups } from "./group-files.ts";
+import { readGroups, writeGroups } from "../training/group-files.ts";
 
 function group(scenario: unknown, scores: number[]): TrajectoryGroup {
   return {

@@ -8,11 +8,16 @@ import {
 } from "@hone/core";
 import type { RolloutException, RolloutMode, Trajectory, TrajectoryGroup } from "@hone/core";
 import pLimit from "p-limit";
-import { optionalFunction, requireFunction, requireList, requireSignal } from "./argument-kinds.ts";
+import {
+  optionalFunction,
+  requireFunction,
+  requireList,
+  requireSignal,
+} from "../argument-kinds.ts";
 import { ComparisonModel } from "./comparison-model.ts";
 import { runComparison } from "./comparison-run.ts";
 import { GatherError } from "./gather-error.ts";
-import type { Policy } from "./model.ts";
+import type { Policy } from "../model.ts";
 import { gatherWarnings } from "./gather-warnings.ts";
 import type { CallCounter } from "./rollout-context.ts";
 import type { RolloutEnd } from "./rollout-end.ts";
@@ -20,7 +25,7 @@ import { createRolloutRequests } from "./rollout-requests.ts";
 import { runRollout } from "./rollout-run.ts";
 import type { Rollout, RolloutRunOptions } from "./rollout-run.ts";
 import { throwIfAborted } from "@hone/transport";
-import { warn } from "./warn.ts";
+import { warn } from "../warn.ts";
 
 export interface GatherOptions {
   /**

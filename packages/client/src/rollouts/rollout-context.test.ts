@@ -1,11 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, describe, expect, it } from "vitest";
-import {
-  gatherOne as gather,
-  rolloutRoutes,
-  startRouteServer,
-} from "./route-server.test-support.ts";
-import type { RouteServer } from "./route-server.test-support.ts";
+import { gatherOne as gather, rolloutRoutes, startRouteServer } from "../testing/route-server.ts";
+import type { RouteServer } from "../testing/route-server.ts";
 import type { RolloutModel } from "./rollout-model.ts";
 
 const servers: RouteServer[] = [];

@@ -1,5 +1,5 @@
 import type { Trajectory, TrajectoryGroup } from "@hone/core";
-import { scenarioKey } from "./scenarios.ts";
+import { scenarioKey } from "../training/scenarios.ts";
 import { mean } from "./statistics.ts";
 
 /** A scenario's score: the mean of its trajectories that have the metric. */

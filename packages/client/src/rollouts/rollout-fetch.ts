@@ -1,7 +1,7 @@
 import { errorWithoutKey, originOf, patientRequest } from "@hone/transport";
 import type { ConnectionSettings, Fetch } from "@hone/transport";
-import { asksForModel, readCall, urlOf, withoutKey } from "./request-call.ts";
-import type { Call } from "./request-call.ts";
+import { asksForModel, readCall, urlOf, withoutKey } from "../request-call.ts";
+import type { Call } from "../request-call.ts";
 import { currentRollout, openRollout } from "./rollout-context.ts";
 import type { RolloutContext } from "./rollout-context.ts";
 import { mismatch, refusal, refuseLate, strayCall } from "./rollout-mismatch.ts";

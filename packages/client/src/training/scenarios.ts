@@ -1,6 +1,6 @@
 import { HoneError } from "@hone/core";
 import { refuseUnknownOptions } from "@hone/core";
-import { optionalFunction, requireList } from "./argument-kinds.ts";
+import { optionalFunction, requireList } from "../argument-kinds.ts";
 import { mulberry32, shuffledIndices } from "@hone/core";
 
 /** Equal for two scenarios that say the same, in whatever order their keys were written. */

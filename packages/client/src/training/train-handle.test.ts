@@ -1,14 +1,8 @@
 import type { OperationEvent, TrajectoryGroup } from "@hone/core";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, describe, expect, it } from "vitest";
-import {
-  operation,
-  putModel,
-  send,
-  sendError,
-  startRouteServer,
-} from "./route-server.test-support.ts";
-import type { Handler, RouteServer } from "./route-server.test-support.ts";
+import { operation, putModel, send, sendError, startRouteServer } from "../testing/route-server.ts";
+import type { Handler, RouteServer } from "../testing/route-server.ts";
 
 let server: RouteServer;
 afterEach(() => server.close());

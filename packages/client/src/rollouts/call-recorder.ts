@@ -9,7 +9,7 @@ import type { ChatMessage, ChatTool, ProviderAnswer, ProviderRequest } from "@ho
 import { createParser } from "eventsource-parser";
 import type { Fetch } from "@hone/transport";
 import type { CallCounter } from "./rollout-context.ts";
-import { warn } from "./warn.ts";
+import { warn } from "../warn.ts";
 
 /** A completion as it was asked for and answered. */
 export interface RecordedCall {

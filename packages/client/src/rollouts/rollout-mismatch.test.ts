@@ -4,8 +4,8 @@ import OpenAI from "openai";
 import { afterEach, describe, expect, it } from "vitest";
 import { ComparisonModel } from "./comparison-model.ts";
 import { gather } from "./gather.ts";
-import { rolloutRoutes, send, startRouteServer } from "./route-server.test-support.ts";
-import type { RouteServer } from "./route-server.test-support.ts";
+import { rolloutRoutes, send, startRouteServer } from "../testing/route-server.ts";
+import type { RouteServer } from "../testing/route-server.ts";
 import type { RolloutModel } from "./rollout-model.ts";
 
 const servers: RouteServer[] = [];

@@ -1,9 +1,9 @@
 import type { OperationEvent, TrajectoryGroup, TrainResult } from "@hone/core";
 import { afterEach, describe, expect, it, onTestFinished, vi } from "vitest";
 import type { Batch, BatchesOptions } from "./batches.ts";
-import type { Model } from "./model.ts";
-import { modelInfo, operation, send, startRouteServer } from "./route-server.test-support.ts";
-import type { RouteServer } from "./route-server.test-support.ts";
+import type { Model } from "../model.ts";
+import { modelInfo, operation, send, startRouteServer } from "../testing/route-server.ts";
+import type { RouteServer } from "../testing/route-server.ts";
 
 type Step = Pick<TrainResult, "trained" | "reasons"> & { by?: string };
 

@@ -1,7 +1,7 @@
 import { assert, boolean, integer, nat, property } from "fast-check";
 import { describe, expect, it } from "vitest";
 import { checkBatchesOptions, planBatches } from "./batches.ts";
-import { modelInfo, send, startRouteServer } from "./route-server.test-support.ts";
+import { modelInfo, send, startRouteServer } from "../testing/route-server.ts";
 
 const scenarios = (size: number) => Array.from({ length: size }, (_, index) => index);
 

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { gather } from "./gather.ts";
-import { rolloutRoutes, sendError, startRouteServer } from "./route-server.test-support.ts";
-import type { Handler, RouteServer } from "./route-server.test-support.ts";
+import { rolloutRoutes, sendError, startRouteServer } from "../testing/route-server.ts";
+import type { Handler, RouteServer } from "../testing/route-server.ts";
 import type { RolloutModel } from "./rollout-model.ts";
 
 let server: RouteServer;

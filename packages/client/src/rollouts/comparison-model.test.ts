@@ -1,12 +1,12 @@
 import { ProviderStream } from "@hone/core";
 import OpenAI from "openai";
 import { afterEach, describe, expect, it, onTestFinished, vi } from "vitest";
-import { compare } from "./compare.ts";
+import { compare } from "../evaluation/compare.ts";
 import { ComparisonModel } from "./comparison-model.ts";
 import { gather } from "./gather.ts";
 import type { RolloutModel } from "./rollout-model.ts";
-import { send, startRouteServer, until } from "./route-server.test-support.ts";
-import type { Handler, RouteServer } from "./route-server.test-support.ts";
+import { send, startRouteServer, until } from "../testing/route-server.ts";
+import type { Handler, RouteServer } from "../testing/route-server.ts";
 
 let server: RouteServer | undefined;
 afterEach(() => server?.close());

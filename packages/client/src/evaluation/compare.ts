@@ -1,7 +1,7 @@
 import { HoneError } from "@hone/core";
 import type { TrajectoryGroup } from "@hone/core";
 import { refuseUnknownOptions, requireObject } from "@hone/core";
-import { requireGroups, requireList } from "./argument-kinds.ts";
+import { requireGroups, requireList } from "../argument-kinds.ts";
 import { mulberry32 } from "@hone/core";
 import { scoresByScenario } from "./scores.ts";
 import { bootstrapInterval, fewestForInterval, type Interval, mean } from "./statistics.ts";

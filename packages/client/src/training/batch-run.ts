@@ -2,7 +2,7 @@ import { HoneError } from "@hone/core";
 import type { TrainResult } from "@hone/core";
 import { defaultMaxIdleBatches, planBatches, trainedSteps } from "./batches.ts";
 import type { Batch, BatchCursor, BatchesOptions } from "./batches.ts";
-import { warn } from "./warn.ts";
+import { warn } from "../warn.ts";
 
 /** What became of a batch: null where its step failed and committed nothing. */
 type Outcome = Pick<TrainResult, "trained" | "reasons"> | null;
