@@ -12,22 +12,20 @@ export interface SeedRun {
   folder: string;
   /** What the gate looks at. */
   verdict: Comparison;
-  /** 2048: the share of games won. */
-  won?: Comparison | undefined;
-  /** 2048: the best single style on the same games. */
-  ceiling?: { name: string; score: number; won: number } | undefined;
+  /** Levels that the task compares its scores with: for 2048 the best single style. */
+  references: Record<string, number>;
   table: EvaluationRow[];
   /** Of the whole command, installed before. */
   seconds: number;
   /** Role → seconds of processor time. */
   cpu: Record<string, number>;
-  /** Answers asked for; null where the example does not count them. */
+  /** Answers asked for; null of supervised training. */
   turns: number | null;
   stages: Record<string, number>;
 }
 
 const roles = {
-  agent: /examples\/\w+\/src\/train\.ts/,
+  agent: /client\/src\/run\/cli\.ts train/,
   renderer: /hone_worker\.renderer/,
   worker: /hone_worker/,
   server: /server\/src\/cli\.ts serve/,
@@ -56,11 +54,11 @@ export async function runQuickstart(
   if (status !== 0) throw new Error(`The quickstart ended with ${status}. Its files: ${folder}`);
   const summary = JSON.parse(await readFile(join(folder, "summary.json"), "utf8"));
   return {
-    ...{ seed, folder, table: summary.table, verdict: summary.score ?? summary.verdict },
-    ...{ won: summary.won, ceiling: summary.ceiling },
+    ...{ seed, folder, table: summary.table, verdict: summary.verdict },
+    references: summary.references,
     seconds: (performance.now() - began) / 1000,
     cpu: watch.seconds(),
-    turns: summary.turns ?? null,
-    stages: summary.stages ?? {},
+    turns: summary.turns,
+    stages: summary.stages,
   };
 }

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { compare, evaluationTable, gather, readGroups } from "@hone/client";
-import { createRollout } from "../examples/2048/src/rollout.ts";
+import task from "../examples/2048/src/task.ts";
 import { base, startTestServer } from "../test/support/server.ts";
 import type { SeedRun } from "./seeds-run.ts";
 
@@ -35,20 +35,23 @@ export async function superviseBest(run: SeedRun): Promise<Omit<SeedRun, "kind">
       });
       while ((await model.info()).served < 1) await new Promise((done) => setTimeout(done, 100));
       const { maxModelLen } = await model.info();
-      const play = createRollout({
-        size: settings.size,
-        target: settings.target,
-        contextTokens: maxModelLen,
-        answerTokens: 8,
-      });
+      const how = {
+        ...{ temperature: 1, answerTokens: 8, contextTokens: maxModelLen },
+        settings: { size: settings.size, target: settings.target },
+      };
       const scenarios = before.map(({ trajectories }) => ({
         seed: Number(trajectories[0]?.metadata["seed"]),
       }));
-      const after = await gather(model, play, scenarios, {
-        groupSize: 1,
-        mode: "eval",
-        concurrency: 64,
-      });
+      const after = await gather(
+        model,
+        (one, scenario) => task.rollout(one, scenario, how),
+        scenarios,
+        {
+          groupSize: 1,
+          mode: "eval",
+          concurrency: 64,
+        },
+      );
       const verdict = compare(before, after, { metric: "score" });
       console.log(
         `supervised, ${steps} optimizer steps: ${verdict.before.toFixed(0)} → ${verdict.after.toFixed(0)}`,
@@ -59,7 +62,7 @@ export async function superviseBest(run: SeedRun): Promise<Omit<SeedRun, "kind">
           seed: run.seed,
           folder: adapter,
           verdict,
-          won: compare(before, after, { metric: "won" }),
+          references: run.references,
         },
         table: evaluationTable({ base: before, supervised: after }, { metric: "score" }),
         ...{ seconds: (performance.now() - began) / 1000, cpu: {}, turns: null, stages: {} },

@@ -12,13 +12,12 @@ export function resultsText(story: "2048" | "inbox", runs: readonly SeedRun[]): 
       return `| ${kind} | ${seed} | ${arrow(verdict, digits)} | ${interval(verdict, digits)} | ${gate(verdict)} | ${duration(seconds)} |`;
     }),
   ];
-  const styles = runs.flatMap(({ ceiling }) => (ceiling ? [ceiling] : [])).slice(0, 1);
+  const levels = Object.entries(runs[0]?.references ?? {});
   return [
     "",
     ...verdicts,
-    ...styles.map(
-      ({ name, score, won }) =>
-        `\nBest single style (${name}) on the same games: ${score.toFixed(0)}, ${(100 * won).toFixed(0)}% reach the target.`,
+    ...levels.map(
+      ([name, score]) => `\nFor comparison, the ${name} on the same games: ${score.toFixed(0)}.`,
     ),
     "",
     ...stageTable(runs.filter(({ kind }) => kind === "fixed" || kind === "fresh")),

@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 
 /**
  * @typedef {object} Example
- * @property {string} program
+ * @property {string} task
  * @property {string} base folder, or the name of a model that `setup --model` brings
  * @property {boolean} large worth bfloat16 where the processor has it
  */
@@ -14,12 +14,12 @@ export const broughtModels = ["smollm2"];
 /** @type {Record<string, Example>} */
 export const examples = {
   2048: {
-    program: "examples/2048/src/train.ts",
+    task: "examples/2048/src/task.ts",
     base: "models/hone-2048-1m",
     large: false,
   },
   inbox: {
-    program: "examples/inbox/src/train.ts",
+    task: "examples/inbox/src/task.ts",
     base: "smollm2",
     large: true,
   },

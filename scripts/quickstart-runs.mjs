@@ -25,7 +25,7 @@ const runFile = "run.json";
 export function chooseRun(given) {
   const help = given.includes("--help") || given.includes("-h");
   const named = given[0] !== undefined && !given[0].startsWith("-");
-  const args = named ? given.slice(1) : [...given];
+  const args = (named ? given.slice(1) : given).map(todaysName);
   const resume = take(args, "--resume");
   const folder = take(args, "--out");
   const base = take(args, "--base");
@@ -37,7 +37,13 @@ export function chooseRun(given) {
     const out = resume === "" ? newestRun() : findRun(resume);
     const begun = JSON.parse(readFileSync(join(out, runFile), "utf8"));
     const served = { base: begun.base ?? null, device: device ?? begun.device ?? null };
-    return { story: begun.story, args: [...begun.args, ...args], out, help, ...served };
+    return {
+      story: begun.story,
+      args: [...begun.args.map(todaysName), ...args],
+      out,
+      help,
+      ...served,
+    };
   }
   const story = named ? given[0] : "2048";
   if (folder === "") fail("--out needs the name of a folder.");
@@ -51,6 +57,17 @@ export function chooseRun(given) {
   // A folder is meant as it is seen from here; anything else is an id or a name.
   const own = base !== null && existsSync(base) ? absolute(base) : base;
   return { story, args: [...name, ...args], out, help, base: own, device };
+}
+
+/**
+ * Options of the quickstart's that the run of any task has under another name.
+ *
+ * @param {string} arg
+ */
+function todaysName(arg) {
+  return arg
+    .replace(/^--verdict-seeds(?=$|=)/, "--held-out")
+    .replace(/^--eval-seeds(?=$|=)/, "--eval-held-out");
 }
 
 /** @param {Run} run */

@@ -1,8 +1,8 @@
-// `npm run quickstart [-- 2048|inbox --out FOLDER and other options of the example]`: installs what is
+// `npm run quickstart [-- 2048|inbox --out FOLDER and other options of `@hone/client train`]`: installs what is
 // missing, starts a server on a free loopback port, trains the example's agent, and stops the server.
 // Everything that it writes is in one folder. Ctrl-C leaves no process behind.
 // `-- --resume [FOLDER]` goes on with the run in that folder, or with the newest, where its last step ended.
-import { mkdirSync, openSync, readFileSync } from "node:fs";
+import { existsSync, mkdirSync, openSync, readFileSync } from "node:fs";
 import process from "node:process";
 import { createInterface } from "node:readline";
 import { isAbsolute, join } from "node:path";
@@ -22,7 +22,7 @@ const story = examples[chosen.story];
 if (!story) {
   fail(`There is no example "${chosen.story}". Choose ${Object.keys(examples).join(" or ")}.`);
 }
-const example = [...tsx, story.program];
+const example = [...tsx, "packages/client/src/run/cli.ts", "train", story.task];
 /** @type {import("./processes.mjs").Started | null} */
 let agent = null;
 /** @type {import("./processes.mjs").Started | null} */
@@ -53,6 +53,7 @@ const python = await setUpPython();
 const wanted = chosen.base ?? story.base;
 const base = broughtModels.includes(wanted) ? await setUpModel(wanted) : wanted;
 const serverData = join(out, "server");
+const begun = existsSync(join(out, "command.json"));
 mkdirSync(out, { recursive: true });
 saveRun(chosen);
 const connection = await startServer();
@@ -60,7 +61,16 @@ console.log(`Server: ${connection.HONE_URL}   log: ${join(out, "server.log")}`);
 
 agent = start(
   process.execPath,
-  [...example, ...chosen.args, "--out", out, "--server-data", serverData],
+  // It may have been cut off before it began its run.
+  [
+    ...example,
+    ...(begun ? ["--resume"] : []),
+    ...chosen.args,
+    "--out",
+    out,
+    "--server-data",
+    serverData,
+  ],
   {
     cwd: root,
     env: { ...process.env, ...connection },

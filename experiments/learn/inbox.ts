@@ -38,9 +38,9 @@ export function inboxTask(base: string | undefined): LearnTask<Mail> {
       { role: "user", content: text },
     ],
     key: ({ bill }) => ({ kind: "bill", bill }),
-    rollout: (model, mail) => rollout(model, mail, temperature),
+    rollout: (model, mail) => rollout(model, mail, { temperature, answerTokens: 48 }),
     judging: {
-      rollout: (model, mail) => rollout(model, mail, 0),
+      rollout: (model, mail) => rollout(model, mail, { temperature: 0, answerTokens: 48 }),
       metric: "exact",
       label: "share of the held-out mails read exactly, greedy",
     },

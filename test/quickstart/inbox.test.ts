@@ -10,16 +10,17 @@ import { startTestServer, type TestServer } from "../support/server.ts";
 const run = promisify(execFile);
 const file = (path: string) => fileURLToPath(new URL(path, import.meta.url));
 
-/** The program of examples/inbox, on a task that the base of the repository can learn. */
+/** `npx @hone/client train`, by default on a task that the base of the repository can learn. */
 function train(
   server: TestServer,
   args: string[],
+  task = "one-word-task.ts",
 ): Promise<{ status: number; stdout: string; stderr: string }> {
   const program = ["--conditions=@hone/source", "--import", import.meta.resolve("tsx")];
   return new Promise((resolve) => {
     execFile(
       process.execPath,
-      [...program, file("../../examples/inbox/src/train.ts"), ...args],
+      [...program, file("../../packages/client/src/run/cli.ts"), "train", file(task), ...args],
       {
         env: { ...process.env, HONE_URL: server.url, HONE_API_KEY: server.key },
         timeout: 240_000,
@@ -43,12 +44,9 @@ it("names the examples where the quickstart is asked for another", async () => {
   });
 });
 
-describe("examples/inbox with a task of one's own", () => {
+describe("the training of a task of one's own", () => {
   let server: TestServer;
   let out: string;
-  const task = ["--task", file("one-word-task.ts"), "--answer-tokens", "2"];
-  // So many rollouts that the word which earns something is among them in nearly every step.
-  const small = [...task, "--groups-per-step", "4", "--group-size", "16", "--temperature", "1"];
   beforeAll(async () => {
     out = await mkdtemp(join(tmpdir(), "hone-inbox-"));
     server = await startTestServer();
@@ -60,12 +58,7 @@ describe("examples/inbox with a task of one's own", () => {
 
   it("learns, says so, and leaves its figures", async () => {
     const learn = ["--steps", "10", "--lr", "5e-3", "--out", join(out, "learns")];
-    const { status, stdout, stderr } = await train(server, [
-      ...small,
-      ...learn,
-      "--name",
-      "learns",
-    ]);
+    const { status, stdout, stderr } = await train(server, [...learn, "--name", "learns"]);
     // The task may be learnt before its steps are used up: then the run stops and says why, and nothing else.
     expect(stderr).toMatch(
       /^(?:\(node:\d+\) HoneWarning: The last 8 batches of learns trained nothing .*\n.*\n)?$/,
@@ -110,31 +103,33 @@ describe("examples/inbox with a task of one's own", () => {
       "--out",
       join(out, "control"),
     ];
-    const { status, stdout } = await train(server, [...small, ...control, "--name", "control"]);
+    const { status, stdout } = await train(server, [...control, "--name", "control"]);
     expect(stdout).toContain("It has not shown that it learnt");
     expect(status).toBe(1);
   });
 
   it("refuses to go on with another task than it began with", async () => {
-    const resumed = ["--steps", "1", "--out", join(out, "control"), "--name", "control"];
-    const other = file("../../examples/inbox/src/own-task.ts");
-    const { status, stderr } = await train(server, [
-      "--task",
-      other,
-      "--shuffle-rewards",
-      "--temperature",
-      "1",
-      ...resumed,
-    ]);
+    const resumed = ["--resume", "--out", join(out, "control")];
+    const task = "../../examples/readme/src/own-task.ts";
+    const { status, stderr } = await train(server, resumed, task);
     expect(stderr).toMatch(/invalid_config: The task has changed since the run in .*control began/);
     expect(status).toBe(1);
   });
 
   it("says what a task file lacks", async () => {
-    const { status, stderr } = await train(server, ["--task", file("../support/wire.ts")]);
+    const { status, stderr } = await train(server, [], "../support/wire.ts");
     expect(stderr).toMatch(
-      /invalid_config: .*wire\.ts must export train, .*heldOut, .*rollout, a function\./,
+      /invalid_config: .*wire\.ts has no task: write `export default defineTask\(/,
     );
     expect(status).toBe(1);
+  });
+
+  it("refuses an option that it does not know, and a run that is there", async () => {
+    const unknown = await train(server, ["--stepz", "3"]);
+    expect(unknown).toMatchObject({ status: 1, stdout: "" });
+    expect(unknown.stderr).toMatch(/unknown option '--stepz'/);
+    const there = await train(server, ["--out", join(out, "control")]);
+    expect(there).toMatchObject({ status: 1, stdout: "" });
+    expect(there.stderr).toMatch(/holds a run\. Go on with it by --resume/);
   });
 });

@@ -1,20 +1,11 @@
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { ComparisonModel } from "@hone/client";
+import { ComparisonModel, readGroups } from "@hone/client";
+import { trainRun, type OtherModel, type RunEvent, type RunOptions } from "@hone/client/run";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import type { OtherModel } from "../../examples/2048/src/providers.ts";
-import { runTraining } from "../../examples/2048/src/train-run.ts";
-import type { RunListener, RunOptions } from "../../examples/2048/src/train-run.ts";
+import task from "../../examples/2048/src/task.ts";
 import { fakeHone } from "./fake-hone.ts";
-
-const listener: RunListener = {
-  began: () => {},
-  progressed: () => {},
-  stepEnded: () => {},
-  evaluated: () => {},
-};
-const { signal } = new AbortController();
 
 let out: string;
 beforeEach(async () => {
@@ -33,13 +24,15 @@ const hone = () =>
     trained: (game) => ({ score: 200 + 2 * game }),
   });
 
-function options(others: OtherModel[], given: Partial<RunOptions> = {}): RunOptions {
-  return {
-    ...{ name: "m", size: 3, target: 64, learningRate: 1, lastRate: 1, concurrency: 8, out },
-    ...{ steps: 0, groupsPerStep: 2, groupSize: 2, evalEvery: 0, evalSeeds: 2, verdictSeeds: 8 },
-    ...{ seed: 0, shuffleRewards: false, others, answerTokens: 8 },
+function run(
+  others: OtherModel[],
+  given: Partial<RunOptions<{ size: number; target: number }>> = {},
+) {
+  return trainRun(task, {
+    ...{ name: "m", out, hone: hone(), compare: others },
+    ...{ steps: 0, heldOut: 8, ungated: true, concurrency: 8 },
     ...given,
-  };
+  });
 }
 
 interface Asked {
@@ -67,28 +60,32 @@ const summaryIn = async () => JSON.parse(await readFile(join(out, "summary.json"
 
 describe("a run of the 2048 quickstart, but for its training,", () => {
   it("ends in a verdict, and finds the adapter of an earlier start", async () => {
-    const summary = await runTraining(hone(), options([]), listener, signal);
+    const summary = await run([]);
     expect(summary).toMatchObject({
       outcome: "learnt",
       policy: "m@3",
-      score: { pairs: 8, before: 103.5, after: 207 },
-      ...{ games: 8, failed: {}, cut: { base: 1, trained: 1 }, notCompared: {} },
+      verdict: { pairs: 8, before: 103.5, after: 207 },
+      ...{ heldOut: 8, failed: {}, notCompared: {} },
+      metrics: { cut: { before: 1, after: 1 } },
       adapter: "models/m/policies/3",
       starts: 1,
     });
     expect(await summaryIn()).toEqual(JSON.parse(JSON.stringify(summary)));
     // The base's games stand; the trained policy plays again.
-    const again = await runTraining(hone(), options([]), listener, signal);
-    expect(again).toMatchObject({ starts: 2, score: summary.score });
+    const again = await run([]);
+    expect(again).toMatchObject({ starts: 2, verdict: summary.verdict });
     expect(again.seconds).toBeGreaterThan(summary.seconds);
     expect(again.stages["evaluating"]).toBeGreaterThan(summary.stages["evaluating"] ?? 0);
   });
 
   it("has another model play whole games, whatever Hone's own model can hold", async () => {
     const gpt = other();
-    const summary = await runTraining(hone(), options([gpt]), listener, signal);
+    const summary = await run([gpt]);
     expect(summary.table.map(({ name }) => name)).toEqual(["base", "trained", "openai/gpt"]);
-    expect(summary.cut).not.toHaveProperty("openai/gpt");
+    const games = await readGroups(join(out, "trajectories", "eval-openai-gpt.jsonl"));
+    expect(games.map(({ trajectories }) => trajectories[0]?.metrics["cut"])).toEqual(
+      Array.from({ length: 8 }, () => 0),
+    );
     expect(summary.turns).toBeGreaterThanOrEqual(8 * 10);
     expect(gpt.asked.every((body) => body.max_completion_tokens === 64)).toBe(true);
     expect(gpt.asked.some((body) => "max_tokens" in body)).toBe(false);
@@ -97,7 +94,7 @@ describe("a run of the 2048 quickstart, but for its training,", () => {
   it("does not begin where another model cannot be asked", async () => {
     const gpt = other();
     gpt.broken = true;
-    await expect(runTraining(hone(), options([gpt]), listener, signal)).rejects.toMatchObject({
+    await expect(run([gpt])).rejects.toMatchObject({
       code: "invalid_config",
       message: expect.stringMatching(
         /^openai\/gpt cannot be compared with: 401 wrong key\. Nothing has been trained yet\.$/,
@@ -108,12 +105,11 @@ describe("a run of the 2048 quickstart, but for its training,", () => {
 
   it("keeps its verdict where another model fails later, and can be ended again", async () => {
     const [gpt, fine] = [other(), other("http://b/v1#gpt")];
-    const evaluated = (label: string) => {
+    const onEvent = (event: RunEvent) => {
       // After the check of the beginning, before its games.
-      if (label === "trained") gpt.broken = true;
+      if (event.type === "evaluated" && event.label === "trained") gpt.broken = true;
     };
-    const failing = { ...listener, evaluated };
-    const summary = await runTraining(hone(), options([gpt, fine]), failing, signal);
+    const summary = await run([gpt, fine], { onEvent });
     expect(summary).toMatchObject({
       outcome: "learnt",
       notCompared: { "openai/gpt": expect.stringContaining("401 wrong key") },
@@ -123,24 +119,24 @@ describe("a run of the 2048 quickstart, but for its training,", () => {
 
     // Started again with the API still out of order, it ends as well, and asks nobody twice.
     const asked = fine.asked.length;
-    const again = await runTraining(hone(), options([gpt, fine]), listener, signal);
+    const again = await run([gpt, fine]);
     expect(again).toMatchObject({ notCompared: summary.notCompared, table: summary.table });
     expect(fine.asked).toHaveLength(asked);
     gpt.broken = false;
-    const last = await runTraining(hone(), options([gpt, fine]), listener, signal);
+    const last = await run([gpt, fine]);
     expect(last).toMatchObject({ notCompared: {}, table: { length: 4 } });
   });
 
   it("judges by fewer of the base's games where fewer are asked for", async () => {
-    await runTraining(hone(), options([]), listener, signal);
-    const fewer = { verdictSeeds: 7 };
-    const summary = await runTraining(hone(), options([], fewer), listener, signal);
-    expect(summary.score).toMatchObject({ pairs: 7, unpaired: 0, before: 103 });
+    await run([]);
+    const fewer = { heldOut: 7 };
+    const summary = await run([], fewer);
+    expect(summary.verdict).toMatchObject({ pairs: 7, unpaired: 0, before: 103 });
   });
 
   it("is not continued with answers of another length", async () => {
-    await runTraining(hone(), options([]), listener, signal);
-    const longer = runTraining(hone(), options([], { answerTokens: 9 }), listener, signal);
+    await run([]);
+    const longer = run([], { answerTokens: 9 });
     await expect(longer).rejects.toThrow(/answerTokens 8, not 9/);
   });
 });
@@ -152,6 +148,7 @@ it("says before the training that a model has no room to answer", async () => {
   const fetch = async () => Response.json({ choices });
   const settings = { baseURL: "http://elsewhere/v1", apiKey: "k", model: "o", fetch };
   const thinking = { ...gpt, model: new ComparisonModel(settings) };
-  const run = runTraining(hone(), options([thinking]), listener, signal);
-  await expect(run).rejects.toThrow(/64 tokens were used up before its answer began; --compare-t/);
+  await expect(run([thinking])).rejects.toThrow(
+    /its tokens were used up before its answer began; --compare-t/,
+  );
 });

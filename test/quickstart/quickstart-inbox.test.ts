@@ -2,18 +2,10 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { runTraining } from "../../examples/inbox/src/run.ts";
-import type { RunListener, RunOptions } from "../../examples/inbox/src/run.ts";
-import type { Task } from "../../examples/inbox/src/task-file.ts";
+import { defineTask, trainRun } from "@hone/client/run";
 import { fakeHone } from "./fake-hone.ts";
 
-const { signal } = new AbortController();
 const evaluations: string[] = [];
-const listener: RunListener = {
-  began: (evaluation) => void evaluations.push(evaluation),
-  evaluated: () => {},
-  stepEnded: () => {},
-};
 
 let out: string;
 beforeEach(async () => {
@@ -25,28 +17,32 @@ afterEach(() => rm(out, { recursive: true }));
 const orders = ["a", "b", "c", "d"];
 const heldOut = Array.from({ length: 48 }, (_, mail) => ({ order: orders[mail % 4] ?? "", mail }));
 
-function task(given: Partial<Task["fingerprint"]> = {}): Task {
-  return {
-    ...{ train: [{ mail: -1 }], heldOut, metric: "exact", shuffle: true },
-    slice: ({ order }: { order: string }) => order,
-    rollout: async () => ({ reward: 0, metrics: { exact: 0 } }),
-    fingerprint: { metric: "exact", heldOutScenarios: "h", taskSource: "s", ...given },
-  };
+interface Given {
+  metric?: string;
+  heldOut?: typeof heldOut;
+  taskSource?: string;
 }
 
 /** Mails come in turns of the four orders. */
-function run(exact: { base: string; trained: string }, given = task()) {
+function run(exact: { base: string; trained: string }, given: Given = {}) {
   const read = (right: string) => (mail: number) => ({
     exact: right.includes(orders[mail % 4] ?? "") ? 1 : 0,
   });
   const sides = { base: read(exact.base), trained: read(exact.trained) };
-  const hone = fakeHone({ learnt: 4, maxModelLen: 100, ...sides });
-  const options: RunOptions = {
-    ...{ name: "m", steps: 0, groupsPerStep: 1, groupSize: 2, learningRate: 1, lastRate: 1, out },
-    ...{ temperature: 0.7, answerTokens: 8, microBatchTokens: 64, concurrency: 1, seed: 0 },
-    shuffleRewards: false,
-  };
-  return runTraining(hone, given, options, listener, signal);
+  const task = defineTask({
+    train: [{ order: "a", mail: -1 }],
+    ...{ heldOut: given.heldOut ?? heldOut, metric: given.metric ?? "exact" },
+    slice: ({ order }) => order,
+    rollout: async () => ({ reward: 0, metrics: { exact: 0 } }),
+  });
+  return trainRun(task, {
+    ...{ name: "m", out, steps: 0, concurrency: 1, temperature: 0.7 },
+    hone: fakeHone({ learnt: 4, maxModelLen: 100, ...sides }),
+    taskSource: given.taskSource ?? "s",
+    onEvent: (event) => {
+      if (event.type === "began") evaluations.push(event.label);
+    },
+  });
 }
 
 describe("a run of the inbox quickstart, but for its training,", () => {
@@ -60,7 +56,7 @@ describe("a run of the inbox quickstart, but for its training,", () => {
     expect(again).toMatchObject({ starts: 2, learnt: true });
     expect(again.seconds).toBeGreaterThan(summary.seconds);
     // The answers of the base stand.
-    expect(evaluations.filter((one) => one.startsWith("base"))).toHaveLength(2);
+    expect(evaluations.filter((one) => one.startsWith("evaluating base"))).toHaveLength(2);
   });
 
   it("does not pass where one order got worse, though the whole got better", async () => {
@@ -72,11 +68,15 @@ describe("a run of the inbox quickstart, but for its training,", () => {
 
   it.each([
     ["metric", { metric: "json" }, /another metric decides/],
-    ["held-out scenarios", { heldOutScenarios: "H" }, /it holds out other scenarios/],
+    [
+      "held-out scenarios",
+      { heldOut: heldOut.map((one) => ({ ...one, mail: one.mail + 1 })) },
+      /it holds out other scenarios/,
+    ],
     ["source", { taskSource: "S" }, /its file, or one that it imports, is another/],
   ])("is not continued with a task of another %s", async (_what, changed, message) => {
     await run({ base: "", trained: "abcd" });
-    const other = run({ base: "", trained: "abcd" }, task(changed));
+    const other = run({ base: "", trained: "abcd" }, changed);
     await expect(other).rejects.toMatchObject({ code: "invalid_config", param: "task" });
     await expect(other).rejects.toThrow(message);
     await expect(run({ base: "", trained: "abcd" })).resolves.toBeDefined();

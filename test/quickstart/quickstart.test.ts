@@ -194,9 +194,9 @@ it.skipIf(!linux)(
     const refused = exitOf(gated.child);
     await says(gated.child, /It has not shown that it learnt[^]*Files: /);
     expect(await refused).toBe(1);
-    const { score, cut, adapter } = JSON.parse(readFileSync(join(out, "summary.json"), "utf8"));
-    expect(score).toMatchObject({ pairs: 16, low: 0, high: 0 });
-    expect({ cut, adapter }).toEqual({ cut: { base: 1, trained: 1 }, adapter: null });
+    const summary = JSON.parse(readFileSync(join(out, "summary.json"), "utf8"));
+    expect(summary).toMatchObject({ verdict: { pairs: 16, low: 0, high: 0 }, adapter: null });
+    expect(summary.metrics.cut).toMatchObject({ before: 1, after: 1 });
 
     const ungated = quickstart([...script, "--ungated", "--resume"]);
     const passed = exitOf(ungated.child);
@@ -206,9 +206,15 @@ it.skipIf(!linux)(
 );
 
 it("refuses a verdict over a handful of games before anything is served", async () => {
-  const program = ["--conditions=@hone/source", "--import", "tsx", "examples/2048/src/train.ts"];
-  const { child } = quickstart([process.execPath, ...program, "--verdict-seeds", "2"]);
+  const program = [
+    "--conditions=@hone/source",
+    "--import",
+    "tsx",
+    "packages/client/src/run/cli.ts",
+  ];
+  const task = ["train", "examples/2048/src/task.ts", "--held-out", "2"];
+  const { child } = quickstart([process.execPath, ...program, ...task]);
   const ended = exitOf(child);
-  await says(child, /--verdict-seeds 2 is too few for a verdict: give at least 16, or --ungated/);
+  await says(child, /2 held-out scenarios are too few for a verdict: give at least 16, or ungated/);
   expect(await ended).toBe(1);
 });

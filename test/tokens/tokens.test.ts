@@ -1,7 +1,8 @@
 import { join } from "node:path";
 import { readGroups, type TrajectoryGroup } from "@hone/client";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { runTraining, type StepReport } from "../../examples/2048/src/train-run.ts";
+import { trainRun, type RunEvent } from "@hone/client/run";
+import task from "../../examples/2048/src/task.ts";
 import { expectSameLogprobs } from "../support/sampler-difference.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
 import { expectTrainedWereSampled, recordWire, type Wire } from "../support/wire.ts";
@@ -23,23 +24,15 @@ describe("a run of the 2048 agent", () => {
 
   it("trains the ids that were sampled, each once, with the sampler's logprobs", async () => {
     const out = join(server.dataDir, "run");
-    const reports: StepReport[] = [];
-    const options = {
-      ...{ name: "2048", size: 3, target: 64, learningRate: 2e-3, concurrency: 16, out },
-      ...{ steps, groupsPerStep: 2, groupSize: 4, evalEvery: 0, evalSeeds: 2, verdictSeeds: 2 },
-      ...{ seed: 0, shuffleRewards: false, others: [], answerTokens: 8, lastRate: 1 },
-    };
-    await runTraining(
-      server.hone,
-      options,
-      {
-        began: () => {},
-        progressed: () => {},
-        stepEnded: (report) => void reports.push(report),
-        evaluated: () => {},
+    const reports: Extract<RunEvent, { type: "step-ended" }>[] = [];
+    await trainRun(task, {
+      ...{ name: "2048", out, hone: server.hone, concurrency: 16, ungated: true },
+      ...{ steps, groupsPerStep: 2, groupSize: 4, evalEvery: 0, heldOut: 2 },
+      schedule: { type: "constant" },
+      onEvent: (event) => {
+        if (event.type === "step-ended") reports.push(event);
       },
-      new AbortController().signal,
-    );
+    });
 
     const batches = wire.batches();
     const sampled = wire.sampled();

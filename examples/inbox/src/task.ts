@@ -1,4 +1,5 @@
 import type { RolloutModel } from "@hone/client";
+import { defineTask, type RolloutHow } from "@hone/client/run";
 import OpenAI from "openai";
 import {
   heldOutNames,
@@ -11,18 +12,15 @@ import {
 } from "./bills.ts";
 import { scoreAnswer } from "./reward.ts";
 
-// What train.ts needs of a task: two lists of scenarios, a rollout that ends in a reward, and, for its
-// tables, what decides and how to slice.
+// A real model that learns to read bills out of mails. `npm run quickstart -- inbox` serves it and trains it on
+// this task.
 
 // The templates take turns, so that every step has mails of every kind: a step of one kind would teach the
 // shortcut that fits it. That order is kept, not shuffled.
 export const train = takeTurns(
   trainTemplates.map((template, number) => writeMails([template], trainNames, 20, number)),
 );
-export const shuffle = false;
 export const heldOut = writeMails(heldOutTemplates, heldOutNames, 12, 2);
-export const metric = "exact";
-export const slice = (mail: Mail): string => mail.template;
 
 export const system = "Read the bill in the mail. Answer with one JSON object and nothing else.";
 // Its facts stand the other way round than the model likes to read them, last ones first.
@@ -35,7 +33,11 @@ export const example = [
 ] as const;
 
 // #region rollout
-export async function rollout(model: RolloutModel, { text, bill }: Mail, temperature: number) {
+export async function rollout(
+  model: RolloutModel,
+  { text, bill }: Mail,
+  { temperature, answerTokens }: Pick<RolloutHow, "temperature" | "answerTokens">,
+) {
   const connection = model.connection();
   const client = new OpenAI(connection);
   const messages = [{ role: "system" as const, content: system }, ...example];
@@ -43,7 +45,7 @@ export async function rollout(model: RolloutModel, { text, bill }: Mail, tempera
     {
       model: connection.model,
       messages: [...messages, { role: "user", content: text }],
-      max_tokens: 48,
+      max_tokens: answerTokens,
       temperature,
     },
     { signal: model.signal },
@@ -52,3 +54,19 @@ export async function rollout(model: RolloutModel, { text, bill }: Mail, tempera
   return { ...scoreAnswer(answer, bill), logs: [answer] };
 }
 // #endregion
+
+export default defineTask({
+  ...{ train, heldOut, rollout, shuffle: false },
+  // All three values right.
+  metric: "exact",
+  slice: ({ template }) => template,
+  options: {
+    // Two mails a step of each combination of wanted first and wanted last.
+    ...{ steps: 24, groupsPerStep: 8, groupSize: 6, concurrency: 64 },
+    ...{ temperature: 0.7, answerTokens: 48 },
+    // Adam's steps are as large on noise as on a signal: at a constant rate the late ones only wander.
+    ...{ learningRate: 4e-4, schedule: { type: "linear", end: 0.1 } },
+    // 32: about the tokens of an answer. 2048: what a small machine has memory for.
+    train: { warmupSteps: 3, normalizerTokens: 32, maxTokensPerMicroBatch: 2048 },
+  },
+});

@@ -4,6 +4,7 @@ export type { HoneOptions } from "./connection-settings.ts";
 export type { Fetch } from "@hone/transport";
 export { Model, Policy } from "./model.ts";
 export type { TrainOptions } from "./model.ts";
+export type { Schedule } from "./training/schedule.ts";
 export type { TrainHandle } from "./training/train-handle.ts";
 export type { Batch, BatchCursor, BatchesOptions } from "./training/batches.ts";
 export type { Connection, RolloutModel } from "./rollouts/rollout-model.ts";

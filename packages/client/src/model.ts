@@ -17,8 +17,9 @@ import type {
 } from "@hone/core";
 import { noteStep, runBatches } from "./training/batch-run.ts";
 import { checkBatchesOptions, untrainedCursor } from "./training/batches.ts";
-import type { Batch, BatchCursor, BatchesOptions } from "./training/batches.ts";
 import type { Fetch, Transport } from "@hone/transport";
+import type { Batch, BatchesOptions } from "./training/batches.ts";
+import { checkSchedule, scheduledRate, type Schedule } from "./training/schedule.ts";
 import { kindOf, refuseUnknownOptions, requireObject, wrongKind } from "@hone/core";
 import { optionalFunction, requireGroups, requireList, requireSignal } from "./argument-kinds.ts";
 import { createContextFetch } from "./rollouts/rollout-fetch.ts";
@@ -72,9 +73,15 @@ export class Policy {
 
 const checkpointSchema = policyDetailSchema.pick({ checkpoint: true });
 
+/** A batch as `batches` deals it out, or its cursor alone where no schedule needs to know where the run is. */
+type TrainedBatch = Pick<Batch<unknown>, "cursor"> &
+  Partial<Pick<Batch<unknown>, "trained" | "steps">>;
+
 export interface TrainOptions extends TrainConfig {
   /** The batch that the groups come from: its cursor is committed with the step. */
-  batch?: { readonly cursor: BatchCursor } | undefined;
+  batch?: TrainedBatch | undefined;
+  /** How the learning rate falls over the run that `batch` is of. @default { type: "constant" } */
+  schedule?: Schedule | undefined;
   /** The step that must be the newest learnt one; another is refused with `step_mismatch`. */
   expectedStep?: number | undefined;
   /** Names the step: submitted again, also after a crash, the same token gives the same step. */
@@ -89,7 +96,14 @@ const settlePollMs = 300;
 /** After this long a wait is no longer silent. */
 const noticeAfterMs = 5_000;
 
-const ownTrainOptions = ["batch", "expectedStep", "clientToken", "onEvent", "signal"] as const;
+const ownTrainOptions = [
+  "batch",
+  "schedule",
+  "expectedStep",
+  "clientToken",
+  "onEvent",
+  "signal",
+] as const;
 const trainConfigKeys = Object.keys(trainConfigSchema.shape);
 
 export class Model extends Policy {
@@ -154,11 +168,11 @@ export class Model extends Policy {
   startTrain(groups: readonly TrajectoryGroup[], options: TrainOptions = {}): TrainHandle {
     requireGroups("train()", groups);
     refuseUnknownOptions("train()", options, [...trainConfigKeys, ...ownTrainOptions]);
-    const { batch, expectedStep, clientToken, onEvent, signal, ...config } = options;
+    const { batch, schedule, expectedStep, clientToken, onEvent, signal, ...given } = options;
     requireSignal("train()", options);
     optionalFunction("train()", onEvent, "onEvent");
     if (batch !== undefined) requireBatch(batch);
-    checkTrainConfig(config);
+    const config = withSchedule(given, schedule, batch);
     const handle = startOperation({
       transport: this.transport,
       model: this.name,
@@ -205,9 +219,28 @@ function requireBatch(batch: object): void {
   }
 }
 
-function checkTrainConfig(config: TrainConfig): void {
+/** The server is told the rate of this step. */
+function withSchedule(
+  config: TrainConfig,
+  schedule: Schedule | undefined,
+  batch: TrainedBatch | undefined,
+): TrainConfig {
+  const { learningRate } = checkTrainConfig(config);
+  if (schedule === undefined) return config;
+  checkSchedule("train()", schedule);
+  const { trained, steps } = batch ?? {};
+  if (trained !== undefined && steps !== undefined) {
+    return { ...config, learningRate: scheduledRate(learningRate, schedule, { trained, steps }) };
+  }
+  throw new HoneError(
+    "train(): schedule needs to know where the run is. Pass batch too, as model.batches() deals it out.",
+    { code: "invalid_config", param: "batch" },
+  );
+}
+
+function checkTrainConfig(config: TrainConfig) {
   const parsed = trainConfigSchema.safeParse(config);
-  if (parsed.success) return;
+  if (parsed.success) return parsed.data;
   throw new HoneError(`train(): ${issueText(parsed.error, "the options")}.`, {
     code: "invalid_request",
     param: issuePath(parsed.error),

@@ -2,7 +2,8 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, it } from "vitest";
-import { fingerprintOf } from "./fingerprint.ts";
+import { loadTask } from "./task-file.ts";
+import { fingerprintOf, sourceOf } from "./task-fingerprint.ts";
 
 let folder: string;
 beforeEach(async () => {
@@ -15,8 +16,8 @@ afterEach(() => rm(folder, { recursive: true }));
 
 const write = (name: string, text: string) => writeFile(join(folder, name), text);
 const task = { metric: "exact", heldOut: [{ mail: 1 }, { mail: 2 }] };
-const take = (given: Partial<typeof task> = {}) =>
-  fingerprintOf({ ...task, ...given }, join(folder, "task.ts"));
+const take = async (given: Partial<typeof task> = {}) =>
+  fingerprintOf({ ...task, ...given }, await sourceOf(join(folder, "task.ts")));
 
 it("is the same for the same task", async () => {
   expect(await take()).toEqual(await take());
@@ -39,4 +40,31 @@ it.each(["task.ts", "reward.ts", "words.ts"])("is another where %s has changed",
   const one = await take();
   await write(file, "export const yes = 2;");
   expect((await take()).taskSource).not.toBe(one.taskSource);
+});
+
+const whole =
+  "export default { train: [1], heldOut: [2, 3], rollout: () => 0, settings: { size: 3 } };";
+
+it("a task file is JavaScript or TypeScript, and has its task as default export", async () => {
+  await write("task.mjs", whole);
+  const { task: loaded, taskSource } = await loadTask(join(folder, "task.mjs"));
+  expect(loaded).toMatchObject({ train: [1], heldOut: [2, 3], settings: { size: 3 } });
+  expect(taskSource).toMatch(/^[0-9a-f]{16}$/);
+});
+
+it.each([
+  ["none.mjs", "export const train = [1];", /none\.mjs has no task: write `export default define/],
+  ["bare.mjs", "export default { train: [1] };", /needs heldOut, .* and rollout, a function/],
+  ["more.mjs", whole.replace("settings", "setings"), /has no option "setings"/],
+  ["both.mjs", whole.replace("[2, 3]", "[1, 3]"), /held/],
+])("of %s it says what is wrong", async (name, text, message) => {
+  await write(name, text);
+  await expect(loadTask(join(folder, name))).rejects.toThrow(message);
+});
+
+it("says that there is no such file", async () => {
+  await expect(loadTask(join(folder, "absent.ts"))).rejects.toMatchObject({
+    code: "invalid_config",
+    message: expect.stringContaining("There is no file"),
+  });
 });

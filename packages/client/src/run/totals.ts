@@ -1,5 +1,5 @@
 import { readFile, rename, writeFile } from "node:fs/promises";
-import { createStageClock, type StageClock } from "./stages.ts";
+import type { OperationEvent } from "@hone/core";
 
 /** What a run took so far, over all its starts. */
 export interface Totals {
@@ -14,7 +14,10 @@ export interface Totals {
 }
 
 export interface RunTotals {
-  readonly clock: StageClock;
+  /** Adds what the work takes to its stage. */
+  time<Result>(stage: string, work: () => Promise<Result>): Promise<Result>;
+  /** The stages of a training step that the server tells of: parts of "training". */
+  onEvent(event: OperationEvent): void;
   addTurns(count: number): void;
   soFar(): Totals;
   /** Writes them down, for the start after this one. */
@@ -26,25 +29,31 @@ export async function openTotals(
   file: string,
   now: () => number = () => performance.now(),
 ): Promise<RunTotals> {
-  const earlier = await readTotals(file);
-  const clock = createStageClock(now);
+  const totals = await readTotals(file);
+  const earlier = totals.seconds;
   const began = now();
-  let turns = 0;
-  const soFar = (): Totals => {
-    const stages = { ...earlier.stages };
-    for (const [stage, seconds] of Object.entries(clock.seconds())) {
-      stages[stage] = (stages[stage] ?? 0) + seconds;
-    }
-    return {
-      starts: earlier.starts + 1,
-      seconds: earlier.seconds + (now() - began) / 1000,
-      stages,
-      turns: earlier.turns + turns,
-    };
+  totals.starts += 1;
+  const soFar = (): Totals => ({
+    ...totals,
+    stages: { ...totals.stages },
+    seconds: earlier + (now() - began) / 1000,
+  });
+  const add = (stage: string, seconds: number): void => {
+    totals.stages[stage] = (totals.stages[stage] ?? 0) + seconds;
   };
   return {
-    clock,
-    addTurns: (count) => void (turns += count),
+    async time(stage, work) {
+      const from = now();
+      try {
+        return await work();
+      } finally {
+        add(stage, (now() - from) / 1000);
+      }
+    },
+    onEvent(event) {
+      if (event.type === "stage") add(`training: ${event.stage}`, event.seconds);
+    },
+    addTurns: (count) => void (totals.turns += count),
     soFar,
     async save() {
       // Whole or not at all: the run may be killed at any moment.
@@ -55,10 +64,10 @@ export async function openTotals(
 }
 
 async function readTotals(file: string): Promise<Totals> {
+  const none = { starts: 0, seconds: 0, stages: {}, turns: 0 };
   const text = await readFile(file, "utf8").catch((error: NodeJS.ErrnoException) => {
-    if (error.code === "ENOENT") return null;
+    if (error.code === "ENOENT") return "{}";
     throw error;
   });
-  if (text === null) return { starts: 0, seconds: 0, stages: {}, turns: 0 };
-  return JSON.parse(text) as Totals;
+  return { ...none, ...(JSON.parse(text) as Partial<Totals>) };
 }

@@ -11,15 +11,15 @@ it("adds up over the starts of a run, what was saved of each", async () => {
     const take = (ms: number) => async () => void (now += ms);
     const open = () => openTotals(join(folder, "totals.json"), () => now);
     const first = await open();
-    await first.clock.time("playing", take(1000));
+    await first.time("playing", take(1000));
     first.addTurns(10);
     await first.save();
     // It is killed in the middle of this.
-    await first.clock.time("playing", take(5000));
+    await first.time("playing", take(5000));
 
     const second = await open();
-    await second.clock.time("playing", take(2000));
-    await second.clock.time("training", take(500));
+    await second.time("playing", take(2000));
+    await second.time("training", take(500));
     second.addTurns(5);
     await second.save();
     const totals = {
@@ -30,6 +30,25 @@ it("adds up over the starts of a run, what was saved of each", async () => {
     };
     expect(second.soFar()).toEqual(totals);
     expect((await open()).soFar()).toEqual({ ...totals, starts: 3 });
+  } finally {
+    await rm(folder, { recursive: true });
+  }
+});
+
+it("counts the time of work that fails too, and the server's stages within the training", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "hone-totals-"));
+  try {
+    let now = 0;
+    const totals = await openTotals(join(folder, "totals.json"), () => now);
+    const failing = async () => {
+      now += 500;
+      throw new Error("no");
+    };
+    await expect(totals.time("playing", failing)).rejects.toThrow("no");
+    for (const seconds of [2, 3]) {
+      totals.onEvent({ type: "stage", stage: "publish", seconds, seq: 1, at: 0 });
+    }
+    expect(totals.soFar().stages).toEqual({ playing: 0.5, "training: publish": 5 });
   } finally {
     await rm(folder, { recursive: true });
   }

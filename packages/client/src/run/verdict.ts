@@ -1,13 +1,15 @@
-import { HoneError } from "@hone/client";
-import type { Comparison, EvaluationRow } from "@hone/client";
+import type { Comparison, EvaluationRow } from "../evaluation/compare.ts";
 
 /** An interval over fewer is too short: the bootstrap sees only the scenarios that there are. */
 export const leastHeldOut = 16;
 
+/** `learnt` and `worse` are more than chance explains; `unclear` is neither. */
+export type Outcome = "learnt" | "slice-worse" | "worse" | "unclear";
+
 export interface Verdict {
   /** What the gate asks for: better in all, and no slice worse. */
   learnt: boolean;
-  outcome: "learnt" | "slice-worse" | "worse" | "unclear";
+  outcome: Outcome;
   /** Slices whose whole interval lies below 0; a slice of fewer than 6 has none. */
   worse: EvaluationRow[];
   /** Slices below the base by less than that: chance may explain them. */
@@ -30,21 +32,7 @@ export function decide(
   };
 }
 
-function outcomeOf(
-  { low, high }: Pick<Comparison, "low" | "high">,
-  sliceWorse: boolean,
-): Verdict["outcome"] {
+function outcomeOf({ low, high }: Pick<Comparison, "low" | "high">, sliceWorse: boolean): Outcome {
   if (low > 0) return sliceWorse ? "slice-worse" : "learnt";
   return high < 0 ? "worse" : "unclear";
-}
-
-export function requireEnough(
-  { heldOut }: { heldOut: readonly unknown[] },
-  { ungated }: { ungated: boolean },
-): void {
-  if (ungated || heldOut.length >= leastHeldOut) return;
-  throw new HoneError(
-    `${heldOut.length} held-out scenarios are too few for a verdict: hold out at least ${leastHeldOut}, or give --ungated.`,
-    { code: "invalid_config", param: "heldOut" },
-  );
 }

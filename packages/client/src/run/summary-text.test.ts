@@ -1,6 +1,6 @@
 import { expect, it } from "vitest";
-import { durationText, summaryText } from "./report.ts";
-import type { RunSummary } from "./run.ts";
+import { durationText, summaryText } from "./summary-text.ts";
+import type { RunSummary } from "./summary.ts";
 
 const row = { slice: "all", scenarios: 96, low: 0.3, high: 0.5 };
 const summary: RunSummary = {
@@ -40,7 +40,9 @@ const summary: RunSummary = {
   ],
   curves: ["reward  ▁█"],
   seconds: 185.4,
-  trainingSeconds: 120,
+  ...{ stages: { playing: 60.04, "training: optimize": 20, training: 30 }, turns: 12 },
+  ...{ notCompared: {}, references: {} },
+  metrics: { json: { before: 0.5, after: 1, difference: 0.5, low: 0.3, high: 0.7 } },
   out: "/runs/one",
   adapter: "models/inbox/policies/14",
 };
@@ -50,8 +52,10 @@ it("tells the verdict, the table and where the files are", () => {
   expect(text).toContain("  all  trained greedy  0.70 [0.30, 0.50]   +0.30 [+0.20, +0.40]");
   expect(text).toContain("It has learnt: 0.40 → 0.70, difference +0.30 [+0.20, +0.40]");
   expect(text).toContain('"exact" on 96 held-out scenarios, by the base and by inbox@14');
-  expect(text).not.toMatch(/Below the base|Worse|[Ff]ailed|starts/);
-  expect(text).toContain("3 min 5 s, of which 2 min 0 s");
+  expect(text).not.toMatch(/Below the base|Worse|[Ff]ailed|starts|could not be compared/);
+  expect(text).toMatch(/^Wall time +3 min 5 s$/m);
+  expect(text).toContain("playing 60.0 s, training 30.0 s (in training: optimize 20.0 s)");
+  expect(text).toContain("  json  0.50 → 1.00   +0.50 [+0.30, +0.70]");
   expect(text).toContain("/data/models/inbox/policies/14 (PEFT format)");
 });
 
@@ -87,7 +91,7 @@ it("says how many scenarios count, which failed, and that it was started more th
   const text = summaryText({ ...summary, verdict, failed, starts: 2 }, null);
   expect(text).toContain('"exact" on 93 of 96 held-out scenarios (those that did not fail), by');
   expect(text).toContain("Failed, and counted for nobody: base greedy 1, trained greedy 2");
-  expect(text).toContain("3 min 5 s over 2 starts, of which 2 min 0 s for the steps");
+  expect(text).toMatch(/^Wall time +3 min 5 s over 2 starts$/m);
 });
 
 it("shows no interval where there were too few", () => {
@@ -103,4 +107,26 @@ it("shows no interval where there were too few", () => {
 
 it("rounds a time before it splits it", () => {
   expect([59.4, 119.7].map(durationText)).toEqual(["0 min 59 s", "2 min 0 s"]);
+});
+
+it("shows scores of hundreds without decimals, the task's own levels, and who could not be compared with", () => {
+  const verdict = {
+    ...summary.verdict,
+    before: 210,
+    after: 314,
+    difference: 104,
+    low: 75,
+    high: 133,
+  };
+  const row = { ...trained, mean: 314, low: 290, high: 340 };
+  const games = { ...row, difference: 104, differenceLow: 75, differenceHigh: 133 };
+  const references = { "down-left style": 320.4 };
+  const notCompared = { "openai/o": "401 wrong key" };
+  const text = summaryText({ ...summary, verdict, table: [games], references, notCompared }, null);
+  expect(text).toContain("314 [290, 340]   +104 [+75, +133]");
+  expect(text).toContain("It has learnt: 210 → 314, difference +104 [+75, +133]");
+  expect(text).toContain("down-left style, for comparison: 320");
+  expect(text).toContain("openai/o could not be compared with: 401 wrong key");
+  expect(text).toContain("models/inbox/policies/14 in the server's data folder (PEFT format)");
+  expect(summaryText({ ...summary, adapter: null }, "/x/server")).not.toContain("Adapter");
 });

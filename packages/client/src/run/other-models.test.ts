@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { otherModel, otherModels } from "./providers.ts";
+import { otherModel, otherModels } from "./other-models.ts";
 
 const environment = { OPENAI_API_KEY: "sk-open", OPENROUTER_API_KEY: "sk-router", MINE: "sk-mine" };
 const settings = { keyVariable: "MINE", answerTokens: 8, environment };

@@ -6,21 +6,28 @@ import { dirname, resolve } from "node:path";
 export interface TaskFingerprint {
   metric: string;
   heldOutScenarios: string;
-  /** Of the task file and the files beside it that it imports: the rollout and the reward. */
-  taskSource: string;
+  /** Of the task file and the files beside it that it imports: the rollout and the reward. Null without a file. */
+  taskSource: string | null;
 }
 
-export async function fingerprintOf(
-  task: { metric: string; heldOut: readonly unknown[] },
-  path: string,
-): Promise<TaskFingerprint> {
-  const sources = await readSources(resolve(path));
-  return {
-    metric: task.metric,
-    heldOutScenarios: digest(JSON.stringify(task.heldOut)),
-    // Not their paths: a copy of the task is the same task.
-    taskSource: digest(JSON.stringify(sources)),
-  };
+/** Why a run does not go on with a task: what has changed, by the part of the fingerprint. */
+export const taskChanges: Readonly<Record<string, string>> = {
+  heldOutScenarios: "it holds out other scenarios",
+  metric: "another metric decides",
+  taskSource: "its file, or one that it imports, is another",
+} satisfies Record<keyof TaskFingerprint, string>;
+
+export function fingerprintOf(
+  { metric = "reward", heldOut }: { metric?: string | undefined; heldOut: readonly unknown[] },
+  taskSource: string | undefined,
+): TaskFingerprint {
+  const heldOutScenarios = digest(JSON.stringify(heldOut));
+  return { metric, heldOutScenarios, taskSource: taskSource ?? null };
+}
+
+/** Of a file's text and the texts that it imports by relative paths. Not their paths: a copy is the same task. */
+export async function sourceOf(path: string): Promise<string> {
+  return digest(JSON.stringify(await readSources(resolve(path))));
 }
 
 /** The texts of a file and of those that it imports by a relative path, each once. */

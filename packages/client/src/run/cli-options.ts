@@ -1,0 +1,155 @@
+import { Command, InvalidArgumentError, Option } from "commander";
+import type { Schedule } from "../training/schedule.ts";
+import { otherModels } from "./other-models.ts";
+import { readSettings, settingNames, type RunOptions, type RunSettings } from "./run-options.ts";
+import type { Task, TaskSettings } from "./task.ts";
+
+/** What the command line says, read for one task. */
+export interface CommandLine {
+  run: Omit<RunOptions<TaskSettings>, "name"> & { name?: string | undefined };
+  resume: boolean;
+  serverData: string | undefined;
+}
+
+/** The options of `train FILE`, with the task's own settings among them; ends the process where one is wrong. */
+export function readCommandLine(file: string, task: Task<unknown>, args: string[]): CommandLine {
+  const defaults = readSettings(task, {});
+  const own = Object.entries(task.settings ?? {});
+  const program = new Command(`@hone/client train ${file}`)
+    .description("Trains a model on the task, and shows what it learnt.")
+    .helpOption("-h, --help", "show this")
+    .option("--name <model>", "the model's name; one that there is goes on (default: made up)")
+    .option("--out <folder>", "where metrics and trajectories go (default: runs/ and the name)")
+    .option("--resume", "go on with the run in --out, or with the newest one of the task", false)
+    .option("--steps <n>", "training steps of the whole run", whole(0), defaults.steps)
+    .option("--groups-per-step <n>", "scenarios of a step", whole(1), defaults.groupsPerStep)
+    .option("--group-size <n>", "rollouts of one scenario", whole(2), defaults.groupSize)
+    .option("--concurrency <n>", "rollouts at once", whole(1), defaults.concurrency)
+    .option("--temperature <t>", "of training, and sampled answers", above0, defaults.temperature)
+    .option("--answer-tokens <n>", "tokens an answer may have", whole(1), defaults.answerTokens)
+    .option("--lr <rate>", "learning rate", above0, defaults.learningRate)
+    .addOption(
+      new Option("--schedule <name>", "how it falls over the run")
+        .choices(["constant", "linear", "cosine"])
+        .default(defaults.schedule.type),
+    )
+    .option(
+      "--last-rate <share>",
+      "share of it at the last step",
+      share,
+      defaults.schedule.end ?? 0.1,
+    )
+    .option(
+      "--train <name=value>",
+      "another option of model.train; may be repeated",
+      trainOption,
+      {},
+    )
+    .addOption(
+      new Option("--verdict <how>", "answers that decide: the likeliest, or sampled ones")
+        .choices(["greedy", "sampled"])
+        .default(defaults.verdict),
+    )
+    .option("--held-out <n>", "held-out scenarios of the verdict", whole(2), defaults.heldOut)
+    .option("--eval-every <n>", "steps between evaluations; 0: none", whole(0), defaults.evalEvery)
+    .option("--eval-held-out <n>", "held-out scenarios of those", whole(2), defaults.evalHeldOut)
+    .option("--seed <n>", "of adapter and order of scenarios", whole(0, 1e6), defaults.seed)
+    .option("--shuffle-rewards", "the control: rewards change places within their group", false)
+    .option("--ungated", "exit with 0 whatever the verdict", false)
+    .option(
+      "--compare <model>",
+      "another model that answers the held-out scenarios: openai/…, openrouter/… or http://host:port/v1#model; none takes back those before",
+      (name: string, before: string[]) => [...before, name],
+      [],
+    )
+    .option("--compare-key-env <name>", "variable of the key for a URL", "COMPARE_API_KEY")
+    .option("--compare-tokens <n>", "--answer-tokens of such models", whole(1))
+    .option("--server-data <folder>", "the server's data folder, to say where the adapter lies");
+  for (const [name, value] of own) program.addOption(ownOption(name, value));
+  program.parse(args, { from: "user" });
+  const given = program.opts<Given>();
+  return {
+    run: {
+      ...(Object.fromEntries(settingNames.map((name) => [name, given[name]])) as Given),
+      ...{ name: given.name, out: given.out, ungated: given.ungated },
+      shuffleRewards: given.shuffleRewards,
+      learningRate: given.lr,
+      schedule: { type: given.schedule, end: given.lastRate },
+      settings: Object.fromEntries(own.map(([name]) => [name, given[name]])) as TaskSettings,
+      compare: readOthers(program, given),
+    },
+    resume: given.resume,
+    serverData: given.serverData,
+  };
+}
+
+type Given = Omit<RunSettings, "schedule"> & {
+  [name: string]: unknown;
+  name?: string;
+  out?: string;
+  resume: boolean;
+  lr: number;
+  schedule: Schedule["type"];
+  lastRate: number;
+  shuffleRewards: boolean;
+  ungated: boolean;
+  compare: string[];
+  compareKeyEnv: string;
+  compareTokens?: number;
+  serverData?: string;
+};
+
+/** A setting `boardSize: 4` is `--board-size 4`. */
+function ownOption(name: string, value: string | number | boolean): Option {
+  const flag = `--${name.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
+  if (typeof value === "boolean") return new Option(flag, "of the task").default(value);
+  const option = new Option(`${flag} <value>`, "of the task").default(value);
+  return typeof value === "number" ? option.argParser(finite) : option;
+}
+
+function readOthers(program: Command, given: Given) {
+  const { compare, compareKeyEnv: keyVariable, compareTokens: answerTokens } = given;
+  try {
+    return otherModels(compare, { keyVariable, answerTokens });
+  } catch (error) {
+    return program.error(`error: --compare: ${(error as Error).message}`);
+  }
+}
+
+/** `normalizerTokens=32`: what there is and what it may be, `model.train` knows. */
+function trainOption(text: string, before: Record<string, unknown>): Record<string, unknown> {
+  const [name = "", ...rest] = text.split("=");
+  if (!name || rest.length === 0) throw new InvalidArgumentError("Write it as name=value.");
+  const value = rest.join("=");
+  try {
+    return { ...before, [name]: JSON.parse(value) as unknown };
+  } catch {
+    return { ...before, [name]: value };
+  }
+}
+
+function whole(least: number, most = Number.MAX_SAFE_INTEGER): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (Number.isSafeInteger(value) && value >= least && value <= most) return value;
+    throw new InvalidArgumentError(`It must be a whole number of at least ${least}.`);
+  };
+}
+
+function finite(text: string): number {
+  const value = Number(text);
+  if (text.trim() !== "" && Number.isFinite(value)) return value;
+  throw new InvalidArgumentError("It must be a number.");
+}
+
+function above0(text: string): number {
+  const value = finite(text);
+  if (value > 0) return value;
+  throw new InvalidArgumentError("It must be a number above 0.");
+}
+
+function share(text: string): number {
+  const value = above0(text);
+  if (value <= 1) return value;
+  throw new InvalidArgumentError("It must be a number above 0 and at most 1.");
+}

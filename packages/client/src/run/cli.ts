@@ -1,0 +1,77 @@
+#!/usr/bin/env node
+// `npx @hone/client train my-task.ts`: a run of the task in that file, from start to verdict.
+import { resolve } from "node:path";
+import { HoneError } from "@hone/core";
+import { readCommandLine, type CommandLine } from "./cli-options.ts";
+import { createReporter } from "./reporter.ts";
+import { beginRun, findRun } from "./run-folders.ts";
+import { summaryText } from "./summary-text.ts";
+import { loadTask } from "./task-file.ts";
+import { trainRun } from "./train-run.ts";
+
+const usage = `npx @hone/client train TASK.ts [options]
+
+Trains the model behind an agent on a task: a file whose default export is what defineTask gives.
+The server is found by HONE_URL and HONE_API_KEY, or is that of this machine.
+
+  train TASK.ts --help       all options, those of the task among them
+  train TASK.ts --resume     go on with the newest run of the task
+`;
+
+const stop = new AbortController();
+/** What is said of a run that was stopped. */
+let goOn = "";
+process.on("SIGINT", interrupt);
+process.on("SIGTERM", interrupt);
+function interrupt(): void {
+  if (stop.signal.aborted) process.exit(130);
+  process.stderr.write(
+    "\nStopping: closing the rollouts that are open. Once more to leave at once.\n",
+  );
+  stop.abort();
+}
+
+const [command, file, ...args] = process.argv.slice(2);
+if (command === undefined || command === "--help" || command === "-h" || file === "--help") {
+  console.log(usage);
+} else if (command !== "train" || file === undefined || file.startsWith("-")) {
+  console.error(
+    `error: ${command === "train" ? "name the task's file after train" : `there is no command "${command}"`}\n\n${usage}`,
+  );
+  process.exitCode = 1;
+} else {
+  process.exitCode = await train(file, args).catch(exitCodeOf);
+}
+
+async function train(taskFile: string, given: string[]): Promise<number> {
+  const { task, path, taskSource } = await loadTask(taskFile);
+  const asked = readCommandLine(taskFile, task, given);
+  const begun = asked.resume ? findRun(path, asked.run.out) : null;
+  // The options that it began with, and those given now after them.
+  const chosen = begun ? readCommandLine(taskFile, task, [...begun.args, ...given]) : asked;
+  const { name, out } = begun ?? beginRun(path, asked.run, given);
+  goOn = stoppedText(taskFile, out, chosen);
+  const summary = await trainRun(task, {
+    ...chosen.run,
+    ...{ name, out, taskSource, signal: stop.signal, onEvent: createReporter(process.stdout) },
+  });
+  const { serverData } = chosen;
+  console.log(summaryText(summary, serverData === undefined ? null : resolve(serverData)));
+  return summary.learnt || chosen.run.ungated ? 0 : 1;
+}
+
+/** The model lives in the server's data: only a server on that data goes on with it. */
+function stoppedText(taskFile: string, out: string, { serverData }: CommandLine): string {
+  if (serverData !== undefined) return `The model is in the server's data folder, ${serverData}`;
+  return `On the same server it goes on by: npx @hone/client train ${taskFile} --resume --out ${out}`;
+}
+
+function exitCodeOf(error: unknown): number {
+  if (stop.signal.aborted) {
+    console.error(`Stopped. ${goOn}`);
+    return 130;
+  }
+  if (!HoneError.isInstance(error)) throw error;
+  console.error(`${error.code}: ${error.message}`);
+  return 1;
+}

@@ -1,0 +1,11 @@
+export { defineTask } from "./task.ts";
+export type { RolloutHow, Task, TaskSettings } from "./task.ts";
+export { trainRun } from "./train-run.ts";
+export type { RunEvent } from "./train-run.ts";
+export type { RunOptions, RunSettings } from "./run-options.ts";
+export { otherModel } from "./other-models.ts";
+export type { OtherModel, OtherModelSettings } from "./other-models.ts";
+export type { MetricChange, RunSummary } from "./summary.ts";
+export type { Outcome } from "./verdict.ts";
+export { summaryText } from "./summary-text.ts";
+export { createReporter } from "./reporter.ts";

@@ -1,0 +1,82 @@
+import { describe, expect, it } from "vitest";
+import { createReporter, stepLine } from "./reporter.ts";
+import type { RunEvent } from "./train-run.ts";
+
+type StepEnded = Extract<RunEvent, { type: "step-ended" }>;
+const event: StepEnded = {
+  ...{ type: "step-ended", step: 2, steps: 10, metric: "score" },
+  record: {
+    type: "step",
+    step: 3,
+    policy: "2048@3",
+    trained: true,
+    reasons: { zero_variance: 1 },
+    rollouts: 62,
+    failed: 2,
+    reward: { mean: 5.2, std: 0.71, low: 5, high: 5.4 },
+    metrics: { score: 216.4 },
+    variance: { groups: 7, of: 8 },
+    answers: { distinct: 4, top: [] },
+    tokens: { mean: 60, min: 20, max: 90 },
+    tokensPerSecond: 901.2,
+    seconds: { gather: 4.25, train: 3.1 },
+    training: { loss: -0.01234 },
+    warnings: [],
+  },
+  result: {
+    type: "train",
+    trained: true,
+    step: 3,
+    policy: "2048@3",
+    reasons: { zero_variance: 1 },
+    groups: [{ id: "g", reason: null, trainedRollouts: 7, dropped: { too_long: 1 } }],
+    metrics: { loss: -0.01234 },
+    checkpoint: "steps/3",
+    warnings: [],
+  },
+};
+
+describe("a step's line", () => {
+  it("holds what the step was, and what was dropped and why", () => {
+    expect(stepLine(event)).toBe(
+      // Trained steps are counted: the third batch was the second that trained something.
+      "step 2/10 | reward 5.20 | score 216 | 7 of 8 groups differ | 4 answers | 901 tokens/s | played 4.3 s | " +
+        "trained 3.1 s | loss -0.0123 | 2048@3 | dropped: 1 group zero_variance, 1 rollouts too_long, 2 rollouts failed",
+    );
+  });
+
+  it("says that nothing trained", () => {
+    const nothing: StepEnded = {
+      ...event,
+      record: { ...event.record, failed: 0, training: { loss: null } },
+      result: {
+        ...event.result,
+        trained: false,
+        reasons: { zero_variance: 8 },
+        groups: [],
+        metrics: { loss: null },
+      },
+    };
+    expect(stepLine(nothing)).toContain(
+      "loss none | 2048@3 | trained nothing: 8 groups zero_variance",
+    );
+  });
+});
+
+it("a line for each thing that happened, and on a terminal how far it is", () => {
+  const say = (isTTY: boolean): string => {
+    const written: string[] = [];
+    const output = { isTTY, columns: 40, write: (text: string) => written.push(text) > 0 };
+    const report = createReporter(output as unknown as NodeJS.WriteStream);
+    report({ type: "began", label: "evaluating base", total: 4 });
+    report({ type: "progressed", done: 3, note: "score 12" });
+    report({ type: "evaluated", label: "base", metric: "score", score: 12.345, seconds: 7.4 });
+    const warnings = [{ code: "flat", message: "Rewards do not differ." }];
+    report({ ...event, record: { ...event.record, warnings } });
+    return written.join("");
+  };
+  expect(say(false)).toBe(
+    `evaluating base: 4 rollouts\nheld out, base: score 12.3 (7 s)\n${stepLine(event)}\n  ! Rewards do not differ.\n`,
+  );
+  expect(say(true)).toContain("evaluating base 75% score 12");
+});

@@ -1,0 +1,80 @@
+import type { RunEvent } from "./train-run.ts";
+
+/** Says how a run goes: a line for each thing that happened, and on a terminal one more that shows how far it is. */
+export function createReporter(
+  output: Pick<NodeJS.WriteStream, "write" | "isTTY" | "columns">,
+): (event: RunEvent) => void {
+  let current = { label: "", total: 1 };
+  const show = (done: number, note: string): void => {
+    if (!output.isTTY) return;
+    const share = `${Math.floor((100 * done) / current.total)}%`;
+    output.write(`\r\x1b[2K${`${current.label} ${share} ${note}`.slice(0, output.columns - 1)}`);
+  };
+  const line = (text: string): void => {
+    output.write(`${output.isTTY ? "\r\x1b[2K" : ""}${text}\n`);
+  };
+  return (event) => {
+    if (event.type === "began") {
+      current = event;
+      if (event.label.startsWith("evaluating")) line(`${event.label}: ${event.total} rollouts`);
+      show(0, "");
+    } else if (event.type === "progressed") {
+      show(event.done, event.note);
+    } else if (event.type === "evaluated") {
+      const { label, metric, score, seconds } = event;
+      const shown = score === null ? "none" : figure(score);
+      line(`held out, ${label}: ${metric} ${shown} (${seconds.toFixed(0)} s)`);
+    } else {
+      line(stepLine(event));
+      for (const { message } of event.record.warnings) line(`  ! ${message}`);
+    }
+  };
+}
+
+type StepEnded = Extract<RunEvent, { type: "step-ended" }>;
+
+export function stepLine(event: StepEnded): string {
+  const { record, metric } = event;
+  const { reward, seconds, training, variance } = record;
+  const loss = training["loss"];
+  const gap = training["sampling/sampling_logp_difference/mean"];
+  const score = record.metrics[metric];
+  const parts = [
+    `step ${event.step}/${event.steps}`,
+    reward ? `reward ${reward.mean.toFixed(2)}` : "no reward",
+    ...(score === undefined ? [] : [`${metric} ${figure(score)}`]),
+    `${variance.groups} of ${variance.of} groups differ`,
+    `${record.answers.distinct} answers`,
+    `${record.tokensPerSecond.toFixed(0)} tokens/s`,
+    `played ${(seconds["gather"] ?? 0).toFixed(1)} s`,
+    `trained ${(seconds["train"] ?? 0).toFixed(1)} s`,
+    `loss ${typeof loss === "number" ? loss.toFixed(4) : "none"}`,
+    ...(typeof gap === "number" ? [`sampler/trainer ${gap.toFixed(4)}`] : []),
+    record.policy,
+    droppedNote(event),
+  ];
+  return parts.filter(Boolean).join(" | ");
+}
+
+/** What did not train, and why. */
+function droppedNote({ result, record: { failed } }: StepEnded): string {
+  const notes = Object.entries(result.reasons).map(
+    ([reason, groups]) => `${groups} ${groups === 1 ? "group" : "groups"} ${reason}`,
+  );
+  const members = new Map<string, number>();
+  for (const { dropped } of result.groups) {
+    for (const [reason, count] of Object.entries(dropped)) {
+      members.set(reason, (members.get(reason) ?? 0) + count);
+    }
+  }
+  for (const [reason, count] of members) notes.push(`${count} rollouts ${reason}`);
+  if (failed > 0) notes.push(`${failed} rollouts failed`);
+  if (!result.trained) return `trained nothing: ${notes.join(", ")}`;
+  return notes.length > 0 ? `dropped: ${notes.join(", ")}` : "";
+}
+
+/** Scores of thousands need no decimals, shares need two. */
+export function figure(value: number, scale = value): string {
+  const size = Math.abs(scale);
+  return value.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : 2);
+}

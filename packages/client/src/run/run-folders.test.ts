@@ -1,0 +1,26 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { modelNamePattern } from "@hone/core";
+import { afterEach, beforeEach, expect, it } from "vitest";
+import { beginRun, findRun } from "./run-folders.ts";
+
+let folder: string;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "hone-run-folders-"));
+});
+afterEach(() => rmSync(folder, { recursive: true }));
+
+it("finds a run again with its name and its options, and refuses to begin another over it", () => {
+  const out = join(folder, "one");
+  const { name } = beginRun("/x/Inbox/src/my task.ts", { out }, ["--steps", "3"]);
+  expect(name).toMatch(/^my-task-\d{4}-\d\d-\d\dt/);
+  expect(name).toMatch(modelNamePattern);
+  expect(findRun("/x/elsewhere.ts", out)).toMatchObject({ name, out, args: ["--steps", "3"] });
+  expect(() => beginRun("/x/t.ts", { out }, [])).toThrow(/holds a run\. Go on with it by --resume/);
+  expect(() => findRun("/x/t.ts", join(folder, "two"))).toThrow(/There is no run in .*two/);
+});
+
+it("keeps the name that is given", () => {
+  expect(beginRun("/x/t.ts", { out: folder, name: "mine" }, []).name).toBe("mine");
+});

@@ -1,0 +1,140 @@
+import { HoneError, refuseUnknownOptions } from "@hone/core";
+import type { Hone } from "../hone.ts";
+import type { TrainOptions } from "../model.ts";
+import { checkSchedule, type Schedule } from "../training/schedule.ts";
+import type { OtherModel } from "./other-models.ts";
+import type { RunEvent } from "./train-run.ts";
+import { leastHeldOut } from "./verdict.ts";
+
+/** How a run trains and judges. A task may have other defaults for its runs. */
+export interface RunSettings {
+  /** Training steps of the whole run; batches that trained nothing are none. @default 20 */
+  steps: number;
+  /** Scenarios of a step; each becomes a group. @default 8 */
+  groupsPerStep: number;
+  /** Rollouts of one scenario, compared with one another. @default 8 */
+  groupSize: number;
+  /** Rollouts at once. @default 32 */
+  concurrency: number;
+  /** Of training and of sampled evaluations, for the rollout to ask for. @default 1 */
+  temperature: number;
+  /** Tokens that an answer may have, for the rollout to ask for. @default 512 */
+  answerTokens: number;
+  /** @default 3e-5 */
+  learningRate: number;
+  /** @default { type: "constant" } */
+  schedule: Schedule;
+  /** Other options of `model.train`. */
+  train: Omit<TrainOptions, "batch" | "learningRate" | "schedule" | "onEvent" | "signal">;
+  /**
+   * What decides. "greedy": the likeliest answers, with sampled ones beside them in the table. "sampled": those
+   * alone, for what is only good or bad over many turns, as a game. @default "greedy"
+   */
+  verdict: "greedy" | "sampled";
+  /** Held-out scenarios of the verdict, the first ones of the task's. @default all */
+  heldOut: number;
+  /** Steps between evaluations on the way; 0 for none. @default 0 */
+  evalEvery: number;
+  /** Held-out scenarios of those. @default 64 */
+  evalHeldOut: number;
+  /** Of the adapter's first weights and of the order of the scenarios. @default 0 */
+  seed: number;
+}
+
+export interface RunOptions<Settings> extends Partial<RunSettings> {
+  /** The model's name; one that there is goes on where it was. */
+  name: string;
+  /** Folder of metrics.jsonl, curves.svg, trajectories, totals.json and summary.json. @default runs/ and the name */
+  out?: string | undefined;
+  /** Values of the task's own settings. */
+  settings?: Partial<Settings> | undefined;
+  /** The control: each group's rewards change places, so that they say nothing about the rollouts. */
+  shuffleRewards?: boolean | undefined;
+  /** Other models that answer the verdict's scenarios. */
+  compare?: readonly OtherModel[] | undefined;
+  /** Of the task's file: a run goes on with the same one alone. @default none is known */
+  taskSource?: string | undefined;
+  /** A verdict of fewer than 16 held-out scenarios is not refused. */
+  ungated?: boolean | undefined;
+  /** @default new Hone() */
+  hone?: Hone | undefined;
+  onEvent?: ((event: RunEvent) => void) | undefined;
+  signal?: AbortSignal | undefined;
+}
+
+const defaults: RunSettings = {
+  ...{ steps: 20, groupsPerStep: 8, groupSize: 8, concurrency: 32 },
+  ...{ temperature: 1, answerTokens: 512, learningRate: 3e-5, schedule: { type: "constant" } },
+  ...{ train: {}, verdict: "greedy", heldOut: Infinity, evalEvery: 0, evalHeldOut: 64, seed: 0 },
+};
+
+const ownNames = [
+  ...["name", "out", "settings", "shuffleRewards", "compare", "taskSource", "ungated", "hone"],
+  ...["onEvent", "signal"],
+];
+
+export const settingNames = Object.keys(defaults) as (keyof RunSettings)[];
+
+type ForSettings = { options?: Partial<RunSettings> | undefined; heldOut: readonly unknown[] };
+
+/** The task's defaults over ours, and what is given over both; an option that is undefined is none. */
+export function readSettings(task: ForSettings, given: Partial<RunSettings>): RunSettings {
+  refuseUnknownOptions("trainRun()", given, [...settingNames, ...ownNames]);
+  refuseUnknownOptions("The task's options", task.options ?? {}, settingNames);
+  const chosen = [task.options ?? {}, given].map((options) =>
+    Object.fromEntries(
+      settingNames.flatMap((name) => (options[name] === undefined ? [] : [[name, options[name]]])),
+    ),
+  );
+  const settings: RunSettings = Object.assign({}, defaults, ...chosen);
+  checkSettings(settings);
+  return {
+    ...settings,
+    train: { ...task.options?.train, ...given.train },
+    heldOut: Math.min(settings.heldOut, task.heldOut.length),
+  };
+}
+
+function checkSettings(settings: RunSettings): void {
+  for (const [name, least] of [
+    ...([
+      ["steps", 0],
+      ["groupsPerStep", 1],
+      ["groupSize", 2],
+      ["concurrency", 1],
+    ] as const),
+    ...([
+      ["answerTokens", 1],
+      ["evalEvery", 0],
+      ["evalHeldOut", 2],
+      ["seed", 0],
+    ] as const),
+  ]) {
+    const value = settings[name];
+    if (Number.isSafeInteger(value) && value >= least) continue;
+    throw invalid(name, `a whole number of at least ${least}`, value);
+  }
+  const { temperature, learningRate, verdict, heldOut, schedule } = settings;
+  if (!(temperature > 0)) throw invalid("temperature", "above 0", temperature);
+  if (!(learningRate > 0)) throw invalid("learningRate", "above 0", learningRate);
+  if (!(heldOut >= 2)) throw invalid("heldOut", "at least 2", heldOut);
+  if (verdict !== "greedy" && verdict !== "sampled") {
+    throw invalid("verdict", '"greedy" or "sampled"', verdict);
+  }
+  checkSchedule("The run's", schedule);
+}
+
+function invalid(name: string, wanted: string, value: unknown): HoneError {
+  return new HoneError(`${name} must be ${wanted}, not ${JSON.stringify(value)}.`, {
+    code: "invalid_config",
+    param: name,
+  });
+}
+
+export function requireEnough(heldOut: number, ungated: boolean | undefined): void {
+  if (ungated === true || heldOut >= leastHeldOut) return;
+  throw new HoneError(
+    `${heldOut} held-out scenarios are too few for a verdict: give at least ${leastHeldOut}, or ungated.`,
+    { code: "invalid_config", param: "heldOut" },
+  );
+}

@@ -1,0 +1,112 @@
+import type { TrajectoryGroup } from "@hone/core";
+import {
+  compare,
+  evaluationTable,
+  type Comparison,
+  type EvaluationRow,
+} from "../evaluation/compare.ts";
+import type { Totals } from "./totals.ts";
+import { decide, type Verdict } from "./verdict.ts";
+
+/** summary.json. The totals are those of all starts of the run. */
+export interface RunSummary extends Totals, Verdict {
+  policy: string;
+  steps: number;
+  seed: number;
+  metric: string;
+  /** What decides: the base against the trained policy, on the held-out scenarios. */
+  verdict: Comparison;
+  /** Held-out scenarios that each was to answer. */
+  heldOut: number;
+  /** Rollouts that failed and count for nobody, by evaluation; only where there are any. */
+  failed: Record<string, number>;
+  /** Other models whose answers could not be had, and why. */
+  notCompared: Record<string, string>;
+  /** Base, trained and other models side by side, in all and by slice. */
+  table: EvaluationRow[];
+  /** The rollouts' other metrics, of base and trained policy. */
+  metrics: Record<string, MetricChange>;
+  /** Levels that the task compares its scores with. */
+  references: Readonly<Record<string, number>>;
+  /** The curves in words. */
+  curves: string[];
+  out: string;
+  /** In the server's data folder; null where nothing was learnt. */
+  adapter: string | null;
+}
+
+export type MetricChange = Pick<Comparison, "before" | "after"> & {
+  difference: number;
+  low: number;
+  high: number;
+};
+
+/** An evaluation of base and trained policy, under the names that it is shown by. */
+export interface Evaluated {
+  names: readonly [base: string, trained: string];
+  base: TrajectoryGroup[];
+  trained: TrajectoryGroup[];
+}
+
+/** The first evaluation decides; others stand below it in the table. */
+export function judge(given: {
+  metric: string;
+  slice: ((scenario: never) => string | number) | undefined;
+  evaluated: readonly [Evaluated, ...Evaluated[]];
+  others: Readonly<Record<string, TrajectoryGroup[]>>;
+}) {
+  const { metric, slice, evaluated, others } = given;
+  const [deciding, ...beside] = evaluated;
+  const verdict = compare(deciding.base, deciding.trained, { metric });
+  const pairs = [...pairsOf(deciding), ...Object.entries(others)];
+  const rows = evaluationTable(pairs, { metric, by: slice });
+  // The first row of each is that of all scenarios.
+  const slices = rows.filter(({ name }) => name === deciding.names[1]).slice(1);
+  const below = beside.flatMap((one) => evaluationTable(pairsOf(one), { metric }));
+  const decided = decide(verdict, slices);
+  return {
+    ...{ metric, verdict, heldOut: deciding.base.length },
+    ...decided,
+    below: [...decided.below, ...below.filter(({ difference }) => (difference ?? 0) < 0)],
+    table: [...rows, ...below],
+    metrics: changesOf(deciding, metric),
+    failed: failuresOf([...pairs, ...beside.flatMap(pairsOf)]),
+  };
+}
+
+type Named = [name: string, groups: TrajectoryGroup[]];
+
+function pairsOf({ names: [base, trained], ...groups }: Evaluated): Named[] {
+  return [
+    [base, groups.base],
+    [trained, groups.trained],
+  ];
+}
+
+function failuresOf(evaluations: readonly Named[]): Record<string, number> {
+  return Object.fromEntries(
+    evaluations
+      .map(
+        ([name, groups]) => [name, groups.flatMap(({ exceptions }) => exceptions).length] as const,
+      )
+      .filter(([, count]) => count > 0),
+  );
+}
+
+function changesOf(evaluated: Evaluated, deciding: string): Record<string, MetricChange> {
+  const names = new Set(
+    evaluated.base.flatMap(({ trajectories }) =>
+      trajectories.flatMap(({ metrics }) => ["reward", ...Object.keys(metrics)]),
+    ),
+  );
+  names.delete(deciding);
+  return Object.fromEntries(
+    [...names].flatMap((metric) => {
+      const [base, trained] = evaluationTable(pairsOf(evaluated), { metric, resamples: 1000 });
+      if (!base || !trained || trained.difference === null) return [];
+      const { difference, differenceLow: low, differenceHigh: high } = trained;
+      const change = { before: base.mean, after: trained.mean, difference };
+      return [[metric, { ...change, low: low ?? -Infinity, high: high ?? Infinity }]];
+    }),
+  );
+}

@@ -1,0 +1,108 @@
+import { HoneError, refuseUnknownOptions, requireObject } from "@hone/core";
+import type { RolloutMode, TrajectoryGroup } from "@hone/core";
+import type { RolloutModel } from "../rollouts/rollout-model.ts";
+import type { RolloutResult } from "../rollouts/rollout-outcome.ts";
+import type { CurvesOptions } from "../run-log/curves.ts";
+import { requireApart } from "../training/scenarios.ts";
+import type { RunSettings } from "./run-options.ts";
+
+/** Settings of a task's own, by name: each is an option of `npx @hone/client train`, with this default. */
+export type TaskSettings = Readonly<Record<string, string | number | boolean>>;
+
+/** What a rollout is told besides its scenario. */
+export interface RolloutHow<Settings extends TaskSettings = TaskSettings> {
+  /** To ask for: 0 in a greedy evaluation, else the run's `temperature`. */
+  temperature: number;
+  /** Tokens that an answer may have, to ask for: the run's `answerTokens`. */
+  answerTokens: number;
+  /** Tokens that a conversation may have; null where another model plays, whose API alone knows. */
+  contextTokens: number | null;
+  settings: Settings;
+}
+
+/** What is learnt, and how it is judged. The run is `trainRun`'s. */
+export interface Task<Scenario, Settings extends TaskSettings = TaskSettings> {
+  /** Scenarios to train on: plain data. */
+  train: readonly Scenario[];
+  /** Scenarios to judge by. None of them may be among the others. */
+  heldOut: readonly Scenario[];
+  /** One episode. */
+  rollout: (
+    model: RolloutModel,
+    scenario: Scenario,
+    how: RolloutHow<Settings>,
+  ) => RolloutResult | Promise<RolloutResult>;
+  /**
+   * Gives rewards to rollouts that returned null, or other ones: a judge, reward functions. It gets all groups of
+   * a step, and those of an evaluation too (`mode: "eval"`, one rollout a scenario). A judge that compares the
+   * rollouts of a group has nothing to compare there: give the groups back, and let a metric decide.
+   */
+  score?:
+    | ((
+        groups: TrajectoryGroup[],
+        how: { mode: RolloutMode; signal: AbortSignal },
+      ) => TrajectoryGroup[] | Promise<TrajectoryGroup[]>)
+    | undefined;
+  /** What decides whether it learnt: `reward`, or one of the rollouts' metrics. @default "reward" */
+  metric?: string | undefined;
+  /** Rows of the summary's table: what kind of scenario this is. Of a passing run no kind got worse. */
+  slice?: ((scenario: Scenario) => string | number) | undefined;
+  /** Whether each epoch has an order of its own. @default true */
+  shuffle?: boolean | undefined;
+  settings?: Settings | undefined;
+  /** Defaults of its runs, where others than trainRun's suit it. */
+  options?: Partial<RunSettings> | undefined;
+  /** Levels that held-out scores are compared with, and panels of metrics, in curves.svg. */
+  curves?: ((settings: Settings) => CurvesOptions) | undefined;
+}
+
+const taskKeys = [
+  ...["train", "heldOut", "rollout", "score", "metric", "slice", "shuffle"],
+  ...["settings", "options", "curves"],
+] as const;
+
+/** Gives the task back, checked: whatever is missing or wrong is named at once. */
+export function defineTask<Scenario, const Settings extends TaskSettings = TaskSettings>(
+  task: Task<Scenario, Widened<Settings>> & { settings?: Settings | undefined },
+): Task<Scenario, Widened<Settings>> {
+  requireTask("defineTask()", task);
+  return task as Task<Scenario, Widened<Settings>>;
+}
+
+/** A default of 3 is a number, not always 3. */
+type Widened<Settings> = {
+  readonly [Name in keyof Settings]: Settings[Name] extends number
+    ? number
+    : Settings[Name] extends boolean
+      ? boolean
+      : string;
+};
+
+export function requireTask(where: string, given: unknown): void {
+  requireObject(where, given, "a task, an object with train, heldOut and rollout", "task");
+  refuseUnknownOptions(where, given, taskKeys);
+  const { train, heldOut, rollout, ...rest } = given as Record<string, unknown>;
+  const { score, metric, slice, shuffle, settings, options, curves } = rest;
+  const isFunction = (value: unknown) => value === undefined || typeof value === "function";
+  const isObject = (value: unknown) =>
+    value === undefined || (typeof value === "object" && value !== null);
+  const missing = [
+    Array.isArray(train) && train.length > 0 ? "" : "train, a list of scenarios",
+    Array.isArray(heldOut) && heldOut.length > 1 ? "" : "heldOut, a list of at least two scenarios",
+    typeof rollout === "function" ? "" : "rollout, a function",
+    isFunction(score) ? "" : "score, a function",
+    metric === undefined || (typeof metric === "string" && metric !== "") ? "" : "metric, a text",
+    isFunction(slice) ? "" : "slice, a function",
+    shuffle === undefined || typeof shuffle === "boolean" ? "" : "shuffle, true or false",
+    isObject(settings) ? "" : "settings, an object of texts, numbers, true or false",
+    isObject(options) ? "" : "options, an object",
+    isFunction(curves) ? "" : "curves, a function",
+  ].filter(Boolean);
+  if (missing.length > 0) {
+    throw new HoneError(`${where}: a task needs ${missing.join("; and ")}.`, {
+      code: "invalid_config",
+      param: "task",
+    });
+  }
+  requireApart(train as unknown[], heldOut as unknown[]);
+}

@@ -1,0 +1,310 @@
+import { writeFile } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import { HoneError } from "@hone/core";
+import type { RolloutMode, TrainResult, TrajectoryGroup } from "@hone/core";
+import { Hone } from "../hone.ts";
+import type { Model, Policy } from "../model.ts";
+import type { ComparisonModel } from "../rollouts/comparison-model.ts";
+import { gather, type GatherEvent } from "../rollouts/gather.ts";
+import { readOutcome } from "../rollouts/rollout-outcome.ts";
+import type { Rollout } from "../rollouts/rollout-run.ts";
+import { openRunLog, type RunLog } from "../run-log/run-log.ts";
+import type { StepRecord } from "../run-log/step-record.ts";
+import { shuffleRewards } from "../training/control.ts";
+import { readGroups } from "../training/group-files.ts";
+import { checkOthers, playOthers, type OthersPlayed, type OtherModel } from "./other-models.ts";
+import { readSettings, requireEnough, type RunOptions, type RunSettings } from "./run-options.ts";
+import { judge, type Evaluated, type RunSummary } from "./summary.ts";
+import { requireTask, type Task, type TaskSettings } from "./task.ts";
+import { fingerprintOf, taskChanges } from "./task-fingerprint.ts";
+import { openTotals, type RunTotals } from "./totals.ts";
+
+/** What happens in a run, in its order. */
+export type RunEvent =
+  /** Rollouts or training begin: `total` of them, or 1. */
+  | { type: "began"; label: string; total: number }
+  | { type: "progressed"; done: number; note: string }
+  | { type: "evaluated"; label: string; metric: string; score: number | null; seconds: number }
+  /** `step` is the number of steps trained so far; a batch that trained nothing leaves it where it was. */
+  | ({ type: "step-ended"; step: number; steps: number; metric: string } & {
+      record: StepRecord;
+      result: TrainResult;
+    });
+
+/**
+ * Trains a model on a task from start to verdict: evaluates the base, trains the steps, evaluates the trained
+ * policy on the same held-out scenarios, and other models too where there are any. Started again with the same
+ * name and folder it goes on where it was cut off; a folder whose task or settings were others is refused.
+ */
+export async function trainRun<Scenario, Settings extends TaskSettings>(
+  task: Task<Scenario, Settings>,
+  options: RunOptions<Settings>,
+): Promise<RunSummary> {
+  requireTask("trainRun()", task);
+  const settings = readSettings(task, options);
+  requireEnough(settings.heldOut, options.ungated);
+  const { name, hone = new Hone(), compare: others = [] } = options;
+  const { signal = new AbortController().signal, onEvent = () => {} } = options;
+  const out = resolve(options.out ?? join("runs", name));
+  const own = { ...task.settings, ...options.settings } as Settings;
+  const model = await hone.model({ name, seed: settings.seed }, { signal });
+  const { maxModelLen, base } = await model.info({ signal });
+  const curves = task.curves?.(own) ?? {};
+  const log = await openLog(out, curves, { task, options, settings, own, base });
+  const totals = await openTotals(join(out, "totals.json"));
+  const context = { settings, own, contextTokens: maxModelLen, log, totals, onEvent, signal };
+  const run = createRun({ ...context, task: task as unknown as Task<unknown> });
+  // A run that is under way goes on without them, and its summary says so.
+  if (log.records.length === 0) {
+    const [scenario] = task.heldOut;
+    await checkOthers(others, run.rolloutOfOther, scenario, signal);
+  }
+  try {
+    const looks = looksOf(settings);
+    const before: TrajectoryGroup[][] = [];
+    for (const { suffix, temperature } of looks) {
+      const rollout = run.rolloutAt(temperature);
+      before.push(await run.evaluateOnce(model.at(0), `base${suffix}`, rollout));
+    }
+    await trainSteps(model, run, options.shuffleRewards ?? false);
+    const evaluated: Evaluated[] = [];
+    for (const [at, { suffix, temperature }] of looks.entries()) {
+      const names = [`base${suffix}`, `trained${suffix}`] as const;
+      const trained = await run.evaluate(model, names[1], run.rolloutAt(temperature));
+      evaluated.push({ names, base: before[at] ?? [], trained });
+    }
+    const adapter = await model.checkpoint({ signal });
+    const conclude = async (played: OthersPlayed): Promise<RunSummary> => {
+      const [deciding, ...beside] = evaluated as [Evaluated, ...Evaluated[]];
+      const { metric = "reward", slice } = task;
+      const judged = { metric, slice, others: played.evaluations };
+      const summary: RunSummary = {
+        policy: deciding.trained.flatMap(({ trajectories }) => trajectories)[0]?.policy ?? name,
+        ...{ steps: settings.steps, seed: settings.seed },
+        ...judge({ ...judged, evaluated: [deciding, ...beside] }),
+        notCompared: played.failures,
+        references: curves.references?.[metric] ?? {},
+        curves: log.lines(),
+        ...totals.soFar(),
+        ...{ out, adapter },
+      };
+      await writeFile(join(out, "summary.json"), `${JSON.stringify(summary, null, 2)}\n`);
+      return summary;
+    };
+    // The verdict is written down before other models play: whatever becomes of them, it stands.
+    const verdict = await conclude({ evaluations: {}, failures: {} });
+    if (others.length === 0) return verdict;
+    return await conclude(await playOthers(others, run.evaluateOther, signal));
+  } finally {
+    await totals.save();
+  }
+}
+
+/** How held-out scenarios are answered; the first one decides. */
+function looksOf(settings: RunSettings) {
+  const { verdict, temperature } = settings;
+  if (verdict === "sampled") return [{ suffix: "", temperature }];
+  return [
+    { suffix: " greedy", temperature: decidingTemperature(settings) },
+    { suffix: " sampled", temperature },
+  ];
+}
+
+function decidingTemperature({ verdict, temperature }: RunSettings): number {
+  return verdict === "greedy" ? 0 : temperature;
+}
+
+type Run = ReturnType<typeof createRun>;
+
+/** The scores of a run that has begun are of its task: with another one they mean nothing. */
+async function openLog<Settings extends TaskSettings>(
+  out: string,
+  curves: Parameters<typeof openRunLog>[1],
+  given: {
+    task: { metric?: string | undefined; heldOut: readonly unknown[] };
+    options: RunOptions<Settings>;
+    settings: RunSettings;
+    own: Settings;
+    base: string;
+  },
+): Promise<RunLog> {
+  const { task, options, settings, own, base } = given;
+  const { seed, temperature, answerTokens, verdict } = settings;
+  const ofRun = {
+    ...{ name: options.name, base, seed, temperature, answerTokens, verdict },
+    shuffleRewards: options.shuffleRewards ?? false,
+  };
+  try {
+    return await openRunLog(out, {
+      ...curves,
+      settings: { ...fingerprintOf(task, options.taskSource), ...own, ...ofRun },
+    });
+  } catch (error) {
+    const changed = HoneError.isInstance(error) && taskChanges[error.param ?? ""];
+    if (!changed) throw error;
+    throw new HoneError(
+      `The task has changed since the run in ${out} began: ${changed}. Its stored scores are of the earlier task. Put that back, or begin another run.`,
+      { code: "invalid_config", param: "task", cause: error },
+    );
+  }
+}
+
+/** A model that thinks before each of a hundred turns takes hours, and an answer of it is paid for. */
+const patient = { timeoutMs: 12 * 3_600_000, retries: 0 };
+
+interface RunContext {
+  task: Task<unknown>;
+  settings: RunSettings;
+  /** Values of the task's own settings. */
+  own: TaskSettings;
+  contextTokens: number;
+  log: RunLog;
+  totals: RunTotals;
+  onEvent: (event: RunEvent) => void;
+  signal: AbortSignal;
+}
+
+function createRun(context: RunContext) {
+  const { task, settings, log, totals, onEvent, signal } = context;
+  const { metric = "reward" } = task;
+  const heldOut = task.heldOut.slice(0, settings.heldOut);
+
+  const rolloutAt =
+    (temperature: number): Rollout<unknown> =>
+    (model, scenario) => {
+      const { own, contextTokens } = context;
+      const { answerTokens } = settings;
+      return task.rollout(model, scenario, {
+        temperature,
+        answerTokens,
+        contextTokens,
+        settings: own,
+      });
+    };
+
+  /** Its conversations end as they end: how much of them fits is for its own API to say. */
+  const rolloutOfOther =
+    ({ answerTokens = settings.answerTokens }: OtherModel): Rollout<unknown> =>
+    async (model, scenario) => {
+      const how = { temperature: decidingTemperature(settings), contextTokens: null, answerTokens };
+      const result = await task.rollout(model, scenario, { ...how, settings: context.own });
+      const { metadata, ...outcome } = readOutcome(result);
+      return { ...outcome, metadata: { ...metadata, answerTokens } };
+    };
+
+  async function play(
+    policy: Policy | ComparisonModel,
+    rollout: Rollout<unknown>,
+    scenarios: readonly unknown[],
+    how: {
+      label: string;
+      groupSize: number;
+      mode: RolloutMode;
+      timeoutMs?: number;
+      retries?: number;
+    },
+  ): Promise<TrajectoryGroup[]> {
+    const { label, mode, ...limits } = how;
+    onEvent({ type: "began", label, total: scenarios.length * how.groupSize });
+    const groups = await totals.time(mode === "train" ? "playing" : "evaluating", () =>
+      gather(policy, rollout, scenarios, {
+        ...{ retries: 1, ...limits, mode, signal, maxExceptions: 0.1 },
+        concurrency: settings.concurrency,
+        onProgress: (event) =>
+          onEvent({ type: "progressed", done: event.done, note: noteOf(event, metric) }),
+      }),
+    );
+    const turns = groups.flatMap(({ trajectories }) => trajectories.map(({ usage }) => usage));
+    totals.addTurns(turns.reduce((sum, { completions }) => sum + completions, 0));
+    const { score } = task;
+    return score
+      ? await totals.time("scoring", async () => score(groups, { mode, signal }))
+      : groups;
+  }
+
+  async function evaluate(
+    policy: Policy | ComparisonModel,
+    label: string,
+    rollout: Rollout<unknown>,
+    how: { scenarios?: readonly unknown[]; timeoutMs?: number; retries?: number } = {},
+  ): Promise<TrajectoryGroup[]> {
+    const { scenarios = heldOut, ...limits } = how;
+    const began = performance.now();
+    const eager = { label: `evaluating ${label}`, groupSize: 1, mode: "eval", ...limits } as const;
+    const groups = await play(policy, rollout, scenarios, eager);
+    const metrics = [...new Set([metric, "reward"])];
+    const [record] = await log.evaluation(label, groups, { metrics });
+    await totals.save();
+    const seconds = (performance.now() - began) / 1000;
+    onEvent({ type: "evaluated", label, metric, score: record?.score?.mean ?? null, seconds });
+    return groups;
+  }
+
+  /** The rollouts of an evaluation that an earlier start of this run has made; null where there is none. */
+  async function made(label: string): Promise<TrajectoryGroup[] | null> {
+    const record = log.records.findLast((one) => one.type === "evaluation" && one.label === label);
+    if (record?.type !== "evaluation" || record.file === undefined) return null;
+    const groups = await readGroups(join(log.folder, "trajectories", record.file));
+    return groups.length >= heldOut.length ? groups.slice(0, heldOut.length) : null;
+  }
+
+  return {
+    ...{ context, heldOut, rolloutAt, rolloutOfOther, play, evaluate },
+    /** Unless an earlier start of this run has made it. */
+    evaluateOnce: async (policy: Policy, label: string, rollout: Rollout<unknown>) =>
+      (await made(label)) ?? (await evaluate(policy, label, rollout)),
+    async evaluateOther(other: OtherModel): Promise<TrajectoryGroup[]> {
+      const { label, model, answerTokens = settings.answerTokens } = other;
+      const groups = await made(label);
+      // A model that had too little room for its answers answers again with more.
+      const same = groups?.every(({ trajectories }) =>
+        trajectories.every(({ metadata }) => metadata["answerTokens"] === answerTokens),
+      );
+      if (groups && same) return groups;
+      return await evaluate(model, label, rolloutOfOther(other), patient);
+    },
+  };
+}
+
+async function trainSteps(model: Model, run: Run, shuffled: boolean): Promise<void> {
+  const { task, settings, log, totals, onEvent, signal } = run.context;
+  const { groupsPerStep, groupSize, steps, seed, temperature, evalEvery, evalHeldOut } = settings;
+  const plan = { groupsPerStep, steps, seed, shuffle: task.shuffle, heldOut: task.heldOut, signal };
+  for await (const batch of model.batches(task.train, plan)) {
+    const label = `step ${batch.trained + 1}/${steps}`;
+    const step = log.step(batch);
+    const how = { label: `${label} playing`, groupSize, mode: "train" } as const;
+    const played = await run.play(model, run.rolloutAt(temperature), batch.scenarios, how);
+    const groups = step.gathered(
+      shuffled ? shuffleRewards(played, seed * 1_000_003 + batch.step) : played,
+    );
+    onEvent({ type: "began", label: `${label} training`, total: 1 });
+    const { learningRate, schedule } = settings;
+    const result = await totals.time("training", () =>
+      model.train(groups, {
+        ...{ ...settings.train, learningRate, schedule, batch, signal },
+        onEvent: (event) => {
+          step.onEvent(event);
+          totals.onEvent(event);
+          if (event.type !== "progress") return;
+          onEvent({ type: "progressed", done: event.done / event.total, note: "" });
+        },
+      }),
+    );
+    const record = await step.trained(result);
+    await totals.save();
+    const done = batch.trained + (result.trained ? 1 : 0);
+    const { metric = "reward" } = task;
+    onEvent({ type: "step-ended", step: done, steps, metric, record, result });
+    if (!result.trained || evalEvery === 0 || done % evalEvery > 0 || done === steps) continue;
+    const scenarios = run.heldOut.slice(0, evalHeldOut);
+    const rollout = run.rolloutAt(decidingTemperature(settings));
+    await run.evaluate(model, `step-${done}`, rollout, { scenarios });
+  }
+}
+
+function noteOf(event: GatherEvent, metric: string): string {
+  if (event.type !== "rollout-finished") return event.exception.message;
+  const { metrics, reward } = event.trajectory;
+  return `${metric} ${metrics[metric] ?? reward ?? "none yet"}`;
+}

@@ -1,0 +1,40 @@
+import { HoneError, refuseUnknownOptions, requireObject } from "@hone/core";
+
+const scheduleTypes = ["constant", "linear", "cosine"] as const;
+
+/** How the learning rate falls over a run. What the server warms up (`warmupSteps`) comes on top. */
+export interface Schedule {
+  type: (typeof scheduleTypes)[number];
+  /** Share of the learning rate that is left at the last step; a constant rate has none. @default 0.1 */
+  end?: number | undefined;
+}
+
+/** Of 3 steps the first trains at the whole rate and the third at its `end`. */
+export function scheduledRate(
+  learningRate: number,
+  { type, end = 0.1 }: Schedule,
+  { trained, steps }: { trained: number; steps: number },
+): number {
+  const done = steps > 1 ? Math.min(trained / (steps - 1), 1) : 0;
+  if (type === "constant") return learningRate;
+  if (type === "linear") return learningRate * (1 - (1 - end) * done);
+  return learningRate * (end + ((1 - end) * (1 + Math.cos(Math.PI * done))) / 2);
+}
+
+export function checkSchedule(where: string, schedule: Schedule): void {
+  requireObject(where, schedule, 'an object such as { type: "linear" }', "schedule");
+  refuseUnknownOptions(`${where} schedule`, schedule, ["type", "end"]);
+  const { type, end = 0.1 } = schedule;
+  if (!scheduleTypes.includes(type)) {
+    throw new HoneError(
+      `${where}: schedule.type is one of ${scheduleTypes.join(", ")}, not ${JSON.stringify(type)}.`,
+      { code: "invalid_config", param: "schedule.type" },
+    );
+  }
+  // At 0 the last step would move nothing.
+  if (typeof end === "number" && end > 0 && end <= 1) return;
+  throw new HoneError(
+    `${where}: schedule.end is a share of the learning rate, above 0 and at most 1, not ${end}.`,
+    { code: "invalid_config", param: "schedule.end" },
+  );
+}
