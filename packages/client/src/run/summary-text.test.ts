@@ -118,8 +118,8 @@ it("shows scores of hundreds without decimals, the task's own levels, and who co
     low: 75,
     high: 133,
   };
-  const row = { ...trained, mean: 314, low: 290, high: 340 };
-  const games = { ...row, difference: 104, differenceLow: 75, differenceHigh: 133 };
+  const played = { ...trained, mean: 314, low: 290, high: 340 };
+  const games = { ...played, difference: 104, differenceLow: 75, differenceHigh: 133 };
   const references = { "down-left style": 320.4 };
   const notCompared = { "openai/o": "401 wrong key" };
   const text = summaryText({ ...summary, verdict, table: [games], references, notCompared }, null);
