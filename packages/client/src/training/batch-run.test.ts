@@ -11,7 +11,10 @@ let server: RouteServer;
 afterEach(() => server.close());
 
 /** A server that keeps the model's step and cursor, and trains as it is told: one entry for each step. */
-async function programOn(state: { learnt: number; cursor: unknown }, steps: Step[]) {
+async function programOn(
+  state: { learnt: number; cursor: unknown; rates?: number[] },
+  steps: Step[],
+) {
   const results = new Map<string, TrainResult>();
   server = await startRouteServer([
     [
@@ -23,6 +26,7 @@ async function programOn(state: { learnt: number; cursor: unknown }, steps: Step
       ({ body }, response) => {
         const { trained, reasons } = steps.shift() ?? { trained: true, reasons: {} };
         if (trained) state.learnt += 1;
+        state.rates?.push(body.op.config.learningRate);
         state.cursor = trained ? body.op.cursor : body.op.untrainedCursor;
         const id = `op_${results.size}`;
         const made = operation("succeeded", trained).result as TrainResult;
@@ -159,5 +163,28 @@ describe("two programs that train one model", () => {
       results.push(await early.train([group], { batch }));
     }
     expect(results.flatMap(({ warnings: told }) => told)).toEqual([]);
+  });
+});
+
+describe("a schedule", () => {
+  const schedule = { type: "linear", end: 0.5 } as const;
+
+  it("gives each trained step its rate; a batch that trained nothing takes none", async () => {
+    const state = { learnt: 0, cursor: null, rates: [] as number[] };
+    const model = await (await programOn(state, [trained, equal]))();
+    for await (const batch of model.batches(["a", "b", "c"], { ...plan, steps: 3 })) {
+      await model.train([group], { batch, learningRate: 4, schedule });
+    }
+    expect(state.rates).toEqual([4, 3, 3, 2]);
+  });
+
+  it("falls from the default rate, and refuses a step that is of no run", async () => {
+    const state = { learnt: 0, cursor: null, rates: [] as number[] };
+    const model = await (await programOn(state, []))();
+    for await (const batch of model.batches(["a"], { ...plan, steps: 2 })) {
+      await model.train([group], { batch, schedule });
+    }
+    expect(state.rates).toEqual([3e-5, 1.5e-5]);
+    expect(() => model.startTrain([group], { schedule })).toThrow(/schedule needs .* Pass batch/);
   });
 });
