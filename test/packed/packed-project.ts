@@ -15,6 +15,13 @@ export interface Ended {
 export interface PackedProject {
   folder: string;
   run(command: string, args: string[], env?: Record<string, string>): Promise<Ended>;
+  /** Runs it until it has printed the pattern, and then interrupts it as Ctrl-C does. */
+  interrupt(
+    command: string,
+    args: string[],
+    at: RegExp,
+    env?: Record<string, string>,
+  ): Promise<Ended>;
   /** `npx @hone/server serve`, until it has printed the two lines to export. */
   serve(args: string[]): Promise<ServedProject>;
 }
@@ -44,6 +51,22 @@ export function createProject(folder: string): PackedProject {
           resolve({ status: child.exitCode, stdout, stderr }),
         );
         child.stdin?.end();
+      }),
+    interrupt: (command, args, at, more = {}) =>
+      new Promise((resolve) => {
+        // npx and what it starts: a terminal sends Ctrl-C to all of them.
+        const options = { cwd: folder, env: { ...env, ...more }, detached: true };
+        const child = spawn(command, args, options);
+        child.stdin.end();
+        let [stdout, stderr, interrupted] = ["", "", false];
+        child.stderr.on("data", (part: Buffer) => (stderr += part.toString()));
+        child.stdout.on("data", (part: Buffer) => {
+          stdout += part.toString();
+          if (interrupted || !at.test(stdout)) return;
+          interrupted = true;
+          process.kill(-(child.pid ?? 0), "SIGINT");
+        });
+        child.once("close", (status) => resolve({ status, stdout, stderr }));
       }),
     async serve(args) {
       const child = spawn("npx", ["--no", "@hone/server", "serve", ...args], {

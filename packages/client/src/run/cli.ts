@@ -23,7 +23,11 @@ const stop = new AbortController();
 let goOn = "";
 process.on("SIGINT", interrupt);
 process.on("SIGTERM", interrupt);
+let interruptedAt = -Infinity;
 function interrupt(): void {
+  // npx passes on what the terminal has sent already: one Ctrl-C arrives twice.
+  if (performance.now() - interruptedAt < 500) return;
+  interruptedAt = performance.now();
   if (stop.signal.aborted) process.exit(130);
   process.stderr.write(
     "\nStopping: closing the rollouts that are open. Once more to leave at once.\n",
