@@ -2,6 +2,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import type { TrajectoryGroup } from "@hone/client";
 import { defineTask, trainRun } from "@hone/client/run";
 import { fakeHone } from "./fake-hone.ts";
 
@@ -21,6 +22,7 @@ interface Given {
   metric?: string;
   heldOut?: typeof heldOut;
   taskSource?: string;
+  score?: (groups: TrajectoryGroup[]) => TrajectoryGroup[];
 }
 
 /** Mails come in turns of the four orders. */
@@ -33,6 +35,7 @@ function run(exact: { base: string; trained: string }, given: Given = {}) {
     train: [{ order: "a", mail: -1 }],
     ...{ heldOut: given.heldOut ?? heldOut, metric: given.metric ?? "exact" },
     slice: ({ order }) => order,
+    score: given.score,
     rollout: async () => ({ reward: 0, metrics: { exact: 0 } }),
   });
   return trainRun(task, {
@@ -64,6 +67,21 @@ describe("a run of the inbox quickstart, but for its training,", () => {
     expect(summary.verdict.low).toBeGreaterThan(0);
     expect(summary).toMatchObject({ learnt: false, outcome: "slice-worse" });
     expect(summary.worse.map(({ slice }) => slice)).toEqual(["d"]);
+  });
+
+  it("judges by the rewards that a score gives, of base and trained alike", async () => {
+    const score = (groups: TrajectoryGroup[]) =>
+      groups.map((group) => ({
+        ...group,
+        trajectories: group.trajectories.map((one) => ({
+          ...one,
+          reward: one.metrics["exact"] ?? 0,
+        })),
+      }));
+    const summary = await run({ base: "a", trained: "abcd" }, { metric: "reward", score });
+    expect(summary).toMatchObject({ metric: "reward", verdict: { before: 0.25, after: 1 } });
+    expect(summary.stages["scoring"]).toBeGreaterThan(0);
+    expect(summary.metrics["exact"]).toMatchObject({ before: 0.25, after: 1 });
   });
 
   it.each([
