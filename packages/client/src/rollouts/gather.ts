@@ -17,7 +17,7 @@ import {
 import { ComparisonModel } from "./comparison-model.ts";
 import { runComparison } from "./comparison-run.ts";
 import { GatherError } from "./gather-error.ts";
-import type { Policy } from "../model.ts";
+import type { Policy } from "./policy.ts";
 import { gatherWarnings } from "./gather-warnings.ts";
 import type { CallCounter } from "./rollout-context.ts";
 import type { RolloutEnd } from "./rollout-end.ts";

@@ -9,7 +9,7 @@ import {
   type RolloutMode,
 } from "@hone/core";
 import { abortError, errorWithoutKey, throwIfAborted } from "@hone/transport";
-import type { Policy } from "../model.ts";
+import type { Policy } from "./policy.ts";
 import { CallCounter, currentRollout, runInRollout } from "./rollout-context.ts";
 import type { RolloutContext } from "./rollout-context.ts";
 import { describe, type RolloutEnd, rolloutOver, withCall, withinTime } from "./rollout-end.ts";

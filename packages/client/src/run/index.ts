@@ -1,7 +1,7 @@
 export { defineTask } from "./task.ts";
 export type { RolloutHow, Task, TaskSettings } from "./task.ts";
 export { trainRun } from "./train-run.ts";
-export type { RunEvent } from "./train-run.ts";
+export type { RunEvent } from "./run-event.ts";
 export type { RunOptions, RunSettings } from "./run-options.ts";
 export { otherModel } from "./other-models.ts";
 export type { OtherModel, OtherModelSettings } from "./other-models.ts";

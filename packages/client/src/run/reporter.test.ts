@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { createReporter, stepLine } from "./reporter.ts";
-import type { RunEvent } from "./train-run.ts";
+import type { RunEvent } from "./run-event.ts";
 
 type StepEnded = Extract<RunEvent, { type: "step-ended" }>;
 const event: StepEnded = {

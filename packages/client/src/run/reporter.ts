@@ -1,4 +1,4 @@
-import type { RunEvent } from "./train-run.ts";
+import type { RunEvent } from "./run-event.ts";
 
 /** Says how a run goes: a line for each thing that happened, and on a terminal one more that shows how far it is. */
 export function createReporter(

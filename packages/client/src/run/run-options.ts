@@ -3,7 +3,7 @@ import type { Hone } from "../hone.ts";
 import type { TrainOptions } from "../model.ts";
 import { checkSchedule, type Schedule } from "../training/schedule.ts";
 import type { OtherModel } from "./other-models.ts";
-import type { RunEvent } from "./train-run.ts";
+import type { RunEvent } from "./run-event.ts";
 import { leastHeldOut } from "./verdict.ts";
 
 /** How a run trains and judges. A task may have other defaults for its runs. */

@@ -1,35 +1,24 @@
 import { writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { HoneError } from "@hone/core";
-import type { RolloutMode, TrainResult, TrajectoryGroup } from "@hone/core";
+import type { RolloutMode, TrajectoryGroup } from "@hone/core";
 import { Hone } from "../hone.ts";
-import type { Model, Policy } from "../model.ts";
+import type { Model } from "../model.ts";
 import type { ComparisonModel } from "../rollouts/comparison-model.ts";
 import { gather, type GatherEvent } from "../rollouts/gather.ts";
+import type { Policy } from "../rollouts/policy.ts";
 import { readOutcome } from "../rollouts/rollout-outcome.ts";
 import type { Rollout } from "../rollouts/rollout-run.ts";
 import { openRunLog, type RunLog } from "../run-log/run-log.ts";
-import type { StepRecord } from "../run-log/step-record.ts";
 import { shuffleRewards } from "../training/control.ts";
 import { readGroups } from "../training/group-files.ts";
 import { checkOthers, playOthers, type OthersPlayed, type OtherModel } from "./other-models.ts";
+import type { RunEvent } from "./run-event.ts";
 import { readSettings, requireEnough, type RunOptions, type RunSettings } from "./run-options.ts";
 import { judge, type Evaluated, type RunSummary } from "./summary.ts";
 import { requireTask, type Task, type TaskSettings } from "./task.ts";
 import { fingerprintOf, taskChanges } from "./task-fingerprint.ts";
 import { openTotals, type RunTotals } from "./totals.ts";
-
-/** What happens in a run, in its order. */
-export type RunEvent =
-  /** Rollouts or training begin: `total` of them, or 1. */
-  | { type: "began"; label: string; total: number }
-  | { type: "progressed"; done: number; note: string }
-  | { type: "evaluated"; label: string; metric: string; score: number | null; seconds: number }
-  /** `step` is the number of steps trained so far; a batch that trained nothing leaves it where it was. */
-  | ({ type: "step-ended"; step: number; steps: number; metric: string } & {
-      record: StepRecord;
-      result: TrainResult;
-    });
 
 /**
  * Trains a model on a task from start to verdict: evaluates the base, trains the steps, evaluates the trained
