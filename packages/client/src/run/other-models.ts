@@ -139,7 +139,9 @@ interface Answer {
 async function faultOf(response: Response): Promise<string | null> {
   if (response.headers.get("content-type")?.startsWith("text/event-stream")) return null;
   const body = (await response.json().catch(() => null)) as Answer | null;
-  if (!response.ok) return `${response.status} ${String(body?.error?.message ?? "")}`.trim();
+  const { message } = body?.error ?? {};
+  if (!response.ok)
+    return `${response.status} ${typeof message === "string" ? message : ""}`.trim();
   if (typeof body !== "object" || body === null) return "its answer is no chat completion";
   const [choice] = body.choices ?? [];
   const { content, tool_calls: calls } = choice?.message ?? {};

@@ -67,7 +67,7 @@ it("a line for each thing that happened, and on a terminal how far it is", () =>
   const say = (isTTY: boolean): string => {
     const written: string[] = [];
     const output = { isTTY, columns: 40, write: (text: string) => written.push(text) > 0 };
-    const report = createReporter(output as unknown as NodeJS.WriteStream);
+    const report = createReporter(output);
     report({ type: "began", label: "evaluating base", total: 4 });
     report({ type: "progressed", done: 3, note: "score 12" });
     report({ type: "evaluated", label: "base", metric: "score", score: 12.345, seconds: 7.4 });

@@ -66,7 +66,7 @@ export function defineTask<Scenario, const Settings extends TaskSettings = TaskS
   task: Task<Scenario, Widened<Settings>> & { settings?: Settings | undefined },
 ): Task<Scenario, Widened<Settings>> {
   requireTask("defineTask()", task);
-  return task as Task<Scenario, Widened<Settings>>;
+  return task;
 }
 
 /** A default of 3 is a number, not always 3. */

@@ -83,7 +83,7 @@ export async function trainRun<Scenario, Settings extends TaskSettings>(
     // The verdict is written down before other models play: whatever becomes of them, it stands.
     const verdict = await conclude({ evaluations: {}, failures: {} });
     if (others.length === 0) return verdict;
-    return await conclude(await playOthers(others, run.evaluateOther, signal));
+    return await conclude(await playOthers(others, (other) => run.evaluateOther(other), signal));
   } finally {
     await totals.save();
   }
