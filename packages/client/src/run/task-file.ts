@@ -32,10 +32,10 @@ export async function loadTask(given: string): Promise<LoadedTask> {
 /** By tsx where the task's project has it, else by what Node itself reads. */
 async function readTypeScript(path: string): Promise<void> {
   if (!/\.[cm]?tsx?$/.test(path) || process.execArgv.some((arg) => /\btsx\b/.test(arg))) return;
-  const tsx = find("tsx/esm/api", path);
+  const tsx = find("tsx", path);
   if (tsx) {
-    const { register } = (await import(pathToFileURL(tsx).href)) as { register: () => unknown };
-    register();
+    // As `node --import tsx` does.
+    await import(pathToFileURL(tsx).href);
     return;
   }
   if ((process.features as { typescript?: unknown }).typescript) return;
