@@ -80,6 +80,7 @@ export {
   operationEventSchema,
   operationInfoSchema,
   operationResultSchema,
+  operationTypeSchema,
   chatTemplateKwargsSchema,
   putModelSchema,
   submitOperationSchema,

@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { messageSchema, toolSchema } from "./chat.ts";
-import { modelInfoSchema, operationInfoSchema } from "./operation.ts";
+import { modelInfoSchema, operationInfoSchema, operationTypeSchema } from "./operation.ts";
 import { policyInfoSchema } from "./policy.ts";
 import { rolloutInfoSchema, rolloutModeSchema, rolloutStatusSchema } from "./rollout.ts";
 
@@ -14,7 +14,7 @@ const pageQuery = {
 /** Query of `GET /v1/models/{model}/operations` */
 export const listOperationsSchema = z.strictObject({
   ...pageQuery,
-  type: z.enum(["train", "import", "publish"]).optional(),
+  type: operationTypeSchema.optional(),
 });
 export type ListOperations = z.output<typeof listOperationsSchema>;
 

@@ -112,12 +112,16 @@ export const importOpSchema = z.strictObject({
 /** Serves the newest learnt policy, when an earlier publish failed. */
 export const publishOpSchema = z.strictObject({ type: z.literal("publish") });
 
+/** Every kind of operation. */
+const opSchemas = [trainOpSchema, importOpSchema, publishOpSchema] as const;
+export const operationTypeSchema = z.enum(opSchemas.map(({ shape }) => shape.type.value));
+
 /** `POST /v1/models/{model}/operations` */
 export const submitOperationSchema = z.strictObject({
   clientToken: clientIdSchema,
   /** The step that the client believes to be the newest learnt one. If it is another, the answer is a 409. */
   expectedStep: z.int().min(0).optional(),
-  op: z.discriminatedUnion("type", [trainOpSchema, importOpSchema, publishOpSchema]),
+  op: z.discriminatedUnion("type", opSchemas),
 });
 export type SubmitOperation = z.input<typeof submitOperationSchema>;
 
@@ -173,7 +177,7 @@ export const operationInfoSchema = z.object({
   id: z.string(),
   object: z.literal("operation"),
   model: z.string(),
-  type: z.enum(["train", "import", "publish"]),
+  type: operationTypeSchema,
   clientToken: z.string(),
   status: operationStatusSchema,
   /** The policy N that it began with; null while it is queued. */

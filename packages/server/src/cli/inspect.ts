@@ -140,7 +140,7 @@ async function inspectOperation(
       `${`+${((event.at - begin) / 1000).toFixed(2)} s`.padStart(10)}  ${describe(event)}`,
     );
   }
-  if (result?.type !== "train") return;
+  if (!result || !("groups" in result)) return;
   if (result.groups.length > 0) {
     console.log(
       `\n${table(

@@ -49,7 +49,7 @@ const columns = [
 
 function rowOf(operation: OperationSummary): string[] {
   const { id, type, status, fromStep, result, error, startedAt, endedAt } = operation;
-  const metrics = result?.type === "train" ? result.metrics : {};
+  const metrics = result && "metrics" in result ? result.metrics : {};
   const from = fromStep === null ? "–" : String(fromStep);
   const trained = result !== null && result.step !== fromStep;
   return [
@@ -67,7 +67,7 @@ function rowOf(operation: OperationSummary): string[] {
 
 /** Groups that trained nothing, members left out of those that did, and answers left out of theirs, by reason. */
 export function droppedOf({ result }: OperationSummary): string {
-  if (result?.type !== "train") return "";
+  if (!result || !("groups" in result)) return "";
   const groups = Object.entries(result.reasons).map(([reason, count]) => `${count} ${reason}`);
   const rollouts = summed(
     result.groups.map(({ dropped }) => dropped),

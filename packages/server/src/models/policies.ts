@@ -5,7 +5,7 @@ import { pipeline, Readable, Transform } from "node:stream";
 import { HoneError, type PolicyDetail, type PolicyInfo, policyName } from "@hone/core";
 import type { Retention } from "../retention/retention.ts";
 import { NotReadable, openRegular } from "../store/regular-file.ts";
-import type { Checkpoints } from "../policies/checkpoints.ts";
+import { type Checkpoints, checkpointName } from "../policies/checkpoints.ts";
 import type { LivePolicies } from "../policies/live.ts";
 import type { Models, PolicyRecord } from "../policies/models.ts";
 import { removedPolicy } from "../policies/served.ts";
@@ -58,7 +58,7 @@ export function createPolicies(options: {
       keptAs,
       removedAt: policy.removedAt,
       operationId: policy.operationId,
-      checkpoint: removed ? null : `models/${model}/policies/${step}`,
+      checkpoint: removed ? null : checkpointName(model, step),
       createdAt: policy.createdAt,
     };
   }

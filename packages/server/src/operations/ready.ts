@@ -1,3 +1,6 @@
+/** A worker that does not come back in this time is not coming back. */
+export const restartTimeoutMs = 10 * 60_000;
+
 /** Counts how often the engine and the worker have come up. */
 export interface ReadyGate {
   generation(): number;

@@ -6,7 +6,6 @@ import type {
   submitOperationSchema,
 } from "@hone/core";
 import type { z } from "zod";
-import type { Work } from "../batch/batch.ts";
 import { fromJson, toJson } from "../store/json.ts";
 import type { Statement } from "../store/store.ts";
 
@@ -15,34 +14,26 @@ export type Op = ParsedSubmit["op"];
 export type OperationError = NonNullable<OperationInfo["error"]>;
 export type ClientToken = SubmitOperation["clientToken"];
 
-export interface OperationRecord {
+export interface OperationRecord<O extends Op = Op, W = unknown> {
   readonly id: string;
   readonly model: string;
   readonly keyId: string;
   readonly clientToken: string;
   readonly bodySha: string;
   readonly expectedStep: number | null;
-  readonly op: Op;
+  readonly op: O;
   readonly createdAt: number;
   status: OperationStatus;
   /** N at which it began. */
   fromStep: number | null;
-  /** What a train operation does, once decided. */
-  work: StoredWork | null;
+  /** What its kind stored, so that it is done in the same way again after a restart. */
+  work: W | null;
   result: OperationResult | null;
   error: OperationError | null;
   /** How often the worker died of it. */
   deaths: number;
   abortRequested: boolean;
 }
-
-export interface StoredWork {
-  work: Work;
-  outcome: { groups: TrainGroups; reasons: TrainReasons; warnings: string[] };
-}
-type TrainOutcome = Extract<OperationResult, { type: "train" }>;
-type TrainGroups = TrainOutcome["groups"];
-type TrainReasons = TrainOutcome["reasons"];
 
 interface OperationRow {
   id: string;
@@ -81,7 +72,7 @@ export function readOperation(given: unknown): OperationRecord {
     createdAt: row.created_at,
     status: row.status,
     fromStep: row.from_step,
-    work: fromJson(row.work) as StoredWork | null,
+    work: fromJson(row.work),
     result: fromJson(row.result) as OperationResult | null,
     error: fromJson(row.error) as OperationError | null,
     deaths: row.deaths,

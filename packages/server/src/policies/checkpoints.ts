@@ -28,6 +28,11 @@ const manifestSchema = z.object({
 /** Says what a checkpoint is; its presence says that every file beside it is whole. */
 export type Manifest = z.infer<typeof manifestSchema>;
 
+/** Where a policy's folder is, in words that do not depend on this machine. */
+export function checkpointName(model: string, step: number): string {
+  return `models/${model}/policies/${step}`;
+}
+
 /** The adapter files of `models/<name>/policies/<N>/`. */
 export interface Checkpoints {
   path(model: string, step: number): string;

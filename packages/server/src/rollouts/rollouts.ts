@@ -49,7 +49,9 @@ export interface Rollouts {
   /** Closes an open rollout as `finished`; the statements have to be written by the caller. */
   finish(record: RolloutRecord, reward: number): Statement[];
   /** What memory has to know of claims that were written to the database. */
-  noteClaims(ids: readonly string[], operationId: string | null): void;
+  noteClaims(ids: readonly string[], operationId: string): void;
+  /** The same of claims that were given back: all of an operation, except those of these ids. */
+  noteReleased(operationId: string, except?: readonly string[]): void;
   /** Steps of a model that open rollouts are pinned to, or were made for. */
   openSteps(model: string): Set<number>;
   /** Ids of a model's open rollouts. */
@@ -293,6 +295,15 @@ export function createRollouts(options: {
         const record = records.get(id);
         if (!record) continue;
         record.trainedBy = operationId;
+        forgetClosed(record);
+      }
+    },
+
+    noteReleased(operationId, except = []) {
+      const kept = new Set(except);
+      for (const record of records.values()) {
+        if (record.trainedBy !== operationId || kept.has(record.id)) continue;
+        record.trainedBy = null;
         forgetClosed(record);
       }
     },

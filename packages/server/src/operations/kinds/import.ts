@@ -3,6 +3,7 @@ import { join, sep } from "node:path";
 import { HoneError, policyName } from "@hone/core";
 import { unlessAborted } from "@hone/transport";
 import { z } from "zod";
+import { checkpointName } from "../../policies/checkpoints.ts";
 import { syncFolder } from "../../store/files.ts";
 import {
   badAdapter,
@@ -11,9 +12,10 @@ import {
   copyFile,
   maxConfigBytes,
 } from "./adapter-files.ts";
-import { commitPolicy, type Emit, restartTimeoutMs, timed } from "../commit.ts";
 import type { OperationContext } from "../context.ts";
-import type { OperationRecord } from "../records.ts";
+import { restartTimeoutMs } from "../ready.ts";
+import type { Op, OperationRecord } from "../records.ts";
+import { type OperationKind, type Task, timed } from "./kind.ts";
 
 const configName = "adapter_config.json";
 const weightsName = "adapter_model.safetensors";
@@ -28,47 +30,41 @@ const adapterConfigSchema = z.looseObject({
 });
 type AdapterConfig = z.infer<typeof adapterConfigSchema>;
 
+type ImportRecord = OperationRecord<Extract<Op, { type: "import" }>>;
+
 /**
  * A PEFT folder becomes policy N+1. Only the adapter is taken: the optimizer begins anew. The engine judges
  * it (rank, shapes, NaN) before anything is committed.
  */
-export async function importPolicy(
-  context: OperationContext,
-  record: OperationRecord,
-  path: string,
-  emit: Emit,
-  signal: AbortSignal,
-): Promise<void> {
-  const { checkpoints, models } = context;
-  const model = models.require(record.model);
-  const source = await allowedFolder(context, path);
-  await checkpoints.requireSpace(model.name, 0);
-  const staging = await checkpoints.stage(model.name, record.id, record.deaths);
-  try {
-    await timed(emit, "copy", () =>
-      inTime(signal, (limit) => copyAdapter(context, model.name, source, staging, limit)),
-    );
-    await timed(emit, "validate", () =>
-      checkInEngine(
-        context,
-        `${policyName(model.name, model.learnt + 1)}.check-${record.id}`,
-        staging,
-        emit,
-        signal,
-      ),
-    );
-    await timed(emit, "commit", () =>
-      commitPolicy(
-        context,
-        record,
-        { staging, files: [configName, weightsName], metrics: {}, seed: model.seed },
-        emit,
-      ),
-    );
-  } finally {
-    await checkpoints.discard(staging);
-  }
-}
+export const importAdapter: OperationKind<ImportRecord> = {
+  async run(task) {
+    const { context, record, emit, signal } = task;
+    const { checkpoints } = context;
+    const { name, learnt, seed } = context.models.require(record.model);
+    const source = await allowedFolder(context, record.op.path);
+    await checkpoints.requireSpace(name, 0);
+    const staging = await checkpoints.stage(name, record.id, record.deaths);
+    try {
+      await timed(emit, "copy", () =>
+        inTime(signal, (limit) => copyAdapter(context, name, source, staging, limit)),
+      );
+      await timed(emit, "validate", () =>
+        checkInEngine(task, `${policyName(name, learnt + 1)}.check-${record.id}`, staging),
+      );
+    } catch (error) {
+      await checkpoints.discard(staging);
+      throw error;
+    }
+    return { staging, files: [configName, weightsName], metrics: {}, seed };
+  },
+
+  result: (_context, { model }, step) => ({
+    type: "import",
+    step,
+    policy: policyName(model, step),
+    checkpoint: checkpointName(model, step),
+  }),
+};
 
 async function copyAdapter(
   { checkpoints }: OperationContext,
@@ -151,11 +147,9 @@ function compareShapes(given: AdapterConfig, own: AdapterConfig): void {
 
 /** What the engine's end interrupts is done again when it is back, as with a step. */
 async function checkInEngine(
-  context: OperationContext,
+  { context, emit, signal }: Task<ImportRecord>,
   name: string,
   staging: string,
-  emit: Emit,
-  signal: AbortSignal,
 ): Promise<void> {
   for (let attempt = 1; ; attempt++) {
     const generation = context.ready.generation();

@@ -1,5 +1,4 @@
 import { createHash } from "node:crypto";
-import { setTimeout as delay } from "node:timers/promises";
 import { HoneError, policyName, type TrainOp, type TrainResult } from "@hone/core";
 import { encodeBatch, planSelection, type Work, workConfig } from "../../batch/batch.ts";
 import {
@@ -10,65 +9,91 @@ import {
 } from "../../batch/filter.ts";
 import { rewardMetrics } from "../../batch/reward-metrics.ts";
 import { fault } from "../../faults/fault.ts";
+import { checkpointName } from "../../policies/checkpoints.ts";
 import type { Model } from "../../policies/models.ts";
 import type { LedgerCompletion } from "../../ports/ledger.ts";
 import { workerCode } from "../../ports/trainer.ts";
 import { createPauses } from "../../store/pauses.ts";
-import { commitPolicy, cursorAfter, type Emit, restartTimeoutMs, timed } from "../commit.ts";
 import type { OperationContext } from "../context.ts";
 import { type OperationRecord, updateOperation } from "../records.ts";
+import { stepOnWorker } from "../worker-step.ts";
+import { type OperationKind, type Outcome, type Task, timed } from "./kind.ts";
+import { claimRewarded } from "./train-claims.ts";
 
-/** The worker's deaths after which an operation is believed to be their cause. */
-const maxDeaths = 3;
-const busyPauseMs = 500;
+type TrainOutcome = Pick<TrainResult, "groups" | "reasons" | "warnings">;
+/** What is stored before the worker sees the step, so that one that is redone is the same. */
+type TrainRecord = OperationRecord<TrainOp, { work: Work; outcome: TrainOutcome }>;
+type TrainTask = Task<TrainRecord>;
+type Completions = ReadonlyMap<string, LedgerCompletion>;
 
-/** Everything up to the commit point. Returns false where there was nothing to train. */
-export async function trainPolicy(
-  context: OperationContext,
-  record: OperationRecord,
-  op: TrainOp,
-  emit: Emit,
-  signal: AbortSignal,
-): Promise<boolean> {
-  const completions = await timed(emit, "resolve", () => readCompletions(context, op));
-  fault("operation.resolved");
-  if (!record.work) {
-    const model = context.models.require(record.model);
-    const selection = await timed(emit, "filter", () => select(context, model, op, completions));
-    emit({
-      type: "filtered",
-      reasons: selection.reasons,
-      trainableRollouts: selection.trainableRollouts,
-      tokens: selection.tokens,
-    });
-    if (selection.trainableRollouts === 0) {
-      await endUntrained(context, record, selection, selection.rollouts, emit);
-      return false;
+/** One step on rollouts and their rewards. */
+export const train: OperationKind<TrainRecord> = {
+  validate: claimRewarded,
+
+  /**
+   * The rewarded members of the groups that trained, those that were only in the baseline included. Members of
+   * groups that compared nothing are free for another operation.
+   */
+  used: ({ work: stored }) =>
+    (stored?.work.rollouts ?? [])
+      .filter(({ group }) => stored?.outcome.groups[group]?.reason === null)
+      .map(({ id }) => id),
+
+  async run(task) {
+    const { record, emit } = task;
+    const completions = await timed(emit, "resolve", () => readCompletions(task));
+    fault("operation.resolved");
+    if (!record.work) {
+      const model = task.context.models.require(record.model);
+      const selection = await timed(emit, "filter", () => select(task, model, completions));
+      emit({
+        type: "filtered",
+        reasons: selection.reasons,
+        trainableRollouts: selection.trainableRollouts,
+        tokens: selection.tokens,
+      });
+      if (selection.trainableRollouts === 0) {
+        return endUntrained(task, selection, selection.rollouts);
+      }
+      await timed(emit, "plan", () => decideWork(task, model, selection, completions));
     }
-    await timed(emit, "plan", () => decideWork(context, record, op, model, selection, completions));
-  }
-  const stored = record.work;
-  if (!stored) throw new HoneError("The operation has no plan.", { code: "internal_error" });
-  for (const message of stored.outcome.warnings) emit({ type: "warning", message });
-  try {
-    await trainUntilCommitted(context, record, stored.work, completions, emit, signal);
-  } catch (error) {
-    // The members that are left lie exactly on their group's mean.
-    if (workerCode(error) !== "nothing_to_train") throw error;
-    await endUntrained(context, record, equalised(stored.outcome), stored.work.rollouts, emit);
-    return false;
-  }
-  return true;
-}
+    const stored = record.work;
+    if (!stored) throw new HoneError("The operation has no plan.", { code: "internal_error" });
+    const { work, outcome } = stored;
+    for (const message of outcome.warnings) emit({ type: "warning", message });
+    try {
+      const made = await stepOnWorker(task, work.config.step, (folders) =>
+        encodeBatch(work, completions, folders),
+      );
+      return { ...made, seed: work.config.seed, cursor: record.op.cursor };
+    } catch (error) {
+      // The members that are left lie exactly on their group's mean.
+      if (workerCode(error) !== "nothing_to_train") throw error;
+      return endUntrained(task, equalised(outcome), work.rollouts);
+    }
+  },
 
-async function readCompletions(
-  context: OperationContext,
-  op: TrainOp,
-): Promise<Map<string, LedgerCompletion>> {
+  result(context, { model, work: stored }, step, metrics) {
+    const warnings = mismatchWarnings(metrics, context.base.dtype);
+    return {
+      type: "train",
+      trained: true,
+      step,
+      policy: policyName(model, step),
+      checkpoint: checkpointName(model, step),
+      reasons: stored?.outcome.reasons ?? {},
+      groups: stored?.outcome.groups ?? [],
+      metrics,
+      warnings: [...(stored?.outcome.warnings ?? []), ...warnings],
+    };
+  },
+};
+
+async function readCompletions({ context, record }: TrainTask): Promise<Completions> {
   await context.store.flush();
   const completions = new Map<string, LedgerCompletion>();
   const pauses = createPauses();
-  for (const { rollouts } of op.groups) {
+  for (const { rollouts } of record.op.groups) {
     for (const { rolloutId } of rollouts) {
       await pauses.due();
       for (const completion of await context.ledger.list(rolloutId)) {
@@ -79,19 +104,15 @@ async function readCompletions(
   return completions;
 }
 
-function select(
-  context: OperationContext,
-  model: Model,
-  op: TrainOp,
-  completions: ReadonlyMap<string, LedgerCompletion>,
-): Selection {
+function select({ context, record }: TrainTask, model: Model, completions: Completions): Selection {
+  const { groups: given, config } = record.op;
   const byRollout = new Map<string, LedgerCompletion[]>();
   for (const completion of completions.values()) {
     const known = byRollout.get(completion.rolloutId);
     if (known) known.push(completion);
     else byRollout.set(completion.rolloutId, [completion]);
   }
-  const groups: FilterGroup[] = op.groups.map((group) => ({
+  const groups: FilterGroup[] = given.map((group) => ({
     id: group.id,
     failed: group.failed ?? null,
     members: group.rollouts.map(({ rolloutId, reward }) => ({
@@ -101,26 +122,25 @@ function select(
     })),
   }));
   return selectForTraining(groups, {
-    ...op.config,
+    ...config,
     step: model.learnt,
-    maxSequenceTokens: op.config.maxSequenceTokens ?? context.base.maxModelLen,
+    maxSequenceTokens: config.maxSequenceTokens ?? context.base.maxModelLen,
   });
 }
 
 async function decideWork(
-  context: OperationContext,
-  record: OperationRecord,
-  op: TrainOp,
+  { context, record }: TrainTask,
   model: Model,
   selection: Selection,
-  completions: ReadonlyMap<string, LedgerCompletion>,
+  completions: Completions,
 ): Promise<void> {
+  const { config } = record.op;
   const step = model.learnt + 1;
-  const plan = planSelection(selection, completions, op.config);
+  const plan = planSelection(selection, completions, config);
   const warnings = [...selection.warnings];
-  if (plan.length < op.config.optimizerSteps) {
+  if (plan.length < config.optimizerSteps) {
     warnings.push(
-      `optimizerSteps is ${op.config.optimizerSteps}, but only ${plan.length} group(s) train: ${plan.length} step(s) are taken.`,
+      `optimizerSteps is ${config.optimizerSteps}, but only ${plan.length} group(s) train: ${plan.length} step(s) are taken.`,
     );
   }
   record.work = {
@@ -134,10 +154,10 @@ async function decideWork(
           model: model.name,
           step,
           lora: model.lora,
-          max_mismatch: op.config.maxMismatch ?? (context.base.dtype === "float32" ? 0.1 : 0.5),
+          max_mismatch: config.maxMismatch ?? (context.base.dtype === "float32" ? 0.1 : 0.5),
           seed: seedOf(model, step),
         },
-        op.config,
+        config,
       ),
     },
     outcome: { groups: selection.groups, reasons: selection.reasons, warnings },
@@ -151,114 +171,8 @@ function seedOf(model: Model, step: number): number {
   return createHash("sha256").update(`${model.seed}:${model.name}:${step}`).digest().readUInt32LE();
 }
 
-async function trainUntilCommitted(
-  context: OperationContext,
-  record: OperationRecord,
-  work: Work,
-  completions: ReadonlyMap<string, LedgerCompletion>,
-  emit: Emit,
-  signal: AbortSignal,
-): Promise<void> {
-  const { checkpoints, ready } = context;
-  for (;;) {
-    let generation = ready.generation();
-    let accepted = false;
-    await checkpoints.requireSpace(record.model, work.config.step - 1);
-    const staging = await checkpoints.stage(record.model, record.id, record.deaths);
-    fault("operation.staged");
-    try {
-      const checkpoint = checkpoints.path(record.model, work.config.step - 1);
-      const batch = await timed(emit, "pack", () =>
-        encodeBatch(work, completions, { staging, checkpoint }),
-      );
-      const { metrics, files } = await context.trainTurn(() => {
-        // The worker may have come up anew while this operation waited for its turn.
-        generation = ready.generation();
-        return runWorker(context, record, batch, emit, signal, () => {
-          accepted = true;
-          fault("operation.accepted");
-        });
-      });
-      fault("operation.trained");
-      if (signal.aborted) {
-        throw new HoneError("The operation was aborted. Nothing of it was kept.", {
-          code: "aborted",
-        });
-      }
-      await timed(emit, "commit", () =>
-        commitPolicy(context, record, { staging, files, metrics, seed: work.config.seed }, emit),
-      );
-      return;
-    } catch (error) {
-      await checkpoints.discard(staging);
-      if (signal.aborted) throw error;
-      if (workerCode(error) === "busy") {
-        // An operation that was aborted ends with its micro-batch, which can be long.
-        await delay(busyPauseMs, undefined, { signal }).catch(() => undefined);
-        continue;
-      }
-      if (!HoneError.isInstance(error) || error.code !== "worker_unavailable") throw error;
-      // One that was away has not died of this operation.
-      if (accepted) await countDeath(context, record, error, emit);
-      if (await ready.after(generation, restartTimeoutMs, signal)) continue;
-      throw new HoneError("The worker did not come back. Restart the server, then train again.", {
-        code: signal.aborted ? "aborted" : "train_failed",
-        cause: error,
-      });
-    }
-  }
-}
-
-async function countDeath(
-  context: OperationContext,
-  record: OperationRecord,
-  cause: HoneError,
-  emit: Emit,
-): Promise<void> {
-  record.deaths++;
-  await context.store.write([updateOperation(record)]);
-  if (record.deaths >= maxDeaths) {
-    throw new HoneError(
-      `The worker died ${record.deaths} times during this operation, perhaps for want of memory. ` +
-        "Train with a smaller maxTokensPerMicroBatch or fewer rollouts; its log says more.",
-      { code: "train_failed", cause },
-    );
-  }
-  emit({
-    type: "warning",
-    message: `The worker died. The step begins again when it is back (death ${record.deaths} of ${maxDeaths}).`,
-  });
-}
-
-function runWorker(
-  context: OperationContext,
-  record: OperationRecord,
-  batch: Uint8Array,
-  emit: Emit,
-  signal: AbortSignal,
-  onAccepted: () => void,
-): ReturnType<OperationContext["trainer"]["train"]> {
-  return context.trainer.train({
-    operationId: record.id,
-    batch,
-    signal,
-    onAccepted,
-    onEvent(event) {
-      if (event.event === "stage") {
-        emit({ type: "stage", stage: event.stage, seconds: event.seconds });
-      } else {
-        fault("operation.micro-batch");
-        const { done, total, tokens } = event;
-        emit({ type: "progress", done, total, tokens });
-      }
-    },
-  });
-}
-
-type Outcome = Pick<TrainResult, "groups" | "reasons" | "warnings">;
-
 /** The outcome of an operation whose trainable members turned out to have no advantage. */
-function equalised(outcome: Outcome): Outcome {
+function equalised(outcome: TrainOutcome): TrainOutcome {
   const reasons = { ...outcome.reasons };
   const groups = outcome.groups.map((group) => {
     if (group.reason !== null) return group;
@@ -273,27 +187,34 @@ function equalised(outcome: Outcome): Outcome {
  * and `batches` goes on with the next ones.
  */
 async function endUntrained(
-  context: OperationContext,
-  record: OperationRecord,
-  outcome: Outcome,
+  { context: { models }, record, emit }: TrainTask,
+  { reasons, groups, warnings }: TrainOutcome,
   rollouts: readonly SelectedRollout[],
-  emit: Emit,
-): Promise<void> {
-  const model = context.models.require(record.model);
-  for (const message of outcome.warnings) if (!record.work) emit({ type: "warning", message });
+): Promise<Outcome> {
+  const { name, learnt, cursor } = models.require(record.model);
+  for (const message of warnings) if (!record.work) emit({ type: "warning", message });
   record.work = null;
   record.result = {
     type: "train",
     trained: false,
-    step: model.learnt,
-    policy: policyName(model.name, model.learnt),
-    reasons: outcome.reasons,
-    groups: outcome.groups,
+    step: learnt,
+    policy: policyName(name, learnt),
+    reasons,
+    groups,
     metrics: rewardMetrics(rollouts),
     checkpoint: null,
-    warnings: outcome.warnings,
+    warnings,
   };
-  await context.models.setCursor(model.name, cursorAfter(context, record, { trained: false }), [
-    updateOperation(record),
-  ]);
+  const given = record.op.untrainedCursor ?? record.op.cursor;
+  await models.setCursor(name, given === undefined ? cursor : given, [updateOperation(record)]);
+  return "nothing";
+}
+
+function mismatchWarnings(metrics: TrainResult["metrics"], dtype: string): string[] {
+  const mean = metrics["sampling/sampling_logp_difference/mean"] ?? 0;
+  const limit = dtype === "float32" ? 1e-3 : 0.1;
+  if (mean <= limit) return [];
+  return [
+    `The engine's logprobs differ from the trainer's by ${mean.toPrecision(3)} on average (${limit} is usual at most in ${dtype}).`,
+  ];
 }

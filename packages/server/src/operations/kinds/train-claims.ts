@@ -1,22 +1,17 @@
 import { HoneError, type TrainOp } from "@hone/core";
-import type { Model } from "../policies/models.ts";
-import type { RolloutRecord } from "../rollouts/records.ts";
-import { createPauses } from "../store/pauses.ts";
-import type { OperationContext } from "./context.ts";
-
-/** A rollout of a train operation, with the reward that the request gives it. */
-export interface NamedRollout {
-  record: RolloutRecord;
-  reward: number | null;
-}
+import type { Model } from "../../policies/models.ts";
+import type { RolloutRecord } from "../../rollouts/records.ts";
+import { createPauses } from "../../store/pauses.ts";
+import type { OperationContext } from "../context.ts";
+import type { Claim } from "./kind.ts";
 
 /** Everything about a train operation that can be refused before it is queued. */
-export async function validateTrain(
+export async function claimRewarded(
   context: OperationContext,
   keyId: string,
   model: Model,
   op: TrainOp,
-): Promise<NamedRollout[]> {
+): Promise<Claim[]> {
   const longest = op.config.maxSequenceTokens;
   if (longest !== undefined && longest > context.base.maxModelLen) {
     throw new HoneError(
@@ -25,7 +20,7 @@ export async function validateTrain(
     );
   }
   const groups = new Set<string>();
-  const named = new Map<string, NamedRollout>();
+  const named = new Map<string, Claim>();
   const pauses = createPauses();
   for (const [g, group] of op.groups.entries()) {
     if (groups.has(group.id)) {
@@ -97,19 +92,4 @@ function checkTrainable(
       { code: "rollout_open", param },
     );
   }
-}
-
-export function requireStep(model: string, expected: number | null, learnt: number): void {
-  if (expected === null || expected === learnt) return;
-  throw new HoneError(
-    `You expect the model "${model}" to be at step ${expected}; it is at step ${learnt}. Read its state, then decide what to train.`,
-    { code: "step_mismatch", param: "expectedStep" },
-  );
-}
-
-export function otherBase(model: string, modelBase: string, serverBase: string): HoneError {
-  return new HoneError(
-    `The model "${model}" is of the base "${modelBase}", this server serves "${serverBase}". Start a server with that base, or choose another model name.`,
-    { code: "base_mismatch", param: "base" },
-  );
 }

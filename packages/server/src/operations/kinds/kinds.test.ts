@@ -1,0 +1,24 @@
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { operationTypeSchema } from "@hone/core";
+import { expect, test } from "vitest";
+import { kindOf } from "./kinds.ts";
+
+const source = fileURLToPath(new URL("../..", import.meta.url));
+
+test("each type of the wire has a kind of its own", () => {
+  const kinds = operationTypeSchema.options.map((type) => kindOf({ op: { type } as never }));
+  expect(new Set(kinds).size).toBe(operationTypeSchema.options.length);
+  for (const kind of kinds) expect(kind.run).toBeTypeOf("function");
+});
+
+test("nothing outside of this folder asks which kind an operation is of", () => {
+  const types = operationTypeSchema.options.join("|");
+  const asks = new RegExp(`\\btype\\s*[!=]==?\\s*"(${types})"|\\bcase "(${types})"`);
+  const files = readdirSync(source, { recursive: true, encoding: "utf8" }).filter(
+    (file) => file.endsWith(".ts") && !/\.test\.ts$|^testing\/|^operations\/kinds\//.test(file),
+  );
+  expect(files.length).toBeGreaterThan(100);
+  expect(files.filter((file) => asks.test(readFileSync(join(source, file), "utf8")))).toEqual([]);
+});

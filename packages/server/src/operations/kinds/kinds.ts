@@ -1,0 +1,16 @@
+import type { Op, OperationRecord } from "../records.ts";
+import { importAdapter } from "./import.ts";
+import type { OperationKind } from "./kind.ts";
+import { publish } from "./publish.ts";
+import { train } from "./train.ts";
+
+const kinds: Readonly<Record<Op["type"], OperationKind>> = {
+  train,
+  import: importAdapter,
+  publish,
+};
+
+/** The kind of an operation, which is given no other operations than its own. */
+export function kindOf({ op }: Pick<OperationRecord, "op">): OperationKind {
+  return kinds[op.type];
+}

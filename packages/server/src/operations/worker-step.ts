@@ -1,0 +1,102 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { HoneError } from "@hone/core";
+import { fault } from "../faults/fault.ts";
+import { workerCode } from "../ports/trainer.ts";
+import { type Staged, type Task, timed } from "./kinds/kind.ts";
+import { restartTimeoutMs } from "./ready.ts";
+import { updateOperation } from "./records.ts";
+
+/** The worker's deaths after which an operation is believed to be their cause. */
+const maxDeaths = 3;
+const busyPauseMs = 500;
+
+/**
+ * Has the worker make the files of `step` in a staging folder. A worker that dies is waited for, and the step done
+ * again from the policy before it. `encode` gives the body of `POST /train` for the folders of an attempt.
+ */
+export async function stepOnWorker(
+  task: Task,
+  step: number,
+  encode: (folders: { staging: string; checkpoint: string }) => Uint8Array,
+): Promise<Pick<Staged, "staging" | "files" | "metrics">> {
+  const { context, record, emit, signal } = task;
+  const { checkpoints, ready } = context;
+  for (;;) {
+    let generation = ready.generation();
+    let accepted = false;
+    await checkpoints.requireSpace(record.model, step - 1);
+    const staging = await checkpoints.stage(record.model, record.id, record.deaths);
+    fault("operation.staged");
+    try {
+      const checkpoint = checkpoints.path(record.model, step - 1);
+      const batch = await timed(emit, "pack", () => encode({ staging, checkpoint }));
+      const { metrics, files } = await context.trainTurn(() => {
+        // The worker may have come up anew while this operation waited for its turn.
+        generation = ready.generation();
+        return runWorker(task, batch, () => {
+          accepted = true;
+          fault("operation.accepted");
+        });
+      });
+      fault("operation.trained");
+      if (!signal.aborted) return { staging, files, metrics };
+      throw new HoneError("The operation was aborted. Nothing of it was kept.", {
+        code: "aborted",
+      });
+    } catch (error) {
+      await checkpoints.discard(staging);
+      if (signal.aborted) throw error;
+      if (workerCode(error) === "busy") {
+        // An operation that was aborted ends with its micro-batch, which can be long.
+        await delay(busyPauseMs, undefined, { signal }).catch(() => undefined);
+        continue;
+      }
+      if (!HoneError.isInstance(error) || error.code !== "worker_unavailable") throw error;
+      // One that was away has not died of this operation.
+      if (accepted) await countDeath(task, error);
+      if (await ready.after(generation, restartTimeoutMs, signal)) continue;
+      throw new HoneError("The worker did not come back. Restart the server, then train again.", {
+        code: signal.aborted ? "aborted" : "train_failed",
+        cause: error,
+      });
+    }
+  }
+}
+
+async function countDeath({ context, record, emit }: Task, cause: HoneError): Promise<void> {
+  record.deaths++;
+  await context.store.write([updateOperation(record)]);
+  if (record.deaths >= maxDeaths) {
+    throw new HoneError(
+      `The worker died ${record.deaths} times during this operation, perhaps for want of memory. ` +
+        "Train with a smaller maxTokensPerMicroBatch or fewer rollouts; its log says more.",
+      { code: "train_failed", cause },
+    );
+  }
+  emit({
+    type: "warning",
+    message: `The worker died. The step begins again when it is back (death ${record.deaths} of ${maxDeaths}).`,
+  });
+}
+
+function runWorker(
+  { context, record, emit, signal }: Task,
+  batch: Uint8Array,
+  onAccepted: () => void,
+): ReturnType<Task["context"]["trainer"]["train"]> {
+  return context.trainer.train({
+    operationId: record.id,
+    batch,
+    signal,
+    onAccepted,
+    onEvent(event) {
+      if (event.event === "stage") {
+        emit({ type: "stage", stage: event.stage, seconds: event.seconds });
+      } else {
+        fault("operation.micro-batch");
+        const { done, total, tokens } = event;
+        emit({ type: "progress", done, total, tokens });
+      }
+    },
+  });
+}
