@@ -4,12 +4,10 @@ import { isOver, type OperationRecord } from "./records.ts";
 /**
  * The operations of each model, one after the other. Where one of them stands:
  *
- *            its turn             its end is written
- *   waiting ──────────▶ running ────────────────────▶ over: it is in here no more
- *     │  ▲                                              ▲
- *     │  └────────────────┐ it cannot be written        │
- *     └──────▶ leaving ───┴─────────────────────────────┘
- *      abort              its end is written
+ *   waiting ── its turn ──▶ running ── its end is written ──▶ over, and in here no more
+ *      │ ▲
+ *      │ └──── it cannot be written ─────┐
+ *      └──── abort ────▶ leaving ── its end is written ──▶ over
  *
  * One that waits need not wait for those before it to hear that it will not run. One that runs hears of its abort by
  * a signal, and ends when its kind heeds it; past the commit point that is too late. The server's end leaves it
@@ -50,13 +48,14 @@ export function createQueue(options: {
   const { run, endUnbegun, writeAbort, log } = options;
   const entries = new Map<string, Entry>();
   const loops = new Map<string, Promise<void>>();
-  let state: "stopped" | "started" | "closed" = "stopped";
+  const closed = new AbortController();
+  let started = false;
 
   const nextOf = (model: string): Entry | undefined =>
     [...entries.values()].find(({ record }) => record.model === model);
 
   function kick(model: string): void {
-    if (state !== "started" || loops.has(model)) return;
+    if (!started || closed.signal.aborted || loops.has(model)) return;
     const loop = workOff(model)
       .catch((error: unknown) =>
         log.error({ model, err: error }, "the operations of a model stopped"),
@@ -69,7 +68,7 @@ export function createQueue(options: {
   }
 
   async function workOff(model: string): Promise<void> {
-    for (let entry = nextOf(model); entry && state === "started"; entry = nextOf(model)) {
+    for (let entry = nextOf(model); entry && !closed.signal.aborted; entry = nextOf(model)) {
       if (entry.place === "leaving") {
         await entry.aborting;
         continue;
@@ -119,12 +118,12 @@ export function createQueue(options: {
     idle: async (model) => loops.get(model),
 
     start() {
-      if (state === "stopped") state = "started";
+      started = true;
       for (const { record } of entries.values()) kick(record.model);
     },
 
     async close() {
-      state = "closed";
+      closed.abort();
       for (const { controller } of entries.values()) controller.abort();
       await Promise.all(loops.values());
     },

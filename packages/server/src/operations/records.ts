@@ -2,7 +2,6 @@ import type {
   OperationInfo,
   OperationResult,
   OperationStatus,
-  SubmitOperation,
   submitOperationSchema,
 } from "@hone/core";
 import type { z } from "zod";
@@ -11,8 +10,7 @@ import type { Statement } from "../store/store.ts";
 
 export type ParsedSubmit = z.output<typeof submitOperationSchema>;
 export type Op = ParsedSubmit["op"];
-export type OperationError = NonNullable<OperationInfo["error"]>;
-export type ClientToken = SubmitOperation["clientToken"];
+type OperationError = NonNullable<OperationInfo["error"]>;
 
 export interface OperationRecord<O extends Op = Op, W = unknown> {
   readonly id: string;

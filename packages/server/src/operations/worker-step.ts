@@ -1,8 +1,9 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { HoneError } from "@hone/core";
 import { fault } from "../faults/fault.ts";
-import { workerCode } from "../ports/trainer.ts";
-import { type Staged, type Task, timed } from "./kinds/kind.ts";
+import { type TrainerEvent, workerCode } from "../ports/trainer.ts";
+import type { NewEvent } from "./events.ts";
+import { aborted, type Staged, type Task, timed } from "./kinds/kind.ts";
 import { restartTimeoutMs } from "./ready.ts";
 import { updateOperation } from "./records.ts";
 
@@ -33,16 +34,20 @@ export async function stepOnWorker(
       const { metrics, files } = await context.trainTurn(() => {
         // The worker may have come up anew while this operation waited for its turn.
         generation = ready.generation();
-        return runWorker(task, batch, () => {
-          accepted = true;
-          fault("operation.accepted");
+        return context.trainer.train({
+          operationId: record.id,
+          batch,
+          signal,
+          onAccepted() {
+            accepted = true;
+            fault("operation.accepted");
+          },
+          onEvent: (event) => emit(told(event)),
         });
       });
       fault("operation.trained");
       if (!signal.aborted) return { staging, files, metrics };
-      throw new HoneError("The operation was aborted. Nothing of it was kept.", {
-        code: "aborted",
-      });
+      throw aborted();
     } catch (error) {
       await checkpoints.discard(staging);
       if (signal.aborted) throw error;
@@ -79,24 +84,11 @@ async function countDeath({ context, record, emit }: Task, cause: HoneError): Pr
   });
 }
 
-function runWorker(
-  { context, record, emit, signal }: Task,
-  batch: Uint8Array,
-  onAccepted: () => void,
-): ReturnType<Task["context"]["trainer"]["train"]> {
-  return context.trainer.train({
-    operationId: record.id,
-    batch,
-    signal,
-    onAccepted,
-    onEvent(event) {
-      if (event.event === "stage") {
-        emit({ type: "stage", stage: event.stage, seconds: event.seconds });
-      } else {
-        fault("operation.micro-batch");
-        const { done, total, tokens } = event;
-        emit({ type: "progress", done, total, tokens });
-      }
-    },
-  });
+function told(event: TrainerEvent): NewEvent {
+  if (event.event === "stage") {
+    return { type: "stage", stage: event.stage, seconds: event.seconds };
+  }
+  fault("operation.micro-batch");
+  const { done, total, tokens } = event;
+  return { type: "progress", done, total, tokens };
 }

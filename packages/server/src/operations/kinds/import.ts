@@ -15,7 +15,7 @@ import {
 import type { OperationContext } from "../context.ts";
 import { restartTimeoutMs } from "../ready.ts";
 import type { Op, OperationRecord } from "../records.ts";
-import { type OperationKind, type Task, timed } from "./kind.ts";
+import { aborted, type OperationKind, type Task, timed } from "./kind.ts";
 
 const configName = "adapter_config.json";
 const weightsName = "adapter_model.safetensors";
@@ -94,7 +94,7 @@ async function inTime(
   const signal = AbortSignal.any([abort, AbortSignal.timeout(copyDeadlineMs)]);
   await unlessAborted(work(signal), signal, () =>
     abort.aborted
-      ? new HoneError("The operation was aborted. Nothing of it was kept.", { code: "aborted" })
+      ? aborted()
       : badAdapter(`its files could not be read in ${copyDeadlineMs / 60_000} minutes`),
   );
 }
@@ -163,11 +163,7 @@ async function checkInEngine(
         message: "The engine does not answer. The adapter is checked when it is back.",
       });
       if (await context.ready.after(generation, restartTimeoutMs, signal)) continue;
-      if (!signal.aborted) throw error;
-      throw new HoneError("The operation was aborted. Nothing of it was kept.", {
-        code: "aborted",
-        cause: error,
-      });
+      throw signal.aborted ? aborted(error) : error;
     }
   }
 }

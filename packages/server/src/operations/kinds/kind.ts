@@ -1,4 +1,4 @@
-import type { OperationResult } from "@hone/core";
+import { HoneError, type OperationResult } from "@hone/core";
 import type { Manifest } from "../../policies/checkpoints.ts";
 import type { Model } from "../../policies/models.ts";
 import type { RolloutRecord } from "../../rollouts/records.ts";
@@ -77,4 +77,11 @@ export async function timed<T>(emit: Emit, stage: string, run: () => Promise<T> 
   const value = await run();
   emit({ type: "stage", stage, seconds: (performance.now() - begin) / 1000 });
   return value;
+}
+
+export function aborted(cause?: unknown): HoneError {
+  return new HoneError("The operation was aborted. Nothing of it was kept.", {
+    code: "aborted",
+    cause,
+  });
 }

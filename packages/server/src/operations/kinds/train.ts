@@ -14,7 +14,6 @@ import type { Model } from "../../policies/models.ts";
 import type { LedgerCompletion } from "../../ports/ledger.ts";
 import { workerCode } from "../../ports/trainer.ts";
 import { createPauses } from "../../store/pauses.ts";
-import type { OperationContext } from "../context.ts";
 import { type OperationRecord, updateOperation } from "../records.ts";
 import { stepOnWorker } from "../worker-step.ts";
 import { type OperationKind, type Outcome, type Task, timed } from "./kind.ts";
