@@ -15,7 +15,7 @@ import type { LedgerCompletion } from "../../ports/ledger.ts";
 import { workerCode } from "../../ports/trainer.ts";
 import { createPauses } from "../../store/pauses.ts";
 import { type OperationRecord, updateOperation } from "../records.ts";
-import { stepOnWorker } from "../worker-step.ts";
+import { stepOnWorker } from "./worker-step.ts";
 import { type OperationKind, type Outcome, type Task, timed } from "./kind.ts";
 import { claimRewarded } from "./train-claims.ts";
 

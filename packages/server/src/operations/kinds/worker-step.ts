@@ -1,11 +1,11 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { HoneError } from "@hone/core";
-import { fault } from "../faults/fault.ts";
-import { type TrainerEvent, workerCode } from "../ports/trainer.ts";
-import type { NewEvent } from "./events.ts";
-import { aborted, type Staged, type Task, timed } from "./kinds/kind.ts";
-import { restartTimeoutMs } from "./ready.ts";
-import { updateOperation } from "./records.ts";
+import { fault } from "../../faults/fault.ts";
+import { type TrainerEvent, workerCode } from "../../ports/trainer.ts";
+import type { NewEvent } from "../events.ts";
+import { aborted, type Staged, type Task, timed } from "./kind.ts";
+import { restartTimeoutMs } from "../ready.ts";
+import { updateOperation } from "../records.ts";
 
 /** The worker's deaths after which an operation is believed to be their cause. */
 const maxDeaths = 3;
