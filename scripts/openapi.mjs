@@ -23,10 +23,10 @@ function put(path, text) {
   else writeFileSync(path, text);
 }
 
-/** Comments of the first level of `export const …Schema = z.…({`: oxfmt gives it two spaces. */
+/** Comments of the first level of `const …Schema = z.…({`: oxfmt gives it two spaces. */
 function fieldComments(source) {
   const found = {};
-  const schemas = /^export const (\w+Schema)\b[^\n]*\(\{\n([^]*?)^\}\)/gm;
+  const schemas = /^(?:export )?const (\w+Schema)\b[^\n]*\(\{\n([^]*?)^\}\)/gm;
   for (const [, schema, body] of source.matchAll(schemas)) {
     const fields = /^ {2}\/\*\*((?:[^*]|\*(?!\/))*)\*\/\n {2}(\w+):/gm;
     for (const [, comment, field] of body.matchAll(fields)) {

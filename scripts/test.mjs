@@ -29,6 +29,7 @@ const stages = [
   ["types", "npx", ["tsc", "-b"]],
   ["lint", "npx", ["oxlint", "--type-aware"]],
   ["format", "npx", ["oxfmt", "--check", "."]],
+  ["unused code", "npx", ["knip", "--no-progress"]],
   ["snippets", process.execPath, ["scripts/snippets.mjs", "--check"]],
   ["openapi", "npx", ["tsx", "--conditions=@hone/source", "scripts/openapi.mjs", "--check"]],
   [

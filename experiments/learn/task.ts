@@ -1,7 +1,7 @@
 // What `pnpm experiment learn` needs of a task, for both sides alike.
 import type { RolloutModel, RolloutResult } from "@hone/client";
 
-export interface ChatMessage {
+interface ChatMessage {
   role: "system" | "user" | "assistant";
   content: string;
 }

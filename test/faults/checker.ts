@@ -135,7 +135,7 @@ function checkPolicy(policies: string, policy: PolicyRow): string[] {
   return faults;
 }
 
-export function readManifest(folder: string): Manifest | null {
+function readManifest(folder: string): Manifest | null {
   try {
     return JSON.parse(readFileSync(join(folder, "manifest.json"), "utf8")) as Manifest;
   } catch {

@@ -16,7 +16,7 @@ const names = [
   "trainer.json",
 ];
 
-export function filesOf(dataDir: string, step: number): Files {
+function filesOf(dataDir: string, step: number): Files {
   const folder = join(dataDir, "models", modelName, "policies", String(step));
   const hash = (name: string): string =>
     createHash("sha256")

@@ -30,7 +30,7 @@ export interface ServerProcess {
   stop(): Promise<void>;
 }
 
-export interface Health {
+interface Health {
   status: string;
   components: Record<string, { pid: number | null; restarts: number; state: string }>;
 }

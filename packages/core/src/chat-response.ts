@@ -2,10 +2,10 @@ import { z } from "zod";
 import { toolCallSchema } from "./chat.ts";
 
 /** What the gateway answers in OpenAI's chat dialect. `model` is the policy sampled from, as `name@N`. */
-export const finishReasonSchema = z.enum(["stop", "length", "tool_calls"]);
+const finishReasonSchema = z.enum(["stop", "length", "tool_calls"]);
 export type FinishReason = z.infer<typeof finishReasonSchema>;
 
-export const topLogprobSchema = z.object({
+const topLogprobSchema = z.object({
   token: z.string(),
   logprob: z.number(),
   bytes: z.array(z.int()).nullable(),
@@ -29,7 +29,7 @@ export const usageSchema = z.object({
 });
 export type Usage = z.infer<typeof usageSchema>;
 
-export const chatChoiceSchema = z.object({
+const chatChoiceSchema = z.object({
   index: z.int(),
   message: z.object({
     role: z.literal("assistant"),

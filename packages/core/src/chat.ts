@@ -6,12 +6,12 @@ import { z } from "zod";
  */
 const textPartSchema = z.looseObject({ type: z.literal("text"), text: z.string() });
 
-export const messageContentSchema = z.union([z.string(), z.array(textPartSchema)]);
+const messageContentSchema = z.union([z.string(), z.array(textPartSchema)]);
 
 /** What an assistant says instead of an answer. For the policy it is an answer like any other. */
 const refusalPartSchema = z.looseObject({ type: z.literal("refusal"), refusal: z.string() });
 const assistantPartSchema = z.discriminatedUnion("type", [textPartSchema, refusalPartSchema]);
-export const assistantContentSchema = z.union([z.string(), z.array(assistantPartSchema)]);
+const assistantContentSchema = z.union([z.string(), z.array(assistantPartSchema)]);
 
 export const toolCallSchema = z.looseObject({
   id: z.string(),
@@ -20,11 +20,11 @@ export const toolCallSchema = z.looseObject({
 });
 export type ToolCall = z.infer<typeof toolCallSchema>;
 
-export const systemMessageSchema = z.looseObject({
+const systemMessageSchema = z.looseObject({
   role: z.enum(["system", "developer"]),
   content: messageContentSchema,
 });
-export const userMessageSchema = z.looseObject({
+const userMessageSchema = z.looseObject({
   role: z.literal("user"),
   content: messageContentSchema,
 });
@@ -41,7 +41,7 @@ export const assistantMessageSchema = z.looseObject({
   function_call: unread("Send it as an entry of tool_calls."),
   audio: unread("Send its transcript as content."),
 });
-export const toolMessageSchema = z.looseObject({
+const toolMessageSchema = z.looseObject({
   role: z.literal("tool"),
   tool_call_id: z.string(),
   content: messageContentSchema,
@@ -110,7 +110,6 @@ export const responseFormatSchema = z.discriminatedUnion("type", [
     }),
   }),
 ]);
-export type ResponseFormat = z.infer<typeof responseFormatSchema>;
 
 /** Accepted and without effect: they change nothing about what is sampled. */
 export const ignoredChatKeys = [

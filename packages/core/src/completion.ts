@@ -6,7 +6,7 @@ const tokenIdSchema = z.int().min(0);
 const ignored = z.unknown().optional();
 
 /** A text, or its token ids. OpenAI also takes a list of prompts; here the list may hold one prompt. */
-export const promptSchema = z.union(
+const promptSchema = z.union(
   [
     z.string(),
     z.array(tokenIdSchema).min(1),
@@ -47,7 +47,7 @@ export const completionRequestSchema = z.strictObject({
 export type CompletionRequest = z.infer<typeof completionRequestSchema>;
 
 /** One entry for each token. Half a character is written as OpenAI does: `bytes:\xe2\x80`. */
-export const textLogprobsSchema = z.object({
+const textLogprobsSchema = z.object({
   tokens: z.array(z.string()),
   token_logprobs: z.array(z.number()),
   /** The likeliest tokens of the distribution sampled from, and the sampled one. */

@@ -17,7 +17,7 @@ export const dropReasonSchema = z.enum([
 ]);
 export type DropReason = z.infer<typeof dropReasonSchema>;
 
-export const loraSchema = z.strictObject({
+const loraSchema = z.strictObject({
   r: z.int().min(1).max(256).default(16),
   alpha: z.number().positive().default(32),
 });
@@ -84,7 +84,7 @@ export const deletedModelSchema = z.object({
 export type DeletedModel = z.infer<typeof deletedModelSchema>;
 
 const trainMemberSchema = z.strictObject({ rolloutId: z.string(), reward: rewardSchema });
-export const trainOpSchema = z.strictObject({
+const trainOpSchema = z.strictObject({
   type: z.literal("train"),
   groups: z
     .array(
@@ -105,12 +105,12 @@ export const trainOpSchema = z.strictObject({
 export type TrainOp = z.output<typeof trainOpSchema>;
 
 /** Makes a policy from a PEFT folder on the server's disk. Operators only. */
-export const importOpSchema = z.strictObject({
+const importOpSchema = z.strictObject({
   type: z.literal("import"),
   path: z.string().min(1),
 });
 /** Serves the newest learnt policy, when an earlier publish failed. */
-export const publishOpSchema = z.strictObject({ type: z.literal("publish") });
+const publishOpSchema = z.strictObject({ type: z.literal("publish") });
 
 /** Every kind of operation. */
 const opSchemas = [trainOpSchema, importOpSchema, publishOpSchema] as const;
@@ -125,16 +125,10 @@ export const submitOperationSchema = z.strictObject({
 });
 export type SubmitOperation = z.input<typeof submitOperationSchema>;
 
-export const operationStatusSchema = z.enum([
-  "queued",
-  "running",
-  "succeeded",
-  "failed",
-  "aborted",
-]);
+const operationStatusSchema = z.enum(["queued", "running", "succeeded", "failed", "aborted"]);
 export type OperationStatus = z.infer<typeof operationStatusSchema>;
 
-export const groupOutcomeSchema = z.object({
+const groupOutcomeSchema = z.object({
   id: z.string(),
   /** Why it trained nothing; null if it trained. */
   reason: dropReasonSchema.nullable(),
@@ -161,7 +155,7 @@ export const trainResultSchema = z.object({
   warnings: z.array(z.string()),
 });
 export type TrainResult = z.infer<typeof trainResultSchema>;
-export const publishResultSchema = z.object({
+const publishResultSchema = z.object({
   type: z.enum(["import", "publish"]),
   step: z.int(),
   policy: z.string(),

@@ -84,7 +84,7 @@ export async function* followOperation(
   }
 }
 
-export async function getOperation(
+async function getOperation(
   transport: Transport,
   operationId: string,
   signal: AbortSignal | undefined,

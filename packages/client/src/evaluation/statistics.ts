@@ -38,7 +38,7 @@ export function bootstrapInterval(
 }
 
 /** Linear between the two nearest; `sorted` rises. */
-export function quantile(sorted: ArrayLike<number>, share: number): number {
+function quantile(sorted: ArrayLike<number>, share: number): number {
   const place = share * (sorted.length - 1);
   const below = sorted[Math.floor(place)] as number;
   const above = sorted[Math.ceil(place)] as number;

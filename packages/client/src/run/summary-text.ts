@@ -46,7 +46,7 @@ function listLines(what: string, counts: Readonly<Record<string, number>>): stri
   return parts.length > 0 ? [`  ${what}: ${parts.join(", ")}`] : [];
 }
 
-export function tableLines(rows: readonly EvaluationRow[]): string[] {
+function tableLines(rows: readonly EvaluationRow[]): string[] {
   const width = Math.max(...rows.map(({ slice }) => slice.length));
   const names = Math.max(...rows.map(({ name }) => name.length));
   const scale = Math.max(...rows.map(({ mean }) => Math.abs(mean)));

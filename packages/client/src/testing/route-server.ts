@@ -9,7 +9,7 @@ import { Hone } from "../hone.ts";
 export const gatherOne: typeof gather = (model, rollout, scenarios, options) =>
   gather(model, rollout, scenarios, { groupSize: 1, ...options });
 
-export interface Received {
+interface Received {
   method: string;
   path: string;
   headers: IncomingMessage["headers"];

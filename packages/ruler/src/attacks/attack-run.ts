@@ -6,7 +6,7 @@ import type { ScoreGroupOptions } from "../judging/score-group.ts";
 import type { Attack, AttackFamily } from "./attack.ts";
 import { attacks as allAttacks } from "./attacks.ts";
 
-export interface AttackOutcome {
+interface AttackOutcome {
   attack: Attack;
   /** The score with the attack minus the score of the same attempt without it. Null: the judge gave none. */
   lift: number | null;
@@ -14,7 +14,7 @@ export interface AttackOutcome {
   won: boolean;
 }
 
-export interface FamilyReport {
+interface FamilyReport {
   family: AttackFamily;
   attacks: number;
   meanLift: number | null;

@@ -8,7 +8,7 @@ import { deviationOf, meanOf } from "../rewards/statistics.ts";
 import { table } from "./table.ts";
 import { readTrajectoryFile } from "./trajectory-file.ts";
 
-export interface RewardReport {
+interface RewardReport {
   trajectories: number;
   groups: number;
   /** Share of trajectories that the function does not apply to. */
@@ -39,7 +39,7 @@ export async function checkCommand(options: {
   return report.withoutVariance + report.tooSmall < report.groups ? 0 : 1;
 }
 
-export async function checkReward(
+async function checkReward(
   groups: readonly TrajectoryGroup[],
   fn: RewardFunction,
 ): Promise<RewardReport> {

@@ -5,7 +5,7 @@ import { costOf } from "./prices.ts";
 import type { Price } from "./prices.ts";
 
 /** Tokens that an answer may have where a budget is kept and the user's parameters set no limit. */
-export const answerTokens = 16_000;
+const answerTokens = 16_000;
 
 /** The limit that the parameters set; null where they set none. */
 function limitOf(parameters: Readonly<Record<string, unknown>>): number | null {

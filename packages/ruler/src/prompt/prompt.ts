@@ -25,7 +25,7 @@ export interface PromptParts {
   cuts: string[];
 }
 
-export function fenceLine(key: string, what: string, edge: "begins" | "ends"): string {
+function fenceLine(key: string, what: string, edge: "begins" | "ends"): string {
   return `==== ${key} ${what} ${edge} ====`;
 }
 

@@ -19,7 +19,7 @@ export function thinkAnswerFormat(): RewardFunction {
   return formatReward("think_answer_format", isThinkAnswerFormat);
 }
 
-export function isThinkAnswerFormat(text: string): boolean {
+function isThinkAnswerFormat(text: string): boolean {
   return /^<think>[^<]*(?:<(?!\/?think>)[^<]*)*<\/think>\n{1,2}<answer>[\s\S]*?<\/answer>\n?$/.test(
     text,
   );

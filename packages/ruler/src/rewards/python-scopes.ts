@@ -3,7 +3,7 @@
  * among the parameters, an assignment to what is no place. One walk over the tree, with no recursion.
  */
 
-export interface PythonNode {
+interface PythonNode {
   nodeType?: string;
   lineno?: number;
   col_offset?: number;

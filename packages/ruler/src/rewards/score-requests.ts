@@ -10,7 +10,7 @@ export interface ScoreSettings {
   tooLong: "error" | "null" | "truncate";
 }
 
-export type ItemScore = Scores["data"][number];
+type ItemScore = Scores["data"][number];
 /** An item's score, or what was wrong with that item alone. */
 export type ItemResult = { score: ItemScore; maxTokens: number } | { error: HoneError };
 

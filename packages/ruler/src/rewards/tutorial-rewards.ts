@@ -18,7 +18,7 @@ export function tutorialFormat(): RewardFunction {
   return formatReward("format", isTutorialFormat);
 }
 
-export function isTutorialFormat(text: string): boolean {
+function isTutorialFormat(text: string): boolean {
   return /^<think>[^<]*(?:<(?!\/?think>)[^<]*)*<\/think>\n<answer>[\s\S]*?<\/answer>$/.test(
     text.trimEnd(),
   );

@@ -3,7 +3,7 @@ import type { z } from "zod";
 import { continuedIds } from "../conversation/continuation.ts";
 import type { LedgerCompletion } from "../ports/ledger.ts";
 
-export interface FilterMember {
+interface FilterMember {
   rolloutId: string;
   reward: number | null;
   completions: readonly LedgerCompletion[];
@@ -197,7 +197,7 @@ export function isConstrained({ temperature, topP, constrained }: LedgerCompleti
 }
 
 /** Tokens of each completion's whole sequence. */
-export function sequenceLengths(completions: readonly LedgerCompletion[]): Map<string, number> {
+function sequenceLengths(completions: readonly LedgerCompletion[]): Map<string, number> {
   const lengths = new Map<string, number>();
   for (const { id, parentId, promptSuffix, sampled } of completions) {
     const before = parentId === null ? 0 : (lengths.get(parentId) ?? 0);

@@ -7,8 +7,8 @@ const arrays = {
   F64: Float64Array,
 } as const;
 
-export type TensorType = keyof typeof arrays;
-export type TensorData = InstanceType<(typeof arrays)[TensorType]>;
+type TensorType = keyof typeof arrays;
+type TensorData = InstanceType<(typeof arrays)[TensorType]>;
 
 export interface Tensor {
   type: TensorType;

@@ -81,7 +81,7 @@ const largeRest = 16 * 1024 * 1024;
 
 const unitMs = { m: 60_000, h: 3_600_000, d: 86_400_000, w: 7 * 86_400_000 };
 
-export function ageOf(text: string): number {
+function ageOf(text: string): number {
   const match = /^(\d+(?:\.\d+)?)([mhdw])$/.exec(text);
   if (match) return Number(match[1]) * unitMs[match[2] as keyof typeof unitMs];
   throw new InvalidArgumentError("Give a number and m, h, d or w, such as 12h or 7d.");

@@ -66,7 +66,7 @@ function rowOf(operation: OperationSummary): string[] {
 }
 
 /** Groups that trained nothing, members left out of those that did, and answers left out of theirs, by reason. */
-export function droppedOf({ result }: OperationSummary): string {
+function droppedOf({ result }: OperationSummary): string {
   if (!result || !("groups" in result)) return "";
   const groups = Object.entries(result.reasons).map(([reason, count]) => `${count} ${reason}`);
   const rollouts = summed(

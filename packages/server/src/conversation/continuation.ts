@@ -12,7 +12,7 @@ export interface Asked {
  * Whether a request repeats the messages of a completion and its answer: content and tool calls have to
  * agree, reasoning need not be repeated.
  */
-export function repeats({ messages }: Asked, earlier: LedgerCompletion): boolean {
+function repeats({ messages }: Asked, earlier: LedgerCompletion): boolean {
   const answer = messages[earlier.messages.length];
   return (
     answer !== undefined &&

@@ -3,7 +3,7 @@ import type { TokenChance } from "../ports/engine.ts";
 import type { Renderer } from "../ports/renderer.ts";
 
 /** Sampled ids with what the engine told of each. */
-export interface SampledTokens {
+interface SampledTokens {
   ids: readonly number[];
   logprobs: readonly number[];
   /** One list per id, or none at all where they were not asked for. */

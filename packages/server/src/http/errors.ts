@@ -14,7 +14,7 @@ const retryable = new Set([429, 502, 503]);
  * The headers that openai-node and others obey before their own rules: those would send a 409 or a
  * deterministic 500 again.
  */
-export function retryHeaders(error: HoneError): Record<string, string> {
+function retryHeaders(error: HoneError): Record<string, string> {
   if (!retryable.has(error.status)) return { "x-should-retry": "false" };
   const waitMs = Math.max(0, Math.ceil(error.retryAfterMs ?? defaultRetryAfterMs));
   return {
@@ -94,7 +94,7 @@ function hintFor(path: string): string {
 
 const inferenceRoutes = new Set(["/chat/completions", "/completions", "/models", "/rollouts"]);
 
-export function sendError(c: Context<AppEnv>, error: HoneError): Response {
+function sendError(c: Context<AppEnv>, error: HoneError): Response {
   for (const [name, value] of Object.entries(retryHeaders(error))) c.header(name, value);
   if (error.status === 401) c.header("www-authenticate", "Bearer");
   const status = error.status || errorCodes.internal_error.status;

@@ -16,7 +16,7 @@ import { faultsOfParts } from "./schema-parts.ts";
 
 const mebibyte = 1024 * 1024;
 /** Chat requests, and everything else that names no other limit. */
-export const chatBodyLimit = 8 * mebibyte;
+const chatBodyLimit = 8 * mebibyte;
 /** The only way in for a JSON body: media type, size, UTF-8, JSON and schema are checked here. */
 export async function readJson<S extends z.ZodType>(
   c: Context<AppEnv>,
@@ -132,7 +132,7 @@ const patientFrom = 128 * 1024;
  * Strict JSON of strict UTF-8: a replaced character would be another prompt. Only half a character, which
  * JSON can escape and UTF-8 cannot hold, is replaced, before anything sees it.
  */
-export async function readValue(bytes: Uint8Array): Promise<unknown> {
+async function readValue(bytes: Uint8Array): Promise<unknown> {
   if (bytes.byteLength === 0) {
     throw new HoneError("The body is empty. Send a JSON object.", { code: "invalid_json" });
   }

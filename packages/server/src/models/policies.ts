@@ -10,7 +10,7 @@ import type { LivePolicies } from "../policies/live.ts";
 import type { Models, PolicyRecord } from "../policies/models.ts";
 import { removedPolicy } from "../policies/served.ts";
 
-export interface PolicyFile {
+interface PolicyFile {
   bytes: number;
   /** What is opened here must be read to its end, or cancelled. */
   open(): Promise<ReadableStream>;

@@ -41,7 +41,7 @@ export async function listOperations(
 }
 
 /** Of an operation what a list shows: what it was asked to do and what it does may be large. */
-export function selectPage(
+function selectPage(
   keyId: string,
   model: string,
   page: { before: number; type: ListOperations["type"]; limit: number },

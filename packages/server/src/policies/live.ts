@@ -33,7 +33,7 @@ export interface LivePolicies {
   unloadModel(model: string): Promise<void>;
 }
 
-export const livePoliciesPerModel = 4;
+const livePoliciesPerModel = 4;
 /** @unit bytes */
 export const defaultAdapterMemory = 512 * 1024 * 1024;
 

@@ -58,7 +58,7 @@ export interface RendererInfo {
   markers: string[];
 }
 
-export interface ParsedMessage {
+interface ParsedMessage {
   content: string | null;
   reasoning: string | null;
   toolCalls: { name: string; arguments: string }[];

@@ -10,7 +10,7 @@ export const defaultKeep = 10;
 /** The newest is trained on from; the one before it is where a step that is thrown away would begin again. */
 const optimizersKept = 2;
 
-export interface Removal {
+interface Removal {
   kind: "policy" | "optimizer";
   policy: string;
   bytes: number;

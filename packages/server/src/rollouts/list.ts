@@ -102,7 +102,7 @@ const filters = [
 ] as const;
 
 /** A page of a list without what only a single rollout shows: scenarios, metadata and logs may be large. */
-export function selectPage(keyId: string, model: string, query: ListRollouts): Statement {
+function selectPage(keyId: string, model: string, query: ListRollouts): Statement {
   const { limit, after } = query;
   const given = filters.filter(({ key }) => query[key] !== undefined);
   const where = ["model = ?", ...given.map(({ column }) => `${column} = ?`), "key_id = ?"];

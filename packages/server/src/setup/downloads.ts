@@ -90,7 +90,7 @@ export function describeSize(sizes: readonly Download["size"][]): string {
   return `${megabytes(remote)}${unknown} to download${there}`;
 }
 
-export function megabytes(bytes: number): string {
+function megabytes(bytes: number): string {
   if (bytes >= 1e9) return `${(bytes / 1e9).toFixed(1)} GB`;
   return `${Math.round(bytes / 1e6)} MB`;
 }

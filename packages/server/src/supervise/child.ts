@@ -7,7 +7,7 @@ import { HoneError, type ErrorCode } from "@hone/core";
 import type { Logger } from "pino";
 import { z } from "zod";
 
-export interface ChildCommand {
+interface ChildCommand {
   /** For messages: "renderer", "worker". */
   name: string;
   command: string;

@@ -15,7 +15,7 @@ export interface Deadlines {
   idleMs: number;
 }
 
-export const defaultDeadlines: Deadlines = {
+const defaultDeadlines: Deadlines = {
   startingMs: 300_000,
   decodingMs: 60_000,
   trainingMs: 300_000,
@@ -35,7 +35,7 @@ export interface SupervisorOptions extends Omit<ChildOptions, "readyTimeoutMs"> 
   onLost?: (() => void) | undefined;
 }
 
-export type SupervisedState = "starting" | "ready" | "restarting" | "failed" | "stopped";
+type SupervisedState = "starting" | "ready" | "restarting" | "failed" | "stopped";
 
 export interface SupervisedStatus {
   state: SupervisedState;

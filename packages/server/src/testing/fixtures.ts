@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { HoneError, newId } from "@hone/core";
@@ -254,10 +254,4 @@ export async function ended(test: TestState, id: string): Promise<Reply["json"]>
     if (json.status !== "queued" && json.status !== "running") return json;
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
-}
-
-export async function makeFolderIn(parent: string, name: string): Promise<string> {
-  const path = join(parent, name);
-  await mkdir(path, { recursive: true });
-  return path;
 }

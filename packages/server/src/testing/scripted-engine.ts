@@ -5,7 +5,7 @@ import type { Engine, EngineChunk, EngineRequest } from "../ports/engine.ts";
 import type { Renderer } from "../ports/renderer.ts";
 
 /** What the engine shall say; it fails where nothing is left to say. */
-export interface Line {
+interface Line {
   answer: Omit<AssistantMessage, "role">;
   /** Milliseconds between tokens. */
   paceMs?: number | undefined;
