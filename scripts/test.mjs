@@ -39,6 +39,16 @@ const stages = [
   ],
   ["format of the worker", python, ["-m", "ruff", "format", "--check", "packages/server/worker"]],
   [
+    "types of the worker",
+    python,
+    [
+      "-m",
+      "mypy",
+      "--config-file=packages/server/worker/mypy.ini",
+      "packages/server/worker/hone_worker",
+    ],
+  ],
+  [
     "worker",
     python,
     [

@@ -23,7 +23,7 @@ ATTENTION_KINDS = {"full_attention", "sliding_attention"}
 
 @dataclass(frozen=True)
 class Base:
-    model: nn.Module
+    model: Any  # for causal language modelling, of transformers: what it consists of differs by family
     tokenizer: Any
     router: LoraRouter
     name: str
@@ -33,7 +33,7 @@ class Base:
 
     @property
     def vocab_size(self) -> int:
-        return int(self.model.get_input_embeddings().weight.shape[0])  # type: ignore[operator, union-attr]
+        return int(self.model.get_input_embeddings().weight.shape[0])
 
 
 def load_base(
@@ -50,7 +50,7 @@ def load_base(
     try:
         config = AutoConfig.from_pretrained(base, trust_remote_code=False)
         length = _length_limit(config, max_model_len)
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             base,
             config=config,
             dtype=wanted,

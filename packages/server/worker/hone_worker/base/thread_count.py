@@ -39,7 +39,7 @@ def fastest(run: Callable[[], object], most: int, set_threads: Callable[[int], N
     for count in counts:
         set_threads(count)
         run()
-        seconds = []
+        seconds: list[float] = []
         began = time.monotonic()
         while len(seconds) < RUNS and (not seconds or time.monotonic() - began < BUDGET_SECONDS):
             start = time.perf_counter()

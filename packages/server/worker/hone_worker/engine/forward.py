@@ -61,7 +61,7 @@ class ModelForward:
 
     def __init__(self, base: Base) -> None:
         self.base = base
-        self._body = base.model.get_decoder()  # type: ignore[operator]
+        self._body = base.model.get_decoder()
         self._stacks: dict[tuple[int, ...], AdapterStack] = {}
 
     def forget(self) -> None:

@@ -29,11 +29,11 @@ class Joined:
         assert len(members) == len(layers)
         if len(members) == 1:
             (one,) = members
-            bias = None if one.bias is None else one.bias.data
-            return cls((one,), one.weight.data, bias, one.widened[0])
+            alone = None if one.bias is None else one.bias.data
+            return cls((one,), one.weight.data, alone, one.widened[0])
         weight = torch.cat([layer.weight.data for layer in members])
         inner = weight.shape[1]
-        bias = None
+        bias: Tensor | None = None
         if any(layer.bias is not None for layer in members):
             bias = torch.cat(
                 [

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -66,9 +67,9 @@ class LeanStack:
         if not any(path in adapter.tensors for adapter in self.adapters for path in paths):
             return None
         ranks = sum(a.spec.r for a in self.adapters)
-        options = {"dtype": base.dtype, "device": base.device}
-        a_all = torch.zeros(ranks * len(paths), joined.weight.shape[1], **options)  # type: ignore[call-overload]
-        b_all = torch.zeros(ranks * len(paths), joined.weight.shape[0], **options)  # type: ignore[call-overload]
+        outer, inner = joined.weight.shape
+        a_all = torch.zeros(ranks * len(paths), inner, dtype=base.dtype, device=base.device)
+        b_all = torch.zeros(ranks * len(paths), outer, dtype=base.dtype, device=base.device)
         row = column = 0
         for layer in joined.layers:
             for adapter in self.adapters:
@@ -92,12 +93,12 @@ class LeanForward:
     def __init__(self, base: Base) -> None:
         self.base = base
         model = base.model
-        config = model.config.get_text_config()  # type: ignore[union-attr, operator]
-        body = model.get_decoder()  # type: ignore[operator]
+        config = model.config.get_text_config()
+        body = model.get_decoder()
         self._embed = body.embed_tokens
         self._rotary = body.rotary_emb
         self._norm = body.norm
-        self._head: nn.Module = model.get_output_embeddings()  # type: ignore[operator]
+        self._head: nn.Module = model.get_output_embeddings()
         self.query_heads = int(config.num_attention_heads)
         self.key_heads = int(config.num_key_value_heads)
         self.layers = [self._layer(layer) for layer in body.layers]
@@ -108,7 +109,7 @@ class LeanForward:
         self._none: list[tuple[Pair | None, ...]] = [(None,) * 4 for _ in self.layers]
         self._stacks: dict[tuple[int, ...], LeanStack] = {}
 
-    def _layer(self, layer: nn.Module) -> LeanLayer:
+    def _layer(self, layer: Any) -> LeanLayer:
         attention, mlp = layer.self_attn, layer.mlp
         heads = None
         eps = 0.0
@@ -121,15 +122,15 @@ class LeanForward:
             ).contiguous()
             eps = attention.q_norm.variance_epsilon
         return LeanLayer(
-            before=layer.input_layernorm,  # type: ignore[arg-type]
-            qkv=Joined.of(attention.q_proj, attention.k_proj, attention.v_proj),  # type: ignore[union-attr]
+            before=layer.input_layernorm,
+            qkv=Joined.of(attention.q_proj, attention.k_proj, attention.v_proj),
             heads=heads,
             head_eps=eps,
-            out=Joined.of(attention.o_proj),  # type: ignore[union-attr]
-            after=layer.post_attention_layernorm,  # type: ignore[arg-type]
-            gate_up=Joined.of(mlp.gate_proj, mlp.up_proj),  # type: ignore[union-attr]
-            down=Joined.of(mlp.down_proj),  # type: ignore[union-attr]
-            scale=float(attention.scaling),  # type: ignore[union-attr]
+            out=Joined.of(attention.o_proj),
+            after=layer.post_attention_layernorm,
+            gate_up=Joined.of(mlp.gate_proj, mlp.up_proj),
+            down=Joined.of(mlp.down_proj),
+            scale=float(attention.scaling),
         )
 
     def forget(self) -> None:
@@ -274,14 +275,14 @@ class LeanForward:
         return out.reshape(count * width, self.query_heads, self.dim)
 
 
-def _rms(norm: nn.Module, x: Tensor) -> Tensor:
-    return F.rms_norm(x, (x.shape[-1],), norm.weight, norm.variance_epsilon)  # type: ignore[arg-type]
+def _rms(norm: Any, x: Tensor) -> Tensor:
+    return F.rms_norm(x, (x.shape[-1],), norm.weight, norm.variance_epsilon)
 
 
 def forward_of(base: Base) -> Forward:
     """The lean forward if it knows this base and agrees with the model's own forward; else the model's own."""
     general = ModelForward(base)
-    config = base.model.config.get_text_config()  # type: ignore[union-attr, operator]
+    config = base.model.config.get_text_config()
     rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
     if config.model_type not in FAMILIES or rope not in ROPES or config.hidden_act != "silu":
         return general

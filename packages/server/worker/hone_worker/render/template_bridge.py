@@ -115,7 +115,9 @@ def _tail(renderer: Any, tokenizer: Any) -> str | None:
 
 def _goes_on(renderer: Any, tokenizer: Any) -> bool:
     """Whether new messages are written alike behind every conversation, and change nothing of it."""
-    cases = [(before, answer, new) for before in BEFORE for answer in ANSWERS for new in NEW]
+    cases: list[tuple[list[Any], Any, list[Any]]] = [
+        (before, answer, new) for before in BEFORE for answer in ANSWERS for new in NEW
+    ]
     cases += [(BEFORE[0], CALLED, [RESULT]), (BEFORE[2], CALLED, [RESULT, RESULT])]
     start = text_of(renderer, tokenizer, [QUESTION, ANSWER])
     for before, answer, new in cases:

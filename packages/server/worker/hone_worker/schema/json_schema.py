@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llguidance import LLMatcher
 
 from hone_worker.process.errors import HoneWorkerError
 from hone_worker.schema.plain_schema import UnclearSchema, plain_schema
 
+if TYPE_CHECKING:
+    from llguidance._lib import JsonCompileOptions
+
 PARAM = "response_format.json_schema.schema"
 #: White space as `json.dumps` writes it: a model that may write spaces without end would do so.
 #: A schema cannot change these options. What the library does not know is refused, never left out.
-OPTIONS: dict[str, Any] = {
+OPTIONS: JsonCompileOptions = {
     "whitespace_flexible": False,
     "item_separator": ", ",
     "key_separator": ": ",

@@ -163,7 +163,8 @@ def _disjoint(a: Schema, b: Schema, root: Schema, depth: int) -> bool:
 def _apart(a: dict[str, Any], b: dict[str, Any], root: Schema, depth: int) -> bool:
     """The same for objects: they differ in a property that both must have, or that one must have and the other may not."""
     for one, other in ((a, b), (b, a)):
-        known = other.get("properties") if isinstance(other.get("properties"), dict) else {}
+        properties = other.get("properties")
+        known = properties if isinstance(properties, dict) else {}
         for name in one.get("required") or []:
             own = (one.get("properties") or {}).get(name)
             if name in known:
@@ -194,9 +195,10 @@ def _kinds(schema: dict[str, Any], values: frozenset[tuple[str, Any]] | None) ->
         return {kind for kind, _ in values}
     types = schema.get("type")
     listed = types if isinstance(types, list) else [types]
-    if not listed or not all(isinstance(one, str) for one in listed):
+    names = [one for one in listed if isinstance(one, str)]
+    if not names or len(names) < len(listed):
         return None
-    kinds = {"number" if one == "integer" else one for one in listed}
+    kinds = {"number" if one == "integer" else one for one in names}
     return kinds | {"null"} if schema.get("nullable") is True else kinds
 
 

@@ -172,9 +172,9 @@ def load_reward_model(name: str, source: str, *, device: str, dtype: torch.dtype
     )
 
 
-def _longest(model: nn.Module, tokenizer: Any) -> int:
+def _longest(model: Any, tokenizer: Any) -> int:
     """The smaller of what the position table allows and what the tokenizer says."""
-    text = model.config.get_text_config()  # type: ignore[union-attr, operator]
+    text = model.config.get_text_config()
     limits = [int(tokenizer.model_max_length)]
     positions = getattr(text, "max_position_embeddings", None)
     if positions:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -50,10 +51,10 @@ class ScoreRoutes:
     def routes(self) -> list[Route]:
         return [
             Route("/score", self.score, methods=["POST"]),
-            Route("/reward-models", self.list, methods=["GET"]),
+            Route("/reward-models", self.cards, methods=["GET"]),
         ]
 
-    async def list(self, _request: Request) -> Response:
+    async def cards(self, _request: Request) -> Response:
         return JSONResponse({"models": [_card(model) for model in self.models.values()]})
 
     async def score(self, request: Request) -> Response:
@@ -70,9 +71,7 @@ class ScoreRoutes:
                 return Response(status_code=499)
             places = [scored[i] for i in together]
             found = await asyncio.wrap_future(
-                self.compute.submit(
-                    lambda places=places: self._run(model, [encoded[p].ids for p in places], label)
-                )
+                self.compute.submit(partial(self._run, model, [encoded[p].ids for p in places], label))
             )
             for place, value in zip(places, found, strict=True):
                 scores[place] = _finite(model, value)

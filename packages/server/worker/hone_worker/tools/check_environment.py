@@ -12,7 +12,6 @@ import importlib
 import importlib.metadata
 import json
 import re
-import sys
 from pathlib import Path
 
 PIN = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;\\]+)", re.MULTILINE)
@@ -77,7 +76,7 @@ def is_as_recorded(
     if file.hash is None:
         return True
     try:
-        with open(distribution.locate_file(file), "rb") as content:
+        with open(str(distribution.locate_file(file)), "rb") as content:
             digest = hashlib.file_digest(content, file.hash.mode).digest()
     except OSError:
         return False
@@ -89,4 +88,4 @@ def normalised(name: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

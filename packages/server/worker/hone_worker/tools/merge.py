@@ -14,6 +14,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -43,7 +44,7 @@ def merge(base: str, adapter: str | Path, out: str | Path) -> list[str]:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for path, (a, b) in sorted(weights.tensors.items()):
-            layer = model.get_submodule(path)
+            layer: Any = model.get_submodule(path)
             merged = layer.weight.float() + weights.spec.scale * (b @ a)
             kept = rounded(merged, layer.weight.dtype, generator)
             layer.weight = torch.nn.Parameter(kept, requires_grad=False)

@@ -46,12 +46,11 @@ class PolicyState:
             )
         # Adapters, logprobs and the loss are float32 over any base that is not finer itself.
         self.exact = torch.promote_types(torch.float32, base.dtype)
-        tensors = {
-            path: tuple(
-                side.detach().to(base.device, self.exact, copy=True).requires_grad_() for side in pair
-            )
-            for path, pair in sorted(read.tensors.items())
-        }
+
+        def own(side: torch.Tensor) -> torch.Tensor:
+            return side.detach().to(base.device, self.exact, copy=True).requires_grad_()
+
+        tensors = {path: (own(a), own(b)) for path, (a, b) in sorted(read.tensors.items())}
         self.weights = LoraWeights(spec, tensors)
         ordered = [side for path in sorted(tensors) for side in tensors[path]]
         self.parameters = dict(zip(parameter_names(self.weights), ordered, strict=True))
