@@ -8,11 +8,12 @@ import { Model } from "./model.ts";
 import { Transport } from "@hone/transport";
 
 export interface ModelOptions extends Omit<PutModel, "chat_template_kwargs"> {
-  /** 1–64 of a-z 0-9 . _ - */
+  /** 1 to 64 characters of a-z, 0-9, ".", "_" and "-". */
   name: string;
   /**
    * Arguments of the base's chat template, such as `{ enable_thinking: false }`, for all chats of the model.
-   * One that the base does not know is refused; so are others than the model was made with. @default none
+   * An argument that the base does not know is refused. So is one that differs from what the model was made
+   * with. @default none
    */
   chatTemplateKwargs?: ChatTemplateKwargs | undefined;
 }
@@ -36,7 +37,7 @@ export class Hone {
     this.baseURL = `${settings.serverURL}/v1`;
   }
 
-  /** Creates the model, or finds it. `base` asserts what the server serves; it does not choose. */
+  /** Makes the model, or finds it. `base` checks which base the server serves; it does not choose one. */
   async model(
     options: ModelOptions,
     request: { signal?: AbortSignal | undefined } = {},

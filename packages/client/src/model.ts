@@ -23,22 +23,22 @@ type TrainedBatch = Pick<Batch<unknown>, "cursor"> &
   Partial<Pick<Batch<unknown>, "trained" | "steps">>;
 
 export interface TrainOptions extends TrainConfig {
-  /** The batch that the groups come from: its cursor is committed with the step. */
+  /** The batch that the groups come from. Its cursor is committed together with the step. */
   batch?: TrainedBatch | undefined;
   /** How the learning rate falls over the run that `batch` is of. @default { type: "constant" } */
   schedule?: Schedule | undefined;
-  /** The step that must be the newest learnt one; another is refused with `step_mismatch`. */
+  /** The number of the newest learnt policy. If it is another, the step is refused with `step_mismatch`. */
   expectedStep?: number | undefined;
-  /** Names the step: submitted again, also after a crash, the same token gives the same step. */
+  /** Names the step. Submitting the same token again gives the same step, even after a crash. */
   clientToken?: string | undefined;
   onEvent?: ((event: OperationEvent) => void) | undefined;
-  /** Ends the operation on the server too. */
+  /** Aborting it ends the operation on the server too. */
   signal?: AbortSignal | undefined;
 }
 
-/** How often a model with unfinished operations is asked again. */
+/** Time between two looks at a model whose operations have not ended. */
 const settlePollMs = 300;
-/** After this long a wait is no longer silent. */
+/** A wait that takes longer than this says so. */
 const noticeAfterMs = 5_000;
 
 const ownTrainOptions = [
@@ -60,7 +60,7 @@ export class Model extends Policy {
     this.#learnt = learnt;
   }
 
-  /** An older policy, to compare with; 0 is the base. */
+  /** Policy `step` of this model, to compare with. `at(0)` is the untrained model. */
   at(step: number): Policy {
     if (Number.isSafeInteger(step) && step >= 0) return new Policy(this.transport, this.name, step);
     throw new HoneError(`A policy's step is a whole number from 0, not ${kindOf(step)}.`, {
@@ -70,9 +70,10 @@ export class Model extends Policy {
   }
 
   /**
-   * The batches of a run. It resumes after the last one whose step the server committed; a step that an earlier
-   * run left under way is waited for, since its batch is used up as soon as it is committed. Batches that trained
-   * nothing take none of the run's steps; after `maxIdleBatches` of them in a row the run stops.
+   * Deals the scenarios out, a batch for each step. It continues after the last batch whose step the server
+   * committed. If an earlier run left a step under way, it waits for that step first, because the step's batch is
+   * used up once it is committed. A batch that trained nothing does not count as a step; after `maxIdleBatches`
+   * of them in a row the run stops.
    */
   async *batches<Scenario>(
     scenarios: readonly Scenario[],
@@ -101,7 +102,7 @@ export class Model extends Policy {
     }
   }
 
-  /** Trains one step on the groups: N becomes N+1, or the result says why it did not. */
+  /** Trains one step on the groups. Policy N+1 is made from N, or the result says why nothing was trained. */
   async train(
     groups: readonly TrajectoryGroup[],
     options: TrainOptions = {},
@@ -109,7 +110,7 @@ export class Model extends Policy {
     return await this.startTrain(groups, options).result;
   }
 
-  /** Like `train`, but gives the step while it is under way. */
+  /** Like `train`, but returns at once, with a handle of the step under way. */
   startTrain(groups: readonly TrajectoryGroup[], options: TrainOptions = {}): TrainHandle {
     requireGroups("train()", groups);
     refuseUnknownOptions("train()", options, [...trainConfigKeys, ...ownTrainOptions]);
@@ -141,7 +142,7 @@ export class Model extends Policy {
     return handle;
   }
 
-  /** Steps that this program neither made nor knew of are another's: each trains on what the other moved. */
+  /** Warns of steps that this program neither made nor knew of: another program trains the same model. */
   #noteStep(result: TrainResult): TrainResult {
     const from = result.trained ? result.step - 1 : result.step;
     const known = this.#learnt;

@@ -7,15 +7,15 @@ import { scoresByScenario } from "./scores.ts";
 import { bootstrapInterval, fewestForInterval, type Interval, mean } from "./statistics.ts";
 
 export interface CompareOptions {
-  /** `reward`, or the name of a metric. @default "reward" */
+  /** "reward", or the name of a metric. @default "reward" */
   metric?: string | undefined;
-  /** Of the resampling: the same groups and seed give the same interval. @default 0 */
+  /** Seed of the resampling. The same groups and seed give the same interval. @default 0 */
   seed?: number | undefined;
-  /** At least 40, or there is no 2.5% on either side. @default 10000 */
+  /** Number of resamples. With fewer than 40 there is no 2.5% on either side. @default 10000 */
   resamples?: number | undefined;
 }
 
-/** Flat, for console.table. */
+/** The difference of two evaluations. It is flat, so that console.table can print it. */
 export interface Comparison {
   metric: string;
   /** Scenarios with a value on both sides. */
@@ -25,8 +25,9 @@ export interface Comparison {
   /** after − before, the mean over the pairs. */
   difference: number;
   /**
-   * The 95% interval of the difference; it holds 0 where chance may explain it. Fewer than 6 pairs give none:
-   * −Infinity to Infinity, since even five that all differ in one direction may be chance.
+   * Lower end of the 95% interval of the difference. If the interval contains 0, chance may explain the
+   * difference. Fewer than 6 pairs give −Infinity to Infinity, because even five pairs that all differ in one
+   * direction may be chance.
    */
   low: number;
   high: number;
@@ -101,36 +102,36 @@ function intervalOf(values: readonly number[], { resamples, seed }: Resampling):
 }
 
 export interface EvaluationOptions extends CompareOptions {
-  /** A row for each answer as well: a template, a difficulty, a seed. */
+  /** Adds a row for each value that it gives: a template, a difficulty, a seed. */
   by?: ((scenario: never) => string | number) | undefined;
 }
 
-/** A row of an evaluation's table. Flat, for console.table. */
+/** A row of an evaluation's table. It is flat, so that console.table can print it. */
 export interface EvaluationRow {
   name: string;
-  /** What `by` said of the scenarios; "all" for all of them, and a slice of that name stands in quotes. */
+  /** What `by` gave for the scenarios of this row; "all" for all of them. A slice named "all" is quoted. */
   slice: string;
   scenarios: number;
   mean: number;
-  /** The 95% interval of the mean; −Infinity to Infinity, which is none, of fewer than 6 scenarios. */
+  /** Lower end of the 95% interval of the mean. Fewer than 6 scenarios give −Infinity to Infinity. */
   low: number;
   high: number;
-  /** To the first evaluation, over the scenarios of both; null in its own rows. */
+  /** Difference to the first evaluation, over the scenarios that both have. Null in the first one's rows. */
   difference: number | null;
-  /** As of `compare`: fewer than 6 pairs give no interval. */
+  /** Lower end of its 95% interval. As with `compare`, fewer than 6 pairs give no interval. */
   differenceLow: number | null;
   differenceHigh: number | null;
 }
 
 type Pairs = readonly (readonly [name: string, groups: readonly TrajectoryGroup[]])[];
 
-/** Groups by the name of their evaluation, or pairs of the two. */
+/** Groups by the name of their evaluation, or pairs of name and groups. */
 export type Evaluations = Readonly<Record<string, readonly TrajectoryGroup[]>> | Pairs;
 
 /**
- * Several evaluations of the same scenarios side by side: policies, other models, greedy and sampled. The
- * first one is what the others are compared with. Names that are whole numbers need pairs: `[["base", a],
- * ["5", b]]`.
+ * Puts several evaluations of the same scenarios side by side: policies, other models, greedy and sampled. The
+ * others are compared with the first one. If a name is a whole number, pass pairs, `[["base", a], ["5", b]]`,
+ * because an object lists such keys first.
  */
 export function evaluationTable(
   evaluations: Evaluations,

@@ -4,7 +4,7 @@ import type { Fetch } from "@hone/transport";
 import { refuseUnknownOptions } from "@hone/core";
 
 export interface ComparisonModelOptions {
-  /** Any OpenAI-compatible API, with its `/v1`. */
+  /** URL of any OpenAI-compatible API, including its `/v1`. */
   baseURL: string;
   apiKey: string;
   /** What the provider calls the model. */
@@ -14,8 +14,8 @@ export interface ComparisonModelOptions {
 }
 
 /**
- * A model somewhere else, to compare with: `gather` runs the same rollout function on it. It is never
- * trained, and its key goes to its own API and nowhere else.
+ * A model of another API, to compare with. `gather` runs the same rollout function on it. It is never trained, and
+ * its key goes to its own API and nowhere else.
  */
 export class ComparisonModel {
   readonly name: string;

@@ -29,17 +29,17 @@ import { warn } from "../warn.ts";
 
 export interface GatherOptions {
   /**
-   * Rollouts of each scenario: a group, whose members are compared with one another.
-   * @default 8 in mode "train", where one alone trains nothing; 1 in mode "eval"
+   * Rollouts of each scenario. They form a group, and training compares them with one another.
+   * @default 8 in mode "train" (a single rollout would train nothing), 1 in mode "eval"
    */
   groupSize?: number | undefined;
-  /** Rollouts at once. @default 32 */
+  /** Rollouts that run at the same time. @default 32 */
   concurrency?: number | undefined;
-  /** Failed rollouts to put up with: a number, or a share below 1. @default 0 */
+  /** How many rollouts may fail: a number, or a share below 1. @default 0 */
   maxExceptions?: number | undefined;
   /** How often a failed rollout is run again, as a new one. @default 0 */
   retries?: number | undefined;
-  /** Limit of one rollout. @unit ms @default 600000 */
+  /** How long one rollout may take. @unit ms @default 600000 */
   timeoutMs?: number | undefined;
   /** Rollouts of mode "eval" are never trained on. @default "train" */
   mode?: RolloutMode | undefined;
@@ -72,9 +72,9 @@ const optionNames = [
 ] as const satisfies (keyof GatherOptions)[];
 
 /**
- * Runs `rollout` `groupSize` times on each scenario; a group is what one scenario gave. Failed
- * rollouts stand in their group's `exceptions`; more of them than `maxExceptions` end the gathering
- * with a GatherError, which holds what had succeeded.
+ * Runs `rollout` `groupSize` times on each scenario and gives a group for each. Failed rollouts are listed in
+ * their group's `exceptions`. If more than `maxExceptions` fail, it throws a GatherError, whose `groups` hold
+ * what had succeeded.
  */
 export async function gather<Scenario>(
   policy: Policy | ComparisonModel,

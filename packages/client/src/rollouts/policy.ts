@@ -4,15 +4,15 @@ import { requireSignal } from "../argument-kinds.ts";
 import type { Fetch, Transport } from "@hone/transport";
 import { createContextFetch } from "./rollout-fetch.ts";
 
-/** One policy of a model (`step` is its N), or its newest served one (`step` is null). */
+/** One policy of a model: `name@N` if `step` is N, the newest served one if `step` is null. */
 export class Policy {
   readonly name: string;
   readonly step: number | null;
-  /** For gather and the like: requests with the key of the Hone client that made this. */
+  /** Sends requests with the key of the Hone client that made this policy. `gather` uses it. */
   readonly transport: Transport;
   /**
-   * For clients that are made once, at module level: inside a rollout their chat completions of this
-   * model belong to the rollout. Requests to other servers pass untouched and without the key.
+   * For OpenAI clients that are made once, at module level. What such a client asks of this model inside a
+   * rollout belongs to that rollout. Requests to other servers pass untouched and without the key.
    */
   readonly fetch: Fetch;
 
@@ -32,8 +32,8 @@ export class Policy {
   }
 
   /**
-   * The folder of its adapter, in PEFT's format, within the server's data directory; for the model itself, of
-   * the newest policy that it has learnt. null for the base, and for a policy that retention removed.
+   * The folder of the adapter, in PEFT's format, relative to the server's data directory. For the model itself
+   * it is that of the newest learnt policy. Null for the base, and for a policy that was removed.
    */
   async checkpoint(options: { signal?: AbortSignal | undefined } = {}): Promise<string | null> {
     requireSignal("checkpoint()", options);

@@ -16,46 +16,46 @@ import {
 import { runLines } from "./run-lines.ts";
 import { addStage, type StepRecord, stepRecord } from "./step-record.ts";
 
-/** A step that is being played and trained; its clock runs from `RunLog.step` on. */
+/** A step that is being played and trained. Its clock starts with `RunLog.step`. */
 export interface StepLog {
-  /** To be called when the rollouts are there. Gives them back. */
+  /** Call it when the rollouts are gathered. It gives them back. */
   gathered(groups: TrajectoryGroup[]): TrajectoryGroup[];
   /** Pass it to `train`: it adds up the seconds of the stages. */
   readonly onEvent: (event: OperationEvent) => void;
-  /** Writes the step down: its line, its trajectories, the curves. */
+  /** Writes the step's line, its trajectories and the curves. */
   trained(result: TrainResult): Promise<StepRecord>;
 }
 
-/** What a run leaves in its folder: metrics.jsonl, trajectories/*.jsonl, curves.svg. */
+/** Writes what a run leaves in its folder: metrics.jsonl, trajectories/*.jsonl, curves.svg. */
 export interface RunLog {
   readonly folder: string;
   readonly records: readonly RunRecord[];
-  /** `batch` comes from `model.batches`; `steps` are those of the whole run, where they are known. */
+  /** Begins a step. `batch` comes from `model.batches`; `steps` is the number of the whole run, if it is known. */
   step(batch: { readonly step: number; readonly steps?: number | undefined }): StepLog;
   /**
-   * Writes an evaluation down: its scores (`metrics`, "reward" by default) and its trajectories. Made again
-   * after the same step, it takes the place of the earlier one of its label.
+   * Writes an evaluation: its scores (`metrics`, "reward" by default) and its trajectories. An evaluation with the
+   * same label after the same step replaces the earlier one.
    */
   evaluation(
     label: string,
     groups: readonly TrajectoryGroup[],
     options?: { metrics?: readonly string[] | undefined },
   ): Promise<EvaluationRecord[]>;
-  /** The curves for a terminal, a line each: the first value, the curve, the last with what belongs to it. */
+  /** The curves for a terminal, one on each line: the first value, the curve, the last value and its notes. */
   lines(): string[];
 }
 
 export interface RunLogOptions extends CurvesOptions {
   /**
-   * What the run's scores depend on: the task's settings, the base, the model's name. A folder whose run had
-   * others is refused: its curves and evaluations are of something else.
+   * What the run's scores depend on: the task's settings, the base, the model's name. If the folder's run had other
+   * settings, it is refused, because its curves and evaluations belong to something else.
    */
   settings?: Readonly<Record<string, string | number | boolean | null>> | undefined;
 }
 
 /**
- * Opens the folder of a run, or goes on with it: a step that is played again, because the run was cut off in
- * it, takes the place of its first attempt.
+ * Opens the folder of a run, or continues it. A step that is played again, because the run was cut off in it,
+ * replaces what was written of it before.
  */
 export async function openRunLog(folder: string, options: RunLogOptions = {}): Promise<RunLog> {
   refuseUnknownOptions("openRunLog()", options, ["settings", "references", "panels"]);

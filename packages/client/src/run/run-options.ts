@@ -8,17 +8,17 @@ import { leastHeldOut } from "./verdict.ts";
 
 /** How a run trains and judges. A task may have other defaults for its runs. */
 export interface RunSettings {
-  /** Training steps of the whole run; batches that trained nothing are none. @default 20 */
+  /** Training steps of the whole run. Batches that trained nothing do not count. @default 20 */
   steps: number;
-  /** Scenarios of a step; each becomes a group. @default 8 */
+  /** Scenarios of a step. Each becomes a group. @default 8 */
   groupsPerStep: number;
-  /** Rollouts of one scenario, compared with one another. @default 8 */
+  /** Rollouts of one scenario, which are compared with one another. @default 8 */
   groupSize: number;
-  /** Rollouts at once. @default 32 */
+  /** Rollouts that run at the same time. @default 32 */
   concurrency: number;
-  /** Of training and of sampled evaluations, for the rollout to ask for. @default 1 */
+  /** The temperature in training and in sampled evaluations. The rollout asks for it. @default 1 */
   temperature: number;
-  /** Tokens that an answer may have, for the rollout to ask for. @default 512 */
+  /** How many tokens an answer may have. The rollout asks for it. @default 512 */
   answerTokens: number;
   /** @default 3e-5 */
   learningRate: number;
@@ -31,30 +31,30 @@ export interface RunSettings {
    * alone, for what is only good or bad over many turns, as a game. @default "greedy"
    */
   verdict: "greedy" | "sampled";
-  /** Held-out scenarios of the verdict, the first ones of the task's. @default all */
+  /** How many held-out scenarios decide: the first ones of the task. @default all */
   heldOut: number;
-  /** Steps between evaluations on the way; 0 for none. @default 0 */
+  /** Steps between two evaluations on the way; 0 for none. @default 0 */
   evalEvery: number;
-  /** Held-out scenarios of those. @default 64 */
+  /** How many held-out scenarios these evaluations have. @default 64 */
   evalHeldOut: number;
-  /** Of the adapter's first weights and of the order of the scenarios. @default 0 */
+  /** Seed of the adapter's first weights and of the order of the scenarios. @default 0 */
   seed: number;
 }
 
 export interface RunOptions<Settings> extends Partial<RunSettings> {
-  /** The model's name; one that there is goes on where it was. */
+  /** The model's name. A model that exists continues where it was. */
   name: string;
   /** Folder of metrics.jsonl, curves.svg, trajectories, totals.json and summary.json. @default runs/ and the name */
   out?: string | undefined;
   /** Values of the task's own settings. */
   settings?: Partial<Settings> | undefined;
-  /** The control: each group's rewards change places, so that they say nothing about the rollouts. */
+  /** The control: shuffles the rewards within each group, so that they say nothing about the rollouts. */
   shuffleRewards?: boolean | undefined;
   /** Other models that answer the verdict's scenarios. */
   compare?: readonly OtherModel[] | undefined;
-  /** Of the task's file: a run goes on with the same one alone. @default none is known */
+  /** Fingerprint of the task's file. A run continues only with the same one. @default none is known */
   taskSource?: string | undefined;
-  /** A verdict of fewer than 16 held-out scenarios is not refused. */
+  /** Allows a verdict on fewer than 16 held-out scenarios. */
   ungated?: boolean | undefined;
   /** @default new Hone() */
   hone?: Hone | undefined;

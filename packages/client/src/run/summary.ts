@@ -14,13 +14,13 @@ export interface RunSummary extends Totals, Verdict {
   steps: number;
   seed: number;
   metric: string;
-  /** What decides: the base against the trained policy, on the held-out scenarios. */
+  /** The comparison that decides: base against trained policy, on the held-out scenarios. */
   verdict: Comparison;
-  /** Held-out scenarios that each was to answer. */
+  /** How many held-out scenarios each was to answer. */
   heldOut: number;
-  /** Rollouts that failed and count for nobody, by evaluation; only where there are any. */
+  /** Rollouts that failed and count for nobody, by evaluation. Evaluations without any are left out. */
   failed: Record<string, number>;
-  /** Other models whose answers could not be had, and why. */
+  /** Other models that could not answer, and why. */
   notCompared: Record<string, string>;
   /** Base, trained and other models side by side, in all and by slice. */
   table: EvaluationRow[];
@@ -31,7 +31,7 @@ export interface RunSummary extends Totals, Verdict {
   /** The curves in words. */
   curves: string[];
   out: string;
-  /** In the server's data folder; null where nothing was learnt. */
+  /** The adapter's folder in the server's data folder. Null if nothing was learnt. */
   adapter: string | null;
 }
 

@@ -11,11 +11,11 @@ export type TaskSettings = Readonly<Record<string, string | number | boolean>>;
 
 /** What a rollout is told besides its scenario. */
 export interface RolloutHow<Settings extends TaskSettings = TaskSettings> {
-  /** To ask for: 0 in a greedy evaluation, else the run's `temperature`. */
+  /** The temperature to ask for: 0 in a greedy evaluation, otherwise the run's `temperature`. */
   temperature: number;
-  /** Tokens that an answer may have, to ask for: the run's `answerTokens`. */
+  /** How many tokens to ask for as the limit of an answer: the run's `answerTokens`. */
   answerTokens: number;
-  /** Tokens that a conversation may have; null where another model plays, whose API alone knows. */
+  /** How many tokens a conversation may have. Null if another model plays, because only its API knows. */
   contextTokens: number | null;
   settings: Settings;
 }
@@ -24,7 +24,7 @@ export interface RolloutHow<Settings extends TaskSettings = TaskSettings> {
 export interface Task<Scenario, Settings extends TaskSettings = TaskSettings> {
   /** Scenarios to train on: plain data. */
   train: readonly Scenario[];
-  /** Scenarios to judge by. None of them may be among the others. */
+  /** Scenarios to judge by. None of them may be among those to train on. */
   heldOut: readonly Scenario[];
   /** One episode. */
   rollout: (
@@ -45,12 +45,12 @@ export interface Task<Scenario, Settings extends TaskSettings = TaskSettings> {
     | undefined;
   /** What decides whether it learnt: `reward`, or one of the rollouts' metrics. @default "reward" */
   metric?: string | undefined;
-  /** Rows of the summary's table: what kind of scenario this is. Of a passing run no kind got worse. */
+  /** The kind of a scenario: the summary's table has a row for each. In a run that passes, no kind got worse. */
   slice?: ((scenario: Scenario) => string | number) | undefined;
   /** Whether each epoch has an order of its own. @default true */
   shuffle?: boolean | undefined;
   settings?: Settings | undefined;
-  /** Defaults of its runs, where others than trainRun's suit it. */
+  /** Defaults of its runs, if others than those of trainRun suit it. */
   options?: Partial<RunSettings> | undefined;
   /** Levels that held-out scores are compared with, and panels of metrics, in curves.svg. */
   curves?: ((settings: Settings) => CurvesOptions) | undefined;

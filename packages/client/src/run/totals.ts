@@ -1,7 +1,7 @@
 import { readFile, rename, writeFile } from "node:fs/promises";
 import type { OperationEvent } from "@hone/core";
 
-/** What a run took so far, over all its starts. */
+/** What a run has taken so far, over all its starts. */
 export interface Totals {
   /** How often it was started: once, and again for each time it was cut off. */
   starts: number;
@@ -14,17 +14,17 @@ export interface Totals {
 }
 
 export interface RunTotals {
-  /** Adds what the work takes to its stage. */
+  /** Adds the time that the work takes to its stage. */
   time<Result>(stage: string, work: () => Promise<Result>): Promise<Result>;
   /** The stages of a training step that the server tells of: parts of "training". */
   onEvent(event: OperationEvent): void;
   addTurns(count: number): void;
   soFar(): Totals;
-  /** Writes them down, for the start after this one. */
+  /** Writes them down for the next start. */
   save(): Promise<void>;
 }
 
-/** Goes on with the totals of the run's earlier starts. */
+/** Continues the totals of the run's earlier starts. */
 export async function openTotals(
   file: string,
   now: () => number = () => performance.now(),

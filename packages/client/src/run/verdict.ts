@@ -7,12 +7,12 @@ export const leastHeldOut = 16;
 export type Outcome = "learnt" | "slice-worse" | "worse" | "unclear";
 
 export interface Verdict {
-  /** What the gate asks for: better in all, and no slice worse. */
+  /** Whether the run passes: better over all scenarios, and no slice worse. */
   learnt: boolean;
   outcome: Outcome;
   /** Slices whose whole interval lies below 0; a slice of fewer than 6 has none. */
   worse: EvaluationRow[];
-  /** Slices below the base by less than that: chance may explain them. */
+  /** Slices that are below the base by less than their interval, which chance may explain. */
   below: EvaluationRow[];
 }
 

@@ -2,62 +2,62 @@ import { HoneError, mulberry32, refuseUnknownOptions, shuffledIndices } from "@h
 import { requireApart } from "./scenarios.ts";
 
 export interface BatchesOptions {
-  /** Scenarios of one step, each of them becomes a group. */
+  /** Scenarios of one step. Each of them becomes a group. */
   groupsPerStep: number;
   /**
-   * Steps of the whole run, those of earlier starts included: a finished run yields nothing. A batch that
-   * trained nothing is no step.
+   * Steps of the whole run, including those of earlier starts of the program. A run that has them all gives no
+   * more batches. A batch that trained nothing does not count as a step.
    */
   steps: number;
   /**
-   * Batches in a row that may train nothing. After so many the run stops: with the error `nothing_trained`, or,
-   * where all that was wrong is that rewards did not differ, with a warning. @default 8
+   * How many batches in a row may train nothing. After so many the run stops with the error `nothing_trained`. If
+   * the only reason was that rewards did not differ, it ends with a warning instead. @default 8
    */
   maxIdleBatches?: number | undefined;
   /** @default the seed of the run that is resumed, else 0 */
   seed?: number | undefined;
   /** A new order each epoch. @default true */
   shuffle?: boolean | undefined;
-  /** Scenarios of the evaluation: one that is also trained on is an error. */
+  /** Scenarios of the evaluation. A scenario that is also among those to train on is an error. */
   heldOut?: readonly unknown[] | undefined;
-  /** Ends the waiting for a step that an earlier run left under way. */
+  /** Aborting it ends the wait for a step that an earlier run left under way. */
   signal?: AbortSignal | undefined;
 }
 
-/** Where the run is in its scenarios. The server commits it together with the step's weights. */
+/** How far the run has come in its scenarios. The server commits it together with the step's weights. */
 export interface BatchCursor {
   readonly epoch: number;
   /** Scenarios of this epoch that are used up. */
   readonly position: number;
   readonly seed: number;
-  /** Batches done. */
+  /** Batches done, including those that trained nothing. */
   readonly step: number;
-  /** Those of them that count as steps: all but those that trained nothing. */
+  /** Batches done that count as steps, which are those that trained something. */
   readonly trained: number;
-  /** How many scenarios there were: with another number the order of the epoch means nothing. */
+  /** How many scenarios there were. If the number changes, the order of the epoch is no longer valid. */
   readonly size: number;
   readonly shuffle: boolean;
 }
 
 export interface Batch<Scenario> {
   readonly scenarios: readonly Scenario[];
-  /** Counts the batches of the run from 0; one that trains nothing counts too. */
+  /** The number of this batch in the run, from 0. Batches that trained nothing are counted too. */
   readonly step: number;
-  /** Steps that the run has trained before this batch: what `steps` limits. */
+  /** Steps that the run has trained before this batch. `steps` limits this number. */
   readonly trained: number;
   readonly steps: number;
   readonly epoch: number;
-  /** Pass the batch to `train`: this cursor is committed with the step. */
+  /** Pass the batch to `train`, so that this cursor is committed together with the step. */
   readonly cursor: BatchCursor;
 }
 
 export const defaultMaxIdleBatches = 8;
 
 /**
- * Goes on at the cursor. Where the scenarios have become more or fewer, or the seed or the shuffling
- * is another, what is left of the epoch means nothing: a new epoch begins, the steps count on.
+ * Continues at the cursor. If the number of scenarios, the seed or the shuffling has changed, the rest of the epoch
+ * is no longer valid: a new epoch begins, and the steps count on.
  *
- * Each batch is taken for a step. `next(n)` takes n of them back, which turned out to have trained nothing.
+ * Each batch counts as a step at first. `next(n)` says that n of them turned out to have trained nothing.
  */
 export function* planBatches<Scenario>(
   scenarios: readonly Scenario[],
@@ -87,12 +87,12 @@ export function* planBatches<Scenario>(
   }
 }
 
-/** The cursor to commit where the batch trains nothing: its scenarios are used up, the run's steps are not. */
+/** The cursor to commit if the batch trains nothing: its scenarios are used up, but none of the run's steps. */
 export function untrainedCursor(cursor: BatchCursor): BatchCursor {
   return { ...cursor, trained: (cursor.trained ?? cursor.step) - 1 };
 }
 
-/** Steps that the run behind this cursor has trained; 0 where none is committed. */
+/** Steps that the run of this cursor has trained; 0 if none is committed. */
 export function trainedSteps(committed: unknown): number {
   return readCursor(committed)?.trained ?? 0;
 }
@@ -161,7 +161,7 @@ function readCursor(value: unknown): BatchCursor | null {
   );
 }
 
-/** By the seed and the epoch, so that a resumed epoch has the order it began with. */
+/** The order follows from seed and epoch, so that a resumed epoch has the order that it began with. */
 function orderOf({ size, seed, epoch, shuffle }: BatchCursor): number[] {
   if (!shuffle) return Array.from({ length: size }, (_, index) => index);
   const mixed = Math.imul(seed ^ 0x9e3779b9, 0x85ebca6b) ^ Math.imul(epoch + 1, 0xc2b2ae35);

@@ -2,11 +2,11 @@ import { mulberry32, shuffledIndices, wrongKind, type TrajectoryGroup } from "@h
 import { requireGroups } from "../argument-kinds.ts";
 
 /**
- * The control experiment: within each group the rewards change places, so that they say nothing about the
- * rollouts that have them. A run that still improves on these improves for another reason than its rewards.
+ * For a control experiment: shuffles the rewards within each group, so that a reward says nothing about the rollout
+ * that has it. If a run improves on these, the reason is not its rewards.
  *
- * Deterministic in `seed` and the order of the groups; give each step a seed of its own. Metrics stay where
- * they are, and so does a rollout without a reward.
+ * The result depends on `seed` and the order of the groups only; give each step a seed of its own. Metrics stay
+ * where they are, and a rollout without a reward stays without one.
  */
 export function shuffleRewards(
   groups: readonly TrajectoryGroup[],

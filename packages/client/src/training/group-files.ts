@@ -4,7 +4,7 @@ import { groupSchema, HoneError, issueText, newId, wellFormedJson } from "@hone/
 import type { TrajectoryGroup } from "@hone/core";
 import { requireGroups, requireText } from "../argument-kinds.ts";
 
-/** Writes groups as JSON lines, one a group. The file appears whole or not at all. */
+/** Writes groups as JSON lines, a line for each group. The file appears whole or not at all. */
 export async function writeGroups(path: string, groups: readonly TrajectoryGroup[]): Promise<void> {
   requireText("writeGroups()", path, "path");
   requireGroups("writeGroups()", groups);

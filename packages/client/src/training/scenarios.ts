@@ -3,7 +3,7 @@ import { refuseUnknownOptions } from "@hone/core";
 import { optionalFunction, requireList } from "../argument-kinds.ts";
 import { mulberry32, shuffledIndices } from "@hone/core";
 
-/** Equal for two scenarios that say the same, in whatever order their keys were written. */
+/** A text that is equal for two scenarios with the same content, whatever the order of their keys. */
 export function scenarioKey(scenario: unknown): string {
   const key = JSON.stringify(scenario, (_key, value: unknown) =>
     typeof value === "object" && value !== null && !Array.isArray(value)
@@ -14,21 +14,21 @@ export function scenarioKey(scenario: unknown): string {
 }
 
 export interface SplitOptions<Scenario> {
-  /** Scenarios to hold out: a number, or a share below 1. @default 0.2 */
+  /** How many scenarios to hold out: a number, or a share below 1. @default 0.2 */
   heldOut?: number | undefined;
   /** @default 0 */
   seed?: number | undefined;
   /**
-   * Scenarios with the same answer stay together, on one side: hold out whole templates, names or
-   * orders, or the score says only that the agent remembers them. @default each stands alone
+   * Scenarios for which this gives the same value stay together on one side. Hold out whole templates, names or
+   * orders; otherwise the score may only show that the agent remembers them. @default each scenario by itself
    */
   by?: ((scenario: Scenario) => string | number) | undefined;
 }
 
 /**
- * Splits scenarios into those to train on and those held out. The same scenarios and seed give the same
- * split; one that is there twice is on one side only. Families are chosen so that as near to `heldOut`
- * scenarios are held out as whole families allow.
+ * Splits scenarios into those to train on and those held out. The same scenarios and seed give the same split. A
+ * scenario that is in the list twice is on one side only. With `by`, the number of scenarios held out is as close
+ * to `heldOut` as whole families allow.
  */
 export function splitScenarios<Scenario>(
   scenarios: readonly Scenario[],

@@ -5,7 +5,7 @@ const scheduleTypes = ["constant", "linear", "cosine"] as const;
 /** How the learning rate falls over a run. What the server warms up (`warmupSteps`) comes on top. */
 export interface Schedule {
   type: (typeof scheduleTypes)[number];
-  /** Share of the learning rate that is left at the last step; a constant rate has none. @default 0.1 */
+  /** The share of the learning rate that is left at the last step. A constant rate has none. @default 0.1 */
   end?: number | undefined;
 }
 

@@ -5,11 +5,11 @@ import { abortError, followOperation, throwIfAborted, unlessAborted } from "@hon
 import type { Transport } from "@hone/transport";
 
 /**
- * A training step under way: iterate it for its events (any number of readers, each from the
- * first event on), await `result` for its end.
+ * A training step under way. Iterate it for its events, with any number of readers, each of which gets all events
+ * from the first on. Await `result` for its end.
  */
 export interface TrainHandle extends AsyncIterable<OperationEvent> {
-  /** Submit with the same token to get the same operation. */
+  /** Submitting with the same token gives the same operation. */
   readonly clientToken: string;
   readonly result: Promise<TrainResult>;
   /** Asks the server to end the operation. `result` then rejects with code `aborted`. */
