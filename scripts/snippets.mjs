@@ -32,6 +32,10 @@ function source(reference) {
 
 for (const path of documents) {
   const text = readFileSync(path, "utf8");
+  if ((text.match(/^```/gm)?.length ?? 0) % 2 > 0) {
+    console.error(`${path} has a code block that does not end.`);
+    process.exitCode = 1;
+  }
   const next = text.replace(
     /(<!-- snippet: (\S+) -->\n```ts\n)[\s\S]*?(\n```)/g,
     (_all, head, reference, tail) => {

@@ -35,9 +35,8 @@ export function readCommandLine(file: string, task: Task<unknown>, args: string[
     )
     .option(
       "--last-rate <share>",
-      "share of it at the last step",
+      `share of it at the last step, where it falls (default: ${defaults.schedule.end ?? 0.1})`,
       share,
-      defaults.schedule.end ?? 0.1,
     )
     .option(
       "--train <name=value>",
@@ -74,7 +73,7 @@ export function readCommandLine(file: string, task: Task<unknown>, args: string[
       ...{ name: given.name, out: given.out, ungated: given.ungated },
       shuffleRewards: given.shuffleRewards,
       learningRate: given.lr,
-      schedule: { type: given.schedule, end: given.lastRate },
+      schedule: scheduleOf(given, defaults.schedule),
       settings: Object.fromEntries(own.map(([name]) => [name, given[name]])) as TaskSettings,
       compare: readOthers(program, given),
     },
@@ -90,7 +89,7 @@ type Given = Omit<RunSettings, "schedule"> & {
   resume: boolean;
   lr: number;
   schedule: Schedule["type"];
-  lastRate: number;
+  lastRate?: number;
   shuffleRewards: boolean;
   ungated: boolean;
   compare: string[];
@@ -99,9 +98,14 @@ type Given = Omit<RunSettings, "schedule"> & {
   serverData?: string;
 };
 
+function scheduleOf({ schedule: type, lastRate }: Given, before: Schedule): Schedule {
+  return { type, end: lastRate ?? (type === "constant" ? undefined : before.end) };
+}
+
 /** A setting `boardSize: 4` is `--board-size 4`. */
 function ownOption(name: string, value: string | number | boolean): Option {
-  const flag = `--${name.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
+  const words = name.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+  const flag = `--${value === true ? "no-" : ""}${words}`;
   if (typeof value === "boolean") return new Option(flag, "of the task").default(value);
   const option = new Option(`${flag} <value>`, "of the task").default(value);
   return typeof value === "number" ? option.argParser(finite) : option;

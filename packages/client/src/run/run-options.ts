@@ -1,6 +1,6 @@
-import { HoneError, refuseUnknownOptions } from "@hone/core";
+import { HoneError, issueText, refuseUnknownOptions, trainConfigSchema } from "@hone/core";
+import type { TrainConfig } from "@hone/core";
 import type { Hone } from "../hone.ts";
-import type { TrainOptions } from "../model.ts";
 import { checkSchedule, type Schedule } from "../training/schedule.ts";
 import type { OtherModel } from "./other-models.ts";
 import type { RunEvent } from "./run-event.ts";
@@ -24,8 +24,8 @@ export interface RunSettings {
   learningRate: number;
   /** @default { type: "constant" } */
   schedule: Schedule;
-  /** Other options of `model.train`. */
-  train: Omit<TrainOptions, "batch" | "learningRate" | "schedule" | "onEvent" | "signal">;
+  /** Other options of the training step. */
+  train: Omit<TrainConfig, "learningRate">;
   /**
    * What decides. "greedy": the likeliest answers, with sampled ones beside them in the table. "sampled": those
    * alone, for what is only good or bad over many turns, as a game. @default "greedy"
@@ -86,11 +86,12 @@ export function readSettings(task: ForSettings, given: Partial<RunSettings>): Ru
       settingNames.flatMap((name) => (options[name] === undefined ? [] : [[name, options[name]]])),
     ),
   );
-  const settings: RunSettings = Object.assign({}, defaults, ...chosen);
+  const settings: RunSettings = Object.assign({}, defaults, ...chosen, {
+    train: { ...task.options?.train, ...given.train },
+  });
   checkSettings(settings);
   return {
     ...settings,
-    train: { ...task.options?.train, ...given.train },
     heldOut: Math.min(settings.heldOut, task.heldOut.length),
   };
 }
@@ -122,6 +123,19 @@ function checkSettings(settings: RunSettings): void {
     throw invalid("verdict", '"greedy" or "sampled"', verdict);
   }
   checkSchedule("The run's", schedule);
+  checkTrain(settings.train);
+}
+
+/** Before anything is played: a step would refuse them only after hours. */
+function checkTrain(train: RunSettings["train"]): void {
+  const names = Object.keys(trainConfigSchema.shape).filter((name) => name !== "learningRate");
+  refuseUnknownOptions("The run's train", train, names);
+  const { error } = trainConfigSchema.safeParse(train);
+  if (!error) return;
+  throw new HoneError(`The run's ${issueText(error, "train")}`, {
+    code: "invalid_config",
+    param: "train",
+  });
 }
 
 function invalid(name: string, wanted: string, value: unknown): HoneError {

@@ -22,6 +22,7 @@ it.each([
   [{ type: "falling" }, /schedule.type is one of constant, linear, cosine, not "falling"/],
   [{ type: "linear", end: 0 }, /schedule.end is a share/],
   [{ type: "linear", last: 1 }, /last/],
+  [{ type: "constant", end: 0.5 }, /schedule.end is for a rate that falls/],
 ])("refuses %j", (schedule, message) => {
   expect(() => checkSchedule("train()", schedule as Schedule)).toThrow(message);
 });

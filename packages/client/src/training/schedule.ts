@@ -31,6 +31,12 @@ export function checkSchedule(where: string, schedule: Schedule): void {
       { code: "invalid_config", param: "schedule.type" },
     );
   }
+  if (type === "constant" && schedule.end !== undefined) {
+    throw new HoneError(
+      `${where}: schedule.end is for a rate that falls. Leave it out, or choose "linear" or "cosine".`,
+      { code: "invalid_config", param: "schedule.end" },
+    );
+  }
   // At 0 the last step would move nothing.
   if (typeof end === "number" && end > 0 && end <= 1) return;
   throw new HoneError(

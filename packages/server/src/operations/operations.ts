@@ -2,11 +2,11 @@ import { HoneError, newId, type OperationInfo } from "@hone/core";
 import pLimit, { type LimitFunction } from "p-limit";
 import { fault } from "../faults/fault.ts";
 import { claimRollouts } from "../rollouts/records.ts";
-import { canonicalSha256InTurns } from "../store/canonical.ts";
 import type { Statement } from "../store/store.ts";
 import { rollForward } from "./commit.ts";
 import type { OperationContext } from "./context.ts";
 import { kindOf } from "./kinds/kinds.ts";
+import { operationSha } from "./operation-sha.ts";
 import { createQueue } from "./queue.ts";
 import {
   insertOperation,
@@ -88,7 +88,7 @@ export async function createOperations(context: OperationContext): Promise<Opera
   }
 
   async function accept(keyId: string, name: string, body: ParsedSubmit): Promise<OperationInfo> {
-    const bodySha = await canonicalSha256InTurns({ expectedStep: body.expectedStep, op: body.op });
+    const bodySha = await operationSha(body);
     const existing = findByToken(name, keyId, body.clientToken);
     if (existing) {
       if (existing.bodySha === bodySha) return operationInfo(existing);

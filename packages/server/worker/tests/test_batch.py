@@ -5,12 +5,14 @@ import json
 import pytest
 import torch
 import train_reference as reference
+from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import save
 from train_reference import Completion, Forest
 
 from hone_worker.process.errors import HoneWorkerError
 from hone_worker.train.advantages import group_advantages
-from hone_worker.train.batch import parse_batch
+from hone_worker.train.batch import OptimizerConfig, parse_batch
+from hone_worker.train.objectives import LossOptions
 from hone_worker.train.rows import mini_batches
 
 
@@ -198,3 +200,13 @@ def test_a_batch_without_signal_has_nothing_to_train():
         with pytest.raises(HoneWorkerError) as caught:
             planned([[[1, 2, 3]]], f)
         assert caught.value.code == "nothing_to_train", change
+
+
+@pytest.mark.parametrize(
+    "part", [{"loss": None}, {"loss": []}, {"loss": "x"}, {"optimizer": {"learningRate": 1e-4, "betas": 3}}]
+)
+def test_a_part_of_the_wrong_kind_is_a_fault_of_the_configuration(part):
+    for name, value in part.items():
+        kind = OptimizerConfig if name == "optimizer" else LossOptions
+        with pytest.raises(ValidationError):
+            TypeAdapter(kind).validate_python(value)

@@ -70,7 +70,7 @@ def test_options_are_read_as_core_spells_them_and_as_older_plans_do():
         ({"loss": {"type": "none_such"}}, "loss"),
         ({"loss": {"type": "policy_gradient", "epsilonHigh": -1}}, "loss.epsilonHigh"),
         ({"loss": {"type": "policy_gradient", "beta": 1}}, "loss.beta"),
-        ({"optimizer": {"learning_rate": 1, "betas": [0.9]}}, "optimizer"),
+        ({"optimizer": {"learning_rate": 1, "betas": [0.9]}}, "optimizer.betas"),
     ],
 )
 def test_what_no_objective_knows_is_refused_by_its_name(change, name):

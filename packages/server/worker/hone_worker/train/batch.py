@@ -45,7 +45,9 @@ class OptimizerConfig(Options):
     @classmethod
     def _pair(cls, values: Any) -> Any:
         """Plans that were stored before core's options went through unchanged have both betas in a list."""
-        if not isinstance(values, dict) or "betas" not in values:
+        if not isinstance(values, dict) or {"beta1", "beta2"} & values.keys():
+            return values
+        if not isinstance(values.get("betas"), list) or len(values["betas"]) != 2:
             return values
         rest = {name: value for name, value in values.items() if name != "betas"}
         beta1, beta2 = values["betas"]

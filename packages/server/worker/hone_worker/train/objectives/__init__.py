@@ -28,7 +28,9 @@ class _ByType:
 
 
 def _type_of(value: Any) -> Any:
-    return getattr(value, "type", DEFAULT) if isinstance(value, Options) else value.get("type", DEFAULT)
+    if isinstance(value, Options):
+        return getattr(value, "type", DEFAULT)
+    return value.get("type", DEFAULT) if isinstance(value, dict) else None
 
 
 #: In a pydantic model: the options of the objective that `type` names.
