@@ -115,7 +115,9 @@ export function createModelDeletion(options: {
   return {
     async delete(name, force) {
       // A step that is under way takes a while to end; models are made meanwhile.
-      if (force && models.find(name) !== null) await operations.abortAll(name);
+      if (force && models.find(name) !== null) {
+        await operations.exclusively(name, () => operations.abortAll(name));
+      }
       await options.serially(async () => {
         if (!models.isDeleted(name)) models.require(name);
         await operations.exclusively(name, () =>
