@@ -50,7 +50,7 @@ describe("a small model of the server as the judge", () => {
     const python = await findEnvironment();
     // Fetched once for this machine, and converted where it does not come from the hub.
     const { folder } = await setUpModel("smollm2", python, { say: () => undefined });
-    server = await startTestServer(undefined, { base: folder, dtype: "bfloat16" });
+    server = await startTestServer(undefined, { base: folder });
     vi.stubEnv("HONE_URL", server.url);
     vi.stubEnv("HONE_API_KEY", server.key);
   }, 600_000);
