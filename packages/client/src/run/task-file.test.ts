@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, it } from "vitest";
 import { loadTask } from "./task-file.ts";
+import { requireTask } from "./task.ts";
 import { fingerprintOf, sourceOf } from "./task-fingerprint.ts";
 
 let folder: string;
@@ -67,4 +68,10 @@ it("says that there is no such file", async () => {
     code: "invalid_config",
     message: expect.stringContaining("There is no file"),
   });
+});
+
+it.each(["base", "metric", "seed", "noColor"])("has no setting called %s", (name) => {
+  const rollout = () => Promise.resolve(1);
+  const named = { train: [1], heldOut: [2, 3], rollout, settings: { [name]: 1 } };
+  expect(() => requireTask("defineTask()", named)).toThrow(`cannot be called "${name}"`);
 });

@@ -104,5 +104,31 @@ export function requireTask(where: string, given: unknown): void {
       param: "task",
     });
   }
+  requireFreeNames(where, Object.keys((settings as object | undefined) ?? {}));
   requireApart(train as unknown[], heldOut as unknown[]);
+}
+
+/** What a run, its stored settings and its command line call something of their own. */
+const takenNames = new Set([
+  ...["base", "metric", "heldOutScenarios", "taskSource", "name", "out", "resume", "steps", "lr"],
+  ...["groupsPerStep", "groupSize", "concurrency", "temperature", "answerTokens", "learningRate"],
+  ...["schedule", "lastRate", "train", "verdict", "heldOut", "evalEvery", "evalHeldOut", "seed"],
+  ...[
+    "shuffleRewards",
+    "ungated",
+    "compare",
+    "compareKeyEnv",
+    "compareTokens",
+    "serverData",
+    "help",
+  ],
+]);
+
+function requireFreeNames(where: string, names: readonly string[]): void {
+  const taken = names.find((name) => takenNames.has(name) || /^no[A-Z]/.test(name));
+  if (taken === undefined) return;
+  throw new HoneError(
+    `${where}: a setting cannot be called "${taken}", which is a name of the run or its command line. Choose another name.`,
+    { code: "invalid_config", param: `settings.${taken}` },
+  );
 }
