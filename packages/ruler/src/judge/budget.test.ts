@@ -4,28 +4,18 @@ import { groupOf, rewardsOf } from "../testing/group.test-support.ts";
 import { rulerScoreGroup } from "../judging/score-group.ts";
 import type { ScoreGroupOptions } from "../judging/score-group.ts";
 import * as steps from "../testing/judge-steps.ts";
-import { ScriptedJudge } from "../testing/scripted-judge.ts";
-import type { ScriptedJudgeOptions } from "../testing/scripted-judge.ts";
+import { useJudges } from "../testing/judges.test-support.ts";
+import type { ScriptedJudge } from "../testing/scripted-judge.ts";
 
-const judges: ScriptedJudge[] = [];
+const start = useJudges(afterEach);
 beforeEach(() => {
   vi.spyOn(console, "warn").mockReturnValue();
   // Retries without their pauses.
   vi.spyOn(Math, "random").mockReturnValue(0);
 });
-afterEach(async () => {
+afterEach(() => {
   vi.restoreAllMocks();
-  for (const judge of judges.splice(0)) {
-    judge.assertDone();
-    await judge.close();
-  }
 });
-
-async function start(options: ScriptedJudgeOptions): Promise<ScriptedJudge> {
-  const judge = await ScriptedJudge.start(options);
-  judges.push(judge);
-  return judge;
-}
 
 const options: ScoreGroupOptions = { cache: false, swallowErrors: false };
 const usage = { promptTokens: 10_000, cachedTokens: 4000, completionTokens: 500 };

@@ -7,28 +7,18 @@ import { laneOf } from "./lane.ts";
 import { rulerScoreGroup } from "../judging/score-group.ts";
 import type { ScoreGroupOptions } from "../judging/score-group.ts";
 import * as steps from "../testing/judge-steps.ts";
-import { ScriptedJudge } from "../testing/scripted-judge.ts";
-import type { ScriptedJudgeOptions } from "../testing/scripted-judge.ts";
+import { useJudges } from "../testing/judges.test-support.ts";
+import type { ScriptedJudge } from "../testing/scripted-judge.ts";
 
-const judges: ScriptedJudge[] = [];
+const start = useJudges(afterEach);
 beforeEach(() => {
   vi.spyOn(console, "warn").mockReturnValue();
 });
-afterEach(async () => {
+afterEach(() => {
   vi.useRealTimers();
   vi.restoreAllMocks();
   vi.unstubAllEnvs();
-  for (const judge of judges.splice(0)) {
-    judge.assertDone();
-    await judge.close();
-  }
 });
-
-async function start(options: ScriptedJudgeOptions): Promise<ScriptedJudge> {
-  const judge = await ScriptedJudge.start(options);
-  judges.push(judge);
-  return judge;
-}
 
 const byNumber = steps.score(({ finalText }) => Number.parseFloat(finalText));
 const two = groupOf("0.1", "0.9");

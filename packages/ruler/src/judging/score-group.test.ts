@@ -4,23 +4,12 @@ import { rulerScoreGroup } from "./score-group.ts";
 import type { ScoreGroupOptions } from "./score-group.ts";
 import * as steps from "../testing/judge-steps.ts";
 import { readJudgePrompt } from "../testing/judge-prompt.ts";
-import { ScriptedJudge } from "../testing/scripted-judge.ts";
-import type { ScriptedJudgeOptions } from "../testing/scripted-judge.ts";
+import { useJudges } from "../testing/judges.test-support.ts";
 
-const judges: ScriptedJudge[] = [];
-afterEach(async () => {
+const start = useJudges(afterEach);
+afterEach(() => {
   vi.restoreAllMocks();
-  for (const judge of judges.splice(0)) {
-    judge.assertDone();
-    await judge.close();
-  }
 });
-
-async function start(options: ScriptedJudgeOptions): Promise<ScriptedJudge> {
-  const judge = await ScriptedJudge.start(options);
-  judges.push(judge);
-  return judge;
-}
 
 /** Worth what its last message says: "0.3 good" → 0.3. */
 const byNumber = steps.score(({ finalText }) => ({
