@@ -1,4 +1,4 @@
-import { HoneError, issuePath, issueText, newId, trainConfigSchema } from "@hone/core";
+import { HoneError, newId, trainConfigKeys } from "@hone/core";
 import type {
   OperationEvent,
   SubmitOperation,
@@ -15,6 +15,7 @@ import { optionalFunction, requireGroups, requireList, requireSignal } from "./a
 import { Policy } from "./rollouts/policy.ts";
 import { startOperation } from "./training/train-handle.ts";
 import type { TrainHandle } from "./training/train-handle.ts";
+import { checkTrainConfig } from "./training/train-config.ts";
 import { pause, type Transport } from "@hone/transport";
 import { warn } from "./warn.ts";
 
@@ -49,7 +50,6 @@ const ownTrainOptions = [
   "onEvent",
   "signal",
 ] as const;
-const trainConfigKeys = Object.keys(trainConfigSchema.shape);
 
 export class Model extends Policy {
   /** The newest step that this program knows of. */
@@ -171,7 +171,7 @@ function withSchedule(
   schedule: Schedule | undefined,
   batch: TrainedBatch | undefined,
 ): TrainConfig {
-  const { learningRate } = checkTrainConfig(config);
+  const { learningRate } = checkTrainConfig("train()", config);
   if (schedule === undefined) return config;
   checkSchedule("train()", schedule);
   const { trained, steps } = batch ?? {};
@@ -182,16 +182,6 @@ function withSchedule(
     "train(): schedule needs to know where the run is. Pass batch too, as model.batches() deals it out.",
     { code: "invalid_config", param: "batch" },
   );
-}
-
-function checkTrainConfig(config: TrainConfig) {
-  const parsed = trainConfigSchema.safeParse(config);
-  if (parsed.success) return parsed.data;
-  throw new HoneError(`train(): ${issueText(parsed.error, "the options")}.`, {
-    code: "invalid_request",
-    param: issuePath(parsed.error),
-    cause: parsed.error,
-  });
 }
 
 type TrainGroup = Extract<SubmitOperation["op"], { type: "train" }>["groups"][number];

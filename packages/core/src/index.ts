@@ -105,6 +105,7 @@ export {
   objectiveSchema,
   optimizerSchema,
   policyGradientSchema,
+  trainConfigKeys,
   trainConfigSchema,
 } from "./train-config.ts";
 export type { ResolvedTrainConfig, TrainConfig } from "./train-config.ts";

@@ -57,5 +57,7 @@ export const trainConfigSchema = z.strictObject({
   /** Mean |sampler − trainer| logprob above which the step is refused. Default .1 in fp32, .5 in bf16. */
   maxMismatch: z.number().positive().optional(),
 });
+/** Their names. */
+export const trainConfigKeys: readonly string[] = Object.keys(trainConfigSchema.shape);
 export type TrainConfig = z.input<typeof trainConfigSchema>;
 export type ResolvedTrainConfig = z.output<typeof trainConfigSchema>;

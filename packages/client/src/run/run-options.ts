@@ -1,7 +1,8 @@
-import { HoneError, issueText, refuseUnknownOptions, trainConfigSchema } from "@hone/core";
+import { HoneError, refuseUnknownOptions, trainConfigKeys } from "@hone/core";
 import type { TrainConfig } from "@hone/core";
 import type { Hone } from "../hone.ts";
 import { checkSchedule, type Schedule } from "../training/schedule.ts";
+import { checkTrainConfig } from "../training/train-config.ts";
 import type { OtherModel } from "./other-models.ts";
 import type { RunEvent } from "./run-event.ts";
 import { leastHeldOut } from "./verdict.ts";
@@ -68,7 +69,8 @@ const defaults: RunSettings = {
   ...{ train: {}, verdict: "greedy", heldOut: Infinity, evalEvery: 0, evalHeldOut: 64, seed: 0 },
 };
 
-const ownNames = [
+/** What `trainRun` takes besides. */
+export const ownNames: readonly string[] = [
   ...["name", "out", "settings", "shuffleRewards", "compare", "taskSource", "ungated", "hone"],
   ...["onEvent", "signal"],
 ];
@@ -128,14 +130,9 @@ function checkSettings(settings: RunSettings): void {
 
 /** Before anything is played: a step would refuse them only after hours. */
 function checkTrain(train: RunSettings["train"]): void {
-  const names = Object.keys(trainConfigSchema.shape).filter((name) => name !== "learningRate");
+  const names = trainConfigKeys.filter((name) => name !== "learningRate");
   refuseUnknownOptions("The run's train", train, names);
-  const { error } = trainConfigSchema.safeParse(train);
-  if (!error) return;
-  throw new HoneError(`The run's ${issueText(error, "train")}`, {
-    code: "invalid_config",
-    param: "train",
-  });
+  checkTrainConfig("The run's train", train);
 }
 
 function invalid(name: string, wanted: string, value: unknown): HoneError {

@@ -4,7 +4,8 @@ import type { RolloutModel } from "../rollouts/rollout-model.ts";
 import type { RolloutResult } from "../rollouts/rollout-outcome.ts";
 import type { CurvesOptions } from "../run-log/curves.ts";
 import { requireApart } from "../training/scenarios.ts";
-import type { RunSettings } from "./run-options.ts";
+import { ownNames, settingNames, type RunSettings } from "./run-options.ts";
+import { taskChanges } from "./task-fingerprint.ts";
 
 /** Settings of a task's own, by name: each is an option of `npx @hone/client train`, with this default. */
 export type TaskSettings = Readonly<Record<string, string | number | boolean>>;
@@ -109,19 +110,9 @@ export function requireTask(where: string, given: unknown): void {
 }
 
 /** What a run, its stored settings and its command line call something of their own. */
-const takenNames = new Set([
-  ...["base", "metric", "heldOutScenarios", "taskSource", "name", "out", "resume", "steps", "lr"],
-  ...["groupsPerStep", "groupSize", "concurrency", "temperature", "answerTokens", "learningRate"],
-  ...["schedule", "lastRate", "train", "verdict", "heldOut", "evalEvery", "evalHeldOut", "seed"],
-  ...[
-    "shuffleRewards",
-    "ungated",
-    "compare",
-    "compareKeyEnv",
-    "compareTokens",
-    "serverData",
-    "help",
-  ],
+const takenNames = new Set<string>([
+  ...[...settingNames, ...ownNames, ...Object.keys(taskChanges), "base"],
+  ...["resume", "lr", "lastRate", "compareKeyEnv", "compareTokens", "serverData", "help"],
 ]);
 
 function requireFreeNames(where: string, names: readonly string[]): void {

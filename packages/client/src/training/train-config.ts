@@ -1,0 +1,13 @@
+import { HoneError, issuePath, issueText, trainConfigSchema } from "@hone/core";
+import type { ResolvedTrainConfig, TrainConfig } from "@hone/core";
+
+/** The options of a training step with their defaults; `where` is who was given them. */
+export function checkTrainConfig(where: string, config: TrainConfig): ResolvedTrainConfig {
+  const parsed = trainConfigSchema.safeParse(config);
+  if (parsed.success) return parsed.data;
+  throw new HoneError(`${where}: ${issueText(parsed.error, "the options")}.`, {
+    code: "invalid_request",
+    param: issuePath(parsed.error),
+    cause: parsed.error,
+  });
+}
