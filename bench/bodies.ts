@@ -5,29 +5,33 @@ import { fork } from "node:child_process";
 import { on, once } from "node:events";
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import { parseArgs } from "node:util";
-import { startBodyServer } from "../packages/server/src/testing/body-server.ts";
+import {
+  chatBody,
+  listOf,
+  startBodyServer,
+  trainBody,
+} from "../packages/server/src/testing/body-server.ts";
 
 const mebibyte = 1024 * 1024;
-const list = (item: string, size: number): string =>
-  `[${`${item},`.repeat(size / (item.length + 1))}${item}]`;
-const chat = (messages: string): string => `{"model":"m","messages":${messages}}`;
-const said = (content: string): string => chat(`[{"role":"user","content":"${content}"}]`);
-const train = (groups: string): string =>
-  `{"clientToken":"t","op":{"type":"train","groups":${groups}}}`;
+const said = (content: string): string => chatBody(`[{"role":"user","content":"${content}"}]`);
 const member = '{"rolloutId":"ro_1","reward":1}';
 const message = '{"role":"user","content":"x"}';
 
 const bodies: readonly [name: string, path: string, body: string][] = [
-  ["numbers for messages", "chat", chat(list("1", 7 * mebibyte))],
-  ["wrong messages", "chat", chat(list('{"role":"user","content":1}', 800_000))],
-  ["66,000 messages", "chat", chat(list(message, 66_000 * 30))],
+  ["numbers for messages", "chat", chatBody(listOf("1", 7 * mebibyte))],
+  ["wrong messages", "chat", chatBody(listOf('{"role":"user","content":1}', 800_000))],
+  ["66,000 messages", "chat", chatBody(listOf(message, 66_000 * 30))],
   ["one message of 7 MiB", "chat", said("x".repeat(7 * mebibyte))],
   ["the same in two-byte letters", "chat", said("é".repeat(3.5 * mebibyte))],
   ["the same in emoji", "chat", said("😀".repeat(1.8 * mebibyte))],
-  ["numbers for groups", "operation", train(list("1", 180_000))],
-  ["60,000 rollouts", "operation", train(`[{"id":"g","rollouts":${list(member, 60_000 * 32)}}]`)],
-  ["wrong logs", "rollout", `{"logs":${list("1", 180_000)}}`],
-  ["190,000 logs", "rollout", `{"logs":${list('"abcdefgh"', 190_000 * 11)}}`],
+  ["numbers for groups", "operation", trainBody(listOf("1", 180_000))],
+  [
+    "60,000 rollouts",
+    "operation",
+    trainBody(`[{"id":"g","rollouts":${listOf(member, 60_000 * 32)}}]`),
+  ],
+  ["wrong logs", "rollout", `{"logs":${listOf("1", 180_000)}}`],
+  ["190,000 logs", "rollout", `{"logs":${listOf('"abcdefgh"', 190_000 * 11)}}`],
   ["a log of line ends", "rollout", `{"logs":["${"\\n".repeat(3.9 * mebibyte)}"]}`],
   ["a log of half emoji", "rollout", `{"logs":["${"\\ud83d".repeat(mebibyte)}"]}`],
 ];

@@ -1,6 +1,6 @@
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { startBodyServer } from "../testing/body-server.ts";
+import { chatBody, listOf, startBodyServer, trainBody } from "../testing/body-server.ts";
 
 let server: Awaited<ReturnType<typeof startBodyServer>>;
 beforeAll(async () => {
@@ -16,63 +16,57 @@ async function post(path: string, body: string): Promise<{ status: number; messa
 }
 
 const mebibyte = 1024 * 1024;
-const filled = (item: string, size: number) =>
-  `[${`${item},`.repeat(size / (item.length + 1))}${item}]`;
 const message = '{"role":"user","content":"x"}';
 const wrong = '{"role":"user","content":1}';
 const member = '{"rolloutId":"ro_1","reward":1}';
-const chat = (messages: string) => `{"model":"m","messages":${messages}}`;
-const operation = (groups: string) =>
-  `{"clientToken":"t","op":{"type":"train","groups":${groups}}}`;
-
 describe("a body below the limit", () => {
   it.each<[string, string, string, number, RegExp]>([
     [
       "of numbers for messages",
       "chat",
-      chat(filled("1", 7 * mebibyte)),
+      chatBody(listOf("1", 7 * mebibyte)),
       413,
       /more than 200000 values/,
     ],
-    ["of wrong messages", "chat", chat(filled(wrong, 800_000)), 400, /messages\[0\]\.content/],
+    ["of wrong messages", "chat", chatBody(listOf(wrong, 800_000)), 400, /messages\[0\]\.content/],
     [
       "of messages with the last one wrong",
       "chat",
-      chat(`${filled(message, 800_000).slice(0, -1)},${wrong}]`),
+      chatBody(`${listOf(message, 800_000).slice(0, -1)},${wrong}]`),
       400,
       /messages\[\d{5}\]\.content/,
     ],
-    ["of good messages", "chat", chat(filled(message, 800_000)), 200, /^$/],
+    ["of good messages", "chat", chatBody(listOf(message, 800_000)), 200, /^$/],
     [
       "of one long message",
       "chat",
-      chat(`[{"role":"user","content":"${"x".repeat(7 * mebibyte)}"}]`),
+      chatBody(`[{"role":"user","content":"${"x".repeat(7 * mebibyte)}"}]`),
       200,
       /^$/,
     ],
-    ["of numbers for groups", "operation", operation(filled("1", 7 * mebibyte)), 413, /values/],
+    ["of numbers for groups", "operation", trainBody(listOf("1", 7 * mebibyte)), 413, /values/],
     [
       "of few numbers for groups",
       "operation",
-      operation(filled("1", 180_000)),
+      trainBody(listOf("1", 180_000)),
       400,
       /op\.groups\[0\]/,
     ],
     [
       "of numbers for rollouts",
       "operation",
-      operation(`[{"id":"g","rollouts":${filled("1", 180_000)}}]`),
+      trainBody(`[{"id":"g","rollouts":${listOf("1", 180_000)}}]`),
       400,
       /op\.groups\[0\]\.rollouts\[0\]/,
     ],
     [
       "of good rollouts",
       "operation",
-      operation(`[{"id":"g","rollouts":${filled(member, 900_000)}}]`),
+      trainBody(`[{"id":"g","rollouts":${listOf(member, 900_000)}}]`),
       200,
       /^$/,
     ],
-    ["of wrong logs", "rollout", `{"logs":${filled("1", 180_000)}}`, 400, /logs\[0\]/],
+    ["of wrong logs", "rollout", `{"logs":${listOf("1", 180_000)}}`, 400, /logs\[0\]/],
     ["of long logs", "rollout", `{"logs":["${"\\\\n".repeat(2 * mebibyte)}"]}`, 200, /^$/],
     ["of escapes", "rollout", `{"logs":["${"\\ud83d".repeat(mebibyte)}"]}`, 200, /^$/],
   ])("%s is answered, and others are in between", async (_, path, body, status, text) => {

@@ -16,6 +16,13 @@ const schemas: Readonly<Record<string, z.ZodType>> = {
   rollout: patchRolloutSchema,
 };
 
+/** A JSON list of about `size` characters, of one item again and again. */
+export const listOf = (item: string, size: number): string =>
+  `[${`${item},`.repeat(size / (item.length + 1))}${item}]`;
+export const chatBody = (messages: string): string => `{"model":"m","messages":${messages}}`;
+export const trainBody = (groups: string): string =>
+  `{"clientToken":"t","op":{"type":"train","groups":${groups}}}`;
+
 /** Reads what is posted to `/chat`, `/operation` and `/rollout` as the server does, and does nothing with it. */
 export async function startBodyServer(): Promise<{ origin: string; close(): void }> {
   const app = new Hono<AppEnv>();
