@@ -12,6 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from train_tiny import save_policy, trained_adapter
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from hone_worker.base.adapter_files import fresh_adapter, write_adapter
@@ -84,3 +85,9 @@ def adapter_folders(tiny_base: Base, tmp_path_factory: pytest.TempPathFactory) -
     """Two adapters of different rank."""
     root = tmp_path_factory.mktemp("adapters")
     return [save_adapter(tiny_base, root / "one", 1), save_adapter(tiny_base, root / "two", 2, r=8)]
+
+
+@pytest.fixture
+def policy(base, tmp_path):
+    """The folder of a trained policy of the module's `base`."""
+    return save_policy(tmp_path / "policy", base, trained_adapter(base))

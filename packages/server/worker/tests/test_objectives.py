@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 import torch
 import train_reference as reference
-from train_tiny import ByHand, grown_forest, sample_logprobs, save_policy, tiny_base, trained_adapter
+from train_tiny import ByHand, grown_forest, sample_logprobs, tiny_base
 
 from hone_worker.base.adapter_files import read_adapter
 from hone_worker.base.lora import LoraWeights
@@ -27,11 +27,6 @@ from hone_worker.train.rows import mini_batches
 @pytest.fixture(scope="module")
 def base():
     return tiny_base()
-
-
-@pytest.fixture
-def policy(base, tmp_path):
-    return save_policy(tmp_path / "policy", base, trained_adapter(base))
 
 
 @pytest.fixture

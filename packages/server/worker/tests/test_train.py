@@ -41,11 +41,6 @@ def base():
 
 
 @pytest.fixture
-def policy(base, tmp_path):
-    return save_policy(tmp_path / "policy", base, trained_adapter(base))
-
-
-@pytest.fixture
 def forest(policy):
     forest = grown_forest()
     sample_logprobs(forest, policy, noise=0.01)

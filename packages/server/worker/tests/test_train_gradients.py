@@ -42,11 +42,6 @@ def base():
     return tiny_base()
 
 
-@pytest.fixture
-def policy(base, tmp_path):
-    return save_policy(tmp_path / "policy", base, trained_adapter(base))
-
-
 def options(tmp_path, policy, **changes):
     optimizer = {"learning_rate": 0.01, "max_grad_norm": 1e9, "warmup_steps": 0}
     return reference.config(

@@ -2,17 +2,12 @@
 
 import pytest
 import train_reference as reference
-from train_tiny import grown_forest, sample_logprobs, save_policy, tiny_base, train, trained_adapter
+from train_tiny import grown_forest, sample_logprobs, tiny_base, train
 
 
 @pytest.fixture(scope="module")
 def base():
     return tiny_base()
-
-
-@pytest.fixture
-def policy(base, tmp_path):
-    return save_policy(tmp_path / "policy", base, trained_adapter(base))
 
 
 @pytest.fixture
