@@ -18,8 +18,8 @@ from hone_worker.base.lora import LoraSpec, LoraWeights
 from hone_worker.base.model import Base, load_base, wrap_base
 from hone_worker.packing.attention import register
 from hone_worker.packing.pack import pack
-from hone_worker.train.batch import parse_batch
 from hone_worker.train.operation import train_steps
+from hone_worker.train.step_data import parse_step_data
 from safetensors.torch import save
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -141,9 +141,9 @@ def measure(base: Base, groups: list[list[Sequence]], rounds: int) -> dict[str, 
         bodies = {packing: body(groups, packing, folder) for packing in seconds}
         for number in range(rounds + 1):
             for packing, taken in seconds.items():
-                batch, config = parse_batch(bodies[packing])
+                data, config = parse_step_data(bodies[packing])
                 before = time.process_time()
-                result = list(train_steps(base, batch, config, lambda: False))[-1]
+                result = list(train_steps(base, data, config, lambda: False))[-1]
                 metrics[packing] = result["metrics"]
                 shutil.rmtree(config.staging)
                 if number > 0:

@@ -24,7 +24,7 @@ const packages: Record<string, { ours: string[]; node: RegExp }> = {
 /** The rooms of packages/server/src, and what each kind of them may import beside its own kind. */
 const serverRooms: Record<Kind, { rooms: string[]; mayImport: Kind[] }> = {
   // Plain data and functions, the ports among them: they know nobody.
-  values: { rooms: ["ports", "conversation", "batch", "faults"], mayImport: [] },
+  values: { rooms: ["ports", "conversation", "step-data", "faults"], mayImport: [] },
   // What the rest stands on.
   database: { rooms: ["store"], mayImport: ["values"] },
   http: { rooms: ["http"], mayImport: ["values", "database"] },

@@ -7,7 +7,7 @@ import {
   type RunningEngine,
 } from "../testing/running-engine.ts";
 import { conversations } from "../ledger/trajectory.ts";
-import { masksOf } from "../batch/filter.ts";
+import { masksOf } from "../step-data/filter.ts";
 import { createRendererClient, type RendererClient } from "../renderer/http-renderer.ts";
 import type { Child } from "../supervise/child.ts";
 import { fullPrompt } from "./prompt.ts";

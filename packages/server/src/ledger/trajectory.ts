@@ -1,5 +1,5 @@
 import type { ChatMessage, ChatTool, Trajectory } from "@hone/core";
-import { isConstrained } from "../batch/filter.ts";
+import { isConstrained } from "../step-data/filter.ts";
 import type { LedgerCompletion } from "../ports/ledger.ts";
 import { continuedIds, repeatedTurns } from "../conversation/continuation.ts";
 

@@ -8,7 +8,7 @@ import { kindOf } from "./kinds/kinds.ts";
 import { restartTimeoutMs } from "./ready.ts";
 import { type OperationRecord, updateOperation } from "./records.ts";
 
-const publishAttempts = 3;
+const publishTries = 3;
 /** An engine that answers with an error may be one that is just dying. */
 const deathNoticeMs = 15_000;
 
@@ -111,7 +111,7 @@ export async function publishNewest(
 ): Promise<void> {
   const { live, models, ready } = context;
   const model = models.require(record.model);
-  for (let attempt = 1; ; attempt++) {
+  for (let nth = 1; ; nth++) {
     const generation = ready.generation();
     try {
       await timed(emit, "publish", () => live.publish(model.name));
@@ -120,7 +120,7 @@ export async function publishNewest(
       const code = HoneError.isInstance(cause) ? cause.code : null;
       const restarts = code === "engine_unavailable" || code === "worker_unavailable";
       const retry =
-        attempt < publishAttempts &&
+        nth < publishTries &&
         (restarts || code === "engine_error") &&
         (await ready.after(generation, restarts ? restartTimeoutMs : deathNoticeMs, signal));
       if (retry) continue;

@@ -36,8 +36,8 @@ export function checkpointName(model: string, step: number): string {
 /** The adapter files of `models/<name>/policies/<N>/`. */
 export interface Checkpoints {
   path(model: string, step: number): string;
-  /** A new empty folder of this boot, for one attempt of one operation. */
-  stage(model: string, operationId: string, attempt: number): Promise<string>;
+  /** A new empty folder of this boot, for one try of one operation. */
+  stage(model: string, operationId: string, nth: number): Promise<string>;
   /** Staging → manifest → rename → fsync. The database has to follow. */
   commit(
     staging: string,
@@ -100,8 +100,8 @@ export function createCheckpoints(dataDir: string, bootId: string, log: Logger):
     path,
     readManifest,
 
-    async stage(model, operationId, attempt) {
-      const staging = join(models, model, "staging", `${bootId}-${operationId}-${attempt}`);
+    async stage(model, operationId, nth) {
+      const staging = join(models, model, "staging", `${bootId}-${operationId}-${nth}`);
       await rm(staging, { recursive: true, force: true });
       await makeFolder(staging);
       return staging;

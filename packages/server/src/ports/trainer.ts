@@ -10,13 +10,13 @@ export interface Trainer {
     seed: number;
   }): Promise<string[]>;
   /**
-   * Trains one operation: `batch` is the safetensors body. Events come as the worker reports them; the
+   * Trains one operation: `stepData` is the safetensors body. Events come as the worker reports them; the
    * promise resolves with the result line. Throws `train_failed` (the worker's code in the message),
    * `aborted`, or `worker_unavailable` when the worker died or was not there.
    */
   train(request: {
     operationId: string;
-    batch: Uint8Array;
+    stepData: Uint8Array;
     onEvent: (event: TrainerEvent) => void;
     /** The worker has taken the operation: if it dies from here on, the operation may be the cause. */
     onAccepted: () => void;

@@ -5,7 +5,7 @@ import { HoneError, newId } from "@hone/core";
 import { Hono } from "hono";
 import Database from "libsql";
 import { pino } from "pino";
-import { encodeSafetensors } from "../batch/safetensors.ts";
+import { encodeSafetensors } from "../step-data/safetensors.ts";
 import { createEnginePool, type EnginePool } from "../engines/pool.ts";
 import type { AppEnv } from "../http/env.ts";
 import { installErrors } from "../http/errors.ts";
@@ -78,14 +78,14 @@ export function fileTrainer(): FileTrainer {
       await writeFile(join(staging, "adapter_model.safetensors"), encodeSafetensors(weights, {}));
       return ["adapter_config.json", "adapter_model.safetensors"];
     },
-    async train({ batch, signal, onEvent, onAccepted }) {
+    async train({ stepData, signal, onEvent, onAccepted }) {
       if (!trainer.away) onAccepted();
       await trainer.before.shift()?.(signal);
-      trainer.trained.push(batch);
-      const header = Buffer.from(batch).toString(
+      trainer.trained.push(stepData);
+      const header = Buffer.from(stepData).toString(
         "utf8",
         8,
-        8 + Number(Buffer.from(batch).readBigUInt64LE()),
+        8 + Number(Buffer.from(stepData).readBigUInt64LE()),
       );
       const { __metadata__ } = JSON.parse(header) as { __metadata__: { config: string } };
       const config = JSON.parse(__metadata__.config) as { staging: string; step: number };
@@ -130,14 +130,14 @@ export async function temporaryFolder(): Promise<{ path: string; remove(): Promi
  * full disk does.
  */
 export async function onDatabase(dataDir: string, sql: string): Promise<void> {
-  for (let attempt = 1; ; attempt++) {
+  for (let nth = 1; ; nth++) {
     const database = new Database(join(dataDir, "hone.db"));
     try {
       database.exec(sql);
       return;
     } catch (error) {
       // The server's transaction needs this thread to end.
-      if (attempt === 3000 || !/locked/.test((error as Error).message)) throw error;
+      if (nth === 3000 || !/locked/.test((error as Error).message)) throw error;
     } finally {
       database.close();
     }

@@ -36,7 +36,8 @@ const train = (
   onEvent: (event: TrainerEvent) => void = () => undefined,
   signal = new AbortController().signal,
   onAccepted: () => void = () => undefined,
-) => trainer.train({ operationId: "op_1", batch: new Uint8Array(8), onEvent, onAccepted, signal });
+) =>
+  trainer.train({ operationId: "op_1", stepData: new Uint8Array(8), onEvent, onAccepted, signal });
 /** Of the event loop, in which no timer that a test has stopped is needed. */
 const turn = () => new Promise((resolve) => setImmediate(resolve));
 async function until(holds: () => boolean): Promise<void> {

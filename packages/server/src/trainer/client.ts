@@ -81,7 +81,7 @@ export function createTrainerClient(options: {
       }
     },
 
-    async train({ operationId, batch, onEvent, onAccepted, signal }) {
+    async train({ operationId, stepData, onEvent, onAccepted, signal }) {
       const hangUp = new AbortController();
       let deadline = setTimeout(() => undefined, 0);
       let heard = false;
@@ -104,7 +104,7 @@ export function createTrainerClient(options: {
       try {
         if (signal.aborted) throw new WorkerFault("aborted", "aborted");
         expectWithin(silenceMs, "said nothing");
-        const response = await post("/train", batch, hangUp.signal);
+        const response = await post("/train", stepData, hangUp.signal);
         if (response.statusCode >= 400) {
           throw refused(response.statusCode, await response.body.text());
         }

@@ -13,7 +13,6 @@ from hone_worker.base.adapter_files import read_adapter
 from hone_worker.base.lora import LoraWeights
 from hone_worker.process.errors import HoneWorkerError
 from hone_worker.train.advantages import Advantages
-from hone_worker.train.batch import parse_batch, parse_config
 from hone_worker.train.forward import logprobs
 from hone_worker.train.metrics import StepMetrics
 from hone_worker.train.objectives import OBJECTIVES, objective_of
@@ -22,6 +21,7 @@ from hone_worker.train.objectives.policy_gradient import PolicyGradient, loss
 from hone_worker.train.operation import train_steps
 from hone_worker.train.options import Options
 from hone_worker.train.rows import mini_batches
+from hone_worker.train.step_data import parse_config, parse_step_data
 
 
 @pytest.fixture(scope="module")
@@ -106,9 +106,9 @@ def test_another_objective_is_trained_by_name(base, policy, forest, tmp_path, mo
         lambda sums: {"nll": sums["nll"].mean},
     )
     monkeypatch.setitem(OBJECTIVES, objective.name, objective)
-    batch, given = parse_batch(reference.body(forest, options(tmp_path, policy, forest)))
+    data, given = parse_step_data(reference.body(forest, options(tmp_path, policy, forest)))
     given = given.model_copy(update={"loss": Likelihood(scale=0.5)})
-    metrics = list(train_steps(base, batch, given, lambda: False))[-1]["metrics"]
+    metrics = list(train_steps(base, data, given, lambda: False))[-1]["metrics"]
 
     hand = ByHand(policy, forest, {})
     hand.remember_start()
@@ -119,13 +119,13 @@ def test_another_objective_is_trained_by_name(base, policy, forest, tmp_path, mo
 
 
 def test_metrics_of_shared_out_micro_batches_merge_into_those_of_all(base, policy, forest, tmp_path):
-    batch, given = parse_batch(reference.body(forest, options(tmp_path, policy, forest)))
+    data, given = parse_step_data(reference.body(forest, options(tmp_path, policy, forest)))
     objective = objective_of(given.loss)
-    advantages = objective.advantages(batch.rollout_reward, batch.rollout_group, given.loss)
-    (step,) = mini_batches(batch, given, advantages.values)
+    advantages = objective.advantages(data.rollout_reward, data.rollout_group, given.loss)
+    (step,) = mini_batches(data, given, advantages.values)
     read = read_adapter(policy, base.model)
     weights = LoraWeights(read.spec, read.tensors)
-    whole, *parts = (StepMetrics(batch, objective) for _ in range(3))
+    whole, *parts = (StepMetrics(data, objective) for _ in range(3))
     for metrics in (whole, *parts):
         metrics.losses.append(0.0)
         metrics.grad_norms.append(1.5)

@@ -31,9 +31,9 @@ from hone_worker.packing.attention import NAME, register
 from hone_worker.packing.pack import pack
 from hone_worker.packing.tree_attention import obstacle, trees
 from hone_worker.process.errors import HoneWorkerError
-from hone_worker.train.batch import parse_batch
 from hone_worker.train.forward import logprobs
 from hone_worker.train.rows import mini_batches
+from hone_worker.train.step_data import parse_step_data
 
 SIZES = {
     "vocab_size": VOCABULARY,
@@ -108,9 +108,9 @@ def micro_batches(forest: Forest, packing: str | None, plan=None, packable=True)
     given = reference.config(plan=plan or [[forest.leaves()]])
     if packing is not None:
         given["packing"] = packing
-    batch, config = parse_batch(reference.body(forest, given))
+    data, config = parse_step_data(reference.body(forest, given))
     advantages = torch.tensor(reference.advantages(forest.rewards, forest.groups, "none"))
-    return [m for s in mini_batches(batch, config, advantages, packable=packable) for m in s.micro_batches]
+    return [m for s in mini_batches(data, config, advantages, packable=packable) for m in s.micro_batches]
 
 
 def forward_backward(base, weights, parts):

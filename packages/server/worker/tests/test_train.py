@@ -29,8 +29,8 @@ from train_tiny import (
 
 from hone_worker.base.adapter_files import fresh_adapter, read_adapter
 from hone_worker.process.errors import HoneWorkerError
-from hone_worker.train.batch import parse_batch
 from hone_worker.train.operation import train_steps
+from hone_worker.train.step_data import parse_step_data
 
 FILES = ["adapter_config.json", "adapter_model.safetensors", "optimizer.safetensors", "trainer.json"]
 
@@ -60,9 +60,9 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def fails(base, forest, given, aborted=lambda: False) -> HoneWorkerError:
-    batch, config = parse_batch(reference.body(forest, given))
+    data, config = parse_step_data(reference.body(forest, given))
     with pytest.raises(HoneWorkerError) as caught:
-        list(train_steps(base, batch, config, aborted))
+        list(train_steps(base, data, config, aborted))
     assert os.listdir(given["staging"]) == []
     return caught.value
 
@@ -79,11 +79,11 @@ class Clock:
 
 def test_an_operation_tells_each_stage_and_writes_what_it_names(base, policy, forest, tmp_path, monkeypatch):
     given = options(tmp_path, policy, forest, step=1, seed=5)
-    batch, config = parse_batch(reference.body(forest, given))
+    data, config = parse_step_data(reference.body(forest, given))
     clock = Clock()
     monkeypatch.setattr("hone_worker.train.operation.time", clock)
     events = []
-    for event in train_steps(base, batch, config, lambda: False):
+    for event in train_steps(base, data, config, lambda: False):
         events.append(event)
         # Others work meanwhile.
         clock.now += 1000
@@ -119,8 +119,8 @@ def test_an_operation_tells_each_stage_and_writes_what_it_names(base, policy, fo
 def test_several_optimizer_steps_tell_the_stage_of_the_old_logprobs(base, policy, forest, tmp_path):
     leaves = forest.leaves()
     given = options(tmp_path, policy, forest, plan=[[leaves[::2]], [leaves[1::2]]])
-    batch, config = parse_batch(reference.body(forest, given))
-    events = list(train_steps(base, batch, config, lambda: False))
+    data, config = parse_step_data(reference.body(forest, given))
+    events = list(train_steps(base, data, config, lambda: False))
     stages = [e["stage"] for e in events if e["event"] == "stage"]
     assert stages == ["load", "old_logprobs", "forward_backward", "optimizer", "checkpoint"]
     trainer = json.loads((tmp_path / "staging" / "trainer.json").read_text())
@@ -202,9 +202,9 @@ def test_the_same_operation_gives_the_same_bytes_also_in_another_process(base, p
     (tmp_path / "batch").write_bytes(reference.body(forest, other))
     script = (
         "import sys, torch; torch.manual_seed(99); from train_tiny import tiny_base;"
-        "from hone_worker.train.batch import parse_batch; from hone_worker.train.operation import train_steps;"
-        "batch, config = parse_batch(open(sys.argv[1], 'rb').read());"
-        "list(train_steps(tiny_base(), batch, config, lambda: False))"
+        "from hone_worker.train.step_data import parse_step_data; from hone_worker.train.operation import train_steps;"
+        "data, config = parse_step_data(open(sys.argv[1], 'rb').read());"
+        "list(train_steps(tiny_base(), data, config, lambda: False))"
     )
     here = Path(__file__).parent
     env = {**os.environ, "PYTHONPATH": f"{here}{os.pathsep}{here.parent}", "PYTHONHASHSEED": "77"}
@@ -220,9 +220,9 @@ def test_other_work_between_micro_batches_changes_nothing(base, policy, forest, 
     sequence = torch.tensor([forest.sequence(0)])
     with torch.no_grad():
         bare = base.model(sequence, use_cache=False).logits
-    batch, config = parse_batch(reference.body(forest, {**given, "staging": str(tmp_path / "again")}))
+    data, config = parse_step_data(reference.body(forest, {**given, "staging": str(tmp_path / "again")}))
     with torch.no_grad():
-        for _ in train_steps(base, batch, config, lambda: False):
+        for _ in train_steps(base, data, config, lambda: False):
             # What decodes here must neither see the trained adapter nor disturb it.
             assert torch.equal(base.model(sequence, use_cache=False).logits, bare)
     assert digests(tmp_path / "again") == digests(tmp_path / "staging")
@@ -279,14 +279,14 @@ def test_a_fresh_adapter_is_trained_from(base, tmp_path):
 
 def test_an_aborted_operation_leaves_nothing(base, policy, forest, tmp_path):
     given = options(tmp_path, policy, forest)
-    batch, config = parse_batch(reference.body(forest, given))
-    total = len(list(train_steps(base, batch, config, lambda: False)))
+    data, config = parse_step_data(reference.body(forest, given))
+    total = len(list(train_steps(base, data, config, lambda: False)))
     for count in range(total):
         staging = tmp_path / f"abort{count}"
-        batch, config = parse_batch(reference.body(forest, {**given, "staging": str(staging)}))
+        data, config = parse_step_data(reference.body(forest, {**given, "staging": str(staging)}))
         told: list[str] = []
         flag = {"aborted": False}
-        events = train_steps(base, batch, config, lambda flag=flag: flag["aborted"])
+        events = train_steps(base, data, config, lambda flag=flag: flag["aborted"])
         try:
             for event in events:
                 told.append(event["event"])
@@ -303,8 +303,8 @@ def test_a_closed_generator_leaves_nothing_but_a_told_result_stays(base, policy,
     for stop_at, expected in (("checkpoint", []), ("result", FILES)):
         staging = tmp_path / stop_at
         given = options(tmp_path, policy, forest, staging=str(staging))
-        batch, config = parse_batch(reference.body(forest, given))
-        events = train_steps(base, batch, config, lambda: False)
+        data, config = parse_step_data(reference.body(forest, given))
+        events = train_steps(base, data, config, lambda: False)
         for event in events:
             if event.get("stage") == stop_at or event["event"] == stop_at:
                 break

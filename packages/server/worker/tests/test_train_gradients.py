@@ -23,10 +23,10 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
 from hone_worker.base.adapter_files import read_adapter
 from hone_worker.base.lora import LoraWeights
-from hone_worker.train.batch import parse_batch
 from hone_worker.train.forward import logprobs
 from hone_worker.train.objectives.policy_gradient import PolicyGradient as LossConfig
 from hone_worker.train.rows import mini_batches
+from hone_worker.train.step_data import parse_step_data
 
 
 @pytest.fixture(params=["rows", "tree"], autouse=True)
@@ -153,11 +153,11 @@ def test_the_gradient_passes_finite_differences_where_ratios_are_clipped_and_cap
     forest = grown_forest(seed=2)
     sample_logprobs(forest, policy, noise=1.5)
     given = options(tmp_path, policy, plan=[[forest.leaves()]])
-    batch, config = parse_batch(reference.body(forest, given))
+    data, config = parse_step_data(reference.body(forest, given))
     advantages = torch.tensor(
         reference.advantages(forest.rewards, forest.groups, "none"), dtype=torch.float64
     )
-    ((micro_batch,),) = (step.micro_batches for step in mini_batches(batch, config, advantages))
+    ((micro_batch,),) = (step.micro_batches for step in mini_batches(data, config, advantages))
     assert (micro_batch.layout is not None) == (packing == "tree")
     loss = LossConfig(epsilon_low=0.1, epsilon_high=0.1, normalizer_tokens=1)
 
@@ -251,7 +251,7 @@ def test_the_gradient_does_not_depend_on_the_micro_batches(base, policy, tmp_pat
 
 
 def test_masked_rollouts_and_equal_groups_count_in_the_scale(base, policy, tmp_path):
-    """Leaving them out of the batch changes R, and so the gradient, by a known factor."""
+    """Leaving them out of the step data changes R, and so the gradient, by a known factor."""
     forest = grown_forest()
     sample_logprobs(forest, policy, noise=0.1)
     smaller = Forest(rewards=forest.rewards[:3], groups=forest.groups[:3], trainable=forest.trainable[:3])

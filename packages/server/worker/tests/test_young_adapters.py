@@ -28,9 +28,9 @@ from hone_worker.engine.cache import SlotCache, probe_shapes
 from hone_worker.engine.forward import Forward, ModelForward, Step
 from hone_worker.engine.lean import LeanForward
 from hone_worker.tools.merge import merge, rounded
-from hone_worker.train.batch import parse_batch
 from hone_worker.train.forward import logprobs
 from hone_worker.train.rows import mini_batches
+from hone_worker.train.step_data import parse_step_data
 
 ROWS, WIDTH = 24, 96
 # Few tokens, so that many places want the same change.
@@ -149,8 +149,8 @@ def test_the_trainers_forward(pair: Pair, size: float, packing: str) -> None:
             Completion(row, [0] + [1] * (WIDTH - 1), forest.rollout(float(len(forest.rewards) % 2), 0))
         )
     options = reference.config(packing=packing, plan=[[forest.leaves()]])
-    batch, config = parse_batch(reference.body(forest, options))
-    (step,) = mini_batches(batch, config, batch.rollout_reward - 0.5)
+    data, config = parse_step_data(reference.body(forest, options))
+    (step,) = mini_batches(data, config, data.rollout_reward - 0.5)
     (micro,) = step.micro_batches
 
     def at(weights: LoraWeights) -> Tensor:
@@ -180,7 +180,7 @@ def test_the_decoders_forwards(pair: Pair, size: float, kind: Callable[[Base], F
     before = decoded(pair.base, forward, [none] * ROWS)
     alone = decoded(pair.base, forward, [up] * ROWS)
     assert whole(float((alone - before).sum() / changes["up"].sum()))
-    # Rows of two adapters, of the bare base and of an adapter that adds nothing, in one batch.
+    # Rows of two adapters, of the bare base and of an adapter that adds nothing, in one forward.
     before = decoded(pair.base, forward, [none, none, None, none] * (ROWS // 4))
     change = (decoded(pair.base, forward, [up, down, None, none] * (ROWS // 4)) - before).sum(1)
     assert not change[2::4].any() and not change[3::4].any()

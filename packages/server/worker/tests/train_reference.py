@@ -30,7 +30,7 @@ class Completion:
 
 @dataclass
 class Forest:
-    """A batch being written: completions and rollouts, by hand."""
+    """Step data being written: completions and rollouts, by hand."""
 
     completions: list[Completion] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)

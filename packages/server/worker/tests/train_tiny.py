@@ -17,10 +17,10 @@ from hone_worker.base.adapter_files import fresh_adapter, write_adapter
 from hone_worker.base.lora import LoraSpec, LoraWeights
 from hone_worker.base.model import Base, wrap_base
 from hone_worker.packing.attention import register
-from hone_worker.train.batch import parse_batch
 from hone_worker.train.objectives import policy_gradient
 from hone_worker.train.objectives.objective import LossInputs
 from hone_worker.train.operation import train_steps
+from hone_worker.train.step_data import parse_step_data
 
 VOCABULARY = 40
 SPEC = LoraSpec(r=4, alpha=8.0)
@@ -207,8 +207,8 @@ def grown_forest(seed: int = 1) -> Forest:
 
 def train(base: Base, forest: Forest, options: dict, aborted=lambda: False) -> dict:
     """Runs the trainer to its result event."""
-    batch, config = parse_batch(reference.body(forest, options))
-    return list(train_steps(base, batch, config, aborted))[-1]
+    data, config = parse_step_data(reference.body(forest, options))
+    return list(train_steps(base, data, config, aborted))[-1]
 
 
 def last_gradient(folder: Path, beta: float) -> dict[str, torch.Tensor]:

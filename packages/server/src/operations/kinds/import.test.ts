@@ -3,7 +3,7 @@ import { cp, mkdir, rm, symlink, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { HoneError } from "@hone/core";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { encodeSafetensors } from "../../batch/safetensors.ts";
+import { encodeSafetensors } from "../../step-data/safetensors.ts";
 import {
   type AdapterList,
   adapterList,

@@ -20,7 +20,7 @@ import { aborted, type OperationKind, type Task, timed } from "./kind.ts";
 const configName = "adapter_config.json";
 const weightsName = "adapter_model.safetensors";
 /** An adapter that ends the engine each time must not do so for ever. */
-const checkAttempts = 3;
+const checkTries = 3;
 
 const adapterConfigSchema = z.looseObject({
   peft_type: z.literal("LORA"),
@@ -151,13 +151,13 @@ async function checkInEngine(
   name: string,
   staging: string,
 ): Promise<void> {
-  for (let attempt = 1; ; attempt++) {
+  for (let nth = 1; ; nth++) {
     const generation = context.ready.generation();
     try {
       return await tryInEngine(context, name, staging);
     } catch (error) {
       const away = HoneError.isInstance(error) && error.status === 503;
-      if (!away || attempt === checkAttempts) throw error;
+      if (!away || nth === checkTries) throw error;
       emit({
         type: "warning",
         message: "The engine does not answer. The adapter is checked when it is back.",

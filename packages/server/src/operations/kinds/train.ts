@@ -1,13 +1,18 @@
 import { createHash } from "node:crypto";
 import { HoneError, policyName, type TrainOp, type TrainResult } from "@hone/core";
-import { encodeBatch, planSelection, type Work, workConfig } from "../../batch/batch.ts";
+import {
+  encodeStepData,
+  planSelection,
+  type StepPlan,
+  trainerConfig,
+} from "../../step-data/step-data.ts";
 import {
   type FilterGroup,
   type SelectedRollout,
   type Selection,
   selectForTraining,
-} from "../../batch/filter.ts";
-import { rewardMetrics } from "../../batch/reward-metrics.ts";
+} from "../../step-data/filter.ts";
+import { rewardMetrics } from "../../step-data/reward-metrics.ts";
 import { fault } from "../../faults/fault.ts";
 import { checkpointName } from "../../policies/checkpoints.ts";
 import type { Model } from "../../policies/models.ts";
@@ -21,7 +26,7 @@ import { claimRewarded } from "./train-claims.ts";
 
 type TrainOutcome = Pick<TrainResult, "groups" | "reasons" | "warnings">;
 /** What is stored before the worker sees the step, so that one that is redone is the same. */
-type TrainRecord = OperationRecord<TrainOp, { work: Work; outcome: TrainOutcome }>;
+type TrainRecord = OperationRecord<TrainOp, { work: StepPlan; outcome: TrainOutcome }>;
 type TrainTask = Task<TrainRecord>;
 type Completions = ReadonlyMap<string, LedgerCompletion>;
 
@@ -54,21 +59,21 @@ export const train: OperationKind<TrainRecord> = {
       if (selection.trainableRollouts === 0) {
         return endUntrained(task, selection, selection.rollouts);
       }
-      await timed(emit, "plan", () => decideWork(task, model, selection, completions));
+      await timed(emit, "plan", () => decidePlan(task, model, selection, completions));
     }
     const stored = record.work;
     if (!stored) throw new HoneError("The operation has no plan.", { code: "internal_error" });
-    const { work, outcome } = stored;
+    const { work: stepPlan, outcome } = stored;
     for (const message of outcome.warnings) emit({ type: "warning", message });
     try {
-      const made = await stepOnWorker(task, work.config.step, (folders) =>
-        encodeBatch(work, completions, folders),
+      const made = await stepOnWorker(task, stepPlan.config.step, (folders) =>
+        encodeStepData(stepPlan, completions, folders),
       );
-      return { ...made, seed: work.config.seed, cursor: record.op.cursor };
+      return { ...made, seed: stepPlan.config.seed, cursor: record.op.cursor };
     } catch (error) {
       // The members that are left lie exactly on their group's mean.
       if (workerCode(error) !== "nothing_to_train") throw error;
-      return endUntrained(task, equalised(outcome), work.rollouts);
+      return endUntrained(task, equalised(outcome), stepPlan.rollouts);
     }
   },
 
@@ -127,7 +132,7 @@ function select({ context, record }: TrainTask, model: Model, completions: Compl
   });
 }
 
-async function decideWork(
+async function decidePlan(
   { context, record }: TrainTask,
   model: Model,
   selection: Selection,
@@ -147,7 +152,7 @@ async function decideWork(
       rollouts: selection.rollouts,
       completions: selection.completions,
       plan,
-      config: workConfig(
+      config: trainerConfig(
         {
           operation_id: record.id,
           model: model.name,

@@ -30,13 +30,13 @@ export async function stepOnWorker(
     fault("operation.staged");
     try {
       const checkpoint = checkpoints.path(record.model, step - 1);
-      const batch = await timed(emit, "pack", () => encode({ staging, checkpoint }));
+      const stepData = await timed(emit, "pack", () => encode({ staging, checkpoint }));
       const { metrics, files } = await context.trainTurn(() => {
         // The worker may have come up anew while this operation waited for its turn.
         generation = ready.generation();
         return context.trainer.train({
           operationId: record.id,
-          batch,
+          stepData,
           signal,
           onAccepted() {
             accepted = true;

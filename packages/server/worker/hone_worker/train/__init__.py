@@ -1,1 +1,1 @@
-"""One training operation: a batch and policy N in, the files of policy N+1 out."""
+"""One training operation: the step data and policy N in, the files of policy N+1 out."""

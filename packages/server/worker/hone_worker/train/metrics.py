@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import torch
 
 from hone_worker.train.advantages import Advantages
-from hone_worker.train.batch import Batch
 from hone_worker.train.objectives.objective import LossOutputs, Objective, importance
 from hone_worker.train.rows import MicroBatch, sampled_tokens, trained_completions
+from hone_worker.train.step_data import StepData
 from hone_worker.train.sums import Metrics, PerRollout, Running
 
 
@@ -43,48 +43,48 @@ class Episodes:
     A rollout that is only compared with the others counts nowhere here: none of its tokens is sent.
     """
 
-    def __init__(self, batch: Batch) -> None:
-        sampled = sampled_tokens(batch)
+    def __init__(self, data: StepData) -> None:
+        sampled = sampled_tokens(data)
         lengths: dict[int, int] = {}
         cut: dict[int, bool] = {}
-        rollout = batch.completion_rollout.tolist()
-        for completion, trains in enumerate(trained_completions(batch)):
+        rollout = data.completion_rollout.tolist()
+        for completion, trains in enumerate(trained_completions(data)):
             if not trains:
                 continue
             owner = rollout[completion]
             lengths[owner] = lengths.get(owner, 0) + int(sampled[completion])
             # A rollout ended as its last answer did.
-            cut[owner] = bool(batch.completion_cut[completion])
+            cut[owner] = bool(data.completion_cut[completion])
         self.length = Running()
         self.length.add(torch.tensor(list(lengths.values())))
         self.terminated = Running()
         self.terminated.add(torch.tensor([n for owner, n in lengths.items() if not cut[owner]]))
         self.clipped_ratio = sum(cut.values()) / len(cut) if cut else None
-        self.tokens = sum(lengths.values()) + _prompt_tokens(batch, sampled, set(lengths))
+        self.tokens = sum(lengths.values()) + _prompt_tokens(data, sampled, set(lengths))
 
 
-def _prompt_tokens(batch: Batch, sampled: torch.Tensor, rollouts: set[int]) -> int:
+def _prompt_tokens(data: StepData, sampled: torch.Tensor, rollouts: set[int]) -> int:
     """Of the prompts that the conversations of these rollouts begin with; later turns of others not counted."""
-    given = batch.completion_offsets.diff() - sampled
+    given = data.completion_offsets.diff() - sampled
     return sum(
         int(given[completion])
-        for completion, parent in enumerate(batch.completion_parent.tolist())
-        if parent < 0 and int(batch.completion_rollout[completion]) in rollouts
+        for completion, parent in enumerate(data.completion_parent.tolist())
+        if parent < 0 and int(data.completion_rollout[completion]) in rollouts
     )
 
 
 class StepMetrics:
     """Sums over the micro-batches of an operation. Several that share them out `merge` into the same metrics."""
 
-    def __init__(self, batch: Batch, objective: Objective) -> None:
-        self.batch = batch
+    def __init__(self, data: StepData, objective: Objective) -> None:
+        self.data = data
         self.objective = objective
         self.losses: list[float] = []  # one an optimizer step
         self.grad_norms: list[float] = []
         self.entropy = Running()
-        self.of_loss: dict[str, PerRollout] = defaultdict(lambda: PerRollout(batch.rollouts))
+        self.of_loss: dict[str, PerRollout] = defaultdict(lambda: PerRollout(data.rollouts))
         self.gap = SamplerGap()
-        self.episodes = Episodes(batch)
+        self.episodes = Episodes(data)
         self.model_tokens = 0
         self.sequence_tokens = 0
         self.unpacked_micro_batches = 0
@@ -112,7 +112,7 @@ class StepMetrics:
         self, advantages: Advantages, learning_rate: float, num_tokens: int, seconds: float
     ) -> Metrics:
         """`num_tokens` is the model's count with this step's, `seconds` what this operation computed for."""
-        rewards = self.batch.rollout_reward
+        rewards = self.data.rollout_reward
         loss = sum(self.losses) / len(self.losses)
         episodes = self.episodes
         return {

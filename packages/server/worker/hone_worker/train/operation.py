@@ -1,7 +1,7 @@
-"""One training operation: policy N and a batch in, the files of policy N+1 out.
+"""One training operation: policy N and the step data in, the files of policy N+1 out.
 
 A generator, so that the thread that owns the model can decode between two micro-batches. Nothing here
-reads torch's global random numbers, and the order of every sum is fixed by the plan: the same batch and
+reads torch's global random numbers, and the order of every sum is fixed by the plan: the same step data and
 checkpoint give the same bytes.
 """
 
@@ -20,7 +20,6 @@ from hone_worker.packing.attention import NAME
 from hone_worker.packing.tree_attention import obstacle
 from hone_worker.process.errors import HoneWorkerError
 from hone_worker.process.faults import fault
-from hone_worker.train.batch import Batch, TrainConfig
 from hone_worker.train.checkpoint import clear_staging, open_staging
 from hone_worker.train.forward import logprobs
 from hone_worker.train.metrics import StepMetrics
@@ -28,6 +27,7 @@ from hone_worker.train.objectives import objective_of
 from hone_worker.train.objectives.objective import LossInputs
 from hone_worker.train.policy_state import PolicyState, require_finite
 from hone_worker.train.rows import MicroBatch, MiniBatch, mini_batches
+from hone_worker.train.step_data import StepData, TrainConfig
 
 Event = dict[str, Any]
 Training = Generator[Event, None, None]
@@ -58,7 +58,7 @@ class _Watch:
         return lap
 
 
-def train_steps(base: Base, batch: Batch, config: TrainConfig, aborted: Callable[[], bool]) -> Training:
+def train_steps(base: Base, data: StepData, config: TrainConfig, aborted: Callable[[], bool]) -> Training:
     """Yields an event after every micro-batch and stage; the last one is the result.
 
     Raises HoneWorkerError where the operation fails, and then leaves the staging folder empty.
@@ -66,7 +66,7 @@ def train_steps(base: Base, batch: Batch, config: TrainConfig, aborted: Callable
     watch = _Watch()
     staging = Path(config.staging)
     open_staging(staging)
-    operation = _Operation(base, batch, config, aborted, watch)
+    operation = _Operation(base, data, config, aborted, watch)
     finished = False
     try:
         events = operation.run()
@@ -97,21 +97,21 @@ def train_steps(base: Base, batch: Batch, config: TrainConfig, aborted: Callable
 
 class _Operation:
     def __init__(
-        self, base: Base, batch: Batch, config: TrainConfig, aborted: Callable[[], bool], watch: _Watch
+        self, base: Base, data: StepData, config: TrainConfig, aborted: Callable[[], bool], watch: _Watch
     ) -> None:
         self.base = base
-        self.batch = batch
+        self.data = data
         self.config = config
         self.aborted = aborted
         self.watch = watch
         self.objective = objective_of(config.loss)
-        self.metrics = StepMetrics(batch, self.objective)
+        self.metrics = StepMetrics(data, self.objective)
         self.state: PolicyState | None = None
 
     def run(self) -> Training:
-        batch, config = self.batch, self.config
-        advantages = self.objective.advantages(batch.rollout_reward, batch.rollout_group, config.loss)
-        steps = mini_batches(batch, config, advantages.values, packable=self._packable())
+        data, config = self.data, self.config
+        advantages = self.objective.advantages(data.rollout_reward, data.rollout_group, config.loss)
+        steps = mini_batches(data, config, advantages.values, packable=self._packable())
         self._check_limits(steps)
         state = self.state = PolicyState(self.base, config)
         state.num_tokens += self.metrics.episodes.tokens
@@ -167,9 +167,9 @@ class _Operation:
 
     def _check_limits(self, steps: list[MiniBatch]) -> None:
         vocabulary = self.base.vocab_size
-        if int(self.batch.tokens.max()) >= vocabulary:
+        if int(self.data.tokens.max()) >= vocabulary:
             raise HoneWorkerError(
-                f"The batch holds token {int(self.batch.tokens.max())}; the base has {vocabulary} tokens.",
+                f"The step data holds token {int(self.data.tokens.max())}; the base has {vocabulary} tokens.",
                 code="bad_batch",
                 param="tokens",
             )
@@ -184,7 +184,7 @@ class _Operation:
 
     def _old_logprobs(self, state: PolicyState, steps: list[MiniBatch]) -> Training:
         """pi_o of every trained token, before the first optimizer step moves anything."""
-        self.old = torch.zeros(len(self.batch.tokens), dtype=state.exact, device=self.base.device)
+        self.old = torch.zeros(len(self.data.tokens), dtype=state.exact, device=self.base.device)
         for step in steps:
             for micro_batch in step.micro_batches:
                 self._stop_if_aborted()

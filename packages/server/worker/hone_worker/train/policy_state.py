@@ -12,7 +12,6 @@ from hone_worker.base.lora import LoraWeights
 from hone_worker.base.model import Base
 from hone_worker.process.errors import HoneWorkerError
 from hone_worker.process.faults import fault
-from hone_worker.train.batch import TrainConfig
 from hone_worker.train.checkpoint import (
     Moments,
     parameter_names,
@@ -20,6 +19,7 @@ from hone_worker.train.checkpoint import (
     read_moments,
     write_checkpoint,
 )
+from hone_worker.train.step_data import TrainConfig
 
 
 class PolicyState:

@@ -19,13 +19,13 @@ from hone_worker.base.model import Base
 from hone_worker.process.compute import Compute
 from hone_worker.process.errors import HoneWorkerError, envelope_of
 from hone_worker.process.service import read_bytes
-from hone_worker.train.batch import parse_batch
 from hone_worker.train.operation import Event, train_steps
+from hone_worker.train.step_data import parse_step_data
 
 log = logging.getLogger("hone_worker")
 
-# Nine bytes a token: a batch of a hundred million tokens is refused, anything that trains in a day is not.
-MAX_BATCH_BYTES = 1 << 30
+# Nine bytes a token: the step data of a hundred million tokens is refused, anything that trains in a day is not.
+MAX_STEP_DATA_BYTES = 1 << 30
 HEARTBEAT_SECONDS = 0.9
 
 
@@ -34,8 +34,8 @@ def routes(base: Base, compute: Compute) -> list[Route]:
     running: dict[str, threading.Event] = {}
 
     async def train(request: Request) -> Response:
-        body = await read_bytes(request, MAX_BATCH_BYTES)
-        batch, config = await asyncio.to_thread(parse_batch, body)
+        body = await read_bytes(request, MAX_STEP_DATA_BYTES)
+        data, config = await asyncio.to_thread(parse_step_data, body)
         del body
         aborted = threading.Event()
         events: asyncio.Queue[Event | None] = asyncio.Queue()
@@ -44,7 +44,7 @@ def routes(base: Base, compute: Compute) -> list[Route]:
         def tell(event: Event | None) -> None:
             loop.call_soon_threadsafe(events.put_nowait, event)
 
-        generator = train_steps(base, batch, config, aborted.is_set)
+        generator = train_steps(base, data, config, aborted.is_set)
         future = compute.run_training(generator, tell)
         running[config.operation_id] = aborted
 

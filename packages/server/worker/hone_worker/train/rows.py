@@ -9,7 +9,7 @@ import torch
 
 from hone_worker.packing.pack import TreeLayout, pack
 from hone_worker.process.errors import HoneWorkerError
-from hone_worker.train.batch import Batch, TrainConfig
+from hone_worker.train.step_data import StepData, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class MicroBatch:
     target: torch.Tensor  # int64 [N]
     rollout: torch.Tensor  # int64 [N]
     completion: torch.Tensor  # int64 [N]
-    position: torch.Tensor  # int64 [N]: the token's index in the batch's `tokens`
+    position: torch.Tensor  # int64 [N]: the token's index in the step data's `tokens`
     temperature: torch.Tensor  # float32 [N]
     sampler: torch.Tensor  # float32 [N]
     advantage: torch.Tensor  # float64 [N]
@@ -46,7 +46,7 @@ class MiniBatch:
 
 
 def mini_batches(
-    batch: Batch, config: TrainConfig, advantages: torch.Tensor, *, packable: bool = True
+    data: StepData, config: TrainConfig, advantages: torch.Tensor, *, packable: bool = True
 ) -> list[MiniBatch]:
     """The plan as tensors. A token that several leaves share is trained in the first leaf that holds it.
 
@@ -54,14 +54,14 @@ def mini_batches(
     through in padded rows, in as many micro-batches as keep the memory that the plan counts on.
     """
     build = _padded if config.packing == "rows" else _packed if packable else _padded_in_bounds
-    parent = batch.completion_parent.tolist()
-    rollout = batch.completion_rollout.tolist()
-    offsets = batch.completion_offsets.tolist()
-    trains = trained_completions(batch)
-    has_signal = [trains[c] and float(advantages[rollout[c]]) != 0.0 for c in range(batch.completions)]
+    parent = data.completion_parent.tolist()
+    rollout = data.completion_rollout.tolist()
+    offsets = data.completion_offsets.tolist()
+    trains = trained_completions(data)
+    has_signal = [trains[c] and float(advantages[rollout[c]]) != 0.0 for c in range(data.completions)]
     if not any(has_signal):
         raise HoneWorkerError(
-            "Nothing in the batch can be trained: no sampled token of a trainable rollout has an advantage "
+            "Nothing in the step data can be trained: no sampled token of a trainable rollout has an advantage "
             "other than 0. Send groups whose rewards differ.",
             code="nothing_to_train",
         )
@@ -82,8 +82,8 @@ def mini_batches(
                 if new:
                     rows.append((path, set(new)))
             if rows:
-                sequences = [_sequence(batch, offsets, path, new) for path, new in rows]
-                micro_batches.extend(build(sequences, _Tokens(batch, config, advantages)))
+                sequences = [_sequence(data, offsets, path, new) for path, new in rows]
+                micro_batches.extend(build(sequences, _Tokens(data, config, advantages)))
         steps.append((micro_batches, len(members), signal))
     for completion, signals in enumerate(has_signal):
         if signals and completion not in taken:
@@ -93,27 +93,25 @@ def mini_batches(
                 param="plan",
             )
     # Rollouts that no step trains (equal rewards, masked) weigh on all steps alike: each step's R is its
-    # share of the batch's, so that filters do not change the scale. With one step it is the batch's R.
+    # share of the step data's, so that filters do not change the scale. With one step it is the step data's R.
     listed = sum(count for _, count, _ in steps)
     return [
-        MiniBatch(micro_batches, batch.rollouts * count / listed, signal)
+        MiniBatch(micro_batches, data.rollouts * count / listed, signal)
         for micro_batches, count, signal in steps
         if micro_batches
     ]
 
 
-def sampled_tokens(batch: Batch) -> torch.Tensor:
+def sampled_tokens(data: StepData) -> torch.Tensor:
     """Per completion: how many tokens of its suffix the policy sampled."""
-    sampled = torch.cat([torch.zeros(1, dtype=torch.int64), batch.sampled.long().cumsum(0)])
-    return sampled[batch.completion_offsets].diff()
+    sampled = torch.cat([torch.zeros(1, dtype=torch.int64), data.sampled.long().cumsum(0)])
+    return sampled[data.completion_offsets].diff()
 
 
-def trained_completions(batch: Batch) -> list[bool]:
+def trained_completions(data: StepData) -> list[bool]:
     """Per completion: whether it has sampled tokens that may be trained."""
-    allowed = (
-        batch.completion_trainable.bool() & batch.rollout_trainable.bool()[batch.completion_rollout.long()]
-    )
-    return (allowed & (sampled_tokens(batch) > 0)).tolist()
+    allowed = data.completion_trainable.bool() & data.rollout_trainable.bool()[data.completion_rollout.long()]
+    return (allowed & (sampled_tokens(data) > 0)).tolist()
 
 
 def _path(parent: list[int], leaf: int) -> list[int]:
@@ -129,24 +127,24 @@ class _Sequence:
 
     ids: torch.Tensor  # int64
     before: torch.Tensor  # int64: per trained token, the place of the one before it
-    position: torch.Tensor  # int64: its index in the batch's `tokens`
+    position: torch.Tensor  # int64: its index in the step data's `tokens`
     owner: torch.Tensor  # int64: its completion
 
 
-def _sequence(batch: Batch, offsets: list[int], path: list[int], new: set[int]) -> _Sequence:
+def _sequence(data: StepData, offsets: list[int], path: list[int], new: set[int]) -> _Sequence:
     flat = torch.cat([torch.arange(offsets[c], offsets[c + 1]) for c in path])
     owner = torch.cat([torch.full((offsets[c + 1] - offsets[c],), c) for c in path])
     counted = torch.cat([torch.full((offsets[c + 1] - offsets[c],), c in new) for c in path])
-    place = (counted & batch.sampled[flat].bool()).nonzero()[:, 0]
+    place = (counted & data.sampled[flat].bool()).nonzero()[:, 0]
     # What follows the last trained token, and that token itself, predict nothing that is trained.
-    return _Sequence(batch.tokens[flat[: int(place[-1])]].long(), place - 1, flat[place], owner[place])
+    return _Sequence(data.tokens[flat[: int(place[-1])]].long(), place - 1, flat[place], owner[place])
 
 
 @dataclass(frozen=True, eq=False)
 class _Tokens:
     """What the loss needs of trained tokens, wherever they lie."""
 
-    batch: Batch
+    data: StepData
     config: TrainConfig
     advantages: torch.Tensor
 
@@ -160,10 +158,10 @@ class _Tokens:
         position_ids: torch.Tensor | None = None,
         layout: TreeLayout | None = None,
     ) -> MicroBatch:
-        batch = self.batch
+        data = self.data
         position = torch.cat([s.position for s in sequences])
         owner = torch.cat([s.owner for s in sequences])
-        rollout = batch.completion_rollout[owner].long()
+        rollout = data.completion_rollout[owner].long()
         lengths = [len(s.ids) for s in sequences]
         return MicroBatch(
             input_ids=input_ids,
@@ -171,15 +169,15 @@ class _Tokens:
             layout=layout,
             row=row,
             column=column,
-            target=batch.tokens[position].long(),
+            target=data.tokens[position].long(),
             rollout=rollout,
             completion=owner,
             position=position,
-            temperature=batch.completion_temperature[owner],
-            sampler=batch.logprobs[position],
+            temperature=data.completion_temperature[owner],
+            sampler=data.logprobs[position],
             advantage=self.advantages[rollout],
-            comparable=(batch.completion_policy[owner] == self.config.step - 1)
-            & (batch.completion_truncated[owner] == 0),
+            comparable=(data.completion_policy[owner] == self.config.step - 1)
+            & (data.completion_truncated[owner] == 0),
             tokens=sum(lengths) if layout is None else input_ids.shape[1],
             sequence_tokens=sum(lengths),
             longest=max(lengths),

@@ -1,4 +1,4 @@
-"""Sums and counts of what a step measures. Those of several parts of a batch merge into those of the whole."""
+"""Sums and counts of what a step measures. Those of several parts of the step data merge into those of the whole."""
 
 from __future__ import annotations
 

@@ -24,9 +24,9 @@ class LossInputs:
     old: torch.Tensor  # pi_o: the trainer's before the first optimizer step of the operation
     sampler: torch.Tensor  # pi_s: the engine's, when it sampled the token
     advantages: torch.Tensor
-    rollout: torch.Tensor  # int64: index of its rollout in the batch
+    rollout: torch.Tensor  # int64: index of its rollout in the step data
     completion: torch.Tensor  # int64: index of its completion
-    token: torch.Tensor  # int64: its own place in the batch's `tokens`
+    token: torch.Tensor  # int64: its own place in the step data's `tokens`
     rollouts: float  # R: rewarded rollouts of this optimizer step, those that train nothing included
     reference: torch.Tensor | None = None  # of a fixed policy, for a KL
     weights: torch.Tensor | None = None  # None: every token weighs 1

@@ -1,4 +1,4 @@
-"""What a batch may hold, what is refused and by which name, and how a plan becomes rows."""
+"""What the step data may hold, what is refused and by which name, and how a plan becomes rows."""
 
 import json
 
@@ -11,9 +11,9 @@ from train_reference import Completion, Forest
 
 from hone_worker.process.errors import HoneWorkerError
 from hone_worker.train.advantages import group_advantages
-from hone_worker.train.batch import OptimizerConfig, parse_batch
 from hone_worker.train.objectives import LossOptions
 from hone_worker.train.rows import mini_batches
+from hone_worker.train.step_data import OptimizerConfig, parse_step_data
 
 
 def forest() -> Forest:
@@ -41,13 +41,13 @@ def refused(tensors=None, config=None, text=None) -> HoneWorkerError:
             given[name] = tensor
     text = json.dumps(config or options()) if text is None else text
     with pytest.raises(HoneWorkerError) as caught:
-        parse_batch(save(given, metadata={"config": text}))
+        parse_step_data(save(given, metadata={"config": text}))
     return caught.value
 
 
 def test_a_good_batch_is_read_with_the_documented_defaults():
-    batch, config = parse_batch(reference.body(forest(), options()))
-    assert (batch.completions, batch.rollouts) == (5, 3)
+    data, config = parse_step_data(reference.body(forest(), options()))
+    assert (data.completions, data.rollouts) == (5, 3)
     assert config.optimizer.betas == [0.9, 0.95] and config.optimizer.eps == 1e-16
     assert (config.optimizer.weight_decay, config.optimizer.max_grad_norm) == (0, 1.0)
     assert config.optimizer.warmup_steps == 5
@@ -118,19 +118,19 @@ def test_a_wrong_plan_is_refused(plan):
 def test_what_is_no_safetensors_file_is_refused():
     for junk in (b"", b"hello", b"\xff" * 64, reference.body(forest(), options())[:-3]):
         with pytest.raises(HoneWorkerError) as caught:
-            parse_batch(junk)
+            parse_step_data(junk)
         assert caught.value.code == "bad_batch"
 
 
 def planned(plan, f=None, **changes):
     f = f or forest()
-    batch, config = parse_batch(reference.body(f, options(plan=plan, **changes)))
-    advantages = group_advantages(batch.rollout_reward, batch.rollout_group, config.loss.scale_rewards)
-    return mini_batches(batch, config, advantages.values), batch
+    data, config = parse_step_data(reference.body(f, options(plan=plan, **changes)))
+    advantages = group_advantages(data.rollout_reward, data.rollout_group, config.loss.scale_rewards)
+    return mini_batches(data, config, advantages.values), data
 
 
 def test_rows_hold_whole_paths_and_a_shared_token_is_trained_once_in_the_first_leaf():
-    (step,), batch = planned([[[1, 3], [2]]])
+    (step,), data = planned([[[1, 3], [2]]])
     first, second = step.micro_batches
     # The last trained token itself is not fed: nothing is predicted from it.
     assert first.input_ids.tolist() == [[1, 2, 3, 4, 5, 6, 7], [1, 2, 11, 0, 0, 0, 0]]
@@ -152,7 +152,7 @@ def test_rows_hold_whole_paths_and_a_shared_token_is_trained_once_in_the_first_l
     assert not first.comparable.any()
     # R counts the masked rollout.
     assert step.rollouts == 3 and step.signal
-    assert batch.tokens[first.position].tolist() == first.target.tolist()
+    assert data.tokens[first.position].tolist() == first.target.tolist()
 
 
 def test_the_order_of_the_plan_decides_which_leaf_trains_a_shared_token():

@@ -10,7 +10,7 @@ type Properties = Record<string, Record<string, unknown>>;
 
 const script = `
 import json
-from hone_worker.train.batch import OptimizerConfig
+from hone_worker.train.step_data import OptimizerConfig
 from hone_worker.train.objectives import OBJECTIVES
 schemas = {name: objective.options.model_json_schema() for name, objective in OBJECTIVES.items()}
 print(json.dumps({"optimizer": OptimizerConfig.model_json_schema(), "objectives": schemas}))

@@ -9,15 +9,15 @@ import { encodeSafetensors } from "./safetensors.ts";
  * All that decides the bits of a step besides the ledger and policy N. It is stored with the operation before
  * the worker sees it: a redone step reads it instead of deciding again.
  */
-export interface Work {
+export interface StepPlan {
   rollouts: SelectedRollout[];
   completions: SelectedCompletion[];
   plan: Plan;
-  config: WorkConfig;
+  config: TrainerConfig;
 }
 
 /** The worker's configuration but for the folders, whose names differ from boot to boot. */
-export interface WorkConfig {
+export interface TrainerConfig {
   operation_id: string;
   model: string;
   step: number;
@@ -30,10 +30,10 @@ export interface WorkConfig {
   seed: number;
 }
 
-export function workConfig(
-  given: Pick<WorkConfig, "operation_id" | "model" | "step" | "lora" | "max_mismatch" | "seed">,
+export function trainerConfig(
+  given: Pick<TrainerConfig, "operation_id" | "model" | "step" | "lora" | "max_mismatch" | "seed">,
   config: ResolvedTrainConfig,
-): WorkConfig {
+): TrainerConfig {
   return {
     ...given,
     packing: "tree",
@@ -67,12 +67,12 @@ export function planSelection(
 }
 
 /** The body of `POST /train` (docs/worker-contract.md). */
-export function encodeBatch(
-  work: Work,
+export function encodeStepData(
+  stepPlan: StepPlan,
   ledger: ReadonlyMap<string, LedgerCompletion>,
   folders: { staging: string; checkpoint: string },
 ): Uint8Array {
-  const completions = work.completions.map(({ id }) => entry(ledger, id));
+  const completions = stepPlan.completions.map(({ id }) => entry(ledger, id));
   const indexOf = new Map(completions.map(({ id }, index) => [id, index]));
   const total = completions.reduce((n, c) => n + c.promptSuffix.length + c.sampled.length, 0);
   const tokens = new Int32Array(total);
@@ -105,7 +105,7 @@ export function encodeBatch(
       completion_parent: { type: "I32", data: Int32Array.from(parent) },
       completion_rollout: {
         type: "I32",
-        data: Int32Array.from(work.completions, ({ rollout }) => rollout),
+        data: Int32Array.from(stepPlan.completions, ({ rollout }) => rollout),
       },
       completion_temperature: {
         type: "F32",
@@ -117,7 +117,7 @@ export function encodeBatch(
       },
       completion_trainable: {
         type: "U8",
-        data: Uint8Array.from(work.completions, ({ trainable }) => Number(trainable)),
+        data: Uint8Array.from(stepPlan.completions, ({ trainable }) => Number(trainable)),
       },
       completion_truncated: {
         type: "U8",
@@ -131,15 +131,18 @@ export function encodeBatch(
       },
       rollout_reward: {
         type: "F64",
-        data: Float64Array.from(work.rollouts, ({ reward }) => reward),
+        data: Float64Array.from(stepPlan.rollouts, ({ reward }) => reward),
       },
-      rollout_group: { type: "I32", data: Int32Array.from(work.rollouts, ({ group }) => group) },
+      rollout_group: {
+        type: "I32",
+        data: Int32Array.from(stepPlan.rollouts, ({ group }) => group),
+      },
       rollout_trainable: {
         type: "U8",
-        data: Uint8Array.from(work.rollouts, ({ trainable }) => Number(trainable)),
+        data: Uint8Array.from(stepPlan.rollouts, ({ trainable }) => Number(trainable)),
       },
     },
-    { config: JSON.stringify({ ...work.config, ...folders, plan: work.plan }) },
+    { config: JSON.stringify({ ...stepPlan.config, ...folders, plan: stepPlan.plan }) },
   );
 }
 

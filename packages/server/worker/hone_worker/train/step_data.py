@@ -1,4 +1,4 @@
-"""The training batch as it arrives: one safetensors file whose metadata carries the configuration.
+"""The training data as it arrives: one safetensors file whose metadata carries the configuration.
 
 Everything a sender can get wrong is refused here, by name, so that the trainer can trust what it holds.
 """
@@ -73,7 +73,7 @@ class TrainConfig(Strict):
 
 
 @dataclass(frozen=True)
-class Batch:
+class StepData:
     """C completions in R rewarded rollouts. A completion's sequence is its parent's followed by its suffix."""
 
     tokens: torch.Tensor
@@ -118,21 +118,21 @@ _DTYPES = {
 }
 
 
-def parse_batch(body: bytes) -> tuple[Batch, TrainConfig]:
-    """The batch and the configuration of one training operation, checked against each other."""
+def parse_step_data(body: bytes) -> tuple[StepData, TrainConfig]:
+    """The step data and the configuration of one training operation, checked against each other."""
     config = _config(body)
     try:
         tensors = load(body)
     except (SafetensorError, ValueError, KeyError) as cause:
-        raise _bad(f"The batch is not a safetensors file: {cause}.") from cause
-    batch = _batch(tensors)
-    _check_plan(batch, config)
-    if (newest := int(batch.completion_policy.max())) >= config.step:
+        raise _bad(f"The step data is not a safetensors file: {cause}.") from cause
+    data = _step_data(tensors)
+    _check_plan(data, config)
+    if (newest := int(data.completion_policy.max())) >= config.step:
         raise _bad(
             f"A completion was sampled from policy {newest}, but this step makes policy {config.step}.",
             "completion_policy",
         )
-    return batch, config
+    return data, config
 
 
 def parse_config(text: str) -> TrainConfig:
@@ -152,29 +152,29 @@ def parse_config(text: str) -> TrainConfig:
 def _config(body: bytes) -> TrainConfig:
     size = int.from_bytes(body[:8], "little")
     if len(body) < 8 or size > len(body) - 8:
-        raise _bad("The batch is not a safetensors file: its header is longer than the file.")
+        raise _bad("The step data is not a safetensors file: its header is longer than the file.")
     try:
         header = json.loads(body[8 : 8 + size])
         text = header["__metadata__"]["config"]
     except (ValueError, KeyError, TypeError) as cause:
-        raise _bad("The batch has no `config` in its safetensors metadata.", "config") from cause
+        raise _bad("The step data has no `config` in its safetensors metadata.", "config") from cause
     return parse_config(text)
 
 
-def _batch(tensors: dict[str, torch.Tensor]) -> Batch:
+def _step_data(tensors: dict[str, torch.Tensor]) -> StepData:
     for name in tensors:
         if name not in _DTYPES:
-            raise _bad(f"The batch holds a tensor `{name}` that the trainer does not know.", name)
+            raise _bad(f"The step data holds a tensor `{name}` that the trainer does not know.", name)
     for name, dtype in _DTYPES.items():
         if name not in tensors:
-            raise _bad(f"The batch lacks the tensor `{name}`.", name)
+            raise _bad(f"The step data lacks the tensor `{name}`.", name)
         if tensors[name].dtype != dtype or tensors[name].dim() != 1:
             found = f"{tensors[name].dtype}{list(tensors[name].shape)}"
             raise _bad(f"`{name}` must be a vector of {dtype}, it is {found}.", name)
-    batch = Batch(**tensors)
-    total, completions, rollouts = len(batch.tokens), batch.completions, batch.rollouts
+    data = StepData(**tensors)
+    total, completions, rollouts = len(data.tokens), data.completions, data.rollouts
     if completions == 0 or rollouts == 0:
-        raise _bad("The batch holds no completion or no rollout.")
+        raise _bad("The step data holds no completion or no rollout.")
     for names, length in (
         (("sampled", "logprobs"), total),
         (("completion_offsets",), completions + 1),
@@ -184,41 +184,41 @@ def _batch(tensors: dict[str, torch.Tensor]) -> Batch:
         for name in names:
             if len(tensors[name]) != length:
                 raise _bad(f"`{name}` has {len(tensors[name])} elements, {length} belong there.", name)
-    _check_values(batch)
-    return batch
+    _check_values(data)
+    return data
 
 
-def _check_values(batch: Batch) -> None:
-    offsets, parent = batch.completion_offsets, batch.completion_parent
+def _check_values(data: StepData) -> None:
+    offsets, parent = data.completion_offsets, data.completion_parent
     _require(
-        int(offsets[0]) == 0 and int(offsets[-1]) == len(batch.tokens) and bool((offsets.diff() >= 0).all()),
+        int(offsets[0]) == 0 and int(offsets[-1]) == len(data.tokens) and bool((offsets.diff() >= 0).all()),
         "completion_offsets",
         "must rise from 0 to the number of tokens",
     )
-    earlier = parent < torch.arange(batch.completions)
+    earlier = parent < torch.arange(data.completions)
     _require(
         (parent >= -1).all() and earlier.all(), "completion_parent", "must be -1 or an earlier completion"
     )
-    rollout = batch.completion_rollout
+    rollout = data.completion_rollout
     _require(
-        (rollout >= 0).all() and (rollout < batch.rollouts).all(),
+        (rollout >= 0).all() and (rollout < data.rollouts).all(),
         "completion_rollout",
-        "names a rollout that is not in the batch",
+        "names a rollout that is not in the step data",
     )
-    temperature = batch.completion_temperature
+    temperature = data.completion_temperature
     _require(
         temperature.isfinite().all() and (temperature >= 0).all(),
         "completion_temperature",
         "must be finite and not negative",
     )
     for name in ("tokens", "completion_policy", "rollout_group"):
-        _require((getattr(batch, name) >= 0).all(), name, "must not be negative")
+        _require((getattr(data, name) >= 0).all(), name, "must not be negative")
     flags = ("sampled", "completion_trainable", "completion_truncated", "completion_cut", "rollout_trainable")
     for name in flags:
-        _require((getattr(batch, name) <= 1).all(), name, "must be 0 or 1")
-    _require(batch.rollout_reward.isfinite().all(), "rollout_reward", "must be finite")
+        _require((getattr(data, name) <= 1).all(), name, "must be 0 or 1")
+    _require(data.rollout_reward.isfinite().all(), "rollout_reward", "must be finite")
     _require(
-        batch.logprobs.isfinite().all() and (batch.logprobs <= 1e-3).all(),
+        data.logprobs.isfinite().all() and (data.logprobs <= 1e-3).all(),
         "logprobs",
         "must be finite logarithms of probabilities",
     )
@@ -228,20 +228,20 @@ def _check_values(batch: Batch) -> None:
     for completion, (start, end) in enumerate(pairwise(starts)):
         before = above[completion] >= 0 and begun[above[completion]]
         begun.append(before or end > start)
-        if not before and end > start and batch.sampled[start]:
+        if not before and end > start and data.sampled[start]:
             raise _bad(
                 f"`sampled` marks the first token of the sequence of completion {completion}.", "sampled"
             )
 
 
-def _check_plan(batch: Batch, config: TrainConfig) -> None:
-    parents = set(batch.completion_parent.tolist())
+def _check_plan(data: StepData, config: TrainConfig) -> None:
+    parents = set(data.completion_parent.tolist())
     seen: set[int] = set()
     for step in config.plan:
         for micro_batch in step:
             for leaf in micro_batch:
                 where = f"lists completion {leaf}, which"
-                _require(0 <= leaf < batch.completions, "plan", f"{where} is not in the batch")
+                _require(0 <= leaf < data.completions, "plan", f"{where} is not in the step data")
                 _require(leaf not in parents, "plan", f"{where} is the parent of another: list its leaves")
                 _require(leaf not in seen, "plan", f"lists completion {leaf} twice")
                 seen.add(leaf)

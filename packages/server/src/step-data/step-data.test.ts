@@ -4,7 +4,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { trainConfigSchema } from "@hone/core";
 import { completionOf } from "../testing/fixtures.ts";
-import { encodeBatch, planSelection, workConfig } from "./batch.ts";
+import { encodeStepData, planSelection, trainerConfig } from "./step-data.ts";
 import { type FilterGroup, selectForTraining } from "./filter.ts";
 import { planMicroBatches } from "./plan.ts";
 import { decodeSafetensors, encodeSafetensors } from "./safetensors.ts";
@@ -333,10 +333,10 @@ test("the batch holds each suffix once, with parents before children", () => {
     { ...filterOptions, allowConstrained: true },
   );
   const config = trainConfigSchema.parse({});
-  const work = {
+  const stepPlan = {
     ...selection,
     plan: planSelection(selection, ledger, config),
-    config: workConfig(
+    config: trainerConfig(
       {
         operation_id: "op",
         model: "m",
@@ -349,7 +349,7 @@ test("the batch holds each suffix once, with parents before children", () => {
     ),
   };
   const { tensors, metadata } = decodeSafetensors(
-    encodeBatch(work, ledger, { staging: "/s", checkpoint: "/c" }),
+    encodeStepData(stepPlan, ledger, { staging: "/s", checkpoint: "/c" }),
   );
   const plain = (name: string) => Array.from(tensors[name]?.data ?? [], Number);
   expect(plain("tokens")).toEqual([1, 2, 3, 4, 5, 9, 10, 1, 2, 3, 4, 5]);
