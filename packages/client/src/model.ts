@@ -23,7 +23,9 @@ import { warn } from "./warn.ts";
 type TrainedBatch = Pick<Batch<unknown>, "cursor"> &
   Partial<Pick<Batch<unknown>, "trained" | "steps">>;
 
-export interface TrainOptions extends TrainConfig {
+export type TrainOptions = TrainConfig & OwnTrainOptions;
+
+interface OwnTrainOptions {
   /** The batch that the groups come from. Its cursor is committed together with the step. */
   batch?: TrainedBatch | undefined;
   /** How the learning rate falls over the run that `batch` is of. @default { type: "constant" } */

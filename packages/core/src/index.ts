@@ -105,6 +105,7 @@ export {
   objectiveSchema,
   optimizerSchema,
   policyGradientSchema,
+  stepOptionsSchema,
   trainConfigKeys,
   trainConfigSchema,
 } from "./train-config.ts";

@@ -45,11 +45,8 @@ export const filtersSchema = z.object({
   maskTruncatedCompletions: z.boolean().default(false),
 });
 
-/** The options of a training step. Unknown ones are refused by name. */
-export const trainConfigSchema = z.strictObject({
-  ...optimizerSchema.shape,
-  ...policyGradientSchema.shape,
-  ...filtersSchema.shape,
+/** How a step is computed, whatever it trains for. */
+export const stepOptionsSchema = z.object({
   /** Optimizer steps per operation; rollouts are split over them by group. */
   optimizerSteps: z.int().min(1).max(64).default(1),
   /** Tokens of a micro-batch. Tokens that its sequences share count once. */
@@ -57,7 +54,16 @@ export const trainConfigSchema = z.strictObject({
   /** Mean |sampler − trainer| logprob above which the step is refused. Default .1 in fp32, .5 in bf16. */
   maxMismatch: z.number().positive().optional(),
 });
-/** Their names. */
-export const trainConfigKeys: readonly string[] = Object.keys(trainConfigSchema.shape);
+
+const shared = { ...optimizerSchema.shape, ...filtersSchema.shape, ...stepOptionsSchema.shape };
+
+/** The options of a training step: a strict object for each `type`. An option that its type lacks is refused by name. */
+export const trainConfigSchema = z.discriminatedUnion("type", [
+  z.strictObject({ ...policyGradientSchema.shape, ...shared }),
+]);
+/** The names of all of them. */
+export const trainConfigKeys: readonly string[] = [
+  ...new Set(trainConfigSchema.options.flatMap(({ shape }) => Object.keys(shape))),
+];
 export type TrainConfig = z.input<typeof trainConfigSchema>;
 export type ResolvedTrainConfig = z.output<typeof trainConfigSchema>;

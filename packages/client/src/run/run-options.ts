@@ -7,6 +7,9 @@ import type { OtherModel } from "./other-models.ts";
 import type { RunEvent } from "./run-event.ts";
 import { leastHeldOut } from "./verdict.ts";
 
+/** Of each member of the union. */
+type WithoutRate<Config> = Config extends unknown ? Omit<Config, "learningRate"> : never;
+
 /** How a run trains and judges. A task may have other defaults for its runs. */
 export interface RunSettings {
   /** Training steps of the whole run. Batches that trained nothing do not count. @default 20 */
@@ -26,7 +29,7 @@ export interface RunSettings {
   /** @default { type: "constant" } */
   schedule: Schedule;
   /** Other options of the training step. */
-  train: Omit<TrainConfig, "learningRate">;
+  train: WithoutRate<TrainConfig>;
   /**
    * What decides. "greedy": the likeliest answers, with sampled ones beside them in the table. "sampled": those
    * alone, for what is only good or bad over many turns, as a game. @default "greedy"

@@ -63,7 +63,13 @@ it("says of fields what the comments in core say", () => {
   const { schemas } = openApiDocument().components;
   const fieldOf = (schema: string, field: string) =>
     (schemas[schema]!["properties"] as Record<string, { description?: string }>)[field];
-  expect(fieldOf("TrainConfig", "learningRate")?.description).toBe("Peak learning rate of AdamW.");
+  // In every branch of a union.
+  const { oneOf } = schemas["TrainConfig"] as {
+    oneOf: { properties: Record<string, { description?: string }> }[];
+  };
+  for (const { properties } of oneOf) {
+    expect(properties["learningRate"]?.description).toBe("Peak learning rate of AdamW.");
+  }
   // A field of a schema that extends another.
   expect(fieldOf("RolloutSummary", "policy")).toEqual(fieldOf("Rollout", "policy"));
   expect(fieldOf("Rollout", "policy")?.description).toContain("name@N");

@@ -153,6 +153,11 @@ export function componentSchemas(): Record<string, JsonSchema> {
 
 /** With what the comments in core say of its fields. */
 function described(schema: JsonSchema, zodSchema: z.ZodType): JsonSchema {
+  if (zodSchema instanceof z.ZodDiscriminatedUnion) {
+    const branches = zodSchema.options as readonly z.ZodType[];
+    const ofEach = schema["oneOf"] as JsonSchema[];
+    return { ...schema, oneOf: ofEach.map((branch, i) => described(branch, branches[i]!)) };
+  }
   if (!(zodSchema instanceof z.ZodObject)) return schema;
   const properties = Object.entries((schema["properties"] ?? {}) as Record<string, JsonSchema>);
   return {

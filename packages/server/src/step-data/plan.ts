@@ -2,6 +2,7 @@
 export interface Leaf {
   /** Index of the completion in the batch. */
   index: number;
+  rollout: number;
   group: number;
   /** The tokens of the path, in pieces. What two leaves have in common is one array to both. */
   path: readonly Int32Array[];
@@ -10,14 +11,18 @@ export interface Leaf {
 /** `plan[optimizer step][micro-batch]` lists leaves. */
 export type Plan = number[][][];
 
+export interface PlanOptions {
+  optimizerSteps: number;
+  maxTokensPerMicroBatch: number;
+  /** The objective looks at whole rollouts: all leaves of one go through together, however many tokens they have. */
+  wholeRollouts?: boolean | undefined;
+}
+
 /**
  * Which leaves go through the model together. It depends on nothing but its arguments: the order in which
  * gradients are summed decides their last bits, and a redone operation has to give the same ones.
  */
-export function planMicroBatches(
-  leaves: readonly Leaf[],
-  options: { optimizerSteps: number; maxTokensPerMicroBatch: number },
-): Plan {
+export function planMicroBatches(leaves: readonly Leaf[], options: PlanOptions): Plan {
   const groups = [...new Set(leaves.map(({ group }) => group))].sort((a, b) => a - b);
   // A group's rollouts are compared with one another, so they share an optimizer step.
   const steps = Math.min(options.optimizerSteps, groups.length);
@@ -27,7 +32,7 @@ export function planMicroBatches(
   return Array.from({ length: steps }, (_, step) =>
     microBatches(
       leaves.filter(({ group }) => stepOf.get(group) === step),
-      options.maxTokensPerMicroBatch,
+      options,
     ),
   );
 }
@@ -36,25 +41,53 @@ export function planMicroBatches(
  * The worker packs a micro-batch into prefix trees, so its size is that of the trees. In the order of their
  * tokens leaves that begin alike are neighbours, and each adds what it does not share with the one before.
  */
-function microBatches(leaves: readonly Leaf[], maxTokens: number): number[][] {
+function microBatches(
+  leaves: readonly Leaf[],
+  { maxTokensPerMicroBatch, wholeRollouts }: PlanOptions,
+): number[][] {
   const sorted = [...leaves].sort((a, b) => compareTokens(a.path, b.path) || a.index - b.index);
+  const units = wholeRollouts ? byRollout(sorted) : sorted.map((leaf) => [leaf]);
   const batches: number[][] = [];
   let size = 0;
   let previous: Leaf | undefined;
-  for (const leaf of sorted) {
-    const length = leaf.path.reduce((sum, piece) => sum + piece.length, 0);
-    const added = length - (previous ? divergence(previous.path, leaf.path).shared : 0);
+  for (const unit of units) {
+    const alone = addedTokens(unit, undefined);
+    const added = addedTokens(unit, previous);
     const current = batches.at(-1);
-    if (current && size + added <= maxTokens) {
-      current.push(leaf.index);
+    const indices = unit.map(({ index }) => index);
+    if (current && size + added <= maxTokensPerMicroBatch) {
+      current.push(...indices);
       size += added;
     } else {
-      batches.push([leaf.index]);
-      size = length;
+      batches.push(indices);
+      size = alone;
     }
-    previous = leaf;
+    previous = unit.at(-1);
   }
   return batches;
+}
+
+/** In the order of each rollout's first leaf. */
+function byRollout(leaves: readonly Leaf[]): Leaf[][] {
+  const units = new Map<number, Leaf[]>();
+  for (const leaf of leaves) {
+    const unit = units.get(leaf.rollout);
+    if (unit) unit.push(leaf);
+    else units.set(leaf.rollout, [leaf]);
+  }
+  return [...units.values()];
+}
+
+/** What the leaves of a unit have that the one before them has not. */
+function addedTokens(unit: readonly Leaf[], before: Leaf | undefined): number {
+  let tokens = 0;
+  let previous = before;
+  for (const leaf of unit) {
+    const length = leaf.path.reduce((sum, piece) => sum + piece.length, 0);
+    tokens += length - (previous ? divergence(previous.path, leaf.path).shared : 0);
+    previous = leaf;
+  }
+  return tokens;
 }
 
 function compareTokens(a: readonly Int32Array[], b: readonly Int32Array[]): number {

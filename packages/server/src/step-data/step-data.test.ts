@@ -58,6 +58,7 @@ describe("plan", () => {
     .array(
       fc.record({
         group: fc.nat(5),
+        member: fc.nat(2),
         prompt: fc.nat(2),
         rest: fc.array(fc.array(fc.nat(1), { maxLength: 6 }), { maxLength: 3 }),
       }),
@@ -65,8 +66,9 @@ describe("plan", () => {
     )
     .map((list) => {
       const prompts = [[0, 1, 0], [0, 1, 0], [1]].map((ids) => Int32Array.from(ids));
-      return list.map(({ group, prompt, rest }, index) => ({
+      return list.map(({ group, member, prompt, rest }, index) => ({
         index,
+        rollout: 3 * group + member,
         group,
         path: [prompts[prompt] ?? new Int32Array(), ...rest.map((ids) => Int32Array.from(ids))],
       }));
@@ -116,6 +118,24 @@ describe("plan", () => {
     );
   });
 
+  test("rollouts that an objective looks at as a whole are not parted", () => {
+    fc.assert(
+      fc.property(leaves, fc.integer({ min: 1, max: 60 }), (all, max) => {
+        const options = { optimizerSteps: 2, maxTokensPerMicroBatch: max, wholeRollouts: true };
+        const plan = planMicroBatches(all, options);
+        expect(planMicroBatches([...all].reverse(), options)).toEqual(plan);
+        const micros = plan.flat();
+        expect(micros.flat().sort((a, b) => a - b)).toEqual(all.map(({ index }) => index));
+        const owners = micros.map((micro) => new Set(micro.map((i) => all[i]!.rollout)));
+        const rollouts = new Set(all.map(({ rollout }) => rollout));
+        expect(owners.reduce((sum, { size }) => sum + size, 0)).toBe(rollouts.size);
+        micros.forEach((micro, m) => {
+          expect(owners[m]!.size === 1 || packedSize(all, micro) <= max).toBe(true);
+        });
+      }),
+    );
+  });
+
   test("it does not depend on the order in which leaves are given, nor on how their paths are cut", () => {
     fc.assert(
       fc.property(leaves, (all) => {
@@ -132,6 +152,7 @@ describe("plan", () => {
     const prompt = new Int32Array(100).fill(1);
     const all = Array.from({ length: 8 }, (_, index) => ({
       index,
+      rollout: index,
       group: 0,
       // Each rollout has its own copy of the prompt, as the ledger has.
       path: [prompt.slice(), Int32Array.from([index, 1, 1])],

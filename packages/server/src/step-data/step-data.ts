@@ -43,11 +43,16 @@ export function trainerConfig(
   };
 }
 
+/** Whether the loss has ratios or masks of whole rollouts. The worker refuses a plan that parts them then. */
+function looksAtWholeRollouts({ type }: z.output<typeof objectiveSchema>): boolean {
+  return type !== "policy_gradient";
+}
+
 /** The leaves of a selection, planned. */
 export function planSelection(
   selection: { rollouts: readonly SelectedRollout[]; completions: readonly SelectedCompletion[] },
   ledger: ReadonlyMap<string, LedgerCompletion>,
-  options: { optimizerSteps: number; maxTokensPerMicroBatch: number },
+  options: ResolvedTrainConfig,
 ): Plan {
   const chosen = selection.completions.map(({ id }) => entry(ledger, id));
   const parents = new Set(chosen.map(({ parentId }) => parentId));
@@ -61,9 +66,9 @@ export function planSelection(
       path.push(sampled, promptSuffix);
       at = parentId;
     }
-    leaves.push({ index, group, path: path.reverse() });
+    leaves.push({ index, rollout, group, path: path.reverse() });
   });
-  return planMicroBatches(leaves, options);
+  return planMicroBatches(leaves, { ...options, wholeRollouts: looksAtWholeRollouts(options) });
 }
 
 /** The body of `POST /train` (docs/worker-contract.md). */

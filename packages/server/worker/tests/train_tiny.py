@@ -221,12 +221,26 @@ def last_gradient(folder: Path, beta: float) -> dict[str, torch.Tensor]:
     }
 
 
+def loss_inputs(now, old, sampler, advantages, rollout, rollouts, **others):
+    """Tokens given to a loss, which are all of their optimizer step, and of the operation."""
+    counted = others.get("weights")
+    counted = torch.ones_like(now.detach()) if counted is None else counted.to(now.dtype)
+    total = float(counted.sum())
+    given = {
+        "completion": rollout,
+        "token": torch.arange(len(now)),
+        "entropies": torch.zeros_like(now.detach()),
+        "tokens": total,
+        "mean_tokens": total,
+        "rollout_tokens": counted.new_zeros(int(rollout.max()) + 1).index_add_(0, rollout, counted),
+    }
+    return LossInputs(now, old, sampler, advantages, rollout, rollouts=rollouts, **{**given, **others})
+
+
 def policy_loss(now, old, sampler, advantage, rollouts, options):
     """The default objective on tokens given to it."""
     indices = torch.arange(len(now))
-    outputs = policy_gradient.loss(
-        LossInputs(now, old, sampler, advantage, indices, indices, indices, rollouts), options
-    )
+    outputs = policy_gradient.loss(loss_inputs(now, old, sampler, advantage, indices, rollouts), options)
     return SimpleNamespace(total=outputs.total, **outputs.metrics)
 
 

@@ -15,8 +15,10 @@ from hone_worker.train.rows import MicroBatch
 from hone_worker.train.token_logprobs import token_logprobs
 
 
-def logprobs(base: Base, weights: LoraWeights, micro_batch: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logprob and entropy of every trained token of a micro-batch under `weights`."""
+def logprobs(
+    base: Base, weights: LoraWeights | None, micro_batch: MicroBatch, *, entropy_gradient: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logprob and entropy of every trained token of a micro-batch under `weights`; None is the bare base."""
     device = base.device
     input_ids, column = micro_batch.input_ids.to(device), micro_batch.column.to(device)
     layout, positions = micro_batch.layout, micro_batch.position_ids
@@ -42,6 +44,7 @@ def logprobs(base: Base, weights: LoraWeights, micro_batch: MicroBatch) -> tuple
         micro_batch.temperature.to(device),
         softcap=softcap,
         scale=scale,
+        entropy_gradient=entropy_gradient,
     )
 
 

@@ -82,6 +82,7 @@ class StepMetrics:
         self.losses: list[float] = []  # one an optimizer step
         self.grad_norms: list[float] = []
         self.entropy = Running()
+        self.drift = Running()
         self.of_loss: dict[str, PerRollout] = defaultdict(lambda: PerRollout(data.rollouts))
         self.gap = SamplerGap()
         self.episodes = Episodes(data)
@@ -97,10 +98,16 @@ class StepMetrics:
         self.sequence_tokens += micro_batch.sequence_tokens
         self.unpacked_micro_batches += micro_batch.layout is None
 
+    def add_drift(self, now: torch.Tensor, reference: torch.Tensor) -> None:
+        """From the base, by the k3 estimator (Schulman, http://joschu.net/blog/kl-approx.html), in nats."""
+        gap = reference.double() - now.double()
+        self.drift.add(gap.exp() - gap - 1)
+
     def merge(self, other: StepMetrics) -> None:
         """Takes in what another measured on other micro-batches of the same steps. Norms are of whole steps."""
         self.losses = [mine + theirs for mine, theirs in zip(self.losses, other.losses, strict=True)]
         self.entropy.merge(other.entropy)
+        self.drift.merge(other.drift)
         for name, sums in other.of_loss.items():
             self.of_loss[name].merge(sums)
         self.gap.merge(other.gap)
@@ -123,8 +130,7 @@ class StepMetrics:
             "reward": float(rewards.mean()),
             "reward_std": float(rewards.std(correction=1)) if len(rewards) > 1 else None,
             "frac_reward_zero_std": advantages.equal_groups / advantages.groups,
-            # The loss has no reference policy.
-            "kl": None,
+            "kl": self.drift.mean,
             "entropy": self.entropy.mean,
             **self.objective.report(self.of_loss),
             "completions/mean_length": episodes.length.mean,

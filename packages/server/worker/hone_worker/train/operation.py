@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from hone_worker.base.lora import LoraWeights
 from hone_worker.base.model import Base
 from hone_worker.packing.attention import NAME
 from hone_worker.packing.tree_attention import obstacle
@@ -28,6 +29,7 @@ from hone_worker.train.objectives.objective import LossInputs
 from hone_worker.train.policy_state import PolicyState, require_finite
 from hone_worker.train.rows import MicroBatch, MiniBatch, mini_batches
 from hone_worker.train.step_data import StepData, TrainConfig
+from hone_worker.train.sums import quantile
 
 Event = dict[str, Any]
 Training = Generator[Event, None, None]
@@ -105,13 +107,20 @@ class _Operation:
         self.aborted = aborted
         self.watch = watch
         self.objective = objective_of(config.loss)
+        self.needs = self.objective.needs(config.loss)
         self.metrics = StepMetrics(data, self.objective)
         self.state: PolicyState | None = None
 
     def run(self) -> Training:
         data, config = self.data, self.config
         advantages = self.objective.advantages(data.rollout_reward, data.rollout_group, config.loss)
-        steps = mini_batches(data, config, advantages.values, packable=self._packable())
+        steps = mini_batches(
+            data,
+            config,
+            advantages.values,
+            packable=self._packable(),
+            whole_rollouts=self.needs.whole_rollouts,
+        )
         self._check_limits(steps)
         state = self.state = PolicyState(self.base, config)
         state.num_tokens += self.metrics.episodes.tokens
@@ -119,10 +128,18 @@ class _Operation:
         yield self._stage("load")
 
         self.old: torch.Tensor | None = None
-        if len(steps) > 1:
+        self.reference: torch.Tensor | None = None
+        if len(steps) > 1 or self.needs.reward_penalty:
             yield from self._old_logprobs(state, steps)
             self._check_gap()
             yield self._stage("old_logprobs")
+        if self.needs.reference:
+            yield from self._reference_logprobs(state, steps)
+            yield self._stage("reference_logprobs")
+        if self.needs.reward_penalty:
+            rewards = data.rollout_reward - self._penalties(steps)
+            advantages = self.objective.advantages(rewards, data.rollout_group, config.loss)
+            steps = [step.with_advantages(advantages.values) for step in steps]
 
         learning_rate = 0.0
         total = sum(len(step.micro_batches) for step in steps)
@@ -130,9 +147,12 @@ class _Operation:
         forward_backward = update = 0.0
         for step in steps:
             loss = 0.0
+            floor = None
+            if self.needs.top_entropy is not None:
+                floor = yield from self._entropy_floor(state, step, self.needs.top_entropy)
             for micro_batch in step.micro_batches:
                 self._stop_if_aborted()
-                loss += self._forward_backward(state, micro_batch, step.rollouts)
+                loss += self._forward_backward(state, micro_batch, step, floor)
                 done += 1
                 yield {"event": "microbatch", "done": done, "total": total, "tokens": micro_batch.tokens}
             self.metrics.losses.append(loss)
@@ -140,7 +160,7 @@ class _Operation:
             if self.old is None:
                 self._check_gap()
             self._stop_if_aborted()
-            if step.signal:
+            if step.signal or self.needs.every_token:
                 learning_rate, norm = state.update()
                 self.metrics.grad_norms.append(norm)
             update += self.watch.lap()
@@ -184,24 +204,70 @@ class _Operation:
 
     def _old_logprobs(self, state: PolicyState, steps: list[MiniBatch]) -> Training:
         """pi_o of every trained token, before the first optimizer step moves anything."""
-        self.old = torch.zeros(len(self.data.tokens), dtype=state.exact, device=self.base.device)
+        self.old = self._for_each_token(state)
+        for micro_batch, logprob, _ in self._looked_at(state.weights, steps):
+            self.old[micro_batch.position.to(self.base.device)] = logprob
+            self.metrics.gap.add(logprob, micro_batch)
+            # No micro-batch is trained yet: this only offers the thread to others.
+            yield {"event": "heartbeat"}
+
+    def _reference_logprobs(self, state: PolicyState, steps: list[MiniBatch]) -> Training:
+        """Those of the base: the same model with the adapter off."""
+        self.reference = self._for_each_token(state)
+        for micro_batch, logprob, _ in self._looked_at(None, steps):
+            self.reference[micro_batch.position.to(self.base.device)] = logprob
+            yield {"event": "heartbeat"}
+
+    def _entropy_floor(
+        self, state: PolicyState, step: MiniBatch, share: float
+    ) -> Generator[Event, None, float]:
+        """The entropy that this share of the optimizer step's tokens reach."""
+        found = []
+        for micro_batch, _, entropy in self._looked_at(state.weights, [step]):
+            weight = micro_batch.weight
+            found.append(entropy if weight is None else entropy[(weight > 0).to(entropy.device)])
+            yield {"event": "heartbeat"}
+        return quantile(torch.cat(found), 1 - share)
+
+    def _for_each_token(self, state: PolicyState) -> torch.Tensor:
+        return torch.zeros(len(self.data.tokens), dtype=state.exact, device=self.base.device)
+
+    def _looked_at(
+        self, weights: LoraWeights | None, steps: list[MiniBatch]
+    ) -> Iterator[tuple[MicroBatch, torch.Tensor, torch.Tensor]]:
+        """Every micro-batch with its logprobs and entropies, without a gradient."""
         for step in steps:
             for micro_batch in step.micro_batches:
                 self._stop_if_aborted()
                 with torch.no_grad():
-                    logprob, _ = logprobs(self.base, state.weights, micro_batch)
+                    logprob, entropy = logprobs(self.base, weights, micro_batch)
                 require_finite(logprob)
-                self.old[micro_batch.position.to(self.base.device)] = logprob
-                self.metrics.gap.add(logprob, micro_batch)
-                # No micro-batch is trained yet: this only offers the thread to others.
-                yield {"event": "heartbeat"}
+                yield micro_batch, logprob, entropy
 
-    def _forward_backward(self, state: PolicyState, micro_batch: MicroBatch, rollouts: float) -> float:
+    def _penalties(self, steps: list[MiniBatch]) -> torch.Tensor:
+        """What each rollout's tokens take off its reward. Those that are not trained take nothing."""
+        total = torch.zeros(self.data.rollouts, dtype=torch.float64)
+        assert self.needs.reward_penalty and self.old is not None and self.reference is not None
+        for step in steps:
+            for micro_batch in step.micro_batches:
+                token = micro_batch.position.to(self.base.device)
+                penalty = self.needs.reward_penalty(self.old[token], self.reference[token]).cpu().double()
+                if micro_batch.weight is not None:
+                    penalty = penalty * micro_batch.weight
+                total.index_add_(0, micro_batch.rollout, penalty)
+        return total
+
+    def _forward_backward(
+        self, state: PolicyState, micro_batch: MicroBatch, step: MiniBatch, floor: float | None
+    ) -> float:
         device = self.base.device
         advantage = micro_batch.advantage.to(device, state.exact)
         token = micro_batch.position.to(device)
-        with torch.set_grad_enabled(bool(advantage.any())):
-            logprob, entropy = logprobs(self.base, state.weights, micro_batch)
+        weight = micro_batch.weight
+        with torch.set_grad_enabled(self.needs.every_token or bool(advantage.any())):
+            logprob, entropy = logprobs(
+                self.base, state.weights, micro_batch, entropy_gradient=self.needs.entropy_gradient
+            )
             inputs = LossInputs(
                 logprobs=logprob,
                 old=logprob.detach() if self.old is None else self.old[token],
@@ -210,7 +276,14 @@ class _Operation:
                 rollout=micro_batch.rollout.to(device),
                 completion=micro_batch.completion.to(device),
                 token=token,
-                rollouts=rollouts,
+                rollouts=step.rollouts,
+                entropies=entropy,
+                tokens=step.tokens,
+                mean_tokens=step.mean_tokens,
+                rollout_tokens=step.rollout_tokens.to(device, state.exact),
+                entropy_floor=floor,
+                reference=None if self.reference is None else self.reference[token],
+                weights=None if weight is None else weight.to(device, state.exact),
             )
             outputs = self.objective.loss(inputs, self.config.loss)
             require_finite(outputs.total)
@@ -219,7 +292,9 @@ class _Operation:
                 fault("worker.backward")
         if self.old is None:
             self.metrics.gap.add(inputs.old, micro_batch)
-        self.metrics.add(outputs, entropy, micro_batch)
+        if inputs.reference is not None:
+            self.metrics.add_drift(logprob.detach(), inputs.reference)
+        self.metrics.add(outputs, entropy.detach(), micro_batch)
         return float(outputs.total.detach())
 
     def _check_gap(self) -> None:

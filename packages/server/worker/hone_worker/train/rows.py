@@ -3,7 +3,8 @@ row for each path from its root."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -28,6 +29,7 @@ class MicroBatch:
     temperature: torch.Tensor  # float32 [N]
     sampler: torch.Tensor  # float32 [N]
     advantage: torch.Tensor  # float64 [N]
+    weight: torch.Tensor | None  # float32 [N], if the step data has weights
     comparable: (
         torch.Tensor
     )  # bool [N]: sampled from the whole distribution of the policy that this step starts from
@@ -42,18 +44,35 @@ class MiniBatch:
 
     micro_batches: list[MicroBatch]
     rollouts: float  # R of the loss
+    tokens: float  # those that train; one of weight w counts as w
+    mean_tokens: float  # those of all optimizer steps, by the share of rollouts that this one has
+    rollout_tokens: torch.Tensor  # float64 [R]: those of each rollout of the step data
     signal: bool  # whether any token has an advantage other than 0
+
+    def with_advantages(self, advantages: torch.Tensor) -> MiniBatch:
+        """The same with other advantages of the step data's rollouts."""
+        changed = [replace(m, advantage=advantages[m.rollout]) for m in self.micro_batches]
+        return replace(
+            self, micro_batches=changed, signal=any(bool((m.advantage != 0).any()) for m in changed)
+        )
 
 
 def mini_batches(
-    data: StepData, config: TrainConfig, advantages: torch.Tensor, *, packable: bool = True
+    data: StepData,
+    config: TrainConfig,
+    advantages: torch.Tensor,
+    *,
+    packable: bool = True,
+    whole_rollouts: bool = False,
 ) -> list[MiniBatch]:
     """The plan as tensors. A token that several leaves share is trained in the first leaf that holds it.
 
     `packable` is false where the base's attention takes no trees: then what the plan wants packed goes
-    through in padded rows, in as many micro-batches as keep the memory that the plan counts on.
+    through in padded rows, in as many micro-batches as keep the memory that the plan counts on. With
+    `whole_rollouts` a rollout's trained tokens stay in one micro-batch, and a plan that parts them is refused.
     """
-    build = _padded if config.packing == "rows" else _packed if packable else _padded_in_bounds
+    unpacked = _whole_in_bounds if whole_rollouts else _padded_in_bounds
+    build = _padded if config.packing == "rows" else _packed if packable else unpacked
     parent = data.completion_parent.tolist()
     rollout = data.completion_rollout.tolist()
     offsets = data.completion_offsets.tolist()
@@ -92,14 +111,47 @@ def mini_batches(
                 code="bad_batch",
                 param="plan",
             )
+    if whole_rollouts:
+        _require_whole(micro_batch for micro_batches, _, _ in steps for micro_batch in micro_batches)
     # Rollouts that no step trains (equal rewards, masked) weigh on all steps alike: each step's R is its
     # share of the step data's, so that filters do not change the scale. With one step it is the step data's R.
     listed = sum(count for _, count, _ in steps)
+    weighed = [[_weighed(data, m) for m in micro_batches] for micro_batches, _, _ in steps]
+    total = sum((sum(tokens) for tokens in weighed), torch.zeros(data.rollouts, dtype=torch.float64))
     return [
-        MiniBatch(micro_batches, data.rollouts * count / listed, signal)
-        for micro_batches, count, signal in steps
+        MiniBatch(
+            micro_batches,
+            rollouts=data.rollouts * count / listed,
+            tokens=float(sum(tokens).sum()),
+            mean_tokens=float(total.sum()) * count / listed,
+            rollout_tokens=total,
+            signal=signal,
+        )
+        for (micro_batches, count, signal), tokens in zip(steps, weighed, strict=True)
         if micro_batches
     ]
+
+
+def _weighed(data: StepData, micro_batch: MicroBatch) -> torch.Tensor:
+    """Trained tokens of each rollout, by their weights."""
+    weight = micro_batch.weight
+    counted = torch.ones(len(micro_batch.rollout)) if weight is None else weight
+    zero = torch.zeros(data.rollouts, dtype=torch.float64)
+    return zero.index_add_(0, micro_batch.rollout, counted.double())
+
+
+def _require_whole(micro_batches: Iterable[MicroBatch]) -> None:
+    placed: set[int] = set()
+    for micro_batch in micro_batches:
+        here = set(micro_batch.rollout.tolist())
+        if parted := here & placed:
+            raise HoneWorkerError(
+                f"The plan parts the completions of rollout {min(parted)}, and this objective looks at whole "
+                "rollouts. List all leaves of a rollout in one micro-batch.",
+                code="bad_batch",
+                param="plan",
+            )
+        placed |= here
 
 
 def sampled_tokens(data: StepData) -> torch.Tensor:
@@ -176,6 +228,7 @@ class _Tokens:
             temperature=data.completion_temperature[owner],
             sampler=data.logprobs[position],
             advantage=self.advantages[rollout],
+            weight=None if data.completion_weight is None else data.completion_weight[owner],
             comparable=(data.completion_policy[owner] == self.config.step - 1)
             & (data.completion_truncated[owner] == 0),
             tokens=sum(lengths) if layout is None else input_ids.shape[1],
@@ -208,14 +261,28 @@ def _padded(sequences: list[_Sequence], tokens: _Tokens) -> list[MicroBatch]:
 
 def _padded_in_bounds(sequences: list[_Sequence], tokens: _Tokens) -> list[MicroBatch]:
     """Padded rows, no more of them at once than fill what the packed row would have held."""
+    return _in_bounds([[sequence] for sequence in sequences], sequences, tokens)
+
+
+def _whole_in_bounds(sequences: list[_Sequence], tokens: _Tokens) -> list[MicroBatch]:
+    """The same with the sequences of a rollout together."""
+    units: dict[int, list[_Sequence]] = {}
+    for sequence in sequences:
+        owner = int(tokens.data.completion_rollout[sequence.owner[0]])
+        units.setdefault(owner, []).append(sequence)
+    return _in_bounds(list(units.values()), sequences, tokens)
+
+
+def _in_bounds(units: list[list[_Sequence]], sequences: list[_Sequence], tokens: _Tokens) -> list[MicroBatch]:
     bound = pack([s.ids.numpy() for s in sequences]).input_ids.numel()
     parts: list[list[_Sequence]] = []
     width = 0
-    for sequence in sequences:
-        width = max(width, len(sequence.ids))
-        if parts and (len(parts[-1]) + 1) * width <= bound:
-            parts[-1].append(sequence)
+    for unit in units:
+        longest = max(len(sequence.ids) for sequence in unit)
+        width = max(width, longest)
+        if parts and (len(parts[-1]) + len(unit)) * width <= bound:
+            parts[-1].extend(unit)
         else:
-            parts.append([sequence])
-            width = len(sequence.ids)
+            parts.append(list(unit))
+            width = longest
     return [micro_batch for part in parts for micro_batch in _padded(part, tokens)]

@@ -90,6 +90,7 @@ class StepData:
     rollout_reward: torch.Tensor
     rollout_group: torch.Tensor
     rollout_trainable: torch.Tensor
+    completion_weight: torch.Tensor | None = None
 
     @property
     def completions(self) -> int:
@@ -116,6 +117,8 @@ _DTYPES = {
     "rollout_group": torch.int32,
     "rollout_trainable": torch.uint8,
 }
+# Of a tensor that may be left out: without weights every token weighs 1.
+_OPTIONAL = {"completion_weight": torch.float32}
 
 
 def parse_step_data(body: bytes) -> tuple[StepData, TrainConfig]:
@@ -162,10 +165,11 @@ def _config(body: bytes) -> TrainConfig:
 
 
 def _step_data(tensors: dict[str, torch.Tensor]) -> StepData:
+    dtypes = {**_DTYPES, **{name: dtype for name, dtype in _OPTIONAL.items() if name in tensors}}
     for name in tensors:
-        if name not in _DTYPES:
+        if name not in dtypes:
             raise _bad(f"The step data holds a tensor `{name}` that the trainer does not know.", name)
-    for name, dtype in _DTYPES.items():
+    for name, dtype in dtypes.items():
         if name not in tensors:
             raise _bad(f"The step data lacks the tensor `{name}`.", name)
         if tensors[name].dtype != dtype or tensors[name].dim() != 1:
@@ -178,8 +182,8 @@ def _step_data(tensors: dict[str, torch.Tensor]) -> StepData:
     for names, length in (
         (("sampled", "logprobs"), total),
         (("completion_offsets",), completions + 1),
-        ([n for n in _DTYPES if n.startswith("completion_") and n != "completion_offsets"], completions),
-        ([n for n in _DTYPES if n.startswith("rollout_")], rollouts),
+        ([n for n in dtypes if n.startswith("completion_") and n != "completion_offsets"], completions),
+        ([n for n in dtypes if n.startswith("rollout_")], rollouts),
     ):
         for name in names:
             if len(tensors[name]) != length:
@@ -217,6 +221,12 @@ def _check_values(data: StepData) -> None:
     for name in flags:
         _require((getattr(data, name) <= 1).all(), name, "must be 0 or 1")
     _require(data.rollout_reward.isfinite().all(), "rollout_reward", "must be finite")
+    if (weight := data.completion_weight) is not None:
+        _require(
+            weight.isfinite().all() and (weight >= 0).all(),
+            "completion_weight",
+            "must be finite and not negative",
+        )
     _require(
         data.logprobs.isfinite().all() and (data.logprobs <= 1e-3).all(),
         "logprobs",

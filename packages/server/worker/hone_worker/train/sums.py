@@ -72,3 +72,14 @@ class PerRollout:
         counted = self.tokens > 0
         running.add(self.total[counted] / self.tokens[counted])
         return running
+
+
+# torch's own takes no more.
+_MOST = 1 << 24
+
+
+def quantile(values: torch.Tensor, share: float) -> float:
+    """What `share` of the values lie below, between the two nearest by their distance (as TRL's entropy mask)."""
+    if len(values) <= _MOST:
+        return float(torch.quantile(values.float(), share))
+    return float(values.sort().values[int(share * (len(values) - 1))])

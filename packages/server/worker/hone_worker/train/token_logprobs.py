@@ -16,11 +16,12 @@ class _TokenLogprobs(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, hidden, weight, bias, target, temperature, softcap, scale, with_grad):
+    def forward(ctx, hidden, weight, bias, target, temperature, softcap, scale, with_grad, bends):
         exact = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         logprob = torch.empty(len(hidden), dtype=exact, device=hidden.device)
         entropy = torch.empty_like(logprob)
         slope = torch.empty_like(hidden) if with_grad else None
+        bend = torch.empty_like(hidden) if with_grad and bends else None
         for at in range(0, len(hidden), _CHUNK):
             rows = slice(at, at + _CHUNK)
             logits = torch.nn.functional.linear(hidden[rows], weight, bias).to(exact) * scale
@@ -33,21 +34,28 @@ class _TokenLogprobs(torch.autograd.Function):
             logprob[rows] = logs.gather(1, target[rows, None])[:, 0]
             probabilities = logs.exp()
             entropy[rows] = -(probabilities * logs).sum(-1)
+            if bend is not None:
+                # dH/dz = -p (log p + H): what the logits z do to the entropy.
+                against = -probabilities * (logs + entropy[rows, None])
+                bend[rows] = (against * factor).to(weight.dtype) @ weight
             if slope is not None:
                 towards = probabilities.neg_()
                 towards.scatter_add_(1, target[rows, None], torch.ones_like(towards[:, :1]))
                 slope[rows] = (towards * factor).to(weight.dtype) @ weight
         if slope is not None:
-            ctx.save_for_backward(slope)
-        ctx.mark_non_differentiable(entropy)
+            ctx.save_for_backward(*(x for x in (slope, bend) if x is not None))
+        if bend is None:
+            ctx.mark_non_differentiable(entropy)
         return logprob, entropy
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_logprob, _grad_entropy):
-        (slope,) = ctx.saved_tensors
+    def backward(ctx, grad_logprob, grad_entropy):
+        slope, *bend = ctx.saved_tensors
         grad = slope * grad_logprob[:, None].to(slope.dtype)
-        return grad, None, None, None, None, None, None, None
+        if bend:
+            grad = grad + bend[0] * grad_entropy[:, None].to(slope.dtype)
+        return grad, None, None, None, None, None, None, None, None
 
 
 def token_logprobs(
@@ -58,14 +66,16 @@ def token_logprobs(
     *,
     softcap: float | None = None,
     scale: float = 1.0,
+    entropy_gradient: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Logprob of `target` and entropy at each row of `hidden` [N, H], in float32 at least.
 
+    The entropy has a gradient if `entropy_gradient` asks for one: it takes the memory of another `hidden`.
     `temperature` divides the logits; 0 stands for greedy decoding, whose logprobs are reported at 1.
     """
     temperature = torch.where(temperature == 0, torch.ones_like(temperature), temperature)
     with_grad = torch.is_grad_enabled() and hidden.requires_grad
     bias = None if head.bias is None else head.bias.detach()
     return _TokenLogprobs.apply(
-        hidden, head.weight.detach(), bias, target, temperature, softcap, scale, with_grad
+        hidden, head.weight.detach(), bias, target, temperature, softcap, scale, with_grad, entropy_gradient
     )

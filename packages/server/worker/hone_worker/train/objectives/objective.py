@@ -15,9 +15,12 @@ from hone_worker.train.sums import Metrics, PerRollout
 
 @dataclass(frozen=True)
 class LossInputs:
-    """The N trained tokens of a micro-batch. Tensors are [N], on one device; only `logprobs` has a gradient.
+    """The N trained tokens of a micro-batch. Tensors are [N], on one device; only `logprobs` has a gradient,
+    and `entropies` where `Needs.entropy_gradient` asks for one.
 
-    All tokens of a completion that train are in one micro-batch; those of a rollout may be spread over several.
+    All tokens of a completion that train are in one micro-batch; those of a rollout may be spread over several
+    unless `Needs.whole_rollouts` asks for them together. Everything that is summed over more than one token is
+    given as a count of the whole optimizer step: how a step is cut into micro-batches never changes its gradient.
     """
 
     logprobs: torch.Tensor  # pi, of the weights that are trained
@@ -28,7 +31,14 @@ class LossInputs:
     completion: torch.Tensor  # int64: index of its completion
     token: torch.Tensor  # int64: its own place in the step data's `tokens`
     rollouts: float  # R: rewarded rollouts of this optimizer step, those that train nothing included
-    reference: torch.Tensor | None = None  # of a fixed policy, for a KL
+    entropies: torch.Tensor  # of the distribution that each token was sampled from, in nats
+    tokens: float  # trained tokens of this optimizer step; one of weight w counts as w
+    mean_tokens: float  # the same of the operation, by its rollouts' share in this optimizer step
+    rollout_tokens: (
+        torch.Tensor
+    )  # [all rollouts of the step data], not [N]: trained tokens of each, by weight
+    entropy_floor: float | None = None  # what `Needs.top_entropy` found over this optimizer step
+    reference: torch.Tensor | None = None  # of the base without the adapter, if `Needs.reference`
     weights: torch.Tensor | None = None  # None: every token weighs 1
 
 
@@ -39,6 +49,28 @@ class LossOutputs:
 
 
 @dataclass(frozen=True)
+class Needs:
+    """What an objective asks of the operation, as its options say. Nothing that is not asked for is computed."""
+
+    #: All trained tokens of a rollout are in one micro-batch, however long it is.
+    whole_rollouts: bool = False
+    #: Logprobs of the base with the adapter off: one more forward of every trained token, once an operation.
+    reference: bool = False
+    #: Tokens whose advantage is 0 have a gradient all the same, as from a KL or an entropy bonus.
+    every_token: bool = False
+    entropy_gradient: bool = False
+    #: Finds `entropy_floor`, below which all but this share of the optimizer step's tokens lie: one more
+    #: forward of every trained token for each optimizer step.
+    top_entropy: float | None = None
+    #: What a token takes off its rollout's reward, from its old and its reference logprob.
+    reward_penalty: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+
+
+def no_needs(_options: Options) -> Needs:
+    return Needs()
+
+
+@dataclass(frozen=True)
 class Objective:
     """`options` has a field `type` whose only value, and default, is the name of the objective."""
 
@@ -46,6 +78,7 @@ class Objective:
     advantages: Callable[[torch.Tensor, torch.Tensor, Any], Advantages]  # rewards, groups, options
     loss: Callable[[LossInputs, Any], LossOutputs]
     report: Callable[[Mapping[str, PerRollout]], Metrics]  # from the sums of LossOutputs.metrics
+    needs: Callable[[Any], Needs] = no_needs
 
     @property
     def name(self) -> str:
