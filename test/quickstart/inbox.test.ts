@@ -1,5 +1,6 @@
 import { execFile } from "node:child_process";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { existsSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -114,6 +115,17 @@ describe("the training of a task of one's own", () => {
     const { status, stderr } = await train(server, resumed, task);
     expect(stderr).toMatch(/invalid_config: The task has changed since the run in .*control began/);
     expect(status).toBe(1);
+  });
+
+  it("leaves nothing of a start that fails its checks", async () => {
+    const at = ["--out", join(out, "refused")];
+    const nobody = "http://127.0.0.1:9/v1#nobody";
+    const refused = await train(server, [...at, "--compare", nobody]);
+    expect(refused).toMatchObject({ status: 1, stdout: "" });
+    expect(refused.stderr).toMatch(/nobody cannot be compared with/);
+    expect(existsSync(join(out, "refused"))).toBe(false);
+    const named = await train(server, ["--resume", "--out", join(out, "control"), "--name", "b"]);
+    expect(named.stderr).toMatch(/invalid_config: .* trains the model control, not b\./);
   });
 
   it("says what a task file lacks", async () => {

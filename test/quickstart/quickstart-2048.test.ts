@@ -1,4 +1,4 @@
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { ComparisonModel, readGroups } from "@hone/client";
@@ -40,13 +40,25 @@ interface Asked {
   max_completion_tokens?: number;
 }
 
+const apiState = () => ({
+  asked: [] as Asked[],
+  broken: false,
+  /** Statuses of the next answers. */
+  faults: [] as number[],
+});
+
 /** An API that answers `right`, with as much usage as asked for, until it is out of order. */
-function other(label = "openai/gpt"): OtherModel & { asked: Asked[]; broken: boolean } {
-  const state = { asked: [] as Asked[], broken: false };
+function other(label = "openai/gpt"): OtherModel & ReturnType<typeof apiState> {
+  const state = apiState();
   const model = new ComparisonModel({
     ...{ baseURL: "http://elsewhere/v1", apiKey: "k", model: "gpt" },
     fetch: async (_input, init) => {
       state.asked.push(JSON.parse(init?.body as string) as Asked);
+      const status = state.faults.shift();
+      if (status !== undefined) {
+        const headers = { "retry-after-ms": "1" };
+        return Response.json({ error: { message: "for a moment" } }, { status, headers });
+      }
       if (state.broken) return Response.json({ error: { message: "wrong key" } }, { status: 401 });
       const message = { role: "assistant", content: "right" };
       const usage = { prompt_tokens: 1000, completion_tokens: 1, total_tokens: 1001 };
@@ -101,6 +113,17 @@ describe("a run of the 2048 quickstart, but for its training,", () => {
       ),
     });
     expect(gpt.asked).toHaveLength(1);
+    expect(await readdir(out)).toEqual([]);
+  });
+
+  it("begins where another model's API is busy or down for a moment", async () => {
+    const gpt = other();
+    gpt.faults.push(429, 503);
+    expect(await run([gpt], { heldOut: 2 })).toMatchObject({ notCompared: {} });
+    const down = other();
+    down.faults.push(503, 503, 503, 503);
+    await rm(join(out, "settings.json"));
+    await expect(run([down])).rejects.toThrow(/cannot be compared with: 503 for a moment/);
   });
 
   it("keeps its verdict where another model fails later, and can be ended again", async () => {

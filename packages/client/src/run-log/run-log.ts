@@ -1,5 +1,5 @@
 import { appendFile, mkdir, readFile, rename, writeFile } from "node:fs/promises";
-import { basename, dirname, join } from "node:path";
+import { basename, join } from "node:path";
 import { HoneError, wellFormedJson } from "@hone/core";
 import type { OperationEvent, TrainResult, TrajectoryGroup } from "@hone/core";
 import { writeGroups } from "../training/group-files.ts";
@@ -59,8 +59,11 @@ export interface RunLogOptions extends CurvesOptions {
  */
 export async function openRunLog(folder: string, options: RunLogOptions = {}): Promise<RunLog> {
   refuseUnknownOptions("openRunLog()", options, ["settings", "references", "panels"]);
+  const known = await requireSameSettings(folder, options.settings);
   await mkdir(join(folder, "trajectories"), { recursive: true });
-  await keepSettings(join(folder, "settings.json"), options.settings);
+  if (options.settings && !known) {
+    await replace(join(folder, settingsFile), `${JSON.stringify(options.settings, null, 2)}\n`);
+  }
   const metricsFile = join(folder, "metrics.jsonl");
   const { records, whole } = await readRecords(metricsFile);
   if (!whole) await replace(metricsFile, linesOf(records));
@@ -154,21 +157,27 @@ export async function openRunLog(folder: string, options: RunLogOptions = {}): P
   };
 }
 
-async function keepSettings(path: string, settings: RunLogOptions["settings"]): Promise<void> {
-  if (!settings) return;
-  const text = await readFile(path, "utf8").catch(() => null);
-  if (text === null) {
-    await replace(path, `${JSON.stringify(settings, null, 2)}\n`);
-    return;
-  }
+const settingsFile = "settings.json";
+
+/**
+ * Refuses settings that differ from those that the folder's run keeps, and writes nothing. Gives whether the
+ * folder keeps any.
+ */
+export async function requireSameSettings(
+  folder: string,
+  settings: RunLogOptions["settings"] = {},
+): Promise<boolean> {
+  const text = await readFile(join(folder, settingsFile), "utf8").catch(() => null);
+  if (text === null) return false;
   const known = JSON.parse(text) as Record<string, unknown>;
   for (const [name, value] of Object.entries(settings)) {
     if (!(name in known) || known[name] === value) continue;
     throw new HoneError(
-      `The run in ${dirname(path)} has ${name} ${JSON.stringify(known[name])}, not ${JSON.stringify(value)}. Go on with the same settings, or name another folder.`,
+      `The run in ${folder} has ${name} ${JSON.stringify(known[name])}, not ${JSON.stringify(value)}. Go on with the same settings, or name another folder.`,
       { code: "invalid_config", param: name },
     );
   }
+  return true;
 }
 
 function isSame(a: RunRecord, b: RunRecord): boolean {

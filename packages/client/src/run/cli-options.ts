@@ -18,7 +18,10 @@ export function readCommandLine(file: string, task: Task<unknown>, args: string[
   const program = new Command(`@hone/client train ${file}`)
     .description("Trains a model on the task, and shows what it learnt.")
     .helpOption("-h, --help", "show this")
-    .option("--name <model>", "the model's name; one that there is goes on (default: made up)")
+    .option(
+      "--name <model>",
+      "the model's name; one that exists learns on (default: of file and time)",
+    )
     .option("--out <folder>", "where metrics and trajectories go (default: runs/ and the name)")
     .option("--resume", "go on with the run in --out, or with the newest one of the task", false)
     .option("--steps <n>", "training steps of the whole run", whole(0), defaults.steps)

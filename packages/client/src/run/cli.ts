@@ -4,7 +4,7 @@ import { resolve } from "node:path";
 import { HoneError } from "@hone/core";
 import { readCommandLine, type CommandLine } from "./cli-options.ts";
 import { createReporter } from "./reporter.ts";
-import { beginRun, findRun } from "./run-folders.ts";
+import { findRun, keepRun, newRun } from "./run-folders.ts";
 import { summaryText } from "./summary-text.ts";
 import { loadTask } from "./task-file.ts";
 import { trainRun } from "./train-run.ts";
@@ -19,8 +19,8 @@ The server is found by HONE_URL and HONE_API_KEY, or is that of this machine.
 `;
 
 const stop = new AbortController();
-/** What is said of a run that was stopped. */
-let goOn = "";
+/** What is said when the command is stopped: how the run goes on, once it has started. */
+let goOn = "Nothing was begun.";
 process.on("SIGINT", interrupt);
 process.on("SIGTERM", interrupt);
 let interruptedAt = -Infinity;
@@ -50,14 +50,22 @@ if (command === undefined || command === "--help" || command === "-h" || file ==
 async function train(taskFile: string, given: string[]): Promise<number> {
   const { task, path, taskSource } = await loadTask(taskFile);
   const asked = readCommandLine(taskFile, task, given);
-  const begun = asked.resume ? findRun(path, asked.run.out) : null;
+  const begun = asked.resume ? findRun(path, asked.run) : null;
   // The options that it began with, and those given now after them.
   const chosen = begun ? readCommandLine(taskFile, task, [...begun.args, ...given]) : asked;
-  const { name, out } = begun ?? beginRun(path, asked.run, given);
-  goOn = stoppedText(taskFile, out, chosen);
+  const run = begun ?? newRun(path, asked.run, given);
+  const { name, out } = run;
+  const report = createReporter(process.stdout);
   const summary = await trainRun(task, {
     ...chosen.run,
-    ...{ name, out, taskSource, signal: stop.signal, onEvent: createReporter(process.stdout) },
+    ...{ name, out, taskSource, signal: stop.signal },
+    onEvent(event) {
+      if (event.type === "started") {
+        if (!begun) keepRun(run);
+        goOn = stoppedText(taskFile, out, chosen);
+      }
+      report(event);
+    },
   });
   const { serverData } = chosen;
   console.log(summaryText(summary, serverData === undefined ? null : resolve(serverData)));

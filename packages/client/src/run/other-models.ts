@@ -1,5 +1,7 @@
+import { setTimeout } from "node:timers/promises";
 import { HoneError } from "@hone/core";
 import type { TrajectoryGroup } from "@hone/core";
+import { backoffMs, mayPass, retryAdvice, retryAfterMs } from "@hone/transport";
 import { ComparisonModel } from "../rollouts/comparison-model.ts";
 import { gather } from "../rollouts/gather.ts";
 import type { Rollout } from "../rollouts/rollout-run.ts";
@@ -96,39 +98,62 @@ export async function checkOthers<Scenario>(
   );
 }
 
+/** How often a first request is sent again that may be answered a little later. */
+const mostRetries = 3;
+
 /** What is wrong with it; null where nothing is. */
-function firstAnswer<Scenario>(
+async function firstAnswer<Scenario>(
   { model }: OtherModel,
   rollout: Rollout<Scenario>,
   scenario: Scenario,
   signal: AbortSignal,
 ): Promise<string | null> {
   const answered = new AbortController();
-  return new Promise((resolve, reject) => {
-    const { baseURL, apiKey, name } = model;
-    const asked = new ComparisonModel({
-      ...{ baseURL, apiKey, model: name },
-      fetch: async (input, init) => {
-        answered.signal.throwIfAborted();
-        try {
-          const response = await model.fetch(input, init);
-          resolve(await faultOf(response.clone()));
-          return response;
-        } catch (error) {
-          resolve(messageOf(error));
-          throw error;
-        } finally {
-          answered.abort();
+  const ends = AbortSignal.any([signal, answered.signal]);
+  let fault: string | null = null;
+  const { baseURL, apiKey, name } = model;
+  const asked = new ComparisonModel({
+    ...{ baseURL, apiKey, model: name },
+    fetch: async (input, init) => {
+      answered.signal.throwIfAborted();
+      for (let retry = 0; ; retry += 1) {
+        const sent = await settle(model.fetch(input, init));
+        fault = "response" in sent ? await faultOf(sent.response.clone()) : messageOf(sent.error);
+        if (retry < mostRetries && mayPassLater(sent)) {
+          const headers = "response" in sent ? sent.response.headers : undefined;
+          await setTimeout(retryAfterMs(headers) ?? backoffMs(retry), null, { signal: ends });
+          continue;
         }
-      },
-    });
-    const ends = AbortSignal.any([signal, answered.signal]);
-    const limits = { maxExceptions: 1, timeoutMs: 120_000, signal: ends } as const;
-    gather(asked, rollout, [scenario], { mode: "eval", ...limits }).then(
-      () => resolve(null),
-      (error: unknown) => (signal.aborted ? reject(error) : resolve(messageOf(error))),
-    );
+        answered.abort();
+        if ("error" in sent) throw sent.error;
+        return sent.response;
+      }
+    },
   });
+  try {
+    const limits = { timeoutMs: 120_000, signal: ends } as const;
+    await gather(asked, rollout, [scenario], { mode: "eval", ...limits });
+  } catch (error) {
+    if (signal.aborted) throw error;
+    if (!answered.signal.aborted) return fault ?? messageOf(error);
+  }
+  return fault;
+}
+
+type Sent = { response: Response } | { error: unknown };
+
+async function settle(sending: Promise<Response>): Promise<Sent> {
+  try {
+    return { response: await sending };
+  } catch (error) {
+    return { error };
+  }
+}
+
+/** Too many requests, an API that is down, a connection that breaks. */
+function mayPassLater(sent: Sent): boolean {
+  if ("error" in sent) return true;
+  return retryAdvice(sent.response.headers) ?? mayPass(sent.response.status);
 }
 
 interface Answer {

@@ -63,20 +63,37 @@ describe("a step's line", () => {
   });
 });
 
-it("a line for each thing that happened, and on a terminal how far it is", () => {
-  const say = (isTTY: boolean): string => {
+describe("a run on a terminal and in a file", () => {
+  const say = (isTTY: boolean, events: RunEvent[]): string => {
     const written: string[] = [];
     const output = { isTTY, columns: 40, write: (text: string) => written.push(text) > 0 };
     const report = createReporter(output);
-    report({ type: "began", label: "evaluating base", total: 4 });
-    report({ type: "progressed", done: 3, note: "score 12" });
-    report({ type: "evaluated", label: "base", metric: "score", score: 12.345, seconds: 7.4 });
-    const warnings = [{ code: "flat", message: "Rewards do not differ." }];
-    report({ ...event, record: { ...event.record, warnings } });
+    for (const one of events) report(one);
     return written.join("");
   };
-  expect(say(false)).toBe(
-    `evaluating base: 4 rollouts\nheld out, base: score 12.3 (7 s)\n${stepLine(event)}\n  ! Rewards do not differ.\n`,
-  );
-  expect(say(true)).toContain("evaluating base 75% score 12");
+  const warnings = [{ code: "flat", message: "Rewards do not differ." }];
+  const evaluation: RunEvent[] = [
+    { type: "began", label: "evaluating base", total: 4 },
+    { type: "progressed", done: 3, note: "score 12" },
+  ];
+  const events: RunEvent[] = [
+    { type: "started", out: "/runs/one" },
+    ...evaluation,
+    { type: "evaluated", label: "base", metric: "score", score: 12.345, seconds: 7.4 },
+    { ...event, record: { ...event.record, warnings } },
+    { type: "ended" },
+  ];
+
+  it("has a line for each thing that happened, and on a terminal how far it is", () => {
+    expect(say(false, events)).toBe(
+      `files: /runs/one\nevaluating base: 4 rollouts\nheld out, base: score 12.3 (7 s)\n${stepLine(event)}\n  ! Rewards do not differ.\n`,
+    );
+    expect(say(true, events)).toContain("evaluating base 75% score 12");
+    expect(say(true, events)).toMatch(/differ\.\n$/);
+  });
+
+  it("ends the line that shows how far it is, so that an error begins on its own", () => {
+    expect(say(true, [...evaluation, { type: "ended" }])).toMatch(/75% score 12\n$/);
+    expect(say(false, [...evaluation, { type: "ended" }])).toBe("evaluating base: 4 rollouts\n");
+  });
 });

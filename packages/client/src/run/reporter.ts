@@ -5,28 +5,45 @@ export function createReporter(
   output: Pick<NodeJS.WriteStream, "write" | "isTTY" | "columns">,
 ): (event: RunEvent) => void {
   let current = { label: "", total: 1 };
+  /** Whether the cursor stands behind the line that shows how far it is. */
+  let showing = false;
   const show = (done: number, note: string): void => {
     if (!output.isTTY) return;
     const share = `${Math.floor((100 * done) / current.total)}%`;
     output.write(`\r\x1b[2K${`${current.label} ${share} ${note}`.slice(0, output.columns - 1)}`);
+    showing = true;
   };
   const line = (text: string): void => {
-    output.write(`${output.isTTY ? "\r\x1b[2K" : ""}${text}\n`);
+    output.write(`${showing ? "\r\x1b[2K" : ""}${text}\n`);
+    showing = false;
   };
   return (event) => {
-    if (event.type === "began") {
-      current = event;
-      if (event.label.startsWith("evaluating")) line(`${event.label}: ${event.total} rollouts`);
-      show(0, "");
-    } else if (event.type === "progressed") {
-      show(event.done, event.note);
-    } else if (event.type === "evaluated") {
-      const { label, metric, score, seconds } = event;
-      const shown = score === null ? "none" : figure(score);
-      line(`held out, ${label}: ${metric} ${shown} (${seconds.toFixed(0)} s)`);
-    } else {
-      line(stepLine(event));
-      for (const { message } of event.record.warnings) line(`  ! ${message}`);
+    switch (event.type) {
+      case "started":
+        line(`files: ${event.out}`);
+        break;
+      case "began":
+        current = event;
+        if (event.label.startsWith("evaluating")) line(`${event.label}: ${event.total} rollouts`);
+        show(0, "");
+        break;
+      case "progressed":
+        show(event.done, event.note);
+        break;
+      case "evaluated": {
+        const { label, metric, score, seconds } = event;
+        const shown = score === null ? "none" : figure(score);
+        line(`held out, ${label}: ${metric} ${shown} (${seconds.toFixed(0)} s)`);
+        break;
+      }
+      case "step-ended":
+        line(stepLine(event));
+        for (const { message } of event.record.warnings) line(`  ! ${message}`);
+        break;
+      case "ended":
+        // Whatever is printed next begins on a line of its own.
+        if (showing) output.write("\n");
+        showing = false;
     }
   };
 }

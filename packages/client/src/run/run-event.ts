@@ -3,6 +3,8 @@ import type { StepRecord } from "../run-log/step-record.ts";
 
 /** What happens in a run, in its order. */
 export type RunEvent =
+  /** The start has passed its checks, and `out` is the run's folder. A start that is refused has no event. */
+  | { type: "started"; out: string }
   /** Rollouts or training begin: `total` of them, or 1. */
   | { type: "began"; label: string; total: number }
   | { type: "progressed"; done: number; note: string }
@@ -11,4 +13,6 @@ export type RunEvent =
   | ({ type: "step-ended"; step: number; steps: number; metric: string } & {
       record: StepRecord;
       result: TrainResult;
-    });
+    })
+  /** A run that had started is over: by its summary, by an error or by its signal. */
+  | { type: "ended" };

@@ -1,9 +1,9 @@
-import { mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { modelNamePattern } from "@hone/core";
 import { afterEach, beforeEach, expect, it } from "vitest";
-import { beginRun, findRun } from "./run-folders.ts";
+import { findRun, keepRun, newRun } from "./run-folders.ts";
 
 let folder: string;
 beforeEach(() => {
@@ -13,14 +13,28 @@ afterEach(() => rmSync(folder, { recursive: true }));
 
 it("finds a run again with its name and its options, and refuses to begin another over it", () => {
   const out = join(folder, "one");
-  const { name } = beginRun("/x/Inbox/src/my task.ts", { out }, ["--steps", "3"]);
+  const begun = newRun("/x/Inbox/src/my task.ts", { out }, ["--steps", "3"]);
+  const { name } = begun;
+  expect(existsSync(out)).toBe(false);
+  keepRun(begun);
   expect(name).toMatch(/^my-task-\d{4}-\d\d-\d\dt/);
   expect(name).toMatch(modelNamePattern);
-  expect(findRun("/x/elsewhere.ts", out)).toMatchObject({ name, out, args: ["--steps", "3"] });
-  expect(() => beginRun("/x/t.ts", { out }, [])).toThrow(/holds a run\. Go on with it by --resume/);
-  expect(() => findRun("/x/t.ts", join(folder, "two"))).toThrow(/There is no run in .*two/);
+  expect(findRun("/x/elsewhere.ts", { out })).toMatchObject({ name, out, args: ["--steps", "3"] });
+  expect(() => newRun("/x/t.ts", { out }, [])).toThrow(/holds a run\. Go on with it by --resume/);
+  expect(() => findRun("/x/t.ts", { out: join(folder, "two") })).toThrow(
+    /There is no run in .*two/,
+  );
 });
 
 it("keeps the name that is given", () => {
-  expect(beginRun("/x/t.ts", { out: folder, name: "mine" }, []).name).toBe("mine");
+  expect(newRun("/x/t.ts", { out: folder, name: "mine" }, []).name).toBe("mine");
+});
+
+it("goes on with a run under its own name alone", () => {
+  const run = newRun("/x/t.ts", { out: folder, name: "mine" }, []);
+  keepRun(run);
+  expect(findRun("/x/t.ts", { out: folder, name: "mine" })).toEqual(run);
+  expect(() => findRun("/x/t.ts", { out: folder, name: "other" })).toThrow(
+    /trains the model mine, not other\. Leave --name out .* begin a run of other/,
+  );
 });

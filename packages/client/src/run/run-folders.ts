@@ -2,10 +2,11 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 
 import { basename, dirname, extname, join, resolve } from "node:path";
 import { HoneError } from "@hone/core";
 
-/** A run's command.json: what `--resume` goes on with. */
-interface BegunRun {
+/** A run as its command.json keeps it: what `--resume` goes on with. */
+interface Command {
   /** Path of the task's file. */
   task: string;
+  /** The model's name. */
   name: string;
   /** The options that it was begun with. */
   args: string[];
@@ -13,46 +14,68 @@ interface BegunRun {
   began: number;
 }
 
-const runFile = "command.json";
+export interface RunFolder extends Command {
+  out: string;
+}
 
-/** The folder of a new run, with a name of its own unless one is given. */
-export function beginRun(
-  task: string,
-  given: { name?: string | undefined; out?: string | undefined },
-  args: readonly string[],
-): { name: string; out: string } {
+/** What the options say of it. */
+interface Named {
+  name?: string | undefined;
+  out?: string | undefined;
+}
+
+const commandFile = "command.json";
+
+/**
+ * A new run, with a name of its own unless one is given. A folder that holds a run is refused. Nothing is written:
+ * `keepRun` does that, once the run has passed its checks.
+ */
+export function newRun(task: string, given: Named, args: readonly string[]): RunFolder {
   const began = Date.now();
   const name = given.name ?? nameOf(task, began);
   const out = resolve(given.out ?? join("runs", name));
-  if (existsSync(join(out, runFile))) {
+  if (existsSync(join(out, commandFile))) {
     throw invalid(
       `${out} holds a run. Go on with it by --resume --out ${out}, or name another folder.`,
     );
   }
-  mkdirSync(out, { recursive: true });
-  const run: BegunRun = { task, name, args: [...args], began };
-  writeFileSync(join(out, runFile), `${JSON.stringify(run, null, 2)}\n`);
-  return { name, out };
+  return { task, name, args: [...args], began, out };
 }
 
-/** The run in a folder, or else the newest one of the task in `runs/`. */
-export function findRun(task: string, out: string | undefined): BegunRun & { out: string } {
-  if (out !== undefined) {
-    return readRun(resolve(out)) ?? fail(`There is no run in ${resolve(out)} to go on with.`);
+export function keepRun({ out, ...command }: RunFolder): void {
+  mkdirSync(out, { recursive: true });
+  writeFileSync(join(out, commandFile), `${JSON.stringify(command, null, 2)}\n`);
+}
+
+/** The run in a folder, or else the newest one of the task in `runs/`. It keeps the name that it began with. */
+export function findRun(task: string, { name, out }: Named): RunFolder {
+  const run = out === undefined ? newestRun(task) : readRun(resolve(out));
+  if (!run) {
+    const where = out === undefined ? `of ${task} in ${resolve("runs")}` : `in ${resolve(out)}`;
+    throw invalid(`There is no run ${where} to go on with. Leave --resume out to begin one.`);
   }
+  if (name !== undefined && name !== run.name) {
+    throw new HoneError(
+      `The run in ${run.out} trains the model ${run.name}, not ${name}. Leave --name out to go on with it, or leave --resume out to begin a run of ${name}.`,
+      { code: "invalid_config", param: "name" },
+    );
+  }
+  return run;
+}
+
+function newestRun(task: string): RunFolder | undefined {
   const names = existsSync("runs") ? readdirSync("runs") : [];
-  const runs = names.flatMap((name) => readRun(resolve("runs", name)) ?? []);
-  const newest = runs
+  return names
+    .flatMap((name) => readRun(resolve("runs", name)) ?? [])
     .filter((run) => run.task === task)
     .sort((a, b) => a.began - b.began)
     .at(-1);
-  return newest ?? fail(`There is no run of ${task} in runs/ to go on with.`);
 }
 
-function readRun(out: string): (BegunRun & { out: string }) | null {
-  const file = join(out, runFile);
+function readRun(out: string): RunFolder | null {
+  const file = join(out, commandFile);
   if (!existsSync(file)) return null;
-  return { ...(JSON.parse(readFileSync(file, "utf8")) as BegunRun), out };
+  return { ...(JSON.parse(readFileSync(file, "utf8")) as Command), out };
 }
 
 /** `task.ts` says nothing: then the folder names the run. */
@@ -65,10 +88,6 @@ function nameOf(path: string, began: number): string {
     .replace(/^[^a-z0-9]+/, "")
     .slice(-64)
     .replace(/^[^a-z0-9]+/, "");
-}
-
-function fail(message: string): never {
-  throw invalid(message);
 }
 
 function invalid(message: string): HoneError {

@@ -1,3 +1,4 @@
+import { HoneError } from "@hone/core";
 import type { TrajectoryGroup } from "@hone/core";
 import {
   compare,
@@ -5,6 +6,7 @@ import {
   type Comparison,
   type EvaluationRow,
 } from "../evaluation/compare.ts";
+import { scoresByScenario } from "../evaluation/scores.ts";
 import type { Totals } from "./totals.ts";
 import { decide, type Verdict } from "./verdict.ts";
 
@@ -46,6 +48,23 @@ export interface Evaluated {
   names: readonly [base: string, trained: string];
   base: TrajectoryGroup[];
   trained: TrajectoryGroup[];
+}
+
+/** Called before anything is trained: a verdict compares the scores of at least two scenarios. */
+export function requireScores(base: readonly TrajectoryGroup[], metric: string): void {
+  const scored = scoresByScenario(base, metric).size;
+  if (scored > 1) return;
+  const rollouts = base.flatMap(({ trajectories }) => trajectories);
+  const others = [...new Set(rollouts.flatMap(({ metrics }) => Object.keys(metrics)))];
+  const [what, advice] =
+    metric === "reward"
+      ? ["a reward", 'Return one from the rollout, or give one in score where mode is "eval" too']
+      : [`the metric "${metric}"`, `Return it from the rollout, as metrics: { ${metric} }`];
+  throw new HoneError(
+    `${scored} of the base's ${rollouts.length} held-out rollouts have ${what}, and the verdict compares at least 2. ` +
+      `Nothing has been trained yet. ${advice}, or set the task's metric to one that they have: ${others.join(", ") || "they have no metrics"}.`,
+    { code: "invalid_config", param: "metric" },
+  );
 }
 
 /** The first evaluation decides; others stand below it in the table. */

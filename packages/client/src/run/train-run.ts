@@ -9,13 +9,13 @@ import { gather, type GatherEvent } from "../rollouts/gather.ts";
 import type { Policy } from "../rollouts/policy.ts";
 import { readOutcome } from "../rollouts/rollout-outcome.ts";
 import type { Rollout } from "../rollouts/rollout-run.ts";
-import { openRunLog, type RunLog } from "../run-log/run-log.ts";
+import { openRunLog, requireSameSettings, type RunLog } from "../run-log/run-log.ts";
 import { shuffleRewards } from "../training/control.ts";
 import { readGroups } from "../training/group-files.ts";
 import { checkOthers, playOthers, type OthersPlayed, type OtherModel } from "./other-models.ts";
 import type { RunEvent } from "./run-event.ts";
 import { readSettings, requireEnough, type RunOptions, type RunSettings } from "./run-options.ts";
-import { judge, type Evaluated, type RunSummary } from "./summary.ts";
+import { judge, requireScores, type Evaluated, type RunSummary } from "./summary.ts";
 import { requireTask, type Task, type TaskSettings } from "./task.ts";
 import { fingerprintOf, taskChanges } from "./task-fingerprint.ts";
 import { openTotals, type RunTotals } from "./totals.ts";
@@ -36,24 +36,29 @@ export async function trainRun<Scenario, Settings extends TaskSettings>(
   const { signal = new AbortController().signal, onEvent = () => {} } = options;
   const out = resolve(options.out ?? join("runs", name));
   const own = { ...task.settings, ...options.settings } as Settings;
+  const curves = task.curves?.(own) ?? {};
+  const playing = { task: task as unknown as Task<unknown>, settings, own };
+  // Until all this has passed nothing is written, neither here nor on the server.
+  const kept = settingsToKeep(playing, options);
+  const begun = await requireSameTask(out, () => requireSameSettings(out, kept));
+  // A run that is under way goes on without them, and its summary says so.
+  if (!begun) await checkOthers(others, rolloutOfOthers(playing), task.heldOut[0], signal);
   const model = await hone.model({ name, seed: settings.seed }, { signal });
   const { maxModelLen, base } = await model.info({ signal });
-  const curves = task.curves?.(own) ?? {};
-  const log = await openLog(out, curves, { task, options, settings, own, base });
+  const log = await requireSameTask(out, () =>
+    openRunLog(out, { ...curves, settings: { ...kept, base } }),
+  );
+  onEvent({ type: "started", out });
   const totals = await openTotals(join(out, "totals.json"));
-  const context = { settings, own, contextTokens: maxModelLen, log, totals, onEvent, signal };
-  const run = createRun({ ...context, task: task as unknown as Task<unknown> });
-  // A run that is under way goes on without them, and its summary says so.
-  if (log.records.length === 0) {
-    const [scenario] = task.heldOut;
-    await checkOthers(others, run.rolloutOfOther, scenario, signal);
-  }
+  const run = createRun({ ...playing, contextTokens: maxModelLen, log, totals, onEvent, signal });
   try {
     const looks = looksOf(settings);
     const before: TrajectoryGroup[][] = [];
     for (const { suffix, temperature } of looks) {
       const rollout = run.rolloutAt(temperature);
-      before.push(await run.evaluateOnce(model.at(0), `base${suffix}`, rollout));
+      const groups = await run.evaluateOnce(model.at(0), `base${suffix}`, rollout);
+      requireScores(groups, task.metric ?? "reward");
+      before.push(groups);
     }
     await trainSteps(model, run, options.shuffleRewards ?? false);
     const evaluated: Evaluated[] = [];
@@ -85,6 +90,7 @@ export async function trainRun<Scenario, Settings extends TaskSettings>(
     if (others.length === 0) return verdict;
     return await conclude(await playOthers(others, (other) => run.evaluateOther(other), signal));
   } finally {
+    onEvent({ type: "ended" });
     await totals.save();
   }
 }
@@ -105,29 +111,24 @@ function decidingTemperature({ verdict, temperature }: RunSettings): number {
 
 type Run = ReturnType<typeof createRun>;
 
-/** The scores of a run that has begun are of its task: with another one they mean nothing. */
-async function openLog<Settings extends TaskSettings>(
-  out: string,
-  curves: Parameters<typeof openRunLog>[1],
-  given: {
-    task: { metric?: string | undefined; heldOut: readonly unknown[] };
-    options: RunOptions<Settings>;
-    settings: RunSettings;
-    own: Settings;
-    base: string;
-  },
-): Promise<RunLog> {
-  const { task, options, settings, own, base } = given;
+/** What the scores of a run depend on, apart from the base, which only the server knows. */
+function settingsToKeep({ task, settings, own }: Playing, options: RunOptions<TaskSettings>) {
   const { seed, temperature, answerTokens, verdict } = settings;
-  const ofRun = {
-    ...{ name: options.name, base, seed, temperature, answerTokens, verdict },
+  return {
+    ...fingerprintOf(task, options.taskSource),
+    ...own,
+    ...{ name: options.name, seed, temperature, answerTokens, verdict },
     shuffleRewards: options.shuffleRewards ?? false,
   };
+}
+
+/** The scores of a run that has begun are of its task: with another one they mean nothing. */
+async function requireSameTask<Result>(
+  out: string,
+  compare: () => Promise<Result>,
+): Promise<Result> {
   try {
-    return await openRunLog(out, {
-      ...curves,
-      settings: { ...fingerprintOf(task, options.taskSource), ...own, ...ofRun },
-    });
+    return await compare();
   } catch (error) {
     const changed = HoneError.isInstance(error) && taskChanges[error.param ?? ""];
     if (!changed) throw error;
@@ -141,16 +142,31 @@ async function openLog<Settings extends TaskSettings>(
 /** A model that thinks before each of a hundred turns takes hours, and an answer of it is paid for. */
 const patient = { timeoutMs: 12 * 3_600_000, retries: 0 };
 
-interface RunContext {
+/** What decides how a scenario is played. */
+interface Playing {
   task: Task<unknown>;
   settings: RunSettings;
   /** Values of the task's own settings. */
   own: TaskSettings;
+}
+
+interface RunContext extends Playing {
   contextTokens: number;
   log: RunLog;
   totals: RunTotals;
   onEvent: (event: RunEvent) => void;
   signal: AbortSignal;
+}
+
+/** Other models' conversations end as they end: how much of them fits is for their own API to say. */
+function rolloutOfOthers({ task, settings, own }: Playing) {
+  return ({ answerTokens = settings.answerTokens }: OtherModel): Rollout<unknown> =>
+    async (model, scenario) => {
+      const how = { temperature: decidingTemperature(settings), contextTokens: null, answerTokens };
+      const result = await task.rollout(model, scenario, { ...how, settings: own });
+      const { metadata, ...outcome } = readOutcome(result);
+      return { ...outcome, metadata: { ...metadata, answerTokens } };
+    };
 }
 
 function createRun(context: RunContext) {
@@ -169,16 +185,6 @@ function createRun(context: RunContext) {
         contextTokens,
         settings: own,
       });
-    };
-
-  /** Its conversations end as they end: how much of them fits is for its own API to say. */
-  const rolloutOfOther =
-    ({ answerTokens = settings.answerTokens }: OtherModel): Rollout<unknown> =>
-    async (model, scenario) => {
-      const how = { temperature: decidingTemperature(settings), contextTokens: null, answerTokens };
-      const result = await task.rollout(model, scenario, { ...how, settings: context.own });
-      const { metadata, ...outcome } = readOutcome(result);
-      return { ...outcome, metadata: { ...metadata, answerTokens } };
     };
 
   async function play(
@@ -238,7 +244,7 @@ function createRun(context: RunContext) {
   }
 
   return {
-    ...{ context, heldOut, rolloutAt, rolloutOfOther, play, evaluate },
+    ...{ context, heldOut, rolloutAt, play, evaluate },
     /** Unless an earlier start of this run has made it. */
     evaluateOnce: async (policy: Policy, label: string, rollout: Rollout<unknown>) =>
       (await made(label)) ?? (await evaluate(policy, label, rollout)),
@@ -250,7 +256,7 @@ function createRun(context: RunContext) {
         trajectories.every(({ metadata }) => metadata["answerTokens"] === answerTokens),
       );
       if (groups && same) return groups;
-      return await evaluate(model, label, rolloutOfOther(other), patient);
+      return await evaluate(model, label, rolloutOfOthers(context)(other), patient);
     },
   };
 }
