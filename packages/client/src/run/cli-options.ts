@@ -12,7 +12,11 @@ export interface CommandLine {
 }
 
 /** The options of `train FILE`, with the task's own settings among them; ends the process where one is wrong. */
-export function readCommandLine(file: string, task: Task<unknown>, args: string[]): CommandLine {
+export function readCommandLine(
+  file: string,
+  task: Pick<Task<unknown>, "settings" | "options" | "heldOut">,
+  args: string[],
+): CommandLine {
   const defaults = readSettings(task, {});
   const own = Object.entries(task.settings ?? {});
   const program = new Command(`@hone/client train ${file}`)
@@ -58,6 +62,7 @@ export function readCommandLine(file: string, task: Task<unknown>, args: string[
     .option("--seed <n>", "of adapter and order of scenarios", whole(0, 1e6), defaults.seed)
     .option("--shuffle-rewards", "the control: rewards change places within their group", false)
     .option("--ungated", "exit with 0 whatever the verdict", false)
+    .option("--no-ungated", "take --ungated back")
     .option(
       "--compare <model>",
       "another model that answers the held-out scenarios: openai/…, openrouter/… or http://host:port/v1#model; none takes back those before",
@@ -67,7 +72,9 @@ export function readCommandLine(file: string, task: Task<unknown>, args: string[
     .option("--compare-key-env <name>", "variable of the key for a URL", "COMPARE_API_KEY")
     .option("--compare-tokens <n>", "--answer-tokens of such models", whole(1))
     .option("--server-data <folder>", "the server's data folder, to say where the adapter lies");
-  for (const [name, value] of own) program.addOption(ownOption(name, value));
+  for (const [name, value] of own) {
+    for (const option of ownOptions(name, value)) program.addOption(option);
+  }
   program.parse(args, { from: "user" });
   const given = program.opts<Given>();
   return {
@@ -105,13 +112,18 @@ function scheduleOf({ schedule: type, lastRate }: Given, before: Schedule): Sche
   return { type, end: lastRate ?? (type === "constant" ? undefined : before.end) };
 }
 
-/** A setting `boardSize: 4` is `--board-size 4`. */
-function ownOption(name: string, value: string | number | boolean): Option {
+/**
+ * A setting `boardSize: 4` is `--board-size 4`. A setting that is true or false has two options, so that a run that
+ * goes on can take back what it began with.
+ */
+function ownOptions(name: string, value: string | number | boolean): Option[] {
   const words = name.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
-  const flag = `--${value === true ? "no-" : ""}${words}`;
-  if (typeof value === "boolean") return new Option(flag, "of the task").default(value);
-  const option = new Option(`${flag} <value>`, "of the task").default(value);
-  return typeof value === "number" ? option.argParser(finite) : option;
+  if (typeof value === "boolean") {
+    const on = new Option(`--${words}`, "of the task").default(value);
+    return [on, new Option(`--no-${words}`, "of the task")];
+  }
+  const option = new Option(`--${words} <value>`, "of the task").default(value);
+  return [typeof value === "number" ? option.argParser(finite) : option];
 }
 
 function readOthers(program: Command, given: Given) {

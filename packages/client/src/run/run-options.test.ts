@@ -1,5 +1,6 @@
 import { expect, it } from "vitest";
 import { readSettings } from "./run-options.ts";
+import { readOwnSettings } from "./task.ts";
 
 const task = { heldOut: [1, 2, 3] };
 
@@ -19,4 +20,18 @@ it.each<[Record<string, unknown>, RegExp]>([
 ])("refuses the training step's %j before anything is played", (train, message) => {
   expect(() => readSettings(task, { train })).toThrow(message);
   expect(() => readSettings({ ...task, options: { train } }, {})).toThrow(message);
+});
+
+it("takes the values of the task's own settings that the task can play", () => {
+  const own = {
+    settings: { size: 3, target: 64 },
+    checkSettings({ size }: { size: number }) {
+      if (size > 26) throw new Error(`size is at most 26, not ${size}.`);
+    },
+  };
+  expect(readOwnSettings(own, { size: 4 })).toEqual({ size: 4, target: 64 });
+  expect(() => readOwnSettings(own, { size: 27 })).toThrow(
+    expect.objectContaining({ code: "invalid_config", message: "size is at most 26, not 27." }),
+  );
+  expect(() => readOwnSettings(own, { sice: 4 } as object)).toThrow(/no option "sice"/);
 });

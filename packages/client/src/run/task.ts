@@ -51,6 +51,8 @@ export interface Task<Scenario, Settings extends TaskSettings = TaskSettings> {
   /** Whether each epoch has an order of its own. @default true */
   shuffle?: boolean | undefined;
   settings?: Settings | undefined;
+  /** Throws an error if these values cannot be played. Its message says which ones can. */
+  checkSettings?: ((settings: Settings) => void) | undefined;
   /** Defaults of its runs, if others than those of trainRun suit it. */
   options?: Partial<RunSettings> | undefined;
   /** Levels that held-out scores are compared with, and panels of metrics, in curves.svg. */
@@ -59,7 +61,7 @@ export interface Task<Scenario, Settings extends TaskSettings = TaskSettings> {
 
 const taskKeys = [
   ...["train", "heldOut", "rollout", "score", "metric", "slice", "shuffle"],
-  ...["settings", "options", "curves"],
+  ...["settings", "checkSettings", "options", "curves"],
 ] as const;
 
 /** Gives the task back, checked: whatever is missing or wrong is named at once. */
@@ -83,7 +85,7 @@ export function requireTask(where: string, given: unknown): void {
   requireObject(where, given, "a task, an object with train, heldOut and rollout", "task");
   refuseUnknownOptions(where, given, taskKeys);
   const { train, heldOut, rollout, ...rest } = given as Record<string, unknown>;
-  const { score, metric, slice, shuffle, settings, options, curves } = rest;
+  const { score, metric, slice, shuffle, settings, checkSettings, options, curves } = rest;
   const isFunction = (value: unknown) => value === undefined || typeof value === "function";
   const isObject = (value: unknown) =>
     value === undefined || (typeof value === "object" && value !== null);
@@ -96,6 +98,7 @@ export function requireTask(where: string, given: unknown): void {
     isFunction(slice) ? "" : "slice, a function",
     shuffle === undefined || typeof shuffle === "boolean" ? "" : "shuffle, true or false",
     isObject(settings) ? "" : "settings, an object of texts, numbers, true or false",
+    isFunction(checkSettings) ? "" : "checkSettings, a function",
     isObject(options) ? "" : "options, an object",
     isFunction(curves) ? "" : "curves, a function",
   ].filter(Boolean);
@@ -107,6 +110,22 @@ export function requireTask(where: string, given: unknown): void {
   }
   requireFreeNames(where, Object.keys((settings as object | undefined) ?? {}));
   requireApart(train as unknown[], heldOut as unknown[]);
+}
+
+/** The values of the task's own settings. What the task itself says against them is an error before the run starts. */
+export function readOwnSettings<Settings extends TaskSettings>(
+  task: Pick<Task<never, Settings>, "settings" | "checkSettings">,
+  given: Partial<Settings> = {},
+): Settings {
+  refuseUnknownOptions("The task's settings", given, Object.keys(task.settings ?? {}));
+  const settings = { ...task.settings, ...given } as Settings;
+  try {
+    task.checkSettings?.(settings);
+  } catch (error) {
+    const message = error instanceof Error ? error.message : String(error);
+    throw new HoneError(message, { code: "invalid_config", param: "settings", cause: error });
+  }
+  return settings;
 }
 
 /** What a run, its stored settings and its command line call something of their own. */

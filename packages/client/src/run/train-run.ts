@@ -16,7 +16,7 @@ import { checkOthers, playOthers, type OthersPlayed, type OtherModel } from "./o
 import type { RunEvent } from "./run-event.ts";
 import { readSettings, requireEnough, type RunOptions, type RunSettings } from "./run-options.ts";
 import { judge, requireScores, type Evaluated, type RunSummary } from "./summary.ts";
-import { requireTask, type Task, type TaskSettings } from "./task.ts";
+import { readOwnSettings, requireTask, type Task, type TaskSettings } from "./task.ts";
 import { fingerprintOf, taskChanges } from "./task-fingerprint.ts";
 import { openTotals, type RunTotals } from "./totals.ts";
 
@@ -35,7 +35,7 @@ export async function trainRun<Scenario, Settings extends TaskSettings>(
   const { name, hone = new Hone(), compare: others = [] } = options;
   const { signal = new AbortController().signal, onEvent = () => {} } = options;
   const out = resolve(options.out ?? join("runs", name));
-  const own = { ...task.settings, ...options.settings } as Settings;
+  const own = readOwnSettings(task, options.settings);
   const curves = task.curves?.(own) ?? {};
   const playing = { task: task as unknown as Task<unknown>, settings, own };
   // Until all this has passed nothing is written, neither here nor on the server.

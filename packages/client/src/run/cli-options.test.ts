@@ -1,0 +1,28 @@
+import { expect, it } from "vitest";
+import { readCommandLine } from "./cli-options.ts";
+import { defineTask } from "./task.ts";
+
+const task = defineTask({
+  ...{ train: [1], heldOut: [2, 3], rollout: () => 0 },
+  settings: { boardSize: 3, shaped: false, strict: true, words: "few" },
+});
+
+const settingsOf = (...args: string[]) => readCommandLine("t.ts", task, args).run.settings;
+
+it("has an option for each setting of the task, with its default", () => {
+  expect(settingsOf()).toEqual(task.settings);
+  expect(settingsOf("--board-size", "4", "--words", "many")).toMatchObject({
+    ...{ boardSize: 4, words: "many" },
+  });
+});
+
+it("switches a setting on and off, so that the options of a run that goes on can take back earlier ones", () => {
+  expect(settingsOf("--shaped")).toMatchObject({ shaped: true });
+  expect(settingsOf("--shaped", "--no-shaped")).toMatchObject({ shaped: false });
+  expect(settingsOf("--no-strict")).toMatchObject({ strict: false });
+  expect(settingsOf("--no-strict", "--strict")).toMatchObject({ strict: true });
+  const ungated = (...args: string[]) => readCommandLine("t.ts", task, args).run.ungated;
+  expect([ungated(), ungated("--ungated"), ungated("--ungated", "--no-ungated")]).toEqual([
+    ...[false, true, false],
+  ]);
+});
