@@ -37,10 +37,11 @@ beforeEach(async () => {
   pool = createEnginePool({ replicas, restore: () => restore(), log });
 });
 afterEach(async () => {
-  await Promise.all(watchers.map((watcher) => watcher.stop()));
+  await stopWatching();
   await Promise.all([a.close(), b.close()]);
 });
 
+const stopWatching = () => Promise.all(watchers.map((watcher) => watcher.stop()));
 const start = () => Promise.all(watchers.map((watcher) => watcher.start()));
 /** Which engine answers. */
 const asked = async (model: string) => (await sampleOne(pool, { model, prompt: [1] })).text;
@@ -182,6 +183,71 @@ describe("an engine that comes back", () => {
     expect(b.calls).toEqual(["load m@1", "load m@2", "unload m@1"]);
   });
 
+  it("keeps what is published while it comes, though it is not live yet", async () => {
+    await start();
+    await pool.load("m@1", "/policies/1");
+    await stopWatching();
+    pool.fence("b");
+    const [coming, loading] = [gate(), gate()];
+    let restoring = false;
+    restore = () => ((restoring = true), coming.held);
+    const admission = pool.admit("b");
+    await vi.waitFor(() => expect(restoring).toBe(true), soon);
+    a.held = loading.held;
+    const load = pool.load("m@2", "/policies/2");
+    await vi.waitFor(() => expect(b.adapters.has("m@2")).toBe(true), soon);
+    coming.open();
+    await admission;
+    loading.open();
+    await load;
+    expect(b.calls).toEqual(["load m@1", "load m@2"]);
+    expect(leases("m@2", 2)).toEqual(["a", "b"]);
+  });
+
+  it("gets what the others were loading when it came, before that is live", async () => {
+    await start();
+    await stopWatching();
+    pool.fence("b");
+    const { held, open } = gate();
+    a.held = held;
+    const load = pool.load("m@1", "/policies/1");
+    await vi.waitFor(() => expect(a.calls).toEqual(["load m@1"]), soon);
+    await pool.admit("b");
+    expect(b.calls).toEqual([]);
+    open();
+    await load;
+    expect(leases("m@1", 2)).toEqual(["a", "b"]);
+  });
+
+  it("lets go of a policy before it loads it again", async () => {
+    await start();
+    await pool.load("m@1", "/policies/1");
+    await stopWatching();
+    pool.fence("b");
+    await pool.unload("m@1");
+    const { held, open } = gate();
+    b.held = held;
+    const admission = pool.admit("b");
+    await vi.waitFor(() => expect(b.calls.at(-1)).toBe("unload m@1"), soon);
+    const load = pool.load("m@1", "/policies/1");
+    await vi.waitFor(() => expect(a.calls.at(-1)).toBe("load m@1"), soon);
+    open();
+    await Promise.all([admission, load]);
+    expect(b.calls).toEqual(["load m@1", "unload m@1", "load m@1"]);
+    expect(leases("m@1", 2)).toEqual(["a", "b"]);
+  });
+
+  it("lets go of a policy whose publication failed while all were away", async () => {
+    await start();
+    await pool.load("m@1", "/policies/1");
+    await stopWatching();
+    pool.fence("a");
+    pool.fence("b");
+    await expect(pool.load("m@1", "/policies/1")).rejects.toMatchObject({ status: 503 });
+    await pool.admit("a");
+    expect(a.adapters.size).toBe(0);
+  });
+
   it("loads one policy that others have unloaded, and only that", async () => {
     await start();
     await pool.load("m@1", "/policies/1");
@@ -208,7 +274,7 @@ it("what no engine serves any more is told once, and is live no more", async () 
   await start();
   await pool.load("m@1", "/policies/1");
   await pool.load("m@2", "/policies/2");
-  await Promise.all(watchers.map((watcher) => watcher.stop()));
+  await stopWatching();
   a.adapters.delete("m@1");
   expect(await pool.takeLost()).toEqual([]);
   b.adapters.delete("m@1");

@@ -61,6 +61,8 @@ export function createEnginePool(options: {
   }));
   /** What every member that takes traffic serves, and from which folder. */
   const live = new Map<string, string>();
+  /** What is being loaded on all and is not live yet. An admission must not take it for what nobody needs. */
+  const publishing = new Set<string>();
   const oneByOne = pLimit(1);
 
   function memberOf(name: string): Member {
@@ -160,19 +162,52 @@ export function createEnginePool(options: {
     return [...live.keys()].filter((policy) => !member.adapters.has(policy));
   }
 
-  /** It may still hold what went while it was away. */
+  /** Resolves once the member holds what is live and nothing else. What it kept while it was away may be over. */
   async function catchUp(member: Member): Promise<void> {
+    const isOver = (policy: string): boolean => !live.has(policy) && !publishing.has(policy);
     await lostBy(member);
-    for (const policy of member.adapters) {
-      if (live.has(policy)) continue;
-      member.adapters.delete(policy);
-      await member.engine.unload(policy).catch((error: unknown) => {
-        log.warn({ policy, err: error }, "a policy that nobody needs could not be unloaded");
+    for (const policy of [...member.adapters].filter(isOver)) {
+      await member.turn(async () => {
+        // It may have been published again while this waited for its turn.
+        if (isOver(policy)) await letGo(member, policy);
       });
     }
-    for (const [policy, path] of live) {
-      if (!member.adapters.has(policy)) await member.turn(load, member, policy, path);
+    for (;;) {
+      // Looked up anew each time: what is live changes while the member loads.
+      const lacking = [...live].find(([policy]) => !member.adapters.has(policy));
+      if (!lacking) return;
+      await member.turn(load, member, ...lacking);
     }
+  }
+
+  async function letGo({ engine, adapters }: Member, policy: string): Promise<void> {
+    adapters.delete(policy);
+    await engine.unload(policy).catch((error: unknown) => {
+      log.warn({ policy, err: error }, "a policy that nobody needs could not be unloaded");
+    });
+  }
+
+  /** Loads on all that are present, also on those that come while others load. Gives those that failed. */
+  async function loadOnAll(policy: string, path: string): Promise<Map<Member, unknown>> {
+    const failures = new Map<Member, unknown>();
+    const asked = new Set<Member>();
+    let targets = present();
+    while (targets.length > 0) {
+      await Promise.all(
+        targets.map(async (member) => {
+          asked.add(member);
+          await member
+            .turn(load, member, policy, path)
+            .catch((error: unknown) => failures.set(member, error));
+        }),
+      );
+      targets = members.filter(
+        (member) =>
+          member.state !== "away" && !failures.has(member) && !member.adapters.has(policy),
+      );
+    }
+    if (failures.size === asked.size) throw [...failures.values()][0];
+    return failures;
   }
 
   return {
@@ -211,19 +246,20 @@ export function createEnginePool(options: {
       }),
 
     async load(policy, path) {
-      const targets = present();
-      const results = await Promise.allSettled(
-        targets.map((member) => member.turn(load, member, policy, path)),
-      );
-      const failures = results.flatMap((result, at) =>
-        result.status === "rejected" ? [{ member: targets[at]!, error: result.reason }] : [],
-      );
-      if (failures.length === targets.length) {
+      publishing.add(policy);
+      let failures: ReadonlyMap<Member, unknown>;
+      try {
+        failures = await loadOnAll(policy, path);
+        live.set(policy, path);
+      } catch (error) {
+        // Also where no engine is there to be asked: the caller counts it no more, so one that comes back
+        // with it has to let go of it.
         live.delete(policy);
-        throw failures[0]!.error;
+        throw error;
+      } finally {
+        publishing.delete(policy);
       }
-      live.set(policy, path);
-      for (const { member, error } of failures) {
+      for (const [member, error] of failures) {
         log.error({ engine: member.name, policy, err: error }, "the engine lags and is fenced off");
         fence(member.name);
         member.onFenced?.();
