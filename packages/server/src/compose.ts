@@ -165,7 +165,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       {
         ...{ name: "engine", engine },
         requireUp: () => (watcher ?? worker).baseURL(),
-        onFenced: () => watcher?.doubt(),
+        onFenced: () => (watcher ?? worker).doubt(),
       },
     ],
     restore,

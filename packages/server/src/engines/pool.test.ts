@@ -1,7 +1,9 @@
+import { fileURLToPath } from "node:url";
 import { HoneError } from "@hone/core";
 import { pino } from "pino";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { watchRemoteEngine, type RemoteEngine } from "../supervise/remote-engine.ts";
+import { supervise, type Supervised } from "../supervise/supervisor.ts";
 import { startListedEngine, type ListedEngine } from "../testing/listed-engine.ts";
 import { sampleOne } from "../testing/sampling.ts";
 import { createEnginePool, type EnginePool } from "./pool.ts";
@@ -267,6 +269,59 @@ describe("an engine that comes back", () => {
     await pool.admit("a");
     expect(leases("m@1", 2)).toEqual(["a", "a"]);
     expect(b.calls).toEqual([]);
+  });
+});
+
+describe("an engine that the server runs itself", () => {
+  let worker: Supervised;
+  beforeEach(async () => {
+    // The process says that it is well, and the list beside it stands for its adapters: those end with it.
+    worker = supervise({
+      name: "worker",
+      unavailable: "worker_unavailable",
+      command: process.execPath,
+      args: [fileURLToPath(new URL("../testing/supervised-child.mjs", import.meta.url))],
+      ...{ log, pollMs: 10, backoffMs: 10 },
+      onReady: () => pool.admit("b"),
+      onLost: () => pool.fence("b"),
+      onSpawn: () => b.restart(),
+    });
+    pool = createEnginePool({
+      replicas: [
+        { ...{ name: "a", engine: a.engine }, requireUp: () => undefined },
+        {
+          ...{ name: "b", engine: b.engine },
+          requireUp: () => worker.baseURL(),
+          onFenced: () => worker.doubt(),
+        },
+      ],
+      restore: () => Promise.resolve(),
+      log,
+    });
+    await pool.admit("a");
+    await worker.start();
+    await pool.load("m@1", "/policies/1");
+  });
+  afterEach(() => worker.stop());
+
+  it("serves again after a fence, without a new process", async () => {
+    b.refuseNext = 500;
+    await pool.load("m@2", "/policies/2");
+    await vi.waitFor(() => expect(leases("m@2", 2)).toEqual(["a", "b"]), soon);
+    expect(leases("m@1", 2)).toEqual(["a", "b"]);
+    expect(b.calls).toEqual(["load m@1", "load m@2", "load m@2"]);
+    expect(worker.status()).toMatchObject({ state: "ready", restarts: 0 });
+  });
+
+  it("is started anew where it still does not take what is live, and gets all of it", async () => {
+    b.refuses = 500;
+    await pool.load("m@2", "/policies/2");
+    expect(leases("m@1", 2)).toEqual(["a", "a"]);
+    await vi.waitFor(() => expect(worker.status().restarts).toBeGreaterThan(0), soon);
+    b.refuses = null;
+    await vi.waitFor(() => expect(leases("m@2", 2)).toEqual(["a", "b"]), soon);
+    expect([...b.adapters.keys()].toSorted()).toEqual(["m@1", "m@2"]);
+    expect(worker.status().state).toBe("ready");
   });
 });
 

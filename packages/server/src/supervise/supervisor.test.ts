@@ -133,6 +133,31 @@ it("brings a killed child back, and opens it to others after the hook only", asy
   expect(supervised.status().lastFailure).toContain("SIGKILL");
 });
 
+it("runs the hook again for a child that is doubted, and starts it anew where that fails", async () => {
+  let runs = 0;
+  let hook = (): Promise<void> => Promise.resolve();
+  let lost = 0;
+  const supervised = child("", { onReady: () => (runs++, hook()), onLost: () => void lost++ });
+  await supervised.start();
+  const first = pidOf(supervised);
+
+  let release: () => void = () => undefined;
+  hook = () => new Promise<void>((resolve) => (release = resolve));
+  supervised.doubt();
+  supervised.doubt();
+  expect([runs, lost, canUse(supervised)]).toEqual([2, 1, false]);
+  expect(supervised.status().state).toBe("restarting");
+  release();
+  await vi.waitFor(() => expect(canUse(supervised)).toBe(true), soon);
+  expect(supervised.status()).toMatchObject({ state: "ready", pid: first, restarts: 0 });
+
+  hook = () => (runs === 3 ? Promise.reject(new Error("it took nothing")) : Promise.resolve());
+  supervised.doubt();
+  await vi.waitFor(() => expect(canUse(supervised)).toBe(true), soon);
+  expect([runs, alive(first)]).toEqual([4, false]);
+  expect(supervised.status()).toMatchObject({ state: "ready", restarts: 1 });
+});
+
 function canUse(supervised: Supervised): boolean {
   try {
     return supervised.baseURL() !== "";

@@ -56,6 +56,11 @@ export interface Supervised {
   rawBaseURL: () => string;
   key: () => string;
   status(): SupervisedStatus;
+  /**
+   * What the hook did does not hold any more: nobody may use the child until the hook has run again. Where the
+   * hook fails, the child is started anew.
+   */
+  doubt(): void;
   /** Ends a child that hangs in a way that its progress does not show; it is started again. */
   kill(): Promise<void>;
   stop(): Promise<void>;
@@ -98,12 +103,7 @@ export function supervise(options: SupervisorOptions): Supervised {
       child = launched;
       if (stopping.signal.aborted) throw stopped();
       await untilStarted(launched, startedAt);
-      await Promise.race([
-        options.onReady?.(),
-        launched.exited.then((how) => Promise.reject(unavailableError(how))),
-      ]);
-      state = "ready";
-      usable = true;
+      await open(launched);
       startMs = performance.now() - startedAt;
       return launched;
     } catch (error) {
@@ -112,6 +112,31 @@ export function supervise(options: SupervisorOptions): Supervised {
       await launched.kill();
       throw error;
     }
+  }
+
+  /** Runs the hook; then others may use the child. */
+  async function open(launched: Child): Promise<void> {
+    await Promise.race([
+      options.onReady?.(),
+      launched.exited.then((how) => Promise.reject(unavailableError(how))),
+    ]);
+    // Another one may have taken its place while the hook ran.
+    if (child !== launched || stopping.signal.aborted) return;
+    state = "ready";
+    usable = true;
+  }
+
+  function doubt(): void {
+    const doubted = child;
+    // Whatever is not usable yet has the hook before it in any case.
+    if (!doubted || !usable) return;
+    usable = false;
+    state = "restarting";
+    options.onLost?.();
+    open(doubted).catch((error: unknown) => {
+      log.error({ child: name, err: error }, `the ${name} could not be made ready again`);
+      return child === doubted ? doubted.kill() : undefined;
+    });
   }
 
   async function untilStarted(launched: Child, startedAt: number): Promise<void> {
@@ -232,8 +257,8 @@ export function supervise(options: SupervisorOptions): Supervised {
     return unavailableError("the server is stopping");
   }
 
-  function current(open: boolean): Child {
-    if (child && open) return child;
+  function current(isOpen: boolean): Child {
+    if (child && isOpen) return child;
     // What a child wrote stays in the log: it may hold paths and more.
     if (state === "failed") {
       throw unavailableError(
@@ -265,6 +290,7 @@ export function supervise(options: SupervisorOptions): Supervised {
     baseURL: () => current(usable).baseURL,
     rawBaseURL: () => current(true).baseURL,
     key: () => current(true).key,
+    doubt,
     status: () => ({
       state,
       pid: child?.pid ?? null,

@@ -13,6 +13,8 @@ export interface ListedEngine {
   calls: string[];
   /** Answers loads with this status. */
   refuses: number | null;
+  /** Answers the next load with this status. */
+  refuseNext: number | null;
   /** Loads and completions wait for it. */
   held: Promise<void> | null;
   /** Every request fails, as on a socket that nobody listens on. */
@@ -28,6 +30,7 @@ export async function startListedEngine(name: string): Promise<ListedEngine> {
     adapters: new Map(),
     calls: [],
     refuses: null,
+    refuseNext: null,
     held: null,
     down: false,
     restart() {
@@ -62,7 +65,9 @@ export async function startListedEngine(name: string): Promise<ListedEngine> {
       return isServed ? [200, { choices: [choice] }] : [404, "no such model"];
     }
     if (action === "unload") return [listed.adapters.delete(body.lora_name) ? 200 : 404, ""];
-    if (listed.refuses !== null) return [listed.refuses, "refused"];
+    const refusal = listed.refuses ?? listed.refuseNext;
+    listed.refuseNext = null;
+    if (refusal !== null) return [refusal, "refused"];
     if (listed.adapters.has(body.lora_name)) return [400, "loaded already"];
     listed.adapters.set(body.lora_name, body.lora_path);
     return [200, ""];
