@@ -1,8 +1,8 @@
 #!/usr/bin/env node
 // `pnpm bench [NAME] [options]` measures what something costs: loop (a training loop here), engine (engines beside
 // each other), packing (a training step with shared tokens once, and with a row for each sequence), histories (more
-// rollouts than rows), judge (what RULER sends), store (a data directory of a million rollouts), bodies (what the
-// largest requests cost all others).
+// rollouts than rows), lengths (rows of very different lengths decoded together), judge (what RULER sends), store (a
+// data directory of a million rollouts), bodies (what the largest requests cost all others).
 // `pnpm experiment NAME [options]` trains or judges and shows how well: seeds repeats the quickstart over seeds, with
 // controls and baselines, learn trains beside TRL, own-judge lets a small local model be the judge.
 import { join } from "node:path";
@@ -14,7 +14,7 @@ onInterrupt(() => {
   void endAll().then(() => process.exit(130));
 });
 const known = {
-  bench: ["loop", "engine", "packing", "histories", "judge", "store", "bodies"],
+  bench: ["loop", "engine", "packing", "histories", "lengths", "judge", "store", "bodies"],
   experiments: ["seeds", "learn", "own-judge"],
 };
 const [folder, first, ...rest] = process.argv.slice(2);

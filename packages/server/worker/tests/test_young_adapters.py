@@ -27,6 +27,7 @@ from hone_worker.base.model import Base, load_base
 from hone_worker.engine.cache import SlotCache, probe_shapes
 from hone_worker.engine.forward import Forward, ModelForward, Step
 from hone_worker.engine.lean import LeanForward
+from hone_worker.engine.spans import Span
 from hone_worker.tools.merge import merge, rounded
 from hone_worker.train.forward import logprobs
 from hone_worker.train.rows import mini_batches
@@ -127,6 +128,7 @@ def decoded(base: Base, forward: Forward, adapters: list[LoraWeights | None]) ->
                     ids=IDS[:live, at - 1],
                     positions=torch.full((live,), at - 1),
                     adapters=[] if first else adapters,
+                    spans=[] if first else [Span(0, ROWS, at)],
                     piece_rows=list(range(ROWS)) if first else [],
                     piece_counts=[half] * ROWS if first else [],
                     piece_length=half if first else 0,

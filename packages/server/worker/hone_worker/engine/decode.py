@@ -22,6 +22,7 @@ from hone_worker.engine.histories import Reuse
 from hone_worker.engine.lean import forward_of
 from hone_worker.engine.sampling import RowSampling, sample
 from hone_worker.engine.slots import Slot, SlotTable
+from hone_worker.engine.spans import Span, spans
 from hone_worker.process.errors import HoneWorkerError
 from hone_worker.process.faults import fault
 
@@ -216,6 +217,10 @@ class Decoder:
                 ids=lasts[0],
                 positions=lasts[1],
                 adapters=[s.adapter for s in live],
+                spans=[
+                    Span(start, end, max(s.length for s in live[start:end]) + 1)
+                    for start, end in (self._spans if live else ())
+                ],
                 piece_rows=[self.table.slots.index(p.slot) for p in pieces],
                 piece_counts=[p.end - p.start for p in pieces],
                 piece_length=max((p.start + width for p in pieces), default=0),
@@ -267,9 +272,11 @@ class Decoder:
 
     def _describe_rows(self) -> None:
         """Tensors that stay the same until a row joins or leaves."""
-        choices = [s.choice for s in self.table.slots[: self.table.live] if s.choice is not None]
+        live = self.table.slots[: self.table.live]
+        choices = [s.choice for s in live if s.choice is not None]
         self._sampling = RowSampling.of([c.sampling for c in choices], self.base.vocab_size, self.base.device)
         self._row_top = max(c.top for c in choices)
+        self._spans = [(span.start, span.end) for span in spans([s.length + 1 for s in live])]
         self._bound = [row for row, choice in enumerate(choices) if choice.grammar is not None]
         self._changed = False
 

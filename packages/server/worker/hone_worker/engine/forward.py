@@ -12,6 +12,7 @@ from torch import Tensor
 from hone_worker.base.lora import AdapterStack, LoraWeights
 from hone_worker.base.model import Base
 from hone_worker.engine.cache import SlotCache
+from hone_worker.engine.spans import Span
 
 KEPT_STACKS = 4
 
@@ -22,10 +23,11 @@ class Step:
 
     cache: SlotCache
     live: int
-    length: int  # how many places the live rows attend over
+    length: int  # how many places the live rows attend over, at most
     ids: Tensor  # [live]
     positions: Tensor  # [live]
     adapters: list[LoraWeights | None]  # of the live rows
+    spans: list[Span]  # the live rows, by how many places they attend over
     piece_rows: list[int]  # of the cache
     piece_counts: list[int]  # tokens of each, without the padding
     piece_length: int  # how many places the pieces attend over

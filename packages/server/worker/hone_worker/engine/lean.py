@@ -22,6 +22,7 @@ from hone_worker.base.model import Base
 from hone_worker.engine.cache import SlotCache, probe_shapes
 from hone_worker.engine.forward import KEPT_STACKS, Forward, ModelForward, Step, additive, distinct
 from hone_worker.engine.joined import Joined, Pair, add, linear
+from hone_worker.engine.spans import Span, spans
 
 log = logging.getLogger("hone_worker")
 
@@ -164,7 +165,9 @@ class LeanForward:
                 gates = [None if gate is None else gate[:live] for gate in gates]
             mixed = hidden.new_empty(hidden.shape[0], query.shape[1], self.dim)
             if live and live_mask is not None:
-                mixed[:live] = self._attend_live(layer, keys, values, query[:live], step.length, live_mask)
+                for span in step.spans:
+                    of_span = slice(span.start, span.end)
+                    mixed[of_span] = self._attend_live(layer, keys, values, query[of_span], span, live_mask)
             if hidden.shape[0] > live:
                 mixed[live:] = self._attend_pieces(layer, keys, values, query[live:], step, piece_mask)
             hidden = add(hidden, layer.out, mixed.flatten(1), of_out, gates[1])
@@ -240,17 +243,17 @@ class LeanForward:
         return turned[:, : self.query_heads], turned[:, self.query_heads :], heads[:, -self.key_heads :]
 
     def _attend_live(
-        self, layer: LeanLayer, keys: Tensor, values: Tensor, query: Tensor, length: int, mask: Tensor
+        self, layer: LeanLayer, keys: Tensor, values: Tensor, query: Tensor, span: Span, mask: Tensor
     ) -> Tensor:
         """The query heads of a key head become its query positions, so that no key is copied."""
-        live = query.shape[0]
+        heads = slice(span.start * self.key_heads, span.end * self.key_heads)
         # By hand: the fused attention is made for many queries and takes twice as long for a few.
-        keys = keys.flatten(0, 1)[: live * self.key_heads, :, :length]
-        values = values.flatten(0, 1)[: live * self.key_heads, :length]
-        beside = query.reshape(live * self.key_heads, -1, self.dim)
-        scores = torch.baddbmm(mask, beside, keys, alpha=layer.scale)
+        keys = keys.flatten(0, 1)[heads, :, : span.length]
+        values = values.flatten(0, 1)[heads, : span.length]
+        beside = query.reshape(keys.shape[0], -1, self.dim)
+        scores = torch.baddbmm(mask[heads, :, : span.length], beside, keys, alpha=layer.scale)
         weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
-        return torch.bmm(weights, values).view(live, self.query_heads, self.dim)
+        return torch.bmm(weights, values).view(query.shape[0], self.query_heads, self.dim)
 
     def _attend_pieces(
         self, layer: LeanLayer, keys: Tensor, values: Tensor, query: Tensor, step: Step, mask: Tensor | None
@@ -314,6 +317,7 @@ def _difference(base: Base, lean: Forward, general: Forward) -> float:
             step = _pieces(cache, ids[:, :0], one[:0].expand(2, 0), 0)
             step.live, step.length, step.ids, step.positions = 2, width + 1, ids[:, -1], one
             step.adapters = [None, None]
+            step.spans = spans([width + 1] * 2)
             step.piece_rows, step.piece_counts, step.piece_adapters = [], [], []
             logits = forward.run(step)
             assert logits is not None
@@ -330,6 +334,7 @@ def _pieces(cache: SlotCache, ids: Tensor, positions: Tensor, length: int) -> St
         ids=none,
         positions=none,
         adapters=[],
+        spans=[],
         piece_rows=[0, 1],
         piece_counts=[ids.shape[1]] * 2,
         piece_length=length,
