@@ -4,8 +4,8 @@
 
 takes vLLM's own arguments and adds host and port. It keeps the contract of every child of the server
 (docs/worker-contract.md): HONE_WORKER_KEY is the key that callers send, HONE_BOOT_ID goes back in the ready
-line, and standard input is a pipe that only the starter holds. It runs in vLLM's environment: nothing but the
-standard library is imported here.
+line, and standard input is a pipe that only the starter holds. Before the ready line it tells what its start
+is at. It runs in vLLM's environment: nothing but the standard library is imported here.
 
 vLLM drains open streams on SIGTERM, its workers outlive a server that was killed, and it leaves sockets and
 files behind. So a keeper waits beside it, in a process group of its own, for the end of the starter or of
@@ -25,13 +25,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from typing import NoReturn
 
 # A socket's path may have 107 bytes; the longest that vLLM and its libraries add have 40.
 LONGEST_FOLDER = 107 - 40
-# The first sampled tokens take seconds, and much longer where kernels are compiled for them.
-ANSWER_SECONDS = 300
+ANSWER_SECONDS = 30
 LOOK_SECONDS = 0.25
 DYING_SECONDS = 5
 
@@ -51,8 +49,7 @@ def main() -> None:
     leader = os.getpid()
     keeper = os.fork()
     if keeper == 0:
-        ready = json.dumps({"ready": True, "port": port, "boot": boot})
-        keep(leader, folder, lambda: announce(port, name, key, ready))
+        keep(leader, folder, Start(port, name, key, boot))
     # Here as well as in the child: the group may be killed before the child runs at all.
     os.setpgid(keeper, keeper)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -67,14 +64,14 @@ def main() -> None:
     runpy.run_module("vllm.entrypoints.openai.api_server", run_name="__main__", alter_sys=True)
 
 
-def keep(leader: int, folder: str, announcement: Callable[[], None]) -> NoReturn:
+def keep(leader: int, folder: str, start: "Start") -> NoReturn:
     group = os.getpgid(leader)
     os.setpgid(0, 0)
     failed = threading.Event()
 
     def announce_or_fail() -> None:
         try:
-            announcement()
+            start.announce()
         except Exception as error:
             print(json.dumps({"error": {"message": str(error)}}), file=sys.stderr, flush=True)
             failed.set()
@@ -84,6 +81,7 @@ def keep(leader: int, folder: str, announcement: Callable[[], None]) -> NoReturn
         readable, _, _ = select.select([0], [], [], LOOK_SECONDS)
         if readable and not os.read(0, 64):
             break
+        start.tell(cpu_seconds(group))
     deadline = time.monotonic() + DYING_SECONDS
     try:
         os.killpg(group, signal.SIGKILL)
@@ -96,19 +94,66 @@ def keep(leader: int, folder: str, announcement: Callable[[], None]) -> NoReturn
     os._exit(0)
 
 
-def announce(port: int, name: str, key: str, ready: str) -> None:
-    """Healthy, serving the model that was named, and one token sampled: the first takes seconds."""
-    while not is_healthy(port):
-        time.sleep(LOOK_SECONDS)
-    served = json.loads(ask(port, "GET", "/v1/models", key))["data"]
-    if name not in [model["id"] for model in served]:
-        raise RuntimeError("Another server answers on vLLM's port. Start it again.")
-    first = {"model": name, "prompt": [1, 2, 3], "max_tokens": 2}
-    ask(port, "POST", "/v1/completions", key, json.dumps(first))
-    print(ready, flush=True)
-    # Whoever reads vLLM's output must not wait for this process as well.
-    for stream in (1, 2):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+class Start:
+    """What is told of the start: lines of what it is at, then the ready line."""
+
+    def __init__(self, port: int, name: str, key: str, boot: str) -> None:
+        self.port = port
+        self.name = name
+        self.key = key
+        self.boot = boot
+        # vLLM does not listen before the base is loaded. The first token compiles what it needs.
+        self.phase = "loading"
+        self._told = ("", -1)
+        self._lock = threading.Lock()
+
+    def tell(self, progress: int) -> None:
+        """A line where something has changed, until it is ready."""
+        with self._lock:
+            now = (self.phase, progress)
+            if self.phase == "ready" or now == self._told:
+                return
+            self._told = now
+            print(json.dumps({"phase": self.phase, "progress": progress, "boot": self.boot}), flush=True)
+
+    def announce(self) -> None:
+        """Healthy, serving the model that was named, and one token sampled: the first takes seconds."""
+        while not is_healthy(self.port):
+            time.sleep(LOOK_SECONDS)
+        served = json.loads(ask(self.port, "GET", "/v1/models", self.key))["data"]
+        if self.name not in [model["id"] for model in served]:
+            raise RuntimeError("Another server answers on vLLM's port. Start it again.")
+        self.phase = "compiling"
+        first = {"model": self.name, "prompt": [1, 2, 3], "max_tokens": 2}
+        # Without a limit: the starter sees whether it makes progress.
+        ask(self.port, "POST", "/v1/completions", self.key, json.dumps(first), seconds=None)
+        with self._lock:
+            self.phase = "ready"
+            print(json.dumps({"ready": True, "port": self.port, "boot": self.boot}), flush=True)
+            # Whoever reads vLLM's output must not wait for this process as well.
+            for stream in (1, 2):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+
+
+def cpu_seconds(group: int) -> int:
+    """Whole seconds of processor time that a process group has used; 0 where the system has no /proc.
+
+    A start that loads, downloads or compiles uses some every minute. One that only waits for a part of its own
+    that is stuck uses less than a second in many.
+    """
+    ticks = 0
+    for entry in os.scandir("/proc") if os.path.isdir("/proc") else ():
+        if not entry.name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{entry.name}/stat", encoding="utf-8", errors="replace") as file:
+                # The name, in parentheses, may hold anything.
+                fields = file.read().rpartition(")")[2].split()
+        except OSError:
+            continue  # It has just ended.
+        if int(fields[2]) == group:
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks // os.sysconf("SC_CLK_TCK")
 
 
 def is_healthy(port: int) -> bool:
@@ -119,8 +164,15 @@ def is_healthy(port: int) -> bool:
     return True
 
 
-def ask(port: int, method: str, path: str, key: str, body: str | None = None) -> bytes:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_SECONDS)
+def ask(
+    port: int,
+    method: str,
+    path: str,
+    key: str,
+    body: str | None = None,
+    seconds: float | None = ANSWER_SECONDS,
+) -> bytes:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=seconds)
     try:
         headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
         connection.request(method, path, body, headers)

@@ -4,7 +4,14 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { describeEngine } from "../testing/engine-contract.ts";
 import { createRendererClient } from "../renderer/http-renderer.ts";
-import { startRendererChild, startVllm, startVllmChild } from "../testing/running-engine.ts";
+import { supervise } from "../supervise/supervisor.ts";
+import {
+  startRendererChild,
+  startVllm,
+  startVllmChild,
+  vllmOptions,
+} from "../testing/running-engine.ts";
+import { readVllmHealth } from "./vllm/health.ts";
 
 // Only when asked for: `pnpm test:engine --engine vllm`. It takes minutes and 3.4 GB of packages.
 const wanted = (process.env["HONE_TEST_ENGINES"] ?? "embedded").split(",");
@@ -30,6 +37,38 @@ describe.skipIf(!wanted.includes("vllm"))("vLLM", () => {
     } finally {
       await renderer.close();
       await Promise.all([vllm.stop(), child.stop()]);
+    }
+  });
+
+  it("is kept alive by the supervisor, which tells what it is at", async () => {
+    const supervised = supervise({ ...vllmOptions(), health: readVllmHealth, pollMs: 50 });
+    const seen = new Set<string>();
+    const look = setInterval(() => {
+      const { state, phase } = supervised.status();
+      seen.add(`${state} ${phase}`);
+    }, 10);
+    try {
+      await supervised.start();
+      const body = { model: "base", prompt: [1, 2, 3], max_tokens: 400, ignore_eos: true };
+      const response = await fetch(`${supervised.baseURL()}/v1/completions`, {
+        method: "POST",
+        headers: {
+          authorization: `Bearer ${supervised.key()}`,
+          "content-type": "application/json",
+        },
+        body: JSON.stringify(body),
+      });
+      expect(response.status).toBe(200);
+      expect([...seen]).toEqual(
+        expect.arrayContaining(["starting loading", "starting compiling", "ready decoding"]),
+      );
+      await supervised.kill();
+      await expect
+        .poll(() => supervised.status(), { timeout: 300_000 })
+        .toMatchObject({ state: "restarting", phase: "loading", restarts: 1 });
+    } finally {
+      clearInterval(look);
+      await supervised.stop();
     }
   });
 

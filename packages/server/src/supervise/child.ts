@@ -6,6 +6,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { HoneError, type ErrorCode } from "@hone/core";
 import type { Logger } from "pino";
 import { z } from "zod";
+import { healthSchema, type Health } from "./health.ts";
 
 interface ChildCommand {
   /** For messages: "renderer", "worker". */
@@ -21,8 +22,10 @@ export interface ChildOptions extends ChildCommand {
   log: Logger;
   /** Which error says that this child is not there. */
   unavailable: ErrorCode;
-  /** From the start to the ready line. */
+  /** To the ready line, from the start or from the last line in which `progress` has changed. */
   readyTimeoutMs: number;
+  /** Hears what a child tells of a slow start before it is ready. */
+  onStarting?: ((health: Health) => void) | undefined;
   /** Hears of the process as soon as there is one. */
   onSpawn?: ((pid: number) => void) | undefined;
   /** Aborting it gives up the start. A child that is ready stays. */
@@ -51,6 +54,8 @@ const readyLine = z.object({
   port: z.int().min(1).max(65535),
   boot: z.string(),
 });
+const startingLine = healthSchema.pick({ phase: true, progress: true, boot: true });
+const lineSchema = z.union([readyLine, startingLine]);
 
 const tailLines = 40;
 const shownLines = 6;
@@ -102,14 +107,27 @@ export async function startChild(options: ChildOptions): Promise<Child> {
     if (options.signal?.aborted) giveUp();
     options.signal?.addEventListener("abort", giveUp, { once: true, signal: limit.signal });
   });
+  let onStarting: (health: Health) => void = () => undefined;
+  const standsStill = new Promise<never>((_, reject) => {
+    let seen: Health | null = null;
+    const limitMs = options.readyTimeoutMs;
+    const timer = setTimeout(() => {
+      const how = seen ? `made no progress for ${limitMs / 1000} s while ${seen.phase}` : null;
+      reject(failed(`it ${how ?? `was not ready after ${limitMs / 1000} s`}`));
+    }, limitMs);
+    limit.signal.addEventListener("abort", () => clearTimeout(timer), { once: true });
+    onStarting = (now) => {
+      if (now.progress !== seen?.progress || now.phase !== seen.phase) timer.refresh();
+      seen = now;
+      options.onStarting?.(now);
+    };
+  });
   try {
     const ready = await Promise.race([
-      readyLineOf(process_, boot),
+      readyLineOf(process_, boot, (now) => onStarting(now)),
       exited.then((how) => Promise.reject(failed(how))),
       givenUp,
-      delay(options.readyTimeoutMs, undefined, { signal: limit.signal }).then(() =>
-        Promise.reject(failed(`it was not ready after ${options.readyTimeoutMs / 1000} s`)),
-      ),
+      standsStill,
     ]);
     log.debug({ child: name, pid: process_.pid, port: ready.port }, "is ready");
     return {
@@ -194,15 +212,20 @@ function exitOf(process_: Piped): Promise<string> {
   });
 }
 
-async function readyLineOf(process_: Piped, boot: string): Promise<z.infer<typeof readyLine>> {
+async function readyLineOf(
+  process_: Piped,
+  boot: string,
+  onStarting: (health: Health) => void,
+): Promise<z.infer<typeof readyLine>> {
   return new Promise((resolve, reject) => {
     createInterface({ input: process_.stdout }).on("line", (line) => {
-      // Libraries print to standard output as well; only an object can be the ready line.
+      // Libraries print to standard output as well; only an object can be a line of the contract.
       if (!line.startsWith("{")) return;
       try {
-        const parsed = readyLine.parse(JSON.parse(line));
+        const parsed = lineSchema.parse(JSON.parse(line));
         if (parsed.boot !== boot) throw new Error("the boot id is not the one it was given");
-        resolve(parsed);
+        if ("ready" in parsed) resolve(parsed);
+        else onStarting({ phase: parsed.phase, progress: parsed.progress });
       } catch (error) {
         reject(error instanceof Error ? error : new Error(String(error)));
       }

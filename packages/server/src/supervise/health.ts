@@ -1,10 +1,11 @@
 import { z } from "zod";
 import type { Child } from "./child.ts";
 
-const healthSchema = z.object({
+export const healthSchema = z.object({
   boot: z.string(),
   progress: z.number(),
-  phase: z.enum(["starting", "idle", "decoding", "training"]),
+  /** "loading" and "compiling" say what a slow start is at. */
+  phase: z.enum(["starting", "loading", "compiling", "idle", "decoding", "training"]),
 });
 export type Health = Pick<z.infer<typeof healthSchema>, "progress" | "phase">;
 

@@ -111,6 +111,28 @@ it.each([
   expect(supervised.status().pid).toBeNull();
 });
 
+it("waits for a slow start as long as it makes progress, and tells what it is at", async () => {
+  const slow = child("slow-start", { deadlines: { startingMs: 2_000 } });
+  const start = slow.start();
+  for (const phase of ["loading", "compiling"]) {
+    await vi.waitFor(() => expect(slow.status()).toMatchObject({ state: "starting", phase }), soon);
+  }
+  await start;
+  expect(slow.status()).toMatchObject({ state: "ready", phase: "idle", restarts: 0 });
+  await expect(child("stuck-start", { deadlines: { startingMs: 1_000 } }).start()).rejects.toThrow(
+    "The child did not start: it made no progress for 1 s while loading.",
+  );
+});
+
+it("asks a child of another contract in that contract's way", async () => {
+  let asked = 0;
+  const health = async () => ({ phase: "decoding" as const, progress: Math.min(asked++, 3) });
+  const supervised = child("", { health, deadlines: { decodingMs: 300 } });
+  await supervised.start();
+  await vi.waitFor(() => expect(supervised.status().restarts).toBeGreaterThan(0), soon);
+  expect(supervised.status().lastFailure).toBe("it made no progress for 0.3 s while decoding");
+});
+
 it("brings a killed child back, and opens it to others after the hook only", async () => {
   const seen: boolean[] = [];
   let release: () => void = () => undefined;

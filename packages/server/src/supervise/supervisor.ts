@@ -5,7 +5,7 @@ import { readHealth, type Health } from "./health.ts";
 import { residentBytes } from "./memory.ts";
 
 export interface Deadlines {
-  /** To be ready, base loaded. */
+  /** To be ready, base loaded. A child that tells of its start must make progress within this. */
   startingMs: number;
   /** `progress` must advance within this while it decodes. */
   decodingMs: number;
@@ -22,7 +22,9 @@ const defaultDeadlines: Deadlines = {
   idleMs: 30_000,
 };
 
-export interface SupervisorOptions extends Omit<ChildOptions, "readyTimeoutMs"> {
+export interface SupervisorOptions extends Omit<ChildOptions, "readyTimeoutMs" | "onStarting"> {
+  /** Asks a child that is ready how far it is. @default its `GET /health`, by the contract of our children */
+  health?: ((child: Child, signal?: AbortSignal) => Promise<Health>) | undefined;
   deadlines?: Partial<Deadlines> | undefined;
   pollMs?: number | undefined;
   /** A child that holds more of the machine's memory is restarted. @default no limit */
@@ -78,6 +80,7 @@ const longLifeMs = 10_000;
 export function supervise(options: SupervisorOptions): Supervised {
   const { name, log, unavailable } = options;
   const deadlines = { ...defaultDeadlines, ...definedOf(options.deadlines) };
+  const askHealth = options.health ?? readHealth;
   const stopping = new AbortController();
   let child: Child | null = null;
   let usable = false;
@@ -97,6 +100,7 @@ export function supervise(options: SupervisorOptions): Supervised {
     const launched = await startChild({
       ...options,
       readyTimeoutMs: deadlines.startingMs,
+      onStarting: (now) => void (health = now),
       signal: stopping.signal,
     });
     try {
@@ -142,10 +146,10 @@ export function supervise(options: SupervisorOptions): Supervised {
   async function untilStarted(launched: Child, startedAt: number): Promise<void> {
     for (;;) {
       health = await Promise.race([
-        readHealth(launched).catch(() => null),
+        askHealth(launched).catch(() => null),
         launched.exited.then((how) => Promise.reject(unavailableError(how))),
       ]);
-      if (health && health.phase !== "starting") return;
+      if (health && !isStarting(health.phase)) return;
       if (performance.now() - startedAt > deadlines.startingMs) {
         throw unavailableError(`it was not ready after ${deadlines.startingMs / 1000} s`);
       }
@@ -173,7 +177,7 @@ export function supervise(options: SupervisorOptions): Supervised {
     let advancedAt = performance.now();
     for (;;) {
       await delay(options.pollMs ?? 500, undefined, { signal: ended }).catch(() => undefined);
-      const now = await readHealth(running, ended).catch(() => null);
+      const now = await askHealth(running, ended).catch(() => null);
       if (ended.aborted) return null;
       const held = (options.maxMemoryBytes && (await residentBytes(running.pid))) || 0;
       if (options.maxMemoryBytes && held > options.maxMemoryBytes) {
@@ -199,7 +203,7 @@ export function supervise(options: SupervisorOptions): Supervised {
   function deadlineOf(phase: Health["phase"]): number {
     if (phase === "decoding") return deadlines.decodingMs;
     if (phase === "training") return deadlines.trainingMs;
-    return phase === "starting" ? deadlines.startingMs : deadlines.idleMs;
+    return isStarting(phase) ? deadlines.startingMs : deadlines.idleMs;
   }
 
   async function keepAlive(first: Child): Promise<void> {
@@ -309,6 +313,10 @@ export function supervise(options: SupervisorOptions): Supervised {
       await life;
     },
   };
+}
+
+function isStarting(phase: Health["phase"]): boolean {
+  return phase === "starting" || phase === "loading" || phase === "compiling";
 }
 
 function mebibytes(bytes: number): number {

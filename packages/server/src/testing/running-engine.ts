@@ -5,7 +5,7 @@ import { mkdtemp, readFile, rename, rm } from "node:fs/promises";
 import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { pino } from "pino";
-import { startChild, type Child } from "../supervise/child.ts";
+import { startChild, type Child, type ChildOptions } from "../supervise/child.ts";
 import { createHttpEngine, type HttpEngine } from "../engines/http-engine.ts";
 import { vllmChild } from "../engines/vllm/child.ts";
 
@@ -82,16 +82,20 @@ export async function startVllm(): Promise<RunningEngine> {
 }
 
 /** Of an environment that has vLLM: `scripts/test-engine.mjs` names it. */
-export async function startVllmChild(env: Readonly<Record<string, string>> = {}): Promise<Child> {
+export function vllmOptions(env: Readonly<Record<string, string>> = {}): ChildOptions {
   const python = process.env["HONE_VLLM_PYTHON"];
   if (!python) throw new Error("HONE_VLLM_PYTHON does not name a Python that has vLLM");
-  return startChild({
+  return {
     ...vllmChild({
       ...{ python, base: testBase, servedName: "base", maxModelLen },
       env: { ...quiet, ...env },
     }),
     log: pino({ level: process.env["HONE_TEST_LOG"] ?? "silent" }),
-  });
+  };
+}
+
+export async function startVllmChild(env: Readonly<Record<string, string>> = {}): Promise<Child> {
+  return startChild(vllmOptions(env));
 }
 
 async function running(

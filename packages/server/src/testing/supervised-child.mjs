@@ -44,6 +44,14 @@ const server = createServer((request, response) => {
     JSON.stringify({ status: "ok", boot, progress, phase, key: process.env["HONE_API_KEY"] }),
   );
 });
+if (fault === "slow-start" || fault === "stuck-start") {
+  // Longer than the test's limit for a start, in steps that are much shorter than it.
+  for (let at = 0; at < 15; at++) {
+    const progress = fault === "slow-start" ? at : 0;
+    console.log(JSON.stringify({ phase: at < 8 ? "loading" : "compiling", progress, boot }));
+    await new Promise((resolve) => setTimeout(resolve, 200));
+  }
+}
 server.listen(0, "127.0.0.1", () => {
   console.log("a library greets");
   if (fault === "never-ready") return;

@@ -3,32 +3,42 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pino } from "pino";
 import { afterAll, beforeEach, describe, expect, it } from "vitest";
-import { startChild, type Child } from "../../supervise/child.ts";
+import { startChild, type Child, type ChildOptions } from "../../supervise/child.ts";
+import type { Health } from "../../supervise/health.ts";
 import { workerPython } from "../../testing/running-engine.ts";
 import { vllmChild } from "./child.ts";
+import { readVllmHealth } from "./health.ts";
 
 // vLLM itself is tried in vllm.contract.test.ts, which takes minutes. Here a server of its module's name shows
 // what is done with it: it tells what it was started with and asked, and starts a process as vLLM does.
 const server = `
-import http.server, json, os, subprocess, sys, tempfile
+import http.server, json, os, subprocess, sys, tempfile, time
 name = sys.argv[sys.argv.index("--served-model-name") + 1]
 port = int(sys.argv[sys.argv.index("--port") + 1])
 open(os.path.join(tempfile.gettempdir(), "socket"), "w").close()
 other = subprocess.Popen(["sleep", "600"])
 asked = []
+def work(seconds):
+    end = time.process_time() + seconds
+    while time.process_time() < end: pass
 class Handler(http.server.BaseHTTPRequestHandler):
     def answer(self):
         if self.path != "/seen":
             asked.append([self.path, self.headers["authorization"] == "Bearer " + os.environ["VLLM_API_KEY"]])
+        if self.path == "/v1/completions": work(slow)
         seen = {"argv": sys.argv, "asked": asked, "other": other.pid, "env": dict(os.environ)}
         models = {"data": [{"id": os.environ.get("TEST_NAME", name)}]}
+        page = "\\n".join(metrics + [""]) if self.path == "/metrics" else None
         body = {"/seen": seen, "/v1/models": models}.get(self.path, {})
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(json.dumps(body).encode())
+        self.wfile.write((page or json.dumps(body)).encode())
     do_GET = do_POST = answer
     def log_message(self, *_): pass
 print("{ not a ready line", flush=True)
+slow = float(os.environ.get("TEST_SLOW", 0))
+metrics = os.environ.get("TEST_METRICS", "").split(";")
+work(slow)
 http.server.HTTPServer(("127.0.0.1", port), Handler).serve_forever()
 `;
 const folder = mkdtempSync(join(tmpdir(), "hone-vllm-child-"));
@@ -46,7 +56,10 @@ interface Seen {
   env: Record<string, string>;
 }
 
-function start(env: Record<string, string> = {}): Promise<Child> {
+function start(
+  env: Record<string, string> = {},
+  options: Partial<ChildOptions> = {},
+): Promise<Child> {
   return startChild({
     ...vllmChild({
       ...{ python: workerPython() ?? "", base: "/models/base", servedName: "base" },
@@ -54,6 +67,7 @@ function start(env: Record<string, string> = {}): Promise<Child> {
       env: { PYTHONPATH: folder, TMPDIR: temporary, ...env },
     }),
     log: pino({ level: "silent" }),
+    ...options,
   });
 }
 
@@ -106,6 +120,38 @@ describe.skipIf(!workerPython())("vLLM as a child", () => {
     await child.exited;
     await expect.poll(() => isRunning(other)).toBe(false);
     await expect.poll(() => readdirSync(temporary)).toEqual([]);
+  });
+
+  it("tells what a slow start is at, by the processor time that it takes", async () => {
+    const told: Health[] = [];
+    const onStarting = (health: Health) => void told.push(health);
+    const child = await start({ TEST_SLOW: "2.5" }, { onStarting });
+    await child.stop();
+    for (const phase of ["loading", "compiling"]) {
+      const progress = told.filter((one) => one.phase === phase).map((one) => one.progress);
+      expect(progress.length).toBeGreaterThan(1);
+      expect(progress).toEqual(progress.toSorted((x, y) => x - y));
+    }
+    expect(new Set(told.map((one) => JSON.stringify(one))).size).toBe(told.length);
+    expect(told.at(-1)).toMatchObject({ phase: "compiling" });
+  });
+
+  it.each([
+    [["# HELP", "vllm:num_requests_running 0.0"], { phase: "idle", progress: 0 }],
+    [
+      [0, 1].flatMap((engine) => [
+        `vllm:num_requests_running{engine="${engine}",model_name="a b"} ${engine}.0`,
+        `vllm:iteration_tokens_total_count{engine="${engine}",model_name="a b"} 1${engine}.0`,
+      ]),
+      { phase: "decoding", progress: 21 },
+    ],
+  ])("tells by its metrics how far it is: %j", async (lines, health) => {
+    const child = await start({ TEST_METRICS: lines.join(";") });
+    try {
+      expect(await readVllmHealth(child)).toEqual(health);
+    } finally {
+      await child.stop();
+    }
   });
 
   it("is refused where another server answers on its port", async () => {

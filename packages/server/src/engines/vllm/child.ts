@@ -22,8 +22,8 @@ interface VllmOptions {
 }
 
 /**
- * vLLM as a child of this server, for `startChild`. `hone_vllm.py` adds port and key, and says that it is ready
- * once the first token has been sampled.
+ * vLLM as a child of this server: for `startChild`, or with `readVllmHealth` for `supervise`. `hone_vllm.py` adds
+ * port and key, tells what a slow start is at, and says that it is ready once the first token has been sampled.
  */
 export function vllmChild(options: VllmOptions): Omit<ChildOptions, "log"> {
   const { maxModelLen } = options;

@@ -1,0 +1,37 @@
+import type { Child } from "../../supervise/child.ts";
+import type { Health } from "../../supervise/health.ts";
+
+const answerTimeoutMs = 5_000;
+
+/**
+ * How far vLLM is, for `supervise`. Its own `/health` says only that it answers; its metrics say whether it has
+ * requests and how many steps it has done, so that one that stands still over a request can be told from one
+ * that works. What it is at before it is ready comes from `hone_vllm.py`.
+ */
+export async function readVllmHealth(
+  child: Pick<Child, "baseURL">,
+  signal?: AbortSignal,
+): Promise<Health> {
+  const timeout = AbortSignal.timeout(answerTimeoutMs);
+  const response = await fetch(`${child.baseURL}/metrics`, {
+    signal: signal ? AbortSignal.any([signal, timeout]) : timeout,
+  });
+  if (!response.ok) throw new Error(`vLLM answered GET /metrics with ${response.status}`);
+  const page = await response.text();
+  const requests = sumOf(page, "vllm:num_requests_running");
+  return {
+    phase: requests > 0 ? "decoding" : "idle",
+    progress: sumOf(page, "vllm:iteration_tokens_total_count"),
+  };
+}
+
+/** Over all labels: several engines behind one server count apart. */
+function sumOf(page: string, name: string): number {
+  let sum = 0;
+  for (const line of page.split("\n")) {
+    if (line.startsWith(`${name}{`) || line.startsWith(`${name} `)) {
+      sum += Number(line.slice(line.lastIndexOf(" ") + 1));
+    }
+  }
+  return sum;
+}
