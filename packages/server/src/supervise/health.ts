@@ -1,5 +1,4 @@
 import { z } from "zod";
-import type { Child } from "./child.ts";
 
 export const healthSchema = z.object({
   boot: z.string(),
@@ -13,7 +12,7 @@ const answerTimeoutMs = 5_000;
 
 /** Asks the child how far it is. An answer with another boot id comes from a stranger on its port. */
 export async function readHealth(
-  child: Pick<Child, "baseURL" | "key" | "boot">,
+  child: { readonly baseURL: string; readonly key: string; readonly boot: string },
   signal?: AbortSignal,
 ): Promise<Health> {
   const timeout = AbortSignal.timeout(answerTimeoutMs);

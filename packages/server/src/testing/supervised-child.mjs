@@ -47,7 +47,7 @@ const server = createServer((request, response) => {
 if (fault === "slow-start" || fault === "stuck-start") {
   // Longer than the test's limit for a start, in steps that are much shorter than it.
   for (let at = 0; at < 15; at++) {
-    const progress = fault === "slow-start" ? at : 0;
+    if (fault === "slow-start") progress = at;
     console.log(JSON.stringify({ phase: at < 8 ? "loading" : "compiling", progress, boot }));
     await new Promise((resolve) => setTimeout(resolve, 200));
   }

@@ -128,9 +128,9 @@ describe.skipIf(!workerPython())("vLLM as a child", () => {
     const child = await start({ TEST_SLOW: "2.5" }, { onStarting });
     await child.stop();
     for (const phase of ["loading", "compiling"]) {
-      const progress = told.filter((one) => one.phase === phase).map((one) => one.progress);
-      expect(progress.length).toBeGreaterThan(1);
-      expect(progress).toEqual(progress.toSorted((x, y) => x - y));
+      const steps = told.filter((one) => one.phase === phase).map((one) => one.progress);
+      expect(steps.length).toBeGreaterThan(1);
+      expect(steps).toEqual(steps.toSorted((x, y) => x - y));
     }
     expect(new Set(told.map((one) => JSON.stringify(one))).size).toBe(told.length);
     expect(told.at(-1)).toMatchObject({ phase: "compiling" });
