@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Comparison, EvaluationRow } from "@hone/client";
 import { watchCpu } from "../bench/processes-of.ts";
+import { ceilingOf } from "./styles/played-games.ts";
 
 export interface SeedRun {
   kind: "fixed" | "fresh" | "control" | "supervised";
@@ -12,7 +13,7 @@ export interface SeedRun {
   folder: string;
   /** What the gate looks at. */
   verdict: Comparison;
-  /** Levels that the task compares its scores with: for 2048 the best single style. */
+  /** Levels to compare the scores with: for 2048 what the best single style reaches. */
   references: Record<string, number>;
   table: EvaluationRow[];
   /** Of the whole command, installed before. */
@@ -52,10 +53,11 @@ export async function runQuickstart(
   });
   watch.stop();
   if (status !== 0) throw new Error(`The quickstart ended with ${status}. Its files: ${folder}`);
+  const ceiling = story === "2048" ? await ceilingOf(folder) : null;
   const summary = JSON.parse(await readFile(join(folder, "summary.json"), "utf8"));
   return {
     ...{ seed, folder, table: summary.table, verdict: summary.verdict },
-    references: summary.references,
+    references: ceiling ? { [`${ceiling.name} style`]: ceiling.score } : {},
     seconds: (performance.now() - began) / 1000,
     cpu: watch.seconds(),
     turns: summary.turns,

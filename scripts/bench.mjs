@@ -4,7 +4,8 @@
 // rollouts than rows), lengths (rows of very different lengths decoded together), judge (what RULER sends), store (a
 // data directory of a million rollouts), bodies (what the largest requests cost all others).
 // `pnpm experiment NAME [options]` trains or judges and shows how well: seeds repeats the quickstart over seeds, with
-// controls and baselines, learn trains beside TRL, own-judge lets a small local model be the judge.
+// controls and baselines, styles shows which way of playing a run of 2048 has learnt, learn trains beside TRL,
+// own-judge lets a small local model be the judge.
 import { join } from "node:path";
 import process from "node:process";
 import { installPackages, root, setUpModel, setUpPython, tsx } from "./install.mjs";
@@ -15,7 +16,7 @@ onInterrupt(() => {
 });
 const known = {
   bench: ["loop", "engine", "packing", "histories", "lengths", "judge", "store", "bodies"],
-  experiments: ["seeds", "learn", "own-judge"],
+  experiments: ["seeds", "styles", "learn", "own-judge"],
 };
 const [folder, first, ...rest] = process.argv.slice(2);
 const names = known[/** @type {keyof typeof known} */ (folder)];

@@ -45,6 +45,12 @@ it("names the examples where the quickstart is asked for another", async () => {
   });
 });
 
+it.each(["2048", "inbox"])("npm start in examples/%s needs no build", async (example) => {
+  const cwd = file(`../../examples/${example}`);
+  const { stdout } = await run("npm", ["start", "--silent", "--", "--help"], { cwd });
+  expect(stdout).toContain("Usage: npx @hone/client train src/task.ts [options]");
+});
+
 describe("the training of a task of one's own", () => {
   let server: TestServer;
   let out: string;

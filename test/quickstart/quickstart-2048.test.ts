@@ -83,6 +83,10 @@ describe("a run of the 2048 quickstart, but for its training,", () => {
       starts: 1,
     });
     expect(await summaryIn()).toEqual(JSON.parse(JSON.stringify(summary)));
+    const records = (await readFile(join(out, "metrics.jsonl"), "utf8")).trimEnd().split("\n");
+    expect(records.map((line) => JSON.parse(line).metric)).toEqual([
+      ...["score", "reward", "won", "score", "reward", "won"],
+    ]);
     // The base's games stand; the trained policy plays again.
     const again = await run([]);
     expect(again).toMatchObject({ starts: 2, verdict: summary.verdict });

@@ -3,7 +3,6 @@ import { defineTask, type RolloutHow } from "@hone/client/run";
 import OpenAI from "openai";
 import { Game } from "./game.ts";
 import { firstTurn, nextTurn, readMove } from "./prompt.ts";
-import { bestStyle, StyleCount, styleMetric, styleNames } from "./styles.ts";
 
 // An agent that learns to play 2048. `npm run quickstart` serves the base and trains it on this task.
 
@@ -15,7 +14,6 @@ type Settings = { size: number; target: number };
 
 const games = (count: number, first: number): Scenario[] =>
   Array.from({ length: count }, (_, i) => ({ seed: first + i }));
-const heldOut = games(256, 1_000_000);
 
 // #region rollout
 /** One whole game, played as one conversation. */
@@ -26,9 +24,8 @@ async function rollout(model: RolloutModel, { seed }: Scenario, how: RolloutHow<
   const messages: OpenAI.ChatCompletionMessageParam[] = [
     { role: "user", content: firstTurn(game) },
   ];
-  const style = new StyleCount();
-  let malformed = 0;
   const fits = roomFor(how);
+  let malformed = 0;
   let used = 0;
   while (!game.over && fits(used)) {
     const completion = await client.chat.completions.create(
@@ -47,17 +44,14 @@ async function rollout(model: RolloutModel, { seed }: Scenario, how: RolloutHow<
 
     const move = readMove(message.content ?? "");
     if (move === null) malformed += 1;
-    else style.add(game, move);
     game.play(move);
     messages.push(message, { role: "user", content: nextTurn(game) });
   }
-  const { score, moves, best, won, refusedInAll: refused } = game;
+  const { score, moves, best, refusedInAll: refused } = game;
+  const [won, cut] = [game.won ? 1 : 0, game.over ? 0 : 1];
   return {
     reward: Math.log(score + 1),
-    metrics: {
-      ...{ score, moves, best, won: won ? 1 : 0, refused, malformed, cut: game.over ? 0 : 1 },
-      ...style.metrics(),
-    },
+    metrics: { score, moves, best, won, refused, malformed, cut },
     metadata: { seed },
   };
 }
@@ -77,10 +71,18 @@ function roomFor({ contextTokens, answerTokens }: RolloutHow<Settings>) {
 
 export default defineTask({
   train: games(100_000, 1),
-  heldOut,
+  heldOut: games(256, 1_000_000),
   rollout,
   metric: "score",
   settings: { size: 3, target: 64 },
+  checkSettings({ size, target }) {
+    if (!Number.isInteger(size) || size < 2 || size > 26) {
+      throw new Error(`--size is the number of cells of a side, 2 to 26, not ${size}.`);
+    }
+    if (!Number.isInteger(Math.log2(target)) || target < 8) {
+      throw new Error(`--target is a tile that wins: 8, 16, 32, … and so on, not ${target}.`);
+    }
+  },
   options: {
     ...{ steps: 10, groupsPerStep: 8, groupSize: 8, concurrency: 64 },
     // An answer is a word and an end; a model that rambles is cut off and refused.
@@ -98,16 +100,6 @@ export default defineTask({
     // The likeliest move is not a way to play.
     ...{ verdict: "sampled", evalEvery: 5, evalHeldOut: 64 },
   },
-  // The base mixes styles of play: the best one alone is about what there is to reach.
-  curves: (board) => {
-    const best = bestStyle(
-      board,
-      heldOut.map(({ seed }) => seed),
-    );
-    const shares = Object.fromEntries(styleNames.map((style) => [styleMetric(style), style]));
-    return {
-      references: { score: { [`${best.name} style`]: best.score } },
-      panels: { "share of the moves that a style would choose too": shares },
-    };
-  },
+  // Held-out games that reach the target, beside their score.
+  curves: () => ({ heldOut: ["won"] }),
 });

@@ -19,15 +19,21 @@ export function readCommandLine(
 ): CommandLine {
   const defaults = readSettings(task, {});
   const own = Object.entries(task.settings ?? {});
-  const program = new Command(`@hone/client train ${file}`)
+  const program = new Command(`npx @hone/client train ${file}`)
     .description("Trains a model on the task, and shows what it learnt.")
-    .helpOption("-h, --help", "show this")
+    .showHelpAfterError("--help lists all options.")
+    .addHelpOption(new Option("-h, --help", "show this").helpGroup("The run:"))
+    .optionsGroup("The run:")
     .option(
       "--name <model>",
       "the model's name; one that exists learns on (default: of file and time)",
     )
     .option("--out <folder>", "where metrics and trajectories go (default: runs/ and the name)")
-    .option("--resume", "go on with the run in --out, or with the newest one of the task", false)
+    .option("--resume", "go on with the run in --out, or with the newest one of the task")
+    .option("--seed <n>", "of adapter and order of scenarios", whole(0, 1e6), defaults.seed)
+    .option("--shuffle-rewards", "the control: rewards change places within their group")
+    .option("--server-data <folder>", "the server's data folder, to say where the adapter lies")
+    .optionsGroup("Training:")
     .option("--steps <n>", "training steps of the whole run", whole(0), defaults.steps)
     .option("--groups-per-step <n>", "scenarios of a step", whole(1), defaults.groupsPerStep)
     .option("--group-size <n>", "rollouts of one scenario", whole(2), defaults.groupSize)
@@ -47,10 +53,10 @@ export function readCommandLine(
     )
     .option(
       "--train <name=value>",
-      "another option of model.train; may be repeated",
+      "another option of model.train, such as optimizerSteps=2; may be repeated",
       trainOption,
-      {},
     )
+    .optionsGroup("Judging:")
     .addOption(
       new Option("--verdict <how>", "answers that decide: the likeliest, or sampled ones")
         .choices(["greedy", "sampled"])
@@ -59,19 +65,17 @@ export function readCommandLine(
     .option("--held-out <n>", "held-out scenarios of the verdict", whole(2), defaults.heldOut)
     .option("--eval-every <n>", "steps between evaluations; 0: none", whole(0), defaults.evalEvery)
     .option("--eval-held-out <n>", "held-out scenarios of those", whole(2), defaults.evalHeldOut)
-    .option("--seed <n>", "of adapter and order of scenarios", whole(0, 1e6), defaults.seed)
-    .option("--shuffle-rewards", "the control: rewards change places within their group", false)
-    .option("--ungated", "exit with 0 whatever the verdict", false)
+    .option("--ungated", "allow few held-out scenarios, and exit with 0 whatever the verdict")
     .option("--no-ungated", "take --ungated back")
+    .optionsGroup("Other models:")
     .option(
       "--compare <model>",
-      "another model that answers the held-out scenarios: openai/…, openrouter/… or http://host:port/v1#model; none takes back those before",
-      (name: string, before: string[]) => [...before, name],
-      [],
+      "answers the held-out scenarios too: openai/…, openrouter/… or http://host:port/v1#model; may be repeated; none takes back those before",
+      (name: string, before: string[] | undefined) => [...(before ?? []), name],
     )
     .option("--compare-key-env <name>", "variable of the key for a URL", "COMPARE_API_KEY")
     .option("--compare-tokens <n>", "--answer-tokens of such models", whole(1))
-    .option("--server-data <folder>", "the server's data folder, to say where the adapter lies");
+    .optionsGroup("Settings of the task:");
   for (const [name, value] of own) {
     for (const option of ownOptions(name, value)) program.addOption(option);
   }
@@ -80,14 +84,14 @@ export function readCommandLine(
   return {
     run: {
       ...(Object.fromEntries(settingNames.map((name) => [name, given[name]])) as Given),
-      ...{ name: given.name, out: given.out, ungated: given.ungated },
-      shuffleRewards: given.shuffleRewards,
+      ...{ name: given.name, out: given.out, ungated: given.ungated ?? false },
+      shuffleRewards: given.shuffleRewards ?? false,
       learningRate: given.lr,
       schedule: scheduleOf(given, defaults.schedule),
       settings: Object.fromEntries(own.map(([name]) => [name, given[name]])) as TaskSettings,
       compare: readOthers(program, given),
     },
-    resume: given.resume,
+    resume: given.resume ?? false,
     serverData: given.serverData,
   };
 }
@@ -96,13 +100,13 @@ type Given = Omit<RunSettings, "schedule"> & {
   [name: string]: unknown;
   name?: string;
   out?: string;
-  resume: boolean;
+  resume?: boolean;
   lr: number;
   schedule: Schedule["type"];
   lastRate?: number;
-  shuffleRewards: boolean;
-  ungated: boolean;
-  compare: string[];
+  shuffleRewards?: boolean;
+  ungated?: boolean;
+  compare?: string[];
   compareKeyEnv: string;
   compareTokens?: number;
   serverData?: string;
@@ -119,15 +123,15 @@ function scheduleOf({ schedule: type, lastRate }: Given, before: Schedule): Sche
 function ownOptions(name: string, value: string | number | boolean): Option[] {
   const words = name.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
   if (typeof value === "boolean") {
-    const on = new Option(`--${words}`, "of the task").default(value);
-    return [on, new Option(`--no-${words}`, "of the task")];
+    const on = new Option(`--${words}`).default(value);
+    return [on, new Option(`--no-${words}`)];
   }
-  const option = new Option(`--${words} <value>`, "of the task").default(value);
+  const option = new Option(`--${words} <value>`).default(value);
   return [typeof value === "number" ? option.argParser(finite) : option];
 }
 
 function readOthers(program: Command, given: Given) {
-  const { compare, compareKeyEnv: keyVariable, compareTokens: answerTokens } = given;
+  const { compare = [], compareKeyEnv: keyVariable, compareTokens: answerTokens } = given;
   try {
     return otherModels(compare, { keyVariable, answerTokens });
   } catch (error) {
@@ -136,7 +140,7 @@ function readOthers(program: Command, given: Given) {
 }
 
 /** `normalizerTokens=32`: what there is and what it may be, `model.train` knows. */
-function trainOption(text: string, before: Record<string, unknown>): Record<string, unknown> {
+function trainOption(text: string, before: Record<string, unknown> = {}): Record<string, unknown> {
   const [name = "", ...rest] = text.split("=");
   if (!name || rest.length === 0) throw new InvalidArgumentError("Write it as name=value.");
   const value = rest.join("=");

@@ -1,5 +1,5 @@
 export { defineTask } from "./task.ts";
-export type { RolloutHow, Task, TaskSettings } from "./task.ts";
+export type { RolloutHow, Task, TaskCurves, TaskSettings } from "./task.ts";
 export { trainRun } from "./train-run.ts";
 export type { RunEvent } from "./run-event.ts";
 export type { RunOptions, RunSettings } from "./run-options.ts";

@@ -55,8 +55,14 @@ export interface Task<Scenario, Settings extends TaskSettings = TaskSettings> {
   checkSettings?: ((settings: Settings) => void) | undefined;
   /** Defaults of its runs, if others than those of trainRun suit it. */
   options?: Partial<RunSettings> | undefined;
-  /** Levels that held-out scores are compared with, and panels of metrics, in curves.svg. */
-  curves?: ((settings: Settings) => CurvesOptions) | undefined;
+  /** What curves.svg draws besides. */
+  curves?: ((settings: Settings) => TaskCurves) | undefined;
+}
+
+/** Levels that held-out scores are compared with, panels of metrics, and more held-out scores. */
+export interface TaskCurves extends CurvesOptions {
+  /** Metrics of the rollouts whose held-out scores have a curve too, beside `metric` and the reward. */
+  heldOut?: readonly string[] | undefined;
 }
 
 const taskKeys = [

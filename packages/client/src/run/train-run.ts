@@ -32,12 +32,13 @@ export async function trainRun<Scenario, Settings extends TaskSettings>(
   requireTask("trainRun()", task);
   const settings = readSettings(task, options);
   requireEnough(settings.heldOut, options.ungated);
-  const { name, hone = new Hone(), compare: others = [] } = options;
+  const { name, compare: others = [] } = options;
   const { signal = new AbortController().signal, onEvent = () => {} } = options;
   const out = resolve(options.out ?? join("runs", name));
   const own = readOwnSettings(task, options.settings);
-  const curves = task.curves?.(own) ?? {};
+  const { heldOut: alsoDrawn = [], ...curves } = task.curves?.(own) ?? {};
   const playing = { task: task as unknown as Task<unknown>, settings, own };
+  const hone = options.hone ?? new Hone();
   // Until all this has passed nothing is written, neither here nor on the server.
   const kept = settingsToKeep(playing, options);
   const begun = await requireSameTask(out, () => requireSameSettings(out, kept));
@@ -50,7 +51,9 @@ export async function trainRun<Scenario, Settings extends TaskSettings>(
   );
   onEvent({ type: "started", out });
   const totals = await openTotals(join(out, "totals.json"));
-  const run = createRun({ ...playing, contextTokens: maxModelLen, log, totals, onEvent, signal });
+  const metrics = [...new Set([task.metric ?? "reward", "reward", ...alsoDrawn])];
+  const context = { ...playing, contextTokens: maxModelLen, metrics };
+  const run = createRun({ ...context, log, totals, onEvent, signal });
   try {
     const looks = looksOf(settings);
     const before: TrajectoryGroup[][] = [];
@@ -152,6 +155,8 @@ interface Playing {
 
 interface RunContext extends Playing {
   contextTokens: number;
+  /** Those whose held-out scores are written down. The first one decides. */
+  metrics: readonly string[];
   log: RunLog;
   totals: RunTotals;
   onEvent: (event: RunEvent) => void;
@@ -227,8 +232,7 @@ function createRun(context: RunContext) {
     const began = performance.now();
     const eager = { label: `evaluating ${label}`, groupSize: 1, mode: "eval", ...limits } as const;
     const groups = await play(policy, rollout, scenarios, eager);
-    const metrics = [...new Set([metric, "reward"])];
-    const [record] = await log.evaluation(label, groups, { metrics });
+    const [record] = await log.evaluation(label, groups, { metrics: context.metrics });
     await totals.save();
     const seconds = (performance.now() - began) / 1000;
     onEvent({ type: "evaluated", label, metric, score: record?.score?.mean ?? null, seconds });

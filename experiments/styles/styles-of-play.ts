@@ -1,12 +1,11 @@
-import { Game, slide, uniforms, type Move } from "./game.ts";
-
-// The ways to play that the base has seen (scripts/make-base/styles.py). Training selects among them, so they
+// The ways to play 2048 that the base has seen (scripts/make-base/styles.py). Training selects among them, so they
 // say what a policy has become, and about how far it can get.
+import { Game, slide, uniforms, type Move } from "../../examples/2048/src/game.ts";
 
 /** The moves that a style holds for equally good. `last` is the move before, null at the beginning. */
 export type Style = (game: Game, last: Move | null) => Move[];
 
-export const styleNames = ["clockwise", "greedy", "up-right", "down-left", "corner"] as const;
+const styleNames = ["clockwise", "greedy", "up-right", "down-left", "corner"] as const;
 export type StyleName = (typeof styleNames)[number];
 
 const turning: readonly Move[] = ["up", "right", "down", "left"];
@@ -47,11 +46,16 @@ export function playInStyle(game: Game, style: Style, seed: number): Game {
   return game;
 }
 
-/** Counts how many of a game's moves each style would choose too. */
+/** Counts how many of the moves of some games each style would choose too. */
 export class StyleCount {
   readonly #agreed = new Map<StyleName, number>(styleNames.map((name) => [name, 0]));
   #moves = 0;
   #last: Move | null = null;
+
+  /** To be called before each game. */
+  begin(): void {
+    this.#last = null;
+  }
 
   /** To be called before the move is played. A move that is not legal counts for no style. */
   add(game: Game, move: Move): void {
@@ -63,30 +67,23 @@ export class StyleCount {
     this.#last = move;
   }
 
-  /** Name of a metric → share of the moves. */
-  metrics(): Record<string, number> {
-    return Object.fromEntries(
-      [...this.#agreed].map(([name, count]) => [styleMetric(name), count / (this.#moves || 1)]),
-    );
+  /** Style → share of the moves. */
+  shares(): Record<StyleName, number> {
+    const shares = [...this.#agreed].map(([name, count]) => [name, count / (this.#moves || 1)]);
+    return Object.fromEntries(shares) as Record<StyleName, number>;
   }
-}
-
-export function styleMetric(name: StyleName): string {
-  return `as_${name}`;
 }
 
 /** The style with the highest mean score over the games of these seeds. */
 export function bestStyle(
   board: { size: number; target: number },
   seeds: readonly number[],
-): { name: StyleName; score: number; won: number } {
+): { name: StyleName; score: number } {
   const played = styleNames.map((name) => {
     const games = seeds.map((seed) =>
       playInStyle(new Game({ ...board, seed }), styles[name], seed),
     );
-    const mean = (read: (game: Game) => number) =>
-      games.reduce((sum, game) => sum + read(game), 0) / games.length;
-    return { name, score: mean((game) => game.score), won: mean((game) => (game.won ? 1 : 0)) };
+    return { name, score: games.reduce((sum, { score }) => sum + score, 0) / games.length };
   });
   return played.reduce((best, one) => (one.score > best.score ? one : best));
 }

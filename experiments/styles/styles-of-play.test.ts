@@ -1,6 +1,9 @@
 import { describe, expect, it } from "vitest";
-import { Game, type Move } from "./game.ts";
-import { bestStyle, playInStyle, StyleCount, styles } from "./styles.ts";
+import { Game, type Move } from "../../examples/2048/src/game.ts";
+import { readMove } from "../../examples/2048/src/prompt.ts";
+import type { Trajectory } from "@hone/client";
+import { replay } from "./played-games.ts";
+import { bestStyle, playInStyle, StyleCount, styles } from "./styles-of-play.ts";
 
 const options = { size: 3, target: 64, seed: 1 };
 // Down merges the 4s (8 points), left and right the 2s (4 points); up merges the 4s too.
@@ -50,14 +53,29 @@ describe("the count of styles", () => {
     const count = new StyleCount();
     const played: Move[] = ["down", "up"];
     for (const move of played) count.add(game(), move);
-    expect(count.metrics()).toEqual({
+    expect(count.shares()).toEqual({
       // After "down" it would turn left, not up.
-      as_clockwise: 0,
-      as_greedy: 1,
-      "as_up-right": 0.5,
-      "as_down-left": 0.5,
-      as_corner: 0.5,
+      clockwise: 0,
+      greedy: 1,
+      "up-right": 0.5,
+      "down-left": 0.5,
+      corner: 0.5,
     });
-    expect(new StyleCount().metrics()["as_greedy"]).toBe(0);
+    expect(new StyleCount().shares().greedy).toBe(0);
   });
+});
+
+it("counts the games of a run as they were played", () => {
+  const played = new Game(options);
+  const answers = ["left", "no move", "up", "right"];
+  const messages = answers.flatMap((content) => [
+    { role: "user" as const, content: "" },
+    { role: "assistant" as const, content },
+  ]);
+  for (const answer of answers) played.play(readMove(answer));
+  const trajectory = { messages, metadata: { seed: options.seed } } as unknown as Trajectory;
+  const count = new StyleCount();
+  for (const _ of [1, 2]) expect(replay(trajectory, options, count).board).toEqual(played.board);
+  // Of the three legal moves of each game, "up" alone comes first for those who keep to the upper right.
+  expect(count.shares()["up-right"]).toBeCloseTo(1 / 3);
 });
