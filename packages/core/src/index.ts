@@ -101,10 +101,35 @@ export type {
   TrainResult,
 } from "./operation.ts";
 export {
-  filtersSchema,
+  clipOptionsSchema,
+  correctionBoundsSchema,
+  correctionOptionsSchema,
+  deltaOptionsSchema,
+  driftOptionsSchema,
+  levelOptionsSchema,
+  mismatchOptionsSchema,
+  penaltyOptionsSchema,
+  policyOptionsSchema,
+} from "./objective-options.ts";
+export {
+  bnpoSchema,
+  cispoSchema,
+  dapoSchema,
+  drGrpoSchema,
+  grpoSchema,
+  gspoSchema,
+  importanceSamplingSchema,
+  looksAtWholeRollouts,
+  luspoSchema,
   objectiveSchema,
-  optimizerSchema,
   policyGradientSchema,
+  rlooSchema,
+  sapoSchema,
+  vespoSchema,
+} from "./objectives.ts";
+export {
+  filtersSchema,
+  optimizerSchema,
   stepOptionsSchema,
   trainConfigKeys,
   trainConfigSchema,

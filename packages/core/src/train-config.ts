@@ -1,4 +1,19 @@
 import { z } from "zod";
+import {
+  actsWith,
+  bnpoSchema,
+  cispoSchema,
+  dapoSchema,
+  drGrpoSchema,
+  grpoSchema,
+  gspoSchema,
+  importanceSamplingSchema,
+  luspoSchema,
+  policyGradientSchema,
+  rlooSchema,
+  sapoSchema,
+  vespoSchema,
+} from "./objectives.ts";
 
 /** AdamW's part of a training step. The worker is sent it as it stands. */
 export const optimizerSchema = z.object({
@@ -11,24 +26,6 @@ export const optimizerSchema = z.object({
   weightDecay: z.number().min(0).default(0),
   maxGradNorm: z.number().positive().default(1),
 });
-
-/** The default objective; its formula stands in the worker's `train/objectives/policy_gradient.py`. */
-export const policyGradientSchema = z.object({
-  /** The objective, whose options these are. */
-  type: z.literal("policy_gradient").optional().default("policy_gradient"),
-  /** The clip range of the ratio to the policy at the start of the operation. */
-  epsilonLow: z.number().positive().max(1).default(0.2),
-  epsilonHigh: z.number().positive().default(0.2),
-  /** Upper limit of the importance weight π_o/π_s. */
-  importanceCap: z.number().positive().default(2),
-  /** C of the loss: each rollout's sum over its tokens is divided by it. */
-  normalizerTokens: z.int().min(1).default(1024),
-  /** "group" divides the advantage by the group's standard deviation (ddof 1) + 1e-4. */
-  scaleRewards: z.enum(["none", "group"]).default("none"),
-});
-
-/** What is trained for, by `type`. The worker is sent it as it stands, and has one file for each. */
-export const objectiveSchema = z.discriminatedUnion("type", [policyGradientSchema]);
 
 /** What is left out of the loss. */
 export const filtersSchema = z.object({
@@ -57,9 +54,25 @@ export const stepOptionsSchema = z.object({
 
 const shared = { ...optimizerSchema.shape, ...filtersSchema.shape, ...stepOptionsSchema.shape };
 
+/** The options of an objective, and those that every step has. */
+function withShared<Shape extends z.core.$ZodLooseShape>(objective: z.ZodObject<Shape>) {
+  return z.strictObject({ ...objective.shape, ...shared }).superRefine(actsWith);
+}
+
 /** The options of a training step: a strict object for each `type`. An option that its type lacks is refused by name. */
 export const trainConfigSchema = z.discriminatedUnion("type", [
-  z.strictObject({ ...policyGradientSchema.shape, ...shared }),
+  withShared(policyGradientSchema),
+  withShared(grpoSchema),
+  withShared(drGrpoSchema),
+  withShared(dapoSchema),
+  withShared(bnpoSchema),
+  withShared(gspoSchema),
+  withShared(luspoSchema),
+  withShared(cispoSchema),
+  withShared(sapoSchema),
+  withShared(vespoSchema),
+  withShared(rlooSchema),
+  withShared(importanceSamplingSchema),
 ]);
 /** The names of all of them. */
 export const trainConfigKeys: readonly string[] = [

@@ -1,6 +1,11 @@
 /** The options that reach the worker unchanged are declared twice, in zod and in pydantic: alike in every bound. */
 import { execFileSync } from "node:child_process";
-import { objectiveSchema, optimizerSchema } from "@hone/core";
+import {
+  looksAtWholeRollouts,
+  objectiveSchema,
+  optimizerSchema,
+  trainConfigSchema,
+} from "@hone/core";
 import { describe, expect, it } from "vitest";
 import { z } from "zod";
 import { workerDir } from "../setup/paths.ts";
@@ -9,19 +14,36 @@ import { workerPython } from "../testing/running-engine.ts";
 type Properties = Record<string, Record<string, unknown>>;
 
 const script = `
-import json
+import json, sys
+from pydantic import TypeAdapter, ValidationError
 from hone_worker.train.step_data import OptimizerConfig
-from hone_worker.train.objectives import OBJECTIVES
+from hone_worker.train.objectives import OBJECTIVES, LossOptions
 schemas = {name: objective.options.model_json_schema() for name, objective in OBJECTIVES.items()}
-print(json.dumps({"optimizer": OptimizerConfig.model_json_schema(), "objectives": schemas}))
+options = TypeAdapter(LossOptions)
+def read(given):
+    try:
+        found = options.validate_json(json.dumps(given))
+    except ValidationError:
+        return None
+    return OBJECTIVES[found.type].needs(found).whole_rollouts
+whole = [read(given) for given in json.load(sys.stdin)]
+print(json.dumps({"optimizer": OptimizerConfig.model_json_schema(), "objectives": schemas, "whole": whole}))
 `;
 
+interface Worker {
+  optimizer: unknown;
+  objectives: Record<string, unknown>;
+  /** Of each configuration whether it needs whole rollouts; null where it is refused. */
+  whole: (boolean | null)[];
+}
+
 describe.skipIf(!workerPython())("options of core and of the worker", () => {
-  const worker = (): { optimizer: unknown; objectives: Record<string, unknown> } =>
+  const worker = (configs: readonly unknown[] = []): Worker =>
     JSON.parse(
       execFileSync(workerPython()!, ["-c", script], {
         env: { ...process.env, PYTHONPATH: workerDir },
         encoding: "utf8",
+        input: JSON.stringify(configs),
       }),
     );
 
@@ -32,28 +54,82 @@ describe.skipIf(!workerPython())("options of core and of the worker", () => {
     expect(eps).toMatchObject({ default: 1e-16 });
     expect(rest).toEqual(properties(jsonSchema(optimizerSchema)));
 
-    const ours = objectiveSchema.options.map((option) => {
-      const of = properties(jsonSchema(option));
-      return [of["type"]?.["const"], of];
-    });
-    const theirs = Object.entries(objectives).map(([name, schema]) => [name, properties(schema)]);
-    expect(theirs).toEqual(ours);
+    for (const option of objectiveSchema.options) {
+      const ours = properties(jsonSchema(option));
+      const name = String(ours["type"]?.["const"]);
+      // The worker's `type` has a default, with which a configuration is made in a test.
+      expect(properties(objectives[name])).toEqual({
+        ...ours,
+        type: { ...ours["type"], default: name },
+      });
+    }
     for (const schema of [optimizer, ...Object.values(objectives)]) {
       expect(schema).toMatchObject({ additionalProperties: false });
     }
   });
+
+  it(
+    "refuse the same combinations, and agree on which need whole rollouts",
+    { timeout: 120_000 },
+    () => {
+      const values: Record<string, unknown[]> = {
+        ...{
+          std: ["sample"],
+          scaleRewards: ["none", "group", "batch"],
+          baseline: ["leave_one_out"],
+        },
+        ...{
+          samplerCorrection: ["none", "token_mask", "sequence_truncate"],
+          samplerCorrectionMin: [0.5],
+        },
+        ...{
+          samplerCorrectionMax: [2],
+          mismatchMask: ["none", "token", "sequence"],
+          mismatchMin: [0.1],
+        },
+        ...{ mismatchMax: [4], beta: [0, 0.1], klIn: ["loss", "reward"], klEstimator: ["k2"] },
+        ...{
+          klBiasCorrection: [true, false],
+          measureKl: [true, false],
+          offPolicyMaskThreshold: [0.2],
+        },
+        ...{ importanceLevel: ["token", "sequence"], entropyCoef: [0, 0.1], delta: [3] },
+      };
+      // Of every type: each option alone, and each pair of them.
+      const configs: Record<string, unknown>[] = [];
+      for (const option of objectiveSchema.options) {
+      const type = properties(jsonSchema(option))["type"]?.["const"];
+        const single = Object.entries(values).flatMap(([name, list]) =>
+          list.map((value) => ({ [name]: value })),
+        );
+        for (const one of single) {
+          configs.push({ type, ...one });
+          for (const other of single) configs.push({ type, ...one, ...other });
+        }
+      }
+      const { whole } = worker(configs);
+      const ours = configs.map((config) => {
+        const parsed = trainConfigSchema.safeParse(config);
+        return parsed.success ? looksAtWholeRollouts(parsed.data) : null;
+      });
+      const differing = configs.filter((_, i) => ours[i] !== whole[i]);
+      expect(differing).toEqual([]);
+      expect(new Set(whole)).toEqual(new Set([true, false, null]));
+    },
+  );
 });
 
 function jsonSchema(schema: z.ZodType): unknown {
   return z.toJSONSchema(schema, { io: "input" });
 }
 
-/** But for pydantic's titles, and the largest integer that JavaScript can hold. */
+/** But for pydantic's titles, what it calls not given, and the largest integer that JavaScript can hold. */
 function properties(schema: unknown): Properties {
   const { properties: of } = schema as { properties: Properties };
   return Object.fromEntries(
     Object.entries(of).map(([name, { title: _title, ...property }]) => {
       if (property["maximum"] === Number.MAX_SAFE_INTEGER) delete property["maximum"];
+      if (property["default"] === null) delete property["default"];
       return [name, property];
     }),
   );

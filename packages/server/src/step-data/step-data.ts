@@ -1,4 +1,10 @@
-import { HoneError, objectiveSchema, optimizerSchema, type ResolvedTrainConfig } from "@hone/core";
+import {
+  HoneError,
+  looksAtWholeRollouts,
+  objectiveSchema,
+  optimizerSchema,
+  type ResolvedTrainConfig,
+} from "@hone/core";
 import type { z } from "zod";
 import type { LedgerCompletion } from "../ports/ledger.ts";
 import { type SelectedCompletion, type SelectedRollout, stepOf } from "./filter.ts";
@@ -41,11 +47,6 @@ export function trainerConfig(
     optimizer: { ...optimizerSchema.parse(config), eps: 1e-16 },
     loss: objectiveSchema.parse(config),
   };
-}
-
-/** Whether the loss has ratios or masks of whole rollouts. The worker refuses a plan that parts them then. */
-function looksAtWholeRollouts({ type }: z.output<typeof objectiveSchema>): boolean {
-  return type !== "policy_gradient";
 }
 
 /** The leaves of a selection, planned. */

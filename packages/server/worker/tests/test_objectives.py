@@ -193,11 +193,14 @@ def test_what_an_objective_needs_is_computed_for_it(base, policy, forest, tmp_pa
         assert found[starts[c] + k] == pytest.approx(bare.start[c, k], rel=1e-4, abs=1e-5)
     gaps = [bare.start[t] - hand.start[t] for t in reference.trained_tokens(forest)]
     assert metrics["kl"] == pytest.approx(sum(math.exp(g) - g - 1 for g in gaps) / len(gaps), rel=1e-3)
-    entropies = torch.cat([i.entropies.detach()[i.weights > 0] for i in seen])
+    whole = torch.cat([i.entropies.detach() for i in seen])
+    weight = torch.cat([i.weights for i in seen])
+    high = (whole >= whole[weight > 0].quantile(0.75)) & (weight > 0)
+    assert torch.equal(torch.cat([i.high_entropy for i in seen]), high) and 0 < high.sum() < len(high)
     for inputs in seen:
         assert inputs.tokens == inputs.mean_tokens == pytest.approx(float(counted))
         assert float(inputs.rollout_tokens.sum()) == pytest.approx(float(counted))
-        assert inputs.entropy_floor == pytest.approx(float(entropies.quantile(0.75)), rel=1e-5)
+        assert inputs.entropy_tokens == pytest.approx(float(weight[high].sum()))
 
 
 def test_an_entropy_has_the_gradient_that_finite_differences_find():

@@ -232,6 +232,7 @@ def loss_inputs(now, old, sampler, advantages, rollout, rollouts, **others):
         "entropies": torch.zeros_like(now.detach()),
         "tokens": total,
         "mean_tokens": total,
+        "entropy_tokens": total,
         "rollout_tokens": counted.new_zeros(int(rollout.max()) + 1).index_add_(0, rollout, counted),
     }
     return LossInputs(now, old, sampler, advantages, rollout, rollouts=rollouts, **{**given, **others})

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-# TRL's constant: keeps a group whose rewards hardly differ from dividing by nothing.
-_STD_FLOOR = 1e-4
-
-#: By the name that `scaleRewards` has for it: what the advantages of a group with these rewards are divided by.
-SCALES: dict[str, Callable[[torch.Tensor], torch.Tensor | float]] = {
-    "none": lambda _rewards: 1.0,
-    "group": lambda rewards: rewards.std(correction=1) + _STD_FLOOR,
+#: By the name that `std` has for it. TRL's GRPOTrainer has the first, its AsyncGRPOTrainer the second; the constants
+#: keep rewards that hardly differ from being divided by nothing.
+STDS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "sample": lambda rewards: rewards.std(correction=1) + 1e-4,
+    "population": lambda rewards: rewards.std(correction=0) + 1e-8,
 }
 
 
@@ -24,10 +22,17 @@ class Advantages:
     groups: int
 
 
-def group_advantages(rewards: torch.Tensor, groups: torch.Tensor, scale_rewards: str) -> Advantages:
-    """A = (r - mean of the group) / scale, the scale being one of SCALES.
+def group_advantages(
+    rewards: torch.Tensor,
+    groups: torch.Tensor,
+    scale_rewards: str,
+    std: str = "sample",
+    baseline: str = "mean",
+) -> Advantages:
+    """A = (r - baseline) / scale, the scale being 1, or a standard deviation of the group's or of all rewards.
 
-    Every rewarded rollout counts in the baseline, also one that is itself masked from training.
+    The baseline is the mean of the group, or of the others in it ("leave_one_out", RLOO, arXiv 2402.14740).
+    Every rewarded rollout counts in baseline and scale, also one that is itself masked from training.
     Rewards that are all exactly equal give exactly 0: the mean of three times 0.1 is not 0.1 in floating
     point, and that noise must not pass for a signal (least of all when it is divided by its own size).
     """
@@ -40,5 +45,20 @@ def group_advantages(rewards: torch.Tensor, groups: torch.Tensor, scale_rewards:
         if bool((reward == reward[0]).all()):
             equal += 1
             continue
-        values[members] = (reward - reward.mean()) / SCALES[scale_rewards](reward)
+        base = reward.mean()
+        if baseline == "leave_one_out":
+            base = (reward.sum() - reward) / (len(reward) - 1)
+        compared = {"none": None, "group": reward, "batch": rewards.double()}[scale_rewards]
+        values[members] = (reward - base) / (1.0 if compared is None else STDS[std](compared))
     return Advantages(values, equal, len(ids))
+
+
+def normalized(advantages: Advantages, groups: torch.Tensor) -> Advantages:
+    """By mean and deviation over the operation: RLOOTrainer's `normalize_advantages`. Groups of one do not count."""
+    _, of, sizes = groups.unique(return_inverse=True, return_counts=True)
+    values = advantages.values
+    compared = values[sizes[of] > 1]
+    if len(compared) < 2:
+        return advantages
+    moved = (values - compared.mean()) / STDS["sample"](compared)
+    return replace(advantages, values=torch.where(values == 0, values, moved))

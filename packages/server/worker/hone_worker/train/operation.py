@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,18 @@ from hone_worker.train.objectives.objective import LossInputs
 from hone_worker.train.policy_state import PolicyState, require_finite
 from hone_worker.train.rows import MicroBatch, MiniBatch, mini_batches
 from hone_worker.train.step_data import StepData, TrainConfig
-from hone_worker.train.sums import quantile
+from hone_worker.train.sums import highest
 
 Event = dict[str, Any]
 Training = Generator[Event, None, None]
 
 log = logging.getLogger("hone_worker")
+
+
+@dataclass(frozen=True)
+class HighEntropy:
+    mask: torch.Tensor  # bool, of the step data's `tokens`
+    tokens: float  # how many it holds, by their weights
 
 
 class _Watch:
@@ -147,12 +154,12 @@ class _Operation:
         forward_backward = update = 0.0
         for step in steps:
             loss = 0.0
-            floor = None
+            high = None
             if self.needs.top_entropy is not None:
-                floor = yield from self._entropy_floor(state, step, self.needs.top_entropy)
+                high = yield from self._high_entropy(state, step, self.needs.top_entropy)
             for micro_batch in step.micro_batches:
                 self._stop_if_aborted()
-                loss += self._forward_backward(state, micro_batch, step, floor)
+                loss += self._forward_backward(state, micro_batch, step, high)
                 done += 1
                 yield {"event": "microbatch", "done": done, "total": total, "tokens": micro_batch.tokens}
             self.metrics.losses.append(loss)
@@ -218,16 +225,19 @@ class _Operation:
             self.reference[micro_batch.position.to(self.base.device)] = logprob
             yield {"event": "heartbeat"}
 
-    def _entropy_floor(
+    def _high_entropy(
         self, state: PolicyState, step: MiniBatch, share: float
-    ) -> Generator[Event, None, float]:
-        """The entropy that this share of the optimizer step's tokens reach."""
-        found = []
-        for micro_batch, _, entropy in self._looked_at(state.weights, [step]):
-            weight = micro_batch.weight
-            found.append(entropy if weight is None else entropy[(weight > 0).to(entropy.device)])
+    ) -> Generator[Event, None, HighEntropy]:
+        """The tokens of the optimizer step whose entropy is highest now."""
+        entropy = self._for_each_token(state)
+        weight = self._for_each_token(state)
+        for micro_batch, _, found in self._looked_at(state.weights, [step]):
+            token = micro_batch.position.to(self.base.device)
+            entropy[token] = found
+            weight[token] = 1.0 if micro_batch.weight is None else micro_batch.weight.to(weight)
             yield {"event": "heartbeat"}
-        return quantile(torch.cat(found), 1 - share)
+        mask = highest(entropy, weight > 0, share)
+        return HighEntropy(mask, float((weight * mask).sum()))
 
     def _for_each_token(self, state: PolicyState) -> torch.Tensor:
         return torch.zeros(len(self.data.tokens), dtype=state.exact, device=self.base.device)
@@ -258,7 +268,7 @@ class _Operation:
         return total
 
     def _forward_backward(
-        self, state: PolicyState, micro_batch: MicroBatch, step: MiniBatch, floor: float | None
+        self, state: PolicyState, micro_batch: MicroBatch, step: MiniBatch, high: HighEntropy | None
     ) -> float:
         device = self.base.device
         advantage = micro_batch.advantage.to(device, state.exact)
@@ -281,7 +291,8 @@ class _Operation:
                 tokens=step.tokens,
                 mean_tokens=step.mean_tokens,
                 rollout_tokens=step.rollout_tokens.to(device, state.exact),
-                entropy_floor=floor,
+                entropy_tokens=step.tokens if high is None else high.tokens,
+                high_entropy=None if high is None else high.mask[token],
                 reference=None if self.reference is None else self.reference[token],
                 weights=None if weight is None else weight.to(device, state.exact),
             )

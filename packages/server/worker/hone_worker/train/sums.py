@@ -74,12 +74,20 @@ class PerRollout:
         return running
 
 
-# torch's own takes no more.
+# torch's quantile takes no more.
 _MOST = 1 << 24
 
 
-def quantile(values: torch.Tensor, share: float) -> float:
-    """What `share` of the values lie below, between the two nearest by their distance (as TRL's entropy mask)."""
-    if len(values) <= _MOST:
-        return float(torch.quantile(values.float(), share))
-    return float(values.sort().values[int(share * (len(values) - 1))])
+def highest(values: torch.Tensor, counted: torch.Tensor, share: float) -> torch.Tensor:
+    """Which values reach the quantile above which `share` of those that are counted lie, and are counted.
+
+    The quantile lies between the two nearest values by their distance, as in TRL's `get_high_entropy_mask`.
+    """
+    some = values[counted].float()
+    if len(some) == 0:
+        return torch.zeros_like(counted)
+    if len(some) <= _MOST:
+        floor = torch.quantile(some, 1 - share)
+    else:
+        floor = some.sort().values[int((1 - share) * (len(some) - 1))]
+    return (values >= floor) & counted

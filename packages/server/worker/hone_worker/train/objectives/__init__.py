@@ -7,11 +7,28 @@ from typing import Annotated, Any
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from hone_worker.train.objectives import policy_gradient
+from hone_worker.train.objectives import (
+    bnpo,
+    cispo,
+    dapo,
+    dr_grpo,
+    grpo,
+    gspo,
+    importance_sampling,
+    luspo,
+    policy_gradient,
+    rloo,
+    sapo,
+    vespo,
+)
 from hone_worker.train.objectives.objective import Objective
 from hone_worker.train.options import Options
 
-OBJECTIVES: dict[str, Objective] = {o.name: o for o in (policy_gradient.OBJECTIVE,)}
+_FILES = (
+    *(policy_gradient, grpo, dr_grpo, dapo, bnpo, gspo, luspo, cispo, sapo, vespo, rloo),
+    importance_sampling,
+)
+OBJECTIVES: dict[str, Objective] = {file.OBJECTIVE.name: file.OBJECTIVE for file in _FILES}
 
 #: Plans that were stored before there was a choice name none.
 DEFAULT = policy_gradient.OBJECTIVE.name

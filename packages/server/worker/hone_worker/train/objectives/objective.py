@@ -37,7 +37,8 @@ class LossInputs:
     rollout_tokens: (
         torch.Tensor
     )  # [all rollouts of the step data], not [N]: trained tokens of each, by weight
-    entropy_floor: float | None = None  # what `Needs.top_entropy` found over this optimizer step
+    entropy_tokens: float  # of `tokens`, those that `high_entropy` holds; all of them without it
+    high_entropy: torch.Tensor | None = None  # bool: among the optimizer step's `Needs.top_entropy`
     reference: torch.Tensor | None = None  # of the base without the adapter, if `Needs.reference`
     weights: torch.Tensor | None = None  # None: every token weighs 1
 
@@ -59,8 +60,8 @@ class Needs:
     #: Tokens whose advantage is 0 have a gradient all the same, as from a KL or an entropy bonus.
     every_token: bool = False
     entropy_gradient: bool = False
-    #: Finds `entropy_floor`, below which all but this share of the optimizer step's tokens lie: one more
-    #: forward of every trained token for each optimizer step.
+    #: Marks this share of the optimizer step's tokens, those of the highest entropy: one more forward of every
+    #: trained token for each optimizer step.
     top_entropy: float | None = None
     #: What a token takes off its rollout's reward, from its old and its reference logprob.
     reward_penalty: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None

@@ -10,18 +10,21 @@ import torch
 from pydantic import Field
 
 from hone_worker.train.advantages import Advantages, group_advantages
-from hone_worker.train.objectives.objective import LossInputs, LossOutputs, Objective, importance
-from hone_worker.train.options import Options, Positive
+from hone_worker.train.objectives.masks import masked, mismatch_mask
+from hone_worker.train.objectives.objective import LossInputs, LossOutputs, Needs, Objective, importance
+from hone_worker.train.objectives.policy_options import MismatchOptions
+from hone_worker.train.options import Positive
 from hone_worker.train.sums import Metrics, PerRollout
 
 
-class PolicyGradient(Options):
+class PolicyGradient(MismatchOptions):
     type: Literal["policy_gradient"] = "policy_gradient"
     epsilon_low: Annotated[float, Field(gt=0, le=1)] = 0.2
     epsilon_high: Positive = 0.2
     importance_cap: Positive = 2.0
     normalizer_tokens: Annotated[int, Field(ge=1)] = 1024
     scale_rewards: Literal["none", "group"] = "none"
+    measure_kl: bool = False
 
 
 def advantages(rewards: torch.Tensor, groups: torch.Tensor, options: PolicyGradient) -> Advantages:
@@ -37,12 +40,15 @@ def loss(inputs: LossInputs, options: PolicyGradient) -> LossOutputs:
     weight = importance(inputs.old, inputs.sampler).clamp(max=options.importance_cap)
     if inputs.weights is not None:
         weight = weight * inputs.weights
+    kept = mismatch_mask(inputs, options)
+    if kept is not None:
+        weight = weight * kept
     ratio = torch.exp(inputs.logprobs - inputs.old.detach())
     surrogate = torch.minimum(ratio * advantage, ratio.clamp(low, high) * advantage)
     total = -(weight * surrogate).sum() / (inputs.rollouts * options.normalizer_tokens)
     ratio = ratio.detach()
     clipped = {"low": (ratio < low) & (advantage < 0), "high": (ratio > high) & (advantage > 0)}
-    return LossOutputs(total, clipped)
+    return LossOutputs(total, clipped if kept is None else {**clipped, "masked/mismatch": ~kept})
 
 
 def report(sums: Mapping[str, PerRollout]) -> Metrics:
@@ -55,7 +61,12 @@ def report(sums: Mapping[str, PerRollout]) -> Metrics:
         "clip_ratio/high_max": high.means.max,
         # No token is clipped on both sides: one needs A < 0, the other A > 0.
         "clip_ratio/region_mean": both,
+        **masked(sums),
     }
 
 
-OBJECTIVE = Objective(PolicyGradient, advantages, loss, report)
+def needs(options: PolicyGradient) -> Needs:
+    return Needs(whole_rollouts=options.mismatch_mask == "sequence", reference=options.measure_kl)
+
+
+OBJECTIVE = Objective(PolicyGradient, advantages, loss, report, needs)

@@ -1,0 +1,168 @@
+import { z } from "zod";
+import {
+  clipOptionsSchema,
+  correctionBoundsSchema,
+  correctionOptionsSchema,
+  corrections,
+  deltaOptionsSchema,
+  driftOptionsSchema,
+  epsilonLow,
+  level,
+  levelOptionsSchema,
+  mismatchOptionsSchema,
+  penaltyOptionsSchema,
+  policyOptionsSchema,
+  positive,
+  scales,
+} from "./objective-options.ts";
+
+const typed = <Name extends string>(name: Name) => ({
+  /** The objective, whose options these are. */
+  type: z.literal(name),
+});
+
+/** The default objective; its formula stands in the worker's `train/objectives/policy_gradient.py`. */
+export const policyGradientSchema = z.object({
+  /** The objective, whose options these are. */
+  type: z.literal("policy_gradient").optional().default("policy_gradient"),
+  /** The clip range of the ratio to the policy at the start of the operation. */
+  epsilonLow: epsilonLow.default(0.2),
+  epsilonHigh: positive.default(0.2),
+  /** Upper limit of the importance weight π_o/π_s. */
+  importanceCap: positive.default(2),
+  /** C of the loss: each rollout's sum over its tokens is divided by it. */
+  normalizerTokens: z.int().min(1).default(1024),
+  /** "group" divides the advantage by the group's standard deviation (ddof 1) + 1e-4. */
+  scaleRewards: z.enum(["none", "group"]).default("none"),
+  ...mismatchOptionsSchema.shape,
+  ...driftOptionsSchema.shape,
+});
+
+export const grpoSchema = z.object({ ...typed("grpo"), ...clipOptionsSchema.shape });
+export const drGrpoSchema = z.object({
+  ...typed("dr_grpo"),
+  ...clipOptionsSchema.shape,
+  /** Divides advantages by the standard deviation of the group's rewards, or of all. TRL's `scale_rewards`. */
+  scaleRewards: z.enum(scales).default("none"),
+  /** What each rollout's sum over its tokens is divided by. TRL's `max_completion_length`. */
+  normalizerTokens: z.int().min(1).default(1024),
+});
+export const dapoSchema = z.object({ ...typed("dapo"), ...clipOptionsSchema.shape });
+export const bnpoSchema = z.object({ ...typed("bnpo"), ...clipOptionsSchema.shape });
+export const gspoSchema = z.object({
+  ...typed("gspo"),
+  ...policyOptionsSchema.shape,
+  ...correctionOptionsSchema.shape,
+  /** The clip range of the rollout's ratio. */
+  epsilonLow: epsilonLow.default(3e-4),
+  epsilonHigh: positive.default(4e-4),
+  ...deltaOptionsSchema.shape,
+});
+export const luspoSchema = z.object({
+  ...typed("luspo"),
+  ...clipOptionsSchema.shape,
+  /** The ratio of each token, or the geometric mean of a rollout. TRL's `importance_sampling_level`. */
+  importanceLevel: level.default("sequence"),
+});
+export const cispoSchema = z.object({
+  ...typed("cispo"),
+  ...levelOptionsSchema.shape,
+  /** Upper limit of the ratio itself. TRL's `epsilon_high`. */
+  epsilonHigh: positive.default(5),
+});
+export const sapoSchema = z.object({
+  ...typed("sapo"),
+  ...levelOptionsSchema.shape,
+  /** How steep the gate is where the advantage is positive. TRL's `sapo_temperature_pos`. */
+  temperaturePositive: positive.default(1),
+  /** The same elsewhere. TRL's `sapo_temperature_neg`. */
+  temperatureNegative: positive.default(1.05),
+});
+export const vespoSchema = z.object({
+  ...typed("vespo"),
+  ...policyOptionsSchema.shape,
+  /** As part of the rollout's ratio. */
+  samplerCorrection: z.enum(["none", "token_truncate", "token_mask"]).default("token_truncate"),
+  ...correctionBoundsSchema.shape,
+  /** Exponent of the rollout's ratio where the advantage is not negative. TRL's `vespo_k_pos`. */
+  kPositive: positive.default(2),
+  /** Its decay there. TRL's `vespo_lambda_pos`. */
+  lambdaPositive: positive.default(3),
+  /** TRL's `vespo_k_neg`. */
+  kNegative: positive.default(3),
+  /** TRL's `vespo_lambda_neg`. */
+  lambdaNegative: positive.default(2),
+});
+export const rlooSchema = z.object({
+  ...typed("rloo"),
+  ...penaltyOptionsSchema.shape,
+  /** Weighs by π_o/π_s, which TRL's RLOOTrainer does not. */
+  samplerCorrection: z.enum(corrections).default("none"),
+  ...correctionBoundsSchema.shape,
+  /** The clip range of the rollout's ratio. */
+  epsilonLow: epsilonLow.default(0.2),
+  epsilonHigh: positive.default(0.2),
+  /** Moves the operation's advantages to mean 0 and deviation 1. TRL's `normalize_advantages`. */
+  normalizeAdvantages: z.boolean().default(false),
+});
+export const importanceSamplingSchema = z.object({
+  ...typed("importance_sampling"),
+  ...policyOptionsSchema.shape,
+});
+
+/** What is trained for, by `type`. The worker is sent it as it stands, and has one file for each. */
+export const objectiveSchema = z.discriminatedUnion("type", [
+  policyGradientSchema,
+  grpoSchema,
+  drGrpoSchema,
+  dapoSchema,
+  bnpoSchema,
+  gspoSchema,
+  luspoSchema,
+  cispoSchema,
+  sapoSchema,
+  vespoSchema,
+  rlooSchema,
+  importanceSamplingSchema,
+]);
+
+type Values = Record<string, unknown>;
+
+/** An option acts only while another is as it needs. The worker has the same list. */
+const conditions: [option: string, other: string, acts: (value: unknown) => boolean][] = [
+  ["std", "scaleRewards", (scale) => scale !== "none"],
+  ["samplerCorrectionMin", "samplerCorrection", (mode) => mode !== "none"],
+  ["samplerCorrectionMax", "samplerCorrection", (mode) => mode !== "none"],
+  ["mismatchMin", "mismatchMask", (mask) => mask !== "none"],
+  ["mismatchMax", "mismatchMask", (mask) => mask !== "none"],
+  ["klIn", "beta", (beta) => beta !== 0],
+  ["klEstimator", "beta", (beta) => beta !== 0],
+  ["klBiasCorrection", "beta", (beta) => beta !== 0],
+  ["klBiasCorrection", "klIn", (place) => place !== "reward"],
+  ["measureKl", "beta", (beta) => beta === 0],
+];
+
+/** Refuses an option that would do nothing. */
+export function actsWith(config: Values, context: z.RefinementCtx): void {
+  for (const [option, other, acts] of conditions) {
+    if (config[option] === undefined || config[option] === false) continue;
+    if (!(other in config) || acts(config[other])) continue;
+    const message = `it does nothing while ${other} is ${JSON.stringify(config[other])}`;
+    context.addIssue({ code: "custom", path: [option], message, input: config[option] });
+  }
+}
+
+/** Whether a loss has ratios or masks of whole rollouts. The worker refuses a plan that parts them then. */
+export function looksAtWholeRollouts(objective: z.output<typeof objectiveSchema>): boolean {
+  const { type, importanceLevel, samplerCorrection, mismatchMask, offPolicyMaskThreshold } =
+    objective as Values;
+  return (
+    type === "gspo" ||
+    type === "vespo" ||
+    type === "rloo" ||
+    importanceLevel === "sequence" ||
+    mismatchMask === "sequence" ||
+    offPolicyMaskThreshold !== undefined ||
+    (typeof samplerCorrection === "string" && samplerCorrection.startsWith("sequence"))
+  );
+}

@@ -1,0 +1,67 @@
+"""PPO's clipped surrogate (arXiv 1707.06347, eq. 7), which GRPO and its relatives average in different ways."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+
+from hone_worker.train.objectives.objective import LossInputs
+from hone_worker.train.objectives.policy_loss import TokenLoss
+from hone_worker.train.objectives.policy_options import ClipOptions
+from hone_worker.train.objectives.ratios import log_ratio, sampler_correction
+from hone_worker.train.sums import Metrics, PerRollout
+
+
+def surrogate(ratio: torch.Tensor, advantages: torch.Tensor, low: float, high: float) -> torch.Tensor:
+    return torch.minimum(ratio * advantages, ratio.clamp(1 - low, 1 + high) * advantages)
+
+
+def clipped(
+    ratio: torch.Tensor, advantages: torch.Tensor, low: float, high: float, level: str
+) -> dict[str, torch.Tensor]:
+    """Which tokens, or at level "sequence" which rollouts, are at a bound that their advantage runs against."""
+    ratio = ratio.detach()
+    return {
+        f"{level}_low": (ratio < 1 - low) & (advantages < 0),
+        f"{level}_high": (ratio > 1 + high) & (advantages > 0),
+    }
+
+
+class _Clips(Protocol):
+    epsilon_low: float
+    epsilon_high: float
+    delta: float | None
+
+
+def clipped_loss(inputs: LossInputs, options: _Clips, level: str) -> TokenLoss:
+    """-min(min(rho, delta) A, clip(rho, 1 - low, 1 + high) A); delta is INTELLECT-2's (arXiv 2505.07291)."""
+    low, high, advantages = options.epsilon_low, options.epsilon_high, inputs.advantages
+    ratio = torch.exp(log_ratio(inputs, level))
+    clamped = ratio if options.delta is None else ratio.clamp(max=options.delta)
+    return TokenLoss(
+        -torch.minimum(clamped * advantages, ratio.clamp(1 - low, 1 + high) * advantages),
+        ratio,
+        sampler_correction(inputs, options),
+        clipped(clamped, advantages, low, high, level),
+    )
+
+
+def token_loss(inputs: LossInputs, options: ClipOptions) -> TokenLoss:
+    return clipped_loss(inputs, options, options.importance_level)
+
+
+def clip_ratios(sums: Mapping[str, PerRollout]) -> Metrics:
+    """TRL's names: over tokens, or over rollouts where the ratio is a rollout's."""
+    level = "sequence" if "sequence_low" in sums else "token"
+    low, high = sums[f"{level}_low"], sums[f"{level}_high"]
+    means = [s.means.mean if level == "sequence" else s.mean for s in (low, high)]
+    return {
+        "clip_ratio/low_mean": means[0],
+        "clip_ratio/low_min": low.means.min,
+        "clip_ratio/high_mean": means[1],
+        "clip_ratio/high_max": high.means.max,
+        # Nothing is clipped on both sides: one needs A < 0, the other A > 0.
+        "clip_ratio/region_mean": None if None in means else sum(means),
+    }

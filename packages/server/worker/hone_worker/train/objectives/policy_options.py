@@ -1,0 +1,106 @@
+"""Options that the reinforcement objectives have in common, in core's spelling: `train/objectives` has the losses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic.json_schema import SkipJsonSchema
+
+from hone_worker.train.options import NotNegative, Options, Positive
+
+Clip = Annotated[float, Field(gt=0, le=1)]
+#: An option that was not given. What it then is stands where it is used.
+Unset = SkipJsonSchema[None]
+Correction = Literal["none", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"]
+
+#: An option acts only while another is one of these values: core's `actsWith`.
+ACTS_WITH: list[tuple[str, str, Callable[[Any], bool]]] = [
+    ("std", "scale_rewards", lambda scale: scale != "none"),
+    ("sampler_correction_min", "sampler_correction", lambda correction: correction != "none"),
+    ("sampler_correction_max", "sampler_correction", lambda correction: correction != "none"),
+    ("mismatch_min", "mismatch_mask", lambda mask: mask != "none"),
+    ("mismatch_max", "mismatch_mask", lambda mask: mask != "none"),
+    ("kl_in", "beta", lambda beta: beta > 0),
+    ("kl_estimator", "beta", lambda beta: beta > 0),
+    ("kl_bias_correction", "beta", lambda beta: beta > 0),
+    ("kl_bias_correction", "kl_in", lambda place: place != "reward"),
+    ("measure_kl", "beta", lambda beta: beta == 0),
+]
+
+
+class Acting(Options):
+    """Options of which none does nothing."""
+
+    @model_validator(mode="after")
+    def _acts(self) -> Self:
+        fields = type(self).model_fields
+        for name, other, acts in ACTS_WITH:
+            if name not in fields or other not in fields or getattr(self, name) in (None, False):
+                continue
+            if not acts(getattr(self, other)):
+                raise ValueError(f"`{fields[name].alias}` does nothing with this `{fields[other].alias}`")
+        return self
+
+
+class MismatchOptions(Acting):
+    mismatch_mask: Literal["none", "token", "sequence"] = "none"
+    mismatch_min: Positive | Unset = None
+    mismatch_max: Positive | Unset = None
+
+
+class MaskOptions(MismatchOptions):
+    off_policy_mask_threshold: Positive | Unset = None
+    top_entropy_quantile: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
+class CorrectionOptions(Acting):
+    sampler_correction: Correction = "sequence_mask"
+    sampler_correction_min: Positive | Unset = None
+    sampler_correction_max: Positive | Unset = None
+
+
+class PenaltyOptions(MaskOptions):
+    """A KL to the base in the reward, and an entropy bonus."""
+
+    beta: NotNegative = 0.0
+    kl_estimator: Literal["k1", "k2", "k3"] | Unset = None
+    measure_kl: bool = False
+    entropy_coef: NotNegative = 0.0
+
+    @property
+    def kl_place(self) -> str:
+        return "reward"
+
+    @property
+    def corrects_kl(self) -> bool:
+        return False
+
+
+class PolicyOptions(PenaltyOptions):
+    """What most have: their advantages, and a choice of where the KL stands."""
+
+    scale_rewards: Literal["none", "group", "batch"] = "group"
+    std: Literal["sample", "population"] | Unset = None
+    baseline: Literal["mean", "leave_one_out"] = "mean"
+    kl_in: Literal["loss", "reward"] | Unset = None
+    kl_bias_correction: bool | Unset = None
+
+    @property
+    def kl_place(self) -> str:
+        return self.kl_in or "loss"
+
+    @property
+    def corrects_kl(self) -> bool:
+        return bool(self.kl_bias_correction)
+
+
+class LevelOptions(CorrectionOptions, PolicyOptions):
+    importance_level: Literal["token", "sequence"] = "token"
+
+
+class ClipOptions(LevelOptions):
+    epsilon_low: Clip = 0.2
+    epsilon_high: Positive = 0.2
+    delta: Positive | Unset = None
