@@ -61,7 +61,9 @@ function wordsOf(issue: Issue): string {
       );
       return kinds.length > 0
         ? `must be ${[...new Set(kinds)].map(article).join(" or ")}`
-        : "is of no known kind";
+        : isOwn(issue.message)
+          ? "is of no known kind"
+          : `is wrong: ${issue.message}`;
     }
     default:
       return isOwn(issue.message) ? "is not valid" : `is wrong: ${issue.message}`;

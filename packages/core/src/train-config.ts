@@ -1,6 +1,7 @@
 import { z } from "zod";
 import {
   actsWith,
+  objectiveSchema,
   bnpoSchema,
   cispoSchema,
   dapoSchema,
@@ -59,21 +60,36 @@ function withShared<Shape extends z.core.$ZodLooseShape>(objective: z.ZodObject<
   return z.strictObject({ ...objective.shape, ...shared }).superRefine(actsWith);
 }
 
+/** Only a type that there is not: what is wrong with an option of one that there is says itself. */
+function unknownType(issue: { code?: string; note?: string }): string | undefined {
+  return issue.note === "No matching discriminator"
+    ? `it is one of ${types.join(", ")}`
+    : undefined;
+}
+
+const types = objectiveSchema.options.map(({ shape: { type } }) =>
+  type instanceof z.ZodDefault ? type.def.defaultValue : type.value,
+);
+
 /** The options of a training step: a strict object for each `type`. An option that its type lacks is refused by name. */
-export const trainConfigSchema = z.discriminatedUnion("type", [
-  withShared(policyGradientSchema),
-  withShared(grpoSchema),
-  withShared(drGrpoSchema),
-  withShared(dapoSchema),
-  withShared(bnpoSchema),
-  withShared(gspoSchema),
-  withShared(luspoSchema),
-  withShared(cispoSchema),
-  withShared(sapoSchema),
-  withShared(vespoSchema),
-  withShared(rlooSchema),
-  withShared(importanceSamplingSchema),
-]);
+export const trainConfigSchema = z.discriminatedUnion(
+  "type",
+  [
+    withShared(policyGradientSchema),
+    withShared(grpoSchema),
+    withShared(drGrpoSchema),
+    withShared(dapoSchema),
+    withShared(bnpoSchema),
+    withShared(gspoSchema),
+    withShared(luspoSchema),
+    withShared(cispoSchema),
+    withShared(sapoSchema),
+    withShared(vespoSchema),
+    withShared(rlooSchema),
+    withShared(importanceSamplingSchema),
+  ],
+  { error: unknownType },
+);
 /** The names of all of them. */
 export const trainConfigKeys: readonly string[] = [
   ...new Set(trainConfigSchema.options.flatMap(({ shape }) => Object.keys(shape))),

@@ -5,7 +5,8 @@ import type { ResolvedTrainConfig, TrainConfig } from "@hone/core";
 export function checkTrainConfig(where: string, config: TrainConfig): ResolvedTrainConfig {
   const parsed = trainConfigSchema.safeParse(config);
   if (parsed.success) return parsed.data;
-  throw new HoneError(`${where}: ${issueText(parsed.error, "the options")}.`, {
+  const options = config.type === undefined ? "the options" : `type "${config.type}"`;
+  throw new HoneError(`${where}: ${issueText(parsed.error, options)}.`, {
     code: "invalid_request",
     param: issuePath(parsed.error),
     cause: parsed.error,

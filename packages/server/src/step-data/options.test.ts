@@ -98,7 +98,7 @@ describe.skipIf(!workerPython())("options of core and of the worker", () => {
       // Of every type: each option alone, and each pair of them.
       const configs: Record<string, unknown>[] = [];
       for (const option of objectiveSchema.options) {
-      const type = properties(jsonSchema(option))["type"]?.["const"];
+        const type = properties(jsonSchema(option))["type"]?.["const"];
         const single = Object.entries(values).flatMap(([name, list]) =>
           list.map((value) => ({ [name]: value })),
         );

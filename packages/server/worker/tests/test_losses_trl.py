@@ -131,7 +131,7 @@ def inputs_of(case: Case, options, advantages: torch.Tensor, rows=slice(None)):
 
 
 def gradients(case: Case, total: torch.Tensor) -> torch.Tensor:
-    grads = torch.autograd.grad(total, [case.now, case.entropies], allow_unused=True)
+    grads = torch.autograd.grad(total, [case.now, case.entropies], allow_unused=True, retain_graph=True)
     return torch.stack([torch.zeros_like(case.now) if g is None else g for g in grads])
 
 

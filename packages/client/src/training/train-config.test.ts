@@ -1,0 +1,44 @@
+import { expect, test } from "vitest";
+import { checkTrainConfig } from "./train-config.ts";
+
+const message = (config: object): string => {
+  try {
+    checkTrainConfig("train()", config);
+  } catch (error) {
+    return (error as Error).message;
+  }
+  return "";
+};
+
+test("every objective has the options of its own, with their defaults", () => {
+  expect(checkTrainConfig("train()", {})).toMatchObject({
+    type: "policy_gradient",
+    epsilonHigh: 0.2,
+  });
+  const dapo = checkTrainConfig("train()", { type: "dapo", epsilonHigh: 0.28, beta: 0.1 });
+  expect(dapo).toMatchObject({
+    type: "dapo",
+    epsilonLow: 0.2,
+    epsilonHigh: 0.28,
+    learningRate: 3e-5,
+  });
+  expect(checkTrainConfig("train()", { type: "gspo" })).toMatchObject({ epsilonLow: 3e-4 });
+});
+
+test("an option that does nothing is refused by name", () => {
+  expect(message({ type: "sapo", epsilonLow: 0.2 })).toBe(
+    'train(): type "sapo" has the unknown key "epsilonLow".',
+  );
+  expect(message({ importanceLevel: "token" })).toBe(
+    'train(): the options has the unknown key "importanceLevel".',
+  );
+  expect(message({ type: "grpo", klIn: "loss" })).toBe(
+    "train(): klIn is wrong: it does nothing while beta is 0.",
+  );
+  expect(message({ type: "grpo", scaleRewards: "none", std: "sample" })).toBe(
+    'train(): std is wrong: it does nothing while scaleRewards is "none".',
+  );
+  expect(message({ type: "ppo" })).toMatch(
+    /^train\(\): type is wrong: it is one of policy_gradient, grpo, /,
+  );
+});
