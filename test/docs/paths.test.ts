@@ -67,6 +67,10 @@ describe("what the documents name", () => {
     ["RULER's prompt", /You compare several attempts/],
     ["who may have the key", /HONE_API_KEY/],
     ["how a policy becomes served", /served/],
+    ["where a new kind of operation goes", /Record<Op\["type"\], OperationKind>/],
+    ["where a new dialect goes", /function dialect</],
+    ["how a run's verdict is decided", /function decide\(/],
+    ["what happens when the worker dies", /keepAlive/],
   ])("shows the way from the README to %s", (question, content) => {
     const row = read("README.md")
       .split("\n")
