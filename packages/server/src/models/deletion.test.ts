@@ -2,50 +2,34 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { HoneError } from "@hone/core";
 import Database from "libsql";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import {
-  type AdapterList,
-  adapterList,
-  completionOf,
-  ended,
-  type FileTrainer,
-  fileTrainer,
-  onDatabase,
-  openTestState,
-  rolloutsWith,
-  temporaryFolder,
-  type TestState,
-} from "../testing/fixtures.ts";
+import { describe, expect } from "vitest";
+import { completionOf, ended, onDatabase, rolloutsWith } from "../testing/fixtures.ts";
+import { test as stateTest } from "../testing/state-test.ts";
 
-let folder: Awaited<ReturnType<typeof temporaryFolder>>;
-let engine: AdapterList;
-let trainer: FileTrainer;
-let server: TestState;
-let tokens = 0;
-beforeEach(async () => {
-  folder = await temporaryFolder();
-  engine = adapterList();
-  trainer = fileTrainer();
-  server = await start();
-  await server.call("PUT", "/v1/models/m", {});
-  await server.call("PUT", "/v1/models/other", {});
-});
-afterEach(async () => {
-  await server.state.close();
-  await folder.remove();
-});
+const gone = { id: "m", object: "model", deleted: true };
 
-const start = () => openTestState(folder.path, { engine: () => engine, trainer });
-
-async function submit(): Promise<string> {
-  const groups = [{ id: "g", rollouts: await rolloutsWith(server, [0, 1]) }];
-  const body = { clientToken: `t${tokens++}`, op: { type: "train", groups } };
-  return (await server.call("POST", "/v1/models/m/operations", body)).json.id as string;
-}
+const test = stateTest
+  .extend("models", ["m", "other"])
+  .extend(
+    "remove",
+    ({ server }) =>
+      (query = "") =>
+        server.call("DELETE", `/v1/models/m${query}`),
+  )
+  .extend("listed", ({ server }) => async (): Promise<string[]> => {
+    const { json } = await server.call("GET", "/v1/states");
+    return json.data.map(({ name }: { name: string }) => name);
+  })
+  /** Resolves once no row names the model or belongs to what does. */
+  .extend("cleared", ({ folder }) => async (): Promise<void> => {
+    const uncleared = (): number | undefined => rows(folder)["uncleared"];
+    await expect.poll(uncleared, { interval: 10, timeout: 10_000 }).toBe(0);
+    expect(Object.values(rows(folder))).toEqual([0, 0, 0, 0, 0, 0, 0, 0]);
+  });
 
 /** Rows that name the model, or belong to what does. */
-function rows(): Record<string, number> {
-  const database = new Database(join(folder.path, "hone.db"));
+function rows(folder: string): Record<string, number> {
+  const database = new Database(join(folder, "hone.db"));
   const count = (sql: string): number =>
     (database.prepare(`SELECT count(*) AS n FROM ${sql}`).get() as { n: number }).n;
   const left = {
@@ -62,19 +46,16 @@ function rows(): Record<string, number> {
   return left;
 }
 
-async function cleared(): Promise<void> {
-  await expect.poll(() => rows()["uncleared"], { interval: 10, timeout: 10_000 }).toBe(0);
-  expect(Object.values(rows())).toEqual([0, 0, 0, 0, 0, 0, 0, 0]);
-}
-
-const gone = { id: "m", object: "model", deleted: true };
-const remove = (query = "") => server.call("DELETE", `/v1/models/m${query}`);
-const models = async (): Promise<string[]> =>
-  (await server.call("GET", "/v1/states")).json.data.map(({ name }: { name: string }) => name);
-
-test("a deleted model is gone from the engine, the disk and the database; others stay", async () => {
-  await ended(server, await submit());
-  await ended(server, await submit());
+test("a deleted model is gone from the engine, the disk and the database; others stay", async ({
+  folder,
+  engine,
+  server,
+  remove,
+  listed,
+  cleared,
+}) => {
+  await ended(server, await server.submitStep());
+  await ended(server, await server.submitStep());
   const { json: evaluated } = await server.call("POST", "/v1/rollouts", {
     model: "m",
     mode: "eval",
@@ -91,19 +72,22 @@ test("a deleted model is gone from the engine, the disk and the database; others
 
   expect(await remove()).toEqual({ status: 200, json: gone });
   expect([...engine.names]).toEqual(["other@0"]);
-  expect(existsSync(join(folder.path, "models/m"))).toBe(false);
-  expect(existsSync(join(folder.path, "models/other/policies/0"))).toBe(true);
+  expect(existsSync(join(folder, "models/m"))).toBe(false);
+  expect(existsSync(join(folder, "models/other/policies/0"))).toBe(true);
   await cleared();
-  expect(await models()).toEqual(["other"]);
+  expect(await listed()).toEqual(["other"]);
   expect((await server.call("GET", `/v1/rollouts/${kept.id}`)).status).toBe(200);
   expect((await server.call("GET", `/v1/rollouts/${evaluated.id}`)).status).toBe(404);
   expect((await server.call("POST", "/v1/gc", {})).status).toBe(200);
 });
 
-test("a name never means other weights: it stays taken, also after a restart", async () => {
+test("a name never means other weights: it stays taken, also after a restart", async ({
+  server,
+  remove,
+}) => {
   await remove();
-  for (const again of [() => Promise.resolve(server), () => server.reopen()]) {
-    server = await again();
+  for (const again of [() => Promise.resolve(), () => server.reopen()]) {
+    await again();
     const { status, json } = await server.call("PUT", "/v1/models/m", {});
     expect([status, json.error.code]).toEqual([409, "model_deleted"]);
     expect(json.error.message).toContain("Choose another name");
@@ -121,7 +105,11 @@ test("a name never means other weights: it stays taken, also after a restart", a
 });
 
 describe("a model in use", () => {
-  test("is not deleted while a rollout is open or a call is under way", async () => {
+  test("is not deleted while a rollout is open or a call is under way", async ({
+    server,
+    remove,
+    listed,
+  }) => {
     const { json: open } = await server.call("POST", "/v1/rollouts", { model: "m" });
     const refused = await remove();
     expect([refused.status, refused.json.error.code]).toEqual([409, "model_busy"]);
@@ -129,12 +117,17 @@ describe("a model in use", () => {
     await server.call("PATCH", `/v1/rollouts/${open.id}`, { status: "finished" });
     const call = await server.state.router.leaseForModel("local", "m");
     expect((await remove()).json.error.message).toContain("1 call under way");
-    expect(await models()).toEqual(["m", "other"]);
+    expect(await listed()).toEqual(["m", "other"]);
     call.release();
     expect((await remove()).status).toBe(200);
   });
 
-  test("is not deleted while it trains; by force its operations and rollouts end first", async () => {
+  test("is not deleted while it trains; by force its operations and rollouts end first", async ({
+    trainer,
+    server,
+    remove,
+    cleared,
+  }) => {
     let begun: () => void = () => undefined;
     const running = new Promise<void>((resolve) => (begun = resolve));
     trainer.before.push(
@@ -148,7 +141,7 @@ describe("a model in use", () => {
           );
         }),
     );
-    const [first, second] = [await submit(), await submit()];
+    const [first, second] = [await server.submitStep(), await server.submitStep()];
     await running;
     const { json: open } = await server.call("POST", "/v1/rollouts", { model: "m" });
     const lease = await server.state.router.leaseForRollout("local", open.id, "m");
@@ -169,7 +162,11 @@ describe("a model in use", () => {
     await cleared();
   });
 
-  test("by force lets others make models while its step ends", async () => {
+  test("by force lets others make models while its step ends", async ({
+    trainer,
+    server,
+    remove,
+  }) => {
     let begun: () => void = () => undefined;
     const running = new Promise<void>((resolve) => (begun = resolve));
     let end: () => void = () => undefined;
@@ -183,7 +180,7 @@ describe("a model in use", () => {
           }),
       );
     });
-    await submit();
+    await server.submitStep();
     await running;
     const removed = remove("?force=true");
     await ending;
@@ -192,21 +189,30 @@ describe("a model in use", () => {
     expect((await removed).status).toBe(200);
   });
 
-  test("that cannot be written down as deleted stays as it was", async () => {
+  test("that cannot be written down as deleted stays as it was", async ({
+    folder,
+    engine,
+    server,
+    remove,
+    listed,
+  }) => {
     await onDatabase(
-      folder.path,
+      folder,
       "CREATE TRIGGER full BEFORE INSERT ON deleted_models BEGIN SELECT RAISE(ABORT, 'full'); END",
     );
     expect((await remove()).status).toBe(500);
-    expect(await models()).toEqual(["other", "m"]);
+    expect(await listed()).toEqual(["other", "m"]);
     expect([...engine.names]).toEqual(["m@0", "other@0"]);
     (await server.state.router.leaseForModel("local", "m")).release();
-    await onDatabase(folder.path, "DROP TRIGGER full");
+    await onDatabase(folder, "DROP TRIGGER full");
     expect((await remove()).status).toBe(200);
   });
 });
 
-test("an operation that was sent beside a deletion does not outlive it", async () => {
+test("an operation that was sent beside a deletion does not outlive it", async ({
+  server,
+  remove,
+}) => {
   const groups = [{ id: "g", rollouts: await rolloutsWith(server, [0, 1]) }];
   const body = { clientToken: "race", op: { type: "train", groups } };
   const [deleted, submitted] = await Promise.all([
@@ -218,19 +224,24 @@ test("an operation that was sent beside a deletion does not outlive it", async (
   else expect([deleted.status, submitted.status]).toEqual([200, 404]);
 });
 
-test("a start goes on with a deletion that was cut off, and takes leftovers out of a lasting engine", async () => {
-  await ended(server, await submit());
-  await server.state.close();
-  const database = new Database(join(folder.path, "hone.db"));
+test("a start goes on with a deletion that was cut off, and takes leftovers out of a lasting engine", async ({
+  folder,
+  engine,
+  server,
+  cleared,
+}) => {
+  await ended(server, await server.submitStep());
+  await server.close();
+  const database = new Database(join(folder, "hone.db"));
   database.exec(
     "INSERT INTO deleted_models VALUES ('m', 1, NULL); DELETE FROM policies WHERE model = 'm'; DELETE FROM models WHERE name = 'm'",
   );
   database.close();
   engine.names.add("m@7");
   engine.roots.set("m@7", "/elsewhere/models/m/policies/7");
-  server = await start();
+  await server.open();
   await cleared();
-  expect(existsSync(join(folder.path, "models/m"))).toBe(false);
+  expect(existsSync(join(folder, "models/m"))).toBe(false);
   // Another server's of the same name stays.
   expect([...engine.names].toSorted()).toEqual(["m@7", "other@0"]);
 });

@@ -1,48 +1,52 @@
 import { join } from "node:path";
 import { HoneError } from "@hone/core";
 import Database from "libsql";
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { expect } from "vitest";
 import {
-  type AdapterList,
-  adapterList,
   ended,
   type FileTrainer,
-  fileTrainer,
   onDatabase,
-  openTestState,
+  type Reply,
   rolloutsWith,
-  temporaryFolder,
-  type TestState,
 } from "../testing/fixtures.ts";
+import { test as stateTest } from "../testing/state-test.ts";
 
-let folder: Awaited<ReturnType<typeof temporaryFolder>>;
-let engine: AdapterList;
-let trainer: FileTrainer;
-let server: TestState;
-beforeEach(async () => {
-  folder = await temporaryFolder();
-  engine = adapterList();
-  trainer = fileTrainer();
-  server = await openTestState(folder.path, { engine: () => engine, trainer });
-  await server.call("PUT", "/v1/models/m", {});
-});
-afterEach(async () => {
-  await server.state.close();
-  await folder.remove();
-});
-
-let tokens = 0;
-async function submit(rollouts?: object[]): Promise<string> {
-  const members = rollouts ?? (await rolloutsWith(server, [0, 1]));
-  const op = { type: "train", groups: [{ id: "g", rollouts: members }] };
-  const body = { clientToken: `t${tokens++}`, op };
-  return (await server.call("POST", "/v1/models/m/operations", body)).json.id;
-}
-const abort = (id: string) => server.call("POST", `/v1/operations/${id}/abort`);
-const status = async (id: string) => (await server.call("GET", `/v1/operations/${id}`)).json.status;
+const test = stateTest
+  .extend("submit", ({ server }) => async (rollouts: object[]): Promise<string> => {
+    return (await server.submit({ type: "train", groups: [{ id: "g", rollouts }] })).json.id;
+  })
+  .extend("abort", ({ server }) => (id: string): Promise<Reply> => {
+    return server.call("POST", `/v1/operations/${id}/abort`);
+  })
+  .extend("status", ({ server }) => async (id: string): Promise<string> => {
+    return (await server.call("GET", `/v1/operations/${id}`)).json.status;
+  })
+  .extend("refuse", ({ folder }) => (writes: string): Promise<void> => {
+    const raise = "SELECT RAISE(ABORT, 'the test refuses this')";
+    return onDatabase(folder, `CREATE TRIGGER refuse BEFORE ${writes} BEGIN ${raise}; END`);
+  })
+  .extend("refuseEnds", ({ refuse }) => (id: string): Promise<void> => {
+    return refuse(`UPDATE ON operations WHEN NEW.id = '${id}' AND NEW.status = 'aborted'`);
+  })
+  .extend(
+    "allow",
+    ({ folder }) =>
+      () =>
+        onDatabase(folder, "DROP TRIGGER refuse"),
+  )
+  .extend("endsOf", ({ folder }) => (id: string): unknown[] => {
+    const database = new Database(join(folder, "hone.db"));
+    const rows = database
+      .prepare(
+        `SELECT seq FROM operation_events WHERE operation_id = ? AND data LIKE '%"type":"ended"%'`,
+      )
+      .all(id);
+    database.close();
+    return rows;
+  });
 
 /** The next step trains until it is aborted, or until what is returned is called. */
-function longStep(): { began: Promise<void>; finish: () => void } {
+function longStep(trainer: FileTrainer): { began: Promise<void>; finish: () => void } {
   let began: () => void = () => undefined;
   let finish: () => void = () => undefined;
   const training = new Promise<void>((resolve) => void (began = resolve));
@@ -57,29 +61,16 @@ function longStep(): { began: Promise<void>; finish: () => void } {
   return { began: training, finish };
 }
 
-const refuse = (writes: string): Promise<void> =>
-  onDatabase(
-    folder.path,
-    `CREATE TRIGGER refuse BEFORE ${writes} BEGIN SELECT RAISE(ABORT, 'the test refuses this'); END`,
-  );
-const refuseEnds = (id: string): Promise<void> =>
-  refuse(`UPDATE ON operations WHEN NEW.id = '${id}' AND NEW.status = 'aborted'`);
-const allow = () => onDatabase(folder.path, "DROP TRIGGER refuse");
-
-const endsOf = (id: string): unknown[] => {
-  const database = new Database(join(folder.path, "hone.db"));
-  const rows = database
-    .prepare(
-      `SELECT seq FROM operation_events WHERE operation_id = ? AND data LIKE '%"type":"ended"%'`,
-    )
-    .all(id);
-  database.close();
-  return rows;
-};
-
-test("an abort that cannot be written is refused, and the next one aborts", async () => {
-  const step = longStep();
-  const id = await submit();
+test("an abort that cannot be written is refused, and the next one aborts", async ({
+  trainer,
+  server,
+  abort,
+  status,
+  refuse,
+  allow,
+}) => {
+  const step = longStep(trainer);
+  const id = await server.submitStep();
   await step.began;
   await refuse("UPDATE ON operations");
   // Neither of two at once says that it was heard.
@@ -91,9 +82,17 @@ test("an abort that cannot be written is refused, and the next one aborts", asyn
   expect(await ended(server, id)).toMatchObject({ status: "aborted", error: { code: "aborted" } });
 });
 
-test("where the end of a queued operation cannot be written, aborting again ends it", async () => {
-  const step = longStep();
-  const first = await submit();
+test("where the end of a queued operation cannot be written, aborting again ends it", async ({
+  trainer,
+  server,
+  submit,
+  abort,
+  refuseEnds,
+  allow,
+  endsOf,
+}) => {
+  const step = longStep(trainer);
+  const first = await server.submitStep();
   const members = await rolloutsWith(server, [0, 1]);
   const second = await submit(members);
   await step.began;
@@ -110,16 +109,23 @@ test("where the end of a queued operation cannot be written, aborting again ends
   expect((await ended(server, third)).status).toBe("succeeded");
 });
 
-test("where nobody asks again, the queue ends it when it comes to it", async () => {
-  const step = longStep();
-  const first = await submit();
-  const second = await submit();
+test("where nobody asks again, the queue ends it when it comes to it", async ({
+  trainer,
+  server,
+  abort,
+  refuseEnds,
+  allow,
+  endsOf,
+}) => {
+  const step = longStep(trainer);
+  const first = await server.submitStep();
+  const second = await server.submitStep();
   await step.began;
   await refuseEnds(second);
   await abort(second);
   step.finish();
   expect((await ended(server, first)).status).toBe("succeeded");
-  const third = submit();
+  const third = server.submitStep();
   await allow();
   expect((await ended(server, second)).status).toBe("aborted");
   expect(endsOf(second)).toHaveLength(1);
@@ -127,10 +133,17 @@ test("where nobody asks again, the queue ends it when it comes to it", async () 
   expect(trainer.trained).toHaveLength(2);
 });
 
-test("an abort while the queue tries to write the same end ends it once", async () => {
-  const step = longStep();
-  const first = await submit();
-  const second = await submit();
+test("an abort while the queue tries to write the same end ends it once", async ({
+  trainer,
+  server,
+  abort,
+  refuseEnds,
+  allow,
+  endsOf,
+}) => {
+  const step = longStep(trainer);
+  const first = await server.submitStep();
+  const second = await server.submitStep();
   await step.began;
   await refuseEnds(second);
   await abort(second);

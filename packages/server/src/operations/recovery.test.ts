@@ -12,78 +12,56 @@ import { once } from "node:events";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { HoneError } from "@hone/core";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { describe, expect } from "vitest";
 import { WorkerFault } from "../ports/trainer.ts";
 import type { EventLog } from "./events.ts";
 import type { Operations } from "./operations.ts";
 import { operationRoutes } from "./routes.ts";
-import {
-  type AdapterList,
-  adapterList,
-  ended,
-  type FileTrainer,
-  fileTrainer,
-  openTestState,
-  rolloutsWith,
-  temporaryFolder,
-  type TestState,
-} from "../testing/fixtures.ts";
+import { ended, type Reply } from "../testing/fixtures.ts";
+import { test as stateTest } from "../testing/state-test.ts";
 
 const Database = createRequire(import.meta.url)("libsql") as typeof import("libsql");
 
-let folder: Awaited<ReturnType<typeof temporaryFolder>>;
-let engine: AdapterList;
-let trainer: FileTrainer;
-let server: TestState;
-beforeEach(async () => {
-  folder = await temporaryFolder();
-  engine = adapterList();
-  trainer = fileTrainer();
-  server = await openTestState(folder.path, { engine: () => engine, trainer });
-  await server.call("PUT", "/v1/models/m", {});
-});
-afterEach(async () => {
-  await server.state.close();
-  await folder.remove();
-});
-
-const model = async () => (await server.call("GET", "/v1/models/m/state")).json;
-let tokens = 0;
-async function submitTrain(rest: object = {}): Promise<string> {
-  const rollouts = await rolloutsWith(server, [0, 1]);
-  const { json } = await server.call("POST", "/v1/models/m/operations", {
-    clientToken: `t${tokens++}`,
-    op: { type: "train", groups: [{ id: "g", rollouts }], ...rest },
-  });
-  return json.id;
+interface Told {
+  seq: number;
+  type: string | undefined;
+  data: Reply["json"];
 }
+
+const test = stateTest
+  /** Events of an operation as an SSE client reads them, until `stop` or the end. */
+  .extend("events", ({ server }) => {
+    return async (id: string, after?: number, stop = Infinity): Promise<Told[]> => {
+      const headers: Record<string, string> =
+        after === undefined ? {} : { "last-event-id": String(after) };
+      const response = await server.app.request(`/v1/operations/${id}/events`, { headers });
+      const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
+      let text = "";
+      const read = (): Told[] =>
+        [...text.matchAll(/^id: (\d+)\nevent: (\w+)\ndata: (.*)\n\n/gm)].map(
+          ([, seq, type, data]) => ({ seq: Number(seq), type, data: JSON.parse(data!) }),
+        );
+      while (read().length < stop) {
+        const { done, value } = await reader.read();
+        if (done) break;
+        text += value;
+      }
+      await reader.cancel();
+      return read();
+    };
+  })
+  .extend("importPath", ({ server }) => async (path: string): Promise<Reply["json"]> => {
+    return ended(server, (await server.submit({ type: "import", path })).json.id);
+  });
+
 const died = () => new HoneError("the worker died", { code: "worker_unavailable" });
 
-/** Events of an operation as an SSE client reads them, until `stop` or the end. */
-async function events(id: string, after?: number, stop = Infinity) {
-  const headers: Record<string, string> =
-    after === undefined ? {} : { "last-event-id": String(after) };
-  const response = await server.app.request(`/v1/operations/${id}/events`, { headers });
-  const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
-  let text = "";
-  const read = () =>
-    [...text.matchAll(/^id: (\d+)\nevent: (\w+)\ndata: (.*)\n\n/gm)].map(([, seq, type, data]) => ({
-      seq: Number(seq),
-      type,
-      data: JSON.parse(data!),
-    }));
-  while (read().length < stop) {
-    const { done, value } = await reader.read();
-    if (done) break;
-    text += value;
-  }
-  await reader.cancel();
-  return read();
-}
-
 describe("events", () => {
-  test("tell a step from its beginning to its end, and are resumed with none twice", async () => {
-    const id = await submitTrain();
+  test("tell a step from its beginning to its end, and are resumed with none twice", async ({
+    server,
+    events,
+  }) => {
+    const id = await server.submitStep();
     const live = await events(id);
     expect(live.map(({ seq }) => seq)).toEqual(live.map((_, i) => i + 1));
     expect(live.map(({ type, data }) => (type === "stage" ? data.stage : type))).toEqual([
@@ -105,7 +83,7 @@ describe("events", () => {
     for (let after = 0; after <= live.length; after++) {
       expect(await events(id, after)).toEqual(live.slice(after));
     }
-    server = await server.reopen();
+    await server.reopen();
     expect(await events(id)).toEqual(live);
     expect(
       (
@@ -116,11 +94,15 @@ describe("events", () => {
     ).toBe(400);
   });
 
-  test("a listener that leaves early gets the rest when it comes back", async () => {
+  test("a listener that leaves early gets the rest when it comes back", async ({
+    trainer,
+    server,
+    events,
+  }) => {
     let release: () => void = () => undefined;
     const released = new Promise<void>((resolve) => void (release = resolve));
     trainer.before.push(() => released);
-    const id = await submitTrain();
+    const id = await server.submitStep();
     const first = await events(id, undefined, 3);
     const rest = events(id, first.at(-1)!.seq);
     await new Promise((resolve) => setTimeout(resolve, 20));
@@ -155,23 +137,29 @@ test("a comment keeps a silent stream alive; who only asks for the headers begin
 });
 
 describe("the worker dies", () => {
-  test("in a step: it is done again when the worker is back", async () => {
+  test("in a step: it is done again when the worker is back", async ({
+    folder,
+    engine,
+    trainer,
+    server,
+    events,
+  }) => {
     trainer.before.push(() => Promise.reject(died()));
-    const id = await submitTrain();
+    const id = await server.submitStep();
     const warned = await events(id, undefined, 7);
     expect(warned.map(({ type }) => type)).toContain("warning");
-    expect((await model()).learnt).toBe(0);
+    expect((await server.model()).learnt).toBe(0);
     engine.names.clear();
     await server.state.onEngineReady();
     expect(await ended(server, id)).toMatchObject({ status: "succeeded", result: { step: 1 } });
     expect(engine.names).toEqual(new Set(["m@0", "m@1"]));
-    expect(await readdir(join(folder.path, "models/m/staging"))).toEqual([]);
+    expect(await readdir(join(folder, "models/m/staging"))).toEqual([]);
   });
 
-  test("a worker that is away has not died of the step", async () => {
+  test("a worker that is away has not died of the step", async ({ trainer, server }) => {
     trainer.away = true;
     for (let i = 0; i < 5; i++) trainer.before.push(() => Promise.reject(died()));
-    const id = await submitTrain();
+    const id = await server.submitStep();
     while (trainer.before.length > 0) {
       await new Promise((resolve) => setTimeout(resolve, 10));
       await server.state.onEngineReady();
@@ -179,17 +167,17 @@ describe("the worker dies", () => {
     expect(await ended(server, id)).toMatchObject({ status: "succeeded", result: { step: 1 } });
   });
 
-  test("one that still ends an aborted step is asked again", async () => {
+  test("one that still ends an aborted step is asked again", async ({ trainer, server }) => {
     const cause = new WorkerFault("not yet", "busy");
     const busy = new HoneError("not yet", { code: "train_failed", cause });
     trainer.before.push(() => Promise.reject(busy));
-    expect(await ended(server, await submitTrain())).toMatchObject({ status: "succeeded" });
+    expect(await ended(server, await server.submitStep())).toMatchObject({ status: "succeeded" });
     expect(trainer.before).toEqual([]);
   });
 
-  test("three times of the same step: the step is given up", async () => {
+  test("three times of the same step: the step is given up", async ({ trainer, server }) => {
     for (let i = 0; i < 3; i++) trainer.before.push(() => Promise.reject(died()));
-    const id = await submitTrain();
+    const id = await server.submitStep();
     for (;;) {
       const { json } = await server.call("GET", `/v1/operations/${id}`);
       if (json.status === "failed") break;
@@ -197,12 +185,12 @@ describe("the worker dies", () => {
       await server.state.onEngineReady();
     }
     expect(await ended(server, id)).toMatchObject({ error: { code: "train_failed" } });
-    expect((await ended(server, await submitTrain())).status).toBe("succeeded");
+    expect((await ended(server, await server.submitStep())).status).toBe("succeeded");
   });
 });
 
 describe("the server ends", () => {
-  test("in a step: the next one redoes it from the stored plan", async () => {
+  test("in a step: the next one redoes it from the stored plan", async ({ trainer, server }) => {
     let began: () => void = () => undefined;
     const training = new Promise<void>((resolve) => void (began = resolve));
     trainer.before.push((signal) => {
@@ -213,28 +201,34 @@ describe("the server ends", () => {
         );
       });
     });
-    const id = await submitTrain({ cursor: 4 });
+    const id = await server.submitStep({ cursor: 4 });
     await training;
-    server = await server.reopen();
+    await server.reopen();
     expect(await ended(server, id)).toMatchObject({ status: "succeeded", result: { step: 1 } });
-    expect(await model()).toMatchObject({ learnt: 1, served: 1, cursor: 4 });
+    expect(await server.model()).toMatchObject({ learnt: 1, served: 1, cursor: 4 });
     expect(trainer.trained).toHaveLength(1);
   });
 
-  test("between the folder's name and the database: the commit is completed, not redone", async () => {
-    const id = await submitTrain({ cursor: [1] });
+  test("between the folder's name and the database: the commit is completed, not redone", async ({
+    folder,
+    engine,
+    trainer,
+    server,
+    events,
+  }) => {
+    const id = await server.submitStep({ cursor: [1] });
     const before = await ended(server, id);
-    await server.state.close();
-    const database = new Database(join(folder.path, "hone.db"));
+    await server.close();
+    const database = new Database(join(folder, "hone.db"));
     database.exec(`UPDATE models SET learnt = 0, served = 0, cursor = NULL;
       DELETE FROM policies WHERE step = 1;
       UPDATE operations SET status = 'running', result = NULL;
       DELETE FROM operation_events WHERE data LIKE '%"committed"%' OR data LIKE '%ublish%' OR data LIKE '%"ended"%'`);
     database.close();
     engine.names.clear();
-    server = await openTestState(folder.path, { engine: () => engine, trainer });
+    await server.open();
     expect(await ended(server, id)).toEqual(before);
-    expect(await model()).toMatchObject({ learnt: 1, served: 1, cursor: [1] });
+    expect(await server.model()).toMatchObject({ learnt: 1, served: 1, cursor: [1] });
     expect(trainer.trained).toHaveLength(1);
     expect((await events(id)).slice(-4).map(({ type }) => type)).toEqual([
       "committed",
@@ -244,32 +238,40 @@ describe("the server ends", () => {
     ]);
   });
 
-  test("between the commit and the publish: it rolls forward", async () => {
-    const id = await submitTrain();
+  test("between the commit and the publish: it rolls forward", async ({
+    folder,
+    engine,
+    trainer,
+    server,
+  }) => {
+    const id = await server.submitStep();
     await ended(server, id);
-    await server.state.close();
-    const database = new Database(join(folder.path, "hone.db"));
+    await server.close();
+    const database = new Database(join(folder, "hone.db"));
     database.exec("UPDATE models SET served = 0; UPDATE operations SET status = 'running'");
     database.close();
     engine.names.clear();
-    server = await openTestState(folder.path, { engine: () => engine, trainer });
+    await server.open();
     expect(await ended(server, id)).toMatchObject({
       status: "succeeded",
       result: { trained: true, step: 1 },
     });
-    expect(await model()).toMatchObject({ learnt: 1, served: 1 });
+    expect(await server.model()).toMatchObject({ learnt: 1, served: 1 });
     expect(trainer.trained).toHaveLength(1);
   });
 
-  test("staging of an earlier boot is swept, and a folder that no commit leads to is replaced", async () => {
-    await mkdir(join(folder.path, "models/m/staging/dead-op_1-0"), { recursive: true });
-    await mkdir(join(folder.path, "models/m/policies/1"), { recursive: true });
-    await writeFile(join(folder.path, "models/m/policies/1/adapter_model.safetensors"), "stump");
-    server = await server.reopen();
-    expect(await readdir(join(folder.path, "models/m/staging"))).toEqual([]);
-    expect((await ended(server, await submitTrain())).status).toBe("succeeded");
+  test("staging of an earlier boot is swept, and a folder that no commit leads to is replaced", async ({
+    folder,
+    server,
+  }) => {
+    await mkdir(join(folder, "models/m/staging/dead-op_1-0"), { recursive: true });
+    await mkdir(join(folder, "models/m/policies/1"), { recursive: true });
+    await writeFile(join(folder, "models/m/policies/1/adapter_model.safetensors"), "stump");
+    await server.reopen();
+    expect(await readdir(join(folder, "models/m/staging"))).toEqual([]);
+    expect((await ended(server, await server.submitStep())).status).toBe("succeeded");
     const manifest = JSON.parse(
-      await readFile(join(folder.path, "models/m/policies/1/manifest.json"), "utf8"),
+      await readFile(join(folder, "models/m/policies/1/manifest.json"), "utf8"),
     );
     expect(manifest).toMatchObject({ step: 1, parent: 0, model: "m", metrics: { loss: 0.5 } });
     expect(Object.keys(manifest.files)).toEqual([
@@ -279,11 +281,11 @@ describe("the server ends", () => {
   });
 });
 
-test("a damaged checkpoint never reaches the engine", async () => {
-  await ended(server, await submitTrain());
-  await appendFile(join(folder.path, "models/m/policies/0/adapter_model.safetensors"), "x");
+test("a damaged checkpoint never reaches the engine", async ({ folder, engine, server }) => {
+  await ended(server, await server.submitStep());
+  await appendFile(join(folder, "models/m/policies/0/adapter_model.safetensors"), "x");
   engine.names.clear();
-  server = await server.reopen();
+  await server.reopen();
   expect(engine.names).toEqual(new Set(["m@1"]));
   await expect(server.state.router.leaseForModel("local", "m@0")).rejects.toMatchObject({
     code: "bad_adapter",
@@ -292,25 +294,30 @@ test("a damaged checkpoint never reaches the engine", async () => {
 });
 
 describe("import", () => {
-  const importPath = async (path: string) => {
-    const body = { clientToken: `t${tokens++}`, op: { type: "import", path } };
-    return ended(server, (await server.call("POST", "/v1/models/m/operations", body)).json.id);
-  };
-
-  test("a folder in the data directory's imports becomes the next policy", async () => {
-    const source = join(folder.path, "imports/mine");
-    await cp(join(folder.path, "models/m/policies/0"), source, { recursive: true });
+  test("a folder in the data directory's imports becomes the next policy", async ({
+    folder,
+    engine,
+    server,
+    importPath,
+  }) => {
+    const source = join(folder, "imports/mine");
+    await cp(join(folder, "models/m/policies/0"), source, { recursive: true });
     expect(await importPath(source)).toMatchObject({
       status: "succeeded",
       result: { type: "import", step: 1, policy: "m@1", checkpoint: "models/m/policies/1" },
     });
     expect(engine.names).toEqual(new Set(["m@0", "m@1"]));
-    expect((await ended(server, await submitTrain())).result.step).toBe(2);
+    expect((await ended(server, await server.submitStep())).result.step).toBe(2);
   });
 
-  test("nothing from elsewhere, no links out, no other shape, nothing the engine refuses", async () => {
-    const outside = join(folder.path, "models/m/policies/0");
-    const imports = join(folder.path, "imports");
+  test("nothing from elsewhere, no links out, no other shape, nothing the engine refuses", async ({
+    folder,
+    engine,
+    server,
+    importPath,
+  }) => {
+    const outside = join(folder, "models/m/policies/0");
+    const imports = join(folder, "imports");
     await symlink(outside, join(imports, "link"));
     await cp(outside, join(imports, "linked-file"), { recursive: true });
     await rename(join(imports, "linked-file/adapter_model.safetensors"), join(imports, "gone"));
@@ -337,6 +344,6 @@ describe("import", () => {
     await cp(outside, join(imports, "good"), { recursive: true });
     engine.failNext = new HoneError("NaN", { code: "bad_adapter" });
     expect((await importPath(join(imports, "good"))).error.message).toContain("NaN");
-    expect(await model()).toMatchObject({ learnt: 0, served: 0 });
+    expect(await server.model()).toMatchObject({ learnt: 0, served: 0 });
   });
 });

@@ -1,59 +1,48 @@
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { afterEach, beforeEach, expect, test } from "vitest";
-import {
-  type AdapterList,
-  adapterList,
-  ended,
-  fileTrainer,
-  openTestState,
-  rolloutsWith,
-  temporaryFolder,
-  type TestState,
-} from "../testing/fixtures.ts";
+import { expect } from "vitest";
+import { ended, fileTrainer, rolloutsWith } from "../testing/fixtures.ts";
+import { test as stateTest } from "../testing/state-test.ts";
 
 const adapterBytes = 1000;
-let folder: Awaited<ReturnType<typeof temporaryFolder>>;
-let engine: AdapterList;
-let server: TestState;
-let memory = 3 * adapterBytes;
-beforeEach(async () => {
-  folder = await temporaryFolder();
-  engine = adapterList();
-  memory = 3 * adapterBytes;
-  server = await open();
-});
-afterEach(async () => {
-  await server.state.close();
-  await folder.remove();
-});
+const memory = 3 * adapterBytes;
 
-function open(): Promise<TestState> {
-  const trainer = fileTrainer();
-  const { initAdapter } = trainer;
-  trainer.initAdapter = async (request) => {
-    const files = await initAdapter(request);
-    await writeFile(join(request.staging, "adapter_model.safetensors"), "w".repeat(adapterBytes));
-    return files;
-  };
-  return openTestState(folder.path, { engine: () => engine, trainer, adapterMemory: memory });
-}
+const test = stateTest
+  .extend("options", { adapterMemory: memory })
+  .extend("models", [])
+  .extend("trainer", () => {
+    const trainer = fileTrainer();
+    const { initAdapter } = trainer;
+    trainer.initAdapter = async (request) => {
+      const files = await initAdapter(request);
+      await writeFile(join(request.staging, "adapter_model.safetensors"), "w".repeat(adapterBytes));
+      return files;
+    };
+    return trainer;
+  })
+  .extend("make", ({ server }) => async (...names: string[]): Promise<void> => {
+    for (const name of names) {
+      expect((await server.call("PUT", `/v1/models/${name}`, {})).status).toBe(200);
+    }
+  })
+  .extend("use", ({ server, engine }) => async (model: string): Promise<void> => {
+    const lease = await server.state.router.leaseForModel("local", model);
+    expect(engine.names.has(lease.policy)).toBe(true);
+    lease.release();
+  })
+  .extend(
+    "loaded",
+    ({ engine }) =>
+      (): string[] =>
+        [...engine.names].toSorted(),
+  );
 
-async function make(...names: string[]): Promise<void> {
-  for (const name of names) {
-    expect((await server.call("PUT", `/v1/models/${name}`, {})).status).toBe(200);
-  }
-}
-
-async function use(model: string): Promise<void> {
-  const lease = await server.state.router.leaseForModel("local", model);
-  expect(engine.names.has(lease.policy)).toBe(true);
-  lease.release();
-}
-
-const loaded = (): string[] => [...engine.names].toSorted();
-
-test("past the memory for adapters those used the longest time ago are unloaded, and come back when asked for", async () => {
+test("past the memory for adapters those used the longest time ago are unloaded, and come back when asked for", async ({
+  server,
+  make,
+  use,
+  loaded,
+}) => {
   await make("a", "b", "c", "d");
   expect(loaded()).toEqual(["b@0", "c@0", "d@0"]);
   await use("b");
@@ -72,7 +61,12 @@ test("past the memory for adapters those used the longest time ago are unloaded,
   expect(await server.engines.missing("engine")).toEqual([]);
 });
 
-test("what an open rollout is pinned to stays whatever it takes", async () => {
+test("what an open rollout is pinned to stays whatever it takes", async ({
+  server,
+  make,
+  use,
+  loaded,
+}) => {
   await make("a");
   const { json } = await server.call("POST", "/v1/rollouts", { model: "a" });
   const lease = await server.state.router.leaseForRollout("local", json.id, "a");
@@ -84,7 +78,13 @@ test("what an open rollout is pinned to stays whatever it takes", async () => {
   expect(loaded()).toEqual(["b@0", "d@0", "e@0"]);
 });
 
-test("many who ask at once each get their policy, whatever has to go for it", async () => {
+test("many who ask at once each get their policy, whatever has to go for it", async ({
+  engine,
+  server,
+  make,
+  use,
+  loaded,
+}) => {
   const names = Array.from({ length: 12 }, (_, at) => `m${at}`);
   await make(...names);
   let wrong = 0;
@@ -105,7 +105,13 @@ test("many who ask at once each get their policy, whatever has to go for it", as
   expect(loaded()).toHaveLength(3);
 });
 
-test("an engine that comes up anew gets what is needed and used last, not all there is", async () => {
+test("an engine that comes up anew gets what is needed and used last, not all there is", async ({
+  engine,
+  server,
+  make,
+  use,
+  loaded,
+}) => {
   await make("a", "b", "c", "d", "e");
   const { json } = await server.call("POST", "/v1/rollouts", { model: "b" });
   (await server.state.router.leaseForRollout("local", json.id, "b")).release();
@@ -118,15 +124,19 @@ test("an engine that comes up anew gets what is needed and used last, not all th
   await use("c");
   expect(loaded()).toEqual(["a@0", "b@0", "c@0"]);
   engine.names.clear();
-  server = await server.reopen();
+  await server.reopen();
   expect(loaded()).toContain("b@0");
   expect(loaded()).toHaveLength(3);
 });
 
-test("a policy that is trained while its model is unloaded is published all the same", async () => {
-  await server.state.close();
-  memory = 1;
-  server = await open();
+test("a policy that is trained while its model is unloaded is published all the same", async ({
+  server,
+  make,
+  use,
+  loaded,
+}) => {
+  await server.close();
+  await server.open({ adapterMemory: 1 });
   await make("m", "other");
   expect(loaded()).toEqual(["other@0"]);
   const groups = [{ id: "g", rollouts: await rolloutsWith(server, [0, 1]) }];

@@ -1,93 +1,67 @@
 import { rm, symlink } from "node:fs/promises";
 import { join } from "node:path";
 import { HoneError } from "@hone/core";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import {
-  type AdapterList,
-  adapterList,
-  ended,
-  fileTrainer,
-  openTestState,
-  rolloutsWith,
-  temporaryFolder,
-  type TestState,
-} from "../testing/fixtures.ts";
+import { describe, expect } from "vitest";
+import { test as stateTest } from "../testing/state-test.ts";
 
-let folder: Awaited<ReturnType<typeof temporaryFolder>>;
-let engine: AdapterList;
-let server: TestState;
-/** What the engine was told, in order. */
-let calls: string[];
-beforeEach(async () => {
-  folder = await temporaryFolder();
-  engine = adapterList();
-  const { load, unload } = engine;
-  calls = [];
-  engine.load = (policy, path) => {
-    calls.push(`load ${policy}`);
-    return load(policy, path);
-  };
-  engine.unload = (policy) => {
-    calls.push(`unload ${policy}`);
-    return unload(policy);
-  };
-  server = await open();
-  await server.call("PUT", "/v1/models/m", {});
-});
-afterEach(async () => {
-  await server.state.close();
-  await folder.remove();
-});
-
-const open = () => openTestState(folder.path, { engine: () => engine, trainer: fileTrainer() });
-const rootOf = (step: number): string => join(folder.path, `models/m/policies/${step}`);
-let tokens = 0;
-async function train(): Promise<void> {
-  const groups = [{ id: "g", rollouts: await rolloutsWith(server, [0, 1]) }];
-  const body = { clientToken: `t${tokens++}`, op: { type: "train", groups } };
-  const { json } = await server.call("POST", "/v1/models/m/operations", body);
-  expect((await ended(server, json.id)).status).toBe("succeeded");
-}
-const serve = (policy: string, root: string): void => {
-  engine.names.add(policy);
-  engine.roots.set(policy, root);
-};
+const test = stateTest
+  .extend("rootOf", ({ folder }) => (step: number): string => {
+    return join(folder, `models/m/policies/${step}`);
+  })
+  .extend("serve", ({ engine }) => (policy: string, root: string): void => {
+    engine.names.add(policy);
+    engine.roots.set(policy, root);
+  });
 
 describe("weights of another server under the same name", () => {
-  test("give way to a step's own when it is published", async () => {
+  test("give way to a step's own when it is published", async ({
+    engine,
+    server,
+    rootOf,
+    serve,
+  }) => {
     serve("m@1", "/elsewhere/models/m/policies/1");
-    calls.length = 0;
-    await train();
-    expect(calls).toEqual(["unload m@1", "load m@1"]);
+    engine.calls.length = 0;
+    await server.train();
+    expect(engine.calls).toEqual(["unload m@1", "load m@1"]);
     expect(engine.roots.get("m@1")).toBe(rootOf(1));
   });
 
-  test("give way at the start", async () => {
-    await server.state.close();
+  test("give way at the start", async ({ engine, server, rootOf }) => {
+    await server.close();
     engine.roots.set("m@0", "/elsewhere/models/m/policies/0");
-    calls.length = 0;
-    server = await open();
-    expect(calls).toEqual(["unload m@0", "load m@0"]);
+    engine.calls.length = 0;
+    await server.open();
+    expect(engine.calls).toEqual(["unload m@0", "load m@0"]);
     expect(engine.roots.get("m@0")).toBe(rootOf(0));
   });
 
-  test("are not believed in the place of a data directory that was made anew", async () => {
-    await train();
-    await server.state.close();
+  test("are not believed in the place of a data directory that was made anew", async ({
+    folder,
+    engine,
+    server,
+  }) => {
+    await server.train();
+    await server.close();
     for (const name of ["models", "hone.db", "hone.db-wal", "hone.db-shm"]) {
-      await rm(join(folder.path, name), { recursive: true, force: true });
+      await rm(join(folder, name), { recursive: true, force: true });
     }
-    server = await open();
+    await server.open();
     await server.call("PUT", "/v1/models/m", {});
-    calls.length = 0;
-    await train();
-    expect(calls).toEqual(["unload m@1", "load m@1"]);
+    engine.calls.length = 0;
+    await server.train();
+    expect(engine.calls).toEqual(["unload m@1", "load m@1"]);
   });
 
-  test("are missed when they take a policy's place, and its own folder by another path is not", async () => {
+  test("are missed when they take a policy's place, and its own folder by another path is not", async ({
+    folder,
+    engine,
+    server,
+    rootOf,
+  }) => {
     expect(await server.engines.missing("engine")).toEqual([]);
-    const link = join(folder.path, "link");
-    await symlink(join(folder.path, "models"), link);
+    const link = join(folder, "link");
+    await symlink(join(folder, "models"), link);
     engine.roots.set("m@0", join(link, "m/policies/0"));
     expect(await server.engines.missing("engine")).toEqual([]);
     engine.roots.set("m@0", "/elsewhere/models/m/policies/0");
@@ -96,7 +70,10 @@ describe("weights of another server under the same name", () => {
     expect(engine.roots.get("m@0")).toBe(rootOf(0));
   });
 
-  test("do not become a policy even where the engine answers that it took ours", async () => {
+  test("do not become a policy even where the engine answers that it took ours", async ({
+    engine,
+    server,
+  }) => {
     const { load } = engine;
     engine.load = (policy) => load(policy, "/elsewhere");
     const reply = await server.call("PUT", "/v1/models/n", {});
@@ -105,18 +82,24 @@ describe("weights of another server under the same name", () => {
   });
 });
 
-test("a policy that is lost alone is missed, and loaded again without the others", async () => {
-  await train();
+test("a policy that is lost alone is missed, and loaded again without the others", async ({
+  engine,
+  server,
+}) => {
+  await server.train();
   expect(await server.engines.missing("engine")).toEqual([]);
   engine.names.delete("m@1");
   expect(await server.engines.missing("engine")).toEqual(["m@1"]);
-  calls.length = 0;
+  engine.calls.length = 0;
   await server.state.onEngineReady();
-  expect(calls).toEqual(["load m@1"]);
+  expect(engine.calls).toEqual(["load m@1"]);
 });
 
-test("asking for old policies one after the other keeps four, the one asked for and those in use", async () => {
-  for (let step = 1; step <= 7; step++) await train();
+test("asking for old policies one after the other keeps four, the one asked for and those in use", async ({
+  engine,
+  server,
+}) => {
+  for (let step = 1; step <= 7; step++) await server.train();
   const newest = ["m@4", "m@5", "m@6", "m@7"];
   expect([...engine.names]).toEqual(newest);
   const held = await server.state.router.leaseForModel("local", "m@0");
@@ -133,28 +116,28 @@ test("asking for old policies one after the other keeps four, the one asked for 
 describe("a model whose adapter the engine refuses", () => {
   const refused = () => new HoneError("rank 32 is above 16", { code: "bad_adapter" });
 
-  test("can be made again in another shape, and then no more", async () => {
+  test("can be made again in another shape, and then no more", async ({ engine, server }) => {
     engine.failNext = refused();
     const wide = await server.call("PUT", "/v1/models/n", { lora: { r: 32 } });
     expect(wide).toMatchObject({ status: 422, json: { error: { code: "bad_adapter" } } });
     const narrow = await server.call("PUT", "/v1/models/n", { lora: { r: 16 }, seed: 2 });
     expect(narrow).toMatchObject({ status: 200, json: { lora: { r: 16 }, learnt: 0, served: 0 } });
-    server = await server.reopen();
+    await server.reopen();
     expect((await server.call("GET", "/v1/models/n/state")).json).toEqual(narrow.json);
     expect((await server.call("GET", "/v1/models/n/policies")).json.data).toHaveLength(1);
     expect((await server.call("PUT", "/v1/models/n", { lora: { r: 32 } })).status).toBe(409);
   });
 
-  test("does not keep the others from being served after a restart", async () => {
+  test("does not keep the others from being served after a restart", async ({ engine, server }) => {
     const failure = () => new HoneError("it failed on the adapter", { code: "engine_error" });
     engine.failNext = failure();
     expect((await server.call("PUT", "/v1/models/a", { lora: { r: 32 } })).status).toBe(502);
-    await server.state.close();
+    await server.close();
     engine.names.clear();
     const { load } = engine;
     engine.load = (policy, path) =>
       policy === "a@0" ? Promise.reject(failure()) : load(policy, path);
-    server = await open();
+    await server.open();
     expect([...engine.names]).toEqual(["m@0"]);
   });
 });

@@ -2,77 +2,47 @@ import { existsSync } from "node:fs";
 import { mkdir, readdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { PolicyInfo } from "@hone/core";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import {
-  type AdapterList,
-  adapterList,
-  completionOf,
-  ended,
-  fileTrainer,
-  openTestState,
-  rolloutsWith,
-  temporaryFolder,
-  type TestState,
-} from "../testing/fixtures.ts";
+import { describe, expect } from "vitest";
+import { completionOf, ended, rolloutsWith } from "../testing/fixtures.ts";
+import { test as stateTest } from "../testing/state-test.ts";
 
-let folder: Awaited<ReturnType<typeof temporaryFolder>>;
-let engine: AdapterList;
-let server: TestState;
-let now = 1_000_000;
-beforeEach(async () => {
-  folder = await temporaryFolder();
-  engine = adapterList();
-  server = await open(2);
-  await server.call("PUT", "/v1/models/m", {});
-});
-afterEach(async () => {
-  await server.state.close();
-  await folder.remove();
-});
+type Removed = { kind: string; name: string; bytes: number }[];
 
-const open = (keep: number | "all") =>
-  openTestState(folder.path, {
-    engine: () => engine,
-    trainer: fileTrainer(),
-    keep,
-    clock: () => now,
-    leaseMs: 1000,
+const test = stateTest
+  .extend("options", ({ clock }) => ({ keep: 2, clock: () => clock.now, leaseMs: 1000 }))
+  .extend("rootOf", ({ folder }) => (step: number): string => {
+    return join(folder, `models/m/policies/${step}`);
+  })
+  .extend("folders", ({ folder }) => async (): Promise<number[]> => {
+    const names = await readdir(join(folder, "models/m/policies"));
+    return names.map(Number).sort((a, b) => a - b);
+  })
+  .extend("gc", ({ server }) => async (body: object = {}): Promise<Removed> => {
+    const { status, json } = await server.call("POST", "/v1/gc", body);
+    expect(status).toBe(200);
+    return json.removed;
+  })
+  .extend("policies", ({ server }) => async (): Promise<PolicyInfo[]> => {
+    return (await server.call("GET", "/v1/models/m/policies")).json.data;
+  })
+  .extend("evaluate", ({ server }) => async (step: number, reward: number): Promise<void> => {
+    const { json } = await server.call("POST", "/v1/rollouts", { model: "m", mode: "eval", step });
+    const lease = await server.state.router.leaseForRollout("local", json.id, "m");
+    await server.state.ledger.append([completionOf(json.id, { policy: lease.policy })]);
+    lease.release();
+    await server.call("PATCH", `/v1/rollouts/${json.id}`, { status: "finished", reward });
   });
-const rootOf = (step: number): string => join(folder.path, `models/m/policies/${step}`);
-const folders = async (): Promise<number[]> =>
-  (await readdir(join(folder.path, "models/m/policies"))).map(Number).sort((a, b) => a - b);
-
-let tokens = 0;
-async function train(steps = 1): Promise<void> {
-  for (let step = 0; step < steps; step++) {
-    const groups = [{ id: "g", rollouts: await rolloutsWith(server, [0, 1]) }];
-    const body = { clientToken: `t${tokens++}`, op: { type: "train", groups } };
-    const { json } = await server.call("POST", "/v1/models/m/operations", body);
-    expect((await ended(server, json.id)).status).toBe("succeeded");
-  }
-}
-
-async function gc(body: object = {}): Promise<{ kind: string; name: string; bytes: number }[]> {
-  const { status, json } = await server.call("POST", "/v1/gc", body);
-  expect(status).toBe(200);
-  return json.removed;
-}
-
-async function policies(): Promise<PolicyInfo[]> {
-  return (await server.call("GET", "/v1/models/m/policies")).json.data;
-}
-
-async function evaluate(step: number, reward: number): Promise<void> {
-  const { json } = await server.call("POST", "/v1/rollouts", { model: "m", mode: "eval", step });
-  const lease = await server.state.router.leaseForRollout("local", json.id, "m");
-  await server.state.ledger.append([completionOf(json.id, { policy: lease.policy })]);
-  lease.release();
-  await server.call("PATCH", `/v1/rollouts/${json.id}`, { status: "finished", reward });
-}
 
 describe("retention", () => {
-  test("keeps policy 0 and the newest; a removed one says so", async () => {
-    await train(5);
+  test("keeps policy 0 and the newest; a removed one says so", async ({
+    engine,
+    server,
+    clock,
+    folders,
+    gc,
+    policies,
+  }) => {
+    await server.train(5);
     await gc();
     expect(await folders()).toEqual([0, 4, 5]);
     expect((await policies()).map(({ keptAs }) => keptAs)).toEqual([
@@ -84,7 +54,7 @@ describe("retention", () => {
       ["learnt", "served", "newest"],
     ]);
     const [, first] = await policies();
-    expect(first).toMatchObject({ step: 1, removedAt: now, checkpoint: null, live: false });
+    expect(first).toMatchObject({ step: 1, removedAt: clock.now, checkpoint: null, live: false });
     expect([...engine.names]).not.toContain("m@3");
     const refused = await server.call("POST", "/v1/rollouts", { model: "m", step: 2 });
     expect(refused).toMatchObject({ status: 404, json: { error: { code: "policy_not_found" } } });
@@ -95,16 +65,21 @@ describe("retention", () => {
     const listed = (await server.state.router.listModels()).map(({ id }) => id);
     expect(listed).toEqual(["base", "m", "m@0", "m@4", "m@5"]);
     // Names are not used again, and training goes on.
-    await train();
-    server = await server.reopen();
+    await server.train();
+    await server.reopen();
     expect((await policies()).map(({ step }) => step)).toEqual([0, 1, 2, 3, 4, 5, 6]);
     expect(await folders()).toEqual([0, 5, 6]);
   });
 
-  test("takes the optimizer's file before the policy, and what is left is whole", async () => {
-    await server.state.close();
-    server = await open(4);
-    await train(4);
+  test("takes the optimizer's file before the policy, and what is left is whole", async ({
+    engine,
+    server,
+    rootOf,
+    gc,
+  }) => {
+    await server.close();
+    await server.open({ keep: 4 });
+    await server.train(4);
     await gc();
     const withOptimizer = [1, 2, 3, 4].filter((step) =>
       existsSync(join(rootOf(step), "optimizer.safetensors")),
@@ -119,42 +94,52 @@ describe("retention", () => {
     expect(engine.names).toContain("m@1");
   });
 
-  test("leaves what open rollouts and calls under way need, until they end", async () => {
-    await train();
+  test("leaves what open rollouts and calls under way need, until they end", async ({
+    server,
+    clock,
+    folders,
+    gc,
+  }) => {
+    await server.train();
     const { json: pinned } = await server.call("POST", "/v1/rollouts", { model: "m" });
     (await server.state.router.leaseForRollout("local", pinned.id, "m")).release();
-    await train();
+    await server.train();
     const { json: named } = await server.call("POST", "/v1/rollouts", { model: "m", step: 2 });
-    await train();
+    await server.train();
     const call = await server.state.router.leaseForModel("local", "m@3");
-    await train(3);
+    await server.train(3);
     expect(await gc()).toEqual([]);
     expect(await folders()).toEqual([0, 1, 2, 3, 5, 6]);
-    server = await server.reopen();
+    await server.reopen();
     call.release();
     await server.call("PATCH", `/v1/rollouts/${pinned.id}`, { status: "failed" });
     await gc();
     expect(await folders()).toEqual([0, 2, 5, 6]);
-    now += 2000;
+    clock.now += 2000;
     await server.state.sweep();
     expect((await server.call("GET", `/v1/rollouts/${named.id}`)).json.status).toBe("expired");
     await gc();
     expect(await folders()).toEqual([0, 5, 6]);
   });
 
-  test("leaves what is pinned, and the one that did best in evaluations", async () => {
-    await train();
+  test("leaves what is pinned, and the one that did best in evaluations", async ({
+    server,
+    folders,
+    gc,
+    evaluate,
+  }) => {
+    await server.train();
     await server.call("PATCH", "/v1/models/m/policies/1", { pinned: true });
-    await train();
+    await server.train();
     await evaluate(2, 0.9);
-    await train();
+    await server.train();
     await evaluate(3, 0.5);
-    await train(3);
+    await server.train(3);
     await gc();
     expect(await folders()).toEqual([0, 1, 2, 5, 6]);
     const { json } = await server.call("GET", "/v1/models/m/policies/2");
     expect(json).toMatchObject({ keptAs: ["best"], evaluated: { rollouts: 1, reward: 0.9 } });
-    server = await server.reopen();
+    await server.reopen();
     await server.call("PATCH", "/v1/models/m/policies/1", { pinned: false });
     await evaluate(6, 0.9);
     await gc();
@@ -163,10 +148,10 @@ describe("retention", () => {
     expect(gone).toMatchObject({ status: 404, json: { error: { code: "policy_not_found" } } });
   });
 
-  test("removes nothing when all are kept", async () => {
-    await server.state.close();
-    server = await open("all");
-    await train(4);
+  test("removes nothing when all are kept", async ({ server, rootOf, gc }) => {
+    await server.close();
+    await server.open({ keep: "all" });
+    await server.train(4);
     expect(await gc()).toEqual([]);
     expect(existsSync(join(rootOf(1), "optimizer.safetensors"))).toBe(true);
     expect((await gc({ keep: 1 })).map(({ name }) => name)).toEqual(["m@1", "m@2", "m@3"]);
@@ -174,11 +159,17 @@ describe("retention", () => {
 });
 
 describe("gc", () => {
-  test("says what it would remove, and removes just that", async () => {
-    await server.state.close();
-    server = await open("all");
-    await train(4);
-    const staging = join(folder.path, "models/m/staging/dead-op_1-0");
+  test("says what it would remove, and removes just that", async ({
+    folder,
+    server,
+    rootOf,
+    folders,
+    gc,
+  }) => {
+    await server.close();
+    await server.open({ keep: "all" });
+    await server.train(4);
+    const staging = join(folder, "models/m/staging/dead-op_1-0");
     await mkdir(staging, { recursive: true });
     await writeFile(join(staging, "adapter_model.safetensors"), "12345");
     await mkdir(rootOf(9));
@@ -199,7 +190,11 @@ describe("gc", () => {
     expect(await gc({ keep: 3 })).toEqual([]);
   });
 
-  test("takes completions of rollouts that came to nothing, and no others", async () => {
+  test("takes completions of rollouts that came to nothing, and no others", async ({
+    server,
+    clock,
+    gc,
+  }) => {
     const [kept] = await rolloutsWith(server, [1]);
     const [failed] = await rolloutsWith(server, [1]);
     const trained = await rolloutsWith(server, [0, 1]);
@@ -208,7 +203,7 @@ describe("gc", () => {
     const { json: lost } = await server.call("POST", "/v1/rollouts", { model: "m" });
     await server.state.ledger.append([completionOf(lost.id), completionOf(lost.id)]);
     await server.call("PATCH", `/v1/rollouts/${lost.id}`, { status: "failed" });
-    now += 1500;
+    clock.now += 1500;
     await server.state.sweep();
     const body = {
       clientToken: "t",
@@ -216,11 +211,11 @@ describe("gc", () => {
     };
     await ended(server, (await server.call("POST", "/v1/models/m/operations", body)).json.id);
     expect(await gc({ olderThanMs: 2000 })).toEqual([]);
-    now += 1000;
+    clock.now += 1000;
     const [removed] = await gc({ olderThanMs: 2000 });
     expect(removed).toMatchObject({ kind: "completions", name: "1 rollouts" });
     await gc({ olderThanMs: 500 });
-    server = await server.reopen();
+    await server.reopen();
     const count = async (id: string): Promise<number> =>
       (await server.call("GET", `/v1/rollouts/${id}`)).json.completions;
     expect(await count(lost.id)).toBe(0);
@@ -233,7 +228,11 @@ describe("gc", () => {
     );
   });
 
-  test("takes many that ended in the same moment, part by part, and tells them all", async () => {
+  test("takes many that ended in the same moment, part by part, and tells them all", async ({
+    server,
+    clock,
+    gc,
+  }) => {
     const rollouts = 600;
     for (let from = 0; from < rollouts; from += 200) {
       const ids = Array.from({ length: 200 }, (_, at) => `lost-${from + at}`);
@@ -243,12 +242,12 @@ describe("gc", () => {
       const ends = ids.map((id) => ({ id, status: "failed" }));
       await server.call("PATCH", "/v1/batch/rollouts", { rollouts: ends });
     }
-    now += 1;
+    clock.now += 1;
     const planned = await gc({ dryRun: true, olderThanMs: 0 });
     expect(planned).toMatchObject([{ kind: "completions", name: "600 rollouts" }]);
     expect(await gc({ olderThanMs: 0 })).toEqual(planned);
     expect(await gc({ olderThanMs: 0 })).toEqual([]);
-    server = await server.reopen();
+    await server.reopen();
     for (const id of ["lost-0", "lost-250", "lost-599"]) {
       expect((await server.call("GET", `/v1/rollouts/${id}`)).json).toMatchObject({
         status: "failed",
@@ -257,22 +256,22 @@ describe("gc", () => {
     }
   });
 
-  test("gives the space back to the disk, and the server writes on", async () => {
+  test("gives the space back to the disk, and the server writes on", async ({ server, clock }) => {
     const { json: lost } = await server.call("POST", "/v1/rollouts", { model: "m" });
     const answer = { role: "assistant" as const, content: "x".repeat(1_000_000) };
     await server.state.ledger.append([completionOf(lost.id, { answer })]);
     await server.call("PATCH", `/v1/rollouts/${lost.id}`, { status: "failed" });
-    now += 1;
-    const writes = [train(), train()];
+    clock.now += 1;
+    const writes = [server.train(), server.train()];
     const { json } = await server.call("POST", "/v1/gc", { olderThanMs: 0 });
     expect(json.databaseBytes).toBeGreaterThan(900_000);
     await Promise.all(writes);
     expect((await server.call("POST", "/v1/gc", { dryRun: true })).json.bytes).toBe(0);
   });
 
-  test.each([{ keep: 0 }, { olderThanMs: -1 }, { everything: true }, { dryRun: "yes" }])(
+  test.for([{ keep: 0 }, { olderThanMs: -1 }, { everything: true }, { dryRun: "yes" }])(
     "refuses %j",
-    async (body) => {
+    async (body, { server }) => {
       expect((await server.call("POST", "/v1/gc", body)).status).toBe(400);
     },
   );

@@ -1,37 +1,17 @@
-import { afterEach, beforeEach, expect, test } from "vitest";
-import {
-  adapterList,
-  completionOf,
-  fileTrainer,
-  openTestState,
-  temporaryFolder,
-  type TestState,
-} from "../testing/fixtures.ts";
+import { expect } from "vitest";
+import { completionOf, type Reply } from "../testing/fixtures.ts";
+import { test as stateTest } from "../testing/state-test.ts";
 
-let folder: Awaited<ReturnType<typeof temporaryFolder>>;
-let server: TestState;
-
-beforeEach(async () => {
-  folder = await temporaryFolder();
-  const engine = adapterList();
-  server = await openTestState(folder.path, {
-    engine: () => engine,
-    trainer: fileTrainer(),
-    clock: () => 1_000,
+const test = stateTest
+  .extend("options", { clock: () => 1_000 })
+  .extend("begin", ({ server }) => (rollouts: unknown[], key?: string): Promise<Reply> => {
+    return server.call("POST", "/v1/batch/rollouts", { rollouts }, key);
+  })
+  .extend("end", ({ server }) => (rollouts: object[], rest: object = {}): Promise<Reply> => {
+    return server.call("PATCH", "/v1/batch/rollouts", { rollouts, ...rest });
   });
-  await server.call("PUT", "/v1/models/m", {});
-});
-afterEach(async () => {
-  await server.state.close();
-  await folder.remove();
-});
 
-const begin = (rollouts: unknown[], key?: string) =>
-  server.call("POST", "/v1/batch/rollouts", { rollouts }, key);
-const end = (rollouts: object[], rest: object = {}) =>
-  server.call("PATCH", "/v1/batch/rollouts", { rollouts, ...rest });
-
-test("each begins by itself: one that is refused leaves the others alone", async () => {
+test("each begins by itself: one that is refused leaves the others alone", async ({ begin }) => {
   const bodies = [
     { id: "a", model: "m", scenario: 1 },
     { id: "b", model: "nobody" },
@@ -55,7 +35,7 @@ test("each begins by itself: one that is refused leaves the others alone", async
   );
 });
 
-test("each ends by itself, with what it left", async () => {
+test("each ends by itself, with what it left", async ({ server, begin, end }) => {
   await begin(["a", "b", "c"].map((id) => ({ id, model: "m" })));
   await server.state.ledger.append([completionOf("a"), completionOf("c")]);
   await server.call("PATCH", "/v1/rollouts/b", { status: "failed" });
@@ -76,7 +56,10 @@ test("each ends by itself, with what it left", async () => {
   ]);
 });
 
-test("one that is written wrongly is refused in its place, and the others live", async () => {
+test("one that is written wrongly is refused in its place, and the others live", async ({
+  begin,
+  end,
+}) => {
   const begun = await begin([
     { id: "a", model: "m" },
     { id: "b", model: "m", group: "no spaces" },
@@ -109,7 +92,7 @@ test("one that is written wrongly is refused in its place, and the others live",
   });
 });
 
-test("a bulk request that is wrong as a whole is refused as a whole", async () => {
+test("a bulk request that is wrong as a whole is refused as a whole", async ({ begin, end }) => {
   expect(await begin([])).toMatchObject({ status: 400, json: { error: { param: "rollouts" } } });
   expect(await begin(Array.from({ length: 257 }, () => ({ model: "m" })))).toMatchObject({
     status: 400,
@@ -121,7 +104,7 @@ test("a bulk request that is wrong as a whole is refused as a whole", async () =
   });
 });
 
-test("another key's rollouts are not there", async () => {
+test("another key's rollouts are not there", async ({ server, begin }) => {
   await begin([{ id: "a", model: "m" }]);
   expect(
     await server.call("PATCH", "/v1/batch/rollouts", { rollouts: [{ id: "a", reward: 1 }] }, "two"),

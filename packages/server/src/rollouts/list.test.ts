@@ -1,58 +1,39 @@
 import { completionListSchema, operationListSchema, rolloutListSchema } from "@hone/core";
-import { afterEach, beforeEach, expect, test } from "vitest";
-import {
-  adapterList,
-  completionOf,
-  ended,
-  fileTrainer,
-  openTestState,
-  rolloutsWith,
-  temporaryFolder,
-  type TestState,
-} from "../testing/fixtures.ts";
+import { expect } from "vitest";
+import { completionOf, ended } from "../testing/fixtures.ts";
+import { test as stateTest } from "../testing/state-test.ts";
 
-let folder: Awaited<ReturnType<typeof temporaryFolder>>;
-let server: TestState;
-let down = false;
-beforeEach(async () => {
-  folder = await temporaryFolder();
-  const engine = adapterList();
-  down = false;
-  server = await openTestState(folder.path, {
-    engine: () => engine,
-    trainer: fileTrainer(),
+const away = () => new Error("away");
+
+const test = stateTest
+  .extend("renderer", () => ({ down: false }))
+  .extend("options", ({ renderer }) => ({
     renderer: {
-      info: () => Promise.reject(new Error("away")),
+      info: () => Promise.reject(away()),
       withTemplate: () => {
-        throw new Error("away");
+        throw away();
       },
-      tokens: (wanted) =>
-        down
-          ? Promise.reject(new Error("away"))
+      tokens: (wanted: readonly number[]) =>
+        renderer.down
+          ? Promise.reject(away())
           : Promise.resolve(wanted.map((id) => ({ token: `<${id}>`, bytes: [] }))),
     },
+  }))
+  /** Gives the operation's id. */
+  .extend("train", ({ server }) => async (): Promise<string> => {
+    return (await ended(server, await server.submitStep())).id;
+  })
+  .extend("ids", ({ server }) => async (path: string, key?: string): Promise<string[]> => {
+    const { status, json } = await server.call("GET", path, undefined, key);
+    expect(status).toBe(200);
+    return json.data.map(({ id }: { id: string }) => id);
   });
-  await server.call("PUT", "/v1/models/m", {});
-});
-afterEach(async () => {
-  await server.state.close();
-  await folder.remove();
-});
 
-async function train(): Promise<string> {
-  const groups = [{ id: "g", rollouts: await rolloutsWith(server, [0, 1]) }];
-  const body = { clientToken: `t${Math.random()}`, op: { type: "train", groups } };
-  const { json } = await server.call("POST", "/v1/models/m/operations", body);
-  return (await ended(server, json.id)).id;
-}
-
-async function ids(path: string, key?: string): Promise<string[]> {
-  const { status, json } = await server.call("GET", path, undefined, key);
-  expect(status).toBe(200);
-  return json.data.map(({ id }: { id: string }) => id);
-}
-
-test("operations, the newest first, page by page, of the key that submitted them", async () => {
+test("operations, the newest first, page by page, of the key that submitted them", async ({
+  server,
+  train,
+  ids,
+}) => {
   const made = [await train(), await train(), await train()].toReversed();
   const first = operationListSchema.parse(
     (await server.call("GET", "/v1/models/m/operations?limit=2")).json,
@@ -68,7 +49,11 @@ test("operations, the newest first, page by page, of the key that submitted them
   expect((await server.call("GET", foreign, undefined, "other")).status).toBe(404);
 });
 
-test("rollouts by policy, operation, mode and state, of the key that made them", async () => {
+test("rollouts by policy, operation, mode and state, of the key that made them", async ({
+  server,
+  train,
+  ids,
+}) => {
   const operation = await train();
   const { json: later } = await server.call("POST", "/v1/rollouts", { model: "m", mode: "eval" });
   const all = await ids("/v1/models/m/rollouts");
@@ -85,7 +70,10 @@ test("rollouts by policy, operation, mode and state, of the key that made them",
   expect(rolloutListSchema.parse(json).has_more).toBe(true);
 });
 
-test("completions with their ids, logprobs and texts, for the key that made the rollout", async () => {
+test("completions with their ids, logprobs and texts, for the key that made the rollout", async ({
+  server,
+  renderer,
+}) => {
   const { json: made } = await server.call("POST", "/v1/rollouts", { model: "m" });
   await server.state.ledger.append([completionOf(made.id)]);
   const path = `/v1/rollouts/${made.id}/completions`;
@@ -97,7 +85,7 @@ test("completions with their ids, logprobs and texts, for the key that made the 
     tokens: ["<4>", "<5>"],
   });
   expect(read.rollout).toMatchObject({ id: made.id, status: "open", trainedBy: null });
-  down = true;
+  renderer.down = true;
   expect((await server.call("GET", path)).json.data[0]).toMatchObject({
     sampledIds: [4, 5],
     tokens: null,
@@ -106,12 +94,12 @@ test("completions with their ids, logprobs and texts, for the key that made the 
   expect(foreign).toMatchObject({ status: 404, json: { error: { code: "rollout_not_found" } } });
 });
 
-test.each([
+test.for<[string, string]>([
   ["/v1/models/m/operations?limit=0", "limit"],
   ["/v1/models/m/rollouts?limit=101", "limit"],
   ["/v1/models/m/rollouts?colour=red", "colour"],
   ["/v1/models/m/rollouts?status=lost", "status"],
-])("%s is refused by name", async (path, param) => {
+])("%s is refused by name", async ([path, param], { server }) => {
   const { status, json } = await server.call("GET", path);
   expect({ status, param: json.error.param }).toEqual({ status: 400, param });
 });

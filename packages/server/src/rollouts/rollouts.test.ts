@@ -1,56 +1,21 @@
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import {
-  type AdapterList,
-  adapterList,
-  completionOf,
-  type FileTrainer,
-  fileTrainer,
-  ended,
-  openTestState,
-  rolloutsWith,
-  temporaryFolder,
-  type TestState,
-} from "../testing/fixtures.ts";
+import { describe, expect } from "vitest";
+import { completionOf, type Reply } from "../testing/fixtures.ts";
+import { test as stateTest } from "../testing/state-test.ts";
 
-let folder: Awaited<ReturnType<typeof temporaryFolder>>;
-let engine: AdapterList;
-let trainer: FileTrainer;
-let now: number;
-let server: TestState;
 const leaseMs = 600_000;
 
-beforeEach(async () => {
-  folder = await temporaryFolder();
-  engine = adapterList();
-  trainer = fileTrainer();
-  now = 1_000_000;
-  server = await openTestState(folder.path, {
-    engine: () => engine,
-    trainer,
-    clock: () => now,
-    leaseMs,
+const test = stateTest
+  .extend("options", ({ clock }) => ({ clock: () => clock.now, leaseMs }))
+  .extend("create", ({ server }) => {
+    return (body: object = {}, key?: string): Promise<Reply> =>
+      server.call("POST", "/v1/rollouts", { model: "m", ...body }, key);
   });
-  await server.call("PUT", "/v1/models/m", {});
-});
-afterEach(async () => {
-  await server.state.close();
-  await folder.remove();
-});
-
-const create = (body: object = {}, key?: string) =>
-  server.call("POST", "/v1/rollouts", { model: "m", ...body }, key);
-
-async function trainOnce(): Promise<void> {
-  const group = { id: "g", rollouts: await rolloutsWith(server, [0, 1]) };
-  const { json } = await server.call("POST", "/v1/models/m/operations", {
-    clientToken: `t${Math.random()}`,
-    op: { type: "train", groups: [group] },
-  });
-  expect((await ended(server, json.id)).status).toBe("succeeded");
-}
 
 describe("making rollouts", () => {
-  test("a repeated request gives the same rollout, another body under its id is refused", async () => {
+  test("a repeated request gives the same rollout, another body under its id is refused", async ({
+    server,
+    create,
+  }) => {
     const body = { id: "mine", scenario: { seed: 1, board: [2, 4] } };
     const replies = await Promise.all(Array.from({ length: 20 }, () => create(body)));
     expect(new Set(replies.map(({ json }) => JSON.stringify(json))).size).toBe(1);
@@ -64,20 +29,20 @@ describe("making rollouts", () => {
       status: 409,
       json: { error: { code: "rollout_exists", param: "id" } },
     });
-    server = await server.reopen();
+    await server.reopen();
     expect((await create({ id: "mine", scenario: { board: [2, 4], seed: 1 } })).status).toBe(200);
   });
 
-  test.each([
+  test.for<[object, number, string]>([
     [{ model: "nobody" }, 404, "model_not_found"],
     [{ step: 1 }, 404, "policy_not_found"],
     [{ sacle: 1 }, 400, "unsupported_parameter"],
     [{ mode: "test" }, 400, "unsupported_parameter"],
-  ])("%j is refused", async (body, status, code) => {
+  ])("%j is refused", async ([body, status, code], { create }) => {
     expect(await create(body)).toMatchObject({ status, json: { error: { code } } });
   });
 
-  test("another key's rollout does not exist", async () => {
+  test("another key's rollout does not exist", async ({ server, create }) => {
     const { json } = await create();
     for (const [method, path] of [
       ["GET", ""],
@@ -99,7 +64,7 @@ describe("making rollouts", () => {
 });
 
 describe("a rollout's life", () => {
-  test("open, finished, and nothing else after that", async () => {
+  test("open, finished, and nothing else after that", async ({ server, create }) => {
     const { json } = await create();
     const path = `/v1/rollouts/${json.id}`;
     const patch = {
@@ -117,7 +82,7 @@ describe("a rollout's life", () => {
       "rollout_closed",
     );
     expect((await server.call("PATCH", path, {})).json.error.code).toBe("rollout_closed");
-    server = await server.reopen();
+    await server.reopen();
     expect((await server.call("GET", path)).json).toMatchObject({
       status: "finished",
       reward: 0.5,
@@ -131,7 +96,7 @@ describe("a rollout's life", () => {
     });
   });
 
-  test("a reward is a number or null, and what is not is named", async () => {
+  test("a reward is a number or null, and what is not is named", async ({ server, create }) => {
     const { json } = await create();
     for (const reward of ["1", true]) {
       expect(await server.call("PATCH", `/v1/rollouts/${json.id}`, { reward })).toMatchObject({
@@ -147,47 +112,61 @@ describe("a rollout's life", () => {
     expect(infinite.status).toBe(400);
   });
 
-  test("silence for longer than the lease expires it and lets its policy go", async () => {
+  test("silence for longer than the lease expires it and lets its policy go", async ({
+    engine,
+    server,
+    clock,
+    create,
+  }) => {
     const { json } = await create();
     const path = `/v1/rollouts/${json.id}`;
     (await server.state.router.leaseForRollout("local", json.id, "m")).release();
-    now += leaseMs - 1;
+    clock.now += leaseMs - 1;
     await server.state.sweep();
     expect((await server.call("PATCH", path, {})).json).toMatchObject({
       status: "open",
       policy: "m@0",
-      leaseExpiresAt: now + leaseMs,
+      leaseExpiresAt: clock.now + leaseMs,
     });
-    now += leaseMs;
+    clock.now += leaseMs;
     await server.state.sweep();
     expect((await server.call("GET", path)).json).toMatchObject({ status: "expired" });
     await expect(server.state.router.leaseForRollout("local", json.id, "m")).rejects.toMatchObject({
       code: "rollout_closed",
     });
-    for (let step = 1; step <= 4; step++) await trainOnce();
+    await server.train(4);
     expect([...engine.names].sort()).toEqual(["m@1", "m@2", "m@3", "m@4"]);
   });
 
-  test("a call under it keeps it open for as long as it takes", async () => {
+  test("a call under it keeps it open for as long as it takes", async ({
+    server,
+    clock,
+    create,
+  }) => {
     const { json } = await create();
     const lease = await server.state.router.leaseForRollout("local", json.id, "m");
-    now += 10 * leaseMs;
+    clock.now += 10 * leaseMs;
     await server.state.sweep();
     expect((await server.call("GET", `/v1/rollouts/${json.id}`)).json.status).toBe("open");
     lease.release();
     lease.release();
-    now += leaseMs;
+    clock.now += leaseMs;
     await server.state.sweep();
     expect((await server.call("GET", `/v1/rollouts/${json.id}`)).json.status).toBe("expired");
   });
 
-  test("a restart renews the leases and keeps the pins", async () => {
+  test("a restart renews the leases and keeps the pins", async ({
+    engine,
+    server,
+    clock,
+    create,
+  }) => {
     const { json } = await create();
     (await server.state.router.leaseForRollout("local", json.id, "m")).release();
-    now += leaseMs - 1;
+    clock.now += leaseMs - 1;
     engine.names.clear();
-    server = await server.reopen();
-    now += leaseMs - 1;
+    await server.reopen();
+    clock.now += leaseMs - 1;
     await server.state.sweep();
     expect((await server.call("GET", `/v1/rollouts/${json.id}`)).json).toMatchObject({
       status: "open",
@@ -198,23 +177,31 @@ describe("a rollout's life", () => {
 });
 
 describe("which policy a call is sampled from", () => {
-  test("the first completion pins the newest one; a rollout stays on it through publishes", async () => {
+  test("the first completion pins the newest one; a rollout stays on it through publishes", async ({
+    engine,
+    server,
+    create,
+  }) => {
     const before = (await create()).json.id;
     const pinned = (await create()).json.id;
     (await server.state.router.leaseForRollout("local", pinned, "m")).release();
-    for (let step = 1; step <= 6; step++) await trainOnce();
+    await server.train(6);
     expect((await server.state.router.leaseForRollout("local", pinned, "m")).policy).toBe("m@0");
     expect((await server.state.router.leaseForRollout("local", before, "m")).policy).toBe("m@6");
     expect((await server.state.router.leaseForModel("local", "m")).policy).toBe("m@6");
     // Pinned, and the newest four.
     expect([...engine.names].sort()).toEqual(["m@0", "m@3", "m@4", "m@5", "m@6"]);
     await server.call("PATCH", `/v1/rollouts/${pinned}`, { status: "failed" });
-    await trainOnce();
+    await server.train();
     expect(engine.names.has("m@0")).toBe(true); // its call is not over
   });
 
-  test("a step can be asked for by the rollout or by the model's name, and is loaded again", async () => {
-    for (let step = 1; step <= 5; step++) await trainOnce();
+  test("a step can be asked for by the rollout or by the model's name, and is loaded again", async ({
+    engine,
+    server,
+    create,
+  }) => {
+    await server.train(5);
     expect(engine.names.has("m@0")).toBe(false);
     const { json } = await create({ step: 0, mode: "eval" });
     const lease = await server.state.router.leaseForRollout("local", json.id, "m");
@@ -224,19 +211,19 @@ describe("which policy a call is sampled from", () => {
     expect((await server.state.router.leaseForModel("local", "base")).policy).toBe("base");
   });
 
-  test.each([
+  test.for<[string, string]>([
     ["other", "model_mismatch"],
     ["base", "model_mismatch"],
     ["m@7", "policy_not_found"],
     ["Not A Model", "model_mismatch"],
-  ])("a rollout of m refuses the model %s", async (ref, code) => {
+  ])("a rollout of m refuses the model %s", async ([ref, code], { server, create }) => {
     const { json } = await create();
     await expect(server.state.router.leaseForRollout("local", json.id, ref)).rejects.toMatchObject({
       code,
     });
   });
 
-  test("names outside of rollouts", async () => {
+  test("names outside of rollouts", async ({ server }) => {
     const { router } = server.state;
     await expect(router.leaseForModel("local", "nobody")).rejects.toMatchObject({
       code: "model_not_found",
@@ -244,19 +231,19 @@ describe("which policy a call is sampled from", () => {
     await expect(router.leaseForModel("local", "m@9")).rejects.toMatchObject({
       code: "policy_not_found",
     });
-    await trainOnce();
+    await server.train();
     expect((await router.listModels()).map(({ id }) => id)).toEqual(["base", "m", "m@0", "m@1"]);
   });
 });
 
-test("the trajectory comes from the ledger", async () => {
+test("the trajectory comes from the ledger", async ({ server, clock, create }) => {
   const { json } = await create();
   const lease = await server.state.router.leaseForRollout("local", json.id, "m");
   await server.state.ledger.append([completionOf(json.id, { id: "one", policy: lease.policy })]);
   await server.state.ledger.markDelivered(["one"]);
-  now += 250;
+  clock.now += 250;
   await server.call("PATCH", `/v1/rollouts/${json.id}`, { status: "finished", reward: 1 });
-  now += 1000;
+  clock.now += 1000;
   expect((await server.call("GET", `/v1/rollouts/${json.id}/trajectory`)).json).toEqual({
     rolloutId: json.id,
     model: "m",

@@ -21,6 +21,8 @@ export interface AdapterList extends Engine {
   names: Set<string>;
   /** The folder that each name was loaded from last. */
   roots: Map<string, string>;
+  /** What it was told, in order. */
+  calls: string[];
   /** Refuses the next load. */
   failNext: HoneError | null;
 }
@@ -30,6 +32,7 @@ export function adapterList(): AdapterList {
     kind: "embedded",
     names: new Set(),
     roots: new Map(),
+    calls: [],
     failNext: null,
     info: () => Promise.resolve({ base: "base", maxModelLen: 512 }),
     // oxlint-disable-next-line require-yield
@@ -37,6 +40,7 @@ export function adapterList(): AdapterList {
       throw new HoneError("nothing is sampled here", { code: "engine_unavailable" });
     },
     load(policy, path) {
+      list.calls.push(`load ${policy}`);
       const failure = list.failNext;
       list.failNext = null;
       if (failure) return Promise.reject(failure);
@@ -48,6 +52,7 @@ export function adapterList(): AdapterList {
       return Promise.resolve();
     },
     unload(policy) {
+      list.calls.push(`unload ${policy}`);
       list.names.delete(policy);
       return Promise.resolve();
     },
@@ -102,6 +107,7 @@ export function fileTrainer(): FileTrainer {
   return trainer;
 }
 
+/** A server without HTTP and children: what its routes answer, and what is behind them. */
 export interface TestState {
   state: State;
   /** Of one, "engine", where there are not more; "engine 2" is not admitted yet. */
@@ -110,7 +116,18 @@ export interface TestState {
   /** JSON in, status and JSON out. */
   call(method: string, path: string, body?: unknown, key?: string): Promise<Reply>;
   app: Hono<AppEnv>;
-  /** Ends this server and opens the data directory again, as a restart does. */
+  /** Submits an operation of the model m, under a token of its own. */
+  submit(op: object, rest?: object, key?: string): Promise<Reply>;
+  /** Submits a step on two rollouts with the rewards 0 and 1. Gives its operation's id. */
+  submitStep(rest?: object): Promise<string>;
+  /** Does so many of these steps. */
+  train(steps?: number): Promise<void>;
+  /** The state of the model m. */
+  model(): Promise<Reply["json"]>;
+  close(): Promise<void>;
+  /** Opens the data directory again after `close`, as a restart does. */
+  open(changes?: Partial<StateOptions>): Promise<void>;
+  /** Both. Gives this. */
   reopen(): Promise<TestState>;
 }
 
@@ -151,51 +168,82 @@ export async function openTestState(
     Pick<StateOptions, "trainer"> & { engine: () => Engine | Engine[] },
 ): Promise<TestState> {
   const { engine, ...options } = given;
-  const engines = createEnginePool({
-    replicas: [engine()].flat().map((one, at) => {
-      return {
-        name: at === 0 ? "engine" : `engine ${at + 1}`,
-        engine: one,
-        requireUp: () => undefined,
-      };
-    }),
-    restore: () => state.onEngineReady(),
-    log: silent,
-  });
-  const state: State = await openState({
-    engines,
+  let isOpen = false;
+  let tokens = 0;
+  async function opened(changes: Partial<StateOptions> = {}) {
+    const engines = createEnginePool({
+      replicas: [engine()].flat().map((one, at) => {
+        return {
+          name: at === 0 ? "engine" : `engine ${at + 1}`,
+          engine: one,
+          requireUp: () => undefined,
+        };
+      }),
+      restore: () => state.onEngineReady(),
+      log: silent,
+    });
+    const state: State = await openState({
+      engines,
+      dataDir,
+      base: { name: "base", maxModelLen: 512, dtype: "float32" },
+      publicURL: () => "http://127.0.0.1:9",
+      log: silent,
+      ...options,
+      ...changes,
+    });
+    isOpen = true;
+    const app = new Hono<AppEnv>();
+    installErrors(app, silent);
+    app.use(async (c, next) => {
+      c.set("keyId", c.req.header("x-test-key") ?? "local");
+      await next();
+    });
+    app.route("/", state.routes);
+    await engines.admit("engine");
+    return { state, engines, app };
+  }
+  const server: TestState = {
+    ...(await opened()),
     dataDir,
-    base: { name: "base", maxModelLen: 512, dtype: "float32" },
-    publicURL: () => "http://127.0.0.1:9",
-    log: silent,
-    ...options,
-  });
-  const app = new Hono<AppEnv>();
-  installErrors(app, silent);
-  app.use(async (c, next) => {
-    c.set("keyId", c.req.header("x-test-key") ?? "local");
-    await next();
-  });
-  app.route("/", state.routes);
-  await engines.admit("engine");
-  return {
-    state,
-    engines,
-    dataDir,
-    app,
     async call(method, path, body, key) {
-      const response = await app.request(path, {
+      const response = await server.app.request(path, {
         method,
         headers: { "content-type": "application/json", ...(key ? { "x-test-key": key } : {}) },
         ...(body === undefined ? {} : { body: JSON.stringify(body) }),
       });
       return { status: response.status, json: await response.json() };
     },
+    submit: (op, rest = {}, key) =>
+      server.call(
+        "POST",
+        "/v1/models/m/operations",
+        { clientToken: `t${tokens++}`, op, ...rest },
+        key,
+      ),
+    async submitStep(rest = {}) {
+      const groups = [{ id: "g", rollouts: await rolloutsWith(server, [0, 1]) }];
+      return (await server.submit({ type: "train", groups, ...rest })).json.id;
+    },
+    async train(steps = 1) {
+      for (let step = 0; step < steps; step++) {
+        const { status, error } = await ended(server, await server.submitStep());
+        if (status !== "succeeded") throw new Error(`the step has ${status}: ${error?.message}`);
+      }
+    },
+    model: async () => (await server.call("GET", "/v1/models/m/state")).json,
+    async close() {
+      if (!isOpen) return;
+      isOpen = false;
+      await server.state.close();
+    },
+    open: async (changes) => void Object.assign(server, await opened(changes)),
     async reopen() {
-      await state.close();
-      return openTestState(dataDir, given);
+      await server.close();
+      await server.open();
+      return server;
     },
   };
+  return server;
 }
 
 /** A delivered completion as the gateway records it; the ids of tokens are made up. */

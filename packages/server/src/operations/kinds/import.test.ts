@@ -2,47 +2,33 @@ import { execFileSync } from "node:child_process";
 import { cp, mkdir, rm, symlink, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { HoneError } from "@hone/core";
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { expect } from "vitest";
 import { encodeSafetensors } from "../../step-data/safetensors.ts";
-import {
-  type AdapterList,
-  adapterList,
-  ended,
-  fileTrainer,
-  openTestState,
-  rolloutsWith,
-  temporaryFolder,
-  type TestState,
-} from "../../testing/fixtures.ts";
+import { ended } from "../../testing/fixtures.ts";
+import { test as stateTest } from "../../testing/state-test.ts";
 
-let folder: Awaited<ReturnType<typeof temporaryFolder>>;
-let engine: AdapterList;
-let server: TestState;
-let source: string;
-/** The names under which adapters were loaded, in order. */
-let loaded: string[];
-beforeEach(async () => {
-  folder = await temporaryFolder();
-  engine = adapterList();
-  const { load } = engine;
-  loaded = [];
-  engine.load = (policy, path) => {
-    loaded.push(policy);
-    return load(policy, path);
-  };
-  server = await openTestState(folder.path, { engine: () => engine, trainer: fileTrainer() });
-  await server.call("PUT", "/v1/models/m", {});
-  source = join(folder.path, "imports/mine");
-  await cp(join(folder.path, "models/m/policies/0"), source, { recursive: true });
-  await writeFile(weights(), adapter);
-});
-afterEach(async () => {
-  await server.state.close();
-  await folder.remove();
-});
+/** An adapter that may be imported. */
+interface Source {
+  folder: string;
+  config: string;
+  weights: string;
+}
 
-const config = (): string => join(source, "adapter_config.json");
-const weights = (): string => join(source, "adapter_model.safetensors");
+const test = stateTest
+  .extend("source", async ({ server }): Promise<Source> => {
+    const folder = join(server.dataDir, "imports/mine");
+    const weights = join(folder, "adapter_model.safetensors");
+    await cp(join(server.dataDir, "models/m/policies/0"), folder, { recursive: true });
+    await writeFile(weights, adapter);
+    return { folder, weights, config: join(folder, "adapter_config.json") };
+  })
+  .extend("submitImport", ({ server, source }) => async (): Promise<string> => {
+    return (await server.submit({ type: "import", path: source.folder })).json.id;
+  })
+  .extend("policyRoot", ({ folder }) => (step: number): string => {
+    return join(folder, `models/m/policies/${step}`);
+  });
+
 const adapter = encodeSafetensors({ a: { type: "F32", data: Float32Array.of(1, 2) } }, {});
 function withHeaderLength(length: number): Buffer {
   const file = Buffer.from(adapter);
@@ -50,23 +36,29 @@ function withHeaderLength(length: number): Buffer {
   return file;
 }
 
-let tokens = 0;
-async function submit(op: object): Promise<string> {
-  const body = { clientToken: `t${tokens++}`, op };
-  return (await server.call("POST", "/v1/models/m/operations", body)).json.id;
-}
-const submitImport = (): Promise<string> => submit({ type: "import", path: source });
 const away = () => new HoneError("away", { code: "engine_unavailable" });
-const policyRoot = (step: number): string => join(folder.path, `models/m/policies/${step}`);
 
-test("an adapter is checked under a name that no policy has", async () => {
+test("an adapter is checked under a name that no policy has", async ({
+  engine,
+  server,
+  submitImport,
+}) => {
   const id = await submitImport();
   expect((await ended(server, id)).status).toBe("succeeded");
-  expect(loaded).toEqual(["m@0", `m@1.check-${id}`, "m@1"]);
+  expect(engine.calls.filter((call) => call.startsWith("load"))).toEqual([
+    "load m@0",
+    `load m@1.check-${id}`,
+    "load m@1",
+  ]);
   expect([...engine.names]).toEqual(["m@0", "m@1"]);
 });
 
-test("one that was refused and stays loaded is never served as the next step", async () => {
+test("one that was refused and stays loaded is never served as the next step", async ({
+  engine,
+  server,
+  submitImport,
+  policyRoot,
+}) => {
   const { load, unload } = engine;
   engine.unload = () => Promise.reject(away());
   // It takes the adapter and fails after it: the name is in its list.
@@ -81,12 +73,16 @@ test("one that was refused and stays loaded is never served as the next step", a
   });
   expect([...engine.names]).toEqual(["m@0", `m@1.check-${id}`]);
   Object.assign(engine, { load, unload });
-  const groups = [{ id: "g", rollouts: await rolloutsWith(server, [0, 1]) }];
-  expect((await ended(server, await submit({ type: "train", groups }))).status).toBe("succeeded");
+  await server.train();
   expect(engine.roots.get("m@1")).toBe(policyRoot(1));
 });
 
-test("one that was accepted is imported, whether or not it can be unloaded", async () => {
+test("one that was accepted is imported, whether or not it can be unloaded", async ({
+  engine,
+  server,
+  submitImport,
+  policyRoot,
+}) => {
   engine.unload = () => Promise.reject(away());
   expect(await ended(server, await submitImport())).toMatchObject({
     status: "succeeded",
@@ -95,7 +91,11 @@ test("one that was accepted is imported, whether or not it can be unloaded", asy
   expect(engine.roots.get("m@1")).toBe(policyRoot(1));
 });
 
-test("an engine that ends during the check begins it again when it is back", async () => {
+test("an engine that ends during the check begins it again when it is back", async ({
+  engine,
+  server,
+  submitImport,
+}) => {
   engine.failNext = away();
   const id = await submitImport();
   const waiting = await server.app.request(`/v1/operations/${id}/events`);
@@ -111,7 +111,11 @@ test("an engine that ends during the check begins it again when it is back", asy
   expect(await ended(server, id)).toMatchObject({ status: "succeeded", result: { step: 1 } });
 });
 
-test("a server that ends during the check leaves an adapter that the next one unloads", async () => {
+test("a server that ends during the check leaves an adapter that the next one unloads", async ({
+  engine,
+  server,
+  submitImport,
+}) => {
   const { load } = engine;
   let began: () => void = () => undefined;
   const checking = new Promise<void>((resolve) => void (began = resolve));
@@ -126,40 +130,55 @@ test("a server that ends during the check leaves an adapter that the next one un
   const id = await submitImport();
   await checking;
   Object.assign(engine, { load });
-  await server.state.close();
+  await server.close();
   Object.assign(engine, { unload });
   expect([...engine.names]).toContain(`m@1.check-${id}`);
-  server = await openTestState(folder.path, { engine: () => engine, trainer: fileTrainer() });
+  await server.open();
   expect((await ended(server, id)).status).toBe("succeeded");
   expect([...engine.names]).toEqual(["m@0", "m@1"]);
 });
 
-test.each<[string, RegExp, () => unknown]>([
-  ["no config", /adapter_config.json is missing/, () => rm(config())],
-  ["no weights", /adapter_model.safetensors is missing/, () => rm(weights())],
-  ["a pipe for a config", /config.json is not a regular file/, () => pipe(config())],
-  ["pipe for weights", /safetensors is not a regular file/, () => pipe(weights())],
-  ["a folder for a config", /not a regular file/, () => replace(config(), (f) => mkdir(f))],
-  ["a device", /outside of its folder/, () => replace(config(), (f) => symlink("/dev/zero", f))],
-  ["a huge config", /has 2000000 bytes/, () => truncate(config(), 2_000_000)],
-  ["huge weights", /has 8000000000 bytes/, () => truncate(weights(), 8_000_000_000)],
-  ["empty weights", /ends within its header/, () => truncate(weights(), 0)],
-  ["half a header", /ends within its header/, () => truncate(weights(), 20)],
-  ["half of its data", /4 bytes of tensors, and its header says 8/, () => cutData()],
-  ["a lying length", /ends within/, () => writeFile(weights(), withHeaderLength(2 ** 52))],
-  ["a short length", /not that of a safetensors/, () => writeFile(weights(), withHeaderLength(9))],
-])("%s is a bad adapter, and the server goes on", async (_, message, damage) => {
-  await damage();
-  // More of them than there are threads for files.
-  const ids = [];
-  for (let i = 0; i < 5; i++) ids.push(await submitImport());
-  for (const id of ids) {
-    const { status, error } = await ended(server, id);
-    expect({ status, code: error?.code }).toEqual({ status: "failed", code: "bad_adapter" });
-    expect(error?.message).toMatch(message);
-  }
-  expect(loaded).toEqual(["m@0"]);
-});
+test.for<[string, RegExp, (source: Source) => unknown]>([
+  ["no config", /adapter_config.json is missing/, ({ config }) => rm(config)],
+  ["no weights", /adapter_model.safetensors is missing/, ({ weights }) => rm(weights)],
+  ["a pipe for a config", /config.json is not a regular file/, ({ config }) => pipe(config)],
+  ["pipe for weights", /safetensors is not a regular file/, ({ weights }) => pipe(weights)],
+  ["a folder for a config", /not a regular file/, ({ config }) => replace(config, (f) => mkdir(f))],
+  [
+    "a device",
+    /outside of its folder/,
+    ({ config }) => replace(config, (f) => symlink("/dev/zero", f)),
+  ],
+  ["a huge config", /has 2000000 bytes/, ({ config }) => truncate(config, 2_000_000)],
+  ["huge weights", /has 8000000000 bytes/, ({ weights }) => truncate(weights, 8_000_000_000)],
+  ["empty weights", /ends within its header/, ({ weights }) => truncate(weights, 0)],
+  ["half a header", /ends within its header/, ({ weights }) => truncate(weights, 20)],
+  [
+    "half of its data",
+    /4 bytes of tensors, and its header says 8/,
+    ({ weights }) => cutData(weights),
+  ],
+  ["a lying length", /ends within/, ({ weights }) => writeFile(weights, withHeaderLength(2 ** 52))],
+  [
+    "a short length",
+    /not that of a safetensors/,
+    ({ weights }) => writeFile(weights, withHeaderLength(9)),
+  ],
+])(
+  "%s is a bad adapter, and the server goes on",
+  async ([, message, damage], { engine, server, source, submitImport }) => {
+    await damage(source);
+    // More of them than there are threads for files.
+    const ids = [];
+    for (let i = 0; i < 5; i++) ids.push(await submitImport());
+    for (const id of ids) {
+      const { status, error } = await ended(server, id);
+      expect({ status, code: error?.code }).toEqual({ status: "failed", code: "bad_adapter" });
+      expect(error?.message).toMatch(message);
+    }
+    expect(engine.calls).toEqual(["load m@0"]);
+  },
+);
 
 async function replace(file: string, make: (file: string) => Promise<unknown>): Promise<void> {
   await rm(file);
@@ -167,4 +186,4 @@ async function replace(file: string, make: (file: string) => Promise<unknown>): 
 }
 const pipe = (file: string) =>
   replace(file, (name) => Promise.resolve(execFileSync("mkfifo", [name])));
-const cutData = (): Promise<void> => truncate(weights(), adapter.byteLength - 4);
+const cutData = (file: string): Promise<void> => truncate(file, adapter.byteLength - 4);
