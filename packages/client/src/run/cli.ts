@@ -19,7 +19,8 @@ The server is found by HONE_URL and HONE_API_KEY, or is that of this machine.
 `;
 
 const stop = new AbortController();
-/** What is said when the command is stopped: how the run goes on, once it has started. */
+/** Whether the run has passed its checks, and how it goes on when it ends before its verdict. */
+let started = false;
 let goOn = "Nothing was begun.";
 process.on("SIGINT", interrupt);
 process.on("SIGTERM", interrupt);
@@ -62,6 +63,7 @@ async function train(taskFile: string, given: string[]): Promise<number> {
     onEvent(event) {
       if (event.type === "started") {
         if (!begun) keepRun(run);
+        started = true;
         goOn = stoppedText(taskFile, out, chosen);
       }
       report(event);
@@ -85,5 +87,7 @@ function exitCodeOf(error: unknown): number {
   }
   if (!HoneError.isInstance(error)) throw error;
   console.error(`${error.code}: ${error.message}`);
+  // What is wrong in the task or the options stays wrong.
+  if (started && error.code !== "invalid_config") console.error(goOn);
   return 1;
 }

@@ -1,9 +1,9 @@
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { modelNamePattern } from "@hone/core";
 import { afterEach, beforeEach, expect, it } from "vitest";
-import { findRun, keepRun, newRun } from "./run-folders.ts";
+import { findRun, keepRun, newRun, requireWritable } from "./run-folders.ts";
 
 let folder: string;
 beforeEach(() => {
@@ -37,4 +37,13 @@ it("goes on with a run under its own name alone", () => {
   expect(() => findRun("/x/t.ts", { out: folder, name: "other" })).toThrow(
     /trains the model mine, not other\. Leave --name out .* begin a run of other/,
   );
+});
+
+it("refuses a place where no folder can be, and makes nothing", async () => {
+  writeFileSync(join(folder, "file"), "");
+  for (const out of [join(folder, "file"), join(folder, "file", "deep", "run")]) {
+    await expect(requireWritable(out)).rejects.toThrow(/file is no folder\. Name another folder\./);
+  }
+  await requireWritable(join(folder, "deep", "run"));
+  expect(readdirSync(folder)).toEqual(["file"]);
 });

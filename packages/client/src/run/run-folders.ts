@@ -1,4 +1,12 @@
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import {
+  constants,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  writeFileSync,
+} from "node:fs";
+import { access, stat } from "node:fs/promises";
 import { basename, dirname, extname, join, resolve } from "node:path";
 import { HoneError } from "@hone/core";
 
@@ -47,12 +55,28 @@ export function keepRun({ out, ...command }: RunFolder): void {
   writeFileSync(join(out, commandFile), `${JSON.stringify(command, null, 2)}\n`);
 }
 
+/** Refuses a folder that cannot be made or written into, and makes nothing. */
+export async function requireWritable(out: string): Promise<void> {
+  let place = out;
+  while (!existsSync(place)) place = dirname(place);
+  const isFolder = (await stat(place)).isDirectory();
+  const mayWrite = await access(place, constants.W_OK).then(
+    () => true,
+    () => false,
+  );
+  if (isFolder && mayWrite) return;
+  const why = isFolder ? `${place} may not be written into` : `${place} is no folder`;
+  throw invalid(`The run's files cannot be kept in ${out}: ${why}. Name another folder.`);
+}
+
 /** The run in a folder, or else the newest one of the task in `runs/`. It keeps the name that it began with. */
 export function findRun(task: string, { name, out }: Named): RunFolder {
   const run = out === undefined ? newestRun(task) : readRun(resolve(out));
   if (!run) {
     const where = out === undefined ? `of ${task} in ${resolve("runs")}` : `in ${resolve(out)}`;
-    throw invalid(`There is no run ${where} to go on with. Leave --resume out to begin one.`);
+    throw invalid(
+      `There is no run ${where} to go on with. Name its folder by --out, or leave --resume out to begin one.`,
+    );
   }
   if (name !== undefined && name !== run.name) {
     throw new HoneError(

@@ -54,7 +54,15 @@ it("a task file is JavaScript or TypeScript, and has its task as default export"
 });
 
 it.each([
-  ["none.mjs", "export const train = [1];", /none\.mjs has no task: write `export default define/],
+  ["none.mjs", "export const train = [1];", /none\.mjs has no task\. Write `export default define/],
+  ["number.mjs", "export default 3;", /has no task: its default export is the number 3\. Write/],
+  [
+    "syntax.mjs",
+    "export default {\n  train: [1]\n  heldOut: [2] };",
+    /cannot be loaded\..*syntax\.mjs/s,
+  ],
+  ["import.mjs", 'import "@hone/none";', /cannot be loaded\. .*Cannot find package '@hone\/none'/],
+  ["throws.mjs", "\nthrow new Error('boom');", /cannot be loaded\. Error: boom\n.*throws\.mjs:2/],
   ["bare.mjs", "export default { train: [1] };", /needs heldOut, .* and rollout, a function/],
   ["more.mjs", whole.replace("settings", "setings"), /has no option "setings"/],
   ["both.mjs", whole.replace("[2, 3]", "[1, 3]"), /held/],
@@ -66,8 +74,9 @@ it.each([
 it("says that there is no such file", async () => {
   await expect(loadTask(join(folder, "absent.ts"))).rejects.toMatchObject({
     code: "invalid_config",
-    message: expect.stringContaining("There is no file"),
+    message: expect.stringMatching(/absent\.ts is not there\.$/),
   });
+  await expect(loadTask(folder)).rejects.toThrow(/is no file: name the task's file in it\.$/);
 });
 
 it.each(["base", "metric", "seed", "noColor"])("has no setting called %s", (name) => {

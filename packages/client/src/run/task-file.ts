@@ -2,7 +2,7 @@ import { stat } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
-import { HoneError } from "@hone/core";
+import { HoneError, kindOf } from "@hone/core";
 import { sourceOf } from "./task-fingerprint.ts";
 import { requireTask, type Task } from "./task.ts";
 
@@ -17,16 +17,42 @@ export interface LoadedTask {
 export async function loadTask(given: string): Promise<LoadedTask> {
   const path = resolve(given);
   const file = await stat(path).catch(() => null);
-  if (!file?.isFile()) throw invalid(`There is no file ${path}.`);
+  if (!file?.isFile()) {
+    throw invalid(`${path} is ${file ? "no file: name the task's file in it" : "not there"}.`);
+  }
   await readTypeScript(path);
-  const exported = (await import(pathToFileURL(path).href)) as { default?: unknown };
-  if (exported.default === undefined) {
+  const task = await defaultExport(path, given);
+  if (typeof task !== "object" || task === null) {
+    const instead = task === undefined ? "" : `: its default export is ${kindOf(task)}`;
     throw invalid(
-      `${given} has no task: write \`export default defineTask({ train, heldOut, rollout })\` there.`,
+      `${given} has no task${instead}. Write \`export default defineTask({ train, heldOut, rollout })\` there.`,
     );
   }
-  requireTask(given, exported.default);
-  return { task: exported.default as Task<unknown>, path, taskSource: await sourceOf(path) };
+  requireTask(given, task);
+  return { task: task as Task<unknown>, path, taskSource: await sourceOf(path) };
+}
+
+/** What the file itself says against a task (defineTask's errors) is passed on; else the error is shown with its place. */
+async function defaultExport(path: string, given: string): Promise<unknown> {
+  try {
+    return ((await import(pathToFileURL(path).href)) as { default?: unknown }).default;
+  } catch (error) {
+    if (HoneError.isInstance(error)) throw error;
+    throw new HoneError(`${given} cannot be loaded. ${placeOf(error)}`, {
+      ...{ code: "invalid_config", param: "task", cause: error },
+    });
+  }
+}
+
+/** The head of an error's stack, and the frames in the user's own files. */
+function placeOf(error: unknown): string {
+  const stack = (error instanceof Error && error.stack) || String(error);
+  const isFrame = (line: string) => /^ {4}at /.test(line);
+  const isOurs = (line: string) => /node:|node_modules|\/run\/(?:cli|task-file)\.[jt]s/.test(line);
+  return stack
+    .split("\n")
+    .filter((line) => !isFrame(line) || !isOurs(line))
+    .join("\n");
 }
 
 /** By tsx where the task's project has it, else by what Node itself reads. */

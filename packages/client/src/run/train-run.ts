@@ -14,6 +14,7 @@ import { shuffleRewards } from "../training/control.ts";
 import { readGroups } from "../training/group-files.ts";
 import { checkOthers, playOthers, type OthersPlayed, type OtherModel } from "./other-models.ts";
 import type { RunEvent } from "./run-event.ts";
+import { requireWritable } from "./run-folders.ts";
 import { readSettings, requireEnough, type RunOptions, type RunSettings } from "./run-options.ts";
 import { judge, requireScores, type Evaluated, type RunSummary } from "./summary.ts";
 import { readOwnSettings, requireTask, type Task, type TaskSettings } from "./task.ts";
@@ -40,6 +41,7 @@ export async function trainRun<Scenario, Settings extends TaskSettings>(
   const playing = { task: task as unknown as Task<unknown>, settings, own };
   const hone = options.hone ?? new Hone();
   // Until all this has passed nothing is written, neither here nor on the server.
+  await requireWritable(out);
   const kept = settingsToKeep(playing, options);
   const begun = await requireSameTask(out, () => requireSameSettings(out, kept));
   // A run that is under way goes on without them, and its summary says so.
