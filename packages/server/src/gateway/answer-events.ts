@@ -12,7 +12,7 @@ export type AnswerEvent =
   /** The headers are out: sampling has begun. */
   | { type: "start" }
   | (Told & { type: "text-delta" | "reasoning-delta"; text: string })
-  /** All calls of a choice. */
+  /** All tool calls of a choice. */
   | (Told & { type: "calls"; calls: readonly ToolCall[] })
   /** A choice is whole. `text` is the last of it where nothing had to be parsed, else empty. */
   | (Told & { type: "finish"; text: string; reason: FinishReason })

@@ -1,21 +1,25 @@
 import { newId, type AssistantMessage, type Usage } from "@hone/core";
 import type { Renderer } from "../ports/renderer.ts";
-import type { Call } from "./call.ts";
+import type { PreparedAsk } from "./prepare.ts";
 import type { Answer, Sample } from "./sample.ts";
 
 /** The assistant's messages of finished choices. */
 export function makeAnswers(
   renderer: Renderer,
-  call: Call,
+  prepared: PreparedAsk,
   samples: readonly Sample[],
 ): Promise<Answer[]> {
-  return Promise.all(samples.map((sample) => makeAnswer(renderer, call, sample)));
+  return Promise.all(samples.map((sample) => makeAnswer(renderer, prepared, sample)));
 }
 
-async function makeAnswer(renderer: Renderer, call: Call, sample: Sample): Promise<Answer> {
-  const { ask, engineRequest } = call;
+async function makeAnswer(
+  renderer: Renderer,
+  prepared: PreparedAsk,
+  sample: Sample,
+): Promise<Answer> {
+  const { ask, engineRequest } = prepared;
   const finish = sample.finish ?? "length";
-  // A grammar leaves no room for reasoning or calls; a parser might find them in what its strings say.
+  // An answer that is held to a grammar has no reasoning and no calls. A parser might find some in its strings.
   if (ask.kind === "text" || ask.format) {
     return { message: { role: "assistant", content: sample.text }, finishReason: finish };
   }
@@ -41,7 +45,7 @@ async function makeAnswer(renderer: Renderer, call: Call, sample: Sample): Promi
   return { message, finishReason: calls.length > 0 && finish === "stop" ? "tool_calls" : finish };
 }
 
-export function usageOf({ engineRequest }: Call, samples: readonly Sample[]): Usage {
+export function usageOf({ engineRequest }: PreparedAsk, samples: readonly Sample[]): Usage {
   const prompt = engineRequest.prompt.length;
   const sampled = samples.reduce((sum, sample) => sum + sample.ids.length, 0);
   return { prompt_tokens: prompt, completion_tokens: sampled, total_tokens: prompt + sampled };

@@ -2,7 +2,7 @@ import type { SplitReason } from "./prompt.ts";
 
 /** What `/metrics` and the dashboard show of the gateway. */
 export interface GatewayCounters {
-  calls: number;
+  requests: number;
   /** Completions of rollouts that were recorded, and of those the ones that went out whole. */
   recorded: number;
   delivered: number;
@@ -14,13 +14,13 @@ export interface GatewayCounters {
   splits: Record<SplitReason, number>;
   /** Streams that ended in an error event. */
   brokenStreams: number;
-  /** Calls whose client went away. */
+  /** Requests whose client went away. */
   abandoned: number;
 }
 
 export function createGatewayCounters(): GatewayCounters {
   return {
-    calls: 0,
+    requests: 0,
     recorded: 0,
     delivered: 0,
     retried: 0,
@@ -32,7 +32,7 @@ export function createGatewayCounters(): GatewayCounters {
   };
 }
 
-/** Prometheus text. */
+/** The counters as Prometheus text. */
 export function formatGatewayCounters(counters: GatewayCounters): string {
   const lines: string[] = [];
   const add = (name: string, values: [labels: string, value: number][]) => {
@@ -40,7 +40,8 @@ export function formatGatewayCounters(counters: GatewayCounters): string {
     for (const [labels, value] of values)
       lines.push(`hone_gateway_${name}_total${labels} ${value}`);
   };
-  add("calls", [["", counters.calls]]);
+  // The name that dashboards know.
+  add("calls", [["", counters.requests]]);
   add("completions_recorded", [["", counters.recorded]]);
   add("completions_delivered", [["", counters.delivered]]);
   add("completions_retried", [["", counters.retried]]);

@@ -16,8 +16,8 @@ export interface Prompt {
 }
 
 /**
- * The token ids of a call. Where the call continues an earlier completion of its rollout, they begin
- * with what that one was prompted with and what it sampled: sampled text is never tokenised again.
+ * The token ids of a request. Where the request continues an earlier completion of its rollout, they begin with the
+ * ids of that completion's prompt and the ids that were sampled, because sampled text is never tokenised again.
  */
 export async function makePrompt(
   renderer: Renderer,
@@ -55,7 +55,7 @@ function root(ids: readonly number[], splitReason: SplitReason | null): Prompt {
   return { ids, parentId: null, parentLength: 0, splitReason };
 }
 
-/** A history that begins like an earlier one was edited; anything else is another conversation. */
+/** Why a request continues no completion: its history was edited if it opens like an earlier one. */
 function whyApart(
   earlier: readonly LedgerCompletion[],
   messages: readonly ChatMessage[],
@@ -79,13 +79,13 @@ export function fullPrompt(
 ): number[] {
   const parts: Int32Array[] = [completion.promptSuffix];
   for (let id = completion.parentId; id !== null;) {
-    // Ancestors come before, and mostly shortly before.
+    // An ancestor stands before its descendants, and mostly only a few places before.
     const ancestor = all.findLast((entry) => entry.id === id);
     if (!ancestor) throw new Error(`the ledger lacks completion ${id}, which another one extends`);
     parts.push(ancestor.sampled, ancestor.promptSuffix);
     id = ancestor.parentId;
   }
-  // Long and made at every turn: loops, where iterators would cost several times as much.
+  // The list is long and is made at every turn. Plain loops cost a fraction of what iterators would.
   const ids: number[] = [];
   for (let at = parts.length - 1; at >= 0; at -= 1) {
     const part = parts[at]!;
@@ -94,7 +94,7 @@ export function fullPrompt(
   return ids;
 }
 
-/** Whether the ids go on from a prompt and what was sampled of it. */
+/** Whether the ids begin with a prompt and the ids that were sampled after it. */
 export function beginsWith(
   ids: readonly number[],
   prompt: readonly number[],

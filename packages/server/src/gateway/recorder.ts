@@ -6,17 +6,17 @@ import type { Answer, Sample } from "./sample.ts";
 
 type SameForAll = "kind" | "messages" | "tools" | "temperature" | "topP" | "seed" | "constrained";
 
-/** What was asked, of whom, under which prompt: the same for every choice. */
-export interface CallRecord extends Pick<LedgerCompletion, "rolloutId" | "policy" | SameForAll> {
+/** What the ledger keeps of a request. It is the same for every choice of the answer. */
+export interface AskRecord extends Pick<LedgerCompletion, "rolloutId" | "policy" | SameForAll> {
   prompt: Prompt;
 }
 
 export interface Recorder {
-  /** Counts a call in, so that the order of its rollout is kept until it is counted out. */
+  /** To be called when a request of the rollout begins. Numbers of its completions are kept until `close`. */
   open(rolloutId: string): { close(): void };
   /** Writes the choices down, undelivered. Resolves to their ids. */
   append(
-    call: CallRecord,
+    record: AskRecord,
     samples: readonly Sample[],
     answers: readonly Answer[],
   ): Promise<string[]>;
@@ -24,30 +24,30 @@ export interface Recorder {
 }
 
 export function createRecorder(ledger: Ledger, counters: GatewayCounters): Recorder {
-  // Calls of one rollout may end at the same moment: each takes its numbers before it waits.
-  const live = new Map<string, { calls: number; nextSeq: number }>();
+  // Requests of one rollout may end at the same moment. Each takes its numbers here before it waits for the disk.
+  const live = new Map<string, { requests: number; nextSeq: number }>();
   return {
     open(rolloutId) {
-      const entry = live.get(rolloutId) ?? { calls: 0, nextSeq: 0 };
-      entry.calls++;
+      const entry = live.get(rolloutId) ?? { requests: 0, nextSeq: 0 };
+      entry.requests++;
       live.set(rolloutId, entry);
       return {
         close() {
-          if (--entry.calls === 0) live.delete(rolloutId);
+          if (--entry.requests === 0) live.delete(rolloutId);
         },
       };
     },
 
-    async append(call, samples, answers) {
+    async append(record, samples, answers) {
       const kept = samples
         .map((sample, i) => ({ sample, answer: answers[i]! }))
         .filter(({ sample }) => sample.ids.length > 0);
       if (kept.length === 0) return [];
-      const last = (await ledger.list(call.rolloutId)).at(-1);
-      const entry = live.get(call.rolloutId) ?? { calls: 0, nextSeq: 0 };
+      const last = (await ledger.list(record.rolloutId)).at(-1);
+      const entry = live.get(record.rolloutId) ?? { requests: 0, nextSeq: 0 };
       const firstSeq = Math.max(entry.nextSeq, last ? last.seq + 1 : 0);
       entry.nextSeq = firstSeq + kept.length;
-      const { prompt, ...asked } = call;
+      const { prompt, ...asked } = record;
       const promptSuffix = Int32Array.from(prompt.ids.slice(prompt.parentLength));
       const createdAt = Date.now();
       const completions = kept.map(({ sample, answer }, i): LedgerCompletion => ({

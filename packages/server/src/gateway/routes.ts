@@ -6,7 +6,7 @@ import { readJson } from "../http/json.ts";
 import type { PolicyRouter } from "../ports/rollouts.ts";
 import type { Writer } from "./answer-events.ts";
 import type { Ask } from "./ask.ts";
-import { clientGone, prepareCall, type Call, type GatewayParts } from "./call.ts";
+import { clientGone, prepareAsk, type PreparedAsk, type GatewayParts } from "./prepare.ts";
 import { createGatewayCounters, type GatewayCounters } from "./counters.ts";
 import { readChat } from "./dialects/chat/read.ts";
 import { writeChat } from "./dialects/chat/write.ts";
@@ -24,7 +24,7 @@ export interface GatewayDeps extends Pick<
   "engine" | "renderer" | "tokens" | "ledger" | "log"
 > {
   router: PolicyRouter;
-  /** Filled as calls come in; the caller shows them. */
+  /** Counted up with each request; `/metrics` shows them. */
   counters?: GatewayCounters | undefined;
 }
 
@@ -41,14 +41,14 @@ export function gatewayRoutes(deps: GatewayDeps): Hono<AppEnv> {
     path: string,
     schema: S,
     read: (request: z.output<S>) => Ask,
-    write: (request: z.output<S>, call: Call) => Writer,
+    write: (request: z.output<S>, prepared: PreparedAsk) => Writer,
   ): void {
     for (const prefix of prefixes) {
       app.post(prefix + path, async (c) => {
         // Before the first wait: a client that leaves while the prompt is rendered must be noticed too.
         const sink = createSink(c);
         const request = await readJson(c, schema);
-        return answer(c, sink, read(request), (call) => write(request, call));
+        return answer(c, sink, read(request), (prepared) => write(request, prepared));
       });
     }
   }
@@ -57,11 +57,11 @@ export function gatewayRoutes(deps: GatewayDeps): Hono<AppEnv> {
     c: Context<AppEnv>,
     sink: ResponseSink,
     ask: Ask,
-    write: (call: Call) => Writer,
+    write: (prepared: PreparedAsk) => Writer,
   ): Promise<Response> {
     const rolloutId = c.req.param("rollout") ?? null;
     const retry = isRetry(c.req.header("x-stainless-retry-count"));
-    counters.calls++;
+    counters.requests++;
     const key = c.get("keyId");
 
     async function work(): Promise<void> {
@@ -76,11 +76,11 @@ export function gatewayRoutes(deps: GatewayDeps): Hono<AppEnv> {
           order?.close();
           lease.release();
         };
-        // The prompt, its bridges and how an answer is read are one model's own.
+        // Models may have template arguments of their own, which decide how prompts are made and answers are read.
         const own = { ...parts, renderer: parts.renderer.withTemplate(lease.chatTemplateKwargs) };
-        const call = await prepareCall(own, { lease, sink, retry }, ask);
+        const prepared = await prepareAsk(own, { lease, sink, retry }, ask);
         const respond = ask.stream ? respondStreamed : respondWhole;
-        await respond(own, call, sink, write(call));
+        await respond(own, prepared, sink, write(prepared));
       } catch (error) {
         if (rolloutId !== null) parts.retries.failed(rolloutId, keyOf(ask));
         if (!sink.signal.aborted) throw error;

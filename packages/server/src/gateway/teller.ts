@@ -1,7 +1,7 @@
 import { messageText } from "@hone/core";
 import type { EngineChunk } from "../ports/engine.ts";
 import type { AnswerEvent, Told } from "./answer-events.ts";
-import type { Call, GatewayParts } from "./call.ts";
+import type { PreparedAsk, GatewayParts } from "./prepare.ts";
 import type { Answer, Sample } from "./sample.ts";
 import { createTextGate } from "./text-gate.ts";
 
@@ -18,10 +18,10 @@ export interface Teller {
 /** Content as it comes, reasoning and calls once they are parsed; a plain prompt's answer just as it comes. */
 export async function createTeller(
   parts: GatewayParts,
-  call: Call,
+  prepared: PreparedAsk,
   samples: readonly Sample[],
 ): Promise<Teller> {
-  const { ask } = call;
+  const { ask } = prepared;
   const told = samples.map(() => 0);
 
   /** What was sampled of a choice since it was told of. Events are literals: spreading it into each would double their cost. */
@@ -72,7 +72,7 @@ export async function createTeller(
         const { passed } = gates[i]!;
         if (messageText(answer.message).startsWith(passed)) return answer;
         parts.log.warn(
-          { policy: call.policy, rollout: call.record?.rolloutId },
+          { policy: prepared.policy, rollout: prepared.record?.rolloutId },
           "the streamed text is not the beginning of the parsed answer",
         );
         return { ...answer, message: { ...answer.message, content: passed } };

@@ -61,7 +61,7 @@ export function createModelDeletion(options: {
     const busy = [
       counted(operations.unfinished(name).length, "operation"),
       ...(force ? [] : [counted(rollouts.openOf(name).length, "open rollout")]),
-      ...(force ? [] : [counted(live.callsOf(name), "call under way", "calls under way")]),
+      ...(force ? [] : [counted(live.requestsOf(name), "call under way", "calls under way")]),
     ].filter((text) => text !== null);
     if (busy.length > 0) throw inUse(name, busy, force);
     await models.delete(name, rollouts.failOpen(name, "ModelDeleted", "The model was deleted."));
@@ -89,7 +89,7 @@ export function createModelDeletion(options: {
 
   async function clearRows(name: string): Promise<void> {
     // Calls that were under way when it was forced write to the ledger yet.
-    while (live.callsOf(name) > 0) {
+    while (live.requestsOf(name) > 0) {
       await delay(heldPauseMs, undefined, { signal: closed.signal, ref: false });
     }
     const rolloutRows = [

@@ -17,8 +17,8 @@ export interface LivePolicies {
   release(policy: string): void;
   isLive(policy: string): boolean;
   isHeld(policy: string): boolean;
-  /** Rollouts that are pinned to policies of a model, and calls on them. */
-  callsOf(model: string): number;
+  /** How many hold a policy of the model: open rollouts that are pinned to it, and requests under way. */
+  requestsOf(model: string): number;
   /** What the engine holds of a model, or of all. */
   usage(model?: string): { policies: number; bytes: number };
   /** The engine lets go of a policy that nobody may ask for any more. */
@@ -172,7 +172,7 @@ export function createLivePolicies(options: {
       noteUse(policy);
     },
     usage,
-    callsOf(model) {
+    requestsOf(model) {
       let calls = 0;
       for (const [policy, count] of holders) if (policy.startsWith(`${model}@`)) calls += count;
       return calls;

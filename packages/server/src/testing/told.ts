@@ -1,8 +1,8 @@
 import type { Ask } from "../gateway/ask.ts";
-import type { Call } from "../gateway/call.ts";
+import type { PreparedAsk } from "../gateway/prepare.ts";
 
-/** A call of the policy `m@1` under the prompt `[7, 8]`, outside any rollout. */
-export function aCall(ask: Ask): Call {
+/** An ask for the policy `m@1` under the prompt `[7, 8]`, outside any rollout. */
+export function anAsk(ask: Ask): PreparedAsk {
   return {
     ask,
     engineRequest: {

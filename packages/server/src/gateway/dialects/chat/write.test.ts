@@ -1,7 +1,7 @@
 import { HoneError, type ChatChunk, type ChatRequest } from "@hone/core";
 import { describe, expect, it } from "vitest";
 import type { AnswerEvent } from "../../answer-events.ts";
-import { aCall, eventsOf, usage } from "../../../testing/told.ts";
+import { anAsk, eventsOf, usage } from "../../../testing/told.ts";
 import { readChat } from "./read.ts";
 import { writeChat } from "./write.ts";
 
@@ -19,7 +19,7 @@ const answer: AnswerEvent[] = [
 ];
 
 function streamed(request: ChatRequest, events: readonly AnswerEvent[]): ChatChunk[] {
-  const writer = writeChat(request, aCall(readChat(request)));
+  const writer = writeChat(request, anAsk(readChat(request)));
   return eventsOf(events.map((event) => writer.event(event)).join("")) as ChatChunk[];
 }
 
@@ -50,7 +50,7 @@ describe("a chat's answer", () => {
 
   it("tells the usage where it is asked for, then that it is done", () => {
     const end = { type: "end" as const, usage };
-    const writer = writeChat(asked, aCall(readChat(asked)));
+    const writer = writeChat(asked, anAsk(readChat(asked)));
     expect(writer.event(end)).toBe("data: [DONE]\n\n");
     const request = { ...asked, stream: true, stream_options: { include_usage: true } };
     const [text, last, done] = streamed(request, [answer[1]!, end]);
@@ -65,7 +65,7 @@ describe("a chat's answer", () => {
   });
 
   it("is the same when it is told whole", () => {
-    const writer = writeChat(asked, aCall(readChat(asked)));
+    const writer = writeChat(asked, anAsk(readChat(asked)));
     const message = { role: "assistant" as const, content: "a", tool_calls: [call] };
     expect(
       writer.whole([{ ...told, logprobs: [token], message, finishReason: "tool_calls" }], usage),

@@ -1,15 +1,15 @@
 import { newId, type ChatChunk, type ChatCompletion, type ChatRequest } from "@hone/core";
 import type { Told, Writer } from "../../answer-events.ts";
-import type { Call } from "../../call.ts";
+import type { PreparedAsk } from "../../prepare.ts";
 import { createdNow, sse, streamEnd } from "../openai.ts";
 
 type ChunkChoice = ChatChunk["choices"][number];
 
 /** `chat.completion`, and its chunks. */
-export function writeChat(request: ChatRequest, call: Call): Writer {
+export function writeChat(request: ChatRequest, prepared: PreparedAsk): Writer {
   const id = newId("chatcmpl");
   const created = createdNow();
-  const model = call.policy;
+  const model = prepared.policy;
   const withUsage = request.stream_options?.include_usage;
 
   function chunk(choices: ChunkChoice[], usage: ChatChunk["usage"] = null): string {
@@ -60,7 +60,7 @@ export function writeChat(request: ChatRequest, call: Call): Writer {
     event(event) {
       switch (event.type) {
         case "start":
-          return Array.from({ length: call.engineRequest.n }, (_, index) =>
+          return Array.from({ length: prepared.engineRequest.n }, (_, index) =>
             delta({ index, logprobs: null }, { role: "assistant", content: "" }),
           ).join("");
         case "text-delta":

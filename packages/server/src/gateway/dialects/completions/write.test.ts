@@ -1,7 +1,7 @@
 import type { CompletionRequest, TextChunk } from "@hone/core";
 import { describe, expect, it } from "vitest";
 import type { AnswerEvent } from "../../answer-events.ts";
-import { aCall, eventsOf, usage } from "../../../testing/told.ts";
+import { anAsk, eventsOf, usage } from "../../../testing/told.ts";
 import { readCompletion } from "./read.ts";
 import { writeCompletion } from "./write.ts";
 
@@ -16,7 +16,7 @@ const text = (said: string, ids: number[]): AnswerEvent => ({
 const finish = { type: "finish" as const, index: 0, ids: [3], logprobs: null };
 
 function streamed(request: CompletionRequest, events: readonly AnswerEvent[]): TextChunk[] {
-  const writer = writeCompletion(request, aCall(readCompletion(request)));
+  const writer = writeCompletion(request, anAsk(readCompletion(request)));
   return eventsOf(events.map((event) => writer.event(event)).join("")) as TextChunk[];
 }
 

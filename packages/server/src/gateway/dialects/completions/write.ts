@@ -7,14 +7,14 @@ import {
   type TextCompletion,
 } from "@hone/core";
 import type { Told, Writer } from "../../answer-events.ts";
-import type { Call } from "../../call.ts";
+import type { PreparedAsk } from "../../prepare.ts";
 import { createdNow, sse, streamEnd } from "../openai.ts";
 import { createTextLogprobs } from "./logprobs.ts";
 
 /** `text_completion`, and its chunks. */
 export function writeCompletion(
   request: CompletionRequest,
-  { policy: model, engineRequest }: Call,
+  { policy: model, engineRequest }: PreparedAsk,
 ): Writer {
   const id = newId("cmpl");
   const object = "text_completion";

@@ -9,13 +9,13 @@ import type { GatewayCounters } from "./counters.ts";
 import { continuePlain, plainMessages, promptIds } from "./plain-prompt.ts";
 import { checkLength, shownTexts, tooLong } from "./prompt-length.ts";
 import { makePrompt, type Prompt } from "./prompt.ts";
-import type { CallRecord, Recorder } from "./recorder.ts";
+import type { AskRecord, Recorder } from "./recorder.ts";
 import type { ResponseSink } from "./response-sink.ts";
 import type { IsAnswer, Retries } from "./retries.ts";
 import { answersChat, answersIds, keyOf } from "./same-ask.ts";
 import type { TokenTable } from "./token-table.ts";
 
-/** What every call works with. */
+/** What every request is answered with. */
 export interface GatewayParts {
   engine: Sampler;
   renderer: Renderer;
@@ -28,7 +28,7 @@ export interface GatewayParts {
 }
 
 /** Who asks, and where the answer goes. */
-export interface Caller {
+export interface Requester {
   lease: PolicyLease;
   sink: ResponseSink;
   /** The SDK says that it sends the same request again. */
@@ -36,34 +36,38 @@ export interface Caller {
 }
 
 /** An ask that is ready to be sampled. */
-export interface Call {
+export interface PreparedAsk {
   ask: Ask;
   engineRequest: EngineRequest;
   /** Null outside a rollout: then nothing is recorded. */
-  record: CallRecord | null;
+  record: AskRecord | null;
   policy: string;
   headers: Record<string, string>;
 }
 
-/** Below it engines sample greedily, or at another temperature than was asked for. */
+/** Below this, engines sample greedily or at another temperature than was asked for. */
 const leastTemperature = 0.01;
 
 /** Makes the prompt, and settles what the ask left open. */
-export async function prepareCall(parts: GatewayParts, caller: Caller, ask: Ask): Promise<Call> {
+export async function prepareAsk(
+  parts: GatewayParts,
+  requester: Requester,
+  ask: Ask,
+): Promise<PreparedAsk> {
   const { engine, renderer, counters } = parts;
   const format = ask.kind === "chat" ? await checkedFormat(renderer, ask.format) : null;
   const [{ maxModelLen }, info] = await Promise.all([engine.info(), renderer.info()]);
   checkLength(textsOf(ask), maxModelLen, info, ask);
-  const { prompt, messages } = await promptOf(parts, caller, ask);
+  const { prompt, messages } = await promptOf(parts, requester, ask);
   const room = maxModelLen - prompt.ids.length;
   if (room < 1) {
     const least = `The prompt has ${prompt.ids.length} tokens, and the context holds ${maxModelLen}`;
     throw tooLong(`${least}, of which at least one is for the answer.`, ask);
   }
-  // What is sampled at, and what is recorded: a temperature that is nearly 0 is 0.
+  // The engine would make 0 of a temperature this small. The record has to say what was sampled at.
   const temperature = ask.temperature < leastTemperature ? 0 : ask.temperature;
   const { kind, topP, seed } = ask;
-  const { policy, rolloutId } = caller.lease;
+  const { policy, rolloutId } = requester.lease;
   counters.promptTokens += prompt.ids.length;
   if (prompt.splitReason) counters.splits[prompt.splitReason]++;
   return {
@@ -81,7 +85,7 @@ export async function prepareCall(parts: GatewayParts, caller: Caller, ask: Ask)
       topLogprobs: ask.logprobs ?? 0,
       format,
       stream: ask.stream,
-      signal: caller.sink.signal,
+      signal: requester.sink.signal,
     },
     record:
       rolloutId === null
@@ -101,7 +105,7 @@ export async function prepareCall(parts: GatewayParts, caller: Caller, ask: Ask)
     policy,
     headers: {
       "x-hone-policy": headerText(policy),
-      // An answer is cut where the context ends, whatever was asked for; the client may want to know.
+      // The context ends before the tokens that were asked for: tells the client where the answer will be cut.
       ...((ask.maxTokens ?? 0) > room && { "x-hone-max-tokens": String(room) }),
     },
   };
@@ -124,26 +128,26 @@ function textsOf(ask: Ask): string[] {
 /** The prompt, and the messages that stand for it in the ledger. */
 async function promptOf(
   parts: GatewayParts,
-  caller: Caller,
+  requester: Requester,
   ask: Ask,
 ): Promise<{ prompt: Prompt; messages: LedgerCompletion["messages"] }> {
   if (ask.kind === "chat") {
     const { messages, tools } = ask;
-    const earlier = await earlierOf(parts, caller, ask, answersChat(ask));
+    const earlier = await earlierOf(parts, requester, ask, answersChat(ask));
     return { prompt: await makePrompt(parts.renderer, earlier, messages, tools), messages };
   }
   const ids = await promptIds(parts.renderer, ask.prompt);
-  const plain = continuePlain(ids, await earlierOf(parts, caller, ask, answersIds(ids)));
-  // Only what is recorded needs them.
-  const recorded = caller.lease.rolloutId !== null;
+  const plain = continuePlain(ids, await earlierOf(parts, requester, ask, answersIds(ids)));
+  // Messages are for the ledger, and outside of a rollout nothing is recorded.
+  const recorded = requester.lease.rolloutId !== null;
   const messages = recorded ? await plainMessages(parts.tokens, ask.prompt, plain) : [];
   return { prompt: plain.prompt, messages };
 }
 
-/** What the rollout has sampled so far. A retry takes back the answers to the try before. */
+/** The completions of the rollout so far. Where the request is a retry, the answers to the try before are taken back. */
 async function earlierOf(
   parts: GatewayParts,
-  { lease, retry }: Caller,
+  { lease, retry }: Requester,
   ask: Ask,
   isAnswer: IsAnswer,
 ): Promise<readonly LedgerCompletion[]> {
@@ -158,12 +162,15 @@ async function earlierOf(
   return earlier;
 }
 
-/** A header holds ASCII; a base may be named after its folder. All else, and `%`, as `decodeURIComponent` reads it. */
+/**
+ * A header may only hold ASCII, and a base may be named after a folder with any name. Everything else, and `%`, is
+ * written so that `decodeURIComponent` gives the name back.
+ */
 function headerText(name: string): string {
   return name.replace(/[^\x20-\x24\x26-\x7e]+/gu, (part) => encodeURIComponent(part));
 }
 
-/** The client's own leaving is no failure of ours. */
+/** For a request whose client has left: this is no failure of the server. */
 export function clientGone(cause?: unknown): HoneError {
   return new HoneError("The client closed the connection.", { code: "aborted", cause });
 }
