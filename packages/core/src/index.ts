@@ -114,6 +114,7 @@ export {
 export {
   bnpoSchema,
   cispoSchema,
+  customObjectiveSchema,
   dapoSchema,
   drGrpoSchema,
   grpoSchema,
@@ -127,6 +128,7 @@ export {
   sapoSchema,
   vespoSchema,
 } from "./objectives.ts";
+export type { CustomObjective } from "./objectives.ts";
 export {
   filtersSchema,
   optimizerSchema,

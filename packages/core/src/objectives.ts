@@ -126,6 +126,16 @@ export const objectiveSchema = z.discriminatedUnion("type", [
   importanceSamplingSchema,
 ]);
 
+/** An objective that the operator registered with `serve --objectives`. */
+export const customObjectiveSchema = z.object({
+  ...typed("custom"),
+  /** What its file calls it. */
+  name: z.string().min(1).max(64),
+  /** Its own options. The objective's model checks them before the operation is queued. */
+  options: z.record(z.string(), z.unknown()).default({}),
+});
+export type CustomObjective = z.output<typeof customObjectiveSchema>;
+
 type Values = Record<string, unknown>;
 
 /** An option acts only while another is as it needs. The worker has the same list. */
@@ -153,10 +163,14 @@ export function actsWith(config: Values, context: z.RefinementCtx): void {
 }
 
 /** Whether a loss has ratios or masks of whole rollouts. The worker refuses a plan that parts them then. */
-export function looksAtWholeRollouts(objective: z.output<typeof objectiveSchema>): boolean {
+export function looksAtWholeRollouts(
+  objective: z.output<typeof objectiveSchema> | CustomObjective,
+): boolean {
   const { type, importanceLevel, samplerCorrection, mismatchMask, offPolicyMaskThreshold } =
     objective as Values;
   return (
+    // Nobody knows what its code looks at.
+    type === "custom" ||
     type === "gspo" ||
     type === "vespo" ||
     type === "rloo" ||

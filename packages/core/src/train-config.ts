@@ -4,6 +4,7 @@ import {
   objectiveSchema,
   bnpoSchema,
   cispoSchema,
+  customObjectiveSchema,
   dapoSchema,
   drGrpoSchema,
   grpoSchema,
@@ -87,6 +88,7 @@ export const trainConfigSchema = z.discriminatedUnion(
     withShared(vespoSchema),
     withShared(rlooSchema),
     withShared(importanceSamplingSchema),
+    withShared(customObjectiveSchema),
   ],
   { error: unknownType },
 );

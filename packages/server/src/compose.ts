@@ -46,6 +46,8 @@ export interface ComposeOptions {
   renderer?: string | undefined;
   /** Folder or hub id by name. */
   rewardModels?: Readonly<Record<string, string>> | undefined;
+  /** Python files, each with an objective of the operator's own. */
+  objectives?: readonly string[] | undefined;
   deadlines?: Partial<Deadlines> | undefined;
   leaseMs?: number | undefined;
   keep?: Keep | undefined;
@@ -134,6 +136,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
         "--reward-model",
         `${name}=${source}`,
       ]),
+      ...(options.objectives ?? []).flatMap((file) => ["--objectives", resolve(file)]),
       ...(remote ? ["--no-engine"] : []),
     ]),
     deadlines: options.deadlines,

@@ -49,6 +49,8 @@ export interface ServerOptions {
   renderer?: string | undefined;
   /** Sequence classifiers that `POST /v1/score` asks: folder or hub id by name. */
   rewardModels?: Readonly<Record<string, string>> | undefined;
+  /** Python files, each with an objective of the operator's own. */
+  objectives?: readonly string[] | undefined;
   /** Host names besides the loopback ones under which clients address the server. */
   hosts?: readonly string[] | undefined;
   /** Origins of web pages that may call the server. @default none */
@@ -91,6 +93,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const dataDir = resolve(options.dataDir ?? defaultDataDir());
   const base = checkModel(options.base, "base");
   const rewardModels = checkRewardModels(options.rewardModels ?? {});
+  for (const file of options.objectives ?? []) requireFile(file);
   const python = options.python ?? (await findEnvironment());
   makeDataDir(dataDir);
   // From before the key is read until the end: what takes the lock to change something beside a server,
@@ -196,6 +199,14 @@ async function closeAll(server: Server, composition: Composition): Promise<void>
     server.closeAllConnections();
   }
   await composition.close();
+}
+
+function requireFile(file: string): void {
+  if (existsSync(file)) return;
+  throw new HoneError(`There is no file ${file} with objectives. Correct its path.`, {
+    code: "invalid_config",
+    param: "objectives",
+  });
 }
 
 function checkRewardModels(given: Readonly<Record<string, string>>): Record<string, string> {

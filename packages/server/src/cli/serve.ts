@@ -29,6 +29,7 @@ interface ServeFlags {
   engineKey?: string;
   renderer?: string;
   rewardModel?: Record<string, string>;
+  objectives?: string[];
   allowHost?: string[];
   allowOrigin?: string[];
   trainingDeadline?: number;
@@ -74,6 +75,11 @@ export function serveCommand(): Command {
       "--reward-model <name=folder|id>",
       "a sequence classifier for POST /v1/score; may be given several times",
       collectRewardModel,
+    )
+    .option(
+      "--objectives <file>",
+      "a Python file with an objective of your own, run as it stands; may be given several times",
+      collect,
     )
     .option("--engine-url <url>", "a vLLM server that generates; it sees the same disk", engineURL)
     .addOption(new Option("--engine-key <key>", "its key").env("HONE_ENGINE_KEY"))
@@ -185,6 +191,7 @@ function optionsOf(flags: ServeFlags): ServerOptions {
     engineKey: flags.engineKey,
     renderer: flags.renderer,
     rewardModels: flags.rewardModel,
+    objectives: flags.objectives,
     hosts: flags.allowHost,
     origins: flags.allowOrigin,
     keep: flags.keep,

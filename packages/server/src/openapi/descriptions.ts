@@ -61,6 +61,8 @@ export const descriptions: Record<string, string> = {
   "rlooSchema.samplerCorrection": "Weighs by π_o/π_s, which TRL's RLOOTrainer does not.",
   "rlooSchema.epsilonLow": "The clip range of the rollout's ratio.",
   "rlooSchema.normalizeAdvantages": "Moves the operation's advantages to mean 0 and deviation 1. TRL's `normalize_advantages`.",
+  "customObjectiveSchema.name": "What its file calls it.",
+  "customObjectiveSchema.options": "Its own options. The objective's model checks them before the operation is queued.",
   "putModelSchema.base": "Checks which base the server serves; it does not choose one.",
   "putModelSchema.chat_template_kwargs": "Arguments of the chat template, such as `{\"enable_thinking\": false}`. @default none",
   "modelInfoSchema.chat_template_kwargs": "Arguments of the chat template; null for the renderer's defaults.",

@@ -19,7 +19,7 @@ const deathNoticeMs = 15_000;
 export async function commitPolicy(
   context: OperationContext,
   record: OperationRecord,
-  { staging, files, metrics, seed, cursor }: Staged,
+  { staging, files, metrics, seed, objective, cursor }: Staged,
   emit: Emit,
 ): Promise<void> {
   const { models, checkpoints } = context;
@@ -33,6 +33,7 @@ export async function commitPolicy(
     base: model.base,
     lora: model.lora,
     seed,
+    ...(objective && { objective }),
     cursor: cursor === undefined ? model.cursor : cursor,
     metrics,
   };

@@ -6,9 +6,16 @@ export function operationSha({ expectedStep, op }: ParsedSubmit): Promise<string
   return canonicalSha256InTurns({ expectedStep, op: asStoredBefore(op) });
 }
 
-/** Earlier versions had one objective and did not name it: a program that is repeated after an upgrade finds its step. */
+/**
+ * Earlier versions had one objective, which they did not name, with fewer options: a program that is repeated after
+ * an upgrade finds its step.
+ */
 function asStoredBefore(op: ParsedSubmit["op"]): unknown {
   if (!("config" in op) || op.config.type !== "policy_gradient") return op;
-  const { type: _, ...config } = op.config;
-  return { ...op, config };
+  const { type: _, mismatchMask, measureKl, ...config } = op.config;
+  const asked = {
+    ...(mismatchMask !== "none" && { mismatchMask }),
+    ...(measureKl && { measureKl }),
+  };
+  return { ...op, config: { ...config, ...asked } };
 }

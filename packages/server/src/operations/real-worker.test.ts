@@ -124,11 +124,15 @@ describe.skipIf(workerPython() === null)("with the real worker", () => {
     optimizerSteps: 2,
     maxTokensPerMicroBatch: 128,
   };
-  const submit = async (server: TestState, token: string): Promise<string> => {
+  const everything = {
+    ...{ type: "grpo", beta: 0.1, entropyCoef: 0.01, topEntropyQuantile: 0.5 },
+    ...{ offPolicyMaskThreshold: 0.5, mismatchMask: "sequence", importanceLevel: "sequence" },
+  };
+  const submit = async (server: TestState, token: string, objective = {}): Promise<string> => {
     const reply = await server.call("POST", "/v1/models/m/operations", {
       clientToken: token,
       expectedStep: 0,
-      op: { type: "train", groups, config, cursor: { next: 2 } },
+      op: { type: "train", groups, config: { ...config, ...objective }, cursor: { next: 2 } },
     });
     expect(reply.status).toBe(200);
     return reply.json.id;
@@ -166,27 +170,33 @@ describe.skipIf(workerPython() === null)("with the real worker", () => {
     await server.state.close();
   });
 
-  test("on a copy of the data directory, and after the worker was killed in it, the bytes are the same", async () => {
-    const calm = await copy("calm");
-    expect((await ended(calm, await submit(calm, "t"))).status).toBe("succeeded");
-    const expected = await files(calm, 1);
-    await calm.state.close();
+  test.each([
+    ["the default", {}],
+    ["one with a reference, masks and a bonus", everything],
+  ])(
+    "on a copy of the data directory, and after the worker was killed in it, the bytes are the same: %s",
+    async (name, objective) => {
+      const calm = await copy(`calm ${name}`);
+      expect((await ended(calm, await submit(calm, "t", objective))).status).toBe("succeeded");
+      const expected = await files(calm, 1);
+      await calm.state.close();
 
-    await stopInStep();
-    const server = await copy("killed");
-    const id = await submit(server, "t");
-    await expect.poll(() => isStopped(child.pid)).toBe(true);
-    await child.kill();
-    child = await startWorkerChild(["--threads-train", "1"]);
-    await server.state.onEngineReady();
-    const result = await ended(server, id);
-    expect(result).toMatchObject({ status: "succeeded", result: { step: 1 } });
-    const told = await (await server.app.request(`/v1/operations/${id}/events`)).text();
-    expect(told).toContain("The worker died.");
-    expect(await files(server, 1)).toEqual(expected);
-    expect([...(await engine.served()).keys()]).toEqual(["m@0", "m@1"]);
-    await server.state.close();
-  });
+      await stopInStep();
+      const server = await copy(`killed ${name}`);
+      const id = await submit(server, "t", objective);
+      await expect.poll(() => isStopped(child.pid)).toBe(true);
+      await child.kill();
+      child = await startWorkerChild(["--threads-train", "1"]);
+      await server.state.onEngineReady();
+      const result = await ended(server, id);
+      expect(result).toMatchObject({ status: "succeeded", result: { step: 1 } });
+      const told = await (await server.app.request(`/v1/operations/${id}/events`)).text();
+      expect(told).toContain("The worker died.");
+      expect(await files(server, 1)).toEqual(expected);
+      expect([...(await engine.served()).keys()]).toEqual(["m@0", "m@1"]);
+      await server.state.close();
+    },
+  );
 
   test("an abort ends the step and leaves nothing behind", async () => {
     await stopInStep();

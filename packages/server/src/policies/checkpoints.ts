@@ -20,6 +20,10 @@ const manifestSchema = z.object({
   base: z.string(),
   lora: z.object({ r: z.int(), alpha: z.number() }),
   seed: z.int(),
+  /** What it was trained for; of the operator's own objectives also the hash of the file. */
+  objective: z
+    .object({ type: z.string(), name: z.string().optional(), sha256: z.string().optional() })
+    .optional(),
   cursor: z.unknown(),
   /** What the trainer measured, so that a commit can be completed from the folder alone. */
   metrics: z.record(z.string(), z.number().nullable()),

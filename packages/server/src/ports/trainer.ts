@@ -10,6 +10,14 @@ export interface Trainer {
     seed: number;
   }): Promise<string[]>;
   /**
+   * Whether a step can be planned with this objective of the operator's and these options of its; resolves to the
+   * hash of its file. Throws `invalid_request` where it cannot.
+   */
+  checkObjective(objective: {
+    name: string;
+    options: Record<string, unknown>;
+  }): Promise<{ sha256: string }>;
+  /**
    * Trains one operation: `stepData` is the safetensors body. Events come as the worker reports them; the
    * promise resolves with the result line. Throws `train_failed` (the worker's code in the message),
    * `aborted`, or `worker_unavailable` when the worker died or was not there.

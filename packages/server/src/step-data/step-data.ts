@@ -1,4 +1,6 @@
 import {
+  type CustomObjective,
+  customObjectiveSchema,
   HoneError,
   looksAtWholeRollouts,
   objectiveSchema,
@@ -29,23 +31,33 @@ export interface TrainerConfig {
   step: number;
   lora: { r: number; alpha: number };
   optimizer: z.output<typeof optimizerSchema> & { eps: number };
-  loss: z.output<typeof objectiveSchema>;
+  loss: z.output<typeof objectiveSchema> | PlannedObjective;
   /** Plans that were stored before the worker packed have none, and are of a row for each leaf. */
   packing?: "tree" | undefined;
   max_mismatch: number;
   seed: number;
 }
 
+/** One of the operator's, with the hash of the file that it is of: a step is not redone by other code. */
+export interface PlannedObjective extends CustomObjective {
+  sha256: string;
+}
+
 export function trainerConfig(
   given: Pick<TrainerConfig, "operation_id" | "model" | "step" | "lora" | "max_mismatch" | "seed">,
   config: ResolvedTrainConfig,
+  /** The hash of the file of a `custom` objective. */
+  sha256?: string,
 ): TrainerConfig {
   return {
     ...given,
     packing: "tree",
     // Below the gradient of any step: its length is the rate's, however short the answers and small the rewards.
     optimizer: { ...optimizerSchema.parse(config), eps: 1e-16 },
-    loss: objectiveSchema.parse(config),
+    loss:
+      config.type === "custom"
+        ? { ...customObjectiveSchema.parse(config), sha256: sha256 ?? "" }
+        : objectiveSchema.parse(config),
   };
 }
 

@@ -76,6 +76,10 @@ export function fileTrainer(): FileTrainer {
     trained: [],
     before: [],
     away: false,
+    async checkObjective({ name }) {
+      throw new HoneError(`There is no objective ${name}.`, { code: "invalid_request" });
+    },
+
     async initAdapter({ staging, r, alpha, seed }) {
       const config = { peft_type: "LORA", r, lora_alpha: alpha, target_modules: ["q_proj"] };
       await writeFile(join(staging, "adapter_config.json"), JSON.stringify(config));

@@ -32,6 +32,7 @@ const lineSchema = z.discriminatedUnion("event", [
 const errorBodySchema = z.object({
   error: z.object({ message: z.string(), code: z.string().nullish() }),
 });
+const objectiveCardSchema = z.object({ name: z.string(), sha256: z.string() });
 const filesSchema = z.object({ files: z.array(z.string()) });
 
 export function createTrainerClient(options: {
@@ -78,6 +79,24 @@ export function createTrainerClient(options: {
         return filesSchema.parse(JSON.parse(text)).files;
       } catch (error) {
         throw toTrainError(error);
+      }
+    },
+
+    async checkObjective({ name, options: ofObjective }) {
+      try {
+        const body = JSON.stringify({ name, options: ofObjective });
+        const response = await post("/objectives", body, AbortSignal.timeout(silenceMs));
+        const text = await response.body.text();
+        if (response.statusCode >= 400) throw refused(response.statusCode, text);
+        return objectiveCardSchema.parse(JSON.parse(text));
+      } catch (error) {
+        if (!(error instanceof WorkerFault) || error.code !== "bad_config")
+          throw toTrainError(error);
+        throw new HoneError(error.message, {
+          code: "invalid_request",
+          param: "op.config.name",
+          cause: error,
+        });
       }
     },
 

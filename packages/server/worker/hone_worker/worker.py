@@ -40,6 +40,8 @@ from hone_worker.process.service import (
 )
 from hone_worker.score.reward_model import RewardModel, load_reward_model
 from hone_worker.score.routes import ScoreRoutes
+from hone_worker.train.objectives import OBJECTIVES
+from hone_worker.train.objectives.custom import load_objectives
 from hone_worker.train.routes import routes as train_routes
 
 
@@ -120,6 +122,14 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         metavar="NAME=FOLDER|ID",
         help="a sequence classifier that scores what is sent to /score",
     )
+    parser.add_argument(
+        "--objectives",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="a Python file with an OBJECTIVE, which train then takes by its name",
+    )
     parser.add_argument("--no-engine", action="store_true", help="train only: another engine generates")
     return parser.parse_args(arguments)
 
@@ -136,6 +146,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     lifeline = Lifeline()
     key, boot = environment()
+    for file in options.objectives:
+        load_objectives(file, OBJECTIVES)
     base = load_base(
         options.base,
         device=options.device,

@@ -67,6 +67,8 @@ export interface Staged {
   files: readonly string[];
   metrics: Manifest["metrics"];
   seed: number;
+  /** What it was trained for; none where it was not trained. */
+  objective?: Manifest["objective"];
   /** Where `batches` goes on after the step. @default where it is now */
   cursor?: unknown;
 }

@@ -19,6 +19,10 @@ export async function claimRewarded(
       { code: "invalid_request", param: "op.config.maxSequenceTokens" },
     );
   }
+  if (op.config.type === "custom") {
+    const { name, options } = op.config;
+    await context.trainer.checkObjective({ name, options });
+  }
   const groups = new Set<string>();
   const named = new Map<string, Claim>();
   const pauses = createPauses();

@@ -4,6 +4,7 @@ import {
   encodeStepData,
   planSelection,
   type StepPlan,
+  type TrainerConfig,
   trainerConfig,
 } from "../../step-data/step-data.ts";
 import {
@@ -21,7 +22,7 @@ import { workerCode } from "../../ports/trainer.ts";
 import { createPauses } from "../../store/pauses.ts";
 import { type OperationRecord, updateOperation } from "../records.ts";
 import { stepOnWorker } from "./worker-step.ts";
-import { type OperationKind, type Outcome, type Task, timed } from "./kind.ts";
+import { type OperationKind, type Outcome, type Staged, type Task, timed } from "./kind.ts";
 import { claimRewarded } from "./train-claims.ts";
 
 type TrainOutcome = Pick<TrainResult, "groups" | "reasons" | "warnings">;
@@ -69,7 +70,8 @@ export const train: OperationKind<TrainRecord> = {
       const made = await stepOnWorker(task, stepPlan.config.step, (folders) =>
         encodeStepData(stepPlan, completions, folders),
       );
-      return { ...made, seed: stepPlan.config.seed, cursor: record.op.cursor };
+      const { seed, loss } = stepPlan.config;
+      return { ...made, seed, cursor: record.op.cursor, objective: madeBy(loss) };
     } catch (error) {
       // The members that are left lie exactly on their group's mean.
       if (workerCode(error) !== "nothing_to_train") throw error;
@@ -140,6 +142,8 @@ async function decidePlan(
 ): Promise<void> {
   const { config } = record.op;
   const step = model.learnt + 1;
+  // As it is now: the plan names the code that makes the step.
+  const custom = config.type === "custom" ? await context.trainer.checkObjective(config) : null;
   const plan = planSelection(selection, completions, config);
   const warnings = [...selection.warnings];
   if (plan.length < config.optimizerSteps) {
@@ -162,12 +166,21 @@ async function decidePlan(
           seed: seedOf(model, step),
         },
         config,
+        custom?.sha256,
       ),
     },
     outcome: { groups: selection.groups, reasons: selection.reasons, warnings },
   };
   await context.store.write([updateOperation(record)]);
   fault("operation.planned");
+}
+
+/** What the manifest says of the code that made a policy. Plans from before there was a choice name no type. */
+function madeBy(loss: TrainerConfig["loss"]): Staged["objective"] {
+  if (loss.type === "custom" && "sha256" in loss) {
+    return { type: "custom", name: loss.name, sha256: loss.sha256 };
+  }
+  return { type: loss.type ?? "policy_gradient" };
 }
 
 /** The same for the same step of the same model: a redone operation draws the same numbers. */

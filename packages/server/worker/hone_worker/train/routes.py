@@ -8,8 +8,9 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -18,8 +19,10 @@ from starlette.types import Receive, Scope, Send
 from hone_worker.base.model import Base
 from hone_worker.process.compute import Compute
 from hone_worker.process.errors import HoneWorkerError, envelope_of
-from hone_worker.process.service import read_bytes
+from hone_worker.process.service import read_body, read_bytes
+from hone_worker.train.objectives.custom import CUSTOM, CustomObjective, custom
 from hone_worker.train.operation import Event, train_steps
+from hone_worker.train.options import Strict
 from hone_worker.train.step_data import parse_step_data
 
 log = logging.getLogger("hone_worker")
@@ -27,6 +30,16 @@ log = logging.getLogger("hone_worker")
 # Nine bytes a token: the step data of a hundred million tokens is refused, anything that trains in a day is not.
 MAX_STEP_DATA_BYTES = 1 << 30
 HEARTBEAT_SECONDS = 0.9
+
+
+class ObjectiveBody(Strict):
+    name: str
+    options: Annotated[dict[str, Any], Field(default_factory=dict)]
+
+
+def _card(found: CustomObjective) -> dict[str, Any]:
+    schema = found.objective.options.model_json_schema()
+    return {"name": found.objective.name, "file": found.file.name, "sha256": found.sha256, "schema": schema}
 
 
 def routes(base: Base, compute: Compute) -> list[Route]:
@@ -65,7 +78,19 @@ def routes(base: Base, compute: Compute) -> list[Route]:
         flag.set()
         return JSONResponse({"operation_id": operation, "aborting": True})
 
+    async def objectives(_request: Request) -> Response:
+        return JSONResponse({"objectives": [_card(found) for found in CUSTOM.values()]})
+
+    async def check(request: Request) -> Response:
+        """Whether a step could be planned with this objective and these options."""
+        body = await read_body(request, ObjectiveBody)
+        found = custom(body.name)
+        found.options(body.options)
+        return JSONResponse(_card(found))
+
     return [
+        Route("/objectives", objectives, methods=["GET"]),
+        Route("/objectives", check, methods=["POST"]),
         Route("/train", train, methods=["POST"]),
         Route("/train/{operation_id}/abort", abort, methods=["POST"]),
     ]

@@ -21,6 +21,7 @@ from hone_worker.train.objectives import (
     sapo,
     vespo,
 )
+from hone_worker.train.objectives.custom import CUSTOM, Custom
 from hone_worker.train.objectives.objective import Objective
 from hone_worker.train.options import Options
 
@@ -36,12 +37,18 @@ DEFAULT = policy_gradient.OBJECTIVE.name
 
 class _ByType:
     def __get_pydantic_core_schema__(self, _source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.tagged_union_schema(
-            {name: handler.generate_schema(objective.options) for name, objective in OBJECTIVES.items()},
+        schemas = {name: handler.generate_schema(objective.options) for name, objective in OBJECTIVES.items()}
+        union = core_schema.tagged_union_schema(
+            {**schemas, "custom": handler.generate_schema(Custom)},
             discriminator=_type_of,
             custom_error_type="unknown_objective",
             custom_error_message=f"`type` is one of {', '.join(OBJECTIVES)}",
         )
+        return core_schema.no_info_after_validator_function(_resolved, union)
+
+
+def _resolved(value: Options | Custom) -> Options:
+    return value.resolved() if isinstance(value, Custom) else value
 
 
 def _type_of(value: Any) -> Any:
@@ -55,4 +62,5 @@ LossOptions = Annotated[Options, _ByType()]
 
 
 def objective_of(options: Options) -> Objective:
-    return OBJECTIVES[_type_of(options)]
+    name = _type_of(options)
+    return OBJECTIVES[name] if name in OBJECTIVES else CUSTOM[name].objective

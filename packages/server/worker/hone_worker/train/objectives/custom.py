@@ -1,0 +1,99 @@
+"""Objectives of the operator's own: a Python file with an `OBJECTIVE`, as the files beside this one have."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from hone_worker.process.errors import HoneWorkerError
+from hone_worker.train.objectives.objective import Objective
+from hone_worker.train.options import Options, Strict
+
+
+@dataclass(frozen=True)
+class CustomObjective:
+    objective: Objective
+    file: Path
+    sha256: str  # of the file, as it was when it was loaded
+
+    def options(self, given: Mapping[str, Any]) -> Options:
+        """Read by the objective's own model; raises `bad_config` with the name of what is wrong."""
+        try:
+            return self.objective.options.model_validate(dict(given))
+        except ValidationError as cause:
+            first = cause.errors()[0]
+            name = ".".join(str(part) for part in first["loc"]) or "options"
+            raise HoneWorkerError(
+                f"The objective {self.objective.name} does not take this `{name}`: {first['msg']}.",
+                code="bad_config",
+                param=f"options.{name}",
+            ) from cause
+
+
+#: By name: what the worker was started with.
+CUSTOM: dict[str, CustomObjective] = {}
+
+
+class Custom(Strict):
+    """What the server sends in place of built-in options."""
+
+    type: Literal["custom"]
+    name: str
+    options: Annotated[dict[str, Any], Field(default_factory=dict)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+    def resolved(self) -> Options:
+        found = custom(self.name)
+        if found.sha256 != self.sha256:
+            raise HoneWorkerError(
+                f"This step was planned with another {found.file.name}: the objective {self.name} has changed since. "
+                "Start the server with the file as it was, or train anew.",
+                code="objective_changed",
+                param="loss.name",
+            )
+        return found.options(self.options)
+
+
+def custom(name: str) -> CustomObjective:
+    if name in CUSTOM:
+        return CUSTOM[name]
+    known = f"it has {', '.join(CUSTOM)}" if CUSTOM else "it has none"
+    raise HoneWorkerError(
+        f"The server has no objective `{name}` of its own ({known}). Start it with --objectives and the file that "
+        "registers it.",
+        code="bad_config",
+        param="name",
+    )
+
+
+def load_objectives(file: Path, taken: Mapping[str, Objective]) -> Objective:
+    """Runs the file and registers its `OBJECTIVE`. It is the operator's code, as trusted as the worker's own."""
+    try:
+        code = file.read_bytes()
+        spec = importlib.util.spec_from_file_location(f"hone_objectives_{len(CUSTOM)}", file)
+        assert spec and spec.loader
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # where pydantic looks the names of its annotations up
+        spec.loader.exec_module(module)
+    except Exception as cause:
+        raise _bad(file, f"it cannot be run: {cause!r}") from cause
+    objective = getattr(module, "OBJECTIVE", None)
+    if not isinstance(objective, Objective):
+        raise _bad(file, "it has no OBJECTIVE, an Objective of hone_worker.train.objectives.objective")
+    if objective.name in taken or objective.name in CUSTOM:
+        raise _bad(file, f"there is an objective `{objective.name}` already, choose another `type`")
+    CUSTOM[objective.name] = CustomObjective(objective, file, hashlib.sha256(code).hexdigest())
+    return objective
+
+
+def _bad(file: Path, why: str) -> HoneWorkerError:
+    return HoneWorkerError(
+        f"--objectives {file}: {why}. docs/objectives.md has an example.", code="bad_objective", status=500
+    )

@@ -1,0 +1,97 @@
+"""Objectives of the operator's own: what a file registers, and what is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+import train_reference as reference
+from train_tiny import grown_forest, sample_logprobs, tiny_base, train
+
+from hone_worker.process.errors import HoneWorkerError
+from hone_worker.train.objectives import OBJECTIVES
+from hone_worker.train.objectives.custom import CUSTOM, custom, load_objectives
+from hone_worker.train.step_data import parse_config
+
+EXAMPLE = Path(__file__).parents[4] / "examples" / "objectives" / "best_of_group.py"
+
+
+@pytest.fixture(scope="module")
+def base():
+    return tiny_base()
+
+
+@pytest.fixture(autouse=True)
+def none_registered(monkeypatch):
+    for name in list(CUSTOM):
+        monkeypatch.delitem(CUSTOM, name)
+    yield
+    CUSTOM.clear()
+
+
+@pytest.fixture
+def example():
+    assert len(EXAMPLE.read_text().splitlines()) <= 30
+    load_objectives(EXAMPLE, OBJECTIVES)
+    return {"type": "custom", "name": "best_of_group", "sha256": CUSTOM["best_of_group"].sha256}
+
+
+def refused(call) -> HoneWorkerError:
+    with pytest.raises(HoneWorkerError) as caught:
+        call()
+    return caught.value
+
+
+def test_the_documented_example_trains(base, policy, tmp_path, example):
+    forest = grown_forest()
+    sample_logprobs(forest, policy, noise=0.0)
+    given = reference.config(
+        staging=str(tmp_path / "staging"),
+        checkpoint=str(policy),
+        plan=[[forest.leaves()]],
+        loss={**example, "options": {"margin": 0.2}},
+    )
+    metrics = train(base, forest, given)["metrics"]
+    assert 0 < metrics["better"] < 1 and metrics["grad_norm"] > 0 and metrics["loss"] > 0
+    # Groups of 1, .3, -.6; of .1, .1; of 1, 0 and 3, which is masked: only the first is above its mean by .2.
+    trained = [forest.rewards[forest.completions[c].rollout] for c, _ in reference.trained_tokens(forest)]
+    first = [forest.groups[forest.completions[c].rollout] == 0 for c, _ in reference.trained_tokens(forest)]
+    better = sum(reward == 1.0 and of for reward, of in zip(trained, first, strict=True))
+    assert metrics["better"] == pytest.approx(better / len(trained))
+
+
+def test_its_options_are_checked_by_its_own_model(example):
+    found = refused(lambda: custom("best_of_group").options({"margin": -1}))
+    assert (found.code, found.param) == ("bad_config", "options.margin")
+    found = refused(lambda: custom("best_of_group").options({"margins": 1}))
+    assert (found.code, found.param) == ("bad_config", "options.margins")
+    config = reference.config(loss={**example, "options": {"margin": "x"}})
+    assert refused(lambda: parse_config(json.dumps(config))).param == "options.margin"
+
+
+def test_a_plan_of_other_code_and_an_unknown_name_are_refused(example):
+    changed = reference.config(loss={**example, "sha256": "0" * 64})
+    found = refused(lambda: parse_config(json.dumps(changed)))
+    assert found.code == "objective_changed" and "best_of_group.py" in found.message
+    other = reference.config(loss={**example, "name": "worst_of_group"})
+    found = refused(lambda: parse_config(json.dumps(other)))
+    assert found.code == "bad_config" and "it has best_of_group" in found.message
+
+
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        ("1 / 0", "ZeroDivisionError"),
+        ("OBJECTIVE = 3", "it has no OBJECTIVE"),
+        ("from hone_worker.train.objectives.grpo import OBJECTIVE", "there is an objective `grpo` already"),
+    ],
+)
+def test_a_file_that_registers_nothing_is_refused_at_the_start(tmp_path, code, why):
+    file = tmp_path / "mine.py"
+    file.write_text(code)
+    found = refused(lambda: load_objectives(file, OBJECTIVES))
+    assert found.code == "bad_objective" and why in found.message
+    assert refused(lambda: load_objectives(tmp_path / "none.py", OBJECTIVES)).code == "bad_objective"
+
+
+def test_a_file_may_be_given_once(example):
+    assert refused(lambda: load_objectives(EXAMPLE, OBJECTIVES)).code == "bad_objective"

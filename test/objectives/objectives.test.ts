@@ -1,0 +1,93 @@
+// Steps over HTTP with objectives that are not the default, one of them the operator's own.
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { gather, type TrainOptions } from "@hone/client";
+import type { TrajectoryGroup } from "@hone/core";
+import OpenAI from "openai";
+import { afterAll, beforeAll, expect, it } from "vitest";
+import { startTestServer, type TestServer } from "../support/server.ts";
+
+const example = fileURLToPath(
+  new URL("../../examples/objectives/best_of_group.py", import.meta.url),
+);
+let server: TestServer;
+beforeAll(async () => {
+  server = await startTestServer(undefined, { objectives: [example] });
+});
+afterAll(() => server?.close());
+
+/** Two groups of four rollouts of two turns, whose rewards differ. */
+async function play(name: string): Promise<TrajectoryGroup[]> {
+  const model = await server.hone.model({ name, lora: { r: 4, alpha: 8 } });
+  let count = 0;
+  return await gather(
+    model,
+    async (rolloutModel, { seed }) => {
+      const connection = rolloutModel.connection();
+      const client = new OpenAI(connection);
+      const messages: OpenAI.ChatCompletionMessageParam[] = [
+        { role: "user", content: `Say the number ${seed}.` },
+      ];
+      for (let turn = 0; turn < 2; turn++) {
+        const answer = await client.chat.completions.create({
+          model: connection.model,
+          messages,
+          max_tokens: 12,
+        });
+        messages.push(answer.choices[0]!.message, { role: "user", content: "Again." });
+      }
+      return { reward: count++ };
+    },
+    [{ seed: 1 }, { seed: 2 }],
+    { groupSize: 4, concurrency: 2 },
+  );
+}
+
+async function manifest(name: string, step: number) {
+  const path = join(server.dataDir, "models", name, "policies", String(step), "manifest.json");
+  return JSON.parse(await readFile(path, "utf8")) as { objective?: object };
+}
+
+it.each([
+  { type: "dapo", learningRate: 1e-3 },
+  { type: "gspo", beta: 0.05, optimizerSteps: 2, maxTokensPerMicroBatch: 64 },
+  { type: "rloo", beta: 0.05, measureKl: false },
+] as const)("a step with $type", async (options: TrainOptions) => {
+  const name = `with-${options.type}`;
+  const groups = await play(name);
+  const model = await server.hone.model({ name });
+  const result = await model.train(groups, options);
+  expect(result).toMatchObject({ trained: true, step: 1 });
+  expect(result.metrics["grad_norm"]).toBeGreaterThan(0);
+  // Policy 0 is the base itself: the first step begins with no drift from it.
+  if ("beta" in options) expect(result.metrics["kl"]).not.toBeNull();
+  else expect(result.metrics["kl"]).toBeNull();
+  expect(await manifest(name, 1)).toMatchObject({ objective: { type: options.type } });
+});
+
+it("a step with an objective of one's own, which the manifest names with its file's hash", async () => {
+  const groups = await play("own");
+  const model = await server.hone.model({ name: "own" });
+  const own = (options: Record<string, number>, name = "best_of_group") =>
+    model.train(groups, { type: "custom", name, options });
+
+  await expect(own({ margin: -1 })).rejects.toMatchObject({
+    code: "invalid_request",
+    message: expect.stringContaining("does not take this `margin`"),
+  });
+  await expect(own({}, "worst_of_group")).rejects.toMatchObject({
+    code: "invalid_request",
+    message: expect.stringContaining("it has best_of_group"),
+  });
+  const result = await own({ margin: 0.2 });
+  expect(result).toMatchObject({ trained: true, step: 1 });
+  expect(result.metrics["better"]).toBeGreaterThan(0);
+  expect(await manifest("own", 1)).toMatchObject({
+    objective: {
+      type: "custom",
+      name: "best_of_group",
+      sha256: expect.stringMatching(/^[0-9a-f]{64}$/),
+    },
+  });
+});
