@@ -3,7 +3,7 @@ import type { TrajectoryGroup } from "@hone/core";
 
 // TypeScript holds most callers to these; a forgotten `await`, plain JavaScript and `any` get past it.
 
-/** Groups as `gather` returns them. Not the trajectories' content: that is checked where it is used. */
+/** Refuses what is no list of groups. What stands in a trajectory is checked where it is used. */
 export function requireGroups(
   where: string,
   groups: unknown,
@@ -43,7 +43,7 @@ export function requireText(where: string, value: unknown, param: string): void 
   throw wrongKind(where, `a text as ${param}`, value, param);
 }
 
-/** Of every function that takes `{signal}`, also of those that take nothing else. */
+/** Refuses a `signal` that is no AbortSignal. Every function that takes `{signal}` calls this. */
 export function requireSignal(where: string, options: unknown): void {
   if (options === undefined) return;
   requireObject(where, options, "an object with signal", "options");

@@ -10,7 +10,7 @@ export interface HoneOptions {
    * @default HONE_URL, else the server that runs on this machine (`server.json` in HONE_HOME or ~/.hone)
    */
   baseURL?: string | undefined;
-  /** @default HONE_API_KEY for the server of HONE_URL, or, for the server on this machine, the key that it wrote */
+  /** @default HONE_API_KEY if the server is that of HONE_URL, else the key file of the server on this machine */
   apiKey?: string | undefined;
   /** @default globalThis.fetch */
   fetch?: Fetch | undefined;
@@ -22,7 +22,7 @@ export interface HoneOptions {
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
-/** By the rule that all of Hone has: see `findServer`. */
+/** Finds the server and its key by the one rule of client, ruler and command line: see `findServer`. */
 export function resolveSettings(
   options: HoneOptions,
   environment: Environment = process.env,

@@ -12,8 +12,8 @@ export interface ModelOptions extends Omit<PutModel, "chat_template_kwargs"> {
   name: string;
   /**
    * Arguments of the base's chat template, such as `{ enable_thinking: false }`, for all chats of the model.
-   * An argument that the base does not know is refused. So is one that differs from what the model was made
-   * with. @default none
+   * An argument that the base does not know is refused. If the model exists with other arguments, the error is
+   * `model_mismatch`. @default those that the model was made with; for a new model none
    */
   chatTemplateKwargs?: ChatTemplateKwargs | undefined;
 }
@@ -37,7 +37,7 @@ export class Hone {
     this.baseURL = `${settings.serverURL}/v1`;
   }
 
-  /** Makes the model, or finds it. `base` checks which base the server serves; it does not choose one. */
+  /** Gives the model of this name and makes it if there is none. Throws if `base` is not what the server serves. */
   async model(
     options: ModelOptions,
     request: { signal?: AbortSignal | undefined } = {},

@@ -19,7 +19,7 @@ import { checkTrainConfig } from "./training/train-config.ts";
 import { pause, type Transport } from "@hone/transport";
 import { warn } from "./warn.ts";
 
-/** A batch as `batches` deals it out, or its cursor alone where no schedule needs to know where the run is. */
+/** A batch as `batches` deals it out. Without a `schedule`, an object with its cursor alone will do. */
 type TrainedBatch = Pick<Batch<unknown>, "cursor"> &
   Partial<Pick<Batch<unknown>, "trained" | "steps">>;
 
@@ -28,11 +28,11 @@ export type TrainOptions = TrainConfig & OwnTrainOptions;
 interface OwnTrainOptions {
   /** The batch that the groups come from. Its cursor is committed together with the step. */
   batch?: TrainedBatch | undefined;
-  /** How the learning rate falls over the run that `batch` is of. @default { type: "constant" } */
+  /** How the learning rate falls over the run that `batch` belongs to. @default { type: "constant" } */
   schedule?: Schedule | undefined;
-  /** The number of the newest learnt policy. If it is another, the step is refused with `step_mismatch`. */
+  /** The number that the newest learnt policy should have. If it has another, the error is `step_mismatch`. */
   expectedStep?: number | undefined;
-  /** Names the step. Submitting the same token again gives the same step, even after a crash. */
+  /** Names the step. If you submit the same token again, even after a crash, you get the same step. */
   clientToken?: string | undefined;
   onEvent?: ((event: OperationEvent) => void) | undefined;
   /** Aborting it ends the operation on the server too. */
@@ -167,7 +167,7 @@ function requireBatch(batch: object): void {
   }
 }
 
-/** The server is told the rate of this step. */
+/** The configuration with the learning rate of this step: the server knows no schedule. */
 function withSchedule(
   config: TrainConfig,
   schedule: Schedule | undefined,

@@ -3,14 +3,17 @@ import type { ConnectionSettings, Fetch } from "@hone/transport";
 
 type Body = NonNullable<RequestInit["body"]> | null;
 
-/** A request to the server as an init: an own fetch may be of another undici, which takes no Request of ours. */
+/**
+ * A request to the server, as the second argument of `fetch`. It is no `Request`, because the user's `fetch` may
+ * come from another copy of undici, which does not accept ours.
+ */
 export interface Call extends Omit<RequestInit, "body"> {
   method: string;
   headers: Headers;
   body: Body;
 }
 
-/** A Request, also one of another undici. */
+/** The input if it is a Request, even one of another copy of undici. */
 function asRequest(input: Parameters<Fetch>[0]): Request | null {
   return typeof input === "object" && "headers" in input && "url" in input ? input : null;
 }
@@ -19,7 +22,7 @@ export function urlOf(input: Parameters<Fetch>[0]): URL {
   return new URL(asRequest(input)?.url ?? input);
 }
 
-/** Has the key, and a body that can be sent again: a text or bytes. */
+/** The request with our key, and with a body that can be sent again. */
 export async function readCall(
   settings: ConnectionSettings,
   input: Parameters<Fetch>[0],
@@ -40,7 +43,7 @@ export async function readCall(
   };
 }
 
-/** Forms set their own content type; all else may be a stream, which can be read once only. */
+/** Reads what may be a stream into bytes, because a stream can be sent only once. Forms set their content type. */
 async function readBody(body: Body): Promise<Body> {
   if (body === null || typeof body === "string") return body;
   if (body instanceof FormData || body instanceof URLSearchParams) return body;
@@ -63,7 +66,7 @@ export function withoutKey(
   return { ...init, headers };
 }
 
-/** A judge behind the same server is another model: its calls are none of the rollout's. */
+/** Whether a call asks for this model. One that asks for another, such as a judge, is not the rollout's. */
 export function asksForModel({ body }: Call, model: string): boolean {
   const text =
     body instanceof ArrayBuffer || ArrayBuffer.isView(body) ? new TextDecoder().decode(body) : body;

@@ -23,13 +23,13 @@ export interface RecordedCall {
 
 export interface RecordingFetch {
   fetch: Fetch;
-  /** In the order of the answers. Only those that were read to their end. */
+  /** The calls whose answer was read to its end, in the order of the answers. */
   readonly calls: readonly RecordedCall[];
 }
 
 /**
- * A fetch that keeps what passes through it: where no server of ours keeps a ledger, this is where the
- * messages of a trajectory come from. It changes no byte.
+ * A fetch that records requests and answers, and changes no byte of them. Rollouts on another API have no ledger,
+ * so the messages of their trajectories come from here.
  */
 export function recordCalls(
   fetch: Fetch,
@@ -37,7 +37,7 @@ export function recordCalls(
   counter: CallCounter,
 ): RecordingFetch {
   const calls: RecordedCall[] = [];
-  /** By the provider's id: requests that go on from an answer name it instead of repeating it. */
+  /** By the answer's id at the provider: a request may name the answer that it continues instead of repeating it. */
   const byId = new Map<string, RecordedCall>();
 
   function keep(asked: ProviderRequest, answer: ProviderAnswer): void {
@@ -88,7 +88,7 @@ export function recordCalls(
 
 const unread = new Set<string>();
 
-/** Once for each address: rewards that read messages would else see a conversation without its answers. */
+/** Warns, once for each address, that an answer is missing from the trajectory: a reward may need to read it. */
 function sayUnread(url: string, begins: string): void {
   if (unread.has(url)) return;
   unread.add(url);
@@ -97,7 +97,7 @@ function sayUnread(url: string, begins: string): void {
   );
 }
 
-/** The same bytes; `over` is called once, at the end or when the reader leaves. A broken body is not over. */
+/** The same bytes. `over` is called once, at the end or when the reader leaves; `broken` if the body breaks off. */
 function watch(
   body: NonNullable<Response["body"]>,
   on: { part(bytes: Uint8Array): void; over(early: boolean): void; broken(): void },
@@ -131,7 +131,7 @@ function watch(
   });
 }
 
-/** Whatever the SDK put its body into. */
+/** The request as the SDK wrote it, in whatever form; null if it does not ask for an answer, or cannot be read. */
 async function readRequest(
   input: Parameters<Fetch>[0],
   body: unknown,
@@ -155,14 +155,14 @@ async function readRequest(
 
 interface Reader {
   feed(bytes: Uint8Array): void;
-  /** Null where it is no answer, or no whole one. */
+  /** The answer; null if the body is none, or not a whole one. */
   end(): ProviderAnswer | null;
   begins(): string;
 }
 
 const shownLength = 80;
 
-/** What a body is its text says: servers give all kinds of content types to it. */
+/** Reads JSON or a stream of events. The text decides which it is, because content types are not reliable. */
 function bodyReader(): Reader {
   const decoder = new TextDecoder();
   let text = "";

@@ -5,9 +5,9 @@ interface Waiting<Item, Result> {
 }
 
 /**
- * Many small requests as few. What comes within one turn of the event loop, or while a request is under
- * way, goes out together; a single one waits for nothing. `send` answers in the items' order, an error for
- * an item that failed; where it throws, all its items fail.
+ * Puts many small requests into few. Items that come within one turn of the event loop, or while a request is
+ * under way, go out together. `send` gives the results in the order of the items, with an error for each item that
+ * failed. If `send` throws, all its items fail.
  */
 export function collectRequests<Item, Result>(
   most: number,

@@ -3,11 +3,11 @@ import { currentRollout } from "./rollout-context.ts";
 import type { RolloutContext } from "./rollout-context.ts";
 import { mismatch, refusal, refuseLate, strayCall } from "./rollout-mismatch.ts";
 
-/** The fetches of a rollout on another API: no server keeps rollouts apart there, so the recorders have to. */
+/** The fetches of a rollout on another API. No server keeps rollouts apart there, so these fetches do it. */
 export function comparisonFetches(context: RolloutContext & { record: Fetch }): {
-  /** Of its connection: refused in another rollout. */
+  /** For the rollout's own connection. A call from another rollout is refused. */
   own: Fetch;
-  /** For clients made at module level: recorded in the rollout that it is called in. */
+  /** For clients made at module level. A call is recorded under the rollout that it is made in. */
   following: Fetch;
 } {
   return {

@@ -10,7 +10,7 @@ import { RolloutModel } from "./rollout-model.ts";
 import { readOutcome } from "./rollout-outcome.ts";
 import type { Rollout, RolloutRunOptions } from "./rollout-run.ts";
 
-/** A rollout on a model of another API. No server of ours knows of it: its trajectory has no rollout id. */
+/** A rollout on a model of another API. No Hone server knows of it, so its trajectory has no rollout id. */
 export async function runComparison<Scenario>(
   model: ComparisonModel,
   rollout: Rollout<Scenario>,
@@ -71,7 +71,7 @@ export async function runComparison<Scenario>(
   }
 }
 
-/** The longest conversation, and those that none continues. */
+/** The conversations that no later one continues: the longest as the trajectory's own, the others as `histories`. */
 function conversationsOf(
   calls: readonly RecordedCall[],
 ): Pick<Trajectory, "messages" | "tools" | "turns" | "histories"> {
@@ -104,7 +104,7 @@ function conversationsOf(
   };
 }
 
-/** An SDK may write an answer down in other words (no null fields): role, text and calls have to agree. */
+/** Whether role, text and calls agree. Other fields may differ, because SDKs drop some, such as null ones. */
 function continues(later: readonly ChatMessage[], earlier: readonly ChatMessage[]): boolean {
   return (
     later.length > earlier.length &&

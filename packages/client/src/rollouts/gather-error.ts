@@ -1,6 +1,6 @@
 import { HoneError, type HoneErrorOptions, type TrajectoryGroup } from "@hone/core";
 
-/** More rollouts failed than `maxExceptions` allows; what succeeded before is not lost with it. */
+/** More rollouts failed than `maxExceptions` allows. `groups` hold what had succeeded. */
 export class GatherError extends HoneError {
   /** Every group of the call with the trajectories that were finished, and the exceptions so far. */
   declare readonly groups: TrajectoryGroup[];

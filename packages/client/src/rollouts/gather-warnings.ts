@@ -8,7 +8,7 @@ interface Gathering {
   idle: readonly CallCounter[];
 }
 
-/** What a step would only count (`no_tokens`, `constrained`, `group_too_small`), in words and before it. */
+/** Warnings in words, before the step, of what the step itself only counts: `no_tokens`, `constrained` and so on. */
 export function gatherWarnings(
   groups: readonly TrajectoryGroup[],
   { mode, groupSize, idle }: Gathering,

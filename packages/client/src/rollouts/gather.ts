@@ -214,7 +214,7 @@ function runnerOf<Scenario>(
   return (scenario, how) => runRollout(policy, rollout, scenario, { ...how, requests });
 }
 
-/** A rollout that returns no reward, or calls another's client, is wrong in its code: the next one would be too. */
+/** Whether the fault is in the rollout's code, so that a retry would fail too: no reward, or another's client. */
 function isOfItsCode({ type }: RolloutException): boolean {
   return type === "invalid_reward" || type === "rollout_mismatch";
 }

@@ -32,8 +32,8 @@ export class Policy {
   }
 
   /**
-   * The folder of the adapter, in PEFT's format, relative to the server's data directory. For the model itself
-   * it is that of the newest learnt policy. Null for the base, and for a policy that was removed.
+   * The folder of the adapter, in PEFT's format, relative to the server's data directory. A model gives the folder
+   * of its newest learnt policy. Null for the base, and for a policy that was removed.
    */
   async checkpoint(options: { signal?: AbortSignal | undefined } = {}): Promise<string | null> {
     requireSignal("checkpoint()", options);

@@ -8,11 +8,11 @@ export interface RolloutContext {
   readonly baseURL: string;
   readonly signal: AbortSignal;
   readonly calls: CallCounter;
-  /** The rollout in whose agent this one was gathered. */
+  /** The rollout whose agent called the `gather` that this one belongs to. */
   readonly parent?: RolloutContext | undefined;
-  /** Sends a request of any client as one of this rollout; only where no server of ours keeps a ledger. */
+  /** Sends any client's request and records it under this rollout. Only on other APIs, which have no ledger. */
   readonly record?: typeof globalThis.fetch | undefined;
-  /** Ends the rollout with this error, whatever its agent makes of it. */
+  /** Ends the rollout with this error, even if its agent catches the error. */
   fail(error: HoneError): void;
 }
 
@@ -58,7 +58,7 @@ const storage: AsyncLocalStorage<RolloutContext> = (registry[storageKey] ??=
 /** The rollouts of this process that are not over, by their id. */
 const open: Map<string, RolloutContext> = (registry[openKey] ??= new Map<string, RolloutContext>());
 
-/** Runs the agent: what it calls, it calls in this rollout, until the rollout ends. */
+/** Runs the agent in the context of this rollout. After the rollout's end `openRollout` finds it no more. */
 export function runInRollout<T>(context: RolloutContext, work: () => T): T {
   open.set(context.rolloutId, context);
   context.signal.addEventListener("abort", () => open.delete(context.rolloutId), { once: true });
@@ -74,7 +74,7 @@ export function openRollout(id: string): RolloutContext | undefined {
   return open.get(id);
 }
 
-/** Whether `inner` is the rollout itself or was gathered by its agent. */
+/** Whether `inner` is the rollout itself, or was started, directly or not, by a `gather` of its agent. */
 export function isWithin(inner: RolloutContext, rollout: RolloutContext): boolean {
   for (let at: RolloutContext | undefined = inner; at; at = at.parent) {
     if (at.rolloutId === rollout.rolloutId) return true;

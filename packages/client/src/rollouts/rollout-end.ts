@@ -7,7 +7,7 @@ export type RolloutEnd =
   | { trajectory: Trajectory; calls: CallCounter; exception?: undefined }
   | { exception: RolloutException; error: unknown; trajectory?: undefined };
 
-/** Ends when the agent does, or when the signal aborts: an agent that ignores it is left behind. */
+/** Ends when the agent does, or when the signal aborts. An agent that ignores the signal is not waited for. */
 export async function withinTime<T>(
   signal: AbortSignal,
   ending: AbortController,
@@ -31,7 +31,7 @@ export async function withinTime<T>(
   }
 }
 
-/** Names the call in the message of a timeout. */
+/** If the error is a timeout, adds to its message which model call the rollout was in. */
 export function withCall(error: unknown, call: number | null): unknown {
   if (call === null || !HoneError.isInstance(error) || error.code !== "timeout") return error;
   return new HoneError(`${error.message} It was in model call ${call}.`, {
@@ -56,7 +56,7 @@ export function describe(
   return { rolloutId, type: typeof error, message: shown(error), ...rest };
 }
 
-/** An agent may throw anything: what has no text of its own is shown as Node shows it. */
+/** A text for what an agent threw and is no Error: a string as it is, anything else as Node shows it. */
 function shown(error: unknown): string {
   return typeof error === "string" ? error : inspect(error, { depth: 2, breakLength: Infinity });
 }
@@ -72,7 +72,7 @@ function stackOf(error: unknown): string | null {
   return stacks.length > 0 ? stacks.join("\n[cause]: ") : null;
 }
 
-/** `reason`: what ended it, where that was not its own end. */
+/** The error of a call after the rollout's end. `reason` is what ended the rollout, if it did not end by itself. */
 export function rolloutOver(reason?: unknown): HoneError {
   const known = HoneError.isInstance(reason) ? reason : null;
   if (known?.code === "rollout_closed" || known?.code === "rollout_mismatch") return known;

@@ -7,16 +7,16 @@ import type { RolloutContext } from "./rollout-context.ts";
 import { mismatch, refusal, refuseLate, strayCall } from "./rollout-mismatch.ts";
 
 /**
- * A fetch for clients that outlive a rollout: what it samples from the rollout's own model belongs to the
- * rollout that it is called in. The key goes to the server's origin and nowhere else.
+ * A fetch for clients that outlive a rollout. A call that samples from this model belongs to the rollout in which
+ * it is made. The key goes to the server's origin and nowhere else.
  */
 export function createContextFetch(settings: ConnectionSettings): Fetch {
   return createFetch(settings, null);
 }
 
 /**
- * The fetch of one rollout's own connection: what it samples belongs to that rollout, and is refused in another.
- * Counts the calls and ends them with the rollout.
+ * The fetch of one rollout's own connection. A call that samples belongs to that rollout, and is refused if it is
+ * made in another. It counts the calls, and ends those under way when the rollout ends.
  */
 export function createRolloutFetch(settings: ConnectionSettings, context: RolloutContext): Fetch {
   return createFetch(settings, context);
@@ -49,7 +49,7 @@ function createFetch(settings: ConnectionSettings, owner: RolloutContext | null)
   };
 }
 
-/** Under a rollout's own base URL everything is its own, whatever the request says. */
+/** Whether the call goes to the owner's own base URL. Then it is the owner's, whichever model it names. */
 function isOwn(owner: RolloutContext | null, named: string | null): boolean {
   return owner !== null && owner.rolloutId === named;
 }
@@ -61,13 +61,13 @@ function ofServer(
   return context?.baseURL.startsWith(`${settings.serverURL}/`) ? context : null;
 }
 
-/** What is no inference. A route that is not listed is taken for one: a call too many beats a lost one. */
+/** Routes that do not sample. Any other counts as sampling: to record a call too many is better than to lose one. */
 const trainingPlane = new Set([
   ...["rollouts", "batch", "models", "states", "operations"],
   ...["score", "reward-models", "gc", "keys"],
 ]);
 
-/** The route below `/v1/`, the server's or that of the rollout in which the client happened to be made. */
+/** The route below `/v1/`, and the rollout if the URL is a rollout's. Null for a route that does not sample. */
 function samplingTarget(path: string): { rollout: string | null; route: string } | null {
   const [, rollout, below] = /^\/v1\/rollouts\/([^/]+)\/v1\/(.+)$/.exec(path) ?? [];
   if (rollout !== undefined && below !== undefined) {
@@ -114,7 +114,7 @@ async function sendInRollout(
   }
 }
 
-/** The response, with word of its last byte: until then the call is under way. */
+/** The same response. `end` is called after its last byte, because the call is under way until then. */
 function withEnd(
   response: Response,
   body: NonNullable<Response["body"]>,

@@ -10,8 +10,9 @@ const waysOut =
   "(A queue or pool that several rollouts share has to keep their context: `AsyncResource.bind(job)`.)";
 
 /**
- * What is wrong with a call that would be recorded under `owner`: it is made in another rollout. That one ends
- * with the error, whatever its agent makes of the refusal: its reward would be for completions it did not get.
+ * The error of a call that would be recorded under `owner` and is made in another rollout; null if it is not. The
+ * rollout that made the call fails, even if its agent catches the error: otherwise its reward would be given for
+ * completions that are recorded elsewhere.
  */
 export function mismatch(owner: RolloutContext): HoneError | null {
   const running = currentRollout();
@@ -26,8 +27,9 @@ export function mismatch(owner: RolloutContext): HoneError | null {
 }
 
 /**
- * A client of module level carries the base URL of whichever rollout made it first: where it is called outside of
- * all rollouts, or for another model than the rollout's, that URL says nothing of whose call it is.
+ * The error of a call under the base URL of a rollout that the call may not belong to. A client that is made once
+ * keeps the URL of the rollout that made it. If it is called outside of every rollout, or for another model, that
+ * URL does not say whose call it is.
  */
 export function strayCall(owner: RolloutContext): HoneError | null {
   if (currentRollout()) return mismatch(owner);
@@ -37,10 +39,10 @@ export function strayCall(owner: RolloutContext): HoneError | null {
   );
 }
 
-/** Refusals of one rollout that are given at once. */
+/** So many refusals of one rollout are answered at once. Later ones are delayed. */
 const promptRefusals = 10;
 
-/** In OpenAI's envelope, and so that no SDK sends it again: thrown, it would be a "Connection error." */
+/** A 409 with OpenAI's envelope, which no SDK sends again. SDKs would show a thrown error as a "Connection error." */
 export async function refusal(error: HoneError, { calls }: RolloutContext): Promise<Response> {
   calls.refused += 1;
   // An agent that asks on, whatever it is answered, and is left behind must not hold the event loop.
@@ -52,7 +54,7 @@ export async function refusal(error: HoneError, { calls }: RolloutContext): Prom
   });
 }
 
-/** A call after the rollout's end, or one that its end cut. */
+/** The answer to a call that comes after the rollout's end, or that this end cut off. */
 export async function refuseLate(context: RolloutContext): Promise<Response> {
   return await refusal(rolloutOver(context.signal.reason), context);
 }

@@ -6,12 +6,12 @@ import type { RolloutContext } from "./rollout-context.ts";
 
 /** Fits `new OpenAI(…)` and the options of other OpenAI-compatible SDKs. */
 export interface Connection {
-  /** The rollout's own base URL: what is sampled under it belongs to the rollout. */
+  /** The rollout's own base URL. Completions that are asked for under it belong to the rollout. */
   baseURL: string;
   apiKey: string;
   /** What to put into the request's `model`. */
   model: string;
-  /** Ends the rollout's calls when the rollout ends, and counts them for its error messages. */
+  /** Counts the rollout's calls for its error messages, and ends those under way when the rollout ends. */
   fetch: Fetch;
 }
 
@@ -21,7 +21,7 @@ export class RolloutModel {
   /** The name to ask for. */
   readonly name: string;
   readonly mode: RolloutMode;
-  /** Aborts when the rollout is past its time or the run ends. Pass it to whatever takes one. */
+  /** Aborts when the rollout is past its time or the run ends. Pass it to everything that takes a signal. */
   readonly signal: AbortSignal;
   /** For clients made at module level; see `Model.fetch`. */
   readonly fetch: Fetch;

@@ -1,6 +1,6 @@
 import { HoneError } from "@hone/core";
 
-/** What a rollout returns: its reward alone, or with what it wants to be remembered. */
+/** What a rollout returns: its reward alone, or its reward with metrics and logs that the trajectory keeps. */
 export type RolloutResult =
   | number
   | null
@@ -21,7 +21,7 @@ export interface RolloutOutcome {
 
 const knownKeys = ["reward", "metrics", "metadata", "logs"];
 
-/** A missing reward is never a zero: what is neither a finite number nor null is an error. */
+/** Throws if the reward is neither a finite number nor null: a missing reward must not count as zero. */
 export function readOutcome(value: unknown): RolloutOutcome {
   if (value === null || typeof value !== "object") {
     return { reward: readReward(value), metrics: {}, metadata: {}, logs: [] };

@@ -17,17 +17,17 @@ import type { Transport } from "@hone/transport";
 type Begin = CreateRollout & { id: string };
 type End = PatchRollout & { id: string };
 
-/** The beginnings and ends of a gathering's rollouts: by one request where many come at once. */
+/** Opens and ends the rollouts of one `gather`. Those that come at the same time share a request. */
 export interface RolloutRequests {
   create(body: Begin): Promise<RolloutInfo>;
-  /** Ends it and brings what it left. */
+  /** Ends the rollout and gives its trajectory. */
   end(body: End): Promise<Trajectory>;
 }
 
-/** Ends come back with whole conversations: fewer of them make an answer that is not too large to read. */
+/** At most so many ends share a request: the answer holds their whole conversations and must not get too large. */
 const endsTogether = 64;
 
-/** All end with `signal`. */
+/** Every request ends when `signal` aborts. */
 export function createRolloutRequests(transport: Transport, signal: AbortSignal): RolloutRequests {
   const begin = collectRequests<Begin, RolloutInfo>(rolloutBatchLimit, async (rollouts) => {
     const items = await inParts(rollouts, (part) => send("POST", { rollouts: part }));
@@ -87,7 +87,7 @@ export function createRolloutRequests(transport: Transport, signal: AbortSignal)
   };
 }
 
-/** One that failed among others in a way that passes goes by itself, with the patience of any request. */
+/** If an item failed in a way that may pass, sends it again by itself, with the retries of any request. */
 async function alone<T>(together: Promise<T>, byItself: () => Promise<T>): Promise<T> {
   try {
     return await together;
@@ -113,8 +113,8 @@ function isItem(item: RolloutBatchItem | HoneError): item is RolloutBatchItem {
 }
 
 /**
- * Together they may be more than the server reads at once, where each alone is not; and one that it cannot
- * read spoils the request for all. Halves of halves find it: it has the error, the others have their answers.
+ * Sends the items, and halves of them if the server refuses the body. Together they may be too large though none
+ * is by itself, or one that the server cannot read may spoil the request. In the end only that one has the error.
  */
 async function inParts<T, R>(
   items: readonly T[],
@@ -137,7 +137,7 @@ async function inParts<T, R>(
   }
 }
 
-/** What was sent is refused, not who sent it or when: another body may pass. */
+/** Whether the error is due to the body that was sent. Another body may pass. */
 export function isOfItsContent({ status }: HoneError): boolean {
   return status === 400 || status === 413;
 }

@@ -36,8 +36,8 @@ export interface ServedRunOptions extends RolloutRunOptions {
 }
 
 /**
- * One rollout from its creation on the server to its trajectory. What the agent throws is an end
- * like another; what no rollout could survive (a wrong key, no such model) is thrown.
+ * One rollout from its creation on the server to its trajectory. If the agent throws, the result has an
+ * `exception`. This function itself throws only if every other rollout would fail too (a wrong key, no such model).
  */
 export async function runRollout<Scenario>(
   policy: Policy,
@@ -153,7 +153,7 @@ function renewLease(
   return () => clearInterval(timer);
 }
 
-/** Our own fetch knows the call; of an agent with another one, the server knows the last. */
+/** The model call that the rollout is in. Our fetch counts calls; for an agent with another fetch, the server does. */
 async function callUnderWay(
   transport: Transport,
   id: string,
@@ -174,12 +174,12 @@ async function callUnderWay(
   }
 }
 
-/** A scenario that the server cannot read is not the other scenarios' trouble. */
+/** Whether the server refused this rollout's own content. The other scenarios may be fine. */
 function isOfThisOne(error: unknown): boolean {
   return HoneError.isInstance(error) && isOfItsContent(error);
 }
 
-/** Trouble that another rollout may be spared. */
+/** Whether the fault may be gone for the next rollout. */
 function isPassing(error: unknown): boolean {
   if (!HoneError.isInstance(error)) return false;
   return error.status === 0 || error.status === 429 || error.status === 408 || error.status >= 500;

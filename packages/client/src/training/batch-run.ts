@@ -4,12 +4,12 @@ import { defaultMaxIdleBatches, planBatches, trainedSteps } from "./batches.ts";
 import type { Batch, BatchCursor, BatchesOptions } from "./batches.ts";
 import { warn } from "../warn.ts";
 
-/** What became of a batch: null where its step failed and committed nothing. */
+/** What became of a batch; null if its step failed and committed nothing. */
 type Outcome = Pick<TrainResult, "trained" | "reasons"> | null;
 
 const outcomes = new WeakMap<BatchCursor, Promise<Outcome>>();
 
-/** The step that a batch was given to: until it ends, the batch counts as a step of its run. */
+/** Notes the step that trains a batch. Until that step ends, the batch counts as one of the run's steps. */
 export function noteStep(cursor: BatchCursor, result: Promise<TrainResult>): void {
   outcomes.set(
     cursor,
@@ -24,8 +24,8 @@ interface Watched {
 }
 
 /**
- * Deals out the batches of a run and learns from each step whether it counts. A program that trains while it
- * plays the next batch is not held up: what a step turns out to be counts from the next batch on.
+ * Deals out the batches of a run, and learns from each step's result whether the batch counts as a step. It does
+ * not wait for a step that is under way: its result counts from the next batch on. Only the last batch waits.
  */
 export async function* runBatches<Scenario>(
   model: string,
@@ -85,7 +85,7 @@ function sayWhatIsLeft(model: string, steps: number, committed: unknown): void {
   warn(`${done} of the ${steps} steps of ${model} are trained: ${left}.`);
 }
 
-/** Rewards that do not differ may be a task that is learnt; all else is something to mend. */
+/** Ends the run: with a warning if rewards no longer differ (the task may be learnt), otherwise with an error. */
 function stop(
   model: string,
   idle: readonly Outcome[],

@@ -70,10 +70,10 @@ export function splitScenarios<Scenario>(
   };
 }
 
-/** Families times scenarios to hold out. */
+/** Most families × held-out scenarios for which the best choice is searched. */
 const longestSearch = 2e7;
 
-/** Indices of some sizes, never of none or of all, whose sum is as near to `wanted` as there is. */
+/** Indices of the sizes whose sum is nearest to `wanted`: at least one of them, and never all. */
 function chooseSizes(sizes: readonly number[], wanted: number): number[] {
   const first = firstSizes(sizes, wanted);
   if (first.sum === wanted) return first.indices;
@@ -95,7 +95,7 @@ function chooseSizes(sizes: readonly number[], wanted: number): number[] {
   return indices;
 }
 
-/** The first ones until there are enough, the last one never. */
+/** The first sizes until their sum reaches `wanted`, and never the last size. */
 function firstSizes(sizes: readonly number[], wanted: number): { indices: number[]; sum: number } {
   const indices: number[] = [];
   let sum = 0;
@@ -107,7 +107,7 @@ function firstSizes(sizes: readonly number[], wanted: number): { indices: number
   return { indices, sum };
 }
 
-/** For each sum the index of the last size in it; −1 where no sizes make it. */
+/** For each sum the index of the last size that it is made of; −1 if no sizes make it. */
 function lastSizes(sizes: readonly number[], most: number, wanted: number): Int32Array {
   const last = new Int32Array(most + 1).fill(-1);
   last[0] = 0;
@@ -120,7 +120,7 @@ function lastSizes(sizes: readonly number[], most: number, wanted: number): Int3
   return last;
 }
 
-/** Throws where a scenario is in both: a score on what was trained on shows memory, not skill. */
+/** Throws if a scenario is in both: its score would show memory, not skill. */
 export function requireApart(train: readonly unknown[], heldOut: readonly unknown[]): void {
   const keys = new Map(train.map((scenario, index) => [scenarioKey(scenario), index]));
   heldOut.forEach((scenario, index) => {

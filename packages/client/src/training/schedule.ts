@@ -2,14 +2,14 @@ import { HoneError, refuseUnknownOptions, requireObject } from "@hone/core";
 
 const scheduleTypes = ["constant", "linear", "cosine"] as const;
 
-/** How the learning rate falls over a run. What the server warms up (`warmupSteps`) comes on top. */
+/** How the learning rate falls over a run. `warmupSteps`, by which the server lets it rise at first, apply too. */
 export interface Schedule {
   type: (typeof scheduleTypes)[number];
   /** The share of the learning rate that is left at the last step. A constant rate has none. @default 0.1 */
   end?: number | undefined;
 }
 
-/** Of 3 steps the first trains at the whole rate and the third at its `end`. */
+/** The rate of the next step. Of 3 steps the first has the whole rate, and the third `end` times the rate. */
 export function scheduledRate(
   learningRate: number,
   { type, end = 0.1 }: Schedule,

@@ -1,7 +1,7 @@
 import { HoneError, issuePath, issueText, trainConfigSchema } from "@hone/core";
 import type { ResolvedTrainConfig, TrainConfig } from "@hone/core";
 
-/** The options of a training step with their defaults; `where` is who was given them. */
+/** The options of a training step with their defaults filled in. `where` names the caller in error messages. */
 export function checkTrainConfig(where: string, config: TrainConfig): ResolvedTrainConfig {
   const parsed = trainConfigSchema.safeParse(config);
   if (parsed.success) return parsed.data;

@@ -5,11 +5,11 @@ import { abortError, followOperation, throwIfAborted, unlessAborted } from "@hon
 import type { Transport } from "@hone/transport";
 
 /**
- * A training step under way. Iterate it for its events, with any number of readers, each of which gets all events
- * from the first on. Await `result` for its end.
+ * A training step under way. Iterate over it to read its events, as often as you like: each reader gets all events
+ * from the first on. Await `result` for the end of the step.
  */
 export interface TrainHandle extends AsyncIterable<OperationEvent> {
-  /** Submitting with the same token gives the same operation. */
+  /** Names the step. If you submit the same token again, you get the same step. */
   readonly clientToken: string;
   readonly result: Promise<TrainResult>;
   /** Asks the server to end the operation. `result` then rejects with code `aborted`. */
@@ -25,7 +25,7 @@ export interface SubmitContext {
   submission: SubmitOperation;
   signal: AbortSignal | undefined;
   onEvent: ((event: OperationEvent) => void) | undefined;
-  /** Sees the result first, and may add to it. */
+  /** Gets the result before the caller does, and gives what the caller gets. */
   onResult: (result: TrainResult) => TrainResult;
 }
 
@@ -47,9 +47,7 @@ export function startOperation(context: SubmitContext): TrainHandle {
   };
 }
 
-/**
- * Without the signal: a submission that is cut off may have arrived, and then the server has to be told.
- */
+/** The request is not cut off by the signal: it may have arrived, and then the operation's id is needed to end it. */
 async function submit({ transport, model, submission, signal }: SubmitContext) {
   throwIfAborted(signal);
   return await transport.json("POST", `/v1/models/${model}/operations`, operationInfoSchema, {
