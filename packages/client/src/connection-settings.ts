@@ -1,4 +1,4 @@
-import { hideKey, HoneError, kindOf } from "@hone/core";
+import { hideKey, requireNumber } from "@hone/core";
 import { findServer } from "@hone/transport";
 import type { ConnectionSettings, Fetch } from "@hone/transport";
 import { announcedServer, defaultDataDir } from "@hone/transport/node";
@@ -35,18 +35,7 @@ export function resolveSettings(
     serverURL: found.serverURL,
     apiKey: found.apiKey,
     fetch: options.fetch ?? ((input, init) => globalThis.fetch(input, init)),
-    maxRetries: wholeNumber("maxRetries", options.maxRetries ?? 4, 0),
-    timeoutMs: wholeNumber("timeoutMs", options.timeoutMs ?? 60_000, 1),
+    maxRetries: requireNumber("maxRetries", options.maxRetries ?? 4, { whole: true, least: 0 }),
+    timeoutMs: requireNumber("timeoutMs", options.timeoutMs ?? 60_000, { whole: true, least: 1 }),
   });
-}
-
-function wholeNumber(name: string, value: number, least: number): number {
-  if (Number.isSafeInteger(value) && value >= least) return value;
-  throw new HoneError(
-    `${name} must be a whole number of at least ${least}, not ${kindOf(value)}.`,
-    {
-      code: "invalid_config",
-      param: name,
-    },
-  );
 }

@@ -187,6 +187,7 @@ export type {
   Scores,
 } from "./score.ts";
 export { kindOf, refuseUnknownOptions, requireObject, wrongKind } from "./known-options.ts";
+export { numberReader, requireNumber } from "./number-range.ts";
 export { hiddenKey, hideKey } from "./hidden-key.ts";
 export { branchFaults, clearestIssue, issuePath, issueText, pathText } from "./issue-text.ts";
 export { mulberry32, shuffledIndices } from "./random.ts";

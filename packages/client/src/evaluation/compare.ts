@@ -1,6 +1,6 @@
 import { HoneError } from "@hone/core";
 import type { TrajectoryGroup } from "@hone/core";
-import { refuseUnknownOptions, requireObject } from "@hone/core";
+import { refuseUnknownOptions, requireNumber, requireObject } from "@hone/core";
 import { requireGroups, requireList } from "../argument-kinds.ts";
 import { mulberry32 } from "@hone/core";
 import { scoresByScenario } from "./scores.ts";
@@ -63,11 +63,8 @@ type Resampling = Required<{ [K in keyof CompareOptions]: NonNullable<CompareOpt
 
 function readOptions(options: CompareOptions): Resampling {
   const { metric = "reward", seed = 0, resamples = 10_000 } = options;
-  if (Number.isSafeInteger(resamples) && resamples >= 40) return { metric, seed, resamples };
-  throw new HoneError(`resamples must be a whole number of at least 40, not ${resamples}.`, {
-    code: "invalid_config",
-    param: "resamples",
-  });
+  requireNumber("resamples", resamples, { whole: true, least: 40 });
+  return { metric, seed, resamples };
 }
 
 /** Null where the two share no scenario. */

@@ -3,6 +3,7 @@ import {
   kindOf,
   newId,
   refuseUnknownOptions,
+  requireNumber,
   requireObject,
   wrongKind,
 } from "@hone/core";
@@ -86,10 +87,10 @@ export async function gather<Scenario>(
   const { concurrency = 32, retries = 0, mode = "train" } = options;
   const { groupSize = mode === "train" ? 8 : 1 } = options;
   const { timeoutMs = 600_000, maxExceptions = 0, onProgress } = options;
-  atLeast("groupSize", groupSize, 1);
-  atLeast("concurrency", concurrency, 1);
-  atLeast("retries", retries, 0);
-  atLeast("timeoutMs", timeoutMs, 1);
+  requireNumber("groupSize", groupSize, { whole: true, least: 1 });
+  requireNumber("concurrency", concurrency, { whole: true, least: 1 });
+  requireNumber("retries", retries, { whole: true, least: 0 });
+  requireNumber("timeoutMs", timeoutMs, { whole: true, least: 1 });
   const counts: Counts = { done: 0, failed: 0, total: scenarios.length * groupSize };
   const allowed = allowedExceptions(maxExceptions, counts.total);
   if (mode !== "train" && mode !== "eval") {
@@ -227,17 +228,6 @@ function allowedExceptions(maxExceptions: number, total: number): number {
     );
   }
   return Math.floor(maxExceptions < 1 ? maxExceptions * total : maxExceptions);
-}
-
-function atLeast(name: string, value: number, least: number): void {
-  if (Number.isSafeInteger(value) && value >= least) return;
-  throw new HoneError(
-    `${name} must be a whole number of at least ${least}, not ${kindOf(value)}.`,
-    {
-      code: "invalid_config",
-      param: name,
-    },
-  );
 }
 
 function tooMany(

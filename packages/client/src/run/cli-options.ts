@@ -1,4 +1,5 @@
 import { Command, InvalidArgumentError, Option } from "commander";
+import { numberReader } from "@hone/core";
 import type { Schedule } from "../training/schedule.ts";
 import { otherModels } from "./other-models.ts";
 import { readSettings, settingNames, type RunOptions, type RunSettings } from "./run-options.ts";
@@ -38,9 +39,14 @@ export function readCommandLine(
     .option("--groups-per-step <n>", "scenarios of a step", whole(1), defaults.groupsPerStep)
     .option("--group-size <n>", "rollouts of one scenario", whole(2), defaults.groupSize)
     .option("--concurrency <n>", "rollouts at once", whole(1), defaults.concurrency)
-    .option("--temperature <t>", "of training, and sampled answers", above0, defaults.temperature)
+    .option(
+      "--temperature <t>",
+      "of training, and sampled answers",
+      number({ above: 0 }),
+      defaults.temperature,
+    )
     .option("--answer-tokens <n>", "tokens an answer may have", whole(1), defaults.answerTokens)
-    .option("--lr <rate>", "learning rate", above0, defaults.learningRate)
+    .option("--lr <rate>", "learning rate", number({ above: 0 }), defaults.learningRate)
     .addOption(
       new Option("--schedule <name>", "how it falls over the run")
         .choices(["constant", "linear", "cosine"])
@@ -49,7 +55,7 @@ export function readCommandLine(
     .option(
       "--last-rate <share>",
       `share of it at the last step, where it falls (default: ${defaults.schedule.end ?? 0.1})`,
-      share,
+      number({ above: 0, most: 1 }),
     )
     .option(
       "--train <name=value>",
@@ -127,7 +133,7 @@ function ownOptions(name: string, value: string | number | boolean): Option[] {
     return [on, new Option(`--no-${words}`)];
   }
   const option = new Option(`--${words} <value>`).default(value);
-  return [typeof value === "number" ? option.argParser(finite) : option];
+  return [typeof value === "number" ? option.argParser(number({})) : option];
 }
 
 function readOthers(program: Command, given: Given) {
@@ -151,28 +157,6 @@ function trainOption(text: string, before: Record<string, unknown> = {}): Record
   }
 }
 
-function whole(least: number, most = Number.MAX_SAFE_INTEGER): (text: string) => number {
-  return (text) => {
-    const value = Number(text);
-    if (Number.isSafeInteger(value) && value >= least && value <= most) return value;
-    throw new InvalidArgumentError(`It must be a whole number of at least ${least}.`);
-  };
-}
-
-function finite(text: string): number {
-  const value = Number(text);
-  if (text.trim() !== "" && Number.isFinite(value)) return value;
-  throw new InvalidArgumentError("It must be a number.");
-}
-
-function above0(text: string): number {
-  const value = finite(text);
-  if (value > 0) return value;
-  throw new InvalidArgumentError("It must be a number above 0.");
-}
-
-function share(text: string): number {
-  const value = above0(text);
-  if (value <= 1) return value;
-  throw new InvalidArgumentError("It must be a number above 0 and at most 1.");
-}
+const number = (range: Parameters<typeof numberReader>[0]) =>
+  numberReader(range, InvalidArgumentError);
+const whole = (least: number, most?: number) => number({ whole: true, least, most });

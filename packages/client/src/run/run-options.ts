@@ -1,4 +1,4 @@
-import { HoneError, refuseUnknownOptions, trainConfigKeys } from "@hone/core";
+import { HoneError, refuseUnknownOptions, requireNumber, trainConfigKeys } from "@hone/core";
 import type { TrainConfig } from "@hone/core";
 import type { Hone } from "../hone.ts";
 import { checkSchedule, type Schedule } from "../training/schedule.ts";
@@ -116,13 +116,11 @@ function checkSettings(settings: RunSettings): void {
       ["seed", 0],
     ] as const),
   ]) {
-    const value = settings[name];
-    if (Number.isSafeInteger(value) && value >= least) continue;
-    throw invalid(name, `a whole number of at least ${least}`, value);
+    requireNumber(name, settings[name], { whole: true, least });
   }
   const { temperature, learningRate, verdict, heldOut, schedule } = settings;
-  if (!(temperature > 0)) throw invalid("temperature", "above 0", temperature);
-  if (!(learningRate > 0)) throw invalid("learningRate", "above 0", learningRate);
+  requireNumber("temperature", temperature, { above: 0 });
+  requireNumber("learningRate", learningRate, { above: 0 });
   if (!(heldOut >= 2)) throw invalid("heldOut", "at least 2", heldOut);
   if (verdict !== "greedy" && verdict !== "sampled") {
     throw invalid("verdict", '"greedy" or "sampled"', verdict);

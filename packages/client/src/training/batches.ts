@@ -1,4 +1,10 @@
-import { HoneError, mulberry32, refuseUnknownOptions, shuffledIndices } from "@hone/core";
+import {
+  HoneError,
+  mulberry32,
+  refuseUnknownOptions,
+  shuffledIndices,
+  requireNumber,
+} from "@hone/core";
 import { requireApart } from "./scenarios.ts";
 
 export interface BatchesOptions {
@@ -120,11 +126,7 @@ export function checkBatchesOptions(scenarios: readonly unknown[], options: Batc
     ["maxIdleBatches", options.maxIdleBatches ?? defaultMaxIdleBatches, 1],
     ["seed", options.seed ?? 0, 0],
   ] as const) {
-    if (Number.isSafeInteger(value) && value >= least) continue;
-    throw new HoneError(`${name} must be a whole number of at least ${least}, not ${value}.`, {
-      code: "invalid_config",
-      param: name,
-    });
+    requireNumber(name, value, { whole: true, least });
   }
 }
 

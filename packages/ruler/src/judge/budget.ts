@@ -1,5 +1,5 @@
+import { requireNumber } from "@hone/core";
 import { JudgeError } from "./judge-error.ts";
-import { requireNumber } from "../number-option.ts";
 
 /** Tells what a request cost. Null: nobody says, and all that was set aside counts as spent. */
 export type Settle = (costUsd: number | null) => void;

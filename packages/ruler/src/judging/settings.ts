@@ -1,4 +1,4 @@
-import { HoneError } from "@hone/core";
+import { HoneError, requireNumber } from "@hone/core";
 import { patientRequest } from "@hone/transport";
 import type { Fetch } from "@hone/transport";
 import { platform } from "#platform";
@@ -9,7 +9,6 @@ import type { CallSettings } from "../judge/judge-call.ts";
 import { resolveJudge } from "../judge/judge-target.ts";
 import type { Judge, JudgeTarget, StructuredOutput } from "../judge/judge-target.ts";
 import { refuseUnknownOptions } from "@hone/core";
-import { requireNumber } from "../number-option.ts";
 import { laneOf } from "../judge/lane.ts";
 import type { AnswerStore, Platform } from "../platform.ts";
 import { priceOf } from "../judge/prices.ts";
@@ -112,7 +111,7 @@ export async function resolveSettings(
 ): Promise<Settings> {
   refuseUnknownOptions(where, options, known);
   const whole = (name: keyof JudgeOptions, fallback: number, least: number): number =>
-    requireNumber(name, (options[name] as number | undefined) ?? fallback, { least, whole: true });
+    requireNumber(name, options[name] ?? fallback, { least, whole: true });
   const passes = whole("passes", 1, 1);
   const seed = whole("seed", 0, 0);
   const tokenBudget = whole("tokenBudget", 100_000, 1);

@@ -1,4 +1,4 @@
-import { requireNumber } from "../number-option.ts";
+import { requireNumber } from "@hone/core";
 import { completionWithThinking, taggedAnswer } from "./completion-text.ts";
 import { evaluateExpression } from "./expression.ts";
 import { add, compare, fromNumber, negate } from "./fraction.ts";

@@ -1,8 +1,7 @@
-import { HoneError } from "@hone/core";
+import { HoneError, requireNumber } from "@hone/core";
 import type { Trajectory, TrajectoryGroup } from "@hone/core";
 import pLimit from "p-limit";
 import { refuseUnknownOptions } from "@hone/core";
-import { requireNumber } from "../number-option.ts";
 import { aggregate } from "./aggregate.ts";
 import type { Aggregation, ScaleRewards } from "./aggregate.ts";
 import type { RewardFunction } from "./reward-function.ts";
@@ -63,7 +62,7 @@ export function combineRewards(
   const functions = rewards.map(({ fn, weight = 1, ...rest }) => {
     // `{fn: () => …}` makes the function's own name "fn", which tells nothing.
     const name = rest.name ?? (fn.name === "fn" ? "" : fn.name);
-    requireNumber(`the weight of "${name}"`, weight, { least: Number.NEGATIVE_INFINITY });
+    requireNumber(`the weight of "${name}"`, weight, {});
     return { fn, weight, name };
   });
   const names = functions.map(({ name }) => name);

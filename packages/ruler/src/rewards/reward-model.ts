@@ -1,8 +1,7 @@
-import { HoneError, refuseUnknownOptions } from "@hone/core";
+import { HoneError, refuseUnknownOptions, requireNumber } from "@hone/core";
 import type { ChatMessage, ScoreItem } from "@hone/core";
 import { findServer, Transport } from "@hone/transport";
 import { platform } from "#platform";
-import { requireNumber } from "../number-option.ts";
 import { named } from "./reward-function.ts";
 import type { Reader, RewardFunction } from "./reward-function.ts";
 import { requestScores } from "./score-requests.ts";

@@ -1,6 +1,6 @@
+import { requireNumber } from "@hone/core";
 import type { z } from "zod";
 import { asOneBlock } from "../code-fence.ts";
-import { requireNumber } from "../number-option.ts";
 import { completionText, taggedAnswer } from "./completion-text.ts";
 import { jsonSchemaCheck } from "./json-schema.ts";
 import type { JsonSchema } from "./json-schema.ts";

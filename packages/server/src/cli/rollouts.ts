@@ -21,7 +21,7 @@ export function rolloutsCommand(): Command {
     .argument("[model]", "a model's name; it may be left out where there is one model only")
     .addOption(new Option("--mode <mode>", "only these").choices(rolloutModeSchema.options))
     .addOption(new Option("--status <status>", "only these").choices(rolloutStatusSchema.options))
-    .option("--step <N>", "sampled from policy model@N", wholeNumber)
+    .option("--step <N>", "sampled from policy model@N", wholeNumber(0))
     .option("--group <id>", "of this group")
     .option("--operation <id>", "trained by this step")
     .option("--limit <number>", "how many, the newest", atLeastOne, 20)

@@ -1,6 +1,7 @@
 import { operationListSchema, type OperationSummary } from "@hone/core";
-import { type Command, InvalidArgumentError } from "commander";
+import type { Command } from "commander";
 import { connect, serverCommand, type ServerFlags } from "./connection.ts";
+import { wholeNumber } from "./number-options.ts";
 import { onlyModel } from "./only-model.ts";
 import { number, printJson, seconds, table } from "./print.ts";
 
@@ -8,7 +9,7 @@ export function runsCommand(): Command {
   return serverCommand("runs")
     .description("Lists the operations of a model: steps, imports, publishes")
     .argument("[model]", "a model's name; it may be left out where there is one model only")
-    .option("--limit <number>", "how many, the newest (at most 100)", limitOf, 20)
+    .option("--limit <number>", "how many, the newest (at most 100)", wholeNumber(1, 100), 20)
     .addHelpText(
       "after",
       `
@@ -86,10 +87,4 @@ function summed(counts: readonly Partial<Record<string, number>>[], what: string
     sums.set(reason, (sums.get(reason) ?? 0) + n);
   }
   return [...sums].map(([reason, n]) => `${n} ${what} ${reason}`);
-}
-
-function limitOf(text: string): number {
-  const value = Number(text);
-  if (Number.isInteger(value) && value >= 1 && value <= 100) return value;
-  throw new InvalidArgumentError("It must be a whole number from 1 to 100.");
 }

@@ -47,7 +47,7 @@ export function serveCommand(): Command {
       "folder of the base model, its id on the hub, or a name of `setup --model`",
     )
     .option("--served-name <name>", "name of the bare base (default: its id or folder's name)")
-    .option("--port <number>", "0 for any free one", portOf, 7777)
+    .option("--port <number>", "0 for any free one", wholeNumber(0, 65_535), 7777)
     .option("--host <address>", "address to listen on", "127.0.0.1")
     .option("--data-dir <folder>", "key, database, checkpoints (default: HONE_HOME or ~/.hone)")
     .addOption(
@@ -200,12 +200,6 @@ function optionsOf(flags: ServeFlags): ServerOptions {
       trainingMs: flags.trainingDeadline === undefined ? undefined : flags.trainingDeadline * 1000,
     } as ServerOptions["deadlines"],
   };
-}
-
-function portOf(text: string): number {
-  const value = wholeNumber(text);
-  if (value <= 65_535) return value;
-  throw new InvalidArgumentError("It must be a whole number from 0 to 65535.");
 }
 
 /** Without a slash at its end and without `/v1`. */
