@@ -87,7 +87,7 @@ function exitCodeOf(error: unknown): number {
   }
   if (!HoneError.isInstance(error)) throw error;
   console.error(`${error.code}: ${error.message}`);
-  // What is wrong in the task or the options stays wrong.
+  // A run goes on after a lost connection, but a task or an option that is wrong would be wrong again.
   if (started && error.code !== "invalid_config") console.error(goOn);
   return 1;
 }

@@ -101,7 +101,7 @@ export async function checkOthers<Scenario>(
 /** How often a first request is sent again that may be answered a little later. */
 const mostRetries = 3;
 
-/** What is wrong with it; null where nothing is. */
+/** Why the model cannot be compared with; null if its first answer is all right. */
 async function firstAnswer<Scenario>(
   { model }: OtherModel,
   rollout: Rollout<Scenario>,

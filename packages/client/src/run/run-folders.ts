@@ -102,7 +102,7 @@ function readRun(out: string): RunFolder | null {
   return { ...(JSON.parse(readFileSync(file, "utf8")) as Command), out };
 }
 
-/** `task.ts` says nothing: then the folder names the run. */
+/** A file called `task` or `index` says nothing about the task: then its folder names the run. */
 function nameOf(path: string, began: number): string {
   const file = basename(path, extname(path));
   const said = file === "task" || file === "index" ? basename(dirname(path)) : file;

@@ -72,7 +72,7 @@ const defaults: RunSettings = {
   ...{ train: {}, verdict: "greedy", heldOut: Infinity, evalEvery: 0, evalHeldOut: 64, seed: 0 },
 };
 
-/** What `trainRun` takes besides. */
+/** The options of `trainRun` that are no settings. */
 export const ownNames: readonly string[] = [
   ...["name", "out", "settings", "shuffleRewards", "compare", "taskSource", "ungated", "hone"],
   ...["onEvent", "signal"],
@@ -82,7 +82,10 @@ export const settingNames = Object.keys(defaults) as (keyof RunSettings)[];
 
 type ForSettings = { options?: Partial<RunSettings> | undefined; heldOut: readonly unknown[] };
 
-/** The task's defaults over ours, and what is given over both; an option that is undefined is none. */
+/**
+ * The settings of a run. What is given wins over the task's defaults, and these win over ours. An option that is
+ * undefined counts as not given.
+ */
 export function readSettings(task: ForSettings, given: Partial<RunSettings>): RunSettings {
   refuseUnknownOptions("trainRun()", given, [...settingNames, ...ownNames]);
   refuseUnknownOptions("The task's options", task.options ?? {}, settingNames);
@@ -129,7 +132,7 @@ function checkSettings(settings: RunSettings): void {
   checkTrain(settings.train);
 }
 
-/** Before anything is played: a step would refuse them only after hours. */
+/** Called before anything is played, because a step would refuse its options only after hours. */
 function checkTrain(train: RunSettings["train"]): void {
   const names = trainConfigKeys.filter((name) => name !== "learningRate");
   refuseUnknownOptions("The run's train", train, names);

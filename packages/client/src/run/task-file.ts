@@ -9,7 +9,7 @@ import { requireTask, type Task } from "./task.ts";
 export interface LoadedTask {
   task: Task<unknown>;
   path: string;
-  /** Tells the file from itself after a change. */
+  /** Fingerprint of the file and its imports: after a change it is another. */
   taskSource: string;
 }
 
@@ -32,7 +32,7 @@ export async function loadTask(given: string): Promise<LoadedTask> {
   return { task: task as Task<unknown>, path, taskSource: await sourceOf(path) };
 }
 
-/** What the file itself says against a task (defineTask's errors) is passed on; else the error is shown with its place. */
+/** Errors of defineTask are passed on as they are; another error is shown with its place in the file. */
 async function defaultExport(path: string, given: string): Promise<unknown> {
   try {
     return ((await import(pathToFileURL(path).href)) as { default?: unknown }).default;
@@ -55,7 +55,7 @@ function placeOf(error: unknown): string {
     .join("\n");
 }
 
-/** By tsx where the task's project has it, else by what Node itself reads. */
+/** Makes this process read TypeScript: by tsx if the task's project has it, else as Node does by itself. */
 async function readTypeScript(path: string): Promise<void> {
   if (!/\.[cm]?tsx?$/.test(path) || process.execArgv.some((arg) => /\btsx\b/.test(arg))) return;
   const tsx = find("tsx", path);

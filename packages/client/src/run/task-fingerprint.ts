@@ -6,11 +6,11 @@ import { dirname, resolve } from "node:path";
 export interface TaskFingerprint {
   metric: string;
   heldOutScenarios: string;
-  /** Of the task file and the files beside it that it imports: the rollout and the reward. Null without a file. */
+  /** Digest of the task's file and of the files that it imports by relative paths. Null if no file is known. */
   taskSource: string | null;
 }
 
-/** Why a run does not go on with a task: what has changed, by the part of the fingerprint. */
+/** What an error says has changed, by the part of the fingerprint that differs. */
 export const taskChanges: Readonly<Record<string, string>> = {
   heldOutScenarios: "it holds out other scenarios",
   metric: "another metric decides",
@@ -25,7 +25,10 @@ export function fingerprintOf(
   return { metric, heldOutScenarios, taskSource: taskSource ?? null };
 }
 
-/** Of a file's text and the texts that it imports by relative paths. Not their paths: a copy is the same task. */
+/**
+ * Digest of a file's text and of the texts that it imports by relative paths. Paths do not count, so a copy is the
+ * same task.
+ */
 export async function sourceOf(path: string): Promise<string> {
   return digest(JSON.stringify(await readSources(resolve(path))));
 }

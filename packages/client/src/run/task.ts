@@ -78,7 +78,7 @@ export function defineTask<Scenario, const Settings extends TaskSettings = TaskS
   return task;
 }
 
-/** A default of 3 is a number, not always 3. */
+/** The types of the settings by those of their defaults: where the default is 3, any number may be given. */
 type Widened<Settings> = {
   readonly [Name in keyof Settings]: Settings[Name] extends number
     ? number
@@ -134,7 +134,7 @@ export function readOwnSettings<Settings extends TaskSettings>(
   return settings;
 }
 
-/** What a run, its stored settings and its command line call something of their own. */
+/** Names that a run, its stored settings or its command line use for something else. */
 const takenNames = new Set<string>([
   ...[...settingNames, ...ownNames, ...Object.keys(taskChanges), "base"],
   ...["resume", "lr", "lastRate", "compareKeyEnv", "compareTokens", "serverData", "help"],

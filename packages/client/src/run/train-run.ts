@@ -44,7 +44,7 @@ export async function trainRun<Scenario, Settings extends TaskSettings>(
   await requireWritable(out);
   const kept = settingsToKeep(playing, options);
   const begun = await requireSameTask(out, () => requireSameSettings(out, kept));
-  // A run that is under way goes on without them, and its summary says so.
+  // In a run that goes on, a model that fails is left out, and the summary says so.
   if (!begun) await checkOthers(others, rolloutOfOthers(playing), task.heldOut[0], signal);
   const model = await hone.model({ name, seed: settings.seed }, { signal });
   const { maxModelLen, base } = await model.info({ signal });
@@ -144,7 +144,7 @@ async function requireSameTask<Result>(
   }
 }
 
-/** A model that thinks before each of a hundred turns takes hours, and an answer of it is paid for. */
+/** Another model may think long before each of a hundred turns, and its answers cost money: none is asked for twice. */
 const patient = { timeoutMs: 12 * 3_600_000, retries: 0 };
 
 /** What decides how a scenario is played. */
@@ -251,7 +251,7 @@ function createRun(context: RunContext) {
 
   return {
     ...{ context, heldOut, rolloutAt, play, evaluate },
-    /** Unless an earlier start of this run has made it. */
+    /** Evaluates, unless an earlier start of this run has done so. */
     evaluateOnce: async (policy: Policy, label: string, rollout: Rollout<unknown>) =>
       (await made(label)) ?? (await evaluate(policy, label, rollout)),
     async evaluateOther(other: OtherModel): Promise<TrajectoryGroup[]> {

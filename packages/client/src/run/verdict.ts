@@ -1,6 +1,6 @@
 import type { Comparison, EvaluationRow } from "../evaluation/compare.ts";
 
-/** An interval over fewer is too short: the bootstrap sees only the scenarios that there are. */
+/** Fewer scenarios give an interval that is too short, because a bootstrap sees only those that it has. */
 export const leastHeldOut = 16;
 
 /** `learnt` and `worse` are more than chance explains; `unclear` is neither. */
