@@ -24,6 +24,12 @@ export type {
   EvaluationRow,
   Evaluations,
 } from "./evaluation/compare.ts";
+export { bestOfN } from "./supervised/best-of-n.ts";
+export type { BestOfNOptions } from "./supervised/best-of-n.ts";
+export type { DpoExample, DpoExamples, DpoOptions, TrajectoryPair } from "./supervised/dpo.ts";
+export type { SupervisedEvent, Validation } from "./supervised/run-options.ts";
+export type { SftExample, SftExamples, SftOptions } from "./supervised/sft.ts";
+export type { SupervisedRun } from "./supervised/supervised-run.ts";
 export { ComparisonModel } from "./rollouts/comparison-model.ts";
 export type { ComparisonModelOptions } from "./rollouts/comparison-model.ts";
 export { openRunLog } from "./run-log/run-log.ts";

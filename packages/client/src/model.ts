@@ -1,5 +1,6 @@
-import { HoneError, newId, trainConfigKeys } from "@hone/core";
+import { HoneError, newId, policyName, trainConfigKeys } from "@hone/core";
 import type {
+  ModelInfo,
   OperationEvent,
   SubmitOperation,
   TrainConfig,
@@ -17,6 +18,12 @@ import { startOperation } from "./training/train-handle.ts";
 import type { TrainHandle } from "./training/train-handle.ts";
 import { checkTrainConfig } from "./training/train-config.ts";
 import { pause, type Transport } from "@hone/transport";
+import { imitation } from "./supervised/sft.ts";
+import type { SftExamples, SftOptions } from "./supervised/sft.ts";
+import { preference } from "./supervised/dpo.ts";
+import type { DpoExamples, DpoOptions } from "./supervised/dpo.ts";
+import { supervisedRun } from "./supervised/supervised-run.ts";
+import type { RunModel, SupervisedRun } from "./supervised/supervised-run.ts";
 import { warn } from "./warn.ts";
 
 /** A batch as `batches` deals it out. Without a `schedule`, an object with its cursor alone will do. */
@@ -84,20 +91,21 @@ export class Model extends Policy {
     requireList("batches()", scenarios, "scenarios");
     checkBatchesOptions(scenarios, options);
     requireSignal("batches()", options);
-    const committed = await this.#settledCursor(options.signal);
+    const { cursor: committed } = await this.#settled("batches()", options.signal);
     yield* runBatches(this.name, scenarios, options, committed);
   }
 
-  async #settledCursor(signal: AbortSignal | undefined): Promise<unknown> {
+  async #settled(where: string, signal: AbortSignal | undefined): Promise<ModelInfo> {
     for (let waited = 0; ; waited += settlePollMs) {
-      const { cursor, operations, learnt } = await this.info({ signal });
+      const info = await this.info({ signal });
+      const { operations } = info;
       if (operations.length === 0) {
-        this.#learnt = learnt;
-        return cursor;
+        this.#learnt = info.learnt;
+        return info;
       }
       if (waited >= noticeAfterMs && waited < noticeAfterMs + settlePollMs) {
         warn(
-          `batches() of ${this.name} waits for ${operations.join(", ")}, which an earlier run left under way.`,
+          `${where} of ${this.name} waits for ${operations.join(", ")}, which an earlier run left under way.`,
         );
       }
       await pause(settlePollMs, signal);
@@ -121,7 +129,7 @@ export class Model extends Policy {
     optionalFunction("train()", onEvent, "onEvent");
     if (batch !== undefined) requireBatch(batch);
     const config = withSchedule(given, schedule, batch);
-    const handle = startOperation({
+    const handle = startOperation<TrainResult>({
       transport: this.transport,
       model: this.name,
       submission: {
@@ -136,12 +144,46 @@ export class Model extends Policy {
             : { cursor: batch.cursor, untrainedCursor: untrainedCursor(batch.cursor) }),
         },
       },
+      types: ["train"],
       signal,
       onEvent,
       onResult: (result) => this.#noteStep(result),
     });
     if (batch !== undefined) noteStep(batch.cursor, handle.result);
     return handle;
+  }
+
+  /**
+   * Imitates examples: conversations in OpenAI's format or trajectories, as a list, an iterable or the path of a JSONL
+   * file. Each step is an operation of the model, like those of `train`, on the same adapter. A program that is started
+   * again goes on after the last step that the server committed; a run that has all its steps trains nothing more.
+   */
+  async sft(examples: SftExamples, options: SftOptions = {}): Promise<SupervisedRun> {
+    return await supervisedRun(
+      imitation,
+      this.#runModel("sft()", options.signal),
+      examples,
+      options,
+    );
+  }
+
+  /** Learns which of two answers is better (DPO). Its runs are resumed as those of `sft` are. */
+  async dpo(pairs: DpoExamples, options: DpoOptions = {}): Promise<SupervisedRun> {
+    return await supervisedRun(preference, this.#runModel("dpo()", options.signal), pairs, options);
+  }
+
+  #runModel(where: string, signal: AbortSignal | undefined): RunModel {
+    return {
+      name: this.name,
+      transport: this.transport,
+      settled: async () => {
+        const { cursor, learnt } = await this.#settled(where, signal);
+        return { cursor, learnt, policy: policyName(this.name, learnt) };
+      },
+      noteLearnt: (step) => {
+        this.#learnt = Math.max(this.#learnt, step);
+      },
+    };
   }
 
   /** Warns of steps that this program neither made nor knew of: another program trains the same model. */

@@ -20,11 +20,11 @@ export const toolCallSchema = z.looseObject({
 });
 export type ToolCall = z.infer<typeof toolCallSchema>;
 
-const systemMessageSchema = z.looseObject({
+export const systemMessageSchema = z.looseObject({
   role: z.enum(["system", "developer"]),
   content: messageContentSchema,
 });
-const userMessageSchema = z.looseObject({
+export const userMessageSchema = z.looseObject({
   role: z.literal("user"),
   content: messageContentSchema,
 });
@@ -41,7 +41,7 @@ export const assistantMessageSchema = z.looseObject({
   function_call: unread("Send it as an entry of tool_calls."),
   audio: unread("Send its transcript as content."),
 });
-const toolMessageSchema = z.looseObject({
+export const toolMessageSchema = z.looseObject({
   role: z.literal("tool"),
   tool_call_id: z.string(),
   content: messageContentSchema,

@@ -84,6 +84,7 @@ export {
   chatTemplateKwargsSchema,
   putModelSchema,
   submitOperationSchema,
+  supervisedResultSchema,
   trainResultSchema,
 } from "./operation.ts";
 export type {
@@ -97,6 +98,7 @@ export type {
   ChatTemplateKwargs,
   PutModel,
   SubmitOperation,
+  SupervisedResult,
   TrainOp,
   TrainResult,
 } from "./operation.ts";
@@ -137,6 +139,25 @@ export {
   trainConfigSchema,
 } from "./train-config.ts";
 export type { ResolvedTrainConfig, TrainConfig } from "./train-config.ts";
+export {
+  conversationSchema,
+  dpoConfigSchema,
+  dpoObjectiveSchema,
+  exampleSchema,
+  pairSchema,
+  sftConfigSchema,
+  sftObjectiveSchema,
+} from "./supervised.ts";
+export type {
+  Conversation,
+  ConversationPair,
+  DpoConfig,
+  DpoOp,
+  Example,
+  Pair,
+  SftConfig,
+  SftOp,
+} from "./supervised.ts";
 export {
   gcReportSchema,
   gcRequestSchema,

@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { clientIdSchema, modelNameSchema } from "./ids.ts";
 import { rewardSchema } from "./rollout.ts";
+import { dpoOpSchema, sftOpSchema } from "./supervised.ts";
 import { trainConfigSchema } from "./train-config.ts";
 
 /** Why a group, or a member of one, trained nothing. */
@@ -113,7 +114,13 @@ const importOpSchema = z.strictObject({
 const publishOpSchema = z.strictObject({ type: z.literal("publish") });
 
 /** Every kind of operation. */
-const opSchemas = [trainOpSchema, importOpSchema, publishOpSchema] as const;
+const opSchemas = [
+  trainOpSchema,
+  sftOpSchema,
+  dpoOpSchema,
+  importOpSchema,
+  publishOpSchema,
+] as const;
 export const operationTypeSchema = z.enum(opSchemas.map(({ shape }) => shape.type.value));
 
 /** `POST /v1/models/{model}/operations` */
@@ -155,6 +162,22 @@ export const trainResultSchema = z.object({
   warnings: z.array(z.string()),
 });
 export type TrainResult = z.infer<typeof trainResultSchema>;
+
+export const supervisedResultSchema = z.object({
+  type: z.enum(["sft", "dpo"]),
+  /** False: it was an evaluation, or every example was left out; the policy did not change. */
+  trained: z.boolean(),
+  step: z.int(),
+  policy: z.string(),
+  /** How many examples took part. */
+  examples: z.int(),
+  /** Those that were left out, by their place in the operation. */
+  dropped: z.array(z.object({ index: z.int(), reason: dropReasonSchema })),
+  metrics: metricsRecordSchema,
+  checkpoint: z.string().nullable(),
+  warnings: z.array(z.string()),
+});
+export type SupervisedResult = z.infer<typeof supervisedResultSchema>;
 const publishResultSchema = z.object({
   type: z.enum(["import", "publish"]),
   step: z.int(),
@@ -163,6 +186,7 @@ const publishResultSchema = z.object({
 });
 export const operationResultSchema = z.discriminatedUnion("type", [
   trainResultSchema,
+  supervisedResultSchema,
   publishResultSchema,
 ]);
 export type OperationResult = z.infer<typeof operationResultSchema>;

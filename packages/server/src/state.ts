@@ -152,6 +152,7 @@ export async function openState(options: StateOptions): Promise<State> {
       rollouts,
       engines,
       trainer,
+      renderer,
       trainTurn: pLimit(1),
       events,
       ready,

@@ -5,6 +5,8 @@ import {
   shuffledIndices,
   requireNumber,
 } from "@hone/core";
+import { isRunCursor, supervisedRuns } from "./supervised-cursor.ts";
+import type { RunCursor } from "./supervised-cursor.ts";
 import { requireApart } from "./scenarios.ts";
 
 export interface BatchesOptions {
@@ -31,7 +33,7 @@ export interface BatchesOptions {
 }
 
 /** How far the run has come in its scenarios. The server commits it together with the step's weights. */
-export interface BatchCursor {
+export interface BatchCursor extends RunCursor {
   readonly epoch: number;
   /** Scenarios of this epoch that are used up. */
   readonly position: number;
@@ -70,7 +72,12 @@ export function* planBatches<Scenario>(
   options: BatchesOptions,
   committed: unknown,
 ): Generator<Batch<Scenario>, void, number | undefined> {
-  let cursor = firstCursor(scenarios.length, options, readCursor(committed));
+  const supervised = supervisedRuns(committed);
+  let cursor: BatchCursor = {
+    ...firstCursor(scenarios.length, options, readCursor(committed)),
+    // A supervised run that is started again has to find what it did before these batches.
+    ...(Object.keys(supervised).length > 0 && { supervised }),
+  };
   let order = orderOf(cursor);
   while (cursor.trained < options.steps) {
     const { step, trained, epoch } = cursor;
@@ -144,7 +151,7 @@ function firstCursor(
 }
 
 function readCursor(value: unknown): BatchCursor | null {
-  if (value === null || value === undefined) return null;
+  if (value === null || value === undefined || isRunCursor(value)) return null;
   const cursor = value as Partial<Record<keyof BatchCursor, unknown>>;
   const isCount = (field: unknown) => Number.isSafeInteger(field) && (field as number) >= 0;
   const ours =
@@ -164,7 +171,12 @@ function readCursor(value: unknown): BatchCursor | null {
 }
 
 /** The order follows from seed and epoch, so that a resumed epoch has the order that it began with. */
-function orderOf({ size, seed, epoch, shuffle }: BatchCursor): number[] {
+export function orderOf({
+  size,
+  seed,
+  epoch,
+  shuffle,
+}: Pick<BatchCursor, "size" | "seed" | "epoch" | "shuffle">): number[] {
   if (!shuffle) return Array.from({ length: size }, (_, index) => index);
   const mixed = Math.imul(seed ^ 0x9e3779b9, 0x85ebca6b) ^ Math.imul(epoch + 1, 0xc2b2ae35);
   return shuffledIndices(size, mulberry32(mixed));

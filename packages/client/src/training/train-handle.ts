@@ -1,6 +1,12 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { HoneError, isErrorCode, operationInfoSchema } from "@hone/core";
-import type { OperationEvent, OperationInfo, SubmitOperation, TrainResult } from "@hone/core";
+import type {
+  OperationEvent,
+  OperationInfo,
+  OperationResult,
+  SubmitOperation,
+  TrainResult,
+} from "@hone/core";
 import { abortError, followOperation, throwIfAborted, unlessAborted } from "@hone/transport";
 import type { Transport } from "@hone/transport";
 
@@ -8,10 +14,10 @@ import type { Transport } from "@hone/transport";
  * A training step under way. Iterate over it to read its events, as often as you like: each reader gets all events
  * from the first on. Await `result` for the end of the step.
  */
-export interface TrainHandle extends AsyncIterable<OperationEvent> {
+export interface TrainHandle<Result = TrainResult> extends AsyncIterable<OperationEvent> {
   /** Names the step. If you submit the same token again, you get the same step. */
   readonly clientToken: string;
-  readonly result: Promise<TrainResult>;
+  readonly result: Promise<Result>;
   /** Asks the server to end the operation. `result` then rejects with code `aborted`. */
   abort(): Promise<void>;
 }
@@ -19,17 +25,21 @@ export interface TrainHandle extends AsyncIterable<OperationEvent> {
 /** How long an aborted step waits for the server to hear of it. */
 const abandonLimitMs = 5_000;
 
-export interface SubmitContext {
+export interface SubmitContext<Result> {
   transport: Transport;
   model: string;
   submission: SubmitOperation;
   signal: AbortSignal | undefined;
   onEvent: ((event: OperationEvent) => void) | undefined;
+  /** Of the results that this operation can have. */
+  types: readonly OperationResult["type"][];
   /** Gets the result before the caller does, and gives what the caller gets. */
-  onResult: (result: TrainResult) => TrainResult;
+  onResult: (result: Result) => Result;
 }
 
-export function startOperation(context: SubmitContext): TrainHandle {
+export function startOperation<Result extends OperationResult>(
+  context: SubmitContext<Result>,
+): TrainHandle<Result> {
   const log = new EventLog();
   const submitted = submit(context);
   const result = run(context, submitted, log);
@@ -48,18 +58,23 @@ export function startOperation(context: SubmitContext): TrainHandle {
 }
 
 /** The request is not cut off by the signal: it may have arrived, and then the operation's id is needed to end it. */
-async function submit({ transport, model, submission, signal }: SubmitContext) {
+async function submit({
+  transport,
+  model,
+  submission,
+  signal,
+}: Pick<SubmitContext<never>, "transport" | "model" | "submission" | "signal">) {
   throwIfAborted(signal);
   return await transport.json("POST", `/v1/models/${model}/operations`, operationInfoSchema, {
     body: submission,
   });
 }
 
-async function run(
-  { transport, signal, onEvent, onResult }: SubmitContext,
+async function run<Result extends OperationResult>(
+  { transport, signal, onEvent, onResult, types }: SubmitContext<Result>,
   submitted: Promise<OperationInfo>,
   log: EventLog,
-): Promise<TrainResult> {
+): Promise<Result> {
   // The signal ends the waiting below; the server has to hear of it on its own.
   const told: Promise<unknown>[] = [];
   const abandon = () => {
@@ -76,7 +91,7 @@ async function run(
       if (event.type === "ended") ended = event.operation;
     }
     if (!ended) throw signal?.aborted ? abortError(signal) : noEnd();
-    const result = onResult(resultOf(ended));
+    const result = onResult(resultOf(ended, types) as Result);
     log.end(null);
     return result;
   } catch (error) {
@@ -96,9 +111,13 @@ async function abortOperation(transport: Transport, operationId: string): Promis
   });
 }
 
-function resultOf(operation: OperationInfo): TrainResult {
-  if (operation.status === "succeeded" && operation.result?.type === "train") {
-    return operation.result;
+function resultOf(
+  operation: OperationInfo,
+  types: readonly OperationResult["type"][],
+): OperationResult {
+  const { result } = operation;
+  if (operation.status === "succeeded" && result && types.includes(result.type)) {
+    return result;
   }
   const { error } = operation;
   const code = isErrorCode(error?.code) ? error.code : "train_failed";

@@ -101,7 +101,7 @@ async function listModels(connection: Connection, flags: ServerFlags): Promise<v
 async function lastStep(connection: Connection, model: string): Promise<TrainResult | null> {
   const path = `/v1/models/${model}/operations?type=train&limit=10`;
   const { data } = await connection.get(operationListSchema, path);
-  for (const { result } of data) if (result && "metrics" in result) return result;
+  for (const { result } of data) if (result && "groups" in result) return result;
   return null;
 }
 

@@ -2,7 +2,7 @@ import { describe, expect, it, vi } from "vitest";
 import type OpenAI from "openai";
 import { workerPython } from "../testing/running-engine.ts";
 import type { LedgerCompletion } from "../ports/ledger.ts";
-import { fullPrompt } from "./prompt.ts";
+import { fullPrompt } from "../conversation/prompt.ts";
 import { moveCall, tools, useScriptedGateway } from "../testing/scripted-gateway.ts";
 
 type Message = OpenAI.ChatCompletionMessageParam;

@@ -1,4 +1,4 @@
-import type { SplitReason } from "./prompt.ts";
+import type { SplitReason } from "../conversation/prompt.ts";
 
 /** What `/metrics` and the dashboard show of the gateway. */
 export interface GatewayCounters {

@@ -11,7 +11,7 @@ import {
 import type { LedgerCompletion } from "../ports/ledger.ts";
 import { createRendererClient, type RendererClient } from "../renderer/http-renderer.ts";
 import type { Child } from "../supervise/child.ts";
-import { fullPrompt } from "./prompt.ts";
+import { fullPrompt } from "../conversation/prompt.ts";
 import { serveGateway, type ServedGateway } from "../testing/served-gateway.ts";
 
 type Message = OpenAI.ChatCompletionMessageParam;

@@ -1,7 +1,7 @@
 import { HoneError, type ChatMessage } from "@hone/core";
 import type { LedgerCompletion } from "../ports/ledger.ts";
 import type { Renderer } from "../ports/renderer.ts";
-import { beginsWith, fullPrompt, type Prompt } from "./prompt.ts";
+import { beginsWith, fullPrompt, type Prompt } from "../conversation/prompt.ts";
 import type { TokenTable } from "./token-table.ts";
 
 /** The ids of a plain prompt: those given, or what the tokenizer makes of the text. */

@@ -8,7 +8,7 @@ import type { Ask } from "./ask.ts";
 import type { GatewayCounters } from "./counters.ts";
 import { continuePlain, plainMessages, promptIds } from "./plain-prompt.ts";
 import { checkLength, shownTexts, tooLong } from "./prompt-length.ts";
-import { makePrompt, type Prompt } from "./prompt.ts";
+import { makePrompt, type Prompt } from "../conversation/prompt.ts";
 import type { AskRecord, Recorder } from "./recorder.ts";
 import type { ResponseSink } from "./response-sink.ts";
 import type { IsAnswer, Retries } from "./retries.ts";

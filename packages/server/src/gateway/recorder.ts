@@ -1,7 +1,7 @@
 import { newId } from "@hone/core";
 import type { Ledger, LedgerCompletion } from "../ports/ledger.ts";
 import type { GatewayCounters } from "./counters.ts";
-import type { Prompt } from "./prompt.ts";
+import type { Prompt } from "../conversation/prompt.ts";
 import type { Answer, Sample } from "./sample.ts";
 
 type SameForAll = "kind" | "messages" | "tools" | "temperature" | "topP" | "seed" | "constrained";

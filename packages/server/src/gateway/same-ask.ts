@@ -1,6 +1,6 @@
 import { conversationKey, sameMessage, sameTools } from "../conversation/message-equality.ts";
 import type { Ask, ChatAsk } from "./ask.ts";
-import { fullPrompt } from "./prompt.ts";
+import { fullPrompt } from "../conversation/prompt.ts";
 import type { IsAnswer } from "./retries.ts";
 
 /** What a try is remembered by. It is the same for every try. */

@@ -10,7 +10,7 @@ import { conversations } from "../ledger/trajectory.ts";
 import { masksOf } from "../step-data/filter.ts";
 import { createRendererClient, type RendererClient } from "../renderer/http-renderer.ts";
 import type { Child } from "../supervise/child.ts";
-import { fullPrompt } from "./prompt.ts";
+import { fullPrompt } from "../conversation/prompt.ts";
 import { serveGateway, type ServedGateway } from "../testing/served-gateway.ts";
 
 /** vLLM's extension, which openai-node does not know. */

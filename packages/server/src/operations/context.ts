@@ -6,6 +6,7 @@ import type { LivePolicies } from "../policies/live.ts";
 import type { Models } from "../policies/models.ts";
 import type { Clock } from "../ports/clock.ts";
 import type { Engines } from "../ports/engine.ts";
+import type { Renderer } from "../ports/renderer.ts";
 import type { Trainer } from "../ports/trainer.ts";
 import type { Retention } from "../retention/retention.ts";
 import type { Rollouts } from "../rollouts/rollouts.ts";
@@ -30,6 +31,7 @@ export interface OperationContext {
   rollouts: Rollouts;
   engines: Engines;
   trainer: Trainer;
+  renderer: Pick<Renderer, "withTemplate">;
   /** The worker trains one operation at a time, whatever models they are of. */
   trainTurn: LimitFunction;
   events: EventLog;

@@ -11,7 +11,7 @@ export function operationSha({ expectedStep, op }: ParsedSubmit): Promise<string
  * an upgrade finds its step.
  */
 function asStoredBefore(op: ParsedSubmit["op"]): unknown {
-  if (!("config" in op) || op.config.type !== "policy_gradient") return op;
+  if (!("groups" in op) || op.config.type !== "policy_gradient") return op;
   const { type: _, mismatchMask, measureKl, ...config } = op.config;
   const asked = {
     ...(mismatchMask !== "none" && { mismatchMask }),

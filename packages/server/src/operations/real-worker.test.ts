@@ -7,6 +7,7 @@ import { createHttpEngine, type HttpEngine } from "../engines/http-engine.ts";
 import { createCheckpoints } from "../policies/checkpoints.ts";
 import type { Trainer } from "../ports/trainer.ts";
 import type { Child } from "../supervise/child.ts";
+import { createRendererClient } from "../renderer/http-renderer.ts";
 import { isStopped } from "../testing/stopped.ts";
 import { createTrainerClient } from "../trainer/client.ts";
 import {
@@ -55,7 +56,9 @@ describe.skipIf(workerPython() === null)("with the real worker", () => {
   async function open(dataDir: string): Promise<TestState> {
     // Policies of another test's data directory have the same names.
     for (const policy of (await engine.served()).keys()) await engine.unload(policy);
-    return openTestState(dataDir, { engine: () => engine, trainer });
+    // Rollouts are learnt from by the ids of the ledger: nothing is rendered.
+    const renderer = createRendererClient({ baseURL: () => "", key: () => "" });
+    return openTestState(dataDir, { engine: () => engine, trainer, renderer });
   }
 
   async function copy(name: string): Promise<TestState> {
@@ -128,11 +131,21 @@ describe.skipIf(workerPython() === null)("with the real worker", () => {
     ...{ type: "grpo", beta: 0.1, entropyCoef: 0.01, topEntropyQuantile: 0.5 },
     ...{ offPolicyMaskThreshold: 0.5, mismatchMask: "sequence", importanceLevel: "sequence" },
   };
-  const submit = async (server: TestState, token: string, objective = {}): Promise<string> => {
+  const train = (objective = {}) => ({
+    type: "train",
+    groups,
+    config: { ...config, ...objective },
+    cursor: { next: 2 },
+  });
+  const submit = async (
+    server: TestState,
+    token: string,
+    op: object = train(),
+  ): Promise<string> => {
     const reply = await server.call("POST", "/v1/models/m/operations", {
       clientToken: token,
       expectedStep: 0,
-      op: { type: "train", groups, config: { ...config, ...objective }, cursor: { next: 2 } },
+      op,
     });
     expect(reply.status).toBe(200);
     return reply.json.id;
@@ -170,20 +183,33 @@ describe.skipIf(workerPython() === null)("with the real worker", () => {
     await server.state.close();
   });
 
+  const { optimizerSteps: _, ...one } = config;
+  const rollouts = () =>
+    groups.flatMap((group) => group.rollouts.map(({ rolloutId }) => ({ rolloutId })));
   test.each([
-    ["the default", {}],
-    ["one with a reference, masks and a bonus", everything],
+    ["the default", () => train()],
+    ["one with a reference, masks and a bonus", () => train(everything)],
+    ["imitation", () => ({ type: "sft", examples: rollouts(), config: one })],
+    [
+      "preferences",
+      () => {
+        const of = rollouts();
+        const examples = of.slice(1).map((rejected, at) => ({ chosen: of[at], rejected }));
+        return { type: "dpo", examples, config: { ...one, loss: "ipo", sftWeight: 0.5 } };
+      },
+    ],
   ])(
     "on a copy of the data directory, and after the worker was killed in it, the bytes are the same: %s",
-    async (name, objective) => {
+    async (name, opOf) => {
+      const op = opOf();
       const calm = await copy(`calm ${name}`);
-      expect((await ended(calm, await submit(calm, "t", objective))).status).toBe("succeeded");
+      expect((await ended(calm, await submit(calm, "t", op))).status).toBe("succeeded");
       const expected = await files(calm, 1);
       await calm.state.close();
 
       await stopInStep();
       const server = await copy(`killed ${name}`);
-      const id = await submit(server, "t", objective);
+      const id = await submit(server, "t", op);
       await expect.poll(() => isStopped(child.pid)).toBe(true);
       await child.kill();
       child = await startWorkerChild(["--threads-train", "1"]);

@@ -10,6 +10,11 @@ export interface Renderer {
   info(): Promise<RendererInfo>;
   /** A whole conversation, with the generation prompt. Throws `invalid_request` for messages it cannot render. */
   render(messages: readonly ChatMessage[], tools: readonly ChatTool[] | null): Promise<number[]>;
+  /**
+   * The last message, which is the assistant's, as the model would have sampled it after the prompt of those before
+   * it; the end token is the last id. Throws `invalid_request` for messages that cannot be rendered so.
+   */
+  answer(messages: readonly ChatMessage[], tools: readonly ChatTool[] | null): Promise<number[]>;
   /** The ids of a plain prompt, with no template and only what the tokenizer adds by itself. */
   encode(text: string): Promise<number[]>;
   /** The next prompt, which begins with prompt + completion token for token; or null with the reason. */

@@ -114,6 +114,12 @@ export function createRendererClient(options: RendererClientOptions): RendererCl
       ).ids;
     },
 
+    async answer(messages, tools) {
+      return (
+        await call(idsSchema, "/answer", { messages, ...(tools && { tools }), ...template(kwargs) })
+      ).ids;
+    },
+
     async encode(text) {
       return (await call(idsSchema, "/encode", { text })).ids;
     },

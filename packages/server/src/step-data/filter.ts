@@ -197,7 +197,9 @@ export function isConstrained({ temperature, topP, constrained }: LedgerCompleti
 }
 
 /** Tokens of each completion's whole sequence. */
-function sequenceLengths(completions: readonly LedgerCompletion[]): Map<string, number> {
+export function sequenceLengths(
+  completions: readonly Pick<LedgerCompletion, "id" | "parentId" | "promptSuffix" | "sampled">[],
+): Map<string, number> {
   const lengths = new Map<string, number>();
   for (const { id, parentId, promptSuffix, sampled } of completions) {
     const before = parentId === null ? 0 : (lengths.get(parentId) ?? 0);
@@ -215,20 +217,27 @@ function addCompletions(
 ): number {
   const masks = masksOf(member.completions, options);
   const training = new Set([...masks.keys()].filter((id) => masks.get(id) === null));
-  const byId = new Map(member.completions.map((completion) => [completion.id, completion]));
-  const needed = new Set<string>();
-  for (const id of training) {
-    for (let at = byId.get(id); at && !needed.has(at.id); at = byId.get(at.parentId ?? "")) {
-      needed.add(at.id);
-    }
-  }
   let tokens = 0;
-  for (const { id, sampled } of member.completions) {
-    if (!needed.has(id)) continue;
+  for (const { id, sampled } of withAncestors(member.completions, training)) {
     selection.completions.push({ id, rollout, trainable: training.has(id) });
     if (training.has(id)) tokens += sampled.length;
   }
   return tokens;
+}
+
+/** Those named and all that they continue, parents first as they came. */
+export function withAncestors<C extends Pick<LedgerCompletion, "id" | "parentId">>(
+  completions: readonly C[],
+  named: ReadonlySet<string>,
+): C[] {
+  const byId = new Map(completions.map((completion) => [completion.id, completion]));
+  const needed = new Set<string>();
+  for (const id of named) {
+    for (let at = byId.get(id); at && !needed.has(at.id); at = byId.get(at.parentId ?? "")) {
+      needed.add(at.id);
+    }
+  }
+  return completions.filter(({ id }) => needed.has(id));
 }
 
 function mostFrequentMask(outcome: GroupOutcome): DropReason {

@@ -1,9 +1,11 @@
 /** The options that reach the worker unchanged are declared twice, in zod and in pydantic: alike in every bound. */
 import { execFileSync } from "node:child_process";
 import {
+  dpoObjectiveSchema,
   looksAtWholeRollouts,
   objectiveSchema,
   optimizerSchema,
+  sftObjectiveSchema,
   trainConfigSchema,
 } from "@hone/core";
 import { describe, expect, it } from "vitest";
@@ -54,7 +56,7 @@ describe.skipIf(!workerPython())("options of core and of the worker", () => {
     expect(eps).toMatchObject({ default: 1e-16 });
     expect(rest).toEqual(properties(jsonSchema(optimizerSchema)));
 
-    for (const option of objectiveSchema.options) {
+    for (const option of [...objectiveSchema.options, sftObjectiveSchema, dpoObjectiveSchema]) {
       const ours = properties(jsonSchema(option));
       const name = String(ours["type"]?.["const"]);
       // The worker's `type` has a default, with which a configuration is made in a test.

@@ -14,8 +14,8 @@ export type Plan = number[][][];
 export interface PlanOptions {
   optimizerSteps: number;
   maxTokensPerMicroBatch: number;
-  /** The objective looks at whole rollouts: all leaves of one go through together, however many tokens they have. */
-  wholeRollouts?: boolean | undefined;
+  /** What the objective looks at as a whole: all leaves of one go through together, however many tokens they have. */
+  whole?: "rollout" | "group" | undefined;
 }
 
 /**
@@ -43,10 +43,10 @@ export function planMicroBatches(leaves: readonly Leaf[], options: PlanOptions):
  */
 function microBatches(
   leaves: readonly Leaf[],
-  { maxTokensPerMicroBatch, wholeRollouts }: PlanOptions,
+  { maxTokensPerMicroBatch, whole }: PlanOptions,
 ): number[][] {
   const sorted = [...leaves].sort((a, b) => compareTokens(a.path, b.path) || a.index - b.index);
-  const units = wholeRollouts ? byRollout(sorted) : sorted.map((leaf) => [leaf]);
+  const units = whole ? unitsOf(sorted, whole) : sorted.map((leaf) => [leaf]);
   const batches: number[][] = [];
   let size = 0;
   let previous: Leaf | undefined;
@@ -67,13 +67,13 @@ function microBatches(
   return batches;
 }
 
-/** In the order of each rollout's first leaf. */
-function byRollout(leaves: readonly Leaf[]): Leaf[][] {
+/** In the order of the first leaf of each. */
+function unitsOf(leaves: readonly Leaf[], whole: "rollout" | "group"): Leaf[][] {
   const units = new Map<number, Leaf[]>();
   for (const leaf of leaves) {
-    const unit = units.get(leaf.rollout);
+    const unit = units.get(leaf[whole]);
     if (unit) unit.push(leaf);
-    else units.set(leaf.rollout, [leaf]);
+    else units.set(leaf[whole], [leaf]);
   }
   return [...units.values()];
 }

@@ -121,7 +121,11 @@ describe("plan", () => {
   test("rollouts that an objective looks at as a whole are not parted", () => {
     fc.assert(
       fc.property(leaves, fc.integer({ min: 1, max: 60 }), (all, max) => {
-        const options = { optimizerSteps: 2, maxTokensPerMicroBatch: max, wholeRollouts: true };
+        const options = {
+          optimizerSteps: 2,
+          maxTokensPerMicroBatch: max,
+          whole: "rollout" as const,
+        };
         const plan = planMicroBatches(all, options);
         expect(planMicroBatches([...all].reverse(), options)).toEqual(plan);
         const micros = plan.flat();

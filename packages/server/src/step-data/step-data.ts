@@ -1,16 +1,18 @@
 import {
   type CustomObjective,
   customObjectiveSchema,
+  type dpoObjectiveSchema,
   HoneError,
   looksAtWholeRollouts,
   objectiveSchema,
   optimizerSchema,
   type ResolvedTrainConfig,
+  type sftObjectiveSchema,
 } from "@hone/core";
 import type { z } from "zod";
 import type { LedgerCompletion } from "../ports/ledger.ts";
 import { type SelectedCompletion, type SelectedRollout, stepOf } from "./filter.ts";
-import { type Leaf, type Plan, planMicroBatches } from "./plan.ts";
+import { type Leaf, type Plan, planMicroBatches, type PlanOptions } from "./plan.ts";
 import { encodeSafetensors } from "./safetensors.ts";
 
 /**
@@ -24,6 +26,23 @@ export interface StepPlan {
   config: TrainerConfig;
 }
 
+/** A completion as a step trains it: the ledger's, or an example that was tokenised. */
+export interface StepCompletion extends Pick<
+  LedgerCompletion,
+  | "id"
+  | "parentId"
+  | "promptSuffix"
+  | "sampled"
+  | "logprobs"
+  | "temperature"
+  | "topP"
+  | "constrained"
+  | "finishReason"
+> {
+  /** Null where no policy of ours sampled it: then its logprobs mean nothing, and nothing is made of them. */
+  policy: string | null;
+}
+
 /** The worker's configuration but for the folders, whose names differ from boot to boot. */
 export interface TrainerConfig {
   operation_id: string;
@@ -31,7 +50,11 @@ export interface TrainerConfig {
   step: number;
   lora: { r: number; alpha: number };
   optimizer: z.output<typeof optimizerSchema> & { eps: number };
-  loss: z.output<typeof objectiveSchema> | PlannedObjective;
+  loss:
+    | z.output<typeof objectiveSchema | typeof sftObjectiveSchema | typeof dpoObjectiveSchema>
+    | PlannedObjective;
+  /** The step is computed, and nothing is trained or written. */
+  evaluate?: true | undefined;
   /** Plans that were stored before the worker packed have none, and are of a row for each leaf. */
   packing?: "tree" | undefined;
   max_mismatch: number;
@@ -52,8 +75,7 @@ export function trainerConfig(
   return {
     ...given,
     packing: "tree",
-    // Below the gradient of any step: its length is the rate's, however short the answers and small the rewards.
-    optimizer: { ...optimizerSchema.parse(config), eps: 1e-16 },
+    optimizer: optimizerOf(config),
     loss:
       config.type === "custom"
         ? { ...customObjectiveSchema.parse(config), sha256: sha256 ?? "" }
@@ -61,12 +83,27 @@ export function trainerConfig(
   };
 }
 
+/** AdamW's part of a step's options, with what the server adds. */
+export function optimizerOf(config: z.output<typeof optimizerSchema>): TrainerConfig["optimizer"] {
+  // Below the gradient of any step: its length is the rate's, however short the answers and small the rewards.
+  return { ...optimizerSchema.parse(config), eps: 1e-16 };
+}
+
+type Chosen = Pick<StepPlan, "rollouts" | "completions">;
+type Completions = ReadonlyMap<string, StepCompletion>;
+
 /** The leaves of a selection, planned. */
 export function planSelection(
-  selection: { rollouts: readonly SelectedRollout[]; completions: readonly SelectedCompletion[] },
-  ledger: ReadonlyMap<string, LedgerCompletion>,
+  selection: Chosen,
+  ledger: Completions,
   options: ResolvedTrainConfig,
 ): Plan {
+  const whole = looksAtWholeRollouts(options) ? ("rollout" as const) : undefined;
+  return planLeaves(selection, ledger, { ...options, whole });
+}
+
+/** The same where the objective's options are not those of `train`. */
+export function planLeaves(selection: Chosen, ledger: Completions, options: PlanOptions): Plan {
   const chosen = selection.completions.map(({ id }) => entry(ledger, id));
   const parents = new Set(chosen.map(({ parentId }) => parentId));
   const leaves: Leaf[] = [];
@@ -81,14 +118,14 @@ export function planSelection(
     }
     leaves.push({ index, rollout, group, path: path.reverse() });
   });
-  return planMicroBatches(leaves, { ...options, wholeRollouts: looksAtWholeRollouts(options) });
+  return planMicroBatches(leaves, options);
 }
 
 /** The body of `POST /train` (docs/worker-contract.md). */
 export function encodeStepData(
   stepPlan: StepPlan,
-  ledger: ReadonlyMap<string, LedgerCompletion>,
-  folders: { staging: string; checkpoint: string },
+  ledger: ReadonlyMap<string, StepCompletion>,
+  folders: { staging: string; checkpoint: string; reference?: string | undefined },
 ): Uint8Array {
   const completions = stepPlan.completions.map(({ id }) => entry(ledger, id));
   const indexOf = new Map(completions.map(({ id }, index) => [id, index]));
@@ -131,7 +168,7 @@ export function encodeStepData(
       },
       completion_policy: {
         type: "I32",
-        data: Int32Array.from(completions, ({ policy }) => stepOf(policy)),
+        data: Int32Array.from(completions, ({ policy }) => (policy === null ? -1 : stepOf(policy))),
       },
       completion_trainable: {
         type: "U8",
@@ -164,7 +201,7 @@ export function encodeStepData(
   );
 }
 
-function entry(ledger: ReadonlyMap<string, LedgerCompletion>, id: string): LedgerCompletion {
+function entry(ledger: ReadonlyMap<string, StepCompletion>, id: string): StepCompletion {
   const completion = ledger.get(id);
   if (completion) return completion;
   throw missing(id);

@@ -32,7 +32,7 @@ from hone_worker.process.long_work import LongWork
 from hone_worker.process.service import create_app, environment, health_route, read_body, run_service
 from hone_worker.render.base import RenderedBase, load
 from hone_worker.render.control_tokens import unmarked
-from hone_worker.render.messages import check_messages, check_tools
+from hone_worker.render.messages import bad, check_messages, check_tools
 from hone_worker.render.sampled_answer import read_answer
 from hone_worker.render.template import with_template
 from hone_worker.schema.schema_process import SchemaChecks
@@ -52,6 +52,12 @@ class _TemplateBody(_Body):
 
 
 class RenderBody(_TemplateBody):
+    messages: list[Any]
+    tools: list[Any] | None = None
+
+
+class AnswerBody(_TemplateBody):
+    #: The last one is the assistant's.
     messages: list[Any]
     tools: list[Any] | None = None
 
@@ -105,9 +111,31 @@ class Service:
         return found
 
     def render(self, messages: list[Any], tools: list[Any] | None) -> Ids:
+        return self._rendered(*self._checked(messages, tools), prompt=True)
+
+    def answer(self, messages: list[Any], tools: list[Any] | None) -> Ids:
+        """The last message as the model would have sampled it after the prompt of those before it."""
         checked, known = self._checked(messages, tools)
+        if len(checked) < 2 or checked[-1]["role"] != "assistant":
+            raise bad("messages", "an assistant message that follows others is needed at the end")
+        before = self._rendered(checked[:-1], known, prompt=True)
+        whole = self._rendered(checked, known, prompt=False)
+        if whole[: len(before)] != before:
+            raise bad(
+                f"messages[{len(checked) - 1}]",
+                f"the template of {self.base.base!r} writes this answer in another way than its prompt begins it "
+                f"({self.base.tokenizer.decode(before[-8:])!r}), so the model could not have sampled it. "
+                "Give a thought as reasoning_content where the prompt opens one, or choose other template arguments",
+            )
+        ids, stops = whole[len(before) :], set(self.base.stop_token_ids)
+        # What the template writes after the end of a turn belongs to the next prompt.
+        last = next((at for at in reversed(range(len(ids))) if ids[at] in stops), None)
+        # Some templates end a conversation with nothing: a sampled answer ends with its stop token all the same.
+        return ids[: last + 1] if last is not None else [*ids, self.base.stop_token_ids[0]]
+
+    def _rendered(self, checked: list[Any], known: list[Any] | None, *, prompt: bool) -> Ids:
         try:
-            return list(self.base.renderer.render_ids(checked, tools=known, add_generation_prompt=True))
+            return list(self.base.renderer.render_ids(checked, tools=known, add_generation_prompt=prompt))
         except Exception as error:
             # A template's own refusal ("roles must alternate") is the caller's to mend.
             raise HoneWorkerError(
@@ -203,6 +231,13 @@ class Service:
                 request, lambda: self._answer({"ids": own.render(body.messages, body.tools)})
             )
 
+        async def answer(request: Request) -> Response:
+            body = await read_body(request, AnswerBody)
+            own = self.view(body.chat_template_kwargs)
+            return await self.long.run(
+                request, lambda: self._answer({"ids": own.answer(body.messages, body.tools)})
+            )
+
         async def bridge(request: Request) -> Response:
             body = await read_body(request, BridgeBody)
             own = self.view(body.chat_template_kwargs)
@@ -236,6 +271,7 @@ class Service:
 
         return [
             Route("/render", render, methods=["POST"]),
+            Route("/answer", answer, methods=["POST"]),
             Route("/bridge", bridge, methods=["POST"]),
             Route("/parse", parse, methods=["POST"]),
             Route("/tokens", tokens, methods=["POST"]),

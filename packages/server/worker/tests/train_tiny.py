@@ -227,6 +227,7 @@ def loss_inputs(now, old, sampler, advantages, rollout, rollouts, **others):
     counted = torch.ones_like(now.detach()) if counted is None else counted.to(now.dtype)
     total = float(counted.sum())
     given = {
+        "group": torch.zeros_like(rollout),
         "completion": rollout,
         "token": torch.arange(len(now)),
         "entropies": torch.zeros_like(now.detach()),

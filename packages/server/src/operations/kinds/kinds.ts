@@ -1,11 +1,15 @@
 import type { Op, OperationRecord } from "../records.ts";
+import { dpo } from "./dpo.ts";
 import { importAdapter } from "./import.ts";
 import type { OperationKind } from "./kind.ts";
 import { publish } from "./publish.ts";
+import { sft } from "./sft.ts";
 import { train } from "./train.ts";
 
 const kinds: Readonly<Record<Op["type"], OperationKind>> = {
   train,
+  sft,
+  dpo,
   import: importAdapter,
   publish,
 };

@@ -1,4 +1,3 @@
-import { createHash } from "node:crypto";
 import { HoneError, policyName, type TrainOp, type TrainResult } from "@hone/core";
 import {
   encodeStepData,
@@ -21,7 +20,7 @@ import type { LedgerCompletion } from "../../ports/ledger.ts";
 import { workerCode } from "../../ports/trainer.ts";
 import { createPauses } from "../../store/pauses.ts";
 import { type OperationRecord, updateOperation } from "../records.ts";
-import { stepOnWorker } from "./worker-step.ts";
+import { seedOf, stepOnWorker } from "./worker-step.ts";
 import { type OperationKind, type Outcome, type Staged, type Task, timed } from "./kind.ts";
 import { claimRewarded } from "./train-claims.ts";
 
@@ -181,11 +180,6 @@ function madeBy(loss: TrainerConfig["loss"]): Staged["objective"] {
     return { type: "custom", name: loss.name, sha256: loss.sha256 };
   }
   return { type: loss.type ?? "policy_gradient" };
-}
-
-/** The same for the same step of the same model: a redone operation draws the same numbers. */
-function seedOf(model: Model, step: number): number {
-  return createHash("sha256").update(`${model.seed}:${model.name}:${step}`).digest().readUInt32LE();
 }
 
 /** The outcome of an operation whose trainable members turned out to have no advantage. */

@@ -1,7 +1,9 @@
+import { createHash } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
 import { HoneError } from "@hone/core";
 import { fault } from "../../faults/fault.ts";
 import { type TrainerEvent, workerCode } from "../../ports/trainer.ts";
+import type { Model } from "../../policies/models.ts";
 import type { NewEvent } from "../events.ts";
 import { aborted, type Staged, type Task, timed } from "./kind.ts";
 import { restartTimeoutMs } from "../ready.ts";
@@ -66,6 +68,11 @@ export async function stepOnWorker(
       });
     }
   }
+}
+
+/** The same for the same step of the same model: a redone operation draws the same numbers. */
+export function seedOf(model: Model, step: number): number {
+  return createHash("sha256").update(`${model.seed}:${model.name}:${step}`).digest().readUInt32LE();
 }
 
 async function countDeath({ context, record, emit }: Task, cause: HoneError): Promise<void> {

@@ -116,7 +116,7 @@ class StepMetrics:
         self.unpacked_micro_batches += other.unpacked_micro_batches
 
     def report(
-        self, advantages: Advantages, learning_rate: float, num_tokens: int, seconds: float
+        self, advantages: Advantages, learning_rate: float | None, num_tokens: int, seconds: float
     ) -> Metrics:
         """`num_tokens` is the model's count with this step's, `seconds` what this operation computed for."""
         rewards = self.data.rollout_reward
@@ -125,7 +125,7 @@ class StepMetrics:
         return {
             "loss": loss,
             "policy_loss": loss,
-            "grad_norm": sum(self.grad_norms) / len(self.grad_norms),
+            "grad_norm": sum(self.grad_norms) / len(self.grad_norms) if self.grad_norms else None,
             "learning_rate": learning_rate,
             "reward": float(rewards.mean()),
             "reward_std": float(rewards.std(correction=1)) if len(rewards) > 1 else None,

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from hone_worker.base.adapter_files import read_adapter
 from hone_worker.base.lora import LoraWeights
 from hone_worker.base.model import Base
 from hone_worker.packing.attention import NAME
@@ -127,6 +128,7 @@ class _Operation:
             advantages.values,
             packable=self._packable(),
             whole_rollouts=self.needs.whole_rollouts,
+            whole_groups=self.needs.whole_groups,
         )
         self._check_limits(steps)
         state = self.state = PolicyState(self.base, config)
@@ -148,7 +150,7 @@ class _Operation:
             advantages = self.objective.advantages(rewards, data.rollout_group, config.loss)
             steps = [step.with_advantages(advantages.values) for step in steps]
 
-        learning_rate = 0.0
+        learning_rate: float | None = None if config.evaluate else 0.0
         total = sum(len(step.micro_batches) for step in steps)
         done = 0
         forward_backward = update = 0.0
@@ -167,6 +169,8 @@ class _Operation:
             if self.old is None:
                 self._check_gap()
             self._stop_if_aborted()
+            if config.evaluate:
+                continue
             if step.signal or self.needs.every_token:
                 learning_rate, norm = state.update()
                 self.metrics.grad_norms.append(norm)
@@ -175,7 +179,7 @@ class _Operation:
         yield {"event": "stage", "stage": "optimizer", "seconds": update}
 
         self._stop_if_aborted()
-        files = state.write()
+        files = [] if config.evaluate else state.write()
         yield self._stage("checkpoint")
         self._stop_if_aborted()
         self.watch.pause()
@@ -219,9 +223,16 @@ class _Operation:
             yield {"event": "heartbeat"}
 
     def _reference_logprobs(self, state: PolicyState, steps: list[MiniBatch]) -> Training:
-        """Those of the base: the same model with the adapter off."""
+        """Those of the base, which is the same model with the adapter off, or of the policy that the step names."""
         self.reference = self._for_each_token(state)
-        for micro_batch, logprob, _ in self._looked_at(None, steps):
+        weights = None
+        if self.config.reference is not None:
+            read = read_adapter(Path(self.config.reference), self.base.model)
+            weights = LoraWeights(
+                read.spec,
+                {p: (state.own(a), state.own(b)) for p, (a, b) in read.tensors.items()},
+            )
+        for micro_batch, logprob, _ in self._looked_at(weights, steps):
             self.reference[micro_batch.position.to(self.base.device)] = logprob
             yield {"event": "heartbeat"}
 
@@ -274,7 +285,8 @@ class _Operation:
         advantage = micro_batch.advantage.to(device, state.exact)
         token = micro_batch.position.to(device)
         weight = micro_batch.weight
-        with torch.set_grad_enabled(self.needs.every_token or bool(advantage.any())):
+        moves = self.needs.every_token or bool(advantage.any())
+        with torch.set_grad_enabled(moves and not self.config.evaluate):
             logprob, entropy = logprobs(
                 self.base, state.weights, micro_batch, entropy_gradient=self.needs.entropy_gradient
             )
@@ -284,6 +296,7 @@ class _Operation:
                 sampler=micro_batch.sampler.to(device),
                 advantages=advantage,
                 rollout=micro_batch.rollout.to(device),
+                group=self.data.rollout_group[micro_batch.rollout].long().to(device),
                 completion=micro_batch.completion.to(device),
                 token=token,
                 rollouts=step.rollouts,

@@ -47,10 +47,11 @@ class PolicyState:
         # Adapters, logprobs and the loss are float32 over any base that is not finer itself.
         self.exact = torch.promote_types(torch.float32, base.dtype)
 
-        def own(side: torch.Tensor) -> torch.Tensor:
-            return side.detach().to(base.device, self.exact, copy=True).requires_grad_()
-
-        tensors = {path: (own(a), own(b)) for path, (a, b) in sorted(read.tensors.items())}
+        self.device = base.device
+        tensors = {
+            path: (self.own(a).requires_grad_(), self.own(b).requires_grad_())
+            for path, (a, b) in sorted(read.tensors.items())
+        }
         self.weights = LoraWeights(spec, tensors)
         ordered = [side for path in sorted(tensors) for side in tensors[path]]
         self.parameters = dict(zip(parameter_names(self.weights), ordered, strict=True))
@@ -58,6 +59,10 @@ class PolicyState:
         self.optimizer_steps = counters.optimizer_steps
         self.num_tokens = counters.num_tokens
         self._load_optimizer(read_moments(folder, self.parameters))
+
+    def own(self, side: torch.Tensor) -> torch.Tensor:
+        """A copy of an adapter's tensor as this operation computes with it."""
+        return side.detach().to(self.device, self.exact, copy=True)
 
     def _load_optimizer(self, moments: Moments | None) -> None:
         options = self.config.optimizer

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -64,14 +65,17 @@ def mini_batches(
     *,
     packable: bool = True,
     whole_rollouts: bool = False,
+    whole_groups: bool = False,
 ) -> list[MiniBatch]:
     """The plan as tensors. A token that several leaves share is trained in the first leaf that holds it.
 
     `packable` is false where the base's attention takes no trees: then what the plan wants packed goes
     through in padded rows, in as many micro-batches as keep the memory that the plan counts on. With
-    `whole_rollouts` a rollout's trained tokens stay in one micro-batch, and a plan that parts them is refused.
+    `whole_rollouts` a rollout's trained tokens stay in one micro-batch, with `whole_groups` a group's, and a plan
+    that parts them is refused.
     """
-    unpacked = _whole_in_bounds if whole_rollouts else _padded_in_bounds
+    wholes = data.rollout_group if whole_groups else torch.arange(data.rollouts) if whole_rollouts else None
+    unpacked = _padded_in_bounds if wholes is None else partial(_whole_in_bounds, wholes=wholes)
     build = _padded if config.packing == "rows" else _packed if packable else unpacked
     parent = data.completion_parent.tolist()
     rollout = data.completion_rollout.tolist()
@@ -111,8 +115,8 @@ def mini_batches(
                 code="bad_batch",
                 param="plan",
             )
-    if whole_rollouts:
-        _require_whole(micro_batch for micro_batches, _, _ in steps for micro_batch in micro_batches)
+    if wholes is not None:
+        _require_whole((m for micro_batches, _, _ in steps for m in micro_batches), wholes)
     # Rollouts that no step trains (equal rewards, masked) weigh on all steps alike: each step's R is its
     # share of the step data's, so that filters do not change the scale. With one step it is the step data's R.
     listed = sum(count for _, count, _ in steps)
@@ -140,14 +144,16 @@ def _weighed(data: StepData, micro_batch: MicroBatch) -> torch.Tensor:
     return zero.index_add_(0, micro_batch.rollout, counted.double())
 
 
-def _require_whole(micro_batches: Iterable[MicroBatch]) -> None:
+def _require_whole(micro_batches: Iterable[MicroBatch], wholes: torch.Tensor) -> None:
+    """`wholes` says of each rollout what it is a part of: itself, or its group."""
     placed: set[int] = set()
     for micro_batch in micro_batches:
-        here = set(micro_batch.rollout.tolist())
+        here = set(wholes[micro_batch.rollout].tolist())
         if parted := here & placed:
+            first = int((wholes == min(parted)).nonzero()[0])
             raise HoneWorkerError(
-                f"The plan parts the completions of rollout {min(parted)}, and this objective looks at whole "
-                "rollouts. List all leaves of a rollout in one micro-batch.",
+                f"The plan parts the completions of rollout {first} or of its group, and this objective looks at "
+                "them as a whole. List all their leaves in one micro-batch.",
                 code="bad_batch",
                 param="plan",
             )
@@ -264,11 +270,13 @@ def _padded_in_bounds(sequences: list[_Sequence], tokens: _Tokens) -> list[Micro
     return _in_bounds([[sequence] for sequence in sequences], sequences, tokens)
 
 
-def _whole_in_bounds(sequences: list[_Sequence], tokens: _Tokens) -> list[MicroBatch]:
-    """The same with the sequences of a rollout together."""
+def _whole_in_bounds(
+    sequences: list[_Sequence], tokens: _Tokens, *, wholes: torch.Tensor
+) -> list[MicroBatch]:
+    """The same with what is a whole together."""
     units: dict[int, list[_Sequence]] = {}
     for sequence in sequences:
-        owner = int(tokens.data.completion_rollout[sequence.owner[0]])
+        owner = int(wholes[tokens.data.completion_rollout[sequence.owner[0]].long()])
         units.setdefault(owner, []).append(sequence)
     return _in_bounds(list(units.values()), sequences, tokens)
 

@@ -16,8 +16,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 
 from hone_worker.process.errors import HoneWorkerError
-from hone_worker.train.objectives import DEFAULT, OBJECTIVES, LossOptions
+from hone_worker.train.objectives import DEFAULT, OBJECTIVES, LossOptions, objective_of
 from hone_worker.train.options import NotNegative, Options, Positive, Share, Strict
+
+#: In `completion_policy`: whoever wrote the completion, it was no policy of this model.
+UNSAMPLED = -1
 
 
 class LoraConfig(Strict):
@@ -69,6 +72,10 @@ class TrainConfig(Strict):
     # before there was a choice are of rows, and have to give the same bits when they are redone.
     packing: Literal["rows", "tree"] = "rows"
     max_mismatch: Positive = 0.1
+    # The folder of the policy that an objective measures against; None: the base with the adapter off.
+    reference: Annotated[str, Field(min_length=1)] | None = None
+    # The step is computed and told of; nothing is trained or written.
+    evaluate: bool = False
     seed: int
 
 
@@ -130,6 +137,7 @@ def parse_step_data(body: bytes) -> tuple[StepData, TrainConfig]:
         raise _bad(f"The step data is not a safetensors file: {cause}.") from cause
     data = _step_data(tensors)
     _check_plan(data, config)
+    _check_sampled(data, config)
     if (newest := int(data.completion_policy.max())) >= config.step:
         raise _bad(
             f"A completion was sampled from policy {newest}, but this step makes policy {config.step}.",
@@ -215,8 +223,9 @@ def _check_values(data: StepData) -> None:
         "completion_temperature",
         "must be finite and not negative",
     )
-    for name in ("tokens", "completion_policy", "rollout_group"):
+    for name in ("tokens", "rollout_group"):
         _require((getattr(data, name) >= 0).all(), name, "must not be negative")
+    _require((data.completion_policy >= UNSAMPLED).all(), "completion_policy", "must not be below -1")
     flags = ("sampled", "completion_trainable", "completion_truncated", "completion_cut", "rollout_trainable")
     for name in flags:
         _require((getattr(data, name) <= 1).all(), name, "must be 0 or 1")
@@ -242,6 +251,16 @@ def _check_values(data: StepData) -> None:
             raise _bad(
                 f"`sampled` marks the first token of the sequence of completion {completion}.", "sampled"
             )
+
+
+def _check_sampled(data: StepData, config: TrainConfig) -> None:
+    objective = objective_of(config.loss)
+    foreign = (data.completion_policy == UNSAMPLED) & data.completion_trainable.bool()
+    _require(
+        objective.unsampled or not foreign.any(),
+        "completion_policy",
+        f"says that no policy of ours sampled some of the completions, and {objective.name} corrects for the sampler",
+    )
 
 
 def _check_plan(data: StepData, config: TrainConfig) -> None:

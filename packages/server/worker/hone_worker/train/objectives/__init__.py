@@ -11,6 +11,7 @@ from hone_worker.train.objectives import (
     bnpo,
     cispo,
     dapo,
+    dpo,
     dr_grpo,
     grpo,
     gspo,
@@ -19,6 +20,7 @@ from hone_worker.train.objectives import (
     policy_gradient,
     rloo,
     sapo,
+    sft,
     vespo,
 )
 from hone_worker.train.objectives.custom import CUSTOM, Custom
@@ -27,7 +29,7 @@ from hone_worker.train.options import Options
 
 _FILES = (
     *(policy_gradient, grpo, dr_grpo, dapo, bnpo, gspo, luspo, cispo, sapo, vespo, rloo),
-    importance_sampling,
+    *(importance_sampling, sft, dpo),
 )
 OBJECTIVES: dict[str, Objective] = {file.OBJECTIVE.name: file.OBJECTIVE for file in _FILES}
 

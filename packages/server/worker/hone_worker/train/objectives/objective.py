@@ -28,6 +28,7 @@ class LossInputs:
     sampler: torch.Tensor  # pi_s: the engine's, when it sampled the token
     advantages: torch.Tensor
     rollout: torch.Tensor  # int64: index of its rollout in the step data
+    group: torch.Tensor  # int64: its rollout's
     completion: torch.Tensor  # int64: index of its completion
     token: torch.Tensor  # int64: its own place in the step data's `tokens`
     rollouts: float  # R: rewarded rollouts of this optimizer step, those that train nothing included
@@ -39,7 +40,7 @@ class LossInputs:
     )  # [all rollouts of the step data], not [N]: trained tokens of each, by weight
     entropy_tokens: float  # of `tokens`, those that `high_entropy` holds; all of them without it
     high_entropy: torch.Tensor | None = None  # bool: among the optimizer step's `Needs.top_entropy`
-    reference: torch.Tensor | None = None  # of the base without the adapter, if `Needs.reference`
+    reference: torch.Tensor | None = None  # of the base, or of a fixed policy, if `Needs.reference`
     weights: torch.Tensor | None = None  # None: every token weighs 1
 
 
@@ -55,7 +56,9 @@ class Needs:
 
     #: All trained tokens of a rollout are in one micro-batch, however long it is.
     whole_rollouts: bool = False
-    #: Logprobs of the base with the adapter off: one more forward of every trained token, once an operation.
+    #: The same of all rollouts of a group.
+    whole_groups: bool = False
+    #: Logprobs of the base with the adapter off, or of the policy that the step names: one more forward of every trained token, once an operation.
     reference: bool = False
     #: Tokens whose advantage is 0 have a gradient all the same, as from a KL or an entropy bonus.
     every_token: bool = False
@@ -80,10 +83,21 @@ class Objective:
     loss: Callable[[LossInputs, Any], LossOutputs]
     report: Callable[[Mapping[str, PerRollout]], Metrics]  # from the sums of LossOutputs.metrics
     needs: Callable[[Any], Needs] = no_needs
+    #: Whether it trains tokens that no policy of ours sampled, and so asks nothing of the sampler.
+    unsampled: bool = False
 
     @property
     def name(self) -> str:
         return self.options.model_fields["type"].default
+
+
+#: What a report says in place of rewards, where there are none.
+NO_REWARDS: Metrics = {
+    "policy_loss": None,
+    "reward": None,
+    "reward_std": None,
+    "frac_reward_zero_std": None,
+}
 
 
 def importance(old: torch.Tensor, sampler: torch.Tensor) -> torch.Tensor:

@@ -1,8 +1,8 @@
 import type { ChatMessage, ChatTool } from "@hone/core";
 import type { LedgerCompletion } from "../ports/ledger.ts";
 import type { Renderer } from "../ports/renderer.ts";
-import { longestRepeated } from "../conversation/continuation.ts";
-import { sameMessage, sameTools } from "../conversation/message-equality.ts";
+import { longestRepeated } from "./continuation.ts";
+import { sameMessage, sameTools } from "./message-equality.ts";
 
 export type SplitReason = NonNullable<LedgerCompletion["splitReason"]>;
 

@@ -1,0 +1,64 @@
+import {
+  conversationSchema,
+  HoneError,
+  issueText,
+  sftConfigSchema,
+  trajectorySchema,
+} from "@hone/core";
+import type { Conversation, Example, SftConfig, Trajectory } from "@hone/core";
+import type { ExamplesOf } from "./examples-source.ts";
+import { checkedStep } from "./run-options.ts";
+import type { RunOptions } from "./run-options.ts";
+import type { Learning } from "./supervised-run.ts";
+
+/** What `model.sft` takes: conversations, or trajectories of a run. */
+export type SftExample = Conversation | Trajectory;
+export type SftExamples = ExamplesOf<SftExample>;
+
+export interface SftOptions extends SftConfig, RunOptions<SftExample> {}
+
+export const imitation: Learning<Example> = {
+  type: "sft",
+  where: "sft()",
+  stepNames: Object.keys(sftConfigSchema.shape),
+  check: (options) => checkedStep("sft()", sftConfigSchema.safeParse(options)),
+  read: readExample,
+};
+
+/**
+ * A trajectory that Hone sampled is named by its rollout: the server trains the very ids that were sampled. All
+ * else is rendered by the model's template.
+ */
+function readExample(value: unknown, place: string): Example {
+  if (typeof value === "object" && value !== null && "histories" in value) {
+    const trajectory = trajectorySchema.safeParse(value);
+    if (!trajectory.success) {
+      throw noExample(place, issueText(trajectory.error, "it"), trajectory.error);
+    }
+    const { rolloutId, messages, tools } = trajectory.data;
+    return rolloutId === null ? readConversation({ messages, tools }, place) : { rolloutId };
+  }
+  return readConversation(value, place);
+}
+
+function readConversation(value: unknown, place: string): Conversation {
+  const parsed = conversationSchema.safeParse(value);
+  if (!parsed.success) throw noExample(place, issueText(parsed.error, "it"), parsed.error);
+  const { messages } = parsed.data;
+  const trains = messages.some(
+    (message, at) => at > 0 && message.role === "assistant" && message.weight !== 0,
+  );
+  if (trains) return parsed.data;
+  throw noExample(
+    place,
+    "no assistant message follows another message with a weight other than 0, so there is nothing to learn",
+  );
+}
+
+function noExample(place: string, why: string, cause?: unknown): HoneError {
+  return new HoneError(`${place} is no example: ${why}. Mend it, or leave it out.`, {
+    code: "invalid_request",
+    param: place,
+    cause,
+  });
+}

@@ -1,0 +1,277 @@
+import { createHash } from "node:crypto";
+import { HoneError, newId } from "@hone/core";
+import type { SubmitOperation, SupervisedResult } from "@hone/core";
+import type { Transport } from "@hone/transport";
+import { orderOf } from "../training/batches.ts";
+import { scheduledRate } from "../training/schedule.ts";
+import { startOperation } from "../training/train-handle.ts";
+import { heldOut, openExamples } from "./examples-source.ts";
+import type { ExamplesOf, ExamplesSource, ReadExample } from "./examples-source.ts";
+import { supervisedRuns, withRun } from "../training/supervised-cursor.ts";
+import { checkRunOptions } from "./run-options.ts";
+import type { RunOptions, SettledOptions, Validation } from "./run-options.ts";
+
+/** What a supervised run learnt. */
+export interface SupervisedRun {
+  /** The newest policy, `name@N`, and its N. */
+  policy: string;
+  step: number;
+  /** Steps of the run, and those of them that this call did: an earlier start may have done the others. */
+  steps: number;
+  done: number;
+  /** The loss of each step that this call did; null where every example of it was left out. */
+  losses: (number | null)[];
+  /** Before the first step of this call, during the run, and after the last. Empty without a validation set. */
+  validations: Validation[];
+  /** Examples that were left out, and why, each time that a step or a validation met them. */
+  dropped: { example: string; reason: string }[];
+}
+
+/** One way to learn from examples. */
+export interface Learning<Example> {
+  type: "sft" | "dpo";
+  /** What messages call it. */
+  where: string;
+  /** Names of the options of a step. */
+  stepNames: readonly string[];
+  read: ReadExample<Example>;
+  /** The options of a step with their defaults; refuses what is not valid by its name. */
+  check(options: object): StepConfig;
+}
+
+/** The model as a run needs it. */
+export interface RunModel {
+  name: string;
+  transport: Transport;
+  /** The cursor and the newest step, once nothing of the model is queued or running. */
+  settled(): Promise<{ cursor: unknown; learnt: number; policy: string }>;
+  /** Of each step. */
+  noteLearnt(step: number): void;
+}
+
+interface StepConfig {
+  learningRate: number;
+}
+
+/** Examples of one operation of a validation: its result is the same however many they are. */
+const validationBatch = 64;
+
+export async function supervisedRun<Given, Example>(
+  learning: Learning<Example>,
+  model: RunModel,
+  examples: ExamplesOf<Given>,
+  options: RunOptions<Given>,
+): Promise<SupervisedRun> {
+  const { where, stepNames } = learning;
+  const { own, step: given } = checkRunOptions(where, stepNames, options);
+  const step = learning.check(given);
+  const all = await openExamples<Given, Example>(where, "examples", examples, learning.read);
+  const opened = [all];
+  try {
+    let train = all;
+    let validation: ExamplesSource<Example> | null = null;
+    if (typeof own.validation === "number") {
+      const order = orderOf({ size: all.size, seed: own.seed, epoch: 0, shuffle: true });
+      ({ train, validation } = heldOut(all, own.validation, order));
+    } else if (own.validation !== undefined) {
+      validation = await openExamples<Given, Example>(
+        where,
+        "validation",
+        own.validation,
+        learning.read,
+      );
+      opened.push(validation);
+    }
+    if (train.size === 0) {
+      throw new HoneError(`${where} needs at least one example.`, {
+        code: "invalid_config",
+        param: "examples",
+      });
+    }
+    const run = new Run(learning.type, model, { train, validation, own, step });
+    return await run.toItsEnd();
+  } finally {
+    await Promise.all(opened.map((source) => source.close()));
+  }
+}
+
+interface RunParts<Given, Example> {
+  train: ExamplesSource<Example>;
+  validation: ExamplesSource<Example> | null;
+  own: SettledOptions<Given>;
+  step: StepConfig;
+}
+
+class Run<Given, Example> {
+  readonly #type: "sft" | "dpo";
+  readonly #model: RunModel;
+  readonly #parts: RunParts<Given, Example>;
+  readonly #learnt: SupervisedRun;
+
+  constructor(type: "sft" | "dpo", model: RunModel, parts: RunParts<Given, Example>) {
+    this.#type = type;
+    this.#model = model;
+    this.#parts = parts;
+    const { train, own } = parts;
+    this.#learnt = {
+      policy: "",
+      step: 0,
+      steps: own.epochs * Math.ceil(train.size / own.batchSize),
+      done: 0,
+      losses: [],
+      validations: [],
+      dropped: [],
+    };
+  }
+
+  async toItsEnd(): Promise<SupervisedRun> {
+    const { train, own } = this.#parts;
+    const learnt = this.#learnt;
+    const { cursor, learnt: newest, policy } = await this.#model.settled();
+    learnt.policy = policy;
+    learnt.step = newest;
+    const name = own.run ?? this.#hash();
+    const before = Math.min(supervisedRuns(cursor)[name] ?? 0, learnt.steps);
+    if (before > 0) own.onProgress?.({ type: "resumed", step: before, steps: learnt.steps });
+    if (before === learnt.steps) return learnt;
+    const perEpoch = Math.ceil(train.size / own.batchSize);
+    const every = own.validateEvery ?? perEpoch;
+    let expectedStep = newest;
+    await this.#validate(before);
+    for (let done = before; done < learnt.steps; done += 1) {
+      const result = await this.#step(done, {
+        expectedStep,
+        cursor: withRun(cursor, name, done + 1),
+      });
+      expectedStep = result.step;
+      if ((done + 1) % every === 0 || done + 1 === learnt.steps) await this.#validate(done + 1);
+    }
+    return learnt;
+  }
+
+  /** The same data in the same order is the same run. What it is trained with may change on the way. */
+  #hash(): string {
+    const { train, own } = this.#parts;
+    const { batchSize, seed, shuffle } = own;
+    const order = JSON.stringify([this.#type, train.sha, batchSize, seed, shuffle]);
+    return createHash("sha256").update(order).digest("hex").slice(0, 16);
+  }
+
+  async #step(
+    done: number,
+    submission: { expectedStep: number; cursor: unknown },
+  ): Promise<SupervisedResult> {
+    const { train, own, step } = this.#parts;
+    const { seed, shuffle, schedule, batchSize } = own;
+    const learnt = this.#learnt;
+    const perEpoch = Math.ceil(train.size / batchSize);
+    const epoch = Math.floor(done / perEpoch);
+    const order = orderOf({ size: train.size, seed, epoch, shuffle });
+    const first = (done % perEpoch) * batchSize;
+    const learningRate = schedule
+      ? scheduledRate(step.learningRate, schedule, { trained: done, steps: learnt.steps })
+      : step.learningRate;
+    const { result } = await this.#operation(train, order.slice(first, first + batchSize), {
+      config: { ...step, learningRate },
+      cursor: submission.cursor,
+      expectedStep: submission.expectedStep,
+    });
+    this.#model.noteLearnt(result.step);
+    const loss = result.metrics["loss"] ?? null;
+    learnt.policy = result.policy;
+    learnt.step = result.step;
+    learnt.done += 1;
+    learnt.losses.push(loss);
+    own.onProgress?.({
+      type: "step",
+      step: done + 1,
+      steps: learnt.steps,
+      epoch,
+      loss,
+      learningRate,
+      policy: result.policy,
+      metrics: result.metrics,
+    });
+    return result;
+  }
+
+  /** Nothing is trained: operations that only measure, in the same queue, so that the policy is the step's. */
+  async #validate(step: number): Promise<void> {
+    const { validation, own, step: config } = this.#parts;
+    if (!validation) return;
+    const sums = new Map<string, number>();
+    let weight = 0;
+    let policy = "";
+    for (let first = 0; first < validation.size; first += validationBatch) {
+      const length = Math.min(validationBatch, validation.size - first);
+      const indices = Array.from({ length }, (_, at) => first + at);
+      const { result } = await this.#operation(validation, indices, { config, evaluate: true });
+      policy = result.policy;
+      // A mean over tokens weighs by tokens, one over pairs by pairs.
+      const of = this.#type === "sft" ? (result.metrics["train_tokens"] ?? 0) : result.examples;
+      weight += of;
+      for (const [metric, value] of Object.entries(result.metrics)) {
+        if (value !== null) sums.set(metric, (sums.get(metric) ?? 0) + value * of);
+      }
+    }
+    if (weight === 0) {
+      throw new HoneError(
+        "No example of the validation set can be trained. See `dropped` for the reasons.",
+        {
+          code: "invalid_config",
+          param: "validation",
+        },
+      );
+    }
+    const metrics = Object.fromEntries([...sums].map(([metric, sum]) => [metric, sum / weight]));
+    const loss = metrics["loss"] ?? Number.NaN;
+    const perplexity = this.#type === "sft" ? Math.exp(loss) : null;
+    const seen: Validation = { step, policy, loss, perplexity, metrics };
+    this.#learnt.validations.push(seen);
+    own.onProgress?.({ type: "validation", ...seen });
+  }
+
+  async #operation(
+    source: ExamplesSource<Example>,
+    indices: readonly number[],
+    rest: { config: StepConfig; evaluate?: true; cursor?: unknown; expectedStep?: number },
+  ): Promise<{ result: SupervisedResult }> {
+    const { own } = this.#parts;
+    const { expectedStep, ...op } = rest;
+    const examples = await Promise.all(indices.map((index) => source.at(index)));
+    const place = (index: number) => source.place(indices[index] ?? -1);
+    const handle = startOperation<SupervisedResult>({
+      transport: this.#model.transport,
+      model: this.#model.name,
+      submission: {
+        clientToken: newId("op"),
+        ...(expectedStep === undefined ? {} : { expectedStep }),
+        op: { type: this.#type, examples, ...op } as SubmitOperation["op"],
+      },
+      types: ["sft", "dpo"],
+      signal: own.signal,
+      onEvent: own.onEvent,
+      onResult: (result) => result,
+    });
+    const result = await handle.result.catch((error: unknown) => {
+      throw withPlace(error, place);
+    });
+    for (const { index, reason } of result.dropped) {
+      this.#learnt.dropped.push({ example: place(index), reason });
+    }
+    return { result };
+  }
+}
+
+/** The server knows an example by its place in the step; its reader knows it by its place in the data. */
+function withPlace(error: unknown, place: (index: number) => string): unknown {
+  const index = HoneError.isInstance(error) && /^op\.examples\[(\d+)\]/.exec(error.param ?? "");
+  if (!index || !HoneError.isInstance(error)) return error;
+  const name = place(Number(index[1]));
+  const message = error.message.replace(/^Example \d+ \(from 0\)/, name);
+  return new HoneError(message === error.message ? `${name}: ${message}` : message, {
+    code: error.code,
+    param: name,
+    cause: error,
+  });
+}

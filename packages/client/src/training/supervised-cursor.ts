@@ -1,0 +1,26 @@
+/**
+ * How far the supervised runs of a model have come: steps done, by run. It stands beside what `batches()` keeps in
+ * the model's cursor, which the server commits together with each step's weights.
+ */
+export interface RunCursor {
+  readonly supervised?: Readonly<Record<string, number>> | undefined;
+}
+
+/** Of whatever a model's cursor is. */
+export function supervisedRuns(cursor: unknown): Readonly<Record<string, number>> {
+  const { supervised } = (typeof cursor === "object" && cursor ? cursor : {}) as RunCursor;
+  return typeof supervised === "object" && supervised !== null ? supervised : {};
+}
+
+/** The cursor after `steps` steps of a run; everything else of it stays. */
+export function withRun(cursor: unknown, run: string, steps: number): RunCursor {
+  const before = typeof cursor === "object" && cursor ? cursor : {};
+  return { ...before, supervised: { ...supervisedRuns(cursor), [run]: steps } };
+}
+
+/** Whether supervised runs are all that the cursor tells of. */
+export function isRunCursor(cursor: unknown): boolean {
+  return (
+    typeof cursor === "object" && cursor !== null && Object.keys(cursor).join() === "supervised"
+  );
+}

@@ -1,0 +1,268 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { type DpoOp, HoneError, policyName, type SftOp, type SupervisedResult } from "@hone/core";
+import pLimit from "p-limit";
+import { fault } from "../../faults/fault.ts";
+import { checkpointName } from "../../policies/checkpoints.ts";
+import type { Model } from "../../policies/models.ts";
+import type { Renderer } from "../../ports/renderer.ts";
+import {
+  dropReason,
+  restored,
+  stored,
+  type StepExample,
+  type StoredCompletion,
+} from "../../step-data/examples.ts";
+import {
+  encodeStepData,
+  optimizerOf,
+  planLeaves,
+  type StepCompletion,
+  type StepPlan,
+  type TrainerConfig,
+} from "../../step-data/step-data.ts";
+import { restartTimeoutMs } from "../ready.ts";
+import { type OperationRecord, updateOperation } from "../records.ts";
+import { type OperationKind, type Outcome, type Task, timed } from "./kind.ts";
+import { seedOf, stepOnWorker } from "./worker-step.ts";
+
+type SupervisedOp = SftOp | DpoOp;
+
+/** What is stored before the worker sees the step: a redone one trains the same ids in the same micro-batches. */
+interface Prepared {
+  stepPlan: StepPlan;
+  completions: StoredCompletion[];
+  dropped: SupervisedResult["dropped"];
+}
+
+export type SupervisedRecord<O extends SupervisedOp> = OperationRecord<O, Prepared>;
+
+/** What an example is to the loss: a side of it, and its reward there. An example with one side is imitated. */
+export interface Side {
+  reward: number;
+  example: StepExample;
+}
+
+/** How a kind reads its examples, and what it trains for. */
+interface Learning<O extends SupervisedOp> {
+  sides: (
+    task: Task<SupervisedRecord<O>>,
+    renderer: Renderer,
+    example: O["examples"][number],
+    name: string,
+  ) => Promise<Side[]>;
+  loss: (config: O["config"]) => TrainerConfig["loss"];
+  /** The policy whose logprobs the loss measures against; null for none that is kept in a folder. */
+  reference: (config: O["config"]) => number | null;
+}
+
+/** The renderer works on one core; a few at once keep it busy. */
+const atOnce = 4;
+const rendererPauseMs = 1_000;
+
+/** One step on examples that nobody has to have sampled. */
+export function supervised<O extends SupervisedOp>(
+  learning: Learning<O>,
+): OperationKind<SupervisedRecord<O>> {
+  return {
+    async run(task) {
+      const { context, record, emit } = task;
+      const model = context.models.require(record.model);
+      record.work ??= await timed(emit, "tokenize", () => prepare(learning, task, model));
+      const { stepPlan, completions, dropped } = record.work;
+      if (stepPlan.rollouts.length === 0) return endUntrained(task, model, {});
+      await context.store.write([updateOperation(record)]);
+      fault("operation.planned");
+      const ids = new Map(completions.map((one) => [one.id, restored(one)]));
+      const reference = referenceFolder(learning, task);
+      const made = await stepOnWorker(task, stepPlan.config.step, (folders) =>
+        encodeStepData(stepPlan, ids, { ...folders, ...reference }),
+      );
+      // Of no use once this is committed, and large.
+      record.work = {
+        stepPlan: { ...stepPlan, completions: [], plan: [] },
+        completions: [],
+        dropped,
+      };
+      if (!record.op.evaluate) {
+        const { seed, loss } = stepPlan.config;
+        const objective = { type: loss.type ?? record.op.type };
+        return { ...made, seed, objective, cursor: record.op.cursor };
+      }
+      await context.checkpoints.discard(made.staging);
+      return endUntrained(task, model, made.metrics);
+    },
+
+    result(_context, { op, model, work }, step, metrics) {
+      return {
+        type: op.type,
+        trained: true,
+        step,
+        policy: policyName(model, step),
+        checkpoint: checkpointName(model, step),
+        ...outcomeOf(op, work),
+        metrics,
+      };
+    },
+  };
+}
+
+function outcomeOf(
+  { examples }: SupervisedOp,
+  work: Prepared | null,
+): Pick<SupervisedResult, "examples" | "dropped" | "warnings"> {
+  const dropped = work?.dropped ?? [];
+  return { examples: examples.length - dropped.length, dropped, warnings: [] };
+}
+
+async function prepare<O extends SupervisedOp>(
+  learning: Learning<O>,
+  task: Task<SupervisedRecord<O>>,
+  model: Model,
+): Promise<Prepared> {
+  const { context, record, signal } = task;
+  const { op } = record;
+  const renderer = context.renderer.withTemplate(model.chatTemplateKwargs);
+  const longest = op.config.maxSequenceTokens ?? context.base.maxModelLen;
+  await context.store.flush();
+  const limit = pLimit(atOnce);
+  const read = op.examples.map((example, index) =>
+    limit(async () => {
+      signal.throwIfAborted();
+      return await named(index, () =>
+        patiently(signal, () => learning.sides(task, renderer, example, `ex${index}`)),
+      );
+    }),
+  );
+  const dropped: Prepared["dropped"] = [];
+  const plan: StepPlan = {
+    rollouts: [],
+    completions: [],
+    plan: [],
+    config: configOf(learning, task, model),
+  };
+  const ids = new Map<string, StepCompletion>();
+  for (const [index, sides] of (await Promise.all(read)).entries()) {
+    const reason =
+      sides.map(({ example }) => dropReason(example, longest)).find((why) => why !== null) ??
+      (sameIds(sides) ? "zero_variance" : null);
+    if (reason !== null) {
+      dropped.push({ index, reason });
+      continue;
+    }
+    for (const { reward, example } of sides) {
+      const rollout = plan.rollouts.length;
+      plan.rollouts.push({ id: `ex${index}`, reward, group: index, trainable: true });
+      for (const completion of example.completions) {
+        ids.set(completion.id, completion);
+        const trainable = example.trained.has(completion.id);
+        plan.completions.push({ id: completion.id, rollout, trainable });
+      }
+    }
+  }
+  plan.plan = planLeaves(plan, ids, {
+    optimizerSteps: 1,
+    maxTokensPerMicroBatch: op.config.maxTokensPerMicroBatch,
+    whole: plan.config.loss.type === "dpo" ? "group" : undefined,
+  });
+  return { stepPlan: plan, completions: [...ids.values()].map(stored), dropped };
+}
+
+function configOf<O extends SupervisedOp>(
+  { loss }: Learning<O>,
+  { record }: Task<SupervisedRecord<O>>,
+  model: Model,
+): TrainerConfig {
+  const step = model.learnt + 1;
+  return {
+    operation_id: record.id,
+    model: model.name,
+    step,
+    lora: model.lora,
+    packing: "tree",
+    optimizer: optimizerOf(record.op.config),
+    loss: loss(record.op.config),
+    ...(record.op.evaluate && { evaluate: true }),
+    // Nothing here was sampled by a policy that the trainer could be compared with.
+    max_mismatch: 1,
+    seed: seedOf(model, step),
+  };
+}
+
+function referenceFolder<O extends SupervisedOp>(
+  { reference }: Learning<O>,
+  { context: { models, checkpoints }, record }: Task<SupervisedRecord<O>>,
+): { reference?: string } {
+  const step = reference(record.op.config);
+  if (step === null) return {};
+  const policy = models.policy(record.model, step);
+  if (policy?.removedAt === null) return { reference: checkpoints.path(record.model, step) };
+  const name = policyName(record.model, step);
+  throw new HoneError(
+    policy
+      ? `The reference ${name} was removed. Pin a policy that is to be a reference, or take "base".`
+      : `There is no policy ${name} to be the reference. Name one that the model has, or take "base".`,
+    { code: "policy_not_found", param: "op.config.reference" },
+  );
+}
+
+/** Whether both sides of a pair are the same ids: then no side is better. */
+function sameIds(sides: readonly Side[]): boolean {
+  const [one, ...others] = sides.map(({ example }) =>
+    JSON.stringify(
+      example.completions.map(({ promptSuffix, sampled }) => [
+        Array.from(promptSuffix),
+        Array.from(sampled),
+      ]),
+    ),
+  );
+  return others.length > 0 && others.every((other) => other === one);
+}
+
+/** N stays. The cursor moves with a step whose examples were all left out: they were tried. */
+async function endUntrained<O extends SupervisedOp>(
+  { context: { models }, record }: Task<SupervisedRecord<O>>,
+  { name, learnt, cursor }: Model,
+  metrics: SupervisedResult["metrics"],
+): Promise<Outcome> {
+  const { op } = record;
+  record.result = {
+    type: op.type,
+    trained: false,
+    step: learnt,
+    policy: policyName(name, learnt),
+    checkpoint: null,
+    ...outcomeOf(op, record.work),
+    metrics,
+  };
+  record.work = null;
+  const keep = op.evaluate || op.cursor === undefined;
+  await models.setCursor(name, keep ? cursor : op.cursor, [updateOperation(record)]);
+  return "nothing";
+}
+
+/** What is wrong with an example is told with its place. */
+async function named<T>(index: number, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (cause) {
+    if (!HoneError.isInstance(cause) || cause.code === "renderer_unavailable") throw cause;
+    throw new HoneError(`Example ${index} (from 0) cannot be trained: ${cause.message}`, {
+      code: cause.code,
+      param: [`op.examples[${index}]`, ...(cause.param ? [cause.param] : [])].join("."),
+      cause,
+    });
+  }
+}
+
+/** A renderer that is being restarted is waited for. */
+async function patiently<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
+  for (const until = Date.now() + restartTimeoutMs; ;) {
+    try {
+      return await work();
+    } catch (error) {
+      const away = HoneError.isInstance(error) && error.code === "renderer_unavailable";
+      if (!away || Date.now() > until) throw error;
+      await delay(rendererPauseMs, undefined, { signal });
+    }
+  }
+}

@@ -1,0 +1,37 @@
+"""Imitation: the mean cross-entropy of the trained tokens, whoever wrote them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+
+from hone_worker.train.advantages import Advantages
+from hone_worker.train.objectives.objective import NO_REWARDS, LossInputs, LossOutputs, Objective
+from hone_worker.train.options import Options
+from hone_worker.train.sums import Metrics, PerRollout
+
+
+class Sft(Options):
+    type: Literal["sft"] = "sft"
+
+
+def advantages(rewards: torch.Tensor, groups: torch.Tensor, _options: Sft) -> Advantages:
+    """Nothing is compared: every example pulls alike."""
+    return Advantages(torch.ones_like(rewards), 0, len(groups.unique()))
+
+
+def loss(inputs: LossInputs, _options: Sft) -> LossOutputs:
+    """L = -sum w log pi / sum w, over the trained tokens of the optimizer step."""
+    entropy = -inputs.logprobs if inputs.weights is None else -inputs.weights * inputs.logprobs
+    return LossOutputs(entropy.sum() / inputs.tokens, {"cross_entropy": -inputs.logprobs.detach()})
+
+
+def report(sums: Mapping[str, PerRollout]) -> Metrics:
+    mean = sums["cross_entropy"].mean
+    return {**NO_REWARDS, "perplexity": None if mean is None else math.exp(min(mean, 700))}
+
+
+OBJECTIVE = Objective(Sft, advantages, loss, report, unsampled=True)
