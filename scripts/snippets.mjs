@@ -37,7 +37,7 @@ for (const path of documents) {
     process.exitCode = 1;
   }
   const next = text.replace(
-    /(<!-- snippet: (\S+) -->\n```ts\n)[\s\S]*?(\n```)/g,
+    /(<!-- snippet: (\S+) -->\n```(?:ts|python)\n)[\s\S]*?(\n```)/g,
     (_all, head, reference, tail) => {
       count++;
       return head + source(reference) + tail;

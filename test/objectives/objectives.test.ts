@@ -6,6 +6,7 @@ import { gather, type TrainOptions } from "@hone/client";
 import type { TrajectoryGroup } from "@hone/core";
 import OpenAI from "openai";
 import { afterAll, beforeAll, expect, it } from "vitest";
+import * as guide from "../../examples/readme/src/objectives-guide.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
 
 const example = fileURLToPath(
@@ -90,4 +91,11 @@ it("a step with an objective of one's own, which the manifest names with its fil
       sha256: expect.stringMatching(/^[0-9a-f]{64}$/),
     },
   });
+});
+
+it.each(Object.entries(guide))("the guide's code for %s", async (name, train) => {
+  const groups = await play(`guide-${name}`);
+  const model = await server.hone.model({ name: `guide-${name}` });
+  await train(model, groups);
+  expect((await model.info()).learnt).toBe(1);
 });

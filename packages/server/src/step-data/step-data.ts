@@ -62,7 +62,7 @@ export interface TrainerConfig {
 }
 
 /** One of the operator's, with the hash of the file that it is of: a step is not redone by other code. */
-export interface PlannedObjective extends CustomObjective {
+interface PlannedObjective extends CustomObjective {
   sha256: string;
 }
 
