@@ -42,6 +42,7 @@ describe("a run whose verdict would have nothing to compare ends with the base's
       ),
     });
     expect(evaluationsMade()).toEqual(["base greedy"]);
+    expect(events).toContainEqual({ type: "progressed", done: 16, note: "exakt none yet" });
     expect(events.at(-1)).toEqual({ type: "ended" });
   });
 

@@ -92,6 +92,15 @@ describe("a run on a terminal and in a file", () => {
     expect(say(true, events)).toMatch(/differ\.\n$/);
   });
 
+  it("keeps what it shows in one line, whatever a failed rollout said", () => {
+    const failed: RunEvent = { type: "progressed", done: 3, note: "no\nroom" };
+    const shown = say(true, [...evaluation, failed])
+      .split("\r")
+      .at(-1);
+    expect(shown).toMatch(/75% no.*room$/);
+    expect(shown).not.toContain("\n");
+  });
+
   it("ends the line that shows how far it is, so that an error begins on its own", () => {
     expect(say(true, [...evaluation, { type: "ended" }])).toMatch(/75% score 12\n$/);
     expect(say(false, [...evaluation, { type: "ended" }])).toBe("evaluating base: 4 rollouts\n");

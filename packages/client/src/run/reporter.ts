@@ -1,3 +1,4 @@
+import { printableLine } from "@hone/core";
 import type { RunEvent } from "./run-event.ts";
 
 /** Says how a run goes: a line for each thing that happened, and on a terminal one more that shows how far it is. */
@@ -10,7 +11,8 @@ export function createReporter(
   const show = (done: number, note: string): void => {
     if (!output.isTTY) return;
     const share = `${Math.floor((100 * done) / current.total)}%`;
-    output.write(`\r\x1b[2K${`${current.label} ${share} ${note}`.slice(0, output.columns - 1)}`);
+    const text = printableLine(`${current.label} ${share} ${note}`);
+    output.write(`\r\x1b[2K${text.slice(0, output.columns - 1)}`);
     showing = true;
   };
   const line = (text: string): void => {

@@ -2,6 +2,7 @@ import { writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { HoneError } from "@hone/core";
 import type { RolloutMode, TrajectoryGroup } from "@hone/core";
+import { valueOf } from "../evaluation/scores.ts";
 import { Hone } from "../hone.ts";
 import type { Model } from "../model.ts";
 import type { ComparisonModel } from "../rollouts/comparison-model.ts";
@@ -95,8 +96,8 @@ export async function trainRun<Scenario, Settings extends TaskSettings>(
     if (others.length === 0) return verdict;
     return await conclude(await playOthers(others, (other) => run.evaluateOther(other), signal));
   } finally {
-    onEvent({ type: "ended" });
     await totals.save();
+    onEvent({ type: "ended" });
   }
 }
 
@@ -306,6 +307,6 @@ async function trainSteps(model: Model, run: Run, shuffled: boolean): Promise<vo
 
 function noteOf(event: GatherEvent, metric: string): string {
   if (event.type !== "rollout-finished") return event.exception.message;
-  const { metrics, reward } = event.trajectory;
-  return `${metric} ${metrics[metric] ?? reward ?? "none yet"}`;
+  const [value = "none yet"] = valueOf(event.trajectory, metric);
+  return `${metric} ${value}`;
 }
