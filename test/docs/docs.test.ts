@@ -63,4 +63,19 @@ describe("the code in the documents", () => {
     expect(said).toContain("micro-batches");
     expect(await readdir(folder)).toContain("groups.jsonl");
   });
+
+  it("runs every snippet of the guide to supervised learning", async () => {
+    const guide = JSON.stringify(
+      new URL("../../examples/readme/src/supervised-guide.ts", import.meta.url),
+    );
+    const client = JSON.stringify(new URL("../../packages/client/src/index.ts", import.meta.url));
+    const main = `const { run } = await import(${guide}); const { Hone } = await import(${client}); await run(new Hone());`;
+    const said = await program(server, folder, ["--input-type=module", "--eval", main]);
+    const seen = [...said.matchAll(/^perplexity ([\d.]+)$/gm)].map(([, value]) => Number(value));
+    expect(seen.length).toBeGreaterThan(2);
+    expect(seen.at(-1)).toBeLessThan(seen[0] ?? 0);
+    expect(said).toMatch(/^supervised@4 after 4 steps, 0 left out$/m);
+    const [, before, after] = /\[ ([\d.e-]+), ([\d.e-]+) \]/.exec(said) ?? [];
+    expect(Number(after)).toBeGreaterThan(Number(before));
+  });
 });

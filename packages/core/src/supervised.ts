@@ -112,7 +112,7 @@ export const dpoConfigSchema = z
     ...dpoObjectiveSchema.omit({ type: true }).shape,
   })
   .refine(({ loss, labelSmoothing }) => loss !== "ipo" || labelSmoothing === 0, {
-    error: 'has no meaning with loss: "ipo". Leave it out, or choose another loss',
+    error: 'it has no meaning with loss: "ipo". Leave it out, or choose another loss',
     path: ["labelSmoothing"],
   });
 export type DpoConfig = z.input<typeof dpoConfigSchema>;
