@@ -93,5 +93,50 @@ def test_a_file_that_registers_nothing_is_refused_at_the_start(tmp_path, code, w
     assert refused(lambda: load_objectives(tmp_path / "none.py", OBJECTIVES)).code == "bad_objective"
 
 
+RANKED = """
+from dataclasses import replace
+from typing import Literal
+import torch
+from hone_worker.train.advantages import Advantages
+from hone_worker.train.objectives import dapo
+
+class Ranked(dapo.Dapo):
+    type: Literal["ranked"] = "ranked"
+
+def advantages(rewards, groups, _options):
+    values = torch.zeros_like(rewards)
+    for group in groups.unique():
+        members = groups == group
+        order = rewards[members].argsort().argsort().double()
+        values[members] = order - order.mean()
+    return Advantages(values, 0, len(groups.unique()))
+
+OBJECTIVE = replace(dapo.OBJECTIVE, options=Ranked, advantages=advantages)
+"""
+
+
+def test_a_file_may_change_the_advantages_of_a_built_in_loss(base, policy, tmp_path):
+    file = tmp_path / "ranked.py"
+    file.write_text(RANKED)
+    load_objectives(file, OBJECTIVES)
+    forest = grown_forest()
+    sample_logprobs(forest, policy, noise=0.0)
+    norms = []
+    for scale in (1.0, 100.0):  # ranks do not know how far rewards lie apart
+        forest.rewards = [scale * reward for reward in forest.rewards]
+        loss = {"type": "custom", "name": "ranked", "sha256": CUSTOM["ranked"].sha256}
+        staging = str(tmp_path / f"staging-{scale}")
+        given = reference.config(
+            staging=staging,
+            checkpoint=str(policy),
+            plan=[[forest.leaves()]],
+            loss={**loss, "options": {"beta": 0.1}},
+        )
+        metrics = train(base, forest, given)["metrics"]
+        assert metrics["kl"] > 0
+        norms.append(metrics["grad_norm"])
+    assert norms[0] == norms[1] > 0
+
+
 def test_a_file_may_be_given_once(example):
     assert refused(lambda: load_objectives(EXAMPLE, OBJECTIVES)).code == "bad_objective"
