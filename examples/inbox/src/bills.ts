@@ -97,20 +97,10 @@ export const heldOutNames = [
   "Redwood Carpentry",
 ] as const;
 
-const months = [
-  "January",
-  "February",
-  "March",
-  "April",
-  "May",
-  "June",
-  "July",
-  "August",
-  "September",
-  "October",
-  "November",
-  "December",
-];
+const months =
+  "January February March April May June July August September October November December".split(
+    " ",
+  );
 
 /** `perTemplate` mails of each template. The same arguments give the same mails. */
 export function writeMails(

@@ -1,10 +1,7 @@
 import { score, ScriptedJudge } from "@hone/ruler/testing";
 import { afterEach, expect, it, vi } from "vitest";
 
-afterEach(() => {
-  vi.unstubAllGlobals();
-  vi.unstubAllEnvs();
-});
+afterEach(() => void vi.unstubAllGlobals().unstubAllEnvs());
 
 it("the README's snippet scores a group with OpenAI's judge and key", async () => {
   const judge = await ScriptedJudge.start({
