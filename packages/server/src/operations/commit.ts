@@ -38,7 +38,7 @@ export async function commitPolicy(
     metrics,
   };
   try {
-    // No commit leads to it, so a folder of that name was left by an operation that failed.
+    // The database has no N+1, so a folder of that name was left by an operation that failed.
     await checkpoints.remove(model.name, step);
     await checkpoints.commit(staging, manifest, files);
   } finally {
@@ -72,7 +72,7 @@ async function recordPolicy(
   emitCommitted(record, step, emit);
 }
 
-/** The folder of N+1 had its name, and the server died before the database knew. */
+/** Completes a commit where the server died after the folder of N+1 got its name and before the database knew. */
 export async function rollForward(
   context: OperationContext,
   record: OperationRecord,
@@ -103,7 +103,7 @@ export function emitCommitted(record: OperationRecord, step: number, emit: Emit)
   emit({ type: "committed", step, checkpoint: checkpointName(record.model, step) });
 }
 
-/** served = learnt, through restarts of the engine; what then still fails is `publish_failed`. */
+/** Publishes the newest learnt policy. Restarts of the engine are waited for; other failures are `publish_failed`. */
 export async function publishNewest(
   context: OperationContext,
   record: OperationRecord,

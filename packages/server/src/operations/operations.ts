@@ -2,6 +2,7 @@ import { HoneError, newId, type OperationInfo } from "@hone/core";
 import pLimit, { type LimitFunction } from "p-limit";
 import { fault } from "../faults/fault.ts";
 import { claimRollouts } from "../rollouts/records.ts";
+import { nextTurn } from "../store/pauses.ts";
 import type { Statement } from "../store/store.ts";
 import { rollForward } from "./commit.ts";
 import type { OperationContext } from "./context.ts";
@@ -42,7 +43,7 @@ export async function createOperations(context: OperationContext): Promise<Opera
   const submissions = new Map<string, LimitFunction>();
   const serverEnds = new AbortController();
   const runner = createRunner(context, serverEnds.signal);
-  // What is queued or running; everything else is read from the database.
+  // Holds operations that are queued or running. All others are read from the database.
   const queue = createQueue({ ...runner, writeAbort, log: context.log });
 
   for (const row of store.all(selectUnfinished)) queue.add(readOperation(row));
@@ -50,7 +51,7 @@ export async function createOperations(context: OperationContext): Promise<Opera
     await rollForward(context, record, emitTo(context, record));
   }
 
-  /** All of it or nothing: an abort that is not on disk was not heard, and can be asked for again. */
+  /** If it cannot be written, the abort counts as not heard, and can be asked for again. */
   async function writeAbort(record: OperationRecord): Promise<void> {
     record.abortRequested = true;
     try {
@@ -80,7 +81,7 @@ export async function createOperations(context: OperationContext): Promise<Opera
     return row === undefined ? null : readOperation(row);
   }
 
-  /** One at a time for each model: what one submission claims the next one has to see. */
+  /** Submissions of a model take turns, so that each sees which rollouts the ones before have claimed. */
   function exclusively<T>(model: string, work: () => Promise<T>): Promise<T> {
     const limit = submissions.get(model) ?? pLimit(1);
     submissions.set(model, limit);
@@ -117,6 +118,7 @@ export async function createOperations(context: OperationContext): Promise<Opera
       deaths: 0,
       abortRequested: false,
     };
+    await nextTurn();
     const claims = (await kindOf(record).validate?.(context, keyId, model, body.op)) ?? [];
     const ids = claims.map((claim) => claim.record.id);
     const statements: Statement[] = [insertOperation(record)];

@@ -1,4 +1,4 @@
-/** A worker that does not come back in this time is not coming back. */
+/** A worker that has not come back after this time is taken for lost. @unit ms */
 export const restartTimeoutMs = 10 * 60_000;
 
 /** Counts how often the engine and the worker have come up. */

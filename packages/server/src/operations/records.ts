@@ -22,7 +22,7 @@ export interface OperationRecord<O extends Op = Op, W = unknown> {
   readonly op: O;
   readonly createdAt: number;
   status: OperationStatus;
-  /** N at which it began. */
+  /** The step N at which it began. */
   fromStep: number | null;
   /** What its kind stored, so that it is done in the same way again after a restart. */
   work: W | null;
@@ -123,7 +123,7 @@ export function operationInfo(record: OperationRecord): OperationInfo {
     clientToken: record.clientToken,
     status: record.status,
     fromStep: record.fromStep,
-    // A result is stored with the commit; until the operation has ended it is not yet the user's.
+    // The result is stored with the commit already, and is shown when the operation has ended.
     result: isOver(record) ? record.result : null,
     error: record.error,
     createdAt: record.createdAt,

@@ -42,7 +42,7 @@ export function operationRoutes(options: {
       "content-type": "text/event-stream; charset=utf-8",
       "cache-control": "no-cache, no-transform",
     };
-    // HEAD comes here too, and nobody reads its body: a stream begun for it would never end.
+    // HEAD comes here too. Nobody reads its body, so a stream for it would never end.
     if (c.req.method === "HEAD") return c.body(null, 200, headers);
     const stream = eventStream(
       (signal) => events.follow(id, after, signal),

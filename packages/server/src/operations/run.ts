@@ -30,7 +30,7 @@ export function createRunner(context: OperationContext, serverEnds: AbortSignal)
     const kind = kindOf(record);
     const emit = emitTo(context, record);
     if (record.fromStep !== null && isCommitted(context, record)) {
-      // The server may have died before it could say so.
+      // The server may have died between the commit and this event.
       emitCommitted(record, record.fromStep + 1, emit);
     } else {
       if (signal.aborted) throw new HoneError("The operation was aborted.", { code: "aborted" });
@@ -61,7 +61,7 @@ export function createRunner(context: OperationContext, serverEnds: AbortSignal)
     }
   }
 
-  /** Not waited for: the user's step is done. What fails here is tried again after the next step. */
+  /** Nobody waits for retention, because the user's step is done. What fails is tried again after the next step. */
   function tidyUp(model: string): void {
     context.retention.apply({ model }).catch((error: unknown) => {
       log.error({ model, err: error }, "old policies could not be removed");

@@ -1,4 +1,4 @@
-import { setImmediate as nextTurn } from "node:timers/promises";
+import { setImmediate as afterTurn } from "node:timers/promises";
 
 /** How long a loop may run before others have their turn. @unit ms */
 const turnMs = 8;
@@ -7,6 +7,11 @@ const turnMs = 8;
 export interface Pauses {
   /** Resolves at once while the turn is young. */
   due(): Promise<void>;
+}
+
+/** Lets sockets and timers have their turn now, so that what follows does not add up with what was before. */
+export function nextTurn(): Promise<void> {
+  return afterTurn();
 }
 
 export function createPauses(): Pauses {

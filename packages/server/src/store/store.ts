@@ -49,13 +49,13 @@ export interface Store {
 
 interface Job {
   statements: readonly Statement[];
-  /** In place of statements: what shares no transaction. */
+  /** Runs in place of statements, in a turn of its own, because it cannot share a transaction. */
   alone?: (() => Promise<unknown>) | undefined;
   resolve: () => void;
   reject: (error: unknown) => void;
 }
 
-// Writes that wait together are answered together, so there must not be too many.
+// All writes of a transaction are answered at its end. With too many of them the first would wait for long.
 const jobsPerTransaction = 64;
 const busyTimeoutMs = 5000;
 const pagesPerVacuum = 512;
@@ -77,7 +77,7 @@ export async function openStore(dataDir: string, log?: Logger): Promise<Store> {
   const path = join(dataDir, "hone.db");
   ownOnly(path);
   const writer = new AsyncDatabase(path, { timeout: busyTimeoutMs });
-  // The first holds only for a new file, or from the next rewriting on.
+  // auto_vacuum takes effect in a new file only, or once an old one has been rewritten.
   await writer.exec(
     "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;",
   );
@@ -135,7 +135,7 @@ export async function openStore(dataDir: string, log?: Logger): Promise<Store> {
       else await transaction(jobs.flatMap((job) => job.statements));
     } catch (error) {
       if (jobs.length > 1) {
-        // Only the job that is at fault may fail.
+        // One of them is at fault. Each is tried alone, so that only that one fails.
         for (const job of jobs) await commit([job]);
       } else {
         jobs[0]?.reject(storeError(error, path));
@@ -264,7 +264,7 @@ function storeError(cause: unknown, path: string): HoneError {
   });
 }
 
-/** With the log of what was written lately. */
+/** Includes the write-ahead log, which holds what was written lately. */
 function sizeOnDisk(path: string): number {
   return [path, `${path}-wal`].reduce(
     (total, file) => total + (statSync(file, { throwIfNoEntry: false })?.size ?? 0),

@@ -4,6 +4,7 @@ import type { Model } from "../../policies/models.ts";
 import type { RolloutRecord } from "../../rollouts/records.ts";
 import type { OperationContext } from "../context.ts";
 import type { NewEvent } from "../events.ts";
+import { nextTurn } from "../../store/pauses.ts";
 import type { OperationRecord } from "../records.ts";
 
 /**
@@ -75,6 +76,7 @@ export interface Staged {
 
 /** Runs a stage and reports how long it took. */
 export async function timed<T>(emit: Emit, stage: string, run: () => Promise<T> | T): Promise<T> {
+  await nextTurn();
   const begin = performance.now();
   const value = await run();
   emit({ type: "stage", stage, seconds: (performance.now() - begin) / 1000 });
