@@ -29,7 +29,7 @@ import {
 import { takeOverChildren } from "./supervise/orphans.ts";
 import { createTrainerClient } from "./trainer/client.ts";
 
-/** A prompt of the largest body takes half of it. */
+/** The renderer's limit. The prompt of the largest body that is accepted takes about half of it. @unit bytes */
 const rendererMemory = 4 * 1024 ** 3;
 
 export interface ComposeOptions {
@@ -107,7 +107,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
   });
   const rendererClient = createRendererClient({ baseURL: renderer.baseURL, key: renderer.key });
 
-  // A remote engine says what it serves; the embedded one is told.
+  // A remote engine is asked which base it serves. The embedded one is started with the base's name.
   const remote =
     engineURL === undefined ? null : remoteEngine(engineURL, options.engineKey ?? null);
   const remoteInfo = await remote?.info().catch((cause: unknown) => {
@@ -140,7 +140,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       ...(remote ? ["--no-engine"] : []),
     ]),
     deadlines: options.deadlines,
-    // Without its own engine it is a trainer: operations go on where they have an engine too.
+    // With a remote engine the worker only trains. Operations go on once the engine is there too.
     onReady: async () => {
       if (!watcher) await engines.admit("engine");
       else if (watcher.status().state === "ready") await restore();
@@ -211,7 +211,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       log,
       health,
       metrics: async () => {
-        // A remote engine has its own page for them.
+        // A remote engine shows its metrics itself.
         const ofEngine = remote ? "" : await engineMetrics(worker.baseURL, worker.key);
         return formatGatewayCounters(counters) + ofEngine;
       },
@@ -229,7 +229,8 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
 
   let starting: Promise<void> = Promise.resolve();
   async function start(): Promise<void> {
-    // The renderer says how long a sequence may be, which the state needs; the worker's hook needs the state.
+    // The order matters: the state needs the longest sequence, which the renderer knows, and the worker's hook needs the
+    // state.
     await renderer.start();
     const info = await rendererClient.info();
     served = { name: baseName, dtype: options.dtype, device: options.device, renderer: info };
@@ -253,7 +254,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
     });
     if (stopping) throw shuttingDown();
     const gateway = gatewayRoutes({
-      // The engine may take longer sequences than the operator allows, or the trainer can.
+      // The engine may take longer sequences than the operator allows or the trainer can handle.
       engine: { ...engines, info: async () => ({ ...(await engines.info()), maxModelLen }) },
       renderer: rendererClient,
       tokens: state.tokenTable,
@@ -287,7 +288,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
     },
     async close() {
       stopping = true;
-      // Operations note that they were interrupted; then what they may still wait for is ended.
+      // Operations get some time to note that they were interrupted. Then the processes that they wait for are ended.
       const closing = state?.close();
       await settled(closing, closeStateMs);
       await watcher?.stop();
@@ -332,7 +333,7 @@ function remoteEngine(url: string, key: string | null): HttpEngine {
   return createHttpEngine({ kind: "vllm", baseURL: () => url, key: () => key });
 }
 
-/** At the start nothing is restarting: the URL is wrong, or nobody listens there yet. */
+/** At the start the engine cannot be restarting, so the URL is wrong or nothing listens there yet. */
 function noEngine(url: string, cause: unknown): HoneError {
   const reason = (cause as { cause?: { code?: unknown } }).cause?.code;
   const isAway = HoneError.isInstance(cause) && cause.code === "engine_unavailable";
@@ -345,17 +346,17 @@ function noEngine(url: string, cause: unknown): HoneError {
   );
 }
 
-/** Without a password that may stand in it. */
+/** The origin of a URL, which leaves out a password that may stand in it. */
 function originOf(url: string): string {
   return URL.canParse(url) ? new URL(url).origin : url;
 }
 
-/** A hub id is the name that everyone knows; of a folder, its own name. */
+/** The base's name: the hub id, or the name of the folder. */
 function nameOf(base: string): string {
   return /^[\w.-]+\/[\w.-]+$/.test(base) && !base.startsWith(".") ? base : basename(base);
 }
 
-/** What a child wrote before it died stays in the log. */
+/** Leaves out what a child wrote before it died, which may hold paths. It is in the server's log. */
 function publicStatus(status: SupervisedStatus): Omit<SupervisedStatus, "lastFailure"> {
   const { lastFailure: _, ...rest } = status;
   return rest;

@@ -74,7 +74,7 @@ export interface RunningServer {
   url: string;
   /** Where clients on other machines reach it; the same as `url` where none can. */
   publicURL: string;
-  /** The one that counts now; it can be changed while the server runs. */
+  /** The key that is valid now. It can be changed while the server runs. */
   readonly key: string;
   dataDir: string;
   /** What was taken for the base: its name, type, device and renderer. */
@@ -130,7 +130,7 @@ async function startLocked(
 
   let url = "";
   let publicURL = "";
-  // Asked for by its number a server cannot be mistaken for another: no page's own name leads there.
+  // Requests by IP address are safe to accept: a web page that was made to resolve here sends its own name instead.
   const own = isUnspecified(host) ? ownAddresses() : [];
   const composition = await compose({
     ...options,

@@ -92,7 +92,7 @@ const noRenderer: Pick<Renderer, "tokens" | "info" | "withTemplate"> = {
 
 export async function openState(options: StateOptions): Promise<State> {
   const { engines, trainer, base, log } = options;
-  // The worker is given paths in it, and has another working directory.
+  // Absolute, because the worker gets paths in it and has another working directory.
   const dataDir = resolve(options.dataDir);
   const clock = options.clock ?? Date.now;
   await makeFolder(dataDir);
@@ -218,7 +218,7 @@ export async function openState(options: StateOptions): Promise<State> {
           collectGarbage({ store, models, checkpoints, retention, clock, alone: false }, request),
         ),
       );
-    // What an end cut off, or another `keep` allows.
+    // A pass that the server's end cut off is done now, and so is what another `keep` allows to be removed.
     retention.apply().catch((error: unknown) => {
       log.error({ err: error }, "old policies could not be removed");
     });

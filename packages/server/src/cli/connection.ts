@@ -56,7 +56,7 @@ export function connect(flags: ServerFlags): Connection {
   const transport = new Transport({
     ...{ serverURL, apiKey },
     fetch: globalThis.fetch,
-    // A person is there, who sees the error and can ask again; and no limit is right for what they asked for.
+    // No retries and no limit: a person sees the error and can ask again, and how long a command may take is unknown.
     maxRetries: 0,
     timeoutMs: longestTimerMs,
   });
@@ -106,7 +106,7 @@ export async function connectIfRunning(flags: ServerFlags): Promise<Connection |
     if (HoneError.isInstance(error) && error.code === "connection_failed" && connection.local) {
       return null;
     }
-    // One that is starting, or has lost a child, answers 503 and is there.
+    // A server that is starting or has lost a child answers 503: it is there.
     if (!HoneError.isInstance(error) || error.status !== 503) throw error;
   }
   return connection;

@@ -50,7 +50,7 @@ Examples:
         policyDetailSchema,
         `/v1/models/${model}/policies/${step}`,
       );
-      // Checked before the part that takes minutes.
+      // Checked here, before the part that takes minutes.
       const base = flags.merged ? await baseOf(connection, policy, flags) : null;
       // If it is a link, the folder behind it is replaced.
       const target = existsSync(folder) ? realpathSync(folder) : folder;
@@ -134,7 +134,7 @@ async function baseOf(
       code: "invalid_config",
     });
   }
-  // It may have been started again with another one, and still has the policies of this.
+  // The server may have been started again with another base since the policy was trained.
   const served = await servedBase(connection);
   if (served === policy.base) return connection.local.announcement.base;
   const now =

@@ -86,7 +86,7 @@ function readConfig(folder: string): z.output<typeof configSchema> {
   try {
     for (const name of files) {
       const file = join(folder, name);
-      // A pipe would be waited for without end.
+      // Reading a pipe would wait for its writer for ever.
       if (!statSync(file).isFile()) throw new Error(`${name} is not a regular file`);
       accessSync(file, constants.R_OK);
     }

@@ -43,7 +43,7 @@ Examples:
     });
 }
 
-/** A rollout may have an id of the user's own, so that it was asked for; now the word may mean anything. */
+/** Users may choose a rollout's id, so any word was looked for as a rollout first. It may still mean something else. */
 function notThere(what: string, error: unknown): never {
   if (
     what.startsWith("ro_") ||
@@ -187,7 +187,7 @@ async function inspectOperation(
   }
 }
 
-/** What has happened until now; the stream of one that is under way is left when it falls silent. */
+/** The events until now. The stream of an operation that is under way does not end: it is left when it falls silent. */
 async function eventsOf(
   connection: Connection,
   id: string,

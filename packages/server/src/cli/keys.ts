@@ -43,7 +43,7 @@ async function rotate(flags: ServerFlags): Promise<void> {
 
 function rotateOffline(dataDir: string): RotatedKey {
   const current = serverKey(dataDir, "", false);
-  // A server that is just starting would go on with the old key.
+  // A server that is just starting has read the old key and would go on with it.
   const lock = lockDataDir(dataDir);
   try {
     return { object: "hone.key", key: current.rotate(), file: current.file };

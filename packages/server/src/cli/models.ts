@@ -38,7 +38,7 @@ function removeCommand(): Command {
     .option("--force", "also one in use: its operations are aborted, its open rollouts fail")
     .addHelpText("after", "\nExample:\n  hone models rm agent-2048")
     .action(async (model: string, _: unknown, command: Command) => {
-      // What both commands know, the outer one has read.
+      // The outer command has read the options that both have.
       const flags = command.optsWithGlobals<ServerFlags & { force?: boolean }>();
       const path = `/v1/models/${encodeURIComponent(model)}${flags.force ? "?force=true" : ""}`;
       const deleted = await connect(flags).send(deletedModelSchema, "DELETE", path);

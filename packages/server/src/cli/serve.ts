@@ -140,7 +140,7 @@ async function serve(flags: ServeFlags): Promise<void> {
   announce(server);
   if (!stop.signal.aborted) await once(stop.signal, "abort");
   await server.close();
-  // Nothing is left to do; a socket that lingers must not keep the process.
+  // Everything has ended. A socket that is still open must not keep the process alive.
   process.exit(0);
 }
 
@@ -156,7 +156,7 @@ async function withBase(flags: ServeFlags): Promise<ServeFlags> {
   );
 }
 
-/** Two lines to export; beside them, where no shell reads it, what was taken for the base. */
+/** Prints two lines to export. What was taken for the base goes to standard error, which no shell evaluates. */
 function announce(server: RunningServer): void {
   console.error(describeBase(server.base));
   console.log(`export HONE_URL=${server.publicURL}`);

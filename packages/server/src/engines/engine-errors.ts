@@ -73,7 +73,7 @@ export function completionError(
     });
   }
   if (status === 400 && format) {
-    // All else that is sent has been checked: what an engine refuses then is the format.
+    // The server has checked everything else in the request, so it is the format that the engine refuses.
     return new HoneError(`The engine cannot hold an answer to this response_format. ${message}`, {
       code: "unsupported_parameter",
       param:

@@ -209,7 +209,7 @@ function requestBody(request: EngineRequest) {
 
 function responseFormat(format: JsonFormat) {
   if (format.type === "json_object") return format;
-  // Engines want a name, and do nothing with it.
+  // The wire format asks for a name; engines do not use it.
   return { type: format.type, json_schema: { name: "answer", schema: format.schema } };
 }
 

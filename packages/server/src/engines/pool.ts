@@ -31,14 +31,15 @@ export interface EnginePool extends Engines {
   admit(name: string): Promise<void>;
   /** It is gone, or cannot be trusted: no more leases until it is admitted again. */
   fence(name: string): void;
-  /** What is live and this one does not serve from its folder; asks it now. */
+  /** Asks the engine now which live policies it does not serve from their folders. */
   missing(name: string): Promise<string[]>;
 }
 
 interface Member extends Replica {
   /** While it is loading, it gets the policies that others get, and no traffic. */
   state: "away" | "loading" | "serving";
-  /** What this server loaded itself. Nothing else is trusted: it may be of a data directory made anew in its place. */
+  /** What this server loaded itself. Other adapters are not trusted, also under our names and paths: an earlier data
+   * directory may have stood in the same place. */
   adapters: Set<string>;
   /** One load or unload at a time: the same policy may be wanted by a publication and an admission. */
   turn: LimitFunction;
@@ -149,9 +150,9 @@ export function createEnginePool(options: {
     adapters.add(policy);
   }
 
-  /** What is live and the member does not serve; it is not trusted for it any more. */
+  /** The live policies that the member does not serve. They are taken out of its `adapters`. */
   async function lostBy(member: Member): Promise<string[]> {
-    // From before: what is loaded while the engine answers is not lost.
+    // Taken before the engine is asked: what is loaded while it answers may be missing in its answer and is not lost.
     const before = [...member.adapters];
     const served = await member.engine.served();
     for (const policy of before) {
@@ -236,7 +237,7 @@ export function createEnginePool(options: {
         try {
           await options.restore();
           await catchUp(member);
-          // Of another one's failure, or of its own end, it has been told meanwhile.
+          // It may have been fenced while it loaded.
           if ((member.state as Member["state"]) === "away") throw noneUp();
           member.state = "serving";
         } catch (error) {

@@ -14,7 +14,7 @@ export type AnswerEvent =
   | (Told & { type: "text-delta" | "reasoning-delta"; text: string })
   /** All tool calls of a choice. */
   | (Told & { type: "calls"; calls: readonly ToolCall[] })
-  /** A choice is whole. `text` is the last of it where nothing had to be parsed, else empty. */
+  /** A choice is complete. `text` is the rest of a plain prompt's answer, and empty for a chat. */
   | (Told & { type: "finish"; text: string; reason: FinishReason })
   /** All choices are whole. Nothing follows. */
   | { type: "end"; usage: Usage }
@@ -24,9 +24,9 @@ export type AnswerEvent =
 /** What every event of a choice tells. */
 export interface Told {
   index: number;
-  /** Sampled since the choice's event before. */
+  /** The ids that were sampled since the choice's last event. */
   ids: readonly number[];
-  /** One per id; null where they are not asked for. */
+  /** One for each id. Null where logprobs are not asked for. */
   logprobs: TokenLogprob[] | null;
 }
 

@@ -54,7 +54,7 @@ export function continuePlain(
       parent,
     };
   }
-  // A text that repeats prompt and answer is tokenised anew, and need not give the ids that were sampled.
+  // The text that repeats prompt and answer was tokenised anew, so its ids may differ from those that were sampled.
   const splitReason =
     earlier.length === 0
       ? null

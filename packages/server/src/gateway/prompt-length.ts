@@ -14,7 +14,7 @@ export function checkLength(
 ): void {
   if (longestToken === null) return;
   const room = maxModelLen * longestToken;
-  // The bound is below the length: mostly nothing has to be counted.
+  // This bound is cheap and mostly far below the limit, and then nothing has to be counted.
   if (texts.reduce((sum, text) => sum + text.length, 0) <= room) return;
   const least = Math.ceil(texts.reduce((sum, text) => sum + certain(text), 0) / longestToken);
   if (least <= maxModelLen) return;
@@ -31,7 +31,7 @@ export function tooLong(message: string, { kind, param }: Pick<Ask, "kind" | "pa
   });
 }
 
-/** What every template shows: tools and thoughts are left out by some. */
+/** The texts that every template shows. Some templates leave out tools and thoughts, so those do not count. */
 export function shownTexts(messages: readonly ChatMessage[]): string[] {
   return messages.map((message) => {
     if (message.role !== "assistant") return messageText({ content: message.content });
@@ -44,7 +44,7 @@ function certain(text: string): number {
   let others = 0;
   for (let i = 0; i < text.length; i += 1) {
     const code = text.charCodeAt(i);
-    // Their own white space may be cut off as well.
+    // Templates may cut off white space at the ends of a text.
     if (code > 0x205f ? code !== 0x3000 : code > 0xa0 && code < 0x1680) others += 1;
     else if (code > 0x20 && code < 0x7f) ascii += 1;
   }

@@ -43,7 +43,7 @@ function createNodeSink(c: Context<AppEnv>, outgoing: ServerResponse): ResponseS
     },
     start(headers) {
       if (gone.signal.aborted) return;
-      // Headers that middleware has set so far live in the context only.
+      // Headers that middleware has set are known only to the context so far.
       const all = Object.fromEntries(c.body(null, 200, headers).headers);
       outgoing.writeHead(200, all);
     },
@@ -100,7 +100,7 @@ function createWebSink(c: Context<AppEnv>): ResponseSink {
     },
     async respond(work) {
       await Promise.race([headed, work]);
-      // Errors before the headers are the caller's; later ones were written into the stream.
+      // An error before the headers becomes an error response. A later one was written into the stream already.
       if (!response) await work;
       else work.catch(() => {});
       return response ?? c.body(null, 500);

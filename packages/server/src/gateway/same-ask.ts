@@ -3,7 +3,7 @@ import type { Ask, ChatAsk } from "./ask.ts";
 import { fullPrompt } from "../conversation/prompt.ts";
 import type { IsAnswer } from "./retries.ts";
 
-/** What a try is remembered by. It is the same for every try. */
+/** The key by which a failed try is remembered: every try of the same request has the same key. */
 export function keyOf(ask: Ask): string {
   if (ask.kind === "text") return JSON.stringify(["text", ask.prompt]);
   const { messages, tools, format } = ask;

@@ -15,7 +15,7 @@ export interface Teller {
   rest(answers: readonly Answer[]): AsyncIterable<AnswerEvent>;
 }
 
-/** Content as it comes, reasoning and calls once they are parsed; a plain prompt's answer just as it comes. */
+/** Tells content as it comes, and reasoning and calls once they are parsed. A plain prompt's answer is all content. */
 export async function createTeller(
   parts: GatewayParts,
   prepared: PreparedAsk,
@@ -24,7 +24,10 @@ export async function createTeller(
   const { ask } = prepared;
   const told = samples.map(() => 0);
 
-  /** What was sampled of a choice since it was told of. Events are literals: spreading it into each would double their cost. */
+  /**
+   * What was sampled of a choice since its last event. Events that are told for each token are written out as literals,
+   * because spreading this into them would double their cost.
+   */
   function since(index: number): Told | Promise<Told> {
     const from = told[index]!;
     const sample = samples[index]!;
@@ -62,7 +65,7 @@ export async function createTeller(
       }
       if (!text) return null;
       const owed = since(index);
-      // Mostly there is nothing to wait for, and a wait at each token costs a tenth of the whole.
+      // Mostly there is no promise here, and awaiting at each token would cost a tenth of the whole.
       const { ids, logprobs } = owed instanceof Promise ? await owed : owed;
       return { type: "text-delta", index, text, ids, logprobs };
     },

@@ -13,12 +13,12 @@ export interface TextGate {
   readonly undecided: boolean;
   /** `keep`: the parsed content begins with white space too. Returns what may go out now. */
   decide(keep: boolean): string;
-  /** All that went out. */
+  /** Everything that has gone out so far. */
   readonly passed: string;
 }
 
 export function createTextGate(markers: readonly string[]): TextGate {
-  // An empty marker says that the renderer cannot tell where one begins: all is held.
+  // An empty marker means that the renderer cannot tell where a marker begins, so all text is held.
   let closed = markers.includes("");
   let held = "";
   let passed = "";

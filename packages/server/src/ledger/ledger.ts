@@ -21,7 +21,7 @@ export interface StoredLedger extends Ledger {
 interface Known {
   /** All completions, except those whose parent was lost. */
   completions: LedgerCompletion[];
-  /** Larger than that of every row, including rows that are left out. */
+  /** The next number. It is larger than that of every row, including rows that are left out. */
   nextSeq: number;
 }
 
@@ -49,7 +49,7 @@ export function createLedger(store: Store, log: Logger): StoredLedger {
     ) as CompletionRow[];
     for (const row of rows) {
       const parent = row.parent_id === null ? null : (byId.get(row.parent_id) ?? null);
-      // Its prompt begins with the parent's ids, which are lost.
+      // Its prompt begins with its parent's ids. Without the parent the prompt cannot be put together.
       if (row.parent_id !== null && !parent) orphans.push(row.id);
       else byId.set(row.id, readCompletion(row, parent));
     }
@@ -83,12 +83,12 @@ export function createLedger(store: Store, log: Logger): StoredLedger {
           insertCompletion(
             completion,
             byId.get(completion.parentId ?? "") ?? null,
-            // Some of its rows may be there, with values from before.
+            // Some of its rows may be in the database already, with older values.
             "INSERT OR REPLACE",
           ),
         ),
       );
-      // What was added meanwhile was not written at all.
+      // Completions that were added meanwhile have not been written at all.
       if (isSame(written, completions)) unwritten.delete(rolloutId);
     }
   }
@@ -162,7 +162,7 @@ export function createLedger(store: Store, log: Logger): StoredLedger {
     markUnreceived: (ids) => setDelivered(ids, false),
 
     async settle(rolloutIds) {
-      // A write that is still under way may yet fail.
+      // A write that is still under way may fail, and would then have to be repeated from memory.
       await store.flush();
       const failures: unknown[] = [];
       for (const id of rolloutIds ?? [...unwritten]) {
@@ -179,7 +179,7 @@ export function createLedger(store: Store, log: Logger): StoredLedger {
       // What is dropped must be readable from the database.
       await store.flush();
       for (const [id, completions] of before) {
-        // A request that ended meanwhile has written again. It is dropped the next time.
+        // A request ended meanwhile and wrote to this rollout again. The next call drops it.
         const now = memory.get(id)?.completions;
         if (!now || !isSame(completions, now) || unwritten.has(id)) continue;
         memory.delete(id);

@@ -6,13 +6,13 @@ import { continuedIds, repeatedTurns } from "../conversation/continuation.ts";
 interface Conversation {
   messages: ChatMessage[];
   tools: ChatTool[] | null;
-  /** Those of its messages that were sampled, in order. */
+  /** The messages that were sampled, in order. */
   turns: { message: number; completion: LedgerCompletion }[];
 }
 
 /** The conversations of a rollout that no later completion continues, the longest first. */
 export function conversations(completions: readonly LedgerCompletion[]): Conversation[] {
-  // What never reached the agent is no part of what it did.
+  // The agent never saw an answer that was not delivered, so it is no part of the episode.
   const delivered = completions.filter((completion) => completion.delivered);
   const continued = continuedIds(delivered);
   return delivered
@@ -29,8 +29,8 @@ export function conversations(completions: readonly LedgerCompletion[]): Convers
 }
 
 /**
- * In a chain of parents each extends the one before token for token. Before the first of the chain stands a
- * history that was rendered anew; there the messages tell which completion each answer is.
+ * Along a chain of parents each completion extends the one before it token for token. The first of the chain may
+ * have a history that was rendered anew; for that part the messages tell which completion an answer comes from.
  */
 function turnsOf(
   last: LedgerCompletion,

@@ -19,10 +19,10 @@ import type { Models } from "../policies/models.ts";
 export interface ModelDeletion {
   /**
    * Resolves when the model is gone and its files are; deleting it again does nothing. Throws `model_busy` while
-   * operations, open rollouts or calls are on it, unless `force` ends those.
+   * operations, open rollouts or requests are on it, unless `force` ends those.
    */
   delete(name: string, force: boolean): Promise<void>;
-  /** Goes on with what an end cut off. */
+  /** Goes on with deletions that the server's end cut off. */
   resume(): void;
   close(): Promise<void>;
 }
@@ -47,7 +47,7 @@ export function createModelDeletion(options: {
   rollouts: Rollouts;
   operations: Operations;
   retention: Retention;
-  /** What makes models waits for what ends them. */
+  /** Making and deleting models take turns by this. */
   serially: LimitFunction;
   log: Logger;
 }): ModelDeletion {
@@ -57,7 +57,7 @@ export function createModelDeletion(options: {
 
   async function remove(name: string, force: boolean): Promise<void> {
     if (force) await operations.abortAll(name);
-    // Nothing is awaited from the look to where memory forgets the model: what begins later does not find it.
+    // Nothing is awaited between this check and the moment when memory forgets the model, so nothing can begin in between.
     const busy = [
       counted(operations.unfinished(name).length, "operation"),
       ...(force ? [] : [counted(rollouts.openOf(name).length, "open rollout")]),
@@ -88,7 +88,7 @@ export function createModelDeletion(options: {
   }
 
   async function clearRows(name: string): Promise<void> {
-    // Calls that were under way when it was forced write to the ledger yet.
+    // Requests that were under way when the deletion was forced still write to the ledger.
     while (live.requestsOf(name) > 0) {
       await delay(heldPauseMs, undefined, { signal: closed.signal, ref: false });
     }
@@ -114,7 +114,7 @@ export function createModelDeletion(options: {
 
   return {
     async delete(name, force) {
-      // A step that is under way takes a while to end; models are made meanwhile.
+      // A step that is under way takes a while to end. Others may make models while this waits for it.
       if (force && models.find(name) !== null) {
         await operations.exclusively(name, () => operations.abortAll(name));
       }

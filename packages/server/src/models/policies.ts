@@ -16,7 +16,7 @@ interface PolicyFile {
   open(): Promise<ReadableStream>;
 }
 
-/** What people ask of single policies. */
+/** Single policies as the API shows them. */
 export interface Policies {
   list(model: string): PolicyInfo[];
   detail(model: string, step: number): Promise<PolicyDetail>;
@@ -106,7 +106,7 @@ export function createPolicies(options: {
       }
       const path = join(checkpoints.path(model, step), name);
       const openWhole = () => openEntry(path, entry.bytes, `${name} of ${policyName(model, step)}`);
-      // Before a length is promised: an answer that is shorter than it says never ends.
+      // Checked before the response says its length, because a body that is shorter than that never ends.
       await (await openWhole()).close();
       return {
         bytes: entry.bytes,
@@ -133,7 +133,7 @@ async function openEntry(path: string, expected: number, what: string): Promise<
   }
 }
 
-/** Fails where the file becomes shorter meanwhile: the connection is closed, and the client hears of it. */
+/** Fails if the file becomes shorter meanwhile. The connection is then closed, which the client notices. */
 function wholeStream(handle: FileHandle, bytes: number): ReadableStream {
   let left = bytes;
   const counted = new Transform({

@@ -65,7 +65,7 @@ export function modelRoutes(options: {
     };
     // HEAD comes here too. Nobody reads its body, so a file that was opened for it would stay open.
     if (c.req.method === "HEAD") return c.body(null, 200, headers);
-    // Opened before anything is answered: what is removed from now on can still be read to its end.
+    // The file is opened before the response begins. Retention may remove it from then on: it can still be read.
     return c.body(await file.open(), 200, headers);
   });
   return app;

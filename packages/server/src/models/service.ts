@@ -57,7 +57,7 @@ export function createModelService(options: {
     };
   }
 
-  /** What is asked of the bare base, or of a base that is called as a policy is, would be asked of the model. */
+  /** Refuses a model with the base's name, because requests for the base would be answered by the model. */
   function refuseNameOfBase(name: string): void {
     if (parseModelRef(base.name)?.model !== name) return;
     throw new HoneError(
@@ -72,7 +72,8 @@ export function createModelService(options: {
     const chatTemplateKwargs = wantedTemplate(body) ?? null;
     if (chatTemplateKwargs) await checkTemplate(chatTemplateKwargs);
     const operationId = `create-${name}`;
-    // A folder without a row was left by a server that died in between; the same seed gives the same bytes.
+    // A folder without a row was left by a server that died in between. It can be written again: the same seed gives
+    // the same bytes.
     await checkpoints.remove(name, 0);
     const staging = await checkpoints.stage(name, operationId, 0);
     try {
@@ -118,14 +119,14 @@ export function createModelService(options: {
         }
         if (existing && !isSame(existing, body)) {
           if (existing.served >= 0 || existing.learnt > 0) throw otherOptions(existing, body);
-          // The engine refused it, most likely, and would again: the name is free for another shape. The row
-          // goes first: a crash must not leave it beside the folder of another shape.
+          // Most likely the engine refused the adapter's shape and would refuse it again, so the name becomes free
+          // for another shape. The row goes first: a crash must not leave it beside the folder of another shape.
           await models.remove(name);
           await live.unload(policyName(name, 0));
           existing = null;
         }
         const model = existing ?? (await create(name, body));
-        // Also where an earlier request made the model and the engine failed.
+        // An earlier request may have made the model, and the engine failed on it then. It is tried again here.
         if (model.served < 0) await live.publish(name);
         return infoOf(model);
       }),
@@ -142,7 +143,7 @@ function nameTaken(name: string): HoneError {
   );
 }
 
-/** None and no entries are the same; undefined: the request does not say. */
+/** Null and an object without entries mean the same. Undefined means that the request does not say. */
 function wantedTemplate(body: PutModel): ChatTemplateKwargs | null | undefined {
   const given = body.chat_template_kwargs;
   return given && Object.keys(given).length === 0 ? null : given;

@@ -53,7 +53,7 @@ export interface Checkpoints {
   /** Every file against its SHA-256; throws `bad_adapter`. */
   verify(model: string, step: number): Promise<void>;
   remove(model: string, step: number): Promise<void>;
-  /** All that there is of a model. */
+  /** Removes the model's folder with everything in it. */
   removeModel(model: string): Promise<void>;
   /** Of the optimizer's file, which only training on from this policy needs; 0 where it has none. */
   optimizerBytes(model: string, step: number): Promise<number>;
@@ -65,7 +65,7 @@ export interface Checkpoints {
   /** The steps that have a folder, whole or not. */
   folders(model: string): Promise<number[]>;
   discard(staging: string): Promise<void>;
-  /** Staging folders of earlier boots: their operations are redone. */
+  /** Removes staging folders of earlier boots. Their operations are redone in new ones. */
   orphanedStaging(): Promise<{ path: string; bytes: number }[]>;
   sweepStaging(): Promise<void>;
   /** Throws `disk_full` while nothing is written yet. */
@@ -202,7 +202,7 @@ export function createCheckpoints(dataDir: string, bootId: string, log: Logger):
     async requireSpace(model, step) {
       const manifest = await readManifest(model, step);
       const adapter = manifest?.files[adapterName]?.bytes ?? 0;
-      // Adapter and two optimizer moments, twice: a disk that is just full enough is full.
+      // An adapter and its two optimizer moments, and as much again as a reserve.
       const needed = adapter * 3 * 2 + 1024 * 1024;
       const { bavail, bsize } = await statfs(models);
       if (bavail * bsize >= needed) return;

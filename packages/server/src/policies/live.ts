@@ -12,22 +12,22 @@ import type { Model, Models } from "./models.ts";
  * loaded again: from the same checkpoint, under the same name, and only after the engine let go of it.
  */
 export interface LivePolicies {
-  /** Keeps a policy loaded until `release`; it is used now. */
+  /** Keeps a policy loaded until `release`, and notes that it was used now. */
   hold(policy: string): void;
   release(policy: string): void;
   isLive(policy: string): boolean;
   isHeld(policy: string): boolean;
   /** How many hold a policy of the model: open rollouts that are pinned to it, and requests under way. */
   requestsOf(model: string): number;
-  /** What the engine holds of a model, or of all. */
+  /** How many policies the engine holds, of a model or of all, and their bytes. */
   usage(model?: string): { policies: number; bytes: number };
-  /** The engine lets go of a policy that nobody may ask for any more. */
+  /** Unloads a policy that nobody may ask for any more. */
   unload(policy: string): Promise<void>;
   /** Loads a policy unless it is served already; what nobody needs is unloaded. */
   ensure(model: string, step: number): Promise<void>;
   /** served = learnt, the alias moves, and what nobody needs is unloaded. */
   publish(model: string): Promise<void>;
-  /** The engine may be new: loads the served and the held policies of every model, those that it lacks. */
+  /** To be called when an engine may be new. Loads those served and held policies of every model that are not live. */
   reload(): Promise<void>;
   /** The engine lets go of every policy of a model that was deleted. */
   unloadModel(model: string): Promise<void>;
@@ -137,7 +137,7 @@ export function createLivePolicies(options: {
     }
   }
 
-  /** What a deletion could not take out of an engine. */
+  /** Whether an adapter in an engine belongs to a deleted model, so that its deletion could not unload it. */
   function isDeleted(policy: string, path: string): boolean {
     const ref = parseModelRef(policy);
     if (!ref || ref.step === null || !models.isDeleted(ref.model)) return false;
@@ -216,7 +216,7 @@ export function createLivePolicies(options: {
         await engines.unloadStale(isDeleted);
         const loaded: string[] = [];
         for (const { model, held, served } of wanted()) {
-          // What is needed now comes first, then those used last, as many as there is memory for.
+          // Held policies are loaded in any case. Of the others those that were used last are, while there is memory.
           const fits = usage().bytes < options.memory || model.served < 0;
           for (const step of [...held, ...(fits ? [served] : [])]) {
             if (live.has(policyName(model.name, step))) continue;
@@ -228,7 +228,7 @@ export function createLivePolicies(options: {
             await models.setServed(model.name, 0);
           }
         }
-        // The first of them are to go last.
+        // The first ones are the most wanted, so they become the last to be unloaded.
         for (const policy of loaded.toReversed()) moveToEnd(policy);
         await unloadPastMemory(null);
       }),

@@ -164,7 +164,7 @@ export function createModels(store: Store, clock: Clock): Models {
     require,
     list: () => [...models.values()],
     policies: (name) => [...(policies.get(name) ?? [])],
-    // Steps have no gaps: N is at N.
+    // Steps have no gaps, so policy N has the index N.
     policy: (name, step) => policies.get(name)?.[step] ?? null,
 
     async create(given, operationId) {
@@ -274,7 +274,7 @@ export function createModels(store: Store, clock: Clock): Models {
     async setPinned(name, step, pinned) {
       const policy = policies.get(name)?.[step];
       if (!policy || policy.pinned === pinned) return;
-      // In memory first: retention must not judge a policy that is just being pinned.
+      // Memory changes first, so that retention does not remove the policy while the pin is being written.
       policy.pinned = pinned;
       try {
         await store.write([

@@ -103,7 +103,7 @@ export function createRendererClient(options: RendererClientOptions): RendererCl
       const found = known.get(key);
       if (found) return found;
       const info = infoOf(await call(infoSchema, "/info", kwargs ? template(kwargs) : undefined));
-      // A renderer that was restarted meanwhile may be of another base's files.
+      // A renderer that was restarted meanwhile may have read other files of the base.
       if (knownOf === origin) known.set(key, info);
       return info;
     },
@@ -166,7 +166,7 @@ export function createRendererClient(options: RendererClientOptions): RendererCl
   return { ...view(null), close: () => agent.destroy() };
 }
 
-/** Models have few different ones; a name that is made up again and again must not fill the memory. */
+/** How many renderings are remembered. Models have few; arguments that are made up for each request must not fill memory. */
 const mostKnown = 64;
 
 function template(kwargs: ChatTemplateKwargs | null): object {

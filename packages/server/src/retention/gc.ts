@@ -94,7 +94,7 @@ async function orphanedFolders(
         "SELECT status FROM operations WHERE id = ?",
         manifest?.operationId ?? "",
       ) as { status: string } | undefined;
-      // Asked again: its commit may have ended meanwhile.
+      // Looked at again, because the commit of its operation may have ended since the folders were listed.
       if (models.policy(name, step)) continue;
       if (maker?.status === "queued" || maker?.status === "running") continue;
       found.push({

@@ -69,7 +69,7 @@ export async function collectOffline(
         store,
         models,
         checkpoints,
-        // The next start takes them up again.
+        // Deletions that were cut off: the next start of the server goes on with them.
         held: (model) => {
           const rows = store.all(
             `SELECT DISTINCT coalesce(policy_step, step) AS step FROM rollouts

@@ -7,7 +7,7 @@ import type { Models, PolicyRecord } from "../policies/models.ts";
 import type { Store } from "../store/store.ts";
 
 export const defaultKeep = 10;
-/** The newest is trained on from; the one before it is where a step that is thrown away would begin again. */
+/** Training goes on from the newest policy, and a step that is thrown away begins again from the one before it. */
 const optimizersKept = 2;
 
 interface Removal {
@@ -22,13 +22,13 @@ export interface Retention {
   reasons(model: string, keep?: Keep): Map<number, KeepReason[]>;
   /** The evaluation of a policy: finished rollouts of mode "eval" that have a reward. */
   evaluation(model: string, step: number): { rollouts: number; reward: number | null };
-  /** What may go now. */
+  /** The policies that may be removed now. */
   plan(keep?: Keep): Promise<Removal[]>;
-  /** While it runs, no pass does: a model that it takes away is in none. */
+  /** Runs `work` while no pass does, so that no pass works on a model that `work` takes away. */
   exclusively<T>(work: () => Promise<T>): Promise<T>;
-  /** Resolves when what was asked for before has been done. */
+  /** Resolves when the passes that were asked for so far have ended. */
   idle(): Promise<void>;
-  /** Removes it, of one model or of all; what somebody takes up meanwhile stays. */
+  /** Removes what may go, of one model or of all. A policy that is taken into use meanwhile stays. */
   apply(options?: { model?: string | undefined; keep?: Keep | undefined }): Promise<Removal[]>;
 }
 
@@ -45,10 +45,10 @@ export function createRetention(options: {
 }): Retention {
   const { store, models, checkpoints, held, log } = options;
   const serially = pLimit(1);
-  // Those whose optimizer is gone, so that a pass does not look again.
+  // Policies whose optimizer's file was removed already: a pass need not look for it on the disk again.
   const slim = new Set<string>();
 
-  /** The database counts as rollouts end: a pass costs the same however many there are. */
+  /** The database keeps these sums up to date as rollouts end, so a pass does not read the rollouts. */
   function evaluations(
     model: string,
     steps: readonly number[],
@@ -109,7 +109,7 @@ export function createRetention(options: {
       if (bytes > 0) removals.push({ kind: "optimizer", policy, bytes });
       else slim.add(policy);
     }
-    // A removal that the server's end cut off: the row says so, and the folder is still there.
+    // The row says that it was removed and its folder is still there: the server ended in between.
     for (const step of await checkpoints.folders(model)) {
       if (typeof models.policy(model, step)?.removedAt !== "number") continue;
       const bytes = await checkpoints.size(model, step);
@@ -129,7 +129,7 @@ export function createRetention(options: {
     if (record?.removedAt === null) {
       const reasons = [...judge(model, keep)].find(([policy]) => policy.step === step)?.[1] ?? [];
       if (reasons.length > 0) return false;
-      // The row first: nobody is ever told of a policy whose folder is half gone.
+      // The row is written first, so that nobody is told of a policy whose folder is half removed.
       await models.markRemoved(model, step);
       fault("retention.after-row");
     }
@@ -174,7 +174,7 @@ export function createRetention(options: {
   };
 }
 
-/** Means of the same rewards differ by the rounding of their sums. Of equals the later one is the best. */
+/** Sums of the same rewards may differ by their rounding, so means this close are equal. The later of equals is the best. */
 function isAsGood(reward: number, best: number): boolean {
   return reward >= best - 1e-9 * Math.max(1, Math.abs(best));
 }

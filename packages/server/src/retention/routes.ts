@@ -4,7 +4,7 @@ import type { z } from "zod";
 import type { AppEnv } from "../http/env.ts";
 import { readJson } from "../http/json.ts";
 
-/** For operators: whoever has a key of this server is one. */
+/** A route for operators. Whoever has a key of this server counts as one. */
 export function gcRoutes(
   collect: (request: z.output<typeof gcRequestSchema>) => Promise<GcReport>,
 ): Hono<AppEnv> {

@@ -68,7 +68,7 @@ export function bulkRolloutRoutes(rollouts: Rollouts, log: Logger): Hono<AppEnv>
   return app;
 }
 
-/** Its faults are named as in a body that is read as a whole: `rollouts[3].reward`. */
+/** Names a fault of one item as if the body had been read as a whole: `rollouts[3].reward`. */
 async function readItem<S extends z.ZodType>(
   schema: S,
   item: unknown,

@@ -14,7 +14,7 @@ export function mergeNotes(record: Notes, body: PatchRollout): Notes {
   const metrics = { ...record.metrics, ...body.metrics };
   const metadata = { ...record.metadata, ...body.metadata };
   const { logs = record.logs, error = record.error } = body;
-  // Only what grows is refused: a rollout that is past a limit can still be rewarded and ended.
+  // Only a PATCH that makes it larger is refused, so a rollout past a limit can still get its reward and end.
   if (body.metrics !== undefined || body.metadata !== undefined) {
     const param = body.metadata === undefined ? "metrics" : "metadata";
     const keys = Object.keys(metrics).length + Object.keys(metadata).length;

@@ -14,7 +14,7 @@ import type { SqlValue, Statement, Store } from "../store/store.ts";
 import { readRollout, type RolloutRecord } from "./records.ts";
 import type { Rollouts } from "./rollouts.ts";
 
-/** What people look at: rollouts by their model, and what the ledger holds of one. */
+/** Reads rollouts for people: the lists of a model, and the completions of one rollout. */
 export interface RolloutReader {
   list(keyId: string, model: string, query: ListRollouts): Promise<RolloutList>;
   completions(keyId: string, id: string): Promise<CompletionList>;
@@ -50,7 +50,7 @@ export function createRolloutReader(options: {
       const texts = await options.tokens(ids);
       return new Map(ids.map((id, i) => [id, texts[i] ?? ""]));
     } catch (error) {
-      // The ids say the same; they are shown also while the renderer is away.
+      // The renderer is away. The ids are shown all the same.
       options.log.warn({ err: error }, "the texts of tokens cannot be had");
       return null;
     }
@@ -70,7 +70,7 @@ export function createRolloutReader(options: {
       }
       const { sql, args } = selectPage(keyId, model, query);
       const rows = (await store.query(sql, ...args)) as { id: string; completions: number }[];
-      // What is open, or was not written yet, is in memory as it is now.
+      // Memory is newer than the database for rollouts that are open or whose end is not written yet.
       const data = rows.slice(0, limit).map((row) => {
         const known = rollouts.inMemory(row.id);
         return known ? summaryOf(known) : summaryOf(readRollout(row), row.completions);
@@ -92,7 +92,7 @@ export function createRolloutReader(options: {
   };
 }
 
-/** The index of each filter, and the first one counts: what it leaves is little, or soon looked through. */
+/** The index for each filter. The first filter that a query has decides: the rows that it finds are few enough to read. */
 const filters = [
   { key: "operation", column: "trained_by", index: "rollouts_by_operation" },
   { key: "group", column: "group_id", index: "rollouts_by_group" },
@@ -101,7 +101,7 @@ const filters = [
   { key: "mode", column: "mode", index: "rollouts_by_mode" },
 ] as const;
 
-/** A page of a list without what only a single rollout shows: scenarios, metadata and logs may be large. */
+/** A page of a list. Scenarios, metadata and logs may be large, so only a single rollout shows them. */
 function selectPage(keyId: string, model: string, query: ListRollouts): Statement {
   const { limit, after } = query;
   const given = filters.filter(({ key }) => query[key] !== undefined);

@@ -35,22 +35,22 @@ export interface Rollouts {
   create(keyId: string, body: CreateRollout): Promise<RolloutInfo>;
   patch(keyId: string, id: string, body: PatchRollout): Promise<RolloutInfo>;
   info(keyId: string, id: string): RolloutInfo;
-  /** With the number of its completions, where it was counted already. */
+  /** What is told of a rollout. `completions` is their number where the caller has counted them already. */
   describe(record: RolloutRecord, completions?: number): RolloutInfo;
-  /** An open rollout, or one whose end is not written yet; null where the database knows as much. */
+  /** An open rollout, or one whose end is not written yet. Null for all others: the database knows as much of those. */
   inMemory(id: string): RolloutRecord | null;
   trajectory(keyId: string, id: string): Promise<Trajectory>;
   /** Throws `rollout_not_found`, also for the rollout of another key. */
   require(keyId: string, id: string): RolloutRecord;
   /** Fixes the policy of a rollout with its first completion. */
   pin(record: RolloutRecord, step: number): void;
-  /** A call under the rollout began; what it returns says that the call is over. */
+  /** To be called when a request of the rollout begins. The function that it returns is called when the request is over. */
   beginCall(record: RolloutRecord): () => void;
   /** Closes an open rollout as `finished`; the statements have to be written by the caller. */
   finish(record: RolloutRecord, reward: number): Statement[];
-  /** What memory has to know of claims that were written to the database. */
+  /** Notes in memory that the operation has claimed these rollouts. The database has it already. */
   noteClaims(ids: readonly string[], operationId: string): void;
-  /** The same of claims that were given back: all of an operation, except those of these ids. */
+  /** Notes in memory that the operation has given its rollouts back, except those with these ids. */
   noteReleased(operationId: string, except?: readonly string[]): void;
   /** Steps of a model that open rollouts are pinned to, or were made for. */
   openSteps(model: string): Set<number>;
@@ -79,7 +79,7 @@ export function createRollouts(options: {
   log: Logger;
 }): Rollouts {
   const { store, ledger, models, live, clock, leaseMs, log } = options;
-  // Open rollouts, and closed ones whose last write is on its way.
+  // Open rollouts, and closed ones whose last write has not ended.
   const records = new Map<string, RolloutRecord>();
   const leases = new Map<string, Lease>();
 
@@ -133,7 +133,7 @@ export function createRollouts(options: {
     if (record.status !== "open" && records.get(record.id) === record) records.delete(record.id);
   }
 
-  /** Without its text where the renderer does not answer: what was rewarded and trained does not depend on it. */
+  /** The text is null where the renderer does not answer, because nothing that is rewarded or trained depends on it. */
   async function turnOf(turn: Parameters<typeof sampledTurn>[0]): Promise<Turn> {
     try {
       return await sampledTurn(turn, options.texts);
@@ -202,7 +202,7 @@ export function createRollouts(options: {
         closedAt: null,
         trainedBy: null,
       };
-      // In memory before the write, so that the same id sent twice at once is found.
+      // Put into memory before it is written, so that the same id sent twice at once is found.
       records.set(record.id, record);
       leases.set(record.id, { expiresAt: clock() + leaseMs, calls: 0 });
       try {
@@ -217,13 +217,13 @@ export function createRollouts(options: {
 
     async patch(keyId, id, body) {
       const record = require(keyId, id);
-      // An end is durable with all that came before it.
+      // Once its end is on disk, everything before the end has to be there too.
       if (body.status !== undefined) await ledger.settle([id]);
       if (record.status !== "open" && (body.status ?? record.status) !== record.status) {
         throw closedError(record, `it cannot become ${body.status}`);
       }
       if (Object.keys(body).length === 0) {
-        // Whoever renews a lease has to hear that there is none any more.
+        // A closed rollout has no lease, and whoever wants to renew it has to hear that.
         if (record.status !== "open") throw closedError(record, "its lease cannot be renewed");
         renew(record);
         return infoOf(record);
@@ -336,7 +336,7 @@ export function createRollouts(options: {
         log.info({ rollout: id }, "a rollout was silent for longer than its lease");
         close(record, "expired");
       }
-      // Also those whose end could not be written when it came: a full disk must not make them open again.
+      // Tries again to write the ends that could not be written. Otherwise a restart would find those rollouts open.
       for (const record of [...records.values()].filter(({ status }) => status !== "open")) {
         try {
           await ledger.settle([record.id]);
@@ -348,7 +348,7 @@ export function createRollouts(options: {
           );
         }
       }
-      // Also of rollouts that go on: what a killed server had only in memory is lost.
+      // Completions of open rollouts are tried again too: what is only in memory is lost if the server is killed.
       await ledger.settle().catch((error: unknown) => {
         log.warn({ err: error }, "completions cannot be written yet");
       });

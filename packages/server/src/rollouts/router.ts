@@ -34,7 +34,7 @@ export function createPolicyRouter(options: {
     };
     try {
       if (!live.isLive(policy)) await live.ensure(model, step);
-      // It may have been deleted meanwhile.
+      // The model may have been deleted while its policy was loaded.
       const { chatTemplateKwargs } = models.require(model);
       return { policy, rolloutId, chatTemplateKwargs, release };
     } catch (error) {
@@ -71,13 +71,13 @@ export function createPolicyRouter(options: {
         );
       }
       const step = stepFor(record, modelRef);
-      // Pinned before anything is awaited: two first calls at once get one policy.
+      // Pinned before anything is awaited, so that two first requests at once get the same policy.
       if (record.policyStep === null) rollouts.pin(record, step);
       return lease(record.model, step, record.id, rollouts.beginCall(record));
     },
 
     async leaseForModel(_key, modelRef) {
-      // A model of that name can only be older than the server's present base: as under its rollouts, it answers.
+      // A model can only have the base's name if it was made under another base. It answers, as it does in its rollouts.
       if (modelRef === options.base && !models.find(modelRef)) {
         const { base } = await engines.info();
         return {

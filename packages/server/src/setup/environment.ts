@@ -78,7 +78,7 @@ export async function findEnvironment(): Promise<string> {
 const markerOf = (plan: EnvironmentPlan): string => join(plan.dir, completeMarker);
 
 export function isComplete(plan: EnvironmentPlan): boolean {
-  // The second test: the interpreter is a link to one that may have been removed since.
+  // The interpreter is a link, and what it leads to may have been removed since.
   return existsSync(markerOf(plan)) && existsSync(plan.python);
 }
 

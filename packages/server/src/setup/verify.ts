@@ -59,9 +59,9 @@ const diedUnexplained = /\b\w+(Error|Exception): |Its last lines: |ended by SIG|
 export async function brokenEnvironment(python: string, error: unknown): Promise<HoneError | null> {
   const children = ["renderer_unavailable", "worker_unavailable"];
   if (!HoneError.isInstance(error) || !children.includes(error.code)) return null;
-  // What the child reported in its own words is the reason; to look takes seconds.
+  // The child has reported the reason itself, and looking at the environment takes seconds.
   if (!diedUnexplained.test(error.message)) return null;
-  // Another's environment need not have the versions that setup would have chosen.
+  // An environment that setup did not make may have other versions than setup would have chosen.
   const names = process.env["HONE_PYTHON"] ? [] : undefined;
   const { problems } = await verifyEnvironment(python, { names, modules: essentialModules });
   return problems.length === 0 ? null : broken(python, problems, error);

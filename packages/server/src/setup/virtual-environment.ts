@@ -33,7 +33,7 @@ export async function makeEnvironment(
   for await (const plan of plans) {
     possible.push(plan);
     if (!isComplete(plan)) continue;
-    // It is this one, even if it has to be made again.
+    // This one exists, so it is the one to repair.
     possible = [plan];
     break;
   }
@@ -79,7 +79,7 @@ export async function makeEnvironment(
 /** Resolves to the reason why it failed, or to null. */
 async function makeEmpty(plan: EnvironmentPlan, options: SetupOptions): Promise<string | null> {
   const { version, executable } = plan.interpreter;
-  // What an interrupted setup left.
+  // An interrupted setup may have left a part of it.
   rmSync(plan.dir, { recursive: true, force: true });
   options.say(`Python ${version}: making the ${plan.name} environment in ${plan.dir}`);
   const failure = await failureOf(executable, ["-m", "venv", plan.dir], options);
@@ -119,7 +119,7 @@ export function cleanEnvironment(): NodeJS.ProcessEnv {
 const shownLines = 8;
 const shownProblems = 5;
 
-/** One line, however many there are. */
+/** Makes one line of a text of several. */
 export function listed(problems: readonly string[]): string {
   const more = problems.length - shownProblems;
   const shown = problems.slice(0, shownProblems).join("; ");

@@ -41,7 +41,7 @@ export function takeOverChildren(dataDir: string, log: Logger): ChildRegister {
       try {
         writeFileSync(path, `${JSON.stringify(children)}\n`, { mode: 0o600 });
       } catch (error) {
-        // A full disk must not keep a child from starting: only its end after a death of ours is less sure.
+        // A full disk must not keep a child from starting. Without the note a child that outlives us may stay.
         log.warn({ child: name, pid, err: error }, "a child could not be written down");
       }
     },
@@ -53,7 +53,7 @@ function read(path: string): z.infer<typeof fileSchema> {
   try {
     return fileSchema.parse(JSON.parse(readFileSync(path, "utf8")));
   } catch {
-    // None, or one that a death cut short.
+    // There is no file, or a death cut it short.
     return {};
   }
 }

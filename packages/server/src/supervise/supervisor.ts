@@ -68,7 +68,7 @@ export interface Supervised {
   stop(): Promise<void>;
 }
 
-/** About what a first start takes: clients that ask every second would have used up their retries before. */
+/** About what a first start takes. Clients that asked every second would have used up their retries by then. */
 export const firstStartMs = 5_000;
 const leastRetryMs = 1_000;
 const mostRetryMs = 30_000;
@@ -124,7 +124,7 @@ export function supervise(options: SupervisorOptions): Supervised {
       options.onReady?.(),
       launched.exited.then((how) => Promise.reject(unavailableError(how))),
     ]);
-    // Another one may have taken its place while the hook ran.
+    // The child may have been replaced by a new one while the hook ran.
     if (child !== launched || stopping.signal.aborted) return;
     state = "ready";
     usable = true;
@@ -132,7 +132,7 @@ export function supervise(options: SupervisorOptions): Supervised {
 
   function doubt(): void {
     const doubted = child;
-    // Whatever is not usable yet has the hook before it in any case.
+    // A child that is not usable yet has its hook still to come.
     if (!doubted || !usable) return;
     usable = false;
     state = "restarting";
@@ -276,7 +276,7 @@ export function supervise(options: SupervisorOptions): Supervised {
     });
   }
 
-  /** SDKs try few times, so each has to come when it may succeed: a start may take half as long again. */
+  /** SDKs try only a few times, so a try should come when it can succeed. A start may take half as long again as the last. */
   function retryAfterMs(): number {
     if (state === "starting") return firstStartMs;
     const due = lostAt + (options.backoffMs ?? 500) + 1.5 * startMs;

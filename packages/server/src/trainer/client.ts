@@ -109,7 +109,7 @@ export function createTrainerClient(options: {
         heard = false;
         deadline = setTimeout(() => {
           hangUp.abort(hung(what, ms));
-          // One that speaks is at a long micro-batch, not hung: others' requests are with it.
+          // A worker that still writes lines is busy with a long micro-batch. It must not be ended: it has others' requests.
           if (!heard) options.onHang?.();
         }, ms);
       };
@@ -117,7 +117,7 @@ export function createTrainerClient(options: {
       const onAbort = (): void => {
         aborting = true;
         expectWithin(abortGraceMs, "did not stop");
-        // Should the worker not hear it, the deadline ends the request.
+        // If the worker does not hear the abort, the deadline below ends the request.
         askToAbort(operationId).catch(() => undefined);
       };
       try {
@@ -156,7 +156,7 @@ export function createTrainerClient(options: {
   };
 }
 
-/** As one that died: it is ended and started again, and what it was at is redone. */
+/** A worker that hangs is treated as one that died: it is started anew, and its operation is redone. */
 function hung(what: string, ms: number): HoneError {
   return new HoneError(`The worker ${what} for ${ms / 1000} s and is restarted.`, {
     code: "worker_unavailable",
@@ -168,7 +168,7 @@ function refused(status: number, text: string): WorkerFault {
   try {
     body = JSON.parse(text);
   } catch {
-    // The status is all there is.
+    // The body could not be read, so the message has nothing but the status.
   }
   const parsed = errorBodySchema.safeParse(body);
   return parsed.success

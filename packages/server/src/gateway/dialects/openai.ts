@@ -23,7 +23,7 @@ export function readShared(request: SharedKeys) {
   } satisfies Partial<Ask>;
 }
 
-/** Keys that the schema allows, and that would be ignored in silence. */
+/** Refuses keys that the schema allows and that would otherwise be ignored silently. */
 export function refusal(param: string, message: string): HoneError {
   return new HoneError(`${param}: ${message}`, { code: "unsupported_parameter", param });
 }

@@ -6,7 +6,7 @@ export interface TextLogprobsWriter {
 }
 
 export function createTextLogprobs(): TextLogprobsWriter {
-  // A character may be spread over tokens: its offset is where it will stand once it is whole.
+  // A character may be spread over several tokens. Its offset is the place where the whole character will stand.
   const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
   let offset = 0;
   return {
@@ -39,7 +39,7 @@ function byName(tokens: readonly TopLogprob[]): Record<string, number> {
   return Object.fromEntries(best);
 }
 
-/** A token that is no text of its own, half a character, is spelt by its bytes, as OpenAI does. */
+/** A token that is only a part of a character is written as its bytes, as OpenAI does. */
 function nameOf({ token, bytes }: TopLogprob): string {
   const own = Buffer.from(bytes ?? []);
   if (!token.includes("\ufffd") || Buffer.from(token).equals(own)) return token;
