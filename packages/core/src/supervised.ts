@@ -32,7 +32,7 @@ export const conversationSchema = z.strictObject({
 export type Conversation = z.infer<typeof conversationSchema>;
 
 /** A rollout of this server to imitate: trained on the ids that were sampled, which are in the ledger. */
-export const rolloutExampleSchema = z.strictObject({ rolloutId: z.string() });
+const rolloutExampleSchema = z.strictObject({ rolloutId: z.string() });
 
 /** What `sft` trains on. */
 export const exampleSchema = z.union([conversationSchema, rolloutExampleSchema]);

@@ -46,10 +46,7 @@ export async function openExamples<Given, T>(
 }
 
 /** A part of a source, by the places of its examples. */
-export function partOf<T>(
-  source: ExamplesSource<T>,
-  indices: readonly number[],
-): ExamplesSource<T> {
+function partOf<T>(source: ExamplesSource<T>, indices: readonly number[]): ExamplesSource<T> {
   const whole = (index: number) => indices[index] ?? -1;
   return {
     size: indices.length,

@@ -188,7 +188,7 @@ describe("submitting", () => {
         "invalid_request",
         "op.config.maxSequenceTokens",
       ],
-      [{ type: "sft" }, 400, "invalid_request", "op.type"],
+      [{ type: "guess" }, 400, "invalid_request", "op.type"],
     ];
     for (const [given, status, code, param] of refusals) {
       expect(await server.submit(given)).toMatchObject({

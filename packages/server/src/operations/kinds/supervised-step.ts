@@ -37,7 +37,7 @@ interface Prepared {
 export type SupervisedRecord<O extends SupervisedOp> = OperationRecord<O, Prepared>;
 
 /** What an example is to the loss: a side of it, and its reward there. An example with one side is imitated. */
-export interface Side {
+interface Side {
   reward: number;
   example: StepExample;
 }
