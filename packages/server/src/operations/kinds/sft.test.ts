@@ -1,3 +1,4 @@
+import { HoneError } from "@hone/core";
 import type OpenAI from "openai";
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
 import { createRendererClient, type RendererClient } from "../../renderer/http-renderer.ts";
@@ -77,7 +78,11 @@ describe.skipIf(!workerPython())("steps of imitation", () => {
   beforeAll(async () => {
     folder = await temporaryFolder();
     child = await startRendererChild();
-    renderer = createRendererClient({ baseURL: () => child.baseURL, key: () => child.key });
+    const baseURL = () => {
+      if (!away) return child.baseURL;
+      throw new HoneError("The renderer is being restarted.", { code: "renderer_unavailable" });
+    };
+    renderer = createRendererClient({ baseURL, key: () => child.key });
     trainer = fileTrainer();
     const engine = adapterList();
     server = await openTestState(folder.path, { engine: () => engine, trainer, renderer });
@@ -90,6 +95,8 @@ describe.skipIf(!workerPython())("steps of imitation", () => {
     await folder?.remove();
   });
 
+  /** As while the renderer is being restarted. */
+  let away = false;
   let tokens = 0;
   const submit = (op: object) =>
     server.call("POST", "/v1/models/m/operations", { clientToken: `s${tokens++}`, op });
@@ -249,6 +256,41 @@ describe.skipIf(!workerPython())("steps of imitation", () => {
       },
     });
     expect(over.error.message).toMatch(/^Example 1 .*must be a non-empty string/);
+  });
+
+  test("a renderer that is away is waited for, and an abort ends the wait", async () => {
+    away = true;
+    const [kept, dropped] = [
+      await submit({ type: "sft", examples: [{ messages: conversation, tools }] }),
+      await submit({ type: "sft", examples: [{ messages: conversation, tools }] }),
+    ];
+    await expect
+      .poll(async () => (await server.call("GET", `/v1/operations/${kept.json.id}`)).json.status)
+      .toBe("running");
+    await server.call("POST", `/v1/operations/${dropped.json.id}/abort`);
+    expect(await ended(server, dropped.json.id)).toMatchObject({ status: "aborted" });
+    away = false;
+    expect(await ended(server, kept.json.id)).toMatchObject({ status: "succeeded" });
+    away = true;
+    const { json } = await submit({ type: "sft", examples: [{ messages: conversation, tools }] });
+    await expect
+      .poll(async () => (await server.call("GET", `/v1/operations/${json.id}`)).json.status)
+      .toBe("running");
+    await server.call("POST", `/v1/operations/${json.id}/abort`);
+    expect(await ended(server, json.id)).toMatchObject({
+      status: "aborted",
+      error: { code: "aborted" },
+    });
+    away = false;
+  });
+
+  test("a limit above the context is refused", async () => {
+    const { status, json } = await submit({
+      type: "sft",
+      examples: [{ messages: conversation, tools }],
+      config: { maxSequenceTokens: 513 },
+    });
+    expect([status, json.error.param]).toEqual([400, "op.config.maxSequenceTokens"]);
   });
 
   test("a weight belongs to assistant messages and is 0 or 1", async () => {

@@ -22,7 +22,8 @@ import {
 } from "../../step-data/step-data.ts";
 import { restartTimeoutMs } from "../ready.ts";
 import { type OperationRecord, updateOperation } from "../records.ts";
-import { type OperationKind, type Outcome, type Task, timed } from "./kind.ts";
+import { aborted, type OperationKind, type Outcome, type Task, timed } from "./kind.ts";
+import { requireInContext } from "./train-claims.ts";
 import { seedOf, stepOnWorker } from "./worker-step.ts";
 
 type SupervisedOp = SftOp | DpoOp;
@@ -64,6 +65,11 @@ export function supervised<O extends SupervisedOp>(
   learning: Learning<O>,
 ): OperationKind<SupervisedRecord<O>> {
   return {
+    async validate(context, _keyId, _model, op) {
+      requireInContext(context, op.config);
+      return [];
+    },
+
     async run(task) {
       const { context, record, emit } = task;
       const model = context.models.require(record.model);
@@ -127,7 +133,7 @@ async function prepare<O extends SupervisedOp>(
   const limit = pLimit(atOnce);
   const read = op.examples.map((example, index) =>
     limit(async () => {
-      signal.throwIfAborted();
+      if (signal.aborted) throw aborted();
       return await named(index, () =>
         patiently(signal, () => learning.sides(task, renderer, example, `ex${index}`)),
       );
@@ -207,6 +213,7 @@ function referenceFolder<O extends SupervisedOp>(
 
 /** Whether both sides of a pair are the same ids: then no side is better. */
 function sameIds(sides: readonly Side[]): boolean {
+  if (sides.length < 2) return false;
   const [one, ...others] = sides.map(({ example }) =>
     JSON.stringify(
       example.completions.map(({ promptSuffix, sampled }) => [
@@ -215,7 +222,7 @@ function sameIds(sides: readonly Side[]): boolean {
       ]),
     ),
   );
-  return others.length > 0 && others.every((other) => other === one);
+  return others.every((other) => other === one);
 }
 
 /** N stays. The cursor moves with a step whose examples were all left out: they were tried. */
@@ -262,7 +269,8 @@ async function patiently<T>(signal: AbortSignal, work: () => Promise<T>): Promis
     } catch (error) {
       const away = HoneError.isInstance(error) && error.code === "renderer_unavailable";
       if (!away || Date.now() > until) throw error;
-      await delay(rendererPauseMs, undefined, { signal });
+      await delay(rendererPauseMs, undefined, { signal }).catch(() => undefined);
+      if (signal.aborted) throw aborted();
     }
   }
 }

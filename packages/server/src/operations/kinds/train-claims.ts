@@ -12,13 +12,7 @@ export async function claimRewarded(
   model: Model,
   op: TrainOp,
 ): Promise<Claim[]> {
-  const longest = op.config.maxSequenceTokens;
-  if (longest !== undefined && longest > context.base.maxModelLen) {
-    throw new HoneError(
-      `maxSequenceTokens is ${longest}, but the base takes ${context.base.maxModelLen} tokens. Leave it out for that.`,
-      { code: "invalid_request", param: "op.config.maxSequenceTokens" },
-    );
-  }
+  requireInContext(context, op.config);
   if (op.config.type === "custom") {
     const { name, options } = op.config;
     await context.trainer.checkObjective({ name, options });
@@ -43,6 +37,18 @@ export async function claimRewarded(
     }
   }
   return [...named.values()];
+}
+
+/** A limit above the context would let through what the trainer refuses. */
+export function requireInContext(
+  { base }: OperationContext,
+  { maxSequenceTokens: longest }: { maxSequenceTokens?: number | undefined },
+): void {
+  if (longest === undefined || longest <= base.maxModelLen) return;
+  throw new HoneError(
+    `maxSequenceTokens is ${longest}, but the base takes ${base.maxModelLen} tokens. Leave it out for that.`,
+    { code: "invalid_request", param: "op.config.maxSequenceTokens" },
+  );
 }
 
 function requireRollout(
