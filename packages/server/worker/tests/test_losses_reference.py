@@ -101,7 +101,7 @@ def own_options(name, seed):
 @pytest.mark.parametrize("name", ["policy_gradient", "importance_sampling", "dapo", "gspo"])
 def test_what_trl_lacks_is_as_it_is_written_out(name):
     moved = 0
-    for seed in range(CASES + 50):
+    for seed in range(CASES + 120):
         case, options = drawn(seed), own_options(name, seed)
         if name == "policy_gradient":
             scored = ~case.rewards.isnan()

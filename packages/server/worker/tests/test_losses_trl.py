@@ -13,6 +13,8 @@ from hone_worker.train.objectives import OBJECTIVES
 from hone_worker.train.sums import PerRollout, highest
 
 CASES = 200
+#: Those with options that no other loss has, which half of the cases draw.
+MORE = {"cispo", "sapo", "vespo", "rloo"}
 LOSSES = [
     *("grpo", "dr_grpo", "dapo", "bnpo", "gspo", "luspo", "cispo", "sapo", "vespo", "rloo"),
 ]
@@ -142,7 +144,8 @@ seen: Counter[str] = Counter()
 def test_loss_gradient_and_metrics_are_trls(name):
     objective = OBJECTIVES[name]
     moved = 0
-    for seed in range(CASES):
+    cases = 2 * CASES + 60 if name in MORE else CASES
+    for seed in range(cases):
         case = drawn(seed)
         options, given = options_for(name, seed)
         theirs_advantages = trl.advantages(case, options, rloo=name == "rloo")
@@ -172,16 +175,14 @@ def test_loss_gradient_and_metrics_are_trls(name):
         seen.update(f"{option} {value}" for option, value in given.items())
         seen[name] += 1
     # Not a comparison of nothing with nothing.
-    assert moved > CASES * 0.8
+    assert moved > cases * 0.8
 
 
 def test_every_loss_and_option_was_compared_often_enough():
     if len([name for name in LOSSES if seen[name]]) < len(LOSSES):
         pytest.skip("only some of the losses were run")
     few = {what: count for what, count in seen.items() if count < 200 and not what.startswith("metric")}
-    # Those that one loss alone has.
-    own = {"normalizeAdvantages True", "temperaturePositive 1.7", "kNegative 2.5", "epsilonHigh 1.1"}
-    assert set(few) <= own and all(count > 80 for count in few.values()), few
+    assert not few
     assert {name for name in seen if name.startswith("metric")} == {
         *(f"metric clip_ratio/{part}" for part in ("low_mean", "low_min", "high_mean", "high_max")),
         *("metric clip_ratio/region_mean", "metric cispo_clip_ratio", "metric vespo/phi_seq_mean"),
