@@ -1,5 +1,5 @@
 // The runs of the quickstart, each in a folder of its own with a model name of its own.
-import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { basename, join, resolve as absolute } from "node:path";
 import { fail, root } from "./install.mjs";
 
@@ -73,6 +73,11 @@ function todaysName(arg) {
 /** @param {Run} run */
 export function saveRun({ story, args, out, base, device }) {
   writeFileSync(join(out, runFile), `${JSON.stringify({ story, args, base, device }, null, 2)}\n`);
+}
+
+/** @param {string} out */
+export function forgetRun(out) {
+  rmSync(join(out, runFile), { force: true });
 }
 
 /**

@@ -9,7 +9,7 @@ import { isAbsolute, join } from "node:path";
 import { fail, installPackages, root, setUpModel, setUpPython, tsx } from "./install.mjs";
 import { end, endAll, onInterrupt, run, send, start } from "./processes.mjs";
 import { broughtModels, examples, servedWith } from "./quickstart-examples.mjs";
-import { chooseRun, saveRun } from "./quickstart-runs.mjs";
+import { chooseRun, forgetRun, saveRun } from "./quickstart-runs.mjs";
 
 /** How long the agent may take to close its games after Ctrl-C, and the server to stop. */
 const agentLimitMs = 15_000;
@@ -80,6 +80,8 @@ agent = start(
 const lost = server?.ended.then(() => null) ?? null;
 const status = await Promise.race([agent.ended, lost]);
 if (interrupts > 0) await stop(130);
+// A start that the agent refused is nothing to go on with.
+if (status !== null && !existsSync(join(out, "command.json"))) forgetRun(out);
 if (status === null) {
   console.error(`The server ended before the agent was through. Its log: ${out}/server.log`);
   await stop(1);

@@ -1,5 +1,5 @@
 import { execFile } from "node:child_process";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { existsSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -137,9 +137,14 @@ describe("the training of a task of one's own", () => {
   it("says what a task file lacks", async () => {
     const { status, stderr } = await train(server, [], "../support/wire.ts");
     expect(stderr).toMatch(
-      /invalid_config: .*wire\.ts has no task: write `export default defineTask\(/,
+      /invalid_config: .*wire\.ts has no task\. Write `export default defineTask\(/,
     );
     expect(status).toBe(1);
+    const cut = join(out, "cut.ts");
+    await writeFile(cut, "export default {\n  train: [1]\n  heldOut: [2, 3],\n};\n");
+    const unread = await train(server, [], cut);
+    expect(unread.stderr).toMatch(/^invalid_config: .*cut\.ts cannot be loaded\.[^]*cut\.ts:3:2/);
+    expect(unread.stderr).not.toContain("node_modules");
   });
 
   it("refuses an option that it does not know, and a run that is there", async () => {

@@ -205,6 +205,14 @@ it.skipIf(!linux)(
   },
 );
 
+it.skipIf(!linux)("a start that was refused is no run that goes on", async () => {
+  const refused = quickstart([process.execPath, "scripts/quickstart.mjs", ...small, "--size", "1"]);
+  const ended = exitOf(refused.child);
+  await says(refused.child, /--size is the number of cells of a side, 2 to 26, not 1\./);
+  expect(await ended).toBe(1);
+  expect(readdirSync(out).filter((name) => name.endsWith(".json"))).toEqual([]);
+});
+
 it("refuses a verdict over a handful of games before anything is served", async () => {
   const program = [
     "--conditions=@hone/source",
