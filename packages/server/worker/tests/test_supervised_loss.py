@@ -260,3 +260,15 @@ def test_a_plan_that_parts_a_pair_is_refused(base, folder, tmp_path):
 def test_labels_have_no_smoothing_in_ipo():
     with pytest.raises(HoneWorkerError, match="labelSmoothing"):
         parse_config(json.dumps(reference.config(loss={"type": "dpo", "loss": "ipo", "labelSmoothing": 0.1})))
+
+
+def test_a_base_that_takes_no_trees_keeps_pairs_together(base, folder, tmp_path, monkeypatch):
+    forest = forest_of(dpo_case(torch.Generator().manual_seed(8), 6), 40)
+    plan, loss = [[forest.leaves()]], {"type": "dpo", "sftWeight": 0.3}
+    packed = trained_on(base, folder, tmp_path / "a", forest, plan, loss, "tree")
+    monkeypatch.setattr("hone_worker.train.operation.obstacle", lambda *_args: "it has a window")
+    apart = trained_on(base, folder, tmp_path / "b", forest, plan, loss, "tree")
+    assert packed["unpacked_micro_batches"] == 0 and apart["unpacked_micro_batches"] > 1
+    assert apart["loss"] == pytest.approx(packed["loss"], rel=1e-9)
+    ours, theirs = (last_gradient(tmp_path / name / "staging", 0.9) for name in "ab")
+    assert relative_difference(ours, theirs) < 1e-6

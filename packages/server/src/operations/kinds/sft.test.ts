@@ -230,6 +230,14 @@ describe.skipIf(!workerPython())("steps of imitation", () => {
       expect(over.status).toBe("succeeded");
       expect(data().completions).toMatchObject([{ prompt: [1, 2, 3], answer: [70, 71, 759] }]);
     }
+    const whole = await sft(
+      [member!, member!].map(({ rolloutId }) => ({ rolloutId })),
+      {
+        trainOn: "all",
+      },
+    );
+    const every = { prompt: [1], answer: [2, 3, 70, 71, 759] };
+    expect(whole.data().completions).toMatchObject([every, every]);
     const mine = await submit({ type: "sft", examples: [{ rolloutId: "ro_none" }] });
     const lost = await ended(server, mine.json.id);
     expect(lost.error).toMatchObject({ param: "op.examples[0].rolloutId" });
