@@ -120,13 +120,14 @@ def mini_batches(
     # Rollouts that no step trains (equal rewards, masked) weigh on all steps alike: each step's R is its
     # share of the step data's, so that filters do not change the scale. With one step it is the step data's R.
     listed = sum(count for _, count, _ in steps)
-    weighed = [[_weighed(data, m) for m in micro_batches] for micro_batches, _, _ in steps]
-    total = sum((sum(tokens) for tokens in weighed), torch.zeros(data.rollouts, dtype=torch.float64))
+    none = torch.zeros(data.rollouts, dtype=torch.float64)
+    weighed = [sum((_weighed(data, m) for m in micro_batches), none) for micro_batches, _, _ in steps]
+    total = sum(weighed, none)
     return [
         MiniBatch(
             micro_batches,
             rollouts=data.rollouts * count / listed,
-            tokens=float(sum(tokens).sum()),
+            tokens=float(tokens.sum()),
             mean_tokens=float(total.sum()) * count / listed,
             rollout_tokens=total,
             signal=signal,

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
 
 import torch
 
 from hone_worker.train.objectives.objective import LossInputs
 from hone_worker.train.objectives.policy_loss import TokenLoss
-from hone_worker.train.objectives.policy_options import ClipOptions
+from hone_worker.train.objectives.policy_options import ClipOptions, CorrectionOptions
 from hone_worker.train.objectives.ratios import log_ratio, sampler_correction
 from hone_worker.train.sums import Metrics, PerRollout
 
@@ -29,17 +28,19 @@ def clipped(
     }
 
 
-class _Clips(Protocol):
-    epsilon_low: float
-    epsilon_high: float
-    delta: float | None
-
-
-def clipped_loss(inputs: LossInputs, options: _Clips, level: str) -> TokenLoss:
+def clipped_loss(
+    inputs: LossInputs,
+    options: CorrectionOptions,
+    *,
+    low: float,
+    high: float,
+    delta: float | None,
+    level: str,
+) -> TokenLoss:
     """-min(min(rho, delta) A, clip(rho, 1 - low, 1 + high) A); delta is INTELLECT-2's (arXiv 2505.07291)."""
-    low, high, advantages = options.epsilon_low, options.epsilon_high, inputs.advantages
+    advantages = inputs.advantages
     ratio = torch.exp(log_ratio(inputs, level))
-    clamped = ratio if options.delta is None else ratio.clamp(max=options.delta)
+    clamped = ratio if delta is None else ratio.clamp(max=delta)
     return TokenLoss(
         -torch.minimum(clamped * advantages, ratio.clamp(1 - low, 1 + high) * advantages),
         ratio,
@@ -49,19 +50,26 @@ def clipped_loss(inputs: LossInputs, options: _Clips, level: str) -> TokenLoss:
 
 
 def token_loss(inputs: LossInputs, options: ClipOptions) -> TokenLoss:
-    return clipped_loss(inputs, options, options.importance_level)
+    return clipped_loss(
+        inputs,
+        options,
+        low=options.epsilon_low,
+        high=options.epsilon_high,
+        delta=options.delta,
+        level=options.importance_level,
+    )
 
 
 def clip_ratios(sums: Mapping[str, PerRollout]) -> Metrics:
     """TRL's names: over tokens, or over rollouts where the ratio is a rollout's."""
     level = "sequence" if "sequence_low" in sums else "token"
     low, high = sums[f"{level}_low"], sums[f"{level}_high"]
-    means = [s.means.mean if level == "sequence" else s.mean for s in (low, high)]
+    of_low, of_high = (s.means.mean if level == "sequence" else s.mean for s in (low, high))
     return {
-        "clip_ratio/low_mean": means[0],
+        "clip_ratio/low_mean": of_low,
         "clip_ratio/low_min": low.means.min,
-        "clip_ratio/high_mean": means[1],
+        "clip_ratio/high_mean": of_high,
         "clip_ratio/high_max": high.means.max,
         # Nothing is clipped on both sides: one needs A < 0, the other A > 0.
-        "clip_ratio/region_mean": None if None in means else sum(means),
+        "clip_ratio/region_mean": None if of_low is None or of_high is None else of_low + of_high,
     }

@@ -25,7 +25,14 @@ class Gspo(CorrectionOptions, PolicyOptions):
 
 
 def token_loss(inputs: LossInputs, options: Gspo) -> TokenLoss:
-    return clipped_loss(inputs, options, "sequence")
+    return clipped_loss(
+        inputs,
+        options,
+        low=options.epsilon_low,
+        high=options.epsilon_high,
+        delta=options.delta,
+        level="sequence",
+    )
 
 
 OBJECTIVE = policy_objective(
