@@ -31,7 +31,7 @@ export function longestRepeated(
   asked: Asked,
 ): LedgerCompletion | null {
   let best: LedgerCompletion | null = null;
-  // From the latest, which is mostly the one: then the shorter ones need no comparing.
+  // Begins with the latest, because that is mostly the one, and shorter ones then need not be compared.
   for (let at = earlier.length - 1; at >= 0; at -= 1) {
     const completion = earlier[at];
     if (!completion || completion.kind === "text") continue;
@@ -82,7 +82,7 @@ export function repeatedTurns(
   later: LedgerCompletion,
   completions: readonly LedgerCompletion[],
 ): LedgerCompletion[] {
-  // Plain prompts continue by their ids alone.
+  // For plain prompts the ids alone decide.
   if (later.kind === "text") return [];
   const turns = new Map<number, LedgerCompletion>();
   for (const earlier of completions) {

@@ -21,7 +21,7 @@ export function sameTools(a: readonly ChatTool[] | null, b: readonly ChatTool[] 
   return a === b || toolsKey(a) === toolsKey(b);
 }
 
-/** The same for two requests that ask the same. */
+/** A text that is equal for messages and tools that say the same. */
 export function conversationKey(
   messages: readonly ChatMessage[],
   tools: readonly ChatTool[] | null,
@@ -29,7 +29,7 @@ export function conversationKey(
   return JSON.stringify([messages.map(keyOf), toolsKey(tools)]);
 }
 
-// A rollout compares its whole history at every turn: a key is made once per message.
+// A rollout compares its whole history at every turn, so the key of each message is made once and kept.
 const keys = new WeakMap<ChatMessage, string>();
 
 function keyOf(message: ChatMessage): string {

@@ -84,7 +84,7 @@ function strike(armed: Armed, point: FaultPoint): void {
     throw Object.assign(error, { code: "ENOSPC", errno: -28, syscall: "write" });
   }
   process.kill(process.pid, armed.action === "kill" ? "SIGKILL" : "SIGSTOP");
-  // The signal may reach another thread first: nothing may happen here meanwhile.
+  // The signal may reach another thread first, so this thread waits and does nothing until it takes effect.
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 200);
 }
 

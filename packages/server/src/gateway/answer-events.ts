@@ -16,7 +16,7 @@ export type AnswerEvent =
   | (Told & { type: "calls"; calls: readonly ToolCall[] })
   /** A choice is complete. `text` is the rest of a plain prompt's answer, and empty for a chat. */
   | (Told & { type: "finish"; text: string; reason: FinishReason })
-  /** All choices are whole. Nothing follows. */
+  /** All choices are complete. Nothing follows. */
   | { type: "end"; usage: Usage }
   /** In place of the end. */
   | { type: "failure"; error: HoneError };

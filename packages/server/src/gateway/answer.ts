@@ -28,7 +28,7 @@ async function makeAnswer(
     engineRequest.stop.length > 0 &&
     sample.finish === "stop" &&
     !(last !== undefined && engineRequest.stopTokenIds.includes(last));
-  // The ids run on past a stop string, wherever it falls: in a thought, in a call, in what is said.
+  // The ids run on past a stop string, which may stand in a thought, in a call or in the content.
   const visible = cutByString ? sample.text : undefined;
   const parsed = await renderer.parse(sample.ids, ask.callable, visible);
   const calls = parsed.toolCalls.map((made) => ({

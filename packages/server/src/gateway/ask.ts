@@ -9,8 +9,8 @@ export interface ChatAsk extends Sampling {
   kind: "chat";
   messages: readonly ChatMessage[];
   /**
-   * Shown in the prompt, whether they may be called or not: a rollout whose turns differ in that is one
-   * sequence. Null: none.
+   * The tools that the prompt shows, whether or not they may be called this time. So turns that differ only in that
+   * are one sequence. Null: none.
    */
   tools: readonly ChatTool[] | null;
   /** What the answer may call; null: a sampled call is text. */
@@ -19,7 +19,7 @@ export interface ChatAsk extends Sampling {
   format: JsonFormat | null;
 }
 
-/** A plain prompt to be continued: no template, nothing parsed. */
+/** A plain prompt to be continued. There is no template, and the answer is not parsed. */
 export interface PlainAsk extends Sampling {
   kind: "text";
   /** A text, or its token ids. */

@@ -3,8 +3,8 @@ import type { RendererInfo } from "../ports/renderer.ts";
 import type { Ask } from "./ask.ts";
 
 /**
- * Refuses texts that cannot fit, before anyone tokenises them. Only what is certain: of each message what no
- * template leaves out, and of its characters those that no tokenizer drops (see `longestToken`).
+ * Refuses texts that cannot fit, before they are tokenised. It counts only what is certain: the part of a message that
+ * no template leaves out, and the characters that no tokenizer drops (see `longestToken`).
  */
 export function checkLength(
   texts: readonly string[],

@@ -10,7 +10,7 @@ export interface ResponseSink {
   /** Sends the headers. Before it, an error may still become an error response. */
   start(headers: Record<string, string>): void;
   readonly started: boolean;
-  /** Resolves when more may be written; a slow reader so slows down the engine. */
+  /** Resolves when more may be written. In this way a slow reader slows down the engine. */
   write(text: string): Promise<void>;
   /** Ends the response. True: it was written whole. */
   end(text?: string): Promise<boolean>;
@@ -25,7 +25,7 @@ export function createSink(c: Context<AppEnv>): ResponseSink {
     : createWebSink(c);
 }
 
-/** Straight into Node's response: half the CPU of a web stream, and `end` tells what was written. */
+/** Writes into Node's response, which takes half the CPU of a web stream, and tells in `end` whether all was written. */
 function createNodeSink(c: Context<AppEnv>, outgoing: ServerResponse): ResponseSink {
   const gone = new AbortController();
   let wake: (() => void) | undefined;

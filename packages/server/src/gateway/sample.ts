@@ -40,7 +40,7 @@ export interface Answer {
   finishReason: FinishReason;
 }
 
-/** What had gone out of a choice that never finished. */
+/** The answer of a choice that never finished: the text that was sampled so far. */
 export function brokenAnswer(sample: Sample): Answer {
   return { message: { role: "assistant", content: sample.text }, finishReason: "length" };
 }

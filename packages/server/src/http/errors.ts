@@ -35,7 +35,7 @@ const codeOfStatus: Partial<Record<number, ErrorCode>> = {
   503: "shutting_down",
 };
 
-/** Anything thrown becomes a HoneError; what we did not foresee is logged and says nothing outside. */
+/** Makes a HoneError of anything thrown. What was not foreseen is logged, and the client is told nothing of it. */
 export function toHoneError(error: unknown, log: Logger, requestId?: string): HoneError {
   if (HoneError.isInstance(error)) return error;
   if (error instanceof HTTPException && error.status < 500) {
@@ -78,7 +78,7 @@ export function installErrors(app: Hono<AppEnv>, log: Logger): void {
   });
 }
 
-/** What the path was meant to be, as far as it shows. */
+/** A hint at what the path was meant to be, if that can be told. */
 function hintFor(path: string): string {
   const route = path.replace(/^(\/v1\/rollouts\/[^/]+)?(\/v1)+(?=\/)/, "");
   if (/^\/responses(\/|$)/.test(route)) {

@@ -15,7 +15,7 @@ import type { AppEnv } from "./env.ts";
 import { faultsOfParts } from "./schema-parts.ts";
 
 const mebibyte = 1024 * 1024;
-/** Chat requests, and everything else that names no other limit. */
+/** The limit of a body, for chat requests and everything that names no other. @unit bytes */
 const chatBodyLimit = 8 * mebibyte;
 /** The only way in for a JSON body: media type, size, UTF-8, JSON and schema are checked here. */
 export async function readJson<S extends z.ZodType>(
@@ -65,7 +65,7 @@ function requirePlain(c: Context<AppEnv>, type: string): void {
 const bodyMs = 60_000;
 const bytesPerMs = 50;
 
-/** A body that stops, or comes byte by byte without end, is left; whoever sent it hears why. */
+/** Gives up a body that stops, or that comes byte by byte without end, and tells its sender why. */
 async function readBytes(c: Context<AppEnv>, limit: number): Promise<Uint8Array> {
   const declared = Number(c.req.header("content-length") ?? 0);
   const allowedMs = (c.get("bodyMs") ?? bodyMs) + Math.min(declared, limit) / bytesPerMs;
@@ -125,7 +125,7 @@ function tooLarge(limit: number): HoneError {
   );
 }
 
-/** From this size on other requests have their turn between two steps of reading. */
+/** A body of this size or more is read in steps, and other requests have their turn in between. @unit bytes */
 const patientFrom = 128 * 1024;
 
 /**
@@ -163,7 +163,7 @@ async function readValue(bytes: Uint8Array): Promise<unknown> {
   }
 }
 
-/** Without the mark that some editors put in front. */
+/** Takes off the byte order mark that some editors put in front. */
 function textOf(bytes: Uint8Array): string {
   const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("utf8");
   return text.startsWith("\ufeff") ? text.slice(1) : text;
@@ -171,7 +171,7 @@ function textOf(bytes: Uint8Array): string {
 
 type Issue = z.core.$ZodIssue;
 
-/** The first fault, by field. */
+/** The error for the first fault, which names its field. */
 export function issuesToError(issues: readonly Issue[]): HoneError {
   const issue = clearestIssue(issues);
   if (!issue) return new HoneError("The body is not valid.", { code: "invalid_request" });

@@ -4,7 +4,7 @@ import type { QueryName, SchemaName } from "./schemas.ts";
 /** What the document says of one route. Every route of the server has one: a test compares them. */
 export interface RouteDoc {
   method: "get" | "post" | "put" | "patch" | "delete";
-  /** With `{name}` for parameters. */
+  /** The path, with `{name}` for parameters. */
   path: string;
   tag: "inference" | "rollouts" | "models" | "operations" | "server";
   operationId: string;
@@ -15,7 +15,7 @@ export interface RouteDoc {
   query?: QueryName;
   body?: SchemaName;
   answers: readonly AnswerDoc[];
-  /** Besides those that every route has. */
+  /** The codes of its errors, besides those that every route has. */
   errors: readonly ErrorCode[];
   /** The only route that needs no key. */
   open?: true;
@@ -46,14 +46,14 @@ export interface ResponseDoc {
   content?: Record<string, Record<string, unknown>>;
 }
 
-/** Whatever the route. */
+/** Errors that every route may answer with. */
 export const guardErrors = [
   "forbidden_host",
   "forbidden_origin",
   "internal_error",
 ] as const satisfies readonly ErrorCode[];
 
-/** Of every route below /v1, while the server starts or stops. */
+/** Errors of every route below /v1 while the server starts or stops. */
 export const admissionErrors = [
   "worker_unavailable",
   "shutting_down",

@@ -151,7 +151,7 @@ export function componentSchemas(): Record<string, JsonSchema> {
   );
 }
 
-/** With what the comments in core say of its fields. */
+/** The schema with descriptions of its fields, which come from the comments in core. */
 function described(schema: JsonSchema, zodSchema: z.ZodType): JsonSchema {
   if (zodSchema instanceof z.ZodDiscriminatedUnion) {
     const branches = zodSchema.options as readonly z.ZodType[];

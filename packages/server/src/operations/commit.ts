@@ -9,7 +9,7 @@ import { restartTimeoutMs } from "./ready.ts";
 import { type OperationRecord, updateOperation } from "./records.ts";
 
 const publishTries = 3;
-/** An engine that answers with an error may be one that is just dying. */
+/** How long to wait for news of an engine that answered with an error, because it may be dying. @unit ms */
 const deathNoticeMs = 15_000;
 
 /**

@@ -11,10 +11,10 @@ export type NewEvent = DistributiveOmit<OperationEvent, "seq" | "at">;
 
 export interface EventLog {
   /**
-   * What can be said of an operation only once (`started`, `filtered`, `committed`, `published`, a warning in the
-   * same words) is not said again by a server that goes on with it: the event is dropped, what goes with it is not.
-   * Resolves when the event is on disk, together with what else has to be true from then on; followers see
-   * it then, after `written` ran, and never one that could be lost.
+   * Appends an event. Some can be told of an operation only once (`started`, `filtered`, `committed`, `published`, a
+   * warning in the same words). If a server that goes on with the operation tells one again, the event is dropped, and
+   * the statements that come with it are still written. Resolves when event and statements are on disk; then `written`
+   * runs, and then followers see the event, so they never see one that could be lost.
    */
   append(
     operationId: string,
@@ -26,13 +26,13 @@ export interface EventLog {
   follow(operationId: string, after: number, signal: AbortSignal): AsyncGenerator<OperationEvent>;
 }
 
-/** What is in the log of an operation that is under way, or about to be. */
+/** What memory knows of an operation's log. It includes events that are about to be written. */
 interface Written {
   lastSeq: number;
   said: Set<string | null>;
 }
 
-/** The same for events that say the same; null for those that come again when a step is redone. */
+/** A key that is equal for events that say the same. Null for events that may come again when a step is redone. */
 function keyOf(event: NewEvent): string | null {
   if (event.type === "stage" || event.type === "progress") return null;
   return event.type === "warning" ? `warning: ${event.message}` : event.type;

@@ -9,17 +9,17 @@ import { isOver, type OperationRecord } from "./records.ts";
  *      │ └──── it cannot be written ─────┐
  *      └──── abort ────▶ leaving ── its end is written ──▶ over
  *
- * One that waits need not wait for those before it to hear that it will not run. One that runs hears of its abort by
- * a signal, and ends when its kind heeds it; past the commit point that is too late. The server's end leaves it
- * running: the next start puts it here as `running`, and its turn goes on with it.
+ * A waiting operation can be aborted at once, without waiting for those before it. A running one gets the abort as a
+ * signal and ends when its kind heeds the signal; past the commit point it is too late. When the server ends, a
+ * running operation stays `running` in the database. The next start adds it here again, and its turn goes on with it.
  */
 export interface OperationQueue {
-  /** Behind the others of its model. */
+  /** Adds an operation behind the others of its model. */
   add(record: OperationRecord): void;
   find(id: string): OperationRecord | undefined;
-  /** Those that are not over, in their order; of one model or of all. */
+  /** The operations of one model, or of all, that are not over, in their order. */
   unfinished(model?: string): OperationRecord[];
-  /** The abort is on disk when it resolves; what waits is over as well, unless its end cannot be written. */
+  /** Resolves when the abort is on disk. A waiting operation is over then, unless its end cannot be written. */
   abort(id: string): Promise<void>;
   /** Resolves when nothing of the model runs. */
   idle(model: string): Promise<void>;
@@ -32,16 +32,16 @@ interface Entry {
   readonly record: OperationRecord;
   readonly controller: AbortController;
   place: "waiting" | "leaving" | "running";
-  /** An abort on its way: to the disk, then to the end of what waits. */
+  /** The abort that is being written, and after that the end of an operation that waits. */
   aborting: Promise<void> | null;
 }
 
 export function createQueue(options: {
-  /** From where it stands to its end; resolves without one only when the server ends. */
+  /** Runs an operation to its end, from wherever it stands. Resolves without an end only when the server ends. */
   run: (record: OperationRecord, signal: AbortSignal) => Promise<void>;
-  /** Writes the end of one that never began, if it can be written. */
+  /** Writes the end of an operation that never began. If it cannot be written, nothing changes. */
   endUnbegun: (record: OperationRecord) => Promise<void>;
-  /** Writes that it is to be aborted. Where it rejects nothing was heard, and it can be asked for again. */
+  /** Writes that it is to be aborted. If this rejects, the abort counts as not heard, and can be asked for again. */
   writeAbort: (record: OperationRecord) => Promise<void>;
   log: Logger;
 }): OperationQueue {

@@ -28,7 +28,7 @@ export interface OperationRecord<O extends Op = Op, W = unknown> {
   work: W | null;
   result: OperationResult | null;
   error: OperationError | null;
-  /** How often the worker died of it. */
+  /** How often the worker died during it. */
   deaths: number;
   abortRequested: boolean;
 }

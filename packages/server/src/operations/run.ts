@@ -11,11 +11,11 @@ import { isOver, operationInfo, type OperationRecord, updateOperation } from "./
 
 export interface Runner {
   /**
-   * From where the operation stands to its end: up to the commit point as its kind has it, then publishing. Resolves
-   * without an end only when the server ends: the next start goes on with it.
+   * Runs the operation to its end, from wherever it stands: its kind does what comes before the commit point, then
+   * the new policy is published. If the server ends meanwhile, it resolves without an end, and the next start goes on.
    */
   run(record: OperationRecord, signal: AbortSignal): Promise<void>;
-  /** Ends as aborted what has not begun, unless its end cannot be written. */
+  /** Ends an operation that has not begun as aborted. If its end cannot be written, nothing changes. */
   endUnbegun(record: OperationRecord): Promise<void>;
 }
 
@@ -84,9 +84,9 @@ export function createRunner(context: OperationContext, serverEnds: AbortSignal)
   }
 
   /**
-   * Told only when it is on disk, and with all that follows from it: whoever hears of the end finds the
-   * rollouts free, and finds the end also after a restart. A full disk, most likely, keeps it from being written;
-   * the operation itself is decided.
+   * The end is told only when it is on disk together with everything that follows from it. So whoever hears of it
+   * finds the rollouts free, and finds the same end after a restart. If it cannot be written (most likely the disk is
+   * full), how the operation ends is decided all the same.
    */
   async function end(record: OperationRecord, ending: Ending): Promise<void> {
     const committed = isCommitted(context, record);
@@ -133,7 +133,7 @@ export function createRunner(context: OperationContext, serverEnds: AbortSignal)
   };
 }
 
-/** Events of an operation; nothing waits for them. */
+/** Writes events of an operation. The operation does not wait until they are on disk. */
 export function emitTo({ events, log }: OperationContext, { id }: OperationRecord): Emit {
   return (event) => {
     events.append(id, event).catch((error: unknown) => {

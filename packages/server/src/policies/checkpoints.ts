@@ -29,7 +29,7 @@ const manifestSchema = z.object({
   metrics: z.record(z.string(), z.number().nullable()),
   files: z.record(z.string(), z.object({ sha256: z.string(), bytes: z.int() })),
 });
-/** Says what a checkpoint is; its presence says that every file beside it is whole. */
+/** Describes a checkpoint. It is written last, so if it is there, every file beside it is whole. */
 export type Manifest = z.infer<typeof manifestSchema>;
 
 /** Where a policy's folder is, in words that do not depend on this machine. */
@@ -48,17 +48,17 @@ export interface Checkpoints {
     manifest: Omit<Manifest, "version" | "files">,
     files: readonly string[],
   ): Promise<void>;
-  /** Null where there is no folder, or one that says nothing readable of itself. */
+  /** Null if there is no folder, or no manifest in it that can be read. */
   readManifest(model: string, step: number): Promise<Manifest | null>;
-  /** Every file against its SHA-256; throws `bad_adapter`. */
+  /** Compares every file with its SHA-256. Throws `bad_adapter`. */
   verify(model: string, step: number): Promise<void>;
   remove(model: string, step: number): Promise<void>;
   /** Removes the model's folder with everything in it. */
   removeModel(model: string): Promise<void>;
-  /** Of the optimizer's file, which only training on from this policy needs; 0 where it has none. */
+  /** Bytes of the optimizer's file, which is needed only to train on from this policy. 0 if it has none. */
   optimizerBytes(model: string, step: number): Promise<number>;
   dropOptimizer(model: string, step: number): Promise<void>;
-  /** Of the weights that an engine loads; 0 where there are none. */
+  /** Bytes of the weights that an engine loads. 0 if there are none. */
   adapterBytes(model: string, step: number): Promise<number>;
   /** Bytes of a policy's folder; 0 where there is none. */
   size(model: string, step: number): Promise<number>;
@@ -68,7 +68,7 @@ export interface Checkpoints {
   /** Removes staging folders of earlier boots. Their operations are redone in new ones. */
   orphanedStaging(): Promise<{ path: string; bytes: number }[]>;
   sweepStaging(): Promise<void>;
-  /** Throws `disk_full` while nothing is written yet. */
+  /** Throws `disk_full`, before anything is written, if the disk has no room for a checkpoint. */
   requireSpace(model: string, step: number): Promise<void>;
 }
 
@@ -215,7 +215,7 @@ export function createCheckpoints(dataDir: string, bootId: string, log: Logger):
   };
 }
 
-/** What is wrong with the files; null where nothing is. */
+/** What is wrong with the files. Null if nothing is. */
 async function damageOf(folder: string, { files }: Manifest): Promise<string | null> {
   for (const [name, { sha256 }] of Object.entries(files)) {
     const actual = await sha256OfFile(join(folder, name)).catch(() => null);

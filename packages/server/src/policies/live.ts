@@ -7,9 +7,9 @@ import type { Checkpoints } from "./checkpoints.ts";
 import type { Model, Models } from "./models.ts";
 
 /**
- * Which policies the engines serve, and who still needs them. Their weights may take so much memory; past it
- * those go that were used the longest time ago and that nobody needs. Whoever asks for one waits until it is
- * loaded again: from the same checkpoint, under the same name, and only after the engine let go of it.
+ * Which policies the engines serve, and who still needs them. Their weights may take a given amount of memory. Past
+ * it, policies that nobody needs are unloaded, the longest unused first. Whoever asks for an unloaded one waits until
+ * it is loaded again, from the same checkpoint and under the same name.
  */
 export interface LivePolicies {
   /** Keeps a policy loaded until `release`, and notes that it was used now. */
@@ -23,9 +23,9 @@ export interface LivePolicies {
   usage(model?: string): { policies: number; bytes: number };
   /** Unloads a policy that nobody may ask for any more. */
   unload(policy: string): Promise<void>;
-  /** Loads a policy unless it is served already; what nobody needs is unloaded. */
+  /** Loads a policy unless it is live already, and unloads what nobody needs. */
   ensure(model: string, step: number): Promise<void>;
-  /** served = learnt, the alias moves, and what nobody needs is unloaded. */
+  /** Loads the newest learnt policy, makes it the served one, which moves the alias, and unloads what nobody needs. */
   publish(model: string): Promise<void>;
   /** To be called when an engine may be new. Loads those served and held policies of every model that are not live. */
   reload(): Promise<void>;
@@ -48,18 +48,18 @@ export function createLivePolicies(options: {
   checkpoints: Checkpoints;
   models: Models;
   base: string;
-  /** What the adapters in the engine may take. Those in use stay whatever they take. @unit bytes */
+  /** What the adapters in the engine may take. Adapters in use stay even past it. @unit bytes */
   memory: number;
   log: Logger;
 }): LivePolicies {
   const { engines, checkpoints, models, log } = options;
-  // In the order of their last use.
+  // The live policies, in the order of their last use.
   const live = new Map<string, Live>();
-  // Of models, also of those that the engine holds nothing of any more.
+  // The last use of each model, also of models of which nothing is live any more.
   const usedAt = new Map<string, number>();
   let uses = 0;
   const holders = new Map<string, number>();
-  // One at a time: a policy must not be unloaded while somebody finds it loaded.
+  // Loads and unloads take turns: a policy must not be unloaded just after somebody has found it live.
   const serially = pLimit(1);
 
   function moveToEnd(policy: string): void {
@@ -96,7 +96,7 @@ export function createLivePolicies(options: {
     if (!live.has(policy)) live.set(policy, { model, step, bytes });
   }
 
-  /** What cannot be served must not keep the others from being served. */
+  /** Loads a policy. One that cannot be served must not keep the others from being served, so that is only logged. */
   async function loadOrLog(model: Model, step: number): Promise<void> {
     try {
       await load(model.name, step);
@@ -109,8 +109,8 @@ export function createLivePolicies(options: {
   }
 
   /**
-   * Keeps the newest ones of the model, those in use, and `asked`, whose user may not hold it yet; of all models
-   * what there is memory for.
+   * Unloads old policies of the model, except those in use and `asked`, whose user may not hold it yet. Then unloads
+   * policies of all models until the memory is enough.
    */
   async function unloadIdle(name: string, asked: number): Promise<void> {
     const newest = models.find(name)?.served ?? asked;
@@ -144,7 +144,7 @@ export function createLivePolicies(options: {
     return path === checkpoints.path(ref.model, ref.step);
   }
 
-  /** What each model should have loaded: those in use first, then by their last use, then the newest. */
+  /** The policies that each model should have live. Models in use come first, then those that were used or made last. */
   function wanted(): { model: Model; held: number[]; served: number }[] {
     const found: { model: Model; held: number[]; served: number }[] = [];
     for (const model of models.list()) {

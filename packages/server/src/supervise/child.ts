@@ -30,7 +30,7 @@ export interface ChildOptions extends ChildCommand {
   onSpawn?: ((pid: number) => void) | undefined;
   /** Aborting it gives up the start. A child that is ready stays. */
   signal?: AbortSignal | undefined;
-  /** From SIGTERM to SIGKILL. */
+  /** How long the child may take to end after SIGTERM, before it gets SIGKILL. */
   stopTimeoutMs?: number | undefined;
 }
 
@@ -89,7 +89,7 @@ export async function startChild(options: ChildOptions): Promise<Child> {
     const timedOut = await Promise.race([exited.then(() => false), late.catch(() => false)]);
     limit.abort();
     if (timedOut) log.warn({ child: name, pid: process_.pid }, "did not end in time, is killed");
-    // Even if the leader has ended: what it started is still in its group.
+    // The leader may have ended while processes that it started are still in its group.
     signalGroup(process_.pid, "SIGKILL");
     await exited;
   };
@@ -157,7 +157,7 @@ function lastWords(lines: readonly string[]): string {
     try {
       return ` ${reported.parse(JSON.parse(last)).error.message.replaceAll(/\s*\n\s*/g, " ")}`;
     } catch {
-      // Cut off, or of another shape: shown as it is.
+      // The line is cut off or has another shape, so it is shown as it is.
     }
   }
   const named = /^[a-z_]+: (.+)$/.exec(last)?.[1];

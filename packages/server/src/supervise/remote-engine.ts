@@ -42,8 +42,8 @@ export function watchRemoteEngine(options: {
   }
 
   async function check(): Promise<void> {
-    // A restart between two polls shows in this, and so does one policy that others have unloaded: a request
-    // for it would be refused for ever, where one that waits for the reload may be sent again.
+    // This shows a restart between two polls, and also a single policy that somebody else has unloaded. Requests for
+    // such a policy would be refused for ever; once it is being loaded again, they may be retried.
     const lost = await missing();
     if (state === "ready" && lost.length === 0) return;
     if (state === "ready") {

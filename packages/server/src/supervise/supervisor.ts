@@ -33,7 +33,7 @@ export interface SupervisorOptions extends Omit<ChildOptions, "readyTimeoutMs" |
   backoffMs?: number | undefined;
   /** Runs after each start, before others may use the child. A child whose hook fails is restarted. */
   onReady?: (() => Promise<void>) | undefined;
-  /** It is gone: nobody may use it until the hook has run again. */
+  /** Runs when the child is gone or doubted. Nobody may use it until the hook has run again. */
   onLost?: (() => void) | undefined;
 }
 
@@ -54,7 +54,7 @@ export interface Supervised {
   start(): Promise<void>;
   /** Throws the child's `unavailable` error until it is ready and its hook has run. */
   baseURL: () => string;
-  /** The same, open to the hook itself: it is what makes the child usable. */
+  /** The same for the hook itself, which has to use the child before others may. */
   rawBaseURL: () => string;
   key: () => string;
   status(): SupervisedStatus;
@@ -159,7 +159,7 @@ export function supervise(options: SupervisorOptions): Supervised {
     }
   }
 
-  /** Resolves, when the child has ended or has been ended for standing still, to the reason. */
+  /** Resolves when the child has ended, or was ended because it stood still, to the reason. */
   async function watch(running: Child): Promise<string> {
     const ended = new AbortController();
     const stuck = watchProgress(running, ended.signal);
@@ -169,8 +169,8 @@ export function supervise(options: SupervisorOptions): Supervised {
   }
 
   /**
-   * Kills the child when its time is over, and resolves to the reason; to null when it ended by itself.
-   * Answers of `/health` alone prove little: a hung compute thread leaves HTTP alive.
+   * Kills the child when it has made no progress for too long, and resolves to the reason. Resolves to null if it ended
+   * by itself. That `/health` answers proves little, because HTTP stays alive when the compute thread hangs.
    */
   async function watchProgress(running: Child, ended: AbortSignal): Promise<string | null> {
     let last = health ?? { phase: "idle" as const, progress: 0 };
@@ -263,7 +263,7 @@ export function supervise(options: SupervisorOptions): Supervised {
 
   function current(isOpen: boolean): Child {
     if (child && isOpen) return child;
-    // What a child wrote stays in the log: it may hold paths and more.
+    // What the child wrote may hold paths and more, so it is only in the log.
     if (state === "failed") {
       throw unavailableError(
         `it failed ${maxFastFailures} times in a row; the server's log says why`,
@@ -276,7 +276,7 @@ export function supervise(options: SupervisorOptions): Supervised {
     });
   }
 
-  /** SDKs try only a few times, so a try should come when it can succeed. A start may take half as long again as the last. */
+  /** SDKs try only a few times, so a try should come when it can succeed. A start may take 1.5 times the last one. */
   function retryAfterMs(): number {
     if (state === "starting") return firstStartMs;
     const due = lostAt + (options.backoffMs ?? 500) + 1.5 * startMs;

@@ -6,7 +6,7 @@ type SharedKeys = Pick<
   "model" | "n" | "seed" | "stop" | "stream" | "stream_options" | "temperature" | "top_p"
 >;
 
-/** What all of OpenAI's requests say in the same keys. */
+/** Reads the keys that both of OpenAI's requests have. */
 export function readShared(request: SharedKeys) {
   const { stop } = request;
   if (request.stream_options && !request.stream) {

@@ -2,7 +2,7 @@ import type { CompletionRequest } from "@hone/core";
 import type { PlainAsk } from "../../ask.ts";
 import { readShared, refusal } from "../openai.ts";
 
-/** OpenAI's. Chats have none. */
+/** OpenAI's default for `/v1/completions`. Chats have no such default. */
 const defaultMaxTokens = 16;
 
 /** `POST /v1/completions`. What its schema cannot say is checked here. */

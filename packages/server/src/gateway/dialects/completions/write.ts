@@ -63,7 +63,7 @@ export function writeCompletion(
       switch (event.type) {
         case "text-delta": {
           const tellsTokens = event.logprobs !== null || request.return_token_ids === true;
-          // Half a character, or text that may become a stop string: there is nothing to tell yet.
+          // The text so far is half a character, or may become a stop string, so nothing can be told yet.
           if (!event.text && !(tellsTokens && event.ids.length > 0)) return "";
           return chunk([choice(event, event.text, null)]);
         }
