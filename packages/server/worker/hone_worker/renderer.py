@@ -128,10 +128,30 @@ class Service:
                 "Give a thought as reasoning_content where the prompt opens one, or choose other template arguments",
             )
         ids, stops = whole[len(before) :], set(self.base.stop_token_ids)
-        # What the template writes after the end of a turn belongs to the next prompt.
-        last = next((at for at in reversed(range(len(ids))) if ids[at] in stops), None)
-        # Some templates end a conversation with nothing: a sampled answer ends with its stop token all the same.
-        return ids[: last + 1] if last is not None else [*ids, self.base.stop_token_ids[0]]
+        # A sampled answer ends with its first stop token. What the template writes behind it belongs to the next
+        # prompt, or to the end of a conversation.
+        end = next((at for at, token in enumerate(ids) if token in stops), None)
+        if end is None:
+            return [*ids, self._stop_after(checked, known, whole)]
+        behind = [token for token in ids[end + 1 :] if token not in stops]
+        if self.base.tokenizer.decode(behind).strip():
+            raise bad(
+                f"messages[{len(checked) - 1}]",
+                f"the template of {self.base.base!r} writes {self.base.tokenizer.decode(behind)!r} behind the stop "
+                "token of this answer, so the model could not have sampled it in one piece. Split the message there",
+            )
+        return ids[: end + 1]
+
+    def _stop_after(self, checked: list[Any], known: list[Any] | None, whole: Ids) -> int:
+        """The token that ends an answer whose template writes no end: some families stop at the next turn's mark."""
+        role = {"role": "tool", "tool_call_id": "x"} if checked[-1].get("tool_calls") else {"role": "user"}
+        stops = self.base.stop_token_ids
+        try:
+            longer = self._rendered([*checked, {**role, "content": "x"}], known, prompt=False)
+        except HoneWorkerError:
+            return stops[0]
+        goes_on = len(longer) > len(whole) and longer[: len(whole)] == whole
+        return longer[len(whole)] if goes_on and longer[len(whole)] in stops else stops[0]
 
     def _rendered(self, checked: list[Any], known: list[Any] | None, *, prompt: bool) -> Ids:
         try:

@@ -1,6 +1,7 @@
 """Objectives of the operator's own: what a file registers, and what is refused."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,12 @@ def test_a_plan_of_other_code_and_an_unknown_name_are_refused(example):
     [
         ("1 / 0", "ZeroDivisionError"),
         ("OBJECTIVE = 3", "it has no OBJECTIVE"),
+        (
+            "from dataclasses import replace\nfrom pydantic import BaseModel\n"
+            "from hone_worker.train.objectives.grpo import OBJECTIVE as G\n"
+            "class O(BaseModel):\n    type: str = 'mine'\nOBJECTIVE = replace(G, options=O)",
+            "its options are a class of hone_worker.train.options.Options",
+        ),
         ("from hone_worker.train.objectives.grpo import OBJECTIVE", "there is an objective `grpo` already"),
     ],
 )
@@ -140,3 +147,39 @@ def test_a_file_may_change_the_advantages_of_a_built_in_loss(base, policy, tmp_p
 
 def test_a_file_may_be_given_once(example):
     assert refused(lambda: load_objectives(EXAMPLE, OBJECTIVES)).code == "bad_objective"
+
+
+MINE = """
+from dataclasses import replace
+from typing import Literal
+from hone_worker.train.objectives.objective import Needs
+from hone_worker.train.objectives.policy_gradient import OBJECTIVE as DEFAULT, PolicyGradient
+
+class Mine(PolicyGradient):
+    type: Literal["mine"] = "mine"
+
+OBJECTIVE = replace(DEFAULT, options=Mine, needs=lambda options: Needs(whole_groups=WHOLE))
+"""
+
+
+def test_its_rollouts_stay_whole_and_groups_cannot_be_asked_for(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(MINE.replace("WHOLE", "False"))
+    found = load_objectives(file, OBJECTIVES)
+    assert found.needs(custom("mine").options({})).whole_rollouts
+    CUSTOM.clear()
+    file.write_text(MINE.replace("WHOLE", "True"))
+    load_objectives(file, OBJECTIVES)
+    assert "asks for whole groups" in refused(lambda: custom("mine").options({})).message
+
+
+def test_the_code_that_runs_is_the_code_that_is_hashed(tmp_path, monkeypatch):
+    """Python would take a compiled file of the same time and size for it."""
+    monkeypatch.setattr("sys.dont_write_bytecode", False)
+    file = tmp_path / "mine.py"
+    for whole in ("False", "True "):
+        file.write_text(MINE.replace("WHOLE", whole))
+        os.utime(file, (1_700_000_000, 1_700_000_000))
+        CUSTOM.clear()
+        load_objectives(file, OBJECTIVES)
+    assert "asks for whole groups" in refused(lambda: custom("mine").options({})).message

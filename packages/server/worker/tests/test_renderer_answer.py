@@ -69,6 +69,32 @@ def test_an_answer_that_the_model_could_not_have_begun_is_refused(tmp_path):
     assert text(own, own.answer(thought, None)) == "hm</think>yes<|im_end|>"
 
 
+# Writes one more stop token behind a conversation, as Phi-3's template does.
+ENDS_TWICE = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% else %}<|im_end|>{% endif %}"
+)
+# Ends no turn: the mark of the next turn does, as in GLM-4.5.
+NEXT_TURN_ENDS = (
+    "{% for message in messages %}{{ '<|im_end|>' if message.role == 'user' else '<|im_start|>' }}"
+    "{{ message.content }}{% endfor %}{% if add_generation_prompt %}<|im_start|>{% endif %}"
+)
+
+
+@pytest.mark.parametrize("written", [ENDS_TWICE, NEXT_TURN_ENDS])
+def test_an_answer_ends_with_the_one_token_that_a_sampled_one_ends_with(tmp_path, written):
+    own = service(tmp_path, written)
+    messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "yes"}]
+    assert text(own, own.answer(messages, None)) == "yes<|im_end|>"
+
+
+def test_an_answer_of_two_pieces_is_refused(tmp_path):
+    pieces = ENDS_TWICE.replace("{% else %}<|im_end|>", "{% else %}more")
+    messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "yes"}]
+    with pytest.raises(HoneWorkerError, match="more' behind the stop token"):
+        service(tmp_path, pieces).answer(messages, None)
+
+
 @pytest.mark.parametrize("messages", [MESSAGES[:2], [MESSAGES[4]]])
 def test_only_an_answer_to_something_is_one(tmp_path, messages):
     with pytest.raises(HoneWorkerError, match="an assistant message that follows others"):

@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
 from hone_worker.process.errors import HoneWorkerError
-from hone_worker.train.objectives.objective import Objective
+from hone_worker.train.objectives.objective import Needs, Objective
 from hone_worker.train.options import Options, Strict
 
 
@@ -26,7 +26,7 @@ class CustomObjective:
     def options(self, given: Mapping[str, Any]) -> Options:
         """Read by the objective's own model; raises `bad_config` with the name of what is wrong."""
         try:
-            return self.objective.options.model_validate(dict(given))
+            options = self.objective.options.model_validate(dict(given))
         except ValidationError as cause:
             first = cause.errors()[0]
             name = ".".join(str(part) for part in first["loc"]) or "options"
@@ -35,6 +35,14 @@ class CustomObjective:
                 code="bad_config",
                 param=f"options.{name}",
             ) from cause
+        if self.objective.needs(options).whole_groups:
+            raise HoneWorkerError(
+                f"The objective {self.objective.name} asks for whole groups, and the plans of one's own objectives "
+                "keep rollouts whole, not groups. Write a loss that looks at one rollout at a time.",
+                code="bad_config",
+                param="options",
+            )
+        return options
 
 
 #: By name: what the worker was started with.
@@ -81,16 +89,30 @@ def load_objectives(file: Path, taken: Mapping[str, Objective]) -> Objective:
         assert spec and spec.loader
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module  # where pydantic looks the names of its annotations up
-        spec.loader.exec_module(module)
+        # Not `exec_module`: it may run a cached compilation of an earlier file, and the hash is of this one.
+        exec(compile(code, str(file), "exec"), module.__dict__)
     except Exception as cause:
         raise _bad(file, f"it cannot be run: {cause!r}") from cause
     objective = getattr(module, "OBJECTIVE", None)
     if not isinstance(objective, Objective):
         raise _bad(file, "it has no OBJECTIVE, an Objective of hone_worker.train.objectives.objective")
+    of = objective.options
+    kind = of.model_fields.get("type") if isinstance(of, type) and issubclass(of, Options) else None
+    if kind is None or not isinstance(kind.default, str):
+        raise _bad(
+            file,
+            'its options are a class of hone_worker.train.options.Options with `type: Literal["…"] = "…"`',
+        )
     if objective.name in taken or objective.name in CUSTOM:
         raise _bad(file, f"there is an objective `{objective.name}` already, choose another `type`")
+    objective = replace(objective, needs=_whole(objective.needs))
     CUSTOM[objective.name] = CustomObjective(objective, file, hashlib.sha256(code).hexdigest())
     return objective
+
+
+def _whole(needs: Callable[[Any], Needs]) -> Callable[[Any], Needs]:
+    """Nobody knows what its code looks at, so its plans keep rollouts whole."""
+    return lambda options: replace(needs(options), whole_rollouts=True)
 
 
 def _bad(file: Path, why: str) -> HoneWorkerError:
