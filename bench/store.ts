@@ -116,9 +116,13 @@ async function measure(dataDir: string): Promise<void> {
   await list(test, "operations, type train", `/v1/models/${model}/operations?limit=100&type=train`);
   await list(test, "operations, type import (none)", `/v1/models/${model}/operations?type=import`);
   await list(test, "policies with why each is kept", `/v1/models/${model}/policies`);
-  await train(test, await stepOf(test, 8)); // what is compiled at first use is no matter of a step's size
-  const body = await stepOf(test, 512);
-  await timed("a step of 512 rollouts, with its retention", () => train(test, body));
+  await train(test, await stepOf(test, "first", 8)); // what is compiled at first use is no matter of a step's size
+  const steps = [];
+  for (let round = 0; round < 5; round++) {
+    const body = await stepOf(test, `step${round}`, 512);
+    steps.push(await watched(() => train(test, body)));
+  }
+  sayMiddle("a step of 512 rollouts, with its retention", steps);
   if (!options["no-gc"]) {
     await timed("gc --dry-run --older-than", () => gc(test, true));
     await timed("gc --older-than", () => gc(test, false));
@@ -152,13 +156,17 @@ async function list(test: TestState, name: string, path: string): Promise<string
     ids = (value.json.data as { id: string }[]).map(({ id }) => id);
     runs.push(cost);
   }
-  const middle = (of: "ms" | "stall"): number =>
-    runs.map((run) => run[of]).sort((a, b) => a - b)[2]!;
-  say(`${name} (${ids.length})`, middle("ms"), middle("stall"));
+  sayMiddle(`${name} (${ids.length})`, runs);
   return ids;
 }
 
-async function stepOf(test: TestState, rollouts: number): Promise<object> {
+function sayMiddle(name: string, runs: readonly { ms: number; stall: number }[]): void {
+  const middle = (of: "ms" | "stall"): number =>
+    runs.map((run) => run[of]).sort((a, b) => a - b)[2]!;
+  say(name, middle("ms"), middle("stall"));
+}
+
+async function stepOf(test: TestState, name: string, rollouts: number): Promise<object> {
   const groups = [];
   for (let group = 0; group < rollouts / 8; group++) {
     const members = [];
@@ -167,13 +175,14 @@ async function stepOf(test: TestState, rollouts: number): Promise<object> {
       await test.call("PATCH", `/v1/rollouts/${json.id}`, { status: "finished" });
       members.push({ rolloutId: json.id as string, reward: member % 2 });
     }
-    groups.push({ id: `new${rollouts}-${group}`, rollouts: members });
+    groups.push({ id: `${name}-${group}`, rollouts: members });
   }
-  return { clientToken: `bench-${rollouts}`, op: { type: "train", groups } };
+  return { clientToken: `bench-${name}`, op: { type: "train", groups } };
 }
 
 async function train(test: TestState, body: object): Promise<void> {
-  const { json } = await test.call("POST", `/v1/models/${model}/operations`, body);
+  const { status, json } = await test.call("POST", `/v1/models/${model}/operations`, body);
+  if (status >= 300) throw new Error(`train: ${status} ${JSON.stringify(json)}`);
   await ended(test, json.id);
 }
 
