@@ -14,6 +14,7 @@ import { checkSchedule, scheduledRate, type Schedule } from "./training/schedule
 import { kindOf, refuseUnknownOptions, requireObject, wrongKind } from "@hone/core";
 import { optionalFunction, requireGroups, requireList, requireSignal } from "./argument-kinds.ts";
 import { Policy } from "./rollouts/policy.ts";
+import { withRuns } from "./training/supervised-cursor.ts";
 import { startOperation } from "./training/train-handle.ts";
 import type { TrainHandle } from "./training/train-handle.ts";
 import { checkTrainConfig } from "./training/train-config.ts";
@@ -63,6 +64,8 @@ const ownTrainOptions = [
 export class Model extends Policy {
   /** The newest step that this program knows of. */
   #learnt: number;
+  /** Supervised runs that this program took further, as the newest of their steps has them. */
+  #runs: Readonly<Record<string, number>> = {};
 
   constructor(transport: Transport, name: string, learnt: number) {
     super(transport, name, null);
@@ -129,6 +132,8 @@ export class Model extends Policy {
     optionalFunction("train()", onEvent, "onEvent");
     if (batch !== undefined) requireBatch(batch);
     const config = withSchedule(given, schedule, batch);
+    // The batch was dealt out before what `sft` and `dpo` may have done since.
+    const cursor = batch && withRuns(batch.cursor, this.#runs);
     const handle = startOperation<TrainResult>({
       transport: this.transport,
       model: this.name,
@@ -139,9 +144,7 @@ export class Model extends Policy {
           type: "train",
           groups: groups.map((group, index) => trainGroup(group, index)),
           config,
-          ...(batch === undefined
-            ? {}
-            : { cursor: batch.cursor, untrainedCursor: untrainedCursor(batch.cursor) }),
+          ...(cursor === undefined ? {} : { cursor, untrainedCursor: untrainedCursor(cursor) }),
         },
       },
       types: ["train"],
@@ -182,6 +185,9 @@ export class Model extends Policy {
       },
       noteLearnt: (step) => {
         this.#learnt = Math.max(this.#learnt, step);
+      },
+      noteRuns: (runs) => {
+        this.#runs = runs;
       },
     };
   }

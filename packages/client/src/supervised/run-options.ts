@@ -101,6 +101,12 @@ export function checkRunOptions<Given>(
       param: name,
     });
   }
+  if (options.run !== undefined && (typeof options.run !== "string" || options.run === "")) {
+    throw new HoneError(`${where}: run is a name, a text that is not empty.`, {
+      code: "invalid_config",
+      param: "run",
+    });
+  }
   if (options.validateEvery !== undefined && options.validation === undefined) {
     throw new HoneError(
       `${where}: validateEvery needs validation. Give a set or a share of the examples.`,

@@ -48,9 +48,9 @@ async function serverOn(state: { learnt: number; cursor: unknown; failsAt?: numb
                 trained: !op.evaluate,
                 step: state.learnt,
                 policy: `m@${state.learnt}`,
-                examples: op.examples.length,
+                examples: op.examples?.length,
                 dropped: [],
-                metrics: { loss: 1 / (1 + state.learnt), train_tokens: op.examples.length },
+                metrics: { loss: 1 / (1 + state.learnt), train_tokens: op.examples?.length },
                 checkpoint: null,
                 warnings: [],
               },
@@ -138,6 +138,36 @@ describe("a run", () => {
     await (await model()).sft(examples, { ...options, run: "named" });
     const renamed = { ...options, run: "named" };
     expect(await (await model()).sft(examples.toReversed(), renamed)).toMatchObject({ done: 0 });
+    // Its steps would stand for other examples.
+    for (const [given, other] of [
+      [examples, { ...renamed, batchSize: 2 }],
+      [examples.slice(1), renamed],
+      [examples, { ...renamed, seed: 4 }],
+    ] as const) {
+      await expect((await model()).sft(given, other)).rejects.toMatchObject({ param: "run" });
+    }
+    // No name is one that every object has.
+    const odd = { ...options, run: "constructor" };
+    expect(await (await model()).sft(examples, odd)).toMatchObject({ done: 5 });
+  });
+
+  it("stays known when a batch is trained that was dealt out before it", async () => {
+    const { submitted, model } = await serverOn({ learnt: 0, cursor: null });
+    const m = await model();
+    for await (const batch of m.batches(["a", "b"], { groupsPerStep: 1, steps: 1 })) {
+      await m.sft(examples, { batchSize: 5 });
+      const { op } = submitted.at(-1) as Submitted;
+      const member = { rolloutId: "ro_1", reward: 1 } as TrajectoryGroup["trajectories"][number];
+      const groups = [
+        { id: "g", metadata: {}, trajectories: [member] },
+      ] as unknown as TrajectoryGroup[];
+      await m.train(groups, { batch }).catch(() => undefined);
+      const trained = submitted.at(-1) as Submitted;
+      expect(trained.op.type).toBe("train");
+      expect(Object.values(trained.op.cursor?.supervised ?? {})).toEqual([1]);
+      expect(trained.op.cursor).toEqual({ ...batch.cursor, ...op.cursor });
+      break;
+    }
   });
 
   it("leaves the batches' cursor readable, and is found again behind it", async () => {
@@ -177,6 +207,7 @@ describe("a run", () => {
       [examples, { epoch: 2 }, /has no option "epoch"/],
       [examples, { batchSize: 0 }, /batchSize is a whole number of at least 1/],
       [examples, { validateEvery: 2 }, /validateEvery needs validation/],
+      [examples, { run: "" }, /run is a name/],
       [examples, { validation: 0.01 }, /holds 0 out/],
       [examples, { trainOn: "user" }, /trainOn must be one of/],
       [examples, { schedule: { type: "step" } }, /schedule.type is one of/],

@@ -47,6 +47,8 @@ export interface RunModel {
   settled(): Promise<{ cursor: unknown; learnt: number; policy: string }>;
   /** Of each step. */
   noteLearnt(step: number): void;
+  /** Keeps them in the cursors of later `train` steps. */
+  noteRuns(runs: Readonly<Record<string, number>>): void;
 }
 
 interface StepConfig {
@@ -130,8 +132,9 @@ class Run<Given, Example> {
     const { cursor, learnt: newest, policy } = await this.#model.settled();
     learnt.policy = policy;
     learnt.step = newest;
-    const name = own.run ?? this.#hash();
-    const before = Math.min(supervisedRuns(cursor)[name] ?? 0, learnt.steps);
+    const runs = supervisedRuns(cursor);
+    const name = this.#name(runs);
+    const before = Math.min(Object.hasOwn(runs, name) ? (runs[name] ?? 0) : 0, learnt.steps);
     if (before > 0) own.onProgress?.({ type: "resumed", step: before, steps: learnt.steps });
     if (before === learnt.steps) return learnt;
     const perEpoch = Math.ceil(train.size / own.batchSize);
@@ -139,22 +142,36 @@ class Run<Given, Example> {
     let expectedStep = newest;
     await this.#validate(before);
     for (let done = before; done < learnt.steps; done += 1) {
-      const result = await this.#step(done, {
-        expectedStep,
-        cursor: withRun(cursor, name, done + 1),
-      });
+      const committed = withRun(cursor, name, done + 1);
+      const result = await this.#step(done, { expectedStep, cursor: committed });
+      this.#model.noteRuns(supervisedRuns(committed));
       expectedStep = result.step;
       if ((done + 1) % every === 0 || done + 1 === learnt.steps) await this.#validate(done + 1);
     }
     return learnt;
   }
 
-  /** The same data in the same order is the same run. What it is trained with may change on the way. */
-  #hash(): string {
+  /**
+   * What the model's cursor calls the run. Unnamed, the same data in the same order is the same run; what it is
+   * trained with may change on the way. A named one may change its data too, but not what its steps are cut by: the
+   * count of steps would then stand for other examples.
+   */
+  #name(runs: Readonly<Record<string, number>>): string {
     const { train, own } = this.#parts;
     const { batchSize, seed, shuffle } = own;
-    const order = JSON.stringify([this.#type, train.sha, batchSize, seed, shuffle]);
-    return createHash("sha256").update(order).digest("hex").slice(0, 16);
+    if (own.run === undefined) {
+      const order = JSON.stringify([this.#type, train.sha, batchSize, seed, shuffle]);
+      return createHash("sha256").update(order).digest("hex").slice(0, 16);
+    }
+    const begins = `${JSON.stringify([this.#type, own.run])} `;
+    const name = `${begins}${train.size} examples, batchSize ${batchSize}, seed ${seed}, shuffle ${shuffle}`;
+    const other = Object.keys(runs).find((run) => run.startsWith(begins) && run !== name);
+    if (other === undefined) return name;
+    throw new HoneError(
+      `${this.#type}(): the run "${own.run}" was begun with ${other.slice(begins.length)}, and is now called with ` +
+        `${name.slice(begins.length)}. Its steps would stand for other examples. Put that back, or name another run.`,
+      { code: "invalid_config", param: "run" },
+    );
   }
 
   async #step(

@@ -18,6 +18,19 @@ export function withRun(cursor: unknown, run: string, steps: number): RunCursor 
   return { ...before, supervised: { ...supervisedRuns(cursor), [run]: steps } };
 }
 
+/** The cursor with what these runs have done since it was made. */
+export function withRuns<Cursor extends object>(
+  cursor: Cursor,
+  runs: Readonly<Record<string, number>>,
+): Cursor & RunCursor {
+  if (Object.keys(runs).length === 0) return cursor;
+  const supervised = { ...supervisedRuns(cursor) };
+  for (const [run, steps] of Object.entries(runs)) {
+    supervised[run] = Math.max(steps, supervised[run] ?? 0);
+  }
+  return { ...cursor, supervised };
+}
+
 /** Whether supervised runs are all that the cursor tells of. */
 export function isRunCursor(cursor: unknown): boolean {
   return (
