@@ -75,6 +75,26 @@ export function saveRun({ story, args, out, base, device }) {
   writeFileSync(join(out, runFile), `${JSON.stringify({ story, args, base, device }, null, 2)}\n`);
 }
 
+/**
+ * What the run was before `saveRun`, for `putBack`. Null where there was none.
+ *
+ * @param {string} out
+ */
+export function savedRun(out) {
+  const file = join(out, runFile);
+  return existsSync(file) ? readFileSync(file, "utf8") : null;
+}
+
+/**
+ * A resumed run that was refused goes on with the options that it had before.
+ *
+ * @param {string} out
+ * @param {string} saved
+ */
+export function putBack(out, saved) {
+  writeFileSync(join(out, runFile), saved);
+}
+
 /** @param {string} out */
 export function forgetRun(out) {
   rmSync(join(out, runFile), { force: true });

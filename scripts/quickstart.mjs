@@ -2,14 +2,14 @@
 // missing, starts a server on a free loopback port, trains the example's agent, and stops the server.
 // Everything that it writes is in one folder. Ctrl-C leaves no process behind.
 // `-- --resume [FOLDER]` goes on with the run in that folder, or with the newest, where its last step ended.
-import { existsSync, mkdirSync, openSync, readFileSync } from "node:fs";
+import { existsSync, mkdirSync, openSync, readFileSync, statSync } from "node:fs";
 import process from "node:process";
 import { createInterface } from "node:readline";
 import { isAbsolute, join } from "node:path";
 import { fail, installPackages, root, setUpModel, setUpPython, tsx } from "./install.mjs";
 import { end, endAll, onInterrupt, run, send, start } from "./processes.mjs";
 import { broughtModels, examples, servedWith } from "./quickstart-examples.mjs";
-import { chooseRun, forgetRun, saveRun } from "./quickstart-runs.mjs";
+import { chooseRun, forgetRun, putBack, savedRun, saveRun } from "./quickstart-runs.mjs";
 
 /** How long the agent may take to close its games after Ctrl-C, and the server to stop. */
 const agentLimitMs = 15_000;
@@ -55,6 +55,8 @@ const base = broughtModels.includes(wanted) ? await setUpModel(wanted) : wanted;
 const serverData = join(out, "server");
 const begun = existsSync(join(out, "command.json"));
 mkdirSync(out, { recursive: true });
+const before = savedRun(out);
+const totalsBefore = changedAt("totals.json");
 saveRun(chosen);
 const connection = await startServer();
 console.log(`Server: ${connection.HONE_URL}   log: ${join(out, "server.log")}`);
@@ -82,12 +84,23 @@ const status = await Promise.race([agent.ended, lost]);
 if (interrupts > 0) await stop(130);
 // A start that the agent refused is nothing to go on with.
 if (status !== null && !existsSync(join(out, "command.json"))) forgetRun(out);
+// Whoever passes the checks saves its totals at the end: one that was refused keeps the options that it had.
+else if (status && before && changedAt("totals.json") === totalsBefore) putBack(out, before);
 if (status === null) {
   console.error(`The server ended before the agent was through. Its log: ${out}/server.log`);
   await stop(1);
 }
 console.log(`Quickstart: ${((performance.now() - startedAt) / 1000).toFixed(0)} s. Files: ${out}`);
 await stop(status);
+
+/**
+ * When a file of the run was last written; 0 where it is not there.
+ *
+ * @param {string} name
+ */
+function changedAt(name) {
+  return statSync(join(out, name), { throwIfNoEntry: false })?.mtimeMs ?? 0;
+}
 
 /** Resolves, when it serves, to the two variables that it prints. */
 async function startServer() {

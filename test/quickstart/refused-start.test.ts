@@ -63,6 +63,19 @@ describe("a run whose verdict would have nothing to compare ends with the base's
   });
 });
 
+it("answers again where an earlier start's judge gave nothing", async () => {
+  let down = true;
+  const score = (groups: TrajectoryGroup[]) =>
+    groups.map((group) => ({
+      ...group,
+      trajectories: group.trajectories.map((one) => ({ ...one, reward: down ? null : 1 })),
+    }));
+  await expect(run({ score, rollout: async () => null })).rejects.toThrow(/have a reward/);
+  down = false;
+  await run({ score, rollout: async () => null });
+  expect(evaluationsMade().filter((label) => label === "base greedy")).toHaveLength(2);
+});
+
 describe("a start that fails its checks", () => {
   it("leaves a folder as it was", async () => {
     await run({});

@@ -136,6 +136,7 @@ export {
   optimizerSchema,
   stepOptionsSchema,
   trainConfigKeys,
+  trainConfigKeysOf,
   trainConfigSchema,
 } from "./train-config.ts";
 export type { ResolvedTrainConfig, TrainConfig } from "./train-config.ts";

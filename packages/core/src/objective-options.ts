@@ -84,7 +84,7 @@ export const levelOptionsSchema = z.object({
 });
 
 export const deltaOptionsSchema = z.object({
-  /** Upper limit of the ratio where the advantage is negative, above 1 + epsilonHigh. TRL's `delta`. @default none */
+  /** Upper limit of the ratio, above 1; it acts where the advantage is negative. TRL's `delta`. @default none */
   delta: positive.optional(),
 });
 export const clipOptionsSchema = z.object({

@@ -152,13 +152,28 @@ const conditions: [option: string, other: string, acts: (value: unknown) => bool
   ["measureKl", "beta", (beta) => beta === 0],
 ];
 
-/** Refuses an option that would do nothing. */
+/** Bounds that lie the wrong way round train nothing. A bound that is not given is the last number. */
+const bounds: [low: string, high: string, most: number][] = [
+  ["mismatchMin", "mismatchMax", 5],
+  ["samplerCorrectionMin", "samplerCorrectionMax", 3],
+];
+
+/** Refuses an option that would do nothing, and bounds under which nothing trains. */
 export function actsWith(config: Values, context: z.RefinementCtx): void {
+  const refuse = (option: string, message: string): void =>
+    context.addIssue({ code: "custom", path: [option], message, input: config[option] });
   for (const [option, other, acts] of conditions) {
     if (config[option] === undefined || config[option] === false) continue;
     if (!(other in config) || acts(config[other])) continue;
-    const message = `it does nothing while ${other} is ${JSON.stringify(config[other])}`;
-    context.addIssue({ code: "custom", path: [option], message, input: config[option] });
+    refuse(option, `it does nothing while ${other} is ${JSON.stringify(config[other])}`);
+  }
+  for (const [low, high, most] of bounds) {
+    const { [low]: from, [high]: to = most } = config as Record<string, number | undefined>;
+    if (from !== undefined && from >= to) refuse(low, `it must lie below ${high}, which is ${to}`);
+  }
+  const { delta } = config as { delta?: number };
+  if (delta !== undefined && delta <= 1) {
+    refuse("delta", "it must be above 1: no token with a positive advantage would have a gradient");
   }
 }
 

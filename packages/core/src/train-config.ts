@@ -96,5 +96,10 @@ export const trainConfigSchema = z.discriminatedUnion(
 export const trainConfigKeys: readonly string[] = [
   ...new Set(trainConfigSchema.options.flatMap(({ shape }) => Object.keys(shape))),
 ];
+/** Those of one objective; none where there is no such type. */
+export function trainConfigKeysOf(type: string): readonly string[] {
+  const schema = trainConfigSchema.options.find(({ shape }) => shape.type.safeParse(type).success);
+  return schema ? Object.keys(schema.shape) : [];
+}
 export type TrainConfig = z.input<typeof trainConfigSchema>;
 export type ResolvedTrainConfig = z.output<typeof trainConfigSchema>;

@@ -11,6 +11,15 @@ it("takes the task's defaults, and what is given over them", () => {
   expect(settings.train).toEqual({ normalizerTokens: 32, warmupSteps: 0 });
 });
 
+it("leaves out what only the task's own objective has, where another one is chosen", () => {
+  const options = { train: { normalizerTokens: 32, warmupSteps: 1 } };
+  const trained = (train: object) => readSettings({ ...task, options }, { train }).train;
+  expect(trained({ type: "dapo" })).toEqual({ type: "dapo", warmupSteps: 1 });
+  expect(trained({ type: "dr_grpo" })).toEqual({ type: "dr_grpo", ...options.train });
+  expect(() => trained({ type: "dapo", normalizerTokens: 3 })).toThrow(/normalizerTokens/);
+  expect(() => trained({ type: "ppo" })).toThrow(/type is wrong: it is one of/);
+});
+
 it.each<[Record<string, unknown>, RegExp]>([
   [{ normalizerToken: 32 }, /normalizerToken/],
   [{ learningRate: 1e-3 }, /learningRate/],

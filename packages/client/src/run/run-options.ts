@@ -1,4 +1,10 @@
-import { HoneError, refuseUnknownOptions, requireNumber, trainConfigKeys } from "@hone/core";
+import {
+  HoneError,
+  refuseUnknownOptions,
+  requireNumber,
+  trainConfigKeys,
+  trainConfigKeysOf,
+} from "@hone/core";
 import type { TrainConfig } from "@hone/core";
 import type { Hone } from "../hone.ts";
 import { checkSchedule, type Schedule } from "../training/schedule.ts";
@@ -95,13 +101,25 @@ export function readSettings(task: ForSettings, given: Partial<RunSettings>): Ru
     ),
   );
   const settings: RunSettings = Object.assign({}, defaults, ...chosen, {
-    train: { ...task.options?.train, ...given.train },
+    train: trainOptions(task.options?.train, given.train),
   });
   checkSettings(settings);
   return {
     ...settings,
     heldOut: Math.min(settings.heldOut, task.heldOut.length),
   };
+}
+
+/** Options of the task's that only its own objective has do not go along to another one. */
+function trainOptions(
+  own: Partial<TrainConfig> = {},
+  given: Partial<TrainConfig> = {},
+): Readonly<Record<string, unknown>> {
+  const { type = "policy_gradient" } = own;
+  if (given.type === undefined || given.type === type) return { ...own, ...given };
+  const known = trainConfigKeysOf(given.type);
+  const kept = Object.entries(own).filter(([name]) => known.includes(name));
+  return { ...Object.fromEntries(kept), ...given };
 }
 
 function checkSettings(settings: RunSettings): void {

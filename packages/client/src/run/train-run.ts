@@ -3,6 +3,7 @@ import { join, resolve } from "node:path";
 import { HoneError } from "@hone/core";
 import type { RolloutMode, TrajectoryGroup } from "@hone/core";
 import { valueOf } from "../evaluation/scores.ts";
+import { scoresByScenario } from "../evaluation/scores.ts";
 import { Hone } from "../hone.ts";
 import type { Model } from "../model.ts";
 import type { ComparisonModel } from "../rollouts/comparison-model.ts";
@@ -252,9 +253,12 @@ function createRun(context: RunContext) {
 
   return {
     ...{ context, heldOut, rolloutAt, play, evaluate },
-    /** Evaluates, unless an earlier start of this run has done so. */
-    evaluateOnce: async (policy: Policy, label: string, rollout: Rollout<unknown>) =>
-      (await made(label)) ?? (await evaluate(policy, label, rollout)),
+    /** Evaluates, unless an earlier start of this run has done so and a verdict can be made of it. */
+    async evaluateOnce(policy: Policy, label: string, rollout: Rollout<unknown>) {
+      const groups = await made(label);
+      const judged = groups !== null && scoresByScenario(groups, metric).size > 1;
+      return judged ? groups : await evaluate(policy, label, rollout);
+    },
     async evaluateOther(other: OtherModel): Promise<TrajectoryGroup[]> {
       const { label, model, answerTokens = settings.answerTokens } = other;
       const groups = await made(label);

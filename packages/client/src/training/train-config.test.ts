@@ -42,3 +42,17 @@ test("an option that does nothing is refused by name", () => {
     /^train\(\): type is wrong: it is one of policy_gradient, grpo, /,
   );
 });
+
+test("bounds under which nothing would train are refused", () => {
+  for (const [config, words] of [
+    [{ type: "grpo", delta: 0.5 }, /delta is wrong: it must be above 1/],
+    [{ type: "grpo", samplerCorrectionMin: 4 }, /samplerCorrectionMin is wrong: .* which is 3/],
+    [{ mismatchMask: "token", mismatchMin: 6 }, /mismatchMin is wrong: .* which is 5/],
+    [{ mismatchMask: "token", mismatchMin: 2, mismatchMax: 2 }, /mismatchMin is wrong/],
+  ] as const) {
+    expect(message(config)).toMatch(words);
+  }
+  expect(() =>
+    checkTrainConfig("train()", { mismatchMask: "token", mismatchMin: 6, mismatchMax: 8 }),
+  ).not.toThrow();
+});

@@ -183,3 +183,19 @@ def test_the_code_that_runs_is_the_code_that_is_hashed(tmp_path, monkeypatch):
         CUSTOM.clear()
         load_objectives(file, OBJECTIVES)
     assert "asks for whole groups" in refused(lambda: custom("mine").options({})).message
+
+
+def test_what_it_reports_has_to_be_numbers(base, policy, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(MINE.replace("WHOLE)", "False), report=lambda sums: {'odd': float('nan')}"))
+    load_objectives(file, OBJECTIVES)
+    forest = grown_forest()
+    sample_logprobs(forest, policy, noise=0.0)
+    given = reference.config(
+        staging=str(tmp_path / "staging"),
+        checkpoint=str(policy),
+        plan=[[forest.leaves()]],
+        loss={"type": "custom", "name": "mine", "sha256": CUSTOM["mine"].sha256},
+    )
+    found = refused(lambda: train(base, forest, given))
+    assert found.code == "bad_objective" and "'odd'" in found.message

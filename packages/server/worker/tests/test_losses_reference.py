@@ -184,3 +184,17 @@ def part(inputs, some, **changes):
     }
     tokens = (inputs.logprobs, inputs.old, inputs.sampler, inputs.advantages, inputs.rollout)
     return loss_inputs(*(x[some] for x in tokens), inputs.rollouts, **{**given, **changes})
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("grpo", {"delta": 0.5}),
+        ("grpo", {"samplerCorrectionMin": 4.0}),
+        ("policy_gradient", {"mismatchMask": "token", "mismatchMin": 6.0}),
+        ("gspo", {"mismatchMask": "token", "mismatchMin": 2.0, "mismatchMax": 2.0}),
+    ],
+)
+def test_bounds_under_which_nothing_would_train_are_refused(name, options):
+    with pytest.raises(ValueError, match=r"must (be above 1|lie below)"):
+        OBJECTIVES[name].options.model_validate(options)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass, field
 
 import torch
 
+from hone_worker.process.errors import HoneWorkerError
 from hone_worker.train.advantages import Advantages
 from hone_worker.train.objectives.objective import LossOutputs, Objective, importance
 from hone_worker.train.rows import MicroBatch, sampled_tokens, trained_completions
@@ -132,7 +134,7 @@ class StepMetrics:
             "frac_reward_zero_std": advantages.equal_groups / advantages.groups,
             "kl": self.drift.mean,
             "entropy": self.entropy.mean,
-            **self.objective.report(self.of_loss),
+            **_checked(self.objective.report(self.of_loss)),
             "completions/mean_length": episodes.length.mean,
             "completions/min_length": episodes.length.min,
             "completions/max_length": episodes.length.max,
@@ -152,3 +154,17 @@ class StepMetrics:
             "unpacked_micro_batches": self.unpacked_micro_batches,
             "step_time": seconds,
         }
+
+
+def _checked(reported: Metrics) -> Metrics:
+    """Of an objective of one's own, too: what is no number would end the answer in the middle of its line."""
+    for name, value in reported.items():
+        if value is None or (isinstance(value, int | float) and math.isfinite(value)):
+            continue
+        raise HoneWorkerError(
+            f"The objective reports {value!r} as {name!r}. `report` gives finite numbers, or None where there is no "
+            "value.",
+            code="bad_objective",
+            status=500,
+        )
+    return reported

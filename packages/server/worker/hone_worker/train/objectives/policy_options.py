@@ -30,6 +30,13 @@ ACTS_WITH: list[tuple[str, str, Callable[[Any], bool]]] = [
 ]
 
 
+#: Bounds that lie the wrong way round train nothing: core's `bounds`. A bound that is not given is the last number.
+BOUNDS: list[tuple[str, str, float]] = [
+    ("mismatch_min", "mismatch_max", 5.0),
+    ("sampler_correction_min", "sampler_correction_max", 3.0),
+]
+
+
 class Acting(Options):
     """Options of which none does nothing."""
 
@@ -41,6 +48,16 @@ class Acting(Options):
                 continue
             if not acts(getattr(self, other)):
                 raise ValueError(f"`{fields[name].alias}` does nothing with this `{fields[other].alias}`")
+        for low, high, most in BOUNDS:
+            if low not in fields or getattr(self, low) is None:
+                continue
+            if getattr(self, low) >= (getattr(self, high) or most):
+                raise ValueError(f"`{fields[low].alias}` must lie below `{fields[high].alias}`")
+        delta = getattr(self, "delta", None)
+        if delta is not None and delta <= 1:
+            raise ValueError(
+                "`delta` must be above 1: no token with a positive advantage would have a gradient"
+            )
         return self
 
 
