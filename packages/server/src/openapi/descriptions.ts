@@ -38,7 +38,7 @@ export const descriptions: Record<string, string> = {
   "correctionBoundsSchema.samplerCorrectionMax": "Upper bound of the correction, 3 if it is not given. TRL's `vllm_importance_sampling_clip_max`.",
   "correctionOptionsSchema.samplerCorrection": "Weighs by π_o/π_s, of a token or of the whole rollout, held within bounds or 0 outside of them. TRL's `vllm_importance_sampling_mode`.",
   "levelOptionsSchema.importanceLevel": "The ratio of each token, or the geometric mean of a rollout. TRL's `importance_sampling_level`.",
-  "deltaOptionsSchema.delta": "Upper limit of the ratio where the advantage is negative, above 1 + epsilonHigh. TRL's `delta`. @default none",
+  "deltaOptionsSchema.delta": "Upper limit of the ratio, above 1; it acts where the advantage is negative. TRL's `delta`. @default none",
   "clipOptionsSchema.epsilonLow": "The clip range of the ratio to the policy at the start of the operation. TRL's `epsilon`.",
   "clipOptionsSchema.epsilonHigh": "Its upper side. TRL's `epsilon_high`.",
   "policyGradientSchema.type": "The objective, whose options these are.",
