@@ -205,22 +205,30 @@ function isIterable(value: unknown): value is Iterable<unknown> | AsyncIterable<
   );
 }
 
-/** A share of the examples, drawn by the seed, is held out; the others train. */
-export function heldOut<T>(
+/**
+ * A share of the examples, drawn by the seed, is held out; the others train. Equal examples are held out together: the
+ * validation would measure what was trained.
+ */
+export async function heldOut<T>(
   source: ExamplesSource<T>,
   share: number,
   order: readonly number[],
-): { train: ExamplesSource<T>; validation: ExamplesSource<T> } {
+): Promise<{ train: ExamplesSource<T>; validation: ExamplesSource<T> }> {
   const count = Math.round(source.size * share);
-  if (count < 1 || count >= source.size) {
+  const keys: string[] = [];
+  for (let index = 0; index < source.size; index++) {
+    const text = JSON.stringify(await source.at(index));
+    keys.push(createHash("sha256").update(text).digest("base64").slice(0, 22));
+  }
+  const out = new Set(order.slice(0, count).map((index) => keys[index]));
+  const [validation, train] = [true, false].map((held) =>
+    Array.from(keys, (_, index) => index).filter((index) => out.has(keys[index]) === held),
+  ) as [number[], number[]];
+  if (validation.length === 0 || train.length === 0) {
     throw new HoneError(
-      `validation is ${kindOf(share)}: of ${source.size} examples that holds ${count} out. Give a share that leaves some on both sides, or a set of its own.`,
+      `validation is ${kindOf(share)}: of ${source.size} examples that holds ${validation.length} out, equal ones together. Give a share that leaves some on both sides, or a set of its own.`,
       { code: "invalid_config", param: "validation" },
     );
   }
-  const inOrder = (indices: readonly number[]) => indices.toSorted((a, b) => a - b);
-  return {
-    train: partOf(source, inOrder(order.slice(count))),
-    validation: partOf(source, inOrder(order.slice(0, count))),
-  };
+  return { train: partOf(source, train), validation: partOf(source, validation) };
 }

@@ -199,6 +199,21 @@ describe("a run", () => {
     expect(trained!.filter((one) => held!.includes(one))).toEqual([]);
   });
 
+  it("holds equal examples out together", async () => {
+    const { submitted, model } = await serverOn({ learnt: 0, cursor: null });
+    const doubled = [...examples, ...examples, ...examples.slice(0, 2)];
+    await (await model()).sft(doubled, { batchSize: 4, validation: 0.3 });
+    const [held, trained] = [true, undefined].map(
+      (evaluate) => new Set(submitted.filter(({ op }) => op.evaluate === evaluate).flatMap(said)),
+    );
+    expect([...trained!].filter((one) => held!.has(one))).toEqual([]);
+    expect(held!.size + trained!.size).toBe(5);
+    const same = Array.from({ length: 9 }, () => examples[0]!);
+    await expect((await model()).sft(same, { validation: 0.3 })).rejects.toThrow(
+      /equal ones together/,
+    );
+  });
+
   it("refuses what it does not know, and what teaches nothing", async () => {
     const { submitted, model } = await serverOn({ learnt: 0, cursor: null });
     const m = await model();

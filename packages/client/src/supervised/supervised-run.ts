@@ -74,7 +74,7 @@ export async function supervisedRun<Given, Example>(
     let validation: ExamplesSource<Example> | null = null;
     if (typeof own.validation === "number") {
       const order = orderOf({ size: all.size, seed: own.seed, epoch: 0, shuffle: true });
-      ({ train, validation } = heldOut(all, own.validation, order));
+      ({ train, validation } = await heldOut(all, own.validation, order));
     } else if (own.validation !== undefined) {
       validation = await openExamples<Given, Example>(
         where,

@@ -62,6 +62,13 @@ export async function tokenised(
   { messages: given, tools = null }: Conversation,
   { trainOn, from = 0 }: { trainOn: TrainOn; from?: number | undefined },
 ): Promise<StepExample> {
+  const left = given.findIndex(({ weight }) => weight === 0);
+  if (trainOn === "all" && left >= 0) {
+    throw new HoneError(
+      `message ${left} has weight 0, and trainOn "all" learns every token. Leave the weight out, or train on "assistant".`,
+      { code: "invalid_request", param: `messages[${left}].weight` },
+    );
+  }
   const messages = given.map(withoutWeight);
   const last = given.findLastIndex(({ role }) => role === "assistant");
   const trains = (at: number): boolean => {

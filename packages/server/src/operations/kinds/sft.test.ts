@@ -244,6 +244,15 @@ describe.skipIf(!workerPython())("steps of imitation", () => {
     expect(lost.error.message).toMatch(/^Example 0 \(from 0\) cannot be trained: /);
   });
 
+  test("a message of weight 0 and every token cannot both be meant", async () => {
+    const weighed = conversation.map((message, at) =>
+      at === 2 ? { ...message, weight: 0 } : message,
+    );
+    const { over } = await sft([{ messages: weighed, tools }], { trainOn: "all" });
+    expect(over).toMatchObject({ status: "failed", error: { code: "invalid_request" } });
+    expect(over.error.message).toMatch(/message 2 has weight 0, and trainOn "all"/);
+  });
+
   test("what the renderer cannot write is refused with its place and the renderer's words", async () => {
     const fine = { messages: conversation, tools };
     const odd = {
