@@ -55,9 +55,6 @@ interface StepConfig {
   learningRate: number;
 }
 
-/** Examples of one operation of a validation: its result is the same however many they are. */
-const validationBatch = 64;
-
 export async function supervisedRun<Given, Example>(
   learning: Learning<Example>,
   model: RunModel,
@@ -219,8 +216,8 @@ class Run<Given, Example> {
     const sums = new Map<string, number>();
     let weight = 0;
     let policy = "";
-    for (let first = 0; first < validation.size; first += validationBatch) {
-      const length = Math.min(validationBatch, validation.size - first);
+    for (let first = 0; first < validation.size; first += own.batchSize) {
+      const length = Math.min(own.batchSize, validation.size - first);
       const indices = Array.from({ length }, (_, at) => first + at);
       const { result } = await this.#operation(validation, indices, { config, evaluate: true });
       policy = result.policy;

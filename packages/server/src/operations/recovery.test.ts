@@ -167,6 +167,24 @@ describe("the worker dies", () => {
     expect(await ended(server, id)).toMatchObject({ status: "succeeded", result: { step: 1 } });
   });
 
+  test("a step with an objective of one's own waits for it before it is planned", async ({
+    trainer,
+    server,
+  }) => {
+    const asked = { times: 0 };
+    // Once at the request; away when the step is planned.
+    trainer.checkObjective = async () => {
+      if (++asked.times === 2) throw died();
+      return { sha256: "0".repeat(64) };
+    };
+    const id = await server.submitStep({ config: { type: "custom", name: "mine" } });
+    while (asked.times < 3) {
+      await new Promise((resolve) => setTimeout(resolve, 10));
+      if (asked.times === 2) await server.state.onEngineReady();
+    }
+    expect(await ended(server, id)).toMatchObject({ status: "succeeded", result: { step: 1 } });
+  });
+
   test("one that still ends an aborted step is asked again", async ({ trainer, server }) => {
     const cause = new WorkerFault("not yet", "busy");
     const busy = new HoneError("not yet", { code: "train_failed", cause });

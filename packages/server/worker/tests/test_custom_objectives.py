@@ -185,9 +185,16 @@ def test_the_code_that_runs_is_the_code_that_is_hashed(tmp_path, monkeypatch):
     assert "asks for whole groups" in refused(lambda: custom("mine").options({})).message
 
 
-def test_what_it_reports_has_to_be_numbers(base, policy, tmp_path):
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("report=lambda sums: {'odd': float('nan')}", "reports nan as 'odd'"),
+        ("loss=lambda inputs, options: 1 / 0", "failed at mine.py:10: ZeroDivisionError"),
+    ],
+)
+def test_what_is_wrong_in_its_code_is_told(base, policy, tmp_path, code, words):
     file = tmp_path / "mine.py"
-    file.write_text(MINE.replace("WHOLE)", "False), report=lambda sums: {'odd': float('nan')}"))
+    file.write_text(MINE.replace("WHOLE)", f"False), {code}"))
     load_objectives(file, OBJECTIVES)
     forest = grown_forest()
     sample_logprobs(forest, policy, noise=0.0)
@@ -198,4 +205,4 @@ def test_what_it_reports_has_to_be_numbers(base, policy, tmp_path):
         loss={"type": "custom", "name": "mine", "sha256": CUSTOM["mine"].sha256},
     )
     found = refused(lambda: train(base, forest, given))
-    assert found.code == "bad_objective" and "'odd'" in found.message
+    assert found.code == "bad_objective" and words in found.message

@@ -19,6 +19,7 @@ import type { Model } from "../../policies/models.ts";
 import type { LedgerCompletion } from "../../ports/ledger.ts";
 import { workerCode } from "../../ports/trainer.ts";
 import { createPauses } from "../../store/pauses.ts";
+import { restartTimeoutMs } from "../ready.ts";
 import { type OperationRecord, updateOperation } from "../records.ts";
 import { seedOf, stepOnWorker } from "./worker-step.ts";
 import { type OperationKind, type Outcome, type Staged, type Task, timed } from "./kind.ts";
@@ -133,16 +134,35 @@ function select({ context, record }: TrainTask, model: Model, completions: Compl
   });
 }
 
+/** As it is now: the plan names the code that makes the step. A worker that is away is waited for, as for the step. */
+async function customOf({
+  context,
+  record,
+  signal,
+}: TrainTask): Promise<{ sha256: string } | null> {
+  const { config } = record.op;
+  if (config.type !== "custom") return null;
+  for (;;) {
+    const generation = context.ready.generation();
+    try {
+      return await context.trainer.checkObjective(config);
+    } catch (error) {
+      const away = HoneError.isInstance(error) && error.code === "worker_unavailable";
+      if (!away || !(await context.ready.after(generation, restartTimeoutMs, signal))) throw error;
+    }
+  }
+}
+
 async function decidePlan(
-  { context, record }: TrainTask,
+  task: TrainTask,
   model: Model,
   selection: Selection,
   completions: Completions,
 ): Promise<void> {
+  const { context, record } = task;
   const { config } = record.op;
   const step = model.learnt + 1;
-  // As it is now: the plan names the code that makes the step.
-  const custom = config.type === "custom" ? await context.trainer.checkObjective(config) : null;
+  const custom = await customOf(task);
   const plan = planSelection(selection, completions, config);
   const warnings = [...selection.warnings];
   if (plan.length < config.optimizerSteps) {

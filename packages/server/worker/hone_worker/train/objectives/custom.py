@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import Field, ValidationError
 
 from hone_worker.process.errors import HoneWorkerError
@@ -105,9 +108,40 @@ def load_objectives(file: Path, taken: Mapping[str, Objective]) -> Objective:
         )
     if objective.name in taken or objective.name in CUSTOM:
         raise _bad(file, f"there is an objective `{objective.name}` already, choose another `type`")
-    objective = replace(objective, needs=_whole(objective.needs))
+    told = _telling(file, objective.name)
+    objective = replace(
+        objective,
+        advantages=told(objective.advantages),
+        loss=told(objective.loss),
+        report=told(objective.report),
+        needs=_whole(told(objective.needs)),
+    )
     CUSTOM[objective.name] = CustomObjective(objective, file, hashlib.sha256(code).hexdigest())
     return objective
+
+
+def _telling(file: Path, name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """What fails in the operator's code is told with its place in the file: only they can mend it."""
+
+    def told(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def run(*args: Any) -> Any:
+            try:
+                return function(*args)
+            except (HoneWorkerError, torch.OutOfMemoryError):
+                raise
+            except Exception as cause:
+                lines = [
+                    at.lineno for at in traceback.extract_tb(cause.__traceback__) if at.filename == str(file)
+                ]
+                place = f"{file.name}:{lines[-1]}" if lines else file.name
+                raise HoneWorkerError(
+                    f"The objective {name} failed at {place}: {cause!r}", code="bad_objective", status=500
+                ) from cause
+
+        return run
+
+    return told
 
 
 def _whole(needs: Callable[[Any], Needs]) -> Callable[[Any], Needs]:
