@@ -124,7 +124,6 @@ def decoded(base: Base, forward: Forward, adapters: list[LoraWeights | None]) ->
                 Step(
                     cache=cache,
                     live=live,
-                    length=at,
                     ids=IDS[:live, at - 1],
                     positions=torch.full((live,), at - 1),
                     adapters=[] if first else adapters,

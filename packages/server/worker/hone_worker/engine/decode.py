@@ -213,7 +213,6 @@ class Decoder:
             Step(
                 cache=self.cache,
                 live=len(live),
-                length=max((s.length + 1 for s in live), default=0),
                 ids=lasts[0],
                 positions=lasts[1],
                 adapters=[s.adapter for s in live],

@@ -23,7 +23,6 @@ class Step:
 
     cache: SlotCache
     live: int
-    length: int  # how many places the live rows attend over, at most
     ids: Tensor  # [live]
     positions: Tensor  # [live]
     adapters: list[LoraWeights | None]  # of the live rows
@@ -34,6 +33,11 @@ class Step:
     piece_ids: Tensor  # [rows, width], padded on the right
     piece_positions: Tensor  # [rows, width]
     piece_adapters: list[LoraWeights | None]
+
+    @property
+    def length(self) -> int:
+        """How many places the live rows attend over, at most."""
+        return max((span.length for span in self.spans), default=0)
 
 
 class Forward(Protocol):

@@ -315,7 +315,7 @@ def _difference(base: Base, lean: Forward, general: Forward) -> float:
                 forward.run(_pieces(cache, ids[:, start:end], places, end))
             one = torch.full((2,), width, device=base.device)
             step = _pieces(cache, ids[:, :0], one[:0].expand(2, 0), 0)
-            step.live, step.length, step.ids, step.positions = 2, width + 1, ids[:, -1], one
+            step.live, step.ids, step.positions = 2, ids[:, -1], one
             step.adapters = [None, None]
             step.spans = spans([width + 1] * 2)
             step.piece_rows, step.piece_counts, step.piece_adapters = [], [], []
@@ -330,7 +330,6 @@ def _pieces(cache: SlotCache, ids: Tensor, positions: Tensor, length: int) -> St
     return Step(
         cache=cache,
         live=0,
-        length=0,
         ids=none,
         positions=none,
         adapters=[],
