@@ -152,10 +152,10 @@ const conditions: [option: string, other: string, acts: (value: unknown) => bool
   ["measureKl", "beta", (beta) => beta === 0],
 ];
 
-/** Bounds that lie the wrong way round train nothing. A bound that is not given is the last number. */
-const bounds: [low: string, high: string, most: number][] = [
-  ["mismatchMin", "mismatchMax", 5],
-  ["samplerCorrectionMin", "samplerCorrectionMax", 3],
+/** Bounds that lie the wrong way round train nothing. The numbers are those of bounds that are not given. */
+const bounds: [low: string, least: number, high: string, most: number][] = [
+  ["mismatchMin", 0.5, "mismatchMax", 5],
+  ["samplerCorrectionMin", 0, "samplerCorrectionMax", 3],
 ];
 
 /** Refuses an option that would do nothing, and bounds under which nothing trains. */
@@ -167,9 +167,11 @@ export function actsWith(config: Values, context: z.RefinementCtx): void {
     if (!(other in config) || acts(config[other])) continue;
     refuse(option, `it does nothing while ${other} is ${JSON.stringify(config[other])}`);
   }
-  for (const [low, high, most] of bounds) {
-    const { [low]: from, [high]: to = most } = config as Record<string, number | undefined>;
-    if (from !== undefined && from >= to) refuse(low, `it must lie below ${high}, which is ${to}`);
+  for (const [low, least, high, most] of bounds) {
+    const { [low]: from = least, [high]: to = most } = config as Record<string, number | undefined>;
+    if (from < to) continue;
+    if (config[low] === undefined) refuse(high, `it must lie above ${low}, which is ${from}`);
+    else refuse(low, `it must lie below ${high}, which is ${to}`);
   }
   const { delta } = config as { delta?: number };
   if (delta !== undefined && delta <= 1) {

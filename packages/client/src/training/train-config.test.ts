@@ -49,6 +49,7 @@ test("bounds under which nothing would train are refused", () => {
     [{ type: "grpo", samplerCorrectionMin: 4 }, /samplerCorrectionMin is wrong: .* which is 3/],
     [{ mismatchMask: "token", mismatchMin: 6 }, /mismatchMin is wrong: .* which is 5/],
     [{ mismatchMask: "token", mismatchMin: 2, mismatchMax: 2 }, /mismatchMin is wrong/],
+    [{ mismatchMask: "token", mismatchMax: 0.3 }, /mismatchMax is wrong: .* which is 0.5/],
   ] as const) {
     expect(message(config)).toMatch(words);
   }

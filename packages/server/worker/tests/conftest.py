@@ -13,6 +13,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from train_tiny import save_policy, trained_adapter
+from train_tiny import tiny_base as train_tiny_base
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from hone_worker.base.adapter_files import fresh_adapter, write_adapter
@@ -85,6 +86,12 @@ def adapter_folders(tiny_base: Base, tmp_path_factory: pytest.TempPathFactory) -
     """Two adapters of different rank."""
     root = tmp_path_factory.mktemp("adapters")
     return [save_adapter(tiny_base, root / "one", 1), save_adapter(tiny_base, root / "two", 2, r=8)]
+
+
+@pytest.fixture(scope="module")
+def base() -> Base:
+    """What the trainer's tests train; a file with another base has a fixture of its own."""
+    return train_tiny_base()
 
 
 @pytest.fixture

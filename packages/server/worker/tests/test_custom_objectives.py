@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import train_reference as reference
-from train_tiny import grown_forest, sample_logprobs, tiny_base, train
+from train_tiny import grown_forest, sample_logprobs, train
 
 from hone_worker.process.errors import HoneWorkerError
 from hone_worker.train.objectives import OBJECTIVES
@@ -14,11 +14,6 @@ from hone_worker.train.objectives.custom import CUSTOM, custom, load_objectives
 from hone_worker.train.step_data import parse_config
 
 EXAMPLE = Path(__file__).parents[4] / "examples" / "objectives" / "best_of_group.py"
-
-
-@pytest.fixture(scope="module")
-def base():
-    return tiny_base()
 
 
 @pytest.fixture(autouse=True)
@@ -42,16 +37,23 @@ def refused(call) -> HoneWorkerError:
     return caught.value
 
 
-def test_the_documented_example_trains(base, policy, tmp_path, example):
+@pytest.fixture
+def forest(policy):
     forest = grown_forest()
     sample_logprobs(forest, policy, noise=0.0)
-    given = reference.config(
-        staging=str(tmp_path / "staging"),
-        checkpoint=str(policy),
-        plan=[[forest.leaves()]],
-        loss={**example, "options": {"margin": 0.2}},
-    )
-    metrics = train(base, forest, given)["metrics"]
+    return forest
+
+
+@pytest.fixture
+def trained(base, policy, forest, tmp_path):
+    """The metrics of a step with this loss."""
+    staging, checkpoint = str(tmp_path / "staging"), str(policy)
+    given = {"staging": staging, "checkpoint": checkpoint, "plan": [[forest.leaves()]]}
+    return lambda loss: train(base, forest, reference.config(**given, loss=loss))["metrics"]
+
+
+def test_the_documented_example_trains(forest, trained, example):
+    metrics = trained({**example, "options": {"margin": 0.2}})
     assert 0 < metrics["better"] < 1 and metrics["grad_norm"] > 0 and metrics["loss"] > 0
     # Groups of 1, .3, -.6; of .1, .1; of 1, 0 and 3, which is masked: only the first is above its mean by .2.
     trained = [forest.rewards[forest.completions[c].rollout] for c, _ in reference.trained_tokens(forest)]
@@ -192,17 +194,10 @@ def test_the_code_that_runs_is_the_code_that_is_hashed(tmp_path, monkeypatch):
         ("loss=lambda inputs, options: 1 / 0", "failed at mine.py:10: ZeroDivisionError"),
     ],
 )
-def test_what_is_wrong_in_its_code_is_told(base, policy, tmp_path, code, words):
+def test_what_is_wrong_in_its_code_is_told(trained, tmp_path, code, words):
     file = tmp_path / "mine.py"
     file.write_text(MINE.replace("WHOLE)", f"False), {code}"))
     load_objectives(file, OBJECTIVES)
-    forest = grown_forest()
-    sample_logprobs(forest, policy, noise=0.0)
-    given = reference.config(
-        staging=str(tmp_path / "staging"),
-        checkpoint=str(policy),
-        plan=[[forest.leaves()]],
-        loss={"type": "custom", "name": "mine", "sha256": CUSTOM["mine"].sha256},
-    )
-    found = refused(lambda: train(base, forest, given))
+    loss = {"type": "custom", "name": "mine", "sha256": CUSTOM["mine"].sha256}
+    found = refused(lambda: trained(loss))
     assert found.code == "bad_objective" and words in found.message

@@ -193,6 +193,7 @@ def part(inputs, some, **changes):
         ("grpo", {"samplerCorrectionMin": 4.0}),
         ("policy_gradient", {"mismatchMask": "token", "mismatchMin": 6.0}),
         ("gspo", {"mismatchMask": "token", "mismatchMin": 2.0, "mismatchMax": 2.0}),
+        ("gspo", {"mismatchMask": "token", "mismatchMax": 0.3}),
     ],
 )
 def test_bounds_under_which_nothing_would_train_are_refused(name, options):

@@ -8,7 +8,7 @@ import pytest
 import torch
 import train_reference as reference
 from safetensors.torch import save
-from train_tiny import grown_forest, last_gradient, relative_difference, sample_logprobs, tiny_base
+from train_tiny import grown_forest, last_gradient, relative_difference, sample_logprobs
 
 from hone_worker.process.errors import HoneWorkerError
 from hone_worker.train.operation import train_steps
@@ -26,11 +26,6 @@ CHANGES = {
     "importance_sampling": PENALTIES,
 }
 NAMES = list(CHANGES)
-
-
-@pytest.fixture(scope="module")
-def base():
-    return tiny_base()
 
 
 @pytest.fixture

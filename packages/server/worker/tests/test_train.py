@@ -35,11 +35,6 @@ from hone_worker.train.step_data import parse_step_data
 FILES = ["adapter_config.json", "adapter_model.safetensors", "optimizer.safetensors", "trainer.json"]
 
 
-@pytest.fixture(scope="module")
-def base():
-    return tiny_base()
-
-
 @pytest.fixture
 def forest(policy):
     forest = grown_forest()

@@ -37,11 +37,6 @@ def packing(request, monkeypatch):
     return request.param
 
 
-@pytest.fixture(scope="module")
-def base():
-    return tiny_base()
-
-
 def options(tmp_path, policy, **changes):
     optimizer = {"learning_rate": 0.01, "max_grad_norm": 1e9, "warmup_steps": 0}
     return reference.config(

@@ -2,12 +2,7 @@
 
 import pytest
 import train_reference as reference
-from train_tiny import grown_forest, sample_logprobs, tiny_base, train
-
-
-@pytest.fixture(scope="module")
-def base():
-    return tiny_base()
+from train_tiny import grown_forest, sample_logprobs, train
 
 
 @pytest.fixture

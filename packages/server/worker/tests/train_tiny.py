@@ -243,7 +243,8 @@ def policy_loss(now, old, sampler, advantage, rollouts, options):
     """The default objective on tokens given to it."""
     indices = torch.arange(len(now))
     outputs = policy_gradient.loss(loss_inputs(now, old, sampler, advantage, indices, rollouts), options)
-    return SimpleNamespace(total=outputs.total, **outputs.metrics)
+    clipped = {side: outputs.metrics[f"token_{side}"] for side in ("low", "high")}
+    return SimpleNamespace(total=outputs.total, **clipped)
 
 
 def relative_difference(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> float:

@@ -10,6 +10,7 @@ import torch
 
 from hone_worker.process.errors import HoneWorkerError
 from hone_worker.train.advantages import Advantages
+from hone_worker.train.objectives.kl import ESTIMATORS
 from hone_worker.train.objectives.objective import LossOutputs, Objective, importance
 from hone_worker.train.rows import MicroBatch, sampled_tokens, trained_completions
 from hone_worker.train.step_data import StepData
@@ -101,9 +102,8 @@ class StepMetrics:
         self.unpacked_micro_batches += micro_batch.layout is None
 
     def add_drift(self, now: torch.Tensor, reference: torch.Tensor) -> None:
-        """From the base, by the k3 estimator (Schulman, http://joschu.net/blog/kl-approx.html), in nats."""
-        gap = reference.double() - now.double()
-        self.drift.add(gap.exp() - gap - 1)
+        """From the base, by the k3 estimator, in nats."""
+        self.drift.add(ESTIMATORS["k3"](reference.double() - now.double()))
 
     def merge(self, other: StepMetrics) -> None:
         """Takes in what another measured on other micro-batches of the same steps. Norms are of whole steps."""

@@ -8,13 +8,20 @@ import torch
 
 from hone_worker.train.objectives.objective import LossInputs
 from hone_worker.train.objectives.policy_loss import TokenLoss
-from hone_worker.train.objectives.policy_options import ClipOptions, CorrectionOptions
+from hone_worker.train.objectives.policy_options import ClipOptions, Clips
 from hone_worker.train.objectives.ratios import log_ratio, sampler_correction
 from hone_worker.train.sums import Metrics, PerRollout
 
 
-def surrogate(ratio: torch.Tensor, advantages: torch.Tensor, low: float, high: float) -> torch.Tensor:
-    return torch.minimum(ratio * advantages, ratio.clamp(1 - low, 1 + high) * advantages)
+def surrogate(
+    ratio: torch.Tensor, advantages: torch.Tensor, low: float, high: float, delta: float | None = None
+) -> torch.Tensor:
+    """min(min(rho, delta) A, clip(rho, 1 - low, 1 + high) A); delta is INTELLECT-2's (arXiv 2505.07291)."""
+    return torch.minimum(capped(ratio, delta) * advantages, ratio.clamp(1 - low, 1 + high) * advantages)
+
+
+def capped(ratio: torch.Tensor, delta: float | None) -> torch.Tensor:
+    return ratio if delta is None else ratio.clamp(max=delta)
 
 
 def clipped(
@@ -28,36 +35,19 @@ def clipped(
     }
 
 
-def clipped_loss(
-    inputs: LossInputs,
-    options: CorrectionOptions,
-    *,
-    low: float,
-    high: float,
-    delta: float | None,
-    level: str,
-) -> TokenLoss:
-    """-min(min(rho, delta) A, clip(rho, 1 - low, 1 + high) A); delta is INTELLECT-2's (arXiv 2505.07291)."""
-    advantages = inputs.advantages
+def clipped_loss(inputs: LossInputs, options: Clips, level: str) -> TokenLoss:
+    low, high, delta = options.epsilon_low, options.epsilon_high, options.delta
     ratio = torch.exp(log_ratio(inputs, level))
-    clamped = ratio if delta is None else ratio.clamp(max=delta)
     return TokenLoss(
-        -torch.minimum(clamped * advantages, ratio.clamp(1 - low, 1 + high) * advantages),
+        -surrogate(ratio, inputs.advantages, low, high, delta),
         ratio,
         sampler_correction(inputs, options),
-        clipped(clamped, advantages, low, high, level),
+        clipped(capped(ratio, delta), inputs.advantages, low, high, level),
     )
 
 
 def token_loss(inputs: LossInputs, options: ClipOptions) -> TokenLoss:
-    return clipped_loss(
-        inputs,
-        options,
-        low=options.epsilon_low,
-        high=options.epsilon_high,
-        delta=options.delta,
-        level=options.importance_level,
-    )
+    return clipped_loss(inputs, options, options.importance_level)
 
 
 def clip_ratios(sums: Mapping[str, PerRollout]) -> Metrics:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.util
 import sys
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, Literal
 
 import torch
@@ -88,11 +88,10 @@ def load_objectives(file: Path, taken: Mapping[str, Objective]) -> Objective:
     """Runs the file and registers its `OBJECTIVE`. It is the operator's code, as trusted as the worker's own."""
     try:
         code = file.read_bytes()
-        spec = importlib.util.spec_from_file_location(f"hone_objectives_{len(CUSTOM)}", file)
-        assert spec and spec.loader
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module  # where pydantic looks the names of its annotations up
-        # Not `exec_module`: it may run a cached compilation of an earlier file, and the hash is of this one.
+        module = ModuleType(f"hone_objectives_{len(CUSTOM)}")
+        module.__file__ = str(file)
+        sys.modules[module.__name__] = module  # where pydantic looks the names of its annotations up
+        # Not by an import: it may run a cached compilation of an earlier file, and the hash is of this one.
         exec(compile(code, str(file), "exec"), module.__dict__)
     except Exception as cause:
         raise _bad(file, f"it cannot be run: {cause!r}") from cause

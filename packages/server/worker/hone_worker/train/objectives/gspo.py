@@ -12,27 +12,19 @@ from hone_worker.train.objectives.policy_loss import (
     needs_whole,
     policy_objective,
 )
-from hone_worker.train.objectives.policy_options import Clip, CorrectionOptions, PolicyOptions, Unset
+from hone_worker.train.objectives.policy_options import Clip, Clips, PolicyOptions
 from hone_worker.train.options import Positive
 
 
-class Gspo(CorrectionOptions, PolicyOptions):
+class Gspo(Clips, PolicyOptions):
     type: Literal["gspo"] = "gspo"
     # The paper's: the mean over a rollout moves little.
     epsilon_low: Clip = 3e-4
     epsilon_high: Positive = 4e-4
-    delta: Positive | Unset = None
 
 
 def token_loss(inputs: LossInputs, options: Gspo) -> TokenLoss:
-    return clipped_loss(
-        inputs,
-        options,
-        low=options.epsilon_low,
-        high=options.epsilon_high,
-        delta=options.delta,
-        level="sequence",
-    )
+    return clipped_loss(inputs, options, "sequence")
 
 
 OBJECTIVE = policy_objective(

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 import torch
 
 from hone_worker.train.objectives.objective import LossInputs
-from hone_worker.train.objectives.policy_options import MaskOptions, MismatchOptions
+from hone_worker.train.objectives.policy_options import (
+    DEFAULT_MISMATCH_MAX,
+    DEFAULT_MISMATCH_MIN,
+    MaskOptions,
+    MismatchOptions,
+)
 from hone_worker.train.objectives.ratios import rollout_mean
 from hone_worker.train.sums import Metrics, PerRollout
-
-#: IcePop's bounds in INTELLECT-3 (arXiv 2512.16144, eq. 1).
-DEFAULT_MISMATCH_MIN, DEFAULT_MISMATCH_MAX = 0.5, 5.0
 
 
 def mismatch_mask(inputs: LossInputs, options: MismatchOptions) -> torch.Tensor | None:

@@ -10,9 +10,11 @@ import torch
 from pydantic import Field
 
 from hone_worker.train.advantages import Advantages, group_advantages
+from hone_worker.train.objectives.clipped import clip_ratios, clipped, surrogate
 from hone_worker.train.objectives.masks import masked, mismatch_mask
 from hone_worker.train.objectives.objective import LossInputs, LossOutputs, Needs, Objective, importance
 from hone_worker.train.objectives.policy_options import MismatchOptions
+from hone_worker.train.objectives.ratios import log_ratio, weighed
 from hone_worker.train.options import Positive
 from hone_worker.train.sums import Metrics, PerRollout
 
@@ -36,33 +38,22 @@ def loss(inputs: LossInputs, options: PolicyGradient) -> LossOutputs:
 
     w corrects for what lies between sampler and trainer (staleness, rounding) and is a constant; rho moves.
     """
-    low, high, advantage = 1 - options.epsilon_low, 1 + options.epsilon_high, inputs.advantages
-    weight = importance(inputs.old, inputs.sampler).clamp(max=options.importance_cap)
-    if inputs.weights is not None:
-        weight = weight * inputs.weights
+    low, high, advantage = options.epsilon_low, options.epsilon_high, inputs.advantages
+    weight = weighed(importance(inputs.old, inputs.sampler).clamp(max=options.importance_cap), inputs)
     kept = mismatch_mask(inputs, options)
     if kept is not None:
         weight = weight * kept
-    ratio = torch.exp(inputs.logprobs - inputs.old.detach())
-    surrogate = torch.minimum(ratio * advantage, ratio.clamp(low, high) * advantage)
-    total = -(weight * surrogate).sum() / (inputs.rollouts * options.normalizer_tokens)
-    ratio = ratio.detach()
-    clipped = {"low": (ratio < low) & (advantage < 0), "high": (ratio > high) & (advantage > 0)}
-    return LossOutputs(total, clipped if kept is None else {**clipped, "masked/mismatch": ~kept})
+    ratio = torch.exp(log_ratio(inputs, "token"))
+    values = weight * surrogate(ratio, advantage, low, high)
+    metrics = clipped(ratio, advantage, low, high, "token")
+    return LossOutputs(
+        -values.sum() / (inputs.rollouts * options.normalizer_tokens),
+        metrics if kept is None else {**metrics, "masked/mismatch": ~kept},
+    )
 
 
 def report(sums: Mapping[str, PerRollout]) -> Metrics:
-    low, high = sums["low"], sums["high"]
-    both = None if low.mean is None or high.mean is None else low.mean + high.mean
-    return {
-        "clip_ratio/low_mean": low.mean,
-        "clip_ratio/low_min": low.means.min,
-        "clip_ratio/high_mean": high.mean,
-        "clip_ratio/high_max": high.means.max,
-        # No token is clipped on both sides: one needs A < 0, the other A > 0.
-        "clip_ratio/region_mean": both,
-        **masked(sums),
-    }
+    return {**clip_ratios(sums), **masked(sums)}
 
 
 def needs(options: PolicyGradient) -> Needs:

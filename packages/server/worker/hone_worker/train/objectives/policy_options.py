@@ -15,6 +15,11 @@ Clip = Annotated[float, Field(gt=0, le=1)]
 Unset = SkipJsonSchema[None]
 Correction = Literal["none", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"]
 
+#: IcePop's bounds in INTELLECT-3 (arXiv 2512.16144, eq. 1).
+DEFAULT_MISMATCH_MIN, DEFAULT_MISMATCH_MAX = 0.5, 5.0
+#: TRL's `vllm_importance_sampling_clip_max`.
+DEFAULT_CORRECTION_MAX = 3.0
+
 #: An option acts only while another is one of these values: core's `actsWith`.
 ACTS_WITH: list[tuple[str, str, Callable[[Any], bool]]] = [
     ("std", "scale_rewards", lambda scale: scale != "none"),
@@ -30,10 +35,10 @@ ACTS_WITH: list[tuple[str, str, Callable[[Any], bool]]] = [
 ]
 
 
-#: Bounds that lie the wrong way round train nothing: core's `bounds`. A bound that is not given is the last number.
-BOUNDS: list[tuple[str, str, float]] = [
-    ("mismatch_min", "mismatch_max", 5.0),
-    ("sampler_correction_min", "sampler_correction_max", 3.0),
+#: Bounds that lie the wrong way round train nothing: core's `bounds`. The numbers are those of bounds not given.
+BOUNDS: list[tuple[tuple[str, float], tuple[str, float]]] = [
+    (("mismatch_min", DEFAULT_MISMATCH_MIN), ("mismatch_max", DEFAULT_MISMATCH_MAX)),
+    (("sampler_correction_min", 0.0), ("sampler_correction_max", DEFAULT_CORRECTION_MAX)),
 ]
 
 
@@ -48,10 +53,8 @@ class Acting(Options):
                 continue
             if not acts(getattr(self, other)):
                 raise ValueError(f"`{fields[name].alias}` does nothing with this `{fields[other].alias}`")
-        for low, high, most in BOUNDS:
-            if low not in fields or getattr(self, low) is None:
-                continue
-            if getattr(self, low) >= (getattr(self, high) or most):
+        for (low, least), (high, most) in BOUNDS:
+            if low in fields and (getattr(self, low) or least) >= (getattr(self, high) or most):
                 raise ValueError(f"`{fields[low].alias}` must lie below `{fields[high].alias}`")
         delta = getattr(self, "delta", None)
         if delta is not None and delta <= 1:
@@ -117,7 +120,13 @@ class LevelOptions(CorrectionOptions, PolicyOptions):
     importance_level: Literal["token", "sequence"] = "token"
 
 
-class ClipOptions(LevelOptions):
+class Clips(CorrectionOptions):
+    """A clipped ratio, whatever it is the ratio of."""
+
     epsilon_low: Clip = 0.2
     epsilon_high: Positive = 0.2
     delta: Positive | Unset = None
+
+
+class ClipOptions(Clips, LevelOptions):
+    """One whose level is chosen."""

@@ -5,10 +5,7 @@ from __future__ import annotations
 import torch
 
 from hone_worker.train.objectives.objective import LossInputs
-from hone_worker.train.objectives.policy_options import CorrectionOptions
-
-#: TRL's `vllm_importance_sampling_clip_max`.
-DEFAULT_CORRECTION_MAX = 3.0
+from hone_worker.train.objectives.policy_options import DEFAULT_CORRECTION_MAX, CorrectionOptions
 
 
 def weighed(values: torch.Tensor, inputs: LossInputs) -> torch.Tensor:

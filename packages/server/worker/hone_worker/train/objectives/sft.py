@@ -10,6 +10,7 @@ import torch
 
 from hone_worker.train.advantages import Advantages
 from hone_worker.train.objectives.objective import NO_REWARDS, LossInputs, LossOutputs, Objective
+from hone_worker.train.objectives.ratios import weighed
 from hone_worker.train.options import Options
 from hone_worker.train.sums import Metrics, PerRollout
 
@@ -25,8 +26,9 @@ def advantages(rewards: torch.Tensor, groups: torch.Tensor, _options: Sft) -> Ad
 
 def loss(inputs: LossInputs, _options: Sft) -> LossOutputs:
     """L = -sum w log pi / sum w, over the trained tokens of the optimizer step."""
-    entropy = -inputs.logprobs if inputs.weights is None else -inputs.weights * inputs.logprobs
-    return LossOutputs(entropy.sum() / inputs.tokens, {"cross_entropy": -inputs.logprobs.detach()})
+    return LossOutputs(
+        weighed(-inputs.logprobs, inputs).sum() / inputs.tokens, {"cross_entropy": -inputs.logprobs.detach()}
+    )
 
 
 def report(sums: Mapping[str, PerRollout]) -> Metrics:
