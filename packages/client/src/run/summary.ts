@@ -50,10 +50,15 @@ export interface Evaluated {
   trained: TrajectoryGroup[];
 }
 
-/** Called before anything is trained: a verdict compares the scores of at least two scenarios. */
+/** A verdict compares the scores of at least two scenarios. */
+export function canBeJudged(groups: readonly TrajectoryGroup[], metric: string): boolean {
+  return scoresByScenario(groups, metric).size > 1;
+}
+
+/** Called before anything is trained. */
 export function requireScores(base: readonly TrajectoryGroup[], metric: string): void {
+  if (canBeJudged(base, metric)) return;
   const scored = scoresByScenario(base, metric).size;
-  if (scored > 1) return;
   const rollouts = base.flatMap(({ trajectories }) => trajectories);
   const others = [...new Set(rollouts.flatMap(({ metrics }) => Object.keys(metrics)))];
   const [what, advice] =

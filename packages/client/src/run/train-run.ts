@@ -3,7 +3,6 @@ import { join, resolve } from "node:path";
 import { HoneError } from "@hone/core";
 import type { RolloutMode, TrajectoryGroup } from "@hone/core";
 import { valueOf } from "../evaluation/scores.ts";
-import { scoresByScenario } from "../evaluation/scores.ts";
 import { Hone } from "../hone.ts";
 import type { Model } from "../model.ts";
 import type { ComparisonModel } from "../rollouts/comparison-model.ts";
@@ -18,7 +17,7 @@ import { checkOthers, playOthers, type OthersPlayed, type OtherModel } from "./o
 import type { RunEvent } from "./run-event.ts";
 import { requireWritable } from "./run-folders.ts";
 import { readSettings, requireEnough, type RunOptions, type RunSettings } from "./run-options.ts";
-import { judge, requireScores, type Evaluated, type RunSummary } from "./summary.ts";
+import { canBeJudged, judge, requireScores, type Evaluated, type RunSummary } from "./summary.ts";
 import { readOwnSettings, requireTask, type Task, type TaskSettings } from "./task.ts";
 import { fingerprintOf, taskChanges } from "./task-fingerprint.ts";
 import { openTotals, type RunTotals } from "./totals.ts";
@@ -256,8 +255,8 @@ function createRun(context: RunContext) {
     /** Evaluates, unless an earlier start of this run has done so and a verdict can be made of it. */
     async evaluateOnce(policy: Policy, label: string, rollout: Rollout<unknown>) {
       const groups = await made(label);
-      const judged = groups !== null && scoresByScenario(groups, metric).size > 1;
-      return judged ? groups : await evaluate(policy, label, rollout);
+      if (groups && canBeJudged(groups, metric)) return groups;
+      return await evaluate(policy, label, rollout);
     },
     async evaluateOther(other: OtherModel): Promise<TrajectoryGroup[]> {
       const { label, model, answerTokens = settings.answerTokens } = other;

@@ -1,6 +1,7 @@
-import { dpoConfigSchema, HoneError, issueText, pairSchema, trajectorySchema } from "@hone/core";
+import { dpoConfigSchema, issueText, pairSchema, trajectorySchema } from "@hone/core";
 import type { ConversationPair, DpoConfig, Pair, Trajectory } from "@hone/core";
 import { isDeepStrictEqual } from "node:util";
+import { unusable } from "./examples-source.ts";
 import type { ExamplesOf } from "./examples-source.ts";
 import { checkedStep } from "./run-options.ts";
 import type { RunOptions } from "./run-options.ts";
@@ -28,13 +29,13 @@ export const preference: Learning<Pair> = {
 function readPair(value: unknown, place: string): Pair {
   const given = isPairOfTrajectories(value) ? ofTrajectories(value, place) : value;
   const parsed = pairSchema.safeParse(given);
-  if (!parsed.success) throw noPair(place, issueText(parsed.error, "it"), parsed.error);
+  if (!parsed.success) throw unusable("pair", place, issueText(parsed.error, "it"), parsed.error);
   for (const side of ["chosen", "rejected"] as const) {
     const said = parsed.data[side];
     // What a rollout holds, the server knows.
     if ("rolloutId" in said) continue;
     const trains = said.some((message) => message.role === "assistant" && message.weight !== 0);
-    if (!trains) throw noPair(place, `${side} has no assistant message to compare`);
+    if (!trains) throw unusable("pair", place, `${side} has no assistant message to compare`);
   }
   return parsed.data;
 }
@@ -51,7 +52,12 @@ function ofTrajectories(value: { chosen: object; rejected: object }, place: stri
   const [chosen, rejected] = (["chosen", "rejected"] as const).map((side) => {
     const parsed = trajectorySchema.safeParse(value[side]);
     if (parsed.success) return parsed.data;
-    throw noPair(place, `${side} is no trajectory: ${issueText(parsed.error, "it")}`, parsed.error);
+    throw unusable(
+      "pair",
+      place,
+      `${side} is no trajectory: ${issueText(parsed.error, "it")}`,
+      parsed.error,
+    );
   }) as [Trajectory, Trajectory];
   if (chosen.rolloutId !== null && rejected.rolloutId !== null) {
     return {
@@ -60,7 +66,7 @@ function ofTrajectories(value: { chosen: object; rejected: object }, place: stri
     };
   }
   if (!isDeepStrictEqual(chosen.tools, rejected.tools)) {
-    throw noPair(place, "chosen and rejected have different tools");
+    throw unusable("pair", place, "chosen and rejected have different tools");
   }
   const shortest = Math.min(chosen.messages.length, rejected.messages.length);
   let parting = 0;
@@ -76,12 +82,4 @@ function ofTrajectories(value: { chosen: object; rejected: object }, place: stri
     chosen: chosen.messages.slice(parting) as ConversationPair["chosen"],
     rejected: rejected.messages.slice(parting) as ConversationPair["rejected"],
   };
-}
-
-function noPair(place: string, why: string, cause?: unknown): HoneError {
-  return new HoneError(`${place} is no pair: ${why}. Mend it, or leave it out.`, {
-    code: "invalid_request",
-    param: place,
-    cause,
-  });
 }

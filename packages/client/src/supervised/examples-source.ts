@@ -23,6 +23,15 @@ export interface ExamplesSource<T> {
 /** Checks a value and makes an example of it; `place` is what it is called in the error. */
 export type ReadExample<T> = (value: unknown, place: string) => T;
 
+/** `what` is what the value should have been, `place` what it is called in the data. */
+export function unusable(what: string, place: string, why: string, cause?: unknown): HoneError {
+  return new HoneError(`${place} is no ${what}: ${why}. Mend it, or leave it out.`, {
+    code: "invalid_request",
+    param: place,
+    cause,
+  });
+}
+
 const newline = 0x0a;
 /** Bytes of a spooled example that are gathered before they are written. */
 const spoolBytes = 1 << 20;

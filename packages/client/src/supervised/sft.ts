@@ -1,11 +1,6 @@
-import {
-  conversationSchema,
-  HoneError,
-  issueText,
-  sftConfigSchema,
-  trajectorySchema,
-} from "@hone/core";
+import { conversationSchema, issueText, sftConfigSchema, trajectorySchema } from "@hone/core";
 import type { Conversation, Example, SftConfig, Trajectory } from "@hone/core";
+import { unusable } from "./examples-source.ts";
 import type { ExamplesOf } from "./examples-source.ts";
 import { checkedStep } from "./run-options.ts";
 import type { RunOptions } from "./run-options.ts";
@@ -33,7 +28,7 @@ function readExample(value: unknown, place: string): Example {
   if (typeof value === "object" && value !== null && "histories" in value) {
     const trajectory = trajectorySchema.safeParse(value);
     if (!trajectory.success) {
-      throw noExample(place, issueText(trajectory.error, "it"), trajectory.error);
+      throw unusable("example", place, issueText(trajectory.error, "it"), trajectory.error);
     }
     const { rolloutId, messages, tools } = trajectory.data;
     return rolloutId === null ? readConversation({ messages, tools }, place) : { rolloutId };
@@ -43,22 +38,16 @@ function readExample(value: unknown, place: string): Example {
 
 function readConversation(value: unknown, place: string): Conversation {
   const parsed = conversationSchema.safeParse(value);
-  if (!parsed.success) throw noExample(place, issueText(parsed.error, "it"), parsed.error);
+  if (!parsed.success)
+    throw unusable("example", place, issueText(parsed.error, "it"), parsed.error);
   const { messages } = parsed.data;
   const trains = messages.some(
     (message, at) => at > 0 && message.role === "assistant" && message.weight !== 0,
   );
   if (trains) return parsed.data;
-  throw noExample(
+  throw unusable(
+    "example",
     place,
     "no assistant message follows another message with a weight other than 0, so there is nothing to learn",
   );
-}
-
-function noExample(place: string, why: string, cause?: unknown): HoneError {
-  return new HoneError(`${place} is no example: ${why}. Mend it, or leave it out.`, {
-    code: "invalid_request",
-    param: place,
-    cause,
-  });
 }

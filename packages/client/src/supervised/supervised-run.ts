@@ -7,7 +7,7 @@ import { scheduledRate } from "../training/schedule.ts";
 import { startOperation } from "../training/train-handle.ts";
 import { heldOut, openExamples } from "./examples-source.ts";
 import type { ExamplesOf, ExamplesSource, ReadExample } from "./examples-source.ts";
-import { supervisedRuns, withRun } from "../training/supervised-cursor.ts";
+import { supervisedRuns, withRuns } from "../training/supervised-cursor.ts";
 import { checkRunOptions } from "./run-options.ts";
 import type { RunOptions, SettledOptions, Validation } from "./run-options.ts";
 
@@ -130,6 +130,7 @@ class Run<Given, Example> {
     learnt.policy = policy;
     learnt.step = newest;
     const runs = supervisedRuns(cursor);
+    const kept = typeof cursor === "object" && cursor ? cursor : {};
     const name = this.#name(runs);
     const before = Math.min(Object.hasOwn(runs, name) ? (runs[name] ?? 0) : 0, learnt.steps);
     if (before > 0) own.onProgress?.({ type: "resumed", step: before, steps: learnt.steps });
@@ -139,7 +140,7 @@ class Run<Given, Example> {
     let expectedStep = newest;
     await this.#validate(before);
     for (let done = before; done < learnt.steps; done += 1) {
-      const committed = withRun(cursor, name, done + 1);
+      const committed = withRuns(kept, { [name]: done + 1 });
       const result = await this.#step(done, { expectedStep, cursor: committed });
       this.#model.noteRuns(supervisedRuns(committed));
       expectedStep = result.step;

@@ -5,7 +5,7 @@ import {
   shuffledIndices,
   requireNumber,
 } from "@hone/core";
-import { isRunCursor, supervisedRuns } from "./supervised-cursor.ts";
+import { isRunCursor, supervisedRuns, withRuns } from "./supervised-cursor.ts";
 import type { RunCursor } from "./supervised-cursor.ts";
 import { requireApart } from "./scenarios.ts";
 
@@ -72,12 +72,11 @@ export function* planBatches<Scenario>(
   options: BatchesOptions,
   committed: unknown,
 ): Generator<Batch<Scenario>, void, number | undefined> {
-  const supervised = supervisedRuns(committed);
-  let cursor: BatchCursor = {
-    ...firstCursor(scenarios.length, options, readCursor(committed)),
-    // A supervised run that is started again has to find what it did before these batches.
-    ...(Object.keys(supervised).length > 0 && { supervised }),
-  };
+  // A supervised run that is started again has to find what it did before these batches.
+  let cursor: BatchCursor = withRuns(
+    firstCursor(scenarios.length, options, readCursor(committed)),
+    supervisedRuns(committed),
+  );
   let order = orderOf(cursor);
   while (cursor.trained < options.steps) {
     const { step, trained, epoch } = cursor;

@@ -12,13 +12,7 @@ export function supervisedRuns(cursor: unknown): Readonly<Record<string, number>
   return typeof supervised === "object" && supervised !== null ? supervised : {};
 }
 
-/** The cursor after `steps` steps of a run; everything else of it stays. */
-export function withRun(cursor: unknown, run: string, steps: number): RunCursor {
-  const before = typeof cursor === "object" && cursor ? cursor : {};
-  return { ...before, supervised: { ...supervisedRuns(cursor), [run]: steps } };
-}
-
-/** The cursor with what these runs have done since it was made. */
+/** The cursor with what these runs have done since it was made; everything else of it stays. */
 export function withRuns<Cursor extends object>(
   cursor: Cursor,
   runs: Readonly<Record<string, number>>,

@@ -45,6 +45,20 @@ const test = stateTest
     return rows;
   });
 
+/** Gives the second of two steps, which was aborted while it could not be written, when the first has ended. */
+const testOfRefused = test.extend("endRefused", ({ trainer, server, abort, refuseEnds }) =>
+  async (): Promise<string> => {
+    const step = longStep(trainer);
+    const first = await server.submitStep();
+    const second = await server.submitStep();
+    await step.began;
+    await refuseEnds(second);
+    await abort(second);
+    step.finish();
+    expect((await ended(server, first)).status).toBe("succeeded");
+    return second;
+  });
+
 /** The next step trains until it is aborted, or until what is returned is called. */
 function longStep(trainer: FileTrainer): { began: Promise<void>; finish: () => void } {
   let began: () => void = () => undefined;
@@ -109,50 +123,28 @@ test("where the end of a queued operation cannot be written, aborting again ends
   expect((await ended(server, third)).status).toBe("succeeded");
 });
 
-test("where nobody asks again, the queue ends it when it comes to it", async ({
-  trainer,
-  server,
-  abort,
-  refuseEnds,
-  allow,
-  endsOf,
-}) => {
-  const step = longStep(trainer);
-  const first = await server.submitStep();
-  const second = await server.submitStep();
-  await step.began;
-  await refuseEnds(second);
-  await abort(second);
-  step.finish();
-  expect((await ended(server, first)).status).toBe("succeeded");
-  const third = server.submitStep();
-  await allow();
-  expect((await ended(server, second)).status).toBe("aborted");
-  expect(endsOf(second)).toHaveLength(1);
-  expect((await ended(server, await third)).status).toBe("succeeded");
-  expect(trainer.trained).toHaveLength(2);
-});
+testOfRefused(
+  "where nobody asks again, the queue ends it when it comes to it",
+  async ({ trainer, server, endRefused, allow, endsOf }) => {
+    const second = await endRefused();
+    const third = server.submitStep();
+    await allow();
+    expect((await ended(server, second)).status).toBe("aborted");
+    expect(endsOf(second)).toHaveLength(1);
+    expect((await ended(server, await third)).status).toBe("succeeded");
+    expect(trainer.trained).toHaveLength(2);
+  },
+);
 
-test("an abort while the queue tries to write the same end ends it once", async ({
-  trainer,
-  server,
-  abort,
-  refuseEnds,
-  allow,
-  endsOf,
-}) => {
-  const step = longStep(trainer);
-  const first = await server.submitStep();
-  const second = await server.submitStep();
-  await step.began;
-  await refuseEnds(second);
-  await abort(second);
-  step.finish();
-  expect((await ended(server, first)).status).toBe("succeeded");
-  // The queue has it now.
-  expect((await abort(second)).json.status).toBe("queued");
-  await allow();
-  await Promise.all([abort(second), abort(second)]);
-  expect((await ended(server, second)).status).toBe("aborted");
-  expect(endsOf(second)).toHaveLength(1);
-});
+testOfRefused(
+  "an abort while the queue tries to write the same end ends it once",
+  async ({ server, abort, endRefused, allow, endsOf }) => {
+    const second = await endRefused();
+    // The queue has it now.
+    expect((await abort(second)).json.status).toBe("queued");
+    await allow();
+    await Promise.all([abort(second), abort(second)]);
+    expect((await ended(server, second)).status).toBe("aborted");
+    expect(endsOf(second)).toHaveLength(1);
+  },
+);
