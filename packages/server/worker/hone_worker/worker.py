@@ -23,6 +23,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from hone_worker.base.adapter_files import fresh_adapter, write_adapter
+from hone_worker.base.compute_paths import ComputePaths
 from hone_worker.base.lora import LoraSpec, default_targets
 from hone_worker.base.model import DTYPES, Base, load_base
 from hone_worker.base.thread_count import measured, remembered
@@ -130,6 +131,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         metavar="FILE",
         help="a Python file with an OBJECTIVE, which train then takes by its name",
     )
+    parser.add_argument(
+        "--paths",
+        default="",
+        metavar="NAME=WAY,…",
+        help="how parts of the work are computed (base/compute_paths.py); the device decides unless given",
+    )
     parser.add_argument("--no-engine", action="store_true", help="train only: another engine generates")
     return parser.parse_args(arguments)
 
@@ -154,6 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         dtype=options.dtype,
         served_name=options.served_name,
         max_model_len=options.max_model_len,
+        paths=ComputePaths.parse(options.paths),
     )
     reward_models = [_reward_model(text, options) for text in options.reward_model]
     compute = Compute(

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from hone_worker.base.compute_paths import AUTO, ComputePaths
 from hone_worker.base.device import require_device
 from hone_worker.base.lora import LoraRouter, inject
 from hone_worker.packing.attention import register
@@ -30,6 +31,7 @@ class Base:
     max_model_len: int
     device: torch.device
     dtype: torch.dtype
+    paths: ComputePaths  # resolved for the device
 
     @property
     def vocab_size(self) -> int:
@@ -43,6 +45,7 @@ def load_base(
     dtype: str | torch.dtype = "float32",
     served_name: str | None = None,
     max_model_len: int | None = None,
+    paths: ComputePaths = AUTO,
 ) -> Base:
     """A folder or hub id, from safetensors only and never with code of the model's own."""
     wanted = DTYPES[dtype] if isinstance(dtype, str) else dtype
@@ -63,16 +66,19 @@ def load_base(
         message = f"Cannot load the base '{base}': {error}"
         raise HoneWorkerError(message, code="bad_base", status=500) from error
     model.to(target)
-    return wrap_base(model, tokenizer, served_name or _default_name(base), length)
+    return wrap_base(model, tokenizer, served_name or _default_name(base), length, paths)
 
 
-def wrap_base(model: nn.Module, tokenizer: Any, name: str, max_model_len: int) -> Base:
+def wrap_base(
+    model: nn.Module, tokenizer: Any, name: str, max_model_len: int, paths: ComputePaths = AUTO
+) -> Base:
     """Freezes a loaded model and injects LoRA."""
     model.eval()
     model.requires_grad_(False)
-    router = inject(model)
     weight = next(model.parameters())
-    return Base(model, tokenizer, router, name, max_model_len, weight.device, weight.dtype)
+    chosen = paths.resolved(weight.device, weight.dtype)
+    router = inject(model)
+    return Base(model, tokenizer, router, name, max_model_len, weight.device, weight.dtype, chosen)
 
 
 def _default_name(base: str) -> str:

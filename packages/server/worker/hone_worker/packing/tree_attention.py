@@ -31,6 +31,7 @@ _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_bac
 @dataclass
 class _Active:
     layout: TreeLayout
+    way: str
     masks: dict[tuple[int, int], Tensor | None]
     calls: int = 0
 
@@ -39,9 +40,12 @@ _active: ContextVar[_Active | None] = ContextVar("hone_trees", default=None)
 
 
 @contextmanager
-def trees(layout: TreeLayout) -> Iterator[None]:
-    """For the length of the `with` attention follows this layout. The model's forward belongs inside."""
-    active = _Active(layout, {})
+def trees(layout: TreeLayout, way: str = "ranges") -> Iterator[None]:
+    """For the length of the `with` attention follows this layout, by this way of `ComputePaths`.
+
+    The model's forward belongs inside.
+    """
+    active = _Active(layout, way, {})
     token = _active.set(active)
     try:
         yield
@@ -65,7 +69,7 @@ def tree_attention(query: Tensor, key: Tensor, value: Tensor, scale: float | Non
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    if _ranges_on(query, value):
+    if active.way == "ranges" and _ranges_on(query, value):
         dtype, layout = query.dtype, active.layout
         if max(high - low for low, high in layout.spans) < _SHORT:
             query, key, value = (x.to(torch.promote_types(torch.float32, dtype)) for x in (query, key, value))

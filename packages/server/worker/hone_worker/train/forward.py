@@ -22,7 +22,10 @@ def logprobs(
     device = base.device
     input_ids, column = micro_batch.input_ids.to(device), micro_batch.column.to(device)
     layout, positions = micro_batch.layout, micro_batch.position_ids
-    with base.router.single(weights), nullcontext() if layout is None else trees(layout):
+    with (
+        base.router.single(weights),
+        nullcontext() if layout is None else trees(layout, base.paths.attention),
+    ):
         hidden = base.model.base_model(
             input_ids=input_ids,
             position_ids=None if positions is None else positions.to(device),
@@ -45,6 +48,7 @@ def logprobs(
         softcap=softcap,
         scale=scale,
         entropy_gradient=entropy_gradient,
+        chunk=base.paths.loss_rows,
     )
 
 

@@ -48,6 +48,7 @@ class PolicyState:
         self.exact = torch.promote_types(torch.float32, base.dtype)
 
         self.device = base.device
+        self.optimizer_path = base.paths.optimizer
         tensors = {
             path: (self.own(a).requires_grad_(), self.own(b).requires_grad_())
             for path, (a, b) in sorted(read.tensors.items())
@@ -66,19 +67,22 @@ class PolicyState:
 
     def _load_optimizer(self, moments: Moments | None) -> None:
         options = self.config.optimizer
+        fused = self.optimizer_path == "fused"
         self.optimizer = torch.optim.AdamW(
             list(self.parameters.values()),
             lr=options.learning_rate,
             betas=(options.beta1, options.beta2),
             eps=options.eps,
             weight_decay=options.weight_decay,
-            foreach=False,
+            foreach=self.optimizer_path == "foreach",
+            fused=fused,
         )
         if moments is None:
             return
         for name, parameter in self.parameters.items():
             self.optimizer.state[parameter] = {
-                "step": torch.tensor(float(moments.updates)),
+                # One kernel for all tensors reads its count where they are.
+                "step": torch.tensor(float(moments.updates), device=parameter.device if fused else "cpu"),
                 "exp_avg": moments.exp_avg[name].to(parameter.device, copy=True),
                 "exp_avg_sq": moments.exp_avg_sq[name].to(parameter.device, copy=True),
             }
@@ -90,7 +94,8 @@ class PolicyState:
         for parameter in parameters:
             if parameter.grad is None:  # a module that no token went through, such as an unused expert
                 parameter.grad = torch.zeros_like(parameter)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, options.max_grad_norm, foreach=False)
+        foreach = self.optimizer_path != "loop"
+        norm = torch.nn.utils.clip_grad_norm_(parameters, options.max_grad_norm, foreach=foreach)
         require_finite(norm)
         self.optimizer_steps += 1
         warm = min(1.0, self.optimizer_steps / options.warmup_steps) if options.warmup_steps else 1.0

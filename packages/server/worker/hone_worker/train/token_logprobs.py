@@ -16,14 +16,14 @@ class _TokenLogprobs(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, hidden, weight, bias, target, temperature, softcap, scale, with_grad, bends):
+    def forward(ctx, hidden, weight, bias, target, temperature, softcap, scale, with_grad, bends, chunk):
         exact = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         logprob = torch.empty(len(hidden), dtype=exact, device=hidden.device)
         entropy = torch.empty_like(logprob)
         slope = torch.empty_like(hidden) if with_grad else None
         bend = torch.empty_like(hidden) if with_grad and bends else None
-        for at in range(0, len(hidden), _CHUNK):
-            rows = slice(at, at + _CHUNK)
+        for at in range(0, len(hidden), chunk):
+            rows = slice(at, at + chunk)
             logits = torch.nn.functional.linear(hidden[rows], weight, bias).to(exact) * scale
             factor = scale / temperature[rows, None].to(exact)
             if softcap is not None:
@@ -55,7 +55,7 @@ class _TokenLogprobs(torch.autograd.Function):
         grad = slope * grad_logprob[:, None].to(slope.dtype)
         if bend:
             grad = grad + bend[0] * grad_entropy[:, None].to(slope.dtype)
-        return grad, None, None, None, None, None, None, None, None
+        return grad, None, None, None, None, None, None, None, None, None
 
 
 def token_logprobs(
@@ -67,6 +67,7 @@ def token_logprobs(
     softcap: float | None = None,
     scale: float = 1.0,
     entropy_gradient: bool = False,
+    chunk: int = _CHUNK,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Logprob of `target` and entropy at each row of `hidden` [N, H], in float32 at least.
 
@@ -77,5 +78,14 @@ def token_logprobs(
     with_grad = torch.is_grad_enabled() and hidden.requires_grad
     bias = None if head.bias is None else head.bias.detach()
     return _TokenLogprobs.apply(
-        hidden, head.weight.detach(), bias, target, temperature, softcap, scale, with_grad, entropy_gradient
+        hidden,
+        head.weight.detach(),
+        bias,
+        target,
+        temperature,
+        softcap,
+        scale,
+        with_grad,
+        entropy_gradient,
+        chunk,
     )
