@@ -36,6 +36,7 @@ class Forest:
     rewards: list[float] = field(default_factory=list)
     groups: list[int] = field(default_factory=list)
     trainable: list[int] = field(default_factory=list)
+    reference: list[float] | None = None  # one a token
 
     def rollout(self, reward: float, group: int, trainable: int = 1) -> int:
         self.rewards.append(reward)
@@ -65,7 +66,9 @@ class Forest:
             assert len(c.suffix) == len(c.sampled)
             offsets.append(offsets[-1] + len(c.suffix))
         logprobs = [x for c in cs for x in (c.logprobs or [0.0] * len(c.suffix))]
+        given = {} if self.reference is None else {"reference": torch.tensor(self.reference)}
         return {
+            **given,
             "tokens": torch.tensor([t for c in cs for t in c.suffix], dtype=torch.int32),
             "sampled": torch.tensor([s for c in cs for s in c.sampled], dtype=torch.uint8),
             "logprobs": torch.tensor(logprobs, dtype=torch.float32),

@@ -103,7 +103,8 @@ class StepMetrics:
 
     def add_drift(self, now: torch.Tensor, reference: torch.Tensor) -> None:
         """From the base, by the k3 estimator, in nats."""
-        self.drift.add(ESTIMATORS["k3"](reference.double() - now.double()))
+        known = reference.isfinite()
+        self.drift.add(ESTIMATORS["k3"](reference[known].double() - now[known].double()))
 
     def merge(self, other: StepMetrics) -> None:
         """Takes in what another measured on other micro-batches of the same steps. Norms are of whole steps."""
@@ -122,6 +123,7 @@ class StepMetrics:
     ) -> Metrics:
         """`num_tokens` is the model's count with this step's, `seconds` what this operation computed for."""
         rewards = self.data.rollout_reward
+        rewards = rewards[rewards.isfinite()]
         loss = sum(self.losses) / len(self.losses)
         episodes = self.episodes
         return {
@@ -129,9 +131,11 @@ class StepMetrics:
             "policy_loss": loss,
             "grad_norm": sum(self.grad_norms) / len(self.grad_norms) if self.grad_norms else None,
             "learning_rate": learning_rate,
-            "reward": float(rewards.mean()),
+            "reward": float(rewards.mean()) if len(rewards) else None,
             "reward_std": float(rewards.std(correction=1)) if len(rewards) > 1 else None,
-            "frac_reward_zero_std": advantages.equal_groups / advantages.groups,
+            "frac_reward_zero_std": advantages.equal_groups / advantages.groups
+            if advantages.groups
+            else None,
             "kl": self.drift.mean,
             "entropy": self.entropy.mean,
             **_checked(self.objective.report(self.of_loss)),

@@ -129,6 +129,7 @@ class _Operation:
             packable=self._packable(),
             whole_rollouts=self.needs.whole_rollouts,
             whole_groups=self.needs.whole_groups,
+            rewards=self.needs.rewards,
         )
         self._check_limits(steps)
         state = self.state = PolicyState(self.base, config)
@@ -223,7 +224,11 @@ class _Operation:
             yield {"event": "heartbeat"}
 
     def _reference_logprobs(self, state: PolicyState, steps: list[MiniBatch]) -> Training:
-        """Those of the base, which is the same model with the adapter off, or of the policy that the step names."""
+        """Those that the step data gives; or of the base, which is the same model with the adapter off, or of the
+        policy that the step names."""
+        if self.data.reference is not None:
+            self.reference = self.data.reference.to(self.base.device, state.exact)
+            return
         self.reference = self._for_each_token(state)
         weights = None
         if self.config.reference is not None:

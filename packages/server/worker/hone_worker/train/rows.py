@@ -66,13 +66,14 @@ def mini_batches(
     packable: bool = True,
     whole_rollouts: bool = False,
     whole_groups: bool = False,
+    rewards: bool = True,
 ) -> list[MiniBatch]:
     """The plan as tensors. A token that several leaves share is trained in the first leaf that holds it.
 
     `packable` is false where the base's attention takes no trees: then what the plan wants packed goes
     through in padded rows, in as many micro-batches as keep the memory that the plan counts on. With
     `whole_rollouts` a rollout's trained tokens stay in one micro-batch, with `whole_groups` a group's, and a plan
-    that parts them is refused.
+    that parts them is refused. Without `rewards` every trained token is a signal.
     """
     wholes = data.rollout_group if whole_groups else torch.arange(data.rollouts) if whole_rollouts else None
     unpacked = _padded_in_bounds if wholes is None else partial(_whole_in_bounds, wholes=wholes)
@@ -81,7 +82,9 @@ def mini_batches(
     rollout = data.completion_rollout.tolist()
     offsets = data.completion_offsets.tolist()
     trains = trained_completions(data)
-    has_signal = [trains[c] and float(advantages[rollout[c]]) != 0.0 for c in range(data.completions)]
+    has_signal = [
+        trains[c] and (not rewards or float(advantages[rollout[c]]) != 0.0) for c in range(data.completions)
+    ]
     if not any(has_signal):
         raise HoneWorkerError(
             "Nothing in the step data can be trained: no sampled token of a trainable rollout has an advantage "

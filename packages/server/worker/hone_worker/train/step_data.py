@@ -98,6 +98,8 @@ class StepData:
     rollout_group: torch.Tensor
     rollout_trainable: torch.Tensor
     completion_weight: torch.Tensor | None = None
+    #: Logprobs of each token under whatever an objective measures against; NaN where there is none.
+    reference: torch.Tensor | None = None
 
     @property
     def completions(self) -> int:
@@ -124,8 +126,8 @@ _DTYPES = {
     "rollout_group": torch.int32,
     "rollout_trainable": torch.uint8,
 }
-# Of a tensor that may be left out: without weights every token weighs 1.
-_OPTIONAL = {"completion_weight": torch.float32}
+# Of tensors that may be left out: without weights every token weighs 1, without a reference the trainer computes it.
+_OPTIONAL = {"completion_weight": torch.float32, "reference": torch.float32}
 
 
 def parse_step_data(body: bytes) -> tuple[StepData, TrainConfig]:
@@ -188,7 +190,7 @@ def _step_data(tensors: dict[str, torch.Tensor]) -> StepData:
     if completions == 0 or rollouts == 0:
         raise _bad("The step data holds no completion or no rollout.")
     for names, length in (
-        (("sampled", "logprobs"), total),
+        ([n for n in ("sampled", "logprobs", "reference") if n in dtypes], total),
         (("completion_offsets",), completions + 1),
         ([n for n in dtypes if n.startswith("completion_") and n != "completion_offsets"], completions),
         ([n for n in dtypes if n.startswith("rollout_")], rollouts),
@@ -229,7 +231,6 @@ def _check_values(data: StepData) -> None:
     flags = ("sampled", "completion_trainable", "completion_truncated", "completion_cut", "rollout_trainable")
     for name in flags:
         _require((getattr(data, name) <= 1).all(), name, "must be 0 or 1")
-    _require(data.rollout_reward.isfinite().all(), "rollout_reward", "must be finite")
     if (weight := data.completion_weight) is not None:
         _require(
             weight.isfinite().all() and (weight >= 0).all(),
@@ -241,6 +242,13 @@ def _check_values(data: StepData) -> None:
         "logprobs",
         "must be finite logarithms of probabilities",
     )
+    if data.reference is not None:
+        known = data.reference[~data.reference.isnan()]
+        _require(
+            known.isfinite().all() and (known <= 1e-3).all(),
+            "reference",
+            "must be finite logarithms of probabilities, or NaN",
+        )
     # A sequence's first token is predicted from nothing, so nobody can have sampled it.
     starts, above = offsets.tolist(), parent.tolist()
     begun: list[bool] = []  # whether a sequence has a token up to and including this completion
@@ -255,6 +263,16 @@ def _check_values(data: StepData) -> None:
 
 def _check_sampled(data: StepData, config: TrainConfig) -> None:
     objective = objective_of(config.loss)
+    needs = objective.needs(config.loss)
+    reward = data.rollout_reward
+    # NaN says that a rollout has none.
+    known = reward.isfinite() if needs.rewards else ~reward.isinf()
+    _require(known.all(), "rollout_reward", "must be finite")
+    _require(
+        data.reference is None or (needs.reference and not needs.rewards),
+        "reference",
+        f"gives logprobs that {objective.name} does not measure against",
+    )
     foreign = (data.completion_policy == UNSAMPLED) & data.completion_trainable.bool()
     _require(
         objective.unsampled or not foreign.any(),

@@ -11,6 +11,7 @@ from hone_worker.train.objectives import (
     bnpo,
     cispo,
     dapo,
+    distill,
     dpo,
     dr_grpo,
     grpo,
@@ -29,7 +30,7 @@ from hone_worker.train.options import Options
 
 _FILES = (
     *(policy_gradient, grpo, dr_grpo, dapo, bnpo, gspo, luspo, cispo, sapo, vespo, rloo),
-    *(importance_sampling, sft, dpo),
+    *(importance_sampling, distill, sft, dpo),
 )
 OBJECTIVES: dict[str, Objective] = {file.OBJECTIVE.name: file.OBJECTIVE for file in _FILES}
 

@@ -40,7 +40,8 @@ class LossInputs:
     )  # [all rollouts of the step data], not [N]: trained tokens of each, by weight
     entropy_tokens: float  # of `tokens`, those that `high_entropy` holds; all of them without it
     high_entropy: torch.Tensor | None = None  # bool: among the optimizer step's `Needs.top_entropy`
-    reference: torch.Tensor | None = None  # of the base, or of a fixed policy, if `Needs.reference`
+    #: Of the base, or of a fixed policy, if `Needs.reference`; NaN where the step data gives it and has none.
+    reference: torch.Tensor | None = None
     weights: torch.Tensor | None = None  # None: every token weighs 1
 
 
@@ -62,6 +63,9 @@ class Needs:
     reference: bool = False
     #: Tokens whose advantage is 0 have a gradient all the same, as from a KL or an entropy bonus.
     every_token: bool = False
+    #: False: what it trains for needs no rewards. A rollout may have none, which is NaN, and step data without any
+    #: advantage is trained.
+    rewards: bool = True
     entropy_gradient: bool = False
     #: Marks this share of the optimizer step's tokens, those of the highest entropy: one more forward of every
     #: trained token for each optimizer step.
