@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { modelNameSchema } from "./ids.ts";
 import {
   clipOptionsSchema,
   correctionBoundsSchema,
@@ -110,6 +111,35 @@ export const importanceSamplingSchema = z.object({
   ...policyOptionsSchema.shape,
 });
 
+/** On-policy distillation, without its teacher, which the server resolves; the worker's `distill.py` has the formula. */
+export const distillSchema = z.object({
+  ...typed("distill"),
+  /** Weight of the reverse KL to the teacher. tinker-cookbook's `kl_penalty_coef`. */
+  klCoef: positive.default(1),
+  /** How much of the KL of the later tokens of its answer a token answers for. tinker-cookbook's `kl_discount_factor`. */
+  klDiscount: z.number().min(0).max(1).default(0),
+  /** Weight of the advantage of the rewards, reward minus the mean of the group, beside the KL. */
+  rewardCoef: z.number().min(0).default(0),
+  /** The clip range of the ratio to the policy at the start of the operation. */
+  epsilonLow: epsilonLow.default(0.2),
+  epsilonHigh: positive.default(0.2),
+  /** Upper limit of the importance weight π_o/π_s. */
+  importanceCap: positive.default(2),
+  ...mismatchOptionsSchema.shape,
+});
+
+/** Whose answers the student is to give. */
+export const teacherSchema = z.union([
+  /** The base, without an adapter. */
+  z.literal("base"),
+  z.strictObject({
+    /** A model of this server. */
+    model: modelNameSchema,
+    /** The number of its policy. @default the newest served one when the step begins */
+    policy: z.int().min(0).max(1e9).optional(),
+  }),
+]);
+
 /** What is trained for, by `type`. The worker is sent it as it stands, and has one file for each. */
 export const objectiveSchema = z.discriminatedUnion("type", [
   policyGradientSchema,
@@ -124,6 +154,7 @@ export const objectiveSchema = z.discriminatedUnion("type", [
   vespoSchema,
   rlooSchema,
   importanceSamplingSchema,
+  distillSchema,
 ]);
 
 /** An objective that the operator registered with `serve --objectives`. */

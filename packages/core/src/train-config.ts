@@ -6,6 +6,7 @@ import {
   cispoSchema,
   customObjectiveSchema,
   dapoSchema,
+  distillSchema,
   drGrpoSchema,
   grpoSchema,
   gspoSchema,
@@ -14,6 +15,7 @@ import {
   policyGradientSchema,
   rlooSchema,
   sapoSchema,
+  teacherSchema,
   vespoSchema,
 } from "./objectives.ts";
 
@@ -88,6 +90,7 @@ export const trainConfigSchema = z.discriminatedUnion(
     withShared(vespoSchema),
     withShared(rlooSchema),
     withShared(importanceSamplingSchema),
+    withShared(distillSchema.extend({ teacher: teacherSchema })),
     withShared(customObjectiveSchema),
   ],
   { error: unknownType },

@@ -61,11 +61,11 @@ describe.skipIf(workerPython() === null)("with the real worker", () => {
     return openTestState(dataDir, { engine: () => engine, trainer, renderer });
   }
 
-  async function copy(name: string): Promise<TestState> {
+  async function copy(name: string, from = template): Promise<TestState> {
     const dataDir = `${folder.path}/${name}`;
     // libsql removes these a moment after it was closed.
     const filter = (path: string) => !/hone\.db-(wal|shm)$/.test(path);
-    await cp(template, dataDir, { recursive: true, filter });
+    await cp(from, dataDir, { recursive: true, filter });
     return open(dataDir);
   }
 
@@ -201,28 +201,62 @@ describe.skipIf(workerPython() === null)("with the real worker", () => {
   ])(
     "on a copy of the data directory, and after the worker was killed in it, the bytes are the same: %s",
     async (name, opOf) => {
-      const op = opOf();
-      const calm = await copy(`calm ${name}`);
-      expect((await ended(calm, await submit(calm, "t", op))).status).toBe("succeeded");
-      const expected = await files(calm, 1);
-      await calm.state.close();
-
-      await stopInStep();
-      const server = await copy(`killed ${name}`);
-      const id = await submit(server, "t", op);
-      await expect.poll(() => isStopped(child.pid)).toBe(true);
-      await child.kill();
-      child = await startWorkerChild(["--threads-train", "1"]);
-      await server.state.onEngineReady();
-      const result = await ended(server, id);
-      expect(result).toMatchObject({ status: "succeeded", result: { step: 1 } });
-      const told = await (await server.app.request(`/v1/operations/${id}/events`)).text();
-      expect(told).toContain("The worker died.");
-      expect(await files(server, 1)).toEqual(expected);
-      expect([...(await engine.served()).keys()]).toEqual(["m@0", "m@1"]);
-      await server.state.close();
+      await redoneAlike(name, opOf());
     },
   );
+
+  test("distillation from a policy gives the same bytes when it is done again, and not those of another teacher", async () => {
+    const taught = await copy("taught");
+    await taught.call("PUT", "/v1/models/teacher", { lora: { r: 2, alpha: 8 } });
+    const { json } = await taught.call("POST", "/v1/models/teacher/operations", {
+      clientToken: "teach",
+      op: { type: "sft", examples: rollouts().slice(0, 2), config: { ...one, learningRate: 0.02 } },
+    });
+    expect((await ended(taught, json.id)).status).toBe("succeeded");
+    await taught.state.close();
+    const unrewarded = groups.map(({ id, rollouts: members }) => ({
+      id,
+      rollouts: members.map(({ rolloutId }) => ({ rolloutId, reward: null })),
+    }));
+    const distilled = (teacher: unknown) => ({
+      ...train({ type: "distill", teacher, klDiscount: 0.5 }),
+      groups: unrewarded,
+    });
+    const of = `${folder.path}/taught`;
+    const { result, made } = await redoneAlike("taught", distilled({ model: "teacher" }), of);
+    // Policy 0 is the base itself.
+    expect(result.metrics["distill/kl"]).not.toBe(0);
+    expect(result.metrics).toMatchObject({ "distill/teacher_share": 1, reward: null });
+    const other = await copy("other teacher", of);
+    const own = await ended(other, await submit(other, "t", distilled("base")));
+    expect(own.result).toMatchObject({ trained: true });
+    expect(await files(other, 1)).not.toEqual(made);
+    await other.state.close();
+  });
+
+  async function redoneAlike(name: string, op: object, from = template) {
+    const calm = await copy(`calm ${name}`, from);
+    expect((await ended(calm, await submit(calm, "t", op))).status).toBe("succeeded");
+    const expected = await files(calm, 1);
+    await calm.state.close();
+
+    await stopInStep();
+    const server = await copy(`killed ${name}`, from);
+    const id = await submit(server, "t", op);
+    await expect.poll(() => isStopped(child.pid)).toBe(true);
+    await child.kill();
+    child = await startWorkerChild(["--threads-train", "1"]);
+    await server.state.onEngineReady();
+    const over = await ended(server, id);
+    expect(over).toMatchObject({ status: "succeeded", result: { step: 1 } });
+    const told = await (await server.app.request(`/v1/operations/${id}/events`)).text();
+    expect(told).toContain("The worker died.");
+    expect(await files(server, 1)).toEqual(expected);
+    const served = [...(await engine.served()).keys()];
+    expect(served.filter((policy) => policy.startsWith("m@"))).toEqual(["m@0", "m@1"]);
+    await server.state.close();
+    return { result: over.result, made: expected };
+  }
 
   test("an abort ends the step and leaves nothing behind", async () => {
     await stopInStep();

@@ -8,7 +8,7 @@ import { makeFolder, sha256OfFile, syncFolder, writeSynced } from "../store/file
 
 const manifestName = "manifest.json";
 const optimizerName = "optimizer.safetensors";
-const adapterName = "adapter_model.safetensors";
+export const adapterName = "adapter_model.safetensors";
 
 const manifestSchema = z.object({
   version: z.literal(1),

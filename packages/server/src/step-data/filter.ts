@@ -17,15 +17,18 @@ export interface FilterGroup {
 }
 
 export interface FilterOptions extends z.output<typeof filtersSchema> {
+  /** False: rewards are not compared, and every rollout trains, whatever its reward and those of its group. @default true */
+  compares?: boolean | undefined;
   /** The policy that is trained, N. */
   step: number;
   maxSequenceTokens: number;
 }
 
-/** A rewarded rollout: all of them count in R, only the trainable ones are trained. */
+/** A rollout that takes part: all of them count in R, only the trainable ones are trained. */
 export interface SelectedRollout {
   id: string;
-  reward: number;
+  /** Null only where rewards are not compared. */
+  reward: number | null;
   /** Index of its group in the operation. */
   group: number;
   trainable: boolean;
@@ -125,24 +128,22 @@ function filterGroup(
   options: FilterOptions,
   selection: Selection,
 ): GroupOutcome {
+  const { compares = true } = options;
   const outcome: GroupOutcome = { id: group.id, reason: null, trainedRollouts: 0, dropped: {} };
-  if (group.failed) return { ...outcome, reason: group.failed };
+  if (group.failed && compares) return { ...outcome, reason: group.failed };
 
   const rewarded = group.members.filter((member) => member.reward !== null);
   const missing = group.members.length - rewarded.length;
-  if (missing > 0) outcome.dropped.no_reward = missing;
-  const reason = reasonOf(
-    groupFilters,
-    group,
-    rewarded.map(({ reward }) => reward),
-  );
+  if (missing > 0 && compares) outcome.dropped.no_reward = missing;
+  const rewards = rewarded.map(({ reward }) => reward);
+  const reason = compares ? reasonOf(groupFilters, group, rewards) : null;
 
-  for (const member of rewarded) {
+  for (const member of compares ? rewarded : group.members) {
     const masked = reason ?? maskOf(member, options);
     const rollout = selection.rollouts.length;
     selection.rollouts.push({
       id: member.rolloutId,
-      reward: member.reward ?? 0,
+      reward: group.failed ? null : member.reward,
       group: index,
       trainable: masked === null,
     });

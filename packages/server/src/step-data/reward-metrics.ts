@@ -2,12 +2,15 @@ import type { SelectedRollout } from "./filter.ts";
 
 /** What the rewards say where the worker did not run: its names, its formulas (std with n − 1). */
 export function rewardMetrics(rollouts: readonly SelectedRollout[]): Record<string, number | null> {
-  const n = rollouts.length;
+  const rewarded = rollouts.flatMap(({ group, reward }) =>
+    reward === null ? [] : [{ group, reward }],
+  );
+  const n = rewarded.length;
   if (n === 0) return {};
-  const mean = rollouts.reduce((sum, { reward }) => sum + reward, 0) / n;
-  const squares = rollouts.reduce((sum, { reward }) => sum + (reward - mean) ** 2, 0);
+  const mean = rewarded.reduce((sum, { reward }) => sum + reward, 0) / n;
+  const squares = rewarded.reduce((sum, { reward }) => sum + (reward - mean) ** 2, 0);
   const groups = new Map<number, Set<number>>();
-  for (const { group, reward } of rollouts) {
+  for (const { group, reward } of rewarded) {
     groups.set(group, (groups.get(group) ?? new Set()).add(reward));
   }
   const equal = [...groups.values()].filter((rewards) => rewards.size === 1);

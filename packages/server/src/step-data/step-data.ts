@@ -186,7 +186,7 @@ export function encodeStepData(
       },
       rollout_reward: {
         type: "F64",
-        data: Float64Array.from(stepPlan.rollouts, ({ reward }) => reward),
+        data: Float64Array.from(stepPlan.rollouts, ({ reward }) => reward ?? NaN),
       },
       rollout_group: {
         type: "I32",

@@ -4,6 +4,7 @@ import type { RolloutRecord } from "../../rollouts/records.ts";
 import { createPauses } from "../../store/pauses.ts";
 import type { OperationContext } from "../context.ts";
 import type { Claim } from "./kind.ts";
+import { findTeacher } from "./teacher.ts";
 
 /** Everything about a train operation that can be refused before it is queued. */
 export async function claimRewarded(
@@ -17,6 +18,7 @@ export async function claimRewarded(
     const { name, options } = op.config;
     await context.trainer.checkObjective({ name, options });
   }
+  await findTeacher(context, op.config);
   const groups = new Set<string>();
   const named = new Map<string, Claim>();
   const pauses = createPauses();

@@ -23,11 +23,15 @@ import { restartTimeoutMs } from "../ready.ts";
 import { type OperationRecord, updateOperation } from "../records.ts";
 import { seedOf, stepOnWorker } from "./worker-step.ts";
 import { type OperationKind, type Outcome, type Staged, type Task, timed } from "./kind.ts";
+import { findTeacher, type Teacher, teacherFolder } from "./teacher.ts";
 import { claimRewarded } from "./train-claims.ts";
 
 type TrainOutcome = Pick<TrainResult, "groups" | "reasons" | "warnings">;
 /** What is stored before the worker sees the step, so that one that is redone is the same. */
-type TrainRecord = OperationRecord<TrainOp, { work: StepPlan; outcome: TrainOutcome }>;
+type TrainRecord = OperationRecord<
+  TrainOp,
+  { work: StepPlan; outcome: TrainOutcome; teacher?: Teacher | undefined }
+>;
 type TrainTask = Task<TrainRecord>;
 type Completions = ReadonlyMap<string, LedgerCompletion>;
 
@@ -64,11 +68,15 @@ export const train: OperationKind<TrainRecord> = {
     }
     const stored = record.work;
     if (!stored) throw new HoneError("The operation has no plan.", { code: "internal_error" });
-    const { work: stepPlan, outcome } = stored;
+    const { work: stepPlan, outcome, teacher } = stored;
     for (const message of outcome.warnings) emit({ type: "warning", message });
+    const taught = teacher && policyName(teacher.model, teacher.step);
+    // Retention leaves what is held.
+    if (taught) task.context.live.hold(taught);
     try {
+      const reference = teacher && (await teacherFolder(task.context, teacher));
       const made = await stepOnWorker(task, stepPlan.config.step, (folders) =>
-        encodeStepData(stepPlan, completions, folders),
+        encodeStepData(stepPlan, completions, { ...folders, reference }),
       );
       const { seed, loss } = stepPlan.config;
       return { ...made, seed, cursor: record.op.cursor, objective: madeBy(loss) };
@@ -76,6 +84,8 @@ export const train: OperationKind<TrainRecord> = {
       // The members that are left lie exactly on their group's mean.
       if (workerCode(error) !== "nothing_to_train") throw error;
       return endUntrained(task, equalised(outcome), stepPlan.rollouts);
+    } finally {
+      if (taught) task.context.live.release(taught);
     }
   },
 
@@ -129,6 +139,7 @@ function select({ context, record }: TrainTask, model: Model, completions: Compl
   }));
   return selectForTraining(groups, {
     ...config,
+    compares: config.type !== "distill",
     step: model.learnt,
     maxSequenceTokens: config.maxSequenceTokens ?? context.base.maxModelLen,
   });
@@ -163,6 +174,7 @@ async function decidePlan(
   const { config } = record.op;
   const step = model.learnt + 1;
   const custom = await customOf(task);
+  const teacher = await findTeacher(context, config);
   const plan = planSelection(selection, completions, config);
   const warnings = [...selection.warnings];
   if (plan.length < config.optimizerSteps) {
@@ -189,6 +201,7 @@ async function decidePlan(
       ),
     },
     outcome: { groups: selection.groups, reasons: selection.reasons, warnings },
+    ...(teacher && { teacher }),
   };
   await context.store.write([updateOperation(record)]);
   fault("operation.planned");

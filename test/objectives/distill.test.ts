@@ -1,0 +1,99 @@
+/** On-policy distillation over HTTP: a student of the shipped base learns from a teacher that was trained by examples. */
+import { gather, type TrainOptions } from "@hone/client";
+import OpenAI from "openai";
+import * as guide from "../../examples/readme/src/distillation-guide.ts";
+import { afterAll, beforeAll, expect, it } from "vitest";
+import { startTestServer, type TestServer } from "../support/server.ts";
+
+let server: TestServer;
+beforeAll(async () => {
+  server = await startTestServer();
+  const teacher = await server.hone.model({ name: "teacher", lora: { r: 4, alpha: 8 } });
+  const examples = colours.flatMap((colour) =>
+    ["car", "hat"].map((thing) => ({
+      messages: [
+        { role: "user" as const, content: question(colour, thing) },
+        { role: "assistant" as const, content: `It is ${colour}.` },
+      ],
+    })),
+  );
+  await teacher.sft(examples, { epochs: 2, batchSize: 8, ...rate });
+}, 120_000);
+afterAll(() => server?.close());
+
+const colours = ["red", "blue", "green", "white", "black", "brown", "pink", "grey"];
+const question = (colour: string, thing: string) => `The ${thing} is ${colour}. Which colour?`;
+const rate = { learningRate: 3e-3, warmupSteps: 0 };
+
+/** Four rollouts of each colour, without a reward. */
+async function play(name: string, scenarios = colours) {
+  const model = await server.hone.model({ name, lora: { r: 8, alpha: 16 } });
+  const groups = await gather(
+    model,
+    async (rollout, { colour }) => {
+      const connection = rollout.connection();
+      await new OpenAI(connection).chat.completions.create({
+        model: connection.model,
+        messages: [{ role: "user", content: question(colour, "boat") }],
+        max_tokens: 16,
+      });
+      return { reward: null };
+    },
+    scenarios.map((colour) => ({ colour })),
+    { groupSize: 4, concurrency: 8 },
+  );
+  return { model, groups };
+}
+
+it("the student's KL to its teacher falls, without any reward", { timeout: 120_000 }, async () => {
+  const kls: number[] = [];
+  for (let step = 1; step <= 7; step++) {
+    const { model, groups } = await play("student");
+    const result = await model.train(groups, {
+      type: "distill",
+      teacher: { model: "teacher" },
+      learningRate: 2e-3,
+      warmupSteps: 0,
+    });
+    expect(result).toMatchObject({ trained: true, step, reasons: {} });
+    expect(result.metrics).toMatchObject({ reward: null, "distill/teacher_share": 1 });
+    kls.push(result.metrics["distill/kl"] ?? NaN);
+  }
+  // Estimates on few tokens: two steps at either end.
+  const [begun, ended] = [kls.slice(0, 2), kls.slice(-2)].map(([a = 0, b = 0]) => a + b);
+  expect(ended).toBeLessThan(begun! / 2);
+});
+
+it.each<[string, TrainOptions, object]>([
+  [
+    "no such model",
+    { type: "distill", teacher: { model: "nobody" } },
+    { code: "model_not_found", param: "op.config.teacher.model" },
+  ],
+  [
+    "no such policy",
+    { type: "distill", teacher: { model: "teacher", policy: 99 } },
+    { code: "policy_not_found", param: "op.config.teacher.policy" },
+  ],
+])("a teacher that is not there is refused: %s", async (_name, options, error) => {
+  const { model, groups } = await play("refused", ["red"]);
+  await expect(model.train(groups, options)).rejects.toMatchObject(error);
+  // The rollouts are still free.
+  const { trained } = await model.train(groups, { type: "distill", teacher: "base" });
+  expect(trained).toBe(true);
+});
+
+it.each(Object.entries(guide))("the guide's code for %s", async (name, train) => {
+  const { model, groups } = await play(`guide-${name}`, ["red"]);
+  await train(model, groups);
+  expect((await model.info()).learnt).toBe(1);
+});
+
+it("distillation has to name its teacher", async () => {
+  const model = await server.hone.model({ name: "student" });
+  // @ts-expect-error: the type says so too
+  await expect(model.train([], { type: "distill" })).rejects.toMatchObject({
+    code: "invalid_request",
+    param: "teacher",
+  });
+});
