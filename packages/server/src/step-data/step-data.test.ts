@@ -338,30 +338,6 @@ describe("filters", () => {
   });
 });
 
-test("where rewards are not compared every rollout trains, and a missing reward stays none", () => {
-  const cut = { finishReason: "length" as const };
-  const groups = [
-    group(member(null), member(0.5)),
-    group(member(1)),
-    { ...group(member(1), member(1, cut)), failed: "judge_failed" as const },
-  ];
-  const options = { ...filterOptions, compares: false, maskTruncatedCompletions: true };
-  const found = selectForTraining(groups, options);
-  expect(found.rollouts.map(({ reward, trainable }) => [reward, trainable])).toEqual([
-    [null, true],
-    [0.5, true],
-    [1, true],
-    [null, true],
-    [null, false],
-  ]);
-  expect(found.groups.map(({ reason, dropped }) => [reason, dropped])).toEqual([
-    [null, {}],
-    [null, {}],
-    [null, { truncated: 1 }],
-  ]);
-  expect(found.reasons).toEqual({});
-});
-
 test("the batch holds each suffix once, with parents before children", () => {
   const first = completionOf("r", { id: "a", policy: "m@5" });
   const second = completionOf("r", {
