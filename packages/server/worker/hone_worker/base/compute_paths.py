@@ -101,7 +101,6 @@ _PLANNED = {
     ("attention", "flex"),
     ("lora", "joined"),
     ("layer", "compiled"),
-    ("decode", "graph"),
 }
 _NAMES = tuple(field.name for field in fields(ComputePaths))
 _CHOICES: dict[str, tuple[str, ...]] = {

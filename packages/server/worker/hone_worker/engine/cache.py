@@ -58,10 +58,14 @@ class SlotCache(Cache):
     Before a forward the caller says where its tokens go: `aim_decode` or `aim_prefill`.
     """
 
-    def __init__(self, shapes: Sequence[LayerShape], device: torch.device) -> None:
+    def __init__(self, shapes: Sequence[LayerShape], device: torch.device, *, spare: int = 0) -> None:
         super().__init__(layers=[])
         self.shapes = list(shapes)
         self.device = device
+        #: Rows behind the slots, into which rows that only fill up a step may write.
+        self.spare = spare
+        #: Counts the times that the tensors were made anew.
+        self.generation = 0
         self.slots = 0
         self.capacity = 0
         self._keys: list[Tensor] = []
@@ -79,8 +83,8 @@ class SlotCache(Cache):
         """New tensors; `keep` lists (old row, used length) and gives each the row of its place in the list."""
         for number, shape in enumerate(self.shapes):
             for tensors, places, size in (
-                (self._keys, 2, (slots, shape.heads, shape.key_dim, capacity)),
-                (self._values, 1, (slots, shape.heads, capacity, shape.value_dim)),
+                (self._keys, 2, (slots + self.spare, shape.heads, shape.key_dim, capacity)),
+                (self._values, 1, (slots + self.spare, shape.heads, capacity, shape.value_dim)),
             ):
                 # Zeros, not empty memory: a masked NaN would still spoil its row.
                 fresh = torch.zeros(size, dtype=shape.dtype, device=self.device)
@@ -94,6 +98,7 @@ class SlotCache(Cache):
                 # The layer's old tensor goes before the next layer's new one comes.
                 tensors[number] = fresh
         self.slots, self.capacity = slots, capacity
+        self.generation += 1
 
     def copy(self, source: int, target: int, length: int) -> None:
         for keys, values in zip(self._keys, self._values, strict=True):

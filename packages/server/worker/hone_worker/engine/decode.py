@@ -15,11 +15,12 @@ from torch import Tensor
 from hone_worker.base.lora import LoraWeights
 from hone_worker.base.model import Base
 from hone_worker.engine.cache import SlotCache, probe_shapes
-from hone_worker.engine.choice import Choice, Update
+from hone_worker.engine.choice import Choice, TopLogprobs, Update
 from hone_worker.engine.forward import Step
 from hone_worker.engine.grammar import mask
+from hone_worker.engine.graphs import GraphSteps
 from hone_worker.engine.histories import Reuse
-from hone_worker.engine.lean import forward_of
+from hone_worker.engine.lean import LeanForward, forward_of
 from hone_worker.engine.sampling import RowSampling, sample
 from hone_worker.engine.slots import Slot, SlotTable
 from hone_worker.engine.spans import Span, spans
@@ -55,8 +56,10 @@ class Decoder:
         *,
         max_rows: int = 64,
         cache_bytes: int,
+        decode: str | None = None,
         on_progress: Callable[[], None] = lambda: None,
     ) -> None:
+        """`decode` is a way of `ComputePaths`, unless given the base's."""
         self.base = base
         self.sink = sink
         self.on_progress = on_progress
@@ -67,6 +70,12 @@ class Decoder:
         self.reuse = Reuse()
         self._shapes = probe_shapes(base.model, base.device)
         self._forward = forward_of(base)
+        self.graphs: GraphSteps | None = None
+        if (decode or base.paths.decode) == "graph":
+            if isinstance(self._forward, LeanForward):
+                self.graphs = GraphSteps(base, self._forward)
+            else:
+                log.warning("this base is decoded by its own forward, of which no graphs are made")
         self._waiting: deque[Choice] = deque()
         self._lock = threading.Lock()
         self._prefill_rate = 2000.0
@@ -75,7 +84,8 @@ class Decoder:
 
     def _new_table(self) -> None:
         with torch.inference_mode():
-            self.cache = SlotCache(self._shapes, self.base.device)
+            spare = 0 if self.graphs is None else 1
+            self.cache = SlotCache(self._shapes, self.base.device, spare=spare)
             self.table = SlotTable(self.cache, self.max_rows, self.cache_bytes, self.reuse)
         self._changed = True
 
@@ -131,13 +141,36 @@ class Decoder:
                 self._join(self.table.slots.index(piece.slot))
             piece.slot.length = piece.end
         live = self.table.slots[: self.table.live]
-        if self._changed and live:
-            self._describe_rows()
-        logits = self._compute(live, pieces)
-        if logits is not None:
-            fault("worker.decode")
-            self._sample(live, logits, updates)
+        if not self._replay(live, pieces, updates):
+            if self._changed and live:
+                self._describe_rows()
+            logits = self._compute(live, pieces)
+            if logits is not None:
+                fault("worker.decode")
+                self._sample(live, logits, updates)
         self.on_progress()
+
+    def _replay(self, live: list[Slot], pieces: list[Piece], updates: list[Update]) -> bool:
+        """The step as a graph, after what there is to prefill. False: it has to go the eager way."""
+        if self.graphs is None:
+            return False
+        if not live or not self.graphs.takes(live):
+            self.graphs.forget_rows()
+            return False
+        if pieces:
+            self._compute([], pieces)
+            pieces.clear()
+        found = self.graphs.run(self.cache, live)
+        if found is None:
+            return False
+        fault("worker.decode")
+        for slot in live:
+            assert slot.choice is not None
+            if not slot.choice.sampling.greedy:
+                # The graph had it ahead.
+                slot.choice.uniforms.next()
+        self._accept(live, [(int(token), logprob, []) for token, logprob in found], {}, updates)
+        return True
 
     def _drop_cancelled(self) -> None:
         for number in range(len(self.table.slots) - 1, -1, -1):
@@ -175,11 +208,16 @@ class Decoder:
 
     def _join(self, number: int) -> None:
         self.table.join(number)
-        self._changed = True
+        self._rows_changed()
 
     def _leave(self, number: int, *, keep: bool = True) -> None:
         self.table.leave(number, keep=keep)
+        self._rows_changed()
+
+    def _rows_changed(self) -> None:
         self._changed = True
+        if self.graphs is not None:
+            self.graphs.forget_rows()
 
     def _pieces(self) -> list[Piece]:
         """The next chunk of the prompts that wait, a few rows at once."""
@@ -243,7 +281,16 @@ class Decoder:
         if not self._sampling.all_greedy:
             drawn = [0.0 if s.choice.sampling.greedy else s.choice.uniforms.next() for s in live]  # type: ignore[union-attr]
             uniforms = torch.tensor(drawn, dtype=torch.float64).to(self.base.device)
-        sampled = sample(logits, self._sampling, uniforms, self._row_top)
+        self._accept(live, sample(logits, self._sampling, uniforms, self._row_top), failed, updates)
+
+    def _accept(
+        self,
+        live: list[Slot],
+        sampled: list[tuple[int, float, TopLogprobs]],
+        failed: dict[int, HoneWorkerError],
+        updates: list[Update],
+    ) -> None:
+        """Gives every live row its token. Rows in `failed`, and those without a finite one, end with an error."""
         ended: list[tuple[int, bool]] = []
         for number, (slot, (token, logprob, top)) in enumerate(zip(live, sampled, strict=True)):
             slot.length += 1

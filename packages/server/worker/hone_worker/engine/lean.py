@@ -9,9 +9,9 @@ large one. The weights are the model's own: its parameters become views of the j
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +57,7 @@ class LeanStack:
             table[number, start : start + rank] = 1
             start += rank
         # The last row is zero, and index −1 (the bare base) selects it.
-        self._table = table.to(base.device, base.dtype)
+        self.table = table.to(base.device, base.dtype)
         self.pairs = [
             tuple(self._pair(joined, base) for joined in (layer.qkv, layer.out, layer.gate_up, layer.down))
             for layer in layers
@@ -86,8 +86,26 @@ class LeanStack:
 
     def gates(self, places: Tensor) -> list[Tensor | None]:
         """Per number of joined layers, what a token multiplies its rank activations with."""
-        one = self._table[places]
+        one = self.table[places]
         return [None] + [one.repeat(1, count) for count in (1, 2, 3)]
+
+
+Attend = Callable[[Tensor, Tensor, Tensor, float], Tensor]
+
+
+class LiveRows(Protocol):
+    """The rows of a decode step as tensors of a fixed size; those that only fill it up go to a spare row."""
+
+    cache: SlotCache
+    ids: Tensor  # [rows]
+    positions: Tensor  # [rows]
+    rows: Tensor  # [rows]: of the cache
+    pairs: Sequence[Sequence[Pair | None]]
+    gates: list[Tensor | None]
+
+    def attention(self, dtype: torch.dtype, key_heads: int) -> Attend:
+        """What all layers attend with: query [rows, heads, dim], all keys, all values, scale."""
+        ...
 
 
 class LeanForward:
@@ -107,7 +125,7 @@ class LeanForward:
         # Rotation as `x · cos + swapped halves of x · sin`: the sign that one half needs lies in the sine.
         half = torch.ones(self.dim // 2, device=base.device)
         self._sign = torch.cat([-half, half])
-        self._none: list[tuple[Pair | None, ...]] = [(None,) * 4 for _ in self.layers]
+        self.no_pairs: list[tuple[Pair | None, ...]] = [(None,) * 4 for _ in self.layers]
         self._stacks: dict[tuple[int, ...], LeanStack] = {}
 
     def _layer(self, layer: Any) -> LeanLayer:
@@ -151,7 +169,7 @@ class LeanForward:
         cos, sin = self._rotary(hidden, positions.unsqueeze(0))
         turn = cos[0].unsqueeze(1), (sin[0] * self._sign).to(sin.dtype).unsqueeze(1)
         for number, layer in enumerate(self.layers):
-            of_qkv, of_out, of_gate_up, of_down = pairs[number]
+            of_qkv = pairs[number][0]
             qkv = linear(layer.qkv, _rms(layer.before, hidden), of_qkv, gates[3])
             query, key, value = self._heads(layer, qkv, turn)
             if real is not None:
@@ -170,11 +188,39 @@ class LeanForward:
                     mixed[of_span] = self._attend_live(layer, keys, values, query[of_span], span, live_mask)
             if hidden.shape[0] > live:
                 mixed[live:] = self._attend_pieces(layer, keys, values, query[live:], step, piece_mask)
-            hidden = add(hidden, layer.out, mixed.flatten(1), of_out, gates[1])
-            gate, up = linear(layer.gate_up, _rms(layer.after, hidden), of_gate_up, gates[2]).chunk(2, dim=1)
-            hidden = add(hidden, layer.down, F.silu(gate).mul_(up), of_down, gates[1])
+            hidden = self._behind(layer, hidden, mixed, pairs[number], gates)
         logits: Tensor = self._head(_rms(self._norm, hidden))
         return logits
+
+    def decode(self, step: LiveRows) -> Tensor:
+        """[rows, vocab]: a token of every row, from tensors alone, so that it can be recorded and run again."""
+        hidden = self._embed(step.ids)
+        cos, sin = self._rotary(hidden, step.positions.unsqueeze(0))
+        turn = cos[0].unsqueeze(1), (sin[0] * self._sign).to(sin.dtype).unsqueeze(1)
+        attend = step.attention(self.base.dtype, self.key_heads)
+        for number, layer in enumerate(self.layers):
+            of_qkv = step.pairs[number][0]
+            qkv = linear(layer.qkv, _rms(layer.before, hidden), of_qkv, step.gates[3])
+            query, key, value = self._heads(layer, qkv, turn)
+            keys, values = step.cache.write(number, step.rows, step.positions, key, value)
+            mixed = attend(query, keys, values, layer.scale)
+            hidden = self._behind(layer, hidden, mixed, step.pairs[number], step.gates)
+        logits: Tensor = self._head(_rms(self._norm, hidden))
+        return logits
+
+    def _behind(
+        self,
+        layer: LeanLayer,
+        hidden: Tensor,
+        mixed: Tensor,
+        pairs: Sequence[Pair | None],
+        gates: Sequence[Tensor | None],
+    ) -> Tensor:
+        """What a layer does after its attention [tokens, heads, dim]."""
+        _, of_out, of_gate_up, of_down = pairs
+        hidden = add(hidden, layer.out, mixed.flatten(1), of_out, gates[1])
+        gate, up = linear(layer.gate_up, _rms(layer.after, hidden), of_gate_up, gates[2]).chunk(2, dim=1)
+        return add(hidden, layer.down, F.silu(gate).mul_(up), of_down, gates[1])
 
     def _laid_out(self, step: Step) -> tuple[Tensor, Tensor, Tensor]:
         """Row of the cache, position and id of every token: those of the live rows, then the pieces."""
@@ -215,19 +261,23 @@ class LeanForward:
         """What the adapters of this step add to each layer, and the gates of its tokens by joined layers."""
         members, places = distinct([*step.adapters, *step.piece_adapters])
         if not members:
-            return self._none, [None] * 4
-        key = tuple(id(a) for a in members)
-        # A stack holds its adapters, so their ids cannot be given to others while it is kept.
-        stack = self._stacks.pop(key, None) or LeanStack(members, self.layers, self.base)
-        self._stacks[key] = stack
-        while len(self._stacks) > KEPT_STACKS:
-            self._stacks.pop(next(iter(self._stacks)))
+            return self.no_pairs, [None] * 4
+        stack = self.stack(members)
         if len(members) == 1 and min(places) == 0:
             # One policy for all, as nearly always: nothing to gate.
             return stack.pairs, [None] * 4
         width = step.piece_ids.shape[1] if step.piece_rows else 1
         index = places[: step.live] + [p for p in places[step.live :] for _ in range(width)]
         return stack.pairs, stack.gates(torch.tensor(index, device=self.base.device))
+
+    def stack(self, members: Sequence[LoraWeights]) -> LeanStack:
+        key = tuple(id(a) for a in members)
+        # A stack holds its adapters, so their ids cannot be given to others while it is kept.
+        stack = self._stacks.pop(key, None) or LeanStack(members, self.layers, self.base)
+        self._stacks[key] = stack
+        while len(self._stacks) > KEPT_STACKS:
+            self._stacks.pop(next(iter(self._stacks)))
+        return stack
 
     def _heads(
         self, layer: LeanLayer, qkv: Tensor, turn: tuple[Tensor, Tensor]

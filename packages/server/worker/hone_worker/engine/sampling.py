@@ -42,9 +42,19 @@ class Uniforms:
 
     def next(self) -> float:
         if not self._drawn:
-            drawn = torch.rand(UNIFORMS_AT_ONCE, generator=self._generator, dtype=torch.float64)
-            self._drawn = drawn.flip(0).tolist()
+            self._draw()
         return self._drawn.pop()
+
+    def ahead(self, count: int) -> list[float]:
+        """The next so many, which `next` still gives afterwards."""
+        while len(self._drawn) < count:
+            self._draw()
+        return self._drawn[: -count - 1 : -1]
+
+    def _draw(self) -> None:
+        """The last of the list is the next to give."""
+        drawn = torch.rand(UNIFORMS_AT_ONCE, generator=self._generator, dtype=torch.float64)
+        self._drawn = drawn.flip(0).tolist() + self._drawn
 
 
 @dataclass(frozen=True)
@@ -122,16 +132,14 @@ def _inverse(weights: Tensor, uniforms: Tensor) -> Tensor:
     place = torch.searchsorted(cumulative, target - before, right=True)
     # Rounding may leave the target just past the block's end, where no token may be: the last that has a weight.
     last = BLOCK - 1 - (inside > 0).flip(-1).to(torch.uint8).argmax(dim=-1, keepdim=True)
-    return (block * BLOCK + torch.minimum(place, last)).squeeze(1)
+    # Weights that are not finite may lead behind the last block's end.
+    return (block * BLOCK + torch.minimum(place, last)).squeeze(1).clamp(max=vocab - 1)
 
 
-def sample(
-    logits: Tensor, rows: RowSampling, uniforms: Tensor | None, top: int = 0
-) -> list[tuple[int, float, list[tuple[int, float]]]]:
-    """Per row: token, its log probability, and the `top` likeliest of the same distribution.
+def draw(logits: Tensor, rows: RowSampling, uniforms: Tensor | None, top: int = 0) -> Tensor:
+    """[rows, 2 + 2 · top] float64: token, its log probability, and the `top` likeliest of the same distribution.
 
-    One uniform number a row through the inverse of the distribution function; it comes back from the
-    device in one transfer.
+    One uniform number a row goes through the inverse of the distribution function.
     """
     logs = log_distribution(logits, rows)
     if rows.all_greedy:
@@ -146,10 +154,18 @@ def sample(
     if top:
         values, ids = logs.topk(min(top, logs.shape[-1]), dim=-1)
         columns += [ids.double(), values.double()]
+    return torch.cat(columns, dim=1)
+
+
+def sample(
+    logits: Tensor, rows: RowSampling, uniforms: Tensor | None, top: int = 0
+) -> list[tuple[int, float, list[tuple[int, float]]]]:
+    """What `draw` gives, per row; it comes back from the device in one transfer."""
+    drawn = draw(logits, rows, uniforms, top).tolist()
     if not top:
-        return [(int(token), log, []) for token, log in torch.cat(columns, dim=1).tolist()]
+        return [(int(token), log, []) for token, log in drawn]
     out = []
-    for token, log, *rest in torch.cat(columns, dim=1).tolist():
+    for token, log, *rest in drawn:
         half = len(rest) // 2
         likely = [(int(i), v) for i, v in zip(rest[:half], rest[half:], strict=True) if v > float("-inf")]
         out.append((int(token), log, likely))

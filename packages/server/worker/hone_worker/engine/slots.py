@@ -58,7 +58,7 @@ class SlotTable:
     @property
     def kept_bytes(self) -> int:
         """Bytes of all slots, used or not, and of the histories."""
-        tokens = len(self.slots) * self.cache.capacity + self.histories.tokens
+        tokens = (len(self.slots) + self.cache.spare) * self.cache.capacity + self.histories.tokens
         return tokens * self.cache.bytes_per_token
 
     @property
@@ -124,7 +124,7 @@ class SlotTable:
 
     def _history_tokens(self, slots: int, capacity: int) -> int:
         """The bytes that so many slots of this size leave of the budget."""
-        return max(0, self.budget_tokens - slots * capacity)
+        return max(0, self.budget_tokens - (slots + self.cache.spare) * capacity)
 
     def _best_match(self, choice: Choice) -> tuple[int | None, int, int]:
         """The slot that shares most with the choice, how much, and how much will be shared after prefills."""
@@ -164,7 +164,8 @@ class SlotTable:
         return False
 
     def _most_slots(self, capacity: int) -> int:
-        return max(1, min(self.max_rows, self.budget_tokens // max(1, capacity)))
+        rows = self.budget_tokens // max(1, capacity) - self.cache.spare
+        return max(1, min(self.max_rows, rows))
 
     def ensure(self, length: int) -> bool:
         """Room for sequences of this length among all that run. False: some must go first."""
