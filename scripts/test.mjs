@@ -35,9 +35,13 @@ const stages = [
   [
     "lint of the worker",
     python,
-    ["-m", "ruff", "check", "packages/server/worker", "scripts", "test"],
+    ["-m", "ruff", "check", "packages/server/worker", "scripts", "test", "bench/gpu"],
   ],
-  ["format of the worker", python, ["-m", "ruff", "format", "--check", "packages/server/worker"]],
+  [
+    "format of the worker",
+    python,
+    ["-m", "ruff", "format", "--check", "packages/server/worker", "bench/gpu"],
+  ],
   [
     "types of the worker",
     python,
@@ -58,6 +62,11 @@ const stages = [
       `--junitxml=${join(reports, "worker.xml")}`,
       "packages/server/worker/tests",
     ],
+  ],
+  [
+    "GPU bench, without a GPU",
+    python,
+    ["-m", "pytest", "-q", `--junitxml=${join(reports, "gpu.xml")}`, "bench/gpu"],
   ],
   ["unit", ...vitest("unit", "packages/")],
   ["examples", ...vitest("examples", "examples/", "experiments/")],
@@ -110,6 +119,7 @@ function count(stage) {
     "end to end": "e2e.json",
     "packed install": "packed.json",
     worker: "worker.xml",
+    "GPU bench, without a GPU": "gpu.xml",
   }[stage];
   return file ? countReport(join(reports, file)) : null;
 }

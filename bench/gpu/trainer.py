@@ -1,0 +1,185 @@
+"""Training steps of the shape's model with random weights: the switches added one by one, then all kinds of work."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from pathlib import Path
+
+import torch
+from hone_worker.base.adapter_files import write_adapter
+from hone_worker.base.compute_paths import ComputePaths
+from hone_worker.base.model import Base
+from hone_worker.process.errors import HoneWorkerError
+from hone_worker.train.operation import train_steps
+from hone_worker.train.step_data import parse_step_data
+from transformers import Qwen3Config
+
+from gpu.flops import PEAK, Sizes, keys_of
+from gpu.shapes import Work, adapter_of, config_of, make_base, works
+from gpu.stage import Stage, free_memory, peak_bytes, timed
+from gpu.steps import micro_batches, step_body
+
+MOST_TOKENS = 16384
+#: What is tried before anything was measured: 8 MB of activations a token on the largest shape fit.
+PROBE_TOKENS = 2048
+#: In this order, each on top of those before it.
+LADDER: list[tuple[str, str]] = [
+    ("before", "attention=masked,lora=module,layer=eager,loss_chunk=256,optimizer=loop"),
+    (
+        "+ joined adapters, fused optimizer",
+        "attention=masked,lora=joined,layer=eager,loss_chunk=256,optimizer=fused",
+    ),
+    ("+ varlen", "attention=varlen,lora=joined,layer=eager,loss_chunk=256,optimizer=fused"),
+    ("+ compiled layer", "attention=varlen,lora=joined,layer=compiled,loss_chunk=256,optimizer=fused"),
+    ("+ loss chunk", "attention=varlen,lora=joined,layer=compiled,loss_chunk=2048,optimizer=fused"),
+    ("flex for varlen", "attention=flex,lora=joined,layer=compiled,loss_chunk=2048,optimizer=fused"),
+]
+#: On a processor, where the stages are only tried: what it can compute.
+TINY_LADDER: list[tuple[str, str]] = [
+    ("before", "attention=masked,lora=module,layer=eager,loss_chunk=256,optimizer=loop"),
+    ("+ ranges, fused optimizer", "attention=ranges,lora=module,layer=eager,loss_chunk=256,optimizer=fused"),
+    (
+        "+ joined adapters, loss chunk",
+        "attention=ranges,lora=joined,layer=eager,loss_chunk=2048,optimizer=fused",
+    ),
+]
+#: The one that the other stages take as ours.
+BEST = {"cuda": LADDER[4][1], "cpu": TINY_LADDER[1][1]}
+
+
+def run(stage: Stage) -> None:
+    config = config_of(stage.shape)
+    all_work = works(config.vocab_size, "full" if stage.full else "tiny")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        ladder = LADDER if stage.device == "cuda" else TINY_LADDER
+        speeds: dict[str, float] = {}
+        for variant, paths in ladder:
+            # What nothing is switched on for is slow: one more kind of work, for the ratio.
+            kinds = {"S3": 5, "S1": 3} if variant == "before" else {"S3": 5}
+            found = _tried(stage, config, {all_work[k]: n for k, n in kinds.items()}, folder, variant, paths)
+            if "S3" in found:
+                speeds[paths] = found["S3"]
+        if speeds:
+            fastest = min(speeds, key=lambda paths: speeds[paths])
+            _tried(stage, config, {all_work[k]: 3 for k in ("S1", "S2", "S4")}, folder, "fastest", fastest)
+
+
+def _tried(
+    stage: Stage, config: Qwen3Config, kinds: dict[Work, int], folder: Path, variant: str, paths: str
+) -> dict[str, float]:
+    """Seconds per unique token by kind of work. What fails or is refused is told of, and the rest goes on."""
+    found: dict[str, float] = {}
+    base: Base | None = None
+    for work, timed_steps in kinds.items():
+        where = {"variant": variant, "paths": paths, "work": work.name}
+        if stage.left < 0:
+            stage.tell(kind="skipped", **where, why="no time was left")
+            continue
+        try:
+            if base is None:
+                free_memory()
+                base = make_base(config, stage.device, stage.dtype, ComputePaths.parse(paths))
+                save_policy(base, folder)
+            found[work.name] = measure(stage, base, work, folder, where, timed_steps=timed_steps)
+        except HoneWorkerError as error:
+            stage.tell(kind="refused", **where, why=error.message)
+        except Exception as error:
+            stage.tell(kind="failed", **where, why=f"{type(error).__name__}: {error}"[:2000])
+    return found
+
+
+def save_policy(base: Base, folder: Path) -> None:
+    if not (folder / "policy").exists():
+        (folder / "policy").mkdir()
+        write_adapter(folder / "policy", adapter_of(base), base.name)
+
+
+def measure(
+    stage: Stage, base: Base, work: Work, folder: Path, where: dict[str, str], *, timed_steps: int
+) -> float:
+    """The median of some steps after two that are not counted, halving the micro-batch where memory ends."""
+    most = _most_tokens(base, work, folder) if stage.device == "cuda" else MOST_TOKENS
+    while True:
+        try:
+            free_memory()
+            body = step_body(work, folder, packing="tree", most_tokens=most)
+            for _ in range(2):
+                step_seconds(base, body)
+            seconds = [step_seconds(base, body) for _ in range(timed_steps)]
+            break
+        except (torch.OutOfMemoryError, HoneWorkerError) as error:
+            out_of_memory = isinstance(error, torch.OutOfMemoryError) or error.code == "out_of_memory"
+            if not out_of_memory or most <= 512:
+                raise
+        # Outside of the handler: what failed is let go of first.
+        most //= 2
+        stage.tell(kind="halved", **where, most_tokens=most)
+    batches = micro_batches(work, packing="tree", most_tokens=most)
+    unique = sum(m.tokens for m in batches)
+    trained = sum(len(m.target) for m in batches)
+    keys = sum(keys_of(m.layout) for m in batches if m.layout is not None)
+    sizes = Sizes.of(base.model.config, 16)
+    median = statistics.median(seconds)
+    peak = peak_bytes()
+    weights = sum(p.numel() * p.element_size() for p in base.model.parameters())
+    stage.tell(
+        kind="trainer",
+        **where,
+        seconds=median,
+        fastest=min(seconds),
+        slowest=max(seconds),
+        unique_tokens=unique,
+        logical_tokens=sum(len(s.ids) for s in work.sequences),
+        trained_tokens=trained,
+        micro_batches=len(batches),
+        largest_micro_batch=max(m.tokens for m in batches),
+        unique_per_second=unique / median,
+        logical_per_second=sum(len(s.ids) for s in work.sequences) / median,
+        microseconds_per_token=1e6 * median / unique,
+        flops=sizes.flops(unique=unique, trained=trained, keys=keys),
+        mfu=sizes.mfu(unique=unique, trained=trained, keys=keys, seconds=median, peak=PEAK),
+        peak_bytes=peak,
+        bytes_per_token=None if peak is None else (peak - weights) / max(m.tokens for m in batches),
+    )
+    return median / unique
+
+
+def _most_tokens(base: Base, work: Work, folder: Path) -> int:
+    """As many as memory has room for, by what a small micro-batch takes."""
+    longest = max(len(s.ids) for s in work.sequences)
+    probe = max(PROBE_TOKENS, longest) if longest <= 4096 else longest
+    free_memory()
+    before = torch.cuda.memory_allocated()
+    body = step_body(work, folder, packing="tree", most_tokens=probe)
+    try:
+        step_seconds(base, body)
+    except (torch.OutOfMemoryError, HoneWorkerError):
+        return PROBE_TOKENS
+    largest = max(m.tokens for m in micro_batches(work, packing="tree", most_tokens=probe))
+    per_token = (torch.cuda.max_memory_allocated() - before) / largest
+    free_memory()
+    free, _total = torch.cuda.mem_get_info()
+    return max(longest, min(MOST_TOKENS, int(0.85 * free / per_token)))
+
+
+def step_seconds(base: Base, body: bytes) -> float:
+    """From the adapter at hand to the updated one: forward, backward, clip and AdamW; no files and no planning."""
+    data, step = parse_step_data(body)
+    events = train_steps(base, data, step, lambda: False)
+    try:
+        for event in events:
+            if event.get("stage") == "load":
+                break
+
+        def until_updated() -> None:
+            for event in events:
+                if event.get("stage") == "optimizer":
+                    return
+            raise RuntimeError("the step ended before its optimizer did")
+
+        return timed(until_updated)
+    finally:
+        # Before anything is written.
+        events.close()
