@@ -22,6 +22,7 @@ from train_reference import Completion, Forest
 from transformers import AutoModelForCausalLM, Phi3Config, PreTrainedConfig, Qwen2Config, Qwen3Config
 
 from hone_worker.base.adapter_files import fresh_adapter, write_adapter
+from hone_worker.base.joined_lora import JoinedLora
 from hone_worker.base.lora import LoraSpec, LoraWeights, default_targets
 from hone_worker.base.model import Base, load_base
 from hone_worker.engine.cache import SlotCache, probe_shapes
@@ -142,8 +143,13 @@ def decoded(base: Base, forward: Forward, adapters: list[LoraWeights | None]) ->
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("packing", ["rows", "tree"])
-def test_the_trainers_forward(pair: Pair, size: float, packing: str) -> None:
+@pytest.mark.parametrize(("packing", "lora"), [("rows", "module"), ("tree", "module"), ("tree", "joined")])
+def test_the_trainers_forward(
+    pair: Pair, size: float, packing: str, lora: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        pair.base.router, "joined", JoinedLora(pair.base.router) if lora == "joined" else None
+    )
     forest = Forest()
     for row in IDS.tolist():
         forest.add(

@@ -85,10 +85,12 @@ class ComputePaths:
         for name in ("attention", "lora", "layer", "decode"):
             if (name, getattr(self, name)) in _PLANNED:
                 raise _refused(f"{name}={getattr(self, name)} is not built yet.")
-        attention = self.attention if self.attention != "auto" else "masked" if cuda else "ranges"
+        attention = self.attention
+        if attention == "auto":
+            attention = "ranges" if not cuda else "varlen" if half else "masked"
         return ComputePaths(
             attention=attention,
-            lora="module" if self.lora == "auto" else self.lora,
+            lora=self.lora if self.lora != "auto" else "joined" if cuda else "module",
             layer=self.layer,
             decode="eager" if self.decode == "auto" else self.decode,
             loss_chunk=self.loss_chunk or (2048 if cuda else 256),
@@ -97,9 +99,6 @@ class ComputePaths:
 
 
 _PLANNED = {
-    ("attention", "varlen"),
-    ("attention", "flex"),
-    ("lora", "joined"),
     ("layer", "compiled"),
 }
 _NAMES = tuple(field.name for field in fields(ComputePaths))

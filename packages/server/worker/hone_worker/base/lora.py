@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -106,6 +107,11 @@ class AdapterStack:
         return self.table[index].unsqueeze(1)
 
 
+class Joined(Protocol):
+    def output(self, layer: LoraLinear, x: Tensor, weights: LoraWeights) -> Tensor: ...
+    def forget(self) -> None: ...
+
+
 class LoraRouter:
     """Which adapter applies now. Owned by the one thread that computes."""
 
@@ -114,6 +120,8 @@ class LoraRouter:
         self._single: LoraWeights | None = None
         self._stack: AdapterStack | None = None
         self._gates: Tensor | None = None
+        #: The other way to compute a layer under `single` (joined_lora.py), where the base's paths ask for it.
+        self.joined: Joined | None = None
 
     @contextmanager
     def single(self, weights: LoraWeights | None) -> Iterator[None]:
@@ -143,6 +151,14 @@ class LoraRouter:
             yield
         finally:
             self._single, self._stack, self._gates = before
+            if self.joined is not None:
+                self.joined.forget()
+
+    def joined_output(self, layer: LoraLinear, x: Tensor) -> Tensor | None:
+        """Base and adapter together, where they are computed so."""
+        if self.joined is None or self._single is None:
+            return None
+        return self.joined.output(layer, x, self._single)
 
     def delta(self, path: str, x: Tensor) -> Tensor | None:
         """What the route adds to the output of a module, in the adapter's precision; None for nothing."""
@@ -187,7 +203,11 @@ class LoraLinear(nn.Linear):
             self.weight.data = self.widened[0][:, : self.in_features]
 
     def forward(self, input: Tensor) -> Tensor:
-        delta = self._router[0].delta(self.path, input)
+        router = self._router[0]
+        together = router.joined_output(self, input)
+        if together is not None:
+            return together
+        delta = router.delta(self.path, input)
         if delta is None:
             return F.linear(input, self.weight, self.bias)
         x = input.reshape(-1, self.in_features)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from hone_worker.base.compute_paths import AUTO, ComputePaths
 from hone_worker.base.device import require_device
+from hone_worker.base.joined_lora import JoinedLora
 from hone_worker.base.lora import LoraRouter, inject
 from hone_worker.packing.attention import register
+from hone_worker.packing.trial import varlen_fault
 from hone_worker.process.errors import HoneWorkerError
 
 log = logging.getLogger("hone_worker")
@@ -77,7 +79,14 @@ def wrap_base(
     model.requires_grad_(False)
     weight = next(model.parameters())
     chosen = paths.resolved(weight.device, weight.dtype)
+    if paths.attention == "auto" and chosen.attention == "varlen":
+        fault = varlen_fault(model.config, weight.device, weight.dtype)
+        if fault is not None:
+            log.warning("packed trees go through attention=masked, which is slow: %s", fault)
+            chosen = replace(chosen, attention="masked")
     router = inject(model)
+    if chosen.lora == "joined":
+        router.joined = JoinedLora(router)
     return Base(model, tokenizer, router, name, max_model_len, weight.device, weight.dtype, chosen)
 
 

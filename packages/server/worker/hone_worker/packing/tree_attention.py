@@ -7,7 +7,7 @@ Given the joined output and sum, the kernel's own backward yields each part's sh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -17,12 +17,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from hone_worker.packing.flex import FlexPlan, flex_tree_attention
 from hone_worker.packing.pack import TreeLayout
+from hone_worker.packing.varlen import VarlenPlan, varlen_attention
 from hone_worker.process.errors import HoneWorkerError
 
 #: Below this length the kernel's backward is up to five times as fast in float32 as in bfloat16; at 600 tokens
 #: they are equal, at 2000 bfloat16 is 1.4 times as fast (one core, AVX-512 without AMX).
 _SHORT = 600
+
+#: Ways of `ComputePaths`: what a layout comes to, and the attention that follows it.
+_PLANNED: dict[str, tuple[Callable[..., Any], Callable[..., Tensor]]] = {
+    "varlen": (VarlenPlan.of, varlen_attention),
+    "flex": (FlexPlan.of, flex_tree_attention),
+}
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
@@ -33,6 +41,7 @@ class _Active:
     layout: TreeLayout
     way: str
     masks: dict[tuple[int, int], Tensor | None]
+    plan: Any = None  # of a way that makes one of the layout
     calls: int = 0
 
 
@@ -66,6 +75,11 @@ def tree_attention(query: Tensor, key: Tensor, value: Tensor, scale: float | Non
     active = _active.get()
     assert active is not None
     active.calls += 1
+    if active.way in _PLANNED:
+        plan_of, attend = _PLANNED[active.way]
+        if active.plan is None:
+            active.plan = plan_of(active.layout, query.device)
+        return attend(query, key, value, active.plan, query.shape[-1] ** -0.5 if scale is None else scale)
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)

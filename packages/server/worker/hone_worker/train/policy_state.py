@@ -103,6 +103,9 @@ class PolicyState:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.step()
+        if self.optimizer_path == "fused":
+            # The one kernel does not tell that it wrote, and copies of the adapter are kept by its version.
+            torch.autograd.graph.increment_version(parameters)
         fault("worker.optimizer")
         self.optimizer.zero_grad(set_to_none=True)
         return learning_rate, float(norm)
