@@ -14,8 +14,8 @@ from torch._higher_order_ops.flex_attention import flex_attention as _dense
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from torch.nn.functional import pad
 
-from hone_worker.base.transfer import on_device
 from hone_worker.packing.pack import TreeLayout
+from hone_worker.packing.transfer import on_device
 
 #: Rows are filled up to a multiple of this: few lengths, few compilations.
 MULTIPLE = 512

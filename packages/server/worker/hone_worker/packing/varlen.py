@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from hone_worker.base.transfer import on_device
 from hone_worker.packing.pack import TreeLayout
+from hone_worker.packing.transfer import on_device
 
 _cpu_forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 _cpu_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
