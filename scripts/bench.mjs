@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 // `pnpm bench [NAME] [options]` measures what something costs: loop (a training loop here), engine (engines beside
-// each other), packing (a training step with shared tokens once, and with a row for each sequence), histories (more
+// each other), trainer (training steps beside TRL's and plain PEFT's), packing (a training step with shared tokens once, and with a row for each sequence), histories (more
 // rollouts than rows), lengths (rows of very different lengths decoded together), judge (what RULER sends), store (a
 // data directory of a million rollouts), bodies (what the largest requests cost all others).
 // `pnpm experiment NAME [options]` trains or judges and shows how well: seeds repeats the quickstart over seeds, with
@@ -15,7 +15,17 @@ onInterrupt(() => {
   void endAll().then(() => process.exit(130));
 });
 const known = {
-  bench: ["loop", "engine", "packing", "histories", "lengths", "judge", "store", "bodies"],
+  bench: [
+    "loop",
+    "engine",
+    "trainer",
+    "packing",
+    "histories",
+    "lengths",
+    "judge",
+    "store",
+    "bodies",
+  ],
   experiments: ["seeds", "styles", "learn", "own-judge"],
 };
 const [folder, first, ...rest] = process.argv.slice(2);
@@ -30,12 +40,12 @@ await installPackages();
 const options = named ? rest : process.argv.slice(3);
 const file = join(root, folder, `${name}.ts`);
 const env = { ...process.env };
-if (["engine", "learn"].includes(name) && !options.includes("--help")) {
+if (["engine", "trainer", "learn"].includes(name) && !options.includes("--help")) {
   // What is compared with, PEFT and TRL, is in the environment of the tests alone.
   env.HONE_PYTHON ??= await setUpPython({ test: true });
   const bases = options[options.indexOf("--bases") + 1] ?? "";
-  const small = name === "engine" && options.includes("--bases") && !bases.includes("smollm2");
-  if (name === "engine" ? !small : options.some((option) => option.endsWith("inbox")))
+  const real = bases.includes("smollm2") || (name === "engine" && !options.includes("--bases"));
+  if (name === "learn" ? options.some((option) => option.endsWith("inbox")) : real)
     env.HONE_SMOLLM2 ??= await setUpModel("smollm2");
   env.HONE_VLLM_PYTHON ||= (await import("./vllm/environment.mjs")).findVllmPython() ?? "";
 }
