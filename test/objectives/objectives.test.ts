@@ -99,3 +99,62 @@ it.each(Object.entries(guide))("the guide's code for %s", async (name, train) =>
   await train(model, groups);
   expect((await model.info()).learnt).toBe(1);
 });
+
+it("completions that train in another way than the reward of their rollout says", async () => {
+  const model = await server.hone.model({ name: "by-turn", lora: { r: 4, alpha: 8 } });
+  // Equal rewards compare nothing: what moves the policy is said of single turns.
+  const [group] = await gather(
+    model,
+    async (rolloutModel) => {
+      const connection = rolloutModel.connection();
+      const client = new OpenAI(connection);
+      const ask = (content: string) =>
+        client.chat.completions.create({
+          model: connection.model,
+          messages: [{ role: "user", content }],
+          max_tokens: 12,
+        });
+      const [first, second] = [await ask("Say 1."), await ask("Say 2.")];
+      return {
+        reward: 1,
+        completions: { [first.id]: { trainable: false }, [second.id]: { weight: 2 } },
+      };
+    },
+    [{ seed: 1 }],
+    { groupSize: 2, concurrency: 2 },
+  );
+  const [one, other] = group?.trajectories ?? [];
+  if (!group || !one || !other) throw new Error("no group");
+  expect(await model.train([group])).toMatchObject({
+    trained: false,
+    reasons: { zero_variance: 1 },
+  });
+
+  const turns = [...(one.turns ?? []), ...one.histories.flatMap(({ turns: of }) => of ?? [])];
+  const [trained = "", excluded = ""] = ["2", "false"].map(
+    (value) =>
+      Object.entries(one.completions ?? {}).find(([, of]) =>
+        JSON.stringify(of).includes(value),
+      )?.[0],
+  );
+  expect(turns.map(({ id }) => `chat${id}`).sort()).toEqual([trained, excluded].sort());
+  const given = (completions: typeof one.completions): TrajectoryGroup => ({
+    ...group,
+    trajectories: [{ ...one, completions }, other],
+  });
+  await expect(model.train([given({ cmpl_nobody: { weight: 2 } })])).rejects.toMatchObject({
+    code: "invalid_request",
+    param: "op.groups[0].rollouts[0].completions.cmpl_nobody",
+  });
+  const own = { type: "custom", name: "best_of_group", options: {} } as const;
+  await expect(model.train([given({ [trained]: { reward: 2 } })], own)).rejects.toMatchObject({
+    code: "invalid_request",
+    message: expect.stringContaining("Give an advantage"),
+  });
+
+  const completions = { ...one.completions, [trained]: { reward: 2, weight: 2 } };
+  const result = await model.train([given(completions)], { learningRate: 1e-3 });
+  expect(result).toMatchObject({ trained: true, step: 1 });
+  expect(result.groups[0]?.masked).toEqual({ excluded: 2 });
+  expect(result.metrics["grad_norm"]).toBeGreaterThan(0);
+});

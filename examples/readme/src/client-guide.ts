@@ -47,6 +47,29 @@ async function gathering(model: Model, scenarios: { prompt: string }[]) {
   return groups;
 }
 
+// #region turns
+async function planAndAnswer(model: RolloutModel, scenario: { prompt: string }) {
+  const { model: name, ...connection } = model.connection();
+  const client = new OpenAI(connection);
+  const ask = (content: string) =>
+    client.chat.completions.create({
+      model: name,
+      messages: [{ role: "user", content }],
+      max_tokens: 8,
+    });
+  const plan = await ask(`Plan: ${scenario.prompt}`);
+  const thoughts = plan.choices[0]?.message.content ?? "";
+  const answer = await ask(`${thoughts} ${scenario.prompt}`);
+  return {
+    reward: answer.choices[0]?.message.content === "yes" ? 1 : 0,
+    completions: {
+      [plan.id]: { trainable: false },
+      [answer.id]: { weight: 2 },
+    },
+  };
+}
+// #endregion
+
 async function training(model: Model, groups: TrajectoryGroup[]) {
   // #region train
   const result = await model.train(groups, {
@@ -166,6 +189,7 @@ export async function run(hone: Hone): Promise<void> {
   await files(groups);
   await training(model, groups);
   await handle(model, withVariance(await gathering(model, scenarios)));
+  await gather(model, planAndAnswer, scenarios, { groupSize: 2 });
   await gather(model, agentWithOneClient, scenarios, { groupSize: 4 });
   await evaluating(model, scenarios);
   const tasks = Array.from({ length: 8 }, (_, n) => ({ prompt: `Say a word of ${n} letters.` }));

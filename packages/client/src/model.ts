@@ -237,7 +237,7 @@ function withSchedule(
 type TrainGroup = Extract<SubmitOperation["op"], { type: "train" }>["groups"][number];
 
 function trainGroup(group: TrajectoryGroup, groupIndex: number): TrainGroup {
-  const rollouts = group.trajectories.map(({ rolloutId, reward }, index) => {
+  const rollouts = group.trajectories.map(({ rolloutId, reward, completions }, index) => {
     const param = `groups[${groupIndex}].trajectories[${index}]`;
     if (rolloutId === null) {
       throw new HoneError(
@@ -246,7 +246,9 @@ function trainGroup(group: TrajectoryGroup, groupIndex: number): TrainGroup {
       );
     }
     // JSON turns NaN into null, which would read as "no reward".
-    if (reward === null || Number.isFinite(reward)) return { rolloutId, reward };
+    if (reward === null || Number.isFinite(reward)) {
+      return { rolloutId, reward, ...(completions === undefined ? {} : { completions }) };
+    }
     throw new HoneError(
       `${param}.reward is ${String(reward)}. A reward is a finite number, or null for none.`,
       { code: "invalid_reward", param: `${param}.reward` },

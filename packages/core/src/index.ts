@@ -70,8 +70,20 @@ export type {
   RolloutBatch,
   RolloutBatchItem,
 } from "./rollout-batch.ts";
-export { groupSchema, rolloutExceptionSchema, trajectorySchema, turnSchema } from "./trajectory.ts";
-export type { RolloutException, Trajectory, TrajectoryGroup, Turn } from "./trajectory.ts";
+export {
+  completionsTrainingSchema,
+  groupSchema,
+  rolloutExceptionSchema,
+  trajectorySchema,
+  turnSchema,
+} from "./trajectory.ts";
+export type {
+  CompletionTraining,
+  RolloutException,
+  Trajectory,
+  TrajectoryGroup,
+  Turn,
+} from "./trajectory.ts";
 export {
   dropReasonSchema,
   deletedModelSchema,

@@ -3,6 +3,7 @@ import { clientIdSchema, modelNameSchema } from "./ids.ts";
 import { rewardSchema } from "./rollout.ts";
 import { dpoOpSchema, sftOpSchema } from "./supervised.ts";
 import { trainConfigSchema } from "./train-config.ts";
+import { completionsTrainingSchema } from "./trajectory.ts";
 
 /** Why a group, or a member of one, trained nothing. */
 export const dropReasonSchema = z.enum([
@@ -13,6 +14,7 @@ export const dropReasonSchema = z.enum([
   "too_long",
   "judge_failed",
   "stale",
+  "excluded",
   "constrained",
   "truncated",
 ]);
@@ -84,7 +86,11 @@ export const deletedModelSchema = z.object({
 });
 export type DeletedModel = z.infer<typeof deletedModelSchema>;
 
-const trainMemberSchema = z.strictObject({ rolloutId: z.string(), reward: rewardSchema });
+const trainMemberSchema = z.strictObject({
+  rolloutId: z.string(),
+  reward: rewardSchema,
+  completions: completionsTrainingSchema.optional(),
+});
 const trainOpSchema = z.strictObject({
   type: z.literal("train"),
   groups: z

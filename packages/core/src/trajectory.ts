@@ -3,6 +3,8 @@ import { messageSchema, toolSchema } from "./chat.ts";
 
 /** An assistant message of a conversation as it was sampled, before it was parsed. */
 export const turnSchema = z.object({
+  /** The completion that it came from, as `completions` of a trajectory names it. Older records have none. */
+  id: z.string().optional(),
   /** Its place in `messages`. */
   message: z.int(),
   /**
@@ -15,6 +17,33 @@ export const turnSchema = z.object({
   finish_reason: z.string().nullable(),
 });
 export type Turn = z.infer<typeof turnSchema>;
+
+const givenNumber = (what: string) => z.number({ error: `${what} is a finite number` });
+
+/** How one completion is trained, where that is not what its rollout's reward says. */
+export const completionTrainingSchema = z
+  .strictObject({
+    /** False: it is context for those that train. @default true */
+    trainable: z.boolean().optional(),
+    /** Each of its tokens counts as so many. @default 1 */
+    weight: givenNumber("a weight").gt(0).max(1000).optional(),
+    /** Compared with the group in place of the rollout's reward; mean and deviation of the group stay. */
+    reward: givenNumber("a reward").optional(),
+    /** Taken as it is, in place of what rewards would give. */
+    advantage: givenNumber("an advantage").optional(),
+  })
+  .refine(({ reward, advantage }) => reward === undefined || advantage === undefined, {
+    error: "give a reward or an advantage, not both",
+  })
+  .refine(
+    ({ trainable, ...rest }) =>
+      trainable !== false || Object.values(rest).every((value) => value === undefined),
+    { error: "a completion that is not trainable takes no weight, reward or advantage" },
+  );
+export type CompletionTraining = z.infer<typeof completionTrainingSchema>;
+
+/** By a turn's `id`, or by the `id` of the response that the agent got. */
+export const completionsTrainingSchema = z.record(z.string().max(128), completionTrainingSchema);
 
 /**
  * What a rollout leaves for the user, as plain readonly data. `messages` is the longest conversation of the
@@ -37,6 +66,8 @@ export const trajectorySchema = z.object({
     }),
   ),
   reward: z.number().nullable(),
+  /** Completions that are trained in another way than the reward says. Absent: none. */
+  completions: completionsTrainingSchema.optional(),
   metrics: z.record(z.string(), z.number()),
   metadata: z.record(z.string(), z.union([z.string(), z.number(), z.boolean(), z.null()])),
   logs: z.array(z.string()),

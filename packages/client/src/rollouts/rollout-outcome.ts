@@ -1,4 +1,10 @@
-import { HoneError } from "@hone/core";
+import {
+  completionsTrainingSchema,
+  HoneError,
+  issuePath,
+  issueText,
+  type Trajectory,
+} from "@hone/core";
 
 /** What a rollout returns: its reward alone, or its reward with metrics and logs that the trajectory keeps. */
 export type RolloutResult =
@@ -10,6 +16,11 @@ export type RolloutResult =
       metrics?: Record<string, number> | undefined;
       metadata?: Record<string, string | number | boolean | null> | undefined;
       logs?: string[] | undefined;
+      /**
+       * Completions that are trained in another way than the reward says, by the `id` of the response that the
+       * agent got: `{ [response.id]: { trainable: false } }`.
+       */
+      completions?: Trajectory["completions"];
     };
 
 export interface RolloutOutcome {
@@ -17,9 +28,10 @@ export interface RolloutOutcome {
   metrics: Record<string, number>;
   metadata: Record<string, string | number | boolean | null>;
   logs: string[];
+  completions?: Trajectory["completions"];
 }
 
-const knownKeys = ["reward", "metrics", "metadata", "logs"];
+const knownKeys = ["reward", "metrics", "metadata", "logs", "completions"];
 
 /** Throws if the reward is neither a finite number nor null: a missing reward must not count as zero. */
 export function readOutcome(value: unknown): RolloutOutcome {
@@ -37,6 +49,7 @@ export function readOutcome(value: unknown): RolloutOutcome {
     metrics: readRecord("metrics", result.metrics, "finite numbers", Number.isFinite),
     metadata: readRecord("metadata", result.metadata, "texts, numbers, booleans or null", isPlain),
     logs: readLogs(result.logs),
+    ...readCompletions(result.completions),
   };
 }
 
@@ -73,6 +86,14 @@ function readLogs(logs: unknown): string[] {
   if (logs === undefined) return [];
   if (Array.isArray(logs) && logs.every((line) => typeof line === "string")) return logs;
   throw invalid("gave logs that are no list of texts", "logs");
+}
+
+function readCompletions(given: unknown): Pick<RolloutOutcome, "completions"> {
+  if (given === undefined) return {};
+  const parsed = completionsTrainingSchema.safeParse(given);
+  if (parsed.success) return { completions: parsed.data };
+  const where = ["completions", issuePath(parsed.error)].filter(Boolean).join(".");
+  throw invalid(`gave ${where}: ${issueText(parsed.error, "the options of a completion")}`, where);
 }
 
 function isPlain(entry: unknown): boolean {

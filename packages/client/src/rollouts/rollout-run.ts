@@ -77,9 +77,11 @@ export async function runRollout<Scenario>(
     const returned = await withinTime(context.signal, ending, options.timeoutMs, () =>
       runInRollout(context, () => rollout(model, scenario)),
     );
-    const outcome = readOutcome(returned);
+    const { completions, ...outcome } = readOutcome(returned);
     const end = { id: info.id, status: "finished", ...outcome } as const;
-    return { trajectory: await options.requests.end(end), calls: context.calls };
+    const ended = await options.requests.end(end);
+    const trajectory = completions === undefined ? ended : { ...ended, completions };
+    return { trajectory, calls: context.calls };
   } catch (thrown) {
     // An SDK wraps the abort in an error of its own; the reason is what the user needs to read.
     const told = context.signal.aborted ? abortError(context.signal) : thrown;

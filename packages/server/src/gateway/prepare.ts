@@ -1,4 +1,4 @@
-import { HoneError } from "@hone/core";
+import { HoneError, newId } from "@hone/core";
 import type { Logger } from "pino";
 import type { Sampler, EngineRequest, JsonFormat } from "../ports/engine.ts";
 import type { Ledger, LedgerCompletion } from "../ports/ledger.ts";
@@ -39,6 +39,8 @@ export interface Requester {
 export interface PreparedAsk {
   ask: Ask;
   engineRequest: EngineRequest;
+  /** `cmpl_…`: names the answer, in the ledger and in what the agent gets. */
+  answerId: string;
   /** Null outside a rollout: then nothing is recorded. */
   record: AskRecord | null;
   policy: string;
@@ -70,8 +72,10 @@ export async function prepareAsk(
   const { policy, rolloutId } = requester.lease;
   counters.promptTokens += prompt.ids.length;
   if (prompt.splitReason) counters.splits[prompt.splitReason]++;
+  const answerId = newId("cmpl");
   return {
     ask,
+    answerId,
     engineRequest: {
       model: policy,
       prompt: prompt.ids,
@@ -91,6 +95,7 @@ export async function prepareAsk(
       rolloutId === null
         ? null
         : {
+            answerId,
             rolloutId,
             policy,
             prompt,

@@ -1,4 +1,3 @@
-import { newId } from "@hone/core";
 import type { Ledger, LedgerCompletion } from "../ports/ledger.ts";
 import type { GatewayCounters } from "./counters.ts";
 import type { Prompt } from "../conversation/prompt.ts";
@@ -8,6 +7,7 @@ type SameForAll = "kind" | "messages" | "tools" | "temperature" | "topP" | "seed
 
 /** What the ledger keeps of a request. It is the same for every choice of the answer. */
 export interface AskRecord extends Pick<LedgerCompletion, "rolloutId" | "policy" | SameForAll> {
+  answerId: string;
   prompt: Prompt;
 }
 
@@ -47,12 +47,12 @@ export function createRecorder(ledger: Ledger, counters: GatewayCounters): Recor
       const entry = live.get(record.rolloutId) ?? { requests: 0, nextSeq: 0 };
       const firstSeq = Math.max(entry.nextSeq, last ? last.seq + 1 : 0);
       entry.nextSeq = firstSeq + kept.length;
-      const { prompt, ...asked } = record;
+      const { answerId, prompt, ...asked } = record;
       const promptSuffix = Int32Array.from(prompt.ids.slice(prompt.parentLength));
       const createdAt = Date.now();
       const completions = kept.map(({ sample, answer }, i): LedgerCompletion => ({
         ...asked,
-        id: newId("cmpl"),
+        id: samples.length === 1 ? answerId : `${answerId}_${sample.index}`,
         seq: firstSeq + i,
         parentId: prompt.parentId,
         promptSuffix,

@@ -27,5 +27,5 @@ export async function sampledTurn(
   ]);
   // A template may write the tag that opens the thought. The model then writes only the tag that closes it.
   const opened = completion.kind === "chat" ? (/<think>\s*$/.exec(opening)?.[0] ?? "") : "";
-  return { message, text: opened + text, finish_reason };
+  return { id: completion.id, message, text: opened + text, finish_reason };
 }

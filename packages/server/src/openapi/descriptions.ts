@@ -138,11 +138,13 @@ export const descriptions: Record<string, string> = {
   "stepOptionsSchema.optimizerSteps": "Optimizer steps per operation; rollouts are split over them by group.",
   "stepOptionsSchema.maxTokensPerMicroBatch": "Tokens of a micro-batch. Tokens that its sequences share count once.",
   "stepOptionsSchema.maxMismatch": "Mean |sampler − trainer| logprob above which the step is refused. Default .1 in fp32, .5 in bf16.",
+  "turnSchema.id": "The completion that it came from, as `completions` of a trajectory names it. Older records have none.",
   "turnSchema.message": "Its place in `messages`.",
   "turnSchema.text": "Everything that the model wrote, without the token that ends its turn: thoughts with their tags, tool calls in the base's own notation. If the template opens the answer with `<think>`, the text begins with that. Null: the text is not known.",
   "turnSchema.finish_reason": "Why it ended, in OpenAI's words; `length` means that it was cut. Null: the provider did not say.",
   "trajectorySchema.policy": "The policy `name@N` that all its completions were sampled from. Null if Hone did not sample them.",
   "trajectorySchema.turns": "The assistant messages that were sampled in this rollout, in order. Older records have none.",
+  "trajectorySchema.completions": "Completions that are trained in another way than the reward says. Absent: none.",
   "rolloutExceptionSchema.duringCall": "The number of the model request that it was in, from 1. Null if it was in none.",
   "rolloutExceptionSchema.stack": "Where it was thrown, as Node shows it, with its causes. Absent if there is nothing to show.",
 };

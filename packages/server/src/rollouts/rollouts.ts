@@ -139,7 +139,8 @@ export function createRollouts(options: {
       return await sampledTurn(turn, options.texts);
     } catch (error) {
       log.warn({ err: error }, "the sampled text of a turn cannot be had");
-      return { message: turn.message, text: null, finish_reason: turn.completion.finishReason };
+      const { id, finishReason } = turn.completion;
+      return { id, message: turn.message, text: null, finish_reason: finishReason };
     }
   }
 

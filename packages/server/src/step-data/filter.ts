@@ -1,4 +1,10 @@
-import { type DropReason, type filtersSchema, parseModelRef, type TrainResult } from "@hone/core";
+import {
+  type CompletionTraining,
+  type DropReason,
+  type filtersSchema,
+  parseModelRef,
+  type TrainResult,
+} from "@hone/core";
 import type { z } from "zod";
 import { continuedIds } from "../conversation/continuation.ts";
 import type { LedgerCompletion } from "../ports/ledger.ts";
@@ -7,6 +13,8 @@ interface FilterMember {
   rolloutId: string;
   reward: number | null;
   completions: readonly LedgerCompletion[];
+  /** Of completions that are trained in another way than the reward says, by id. */
+  training?: ReadonlyMap<string, CompletionTraining> | undefined;
 }
 
 export interface FilterGroup {
@@ -34,7 +42,7 @@ export interface SelectedRollout {
   trainable: boolean;
 }
 
-export interface SelectedCompletion {
+export interface SelectedCompletion extends Omit<CompletionTraining, "trainable"> {
   id: string;
   /** Index into the selected rollouts. */
   rollout: number;
@@ -55,7 +63,10 @@ export interface Selection {
 }
 
 type GroupOutcome = TrainResult["groups"][number];
-type CompletionMasks = Pick<FilterOptions, "allowConstrained" | "maskTruncatedCompletions">;
+type CompletionMasks = Pick<FilterOptions, "allowConstrained" | "maskTruncatedCompletions"> & {
+  /** Completions that the client says never train. */
+  excluded?: ReadonlySet<string>;
+};
 type Counts = Partial<Record<DropReason, number>>;
 type Filters<Of extends unknown[]> = readonly (readonly [DropReason, (...of: Of) => boolean])[];
 
@@ -65,7 +76,11 @@ type Filters<Of extends unknown[]> = readonly (readonly [DropReason, (...of: Of)
 const groupFilters: Filters<[group: FilterGroup, rewards: readonly (number | null)[]]> = [
   ["no_reward", ({ members }, rewards) => rewards.length === 0 && members.length > 0],
   ["group_too_small", (_, rewards) => rewards.length < 2],
-  ["zero_variance", (_, rewards) => rewards.every((reward) => reward === rewards[0])],
+  [
+    "zero_variance",
+    ({ members }, rewards) =>
+      rewards.every((reward) => reward === rewards[0]) && !members.some(differsWithin),
+  ],
 ];
 
 /** Rollouts of which a completion that would train is out of bounds; `tokens` are those of its sequence. */
@@ -76,6 +91,7 @@ const rolloutFilters: Filters<[of: LedgerCompletion, tokens: number, options: Fi
 
 /** Completions that are left out of the loss, and are context of those that train. */
 const completionFilters: Filters<[of: LedgerCompletion, options: CompletionMasks]> = [
+  ["excluded", ({ id }, { excluded }) => excluded?.has(id) ?? false],
   ["constrained", (of, { allowConstrained }) => !allowConstrained && isConstrained(of)],
   [
     "truncated",
@@ -151,7 +167,7 @@ function filterGroup(
       outcome.trainedRollouts++;
       selection.trainableRollouts++;
       selection.tokens += addCompletions(member, rollout, options, selection);
-      for (const why of masksOf(member.completions, options).values()) {
+      for (const why of masksOf(member.completions, masking(member, options)).values()) {
         if (why !== null) count((outcome.masked ??= {}), why);
       }
     } else if (reason === null) count(outcome.dropped, masked);
@@ -160,9 +176,23 @@ function filterGroup(
   return outcome;
 }
 
+/** Whether a completion of the rollout is compared by something else than the rollout's reward. */
+function differsWithin({ reward, training }: FilterMember): boolean {
+  return [...(training?.values() ?? [])].some(
+    (of) =>
+      (of.reward !== undefined && of.reward !== reward) ||
+      (of.advantage !== undefined && of.advantage !== 0),
+  );
+}
+
+function masking({ training }: FilterMember, options: FilterOptions): CompletionMasks {
+  const excluded = [...(training ?? [])].filter(([, { trainable }]) => trainable === false);
+  return { ...options, excluded: new Set(excluded.map(([id]) => id)) };
+}
+
 /** Why a rollout with a reward is not trained; null where it is. */
 function maskOf(member: FilterMember, options: FilterOptions): DropReason | null {
-  const masks = masksOf(member.completions, options);
+  const masks = masksOf(member.completions, masking(member, options));
   const lengths = sequenceLengths(member.completions);
   const chosen = member.completions.filter(({ id }) => masks.get(id) === null);
   for (const [reason, applies] of rolloutFilters) {
@@ -216,11 +246,12 @@ function addCompletions(
   options: FilterOptions,
   selection: Selection,
 ): number {
-  const masks = masksOf(member.completions, options);
+  const masks = masksOf(member.completions, masking(member, options));
   const training = new Set([...masks.keys()].filter((id) => masks.get(id) === null));
   let tokens = 0;
   for (const { id, sampled } of withAncestors(member.completions, training)) {
-    selection.completions.push({ id, rollout, trainable: training.has(id) });
+    const { trainable: _, ...given } = member.training?.get(id) ?? {};
+    selection.completions.push({ id, rollout, ...given, trainable: training.has(id) });
     if (training.has(id)) tokens += sampled.length;
   }
   return tokens;

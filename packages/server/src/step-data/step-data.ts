@@ -13,7 +13,7 @@ import type { z } from "zod";
 import type { LedgerCompletion } from "../ports/ledger.ts";
 import { type SelectedCompletion, type SelectedRollout, stepOf } from "./filter.ts";
 import { type Leaf, type Plan, planMicroBatches, type PlanOptions } from "./plan.ts";
-import { encodeSafetensors } from "./safetensors.ts";
+import { encodeSafetensors, type Tensor } from "./safetensors.ts";
 
 /**
  * All that decides the bits of a step besides the ledger and policy N. It is stored with the operation before
@@ -184,6 +184,7 @@ export function encodeStepData(
         type: "U8",
         data: Uint8Array.from(completions, ({ finishReason }) => Number(finishReason === "length")),
       },
+      ...givenOf(stepPlan.completions),
       rollout_reward: {
         type: "F64",
         data: Float64Array.from(stepPlan.rollouts, ({ reward }) => reward ?? NaN),
@@ -199,6 +200,21 @@ export function encodeStepData(
     },
     { config: JSON.stringify({ ...stepPlan.config, ...folders, plan: stepPlan.plan }) },
   );
+}
+
+/** What the client said of single completions. Without it the tensors are left out. */
+function givenOf(completions: readonly SelectedCompletion[]): Record<string, Tensor> {
+  const tensors: Record<string, Tensor> = {};
+  if (completions.some(({ weight }) => weight !== undefined)) {
+    const data = Float32Array.from(completions, ({ weight }) => weight ?? 1);
+    tensors["completion_weight"] = { type: "F32", data };
+  }
+  for (const key of ["reward", "advantage"] as const) {
+    if (completions.every((one) => one[key] === undefined)) continue;
+    const data = Float64Array.from(completions, (one) => one[key] ?? Number.NaN);
+    tensors[`completion_${key}`] = { type: "F64", data };
+  }
+  return tensors;
 }
 
 function entry(ledger: ReadonlyMap<string, StepCompletion>, id: string): StepCompletion {

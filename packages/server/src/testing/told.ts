@@ -5,6 +5,7 @@ import type { PreparedAsk } from "../gateway/prepare.ts";
 export function anAsk(ask: Ask): PreparedAsk {
   return {
     ask,
+    answerId: "cmpl_1",
     engineRequest: {
       model: "m@1",
       prompt: [7, 8],

@@ -120,7 +120,7 @@ def test_metrics_of_shared_out_micro_batches_merge_into_those_of_all(base, polic
     data, given = parse_step_data(reference.body(forest, options(tmp_path, policy, forest)))
     objective = objective_of(given.loss)
     advantages = objective.advantages(data.rollout_reward, data.rollout_group, given.loss)
-    (step,) = mini_batches(data, given, advantages.values)
+    (step,) = mini_batches(data, given, advantages.values[data.completion_rollout.long()])
     read = read_adapter(policy, base.model)
     weights = LoraWeights(read.spec, read.tensors)
     whole, *parts = (StepMetrics(data, objective) for _ in range(3))
@@ -215,7 +215,7 @@ def test_whole_rollouts_are_not_parted_where_an_objective_asks_for_them(policy, 
     leaves = forest.leaves()
     given = options(tmp_path, policy, forest)
     data, config = parse_step_data(reference.body(forest, {**given, "plan": [[leaves[:1], leaves[1:]]]}))
-    advantages = torch.ones(data.rollouts, dtype=torch.float64)
+    advantages = torch.ones(data.completions, dtype=torch.float64)
     assert len(mini_batches(data, config, advantages)[0].micro_batches) == 2
     with pytest.raises(HoneWorkerError, match="parts the completions of rollout 0") as caught:
         mini_batches(data, config, advantages, whole_rollouts=True)

@@ -110,7 +110,11 @@ def micro_batches(forest: Forest, packing: str | None, plan=None, packable=True)
         given["packing"] = packing
     data, config = parse_step_data(reference.body(forest, given))
     advantages = torch.tensor(reference.advantages(forest.rewards, forest.groups, "none"))
-    return [m for s in mini_batches(data, config, advantages, packable=packable) for m in s.micro_batches]
+    return [
+        m
+        for s in mini_batches(data, config, advantages[data.completion_rollout.long()], packable=packable)
+        for m in s.micro_batches
+    ]
 
 
 def forward_backward(base, weights, parts):

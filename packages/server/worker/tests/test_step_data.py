@@ -126,7 +126,7 @@ def planned(plan, f=None, **changes):
     f = f or forest()
     data, config = parse_step_data(reference.body(f, options(plan=plan, **changes)))
     advantages = group_advantages(data.rollout_reward, data.rollout_group, config.loss.scale_rewards)
-    return mini_batches(data, config, advantages.values), data
+    return mini_batches(data, config, advantages.values[data.completion_rollout.long()]), data
 
 
 def test_rows_hold_whole_paths_and_a_shared_token_is_trained_once_in_the_first_leaf():

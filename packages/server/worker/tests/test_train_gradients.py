@@ -152,7 +152,9 @@ def test_the_gradient_passes_finite_differences_where_ratios_are_clipped_and_cap
     advantages = torch.tensor(
         reference.advantages(forest.rewards, forest.groups, "none"), dtype=torch.float64
     )
-    ((micro_batch,),) = (step.micro_batches for step in mini_batches(data, config, advantages))
+    ((micro_batch,),) = (
+        step.micro_batches for step in mini_batches(data, config, advantages[data.completion_rollout.long()])
+    )
     assert (micro_batch.layout is not None) == (packing == "tree")
     loss = LossConfig(epsilon_low=0.1, epsilon_high=0.1, normalizer_tokens=1)
 

@@ -157,7 +157,7 @@ def test_the_trainers_forward(
         )
     options = reference.config(packing=packing, plan=[[forest.leaves()]])
     data, config = parse_step_data(reference.body(forest, options))
-    (step,) = mini_batches(data, config, data.rollout_reward - 0.5)
+    (step,) = mini_batches(data, config, (data.rollout_reward - 0.5)[data.completion_rollout.long()])
     (micro,) = step.micro_batches
 
     def at(weights: LoraWeights) -> Tensor:

@@ -1,10 +1,13 @@
-import { HoneError, type TrainOp } from "@hone/core";
+import { type CompletionTraining, HoneError, type TrainOp } from "@hone/core";
 import type { Model } from "../../policies/models.ts";
+import type { LedgerCompletion } from "../../ports/ledger.ts";
 import type { RolloutRecord } from "../../rollouts/records.ts";
 import { createPauses } from "../../store/pauses.ts";
 import type { OperationContext } from "../context.ts";
 import type { Claim } from "./kind.ts";
 import { findTeacher } from "./teacher.ts";
+
+type GivenCompletions = Readonly<Record<string, CompletionTraining>>;
 
 /** Everything about a train operation that can be refused before it is queued. */
 export async function claimRewarded(
@@ -30,15 +33,66 @@ export async function claimRewarded(
       });
     }
     groups.add(group.id);
-    for (const [r, { rolloutId, reward }] of group.rollouts.entries()) {
+    for (const [r, { rolloutId, reward, completions }] of group.rollouts.entries()) {
       await pauses.due();
-      const param = `op.groups[${g}].rollouts[${r}].rolloutId`;
+      const member = `op.groups[${g}].rollouts[${r}]`;
+      const param = `${member}.rolloutId`;
       const record = requireRollout(context, keyId, rolloutId, param);
       checkTrainable(record, model.name, reward, named.has(rolloutId), param);
+      if (completions !== undefined) {
+        await requireCompletions(context, rolloutId, completions, `${member}.completions`);
+        requireRewardsFit(op.config, completions, `${member}.completions`);
+      }
       named.set(rolloutId, { record, reward });
     }
   }
   return [...named.values()];
+}
+
+/** What is said of single completions, by their ids in the ledger. A response has the id of all its choices. */
+export function namedCompletions(
+  made: readonly Pick<LedgerCompletion, "id">[],
+  given: GivenCompletions | undefined,
+): Map<string, CompletionTraining> {
+  const named = new Map<string, CompletionTraining>();
+  for (const [key, training] of Object.entries(given ?? {}))
+    for (const { id } of made) if (isNamed(id, key)) named.set(id, training);
+  return named;
+}
+
+function isNamed(id: string, key: string): boolean {
+  const answer = key.replace(/^chat/, "");
+  return id === answer || id.startsWith(`${answer}_`);
+}
+
+async function requireCompletions(
+  { ledger, store }: OperationContext,
+  rolloutId: string,
+  given: GivenCompletions,
+  param: string,
+): Promise<void> {
+  await store.flush();
+  const made = await ledger.list(rolloutId);
+  const unknown = Object.keys(given).find((key) => !made.some(({ id }) => isNamed(id, key)));
+  if (unknown === undefined) return;
+  throw new HoneError(
+    `The rollout "${rolloutId}" has no completion "${unknown.slice(0, 80)}". Name one by the id of a turn of its trajectory, or of the response that the agent got.`,
+    { code: "invalid_request", param: `${param}.${unknown.slice(0, 80)}` },
+  );
+}
+
+/** A completion's reward needs the baseline and the scale that its rollout's had. */
+function requireRewardsFit(
+  { type }: TrainOp["config"],
+  given: GivenCompletions,
+  param: string,
+): void {
+  const [id] = Object.entries(given).find(([, { reward }]) => reward !== undefined) ?? [];
+  if (id === undefined || (type !== "custom" && type !== "distill")) return;
+  throw new HoneError(
+    `Rewards of single completions are not for objectives of type "${type}", whose advantages are made otherwise. Give an advantage.`,
+    { code: "invalid_request", param: `${param}.${id}.reward` },
+  );
 }
 
 /** A limit above the context would let through what the trainer refuses. */

@@ -24,7 +24,7 @@ import { type OperationRecord, updateOperation } from "../records.ts";
 import { seedOf, stepOnWorker } from "./worker-step.ts";
 import { type OperationKind, type Outcome, type Staged, type Task, timed } from "./kind.ts";
 import { findTeacher, type Teacher, teacherFolder } from "./teacher.ts";
-import { claimRewarded } from "./train-claims.ts";
+import { claimRewarded, namedCompletions } from "./train-claims.ts";
 
 type TrainOutcome = Pick<TrainResult, "groups" | "reasons" | "warnings">;
 /** What is stored before the worker sees the step, so that one that is redone is the same. */
@@ -131,11 +131,10 @@ function select({ context, record }: TrainTask, model: Model, completions: Compl
   const groups: FilterGroup[] = given.map((group) => ({
     id: group.id,
     failed: group.failed ?? null,
-    members: group.rollouts.map(({ rolloutId, reward }) => ({
-      rolloutId,
-      reward,
-      completions: byRollout.get(rolloutId) ?? [],
-    })),
+    members: group.rollouts.map(({ rolloutId, reward, completions: told }) => {
+      const made = byRollout.get(rolloutId) ?? [];
+      return { rolloutId, reward, completions: made, training: namedCompletions(made, told) };
+    }),
   }));
   return selectForTraining(groups, {
     ...config,

@@ -20,6 +20,8 @@ class Advantages:
     values: torch.Tensor  # float64, one a rollout
     equal_groups: int  # groups whose rewards are all exactly equal: they teach nothing
     groups: int
+    # float64, one a rollout: what differences of rewards were divided by; None: advantages are no such differences
+    scale: torch.Tensor | None = None
 
 
 def group_advantages(
@@ -37,6 +39,7 @@ def group_advantages(
     point, and that noise must not pass for a signal (least of all when it is divided by its own size).
     """
     values = torch.zeros_like(rewards, dtype=torch.float64)
+    scale = torch.ones_like(values)
     ids = groups.unique()
     equal = 0
     for group in ids:
@@ -49,8 +52,10 @@ def group_advantages(
         if baseline == "leave_one_out":
             base = (reward.sum() - reward) / (len(reward) - 1)
         compared = {"none": None, "group": reward, "batch": rewards.double()}[scale_rewards]
-        values[members] = (reward - base) / (1.0 if compared is None else STDS[std](compared))
-    return Advantages(values, equal, len(ids))
+        if compared is not None:
+            scale[members] = STDS[std](compared)
+        values[members] = (reward - base) / scale[members]
+    return Advantages(values, equal, len(ids), scale)
 
 
 def normalized(advantages: Advantages, groups: torch.Tensor) -> Advantages:
@@ -60,5 +65,7 @@ def normalized(advantages: Advantages, groups: torch.Tensor) -> Advantages:
     compared = values[sizes[of] > 1]
     if len(compared) < 2:
         return advantages
-    moved = (values - compared.mean()) / STDS["sample"](compared)
-    return replace(advantages, values=torch.where(values == 0, values, moved))
+    deviation = STDS["sample"](compared)
+    moved = (values - compared.mean()) / deviation
+    scale = None if advantages.scale is None else advantages.scale * deviation
+    return replace(advantages, values=torch.where(values == 0, values, moved), scale=scale)

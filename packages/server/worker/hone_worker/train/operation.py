@@ -24,6 +24,7 @@ from hone_worker.packing.tree_attention import obstacle
 from hone_worker.process.errors import HoneWorkerError
 from hone_worker.process.faults import fault
 from hone_worker.train.checkpoint import clear_staging, open_staging
+from hone_worker.train.completion_advantages import completion_advantages
 from hone_worker.train.forward import logprobs
 from hone_worker.train.metrics import StepMetrics
 from hone_worker.train.objectives import objective_of
@@ -125,7 +126,7 @@ class _Operation:
         steps = mini_batches(
             data,
             config,
-            advantages.values,
+            completion_advantages(advantages, data),
             packable=self._packable(),
             whole_rollouts=self.needs.whole_rollouts,
             whole_groups=self.needs.whole_groups,
@@ -149,7 +150,7 @@ class _Operation:
         if self.needs.reward_penalty:
             rewards = data.rollout_reward - self._penalties(steps)
             advantages = self.objective.advantages(rewards, data.rollout_group, config.loss)
-            steps = [step.with_advantages(advantages.values) for step in steps]
+            steps = [step.with_advantages(completion_advantages(advantages, data)) for step in steps]
 
         learning_rate: float | None = None if config.evaluate else 0.0
         total = sum(len(step.micro_batches) for step in steps)

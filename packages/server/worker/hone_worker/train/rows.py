@@ -51,8 +51,8 @@ class MiniBatch:
     signal: bool  # whether any token has an advantage other than 0
 
     def with_advantages(self, advantages: torch.Tensor) -> MiniBatch:
-        """The same with other advantages of the step data's rollouts."""
-        changed = [replace(m, advantage=advantages[m.rollout]) for m in self.micro_batches]
+        """The same with other advantages of the step data's completions."""
+        changed = [replace(m, advantage=advantages[m.completion]) for m in self.micro_batches]
         return replace(
             self, micro_batches=changed, signal=any(bool((m.advantage != 0).any()) for m in changed)
         )
@@ -70,6 +70,8 @@ def mini_batches(
 ) -> list[MiniBatch]:
     """The plan as tensors. A token that several leaves share is trained in the first leaf that holds it.
 
+    `advantages` are those of completions.
+
     `packable` is false where the base's attention takes no trees: then what the plan wants packed goes
     through in padded rows, in as many micro-batches as keep the memory that the plan counts on. With
     `whole_rollouts` a rollout's trained tokens stay in one micro-batch, with `whole_groups` a group's, and a plan
@@ -82,9 +84,7 @@ def mini_batches(
     rollout = data.completion_rollout.tolist()
     offsets = data.completion_offsets.tolist()
     trains = trained_completions(data)
-    has_signal = [
-        trains[c] and (not rewards or float(advantages[rollout[c]]) != 0.0) for c in range(data.completions)
-    ]
+    has_signal = [trains[c] and (not rewards or float(advantages[c]) != 0.0) for c in range(data.completions)]
     if not any(has_signal):
         raise HoneWorkerError(
             "Nothing in the step data can be trained: no sampled token of a trainable rollout has an advantage "
@@ -237,7 +237,7 @@ class _Tokens:
             position=position,
             temperature=data.completion_temperature[owner],
             sampler=data.logprobs[position],
-            advantage=self.advantages[rollout],
+            advantage=self.advantages[owner],
             weight=None if data.completion_weight is None else data.completion_weight[owner],
             comparable=(data.completion_policy[owner] == self.config.step - 1)
             & (data.completion_truncated[owner] == 0),

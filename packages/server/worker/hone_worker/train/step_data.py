@@ -100,6 +100,9 @@ class StepData:
     completion_weight: torch.Tensor | None = None
     #: Logprobs of each token under whatever an objective measures against; NaN where there is none.
     reference: torch.Tensor | None = None
+    # What takes the place of the rollout's reward, and of the advantage that follows from it; NaN: nothing.
+    completion_reward: torch.Tensor | None = None
+    completion_advantage: torch.Tensor | None = None
 
     @property
     def completions(self) -> int:
@@ -127,7 +130,12 @@ _DTYPES = {
     "rollout_trainable": torch.uint8,
 }
 # Of tensors that may be left out: without weights every token weighs 1, without a reference the trainer computes it.
-_OPTIONAL = {"completion_weight": torch.float32, "reference": torch.float32}
+_OPTIONAL = {
+    "completion_weight": torch.float32,
+    "completion_reward": torch.float64,
+    "completion_advantage": torch.float64,
+    "reference": torch.float32,
+}
 
 
 def parse_step_data(body: bytes) -> tuple[StepData, TrainConfig]:
@@ -237,6 +245,9 @@ def _check_values(data: StepData) -> None:
             "completion_weight",
             "must be finite and not negative",
         )
+    for name in ("completion_reward", "completion_advantage"):
+        if (given := getattr(data, name)) is not None:
+            _require(not given.isinf().any(), name, "must be finite, or NaN for none")
     _require(
         data.logprobs.isfinite().all() and (data.logprobs <= 1e-3).all(),
         "logprobs",

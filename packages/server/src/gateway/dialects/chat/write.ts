@@ -1,4 +1,4 @@
-import { newId, type ChatChunk, type ChatCompletion, type ChatRequest } from "@hone/core";
+import type { ChatChunk, ChatCompletion, ChatRequest } from "@hone/core";
 import type { Told, Writer } from "../../answer-events.ts";
 import type { PreparedAsk } from "../../prepare.ts";
 import { createdNow, sse, streamEnd } from "../openai.ts";
@@ -7,7 +7,7 @@ type ChunkChoice = ChatChunk["choices"][number];
 
 /** `chat.completion`, and its chunks. */
 export function writeChat(request: ChatRequest, prepared: PreparedAsk): Writer {
-  const id = newId("chatcmpl");
+  const id = `chat${prepared.answerId}`;
   const created = createdNow();
   const model = prepared.policy;
   const withUsage = request.stream_options?.include_usage;

@@ -1,6 +1,5 @@
 import {
   messageText,
-  newId,
   type CompletionRequest,
   type FinishReason,
   type TextChunk,
@@ -14,9 +13,8 @@ import { createTextLogprobs } from "./logprobs.ts";
 /** `text_completion`, and its chunks. */
 export function writeCompletion(
   request: CompletionRequest,
-  { policy: model, engineRequest }: PreparedAsk,
+  { policy: model, answerId: id, engineRequest }: PreparedAsk,
 ): Writer {
-  const id = newId("cmpl");
   const object = "text_completion";
   const created = createdNow();
   const withUsage = request.stream_options?.include_usage;
