@@ -32,7 +32,7 @@ class ComputePaths:
     #: Adapters in training: `module` in float32 for each layer, `joined` in the base's precision for all layers
     #: that read the same input.
     lora: Lora = "auto"
-    #: A decoder layer as transformers wrote it, or through torch.compile, which needs a C compiler.
+    #: What lies between a layer's matmuls as transformers wrote it, or through torch.compile, which needs a C compiler.
     layer: Layer = "eager"
     decode: Decode = "auto"
     #: Rows of logits alive at once in the loss.
@@ -82,9 +82,6 @@ class ComputePaths:
         half = dtype in (torch.bfloat16, torch.float16)
         if cuda and self.attention == "varlen" and not half:
             raise _refused("attention=varlen takes bfloat16 on a GPU. Start with `--dtype bfloat16`.")
-        for name in ("attention", "lora", "layer", "decode"):
-            if (name, getattr(self, name)) in _PLANNED:
-                raise _refused(f"{name}={getattr(self, name)} is not built yet.")
         attention = self.attention
         if attention == "auto":
             attention = "ranges" if not cuda else "varlen" if half else "masked"
@@ -98,14 +95,10 @@ class ComputePaths:
         )
 
 
-_PLANNED = {
-    ("layer", "compiled"),
-}
 _NAMES = tuple(field.name for field in fields(ComputePaths))
 _CHOICES: dict[str, tuple[str, ...]] = {
     name: get_args(kind) for name, kind in get_type_hints(ComputePaths).items() if name != "loss_chunk"
 }
-
 
 #: The device decides everything.
 AUTO = ComputePaths()

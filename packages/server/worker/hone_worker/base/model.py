@@ -16,6 +16,7 @@ from hone_worker.base.device import require_device
 from hone_worker.base.joined_lora import JoinedLora
 from hone_worker.base.lora import LoraRouter, inject
 from hone_worker.packing.attention import register
+from hone_worker.packing.compiled_parts import compile_parts
 from hone_worker.packing.trial import varlen_fault
 from hone_worker.process.errors import HoneWorkerError
 
@@ -87,6 +88,8 @@ def wrap_base(
     router = inject(model)
     if chosen.lora == "joined":
         router.joined = JoinedLora(router)
+    if chosen.layer == "compiled":
+        compile_parts(model)
     return Base(model, tokenizer, router, name, max_model_len, weight.device, weight.dtype, chosen)
 
 

@@ -9,6 +9,7 @@ import torch
 
 from hone_worker.base.lora import LoraWeights
 from hone_worker.base.model import Base
+from hone_worker.packing.transfer import on_device
 from hone_worker.packing.tree_attention import trees
 from hone_worker.process.faults import fault
 from hone_worker.train.rows import MicroBatch
@@ -20,7 +21,7 @@ def logprobs(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Logprob and entropy of every trained token of a micro-batch under `weights`; None is the bare base."""
     device = base.device
-    input_ids, column = micro_batch.input_ids.to(device), micro_batch.column.to(device)
+    input_ids, column = on_device(micro_batch.input_ids, device), on_device(micro_batch.column, device)
     layout, positions = micro_batch.layout, micro_batch.position_ids
     with (
         base.router.single(weights),
@@ -28,13 +29,14 @@ def logprobs(
     ):
         hidden = base.model.base_model(
             input_ids=input_ids,
-            position_ids=None if positions is None else positions.to(device),
+            position_ids=on_device(positions, device),
+            attention_mask=None if layout is None else unread_mask(device),
             # With a cache transformers takes positions that start anew for nothing, and sequences see others.
             use_cache=False,
         ).last_hidden_state
     fault("worker.forward")
     if layout is None:
-        wanted = hidden[micro_batch.row.to(device), column]
+        wanted = hidden[on_device(micro_batch.row, device), column]
     else:
         # Rollouts that share a prompt are predicted from the same place. The gradients of several are added
         # in order here; indexing with brackets would add them in whatever order the threads come.
@@ -43,13 +45,21 @@ def logprobs(
     return token_logprobs(
         wanted,
         base.model.get_output_embeddings(),
-        micro_batch.target.to(device),
-        micro_batch.temperature.to(device),
+        on_device(micro_batch.target, device),
+        on_device(micro_batch.temperature, device),
         softcap=softcap,
         scale=scale,
         entropy_gradient=entropy_gradient,
         chunk=base.paths.loss_rows,
     )
+
+
+def unread_mask(device: torch.device) -> torch.Tensor | None:
+    """On a GPU something for transformers to take for a finished mask, which nobody looks at in a packed row.
+
+    Given none it looks through the positions for sequences side by side, and waits for the answer.
+    """
+    return None if device.type == "cpu" else torch.zeros(1, 1, 1, 1, dtype=torch.bool, device=device)
 
 
 def _logit_shape(config: Any) -> tuple[float | None, float]:

@@ -20,6 +20,7 @@ from hone_worker.base.adapter_files import read_adapter
 from hone_worker.base.lora import LoraWeights
 from hone_worker.base.model import Base
 from hone_worker.packing.attention import NAME
+from hone_worker.packing.transfer import on_device
 from hone_worker.packing.tree_attention import obstacle
 from hone_worker.process.errors import HoneWorkerError
 from hone_worker.process.faults import fault
@@ -28,7 +29,7 @@ from hone_worker.train.completion_advantages import completion_advantages
 from hone_worker.train.forward import logprobs
 from hone_worker.train.metrics import StepMetrics
 from hone_worker.train.objectives import objective_of
-from hone_worker.train.objectives.objective import LossInputs
+from hone_worker.train.objectives.objective import LossInputs, LossOutputs
 from hone_worker.train.policy_state import PolicyState, require_finite
 from hone_worker.train.rows import MicroBatch, MiniBatch, mini_batches
 from hone_worker.train.step_data import StepData, TrainConfig
@@ -44,6 +45,20 @@ log = logging.getLogger("hone_worker")
 class HighEntropy:
     mask: torch.Tensor  # bool, of the step data's `tokens`
     tokens: float  # how many it holds, by their weights
+
+
+@dataclass(frozen=True, eq=False)
+class Computed:
+    """What a micro-batch leaves to be measured when its optimizer step is computed.
+
+    On a GPU each number that is read waits for all that was launched before it, and launches nothing meanwhile.
+    """
+
+    micro_batch: MicroBatch
+    outputs: LossOutputs
+    logprob: torch.Tensor
+    entropy: torch.Tensor
+    reference: torch.Tensor | None
 
 
 class _Watch:
@@ -157,16 +172,16 @@ class _Operation:
         done = 0
         forward_backward = update = 0.0
         for step in steps:
-            loss = 0.0
             high = None
+            computed: list[Computed] = []
             if self.needs.top_entropy is not None:
                 high = yield from self._high_entropy(state, step, self.needs.top_entropy)
             for micro_batch in step.micro_batches:
                 self._stop_if_aborted()
-                loss += self._forward_backward(state, micro_batch, step, high)
+                computed.append(self._forward_backward(state, micro_batch, step, high))
                 done += 1
                 yield {"event": "microbatch", "done": done, "total": total, "tokens": micro_batch.tokens}
-            self.metrics.losses.append(loss)
+            self.metrics.losses.append(self._measure(computed))
             forward_backward += self.watch.lap()
             if self.old is None:
                 self._check_gap()
@@ -218,11 +233,14 @@ class _Operation:
     def _old_logprobs(self, state: PolicyState, steps: list[MiniBatch]) -> Training:
         """pi_o of every trained token, before the first optimizer step moves anything."""
         self.old = self._for_each_token(state)
+        found = []
         for micro_batch, logprob, _ in self._looked_at(state.weights, steps):
-            self.old[micro_batch.position.to(self.base.device)] = logprob
-            self.metrics.gap.add(logprob, micro_batch)
+            self.old[on_device(micro_batch.position, self.base.device)] = logprob
+            found.append((logprob, micro_batch))
             # No micro-batch is trained yet: this only offers the thread to others.
             yield {"event": "heartbeat"}
+        for logprob, micro_batch in found:
+            self.metrics.gap.add(logprob, micro_batch)
 
     def _reference_logprobs(self, state: PolicyState, steps: list[MiniBatch]) -> Training:
         """Those that the step data gives; or of the base, which is the same model with the adapter off, or of the
@@ -239,7 +257,7 @@ class _Operation:
                 {p: (state.own(a), state.own(b)) for p, (a, b) in read.tensors.items()},
             )
         for micro_batch, logprob, _ in self._looked_at(weights, steps):
-            self.reference[micro_batch.position.to(self.base.device)] = logprob
+            self.reference[on_device(micro_batch.position, self.base.device)] = logprob
             yield {"event": "heartbeat"}
 
     def _high_entropy(
@@ -249,9 +267,10 @@ class _Operation:
         entropy = self._for_each_token(state)
         weight = self._for_each_token(state)
         for micro_batch, _, found in self._looked_at(state.weights, [step]):
-            token = micro_batch.position.to(self.base.device)
+            token = on_device(micro_batch.position, self.base.device)
             entropy[token] = found
-            weight[token] = 1.0 if micro_batch.weight is None else micro_batch.weight.to(weight)
+            given = micro_batch.weight
+            weight[token] = 1.0 if given is None else on_device(given, self.base.device, state.exact)
             yield {"event": "heartbeat"}
         mask = highest(entropy, weight > 0, share)
         return HighEntropy(mask, float((weight * mask).sum()))
@@ -263,13 +282,15 @@ class _Operation:
         self, weights: LoraWeights | None, steps: list[MiniBatch]
     ) -> Iterator[tuple[MicroBatch, torch.Tensor, torch.Tensor]]:
         """Every micro-batch with its logprobs and entropies, without a gradient."""
+        finite = []
         for step in steps:
             for micro_batch in step.micro_batches:
                 self._stop_if_aborted()
                 with torch.no_grad():
                     logprob, entropy = logprobs(self.base, weights, micro_batch)
-                require_finite(logprob)
+                finite.append(logprob.isfinite().all())
                 yield micro_batch, logprob, entropy
+        require_finite(torch.stack(finite))
 
     def _penalties(self, steps: list[MiniBatch]) -> torch.Tensor:
         """What each rollout's tokens take off its reward. Those that are not trained take nothing."""
@@ -286,12 +307,11 @@ class _Operation:
 
     def _forward_backward(
         self, state: PolicyState, micro_batch: MicroBatch, step: MiniBatch, high: HighEntropy | None
-    ) -> float:
+    ) -> Computed:
         device = self.base.device
-        advantage = micro_batch.advantage.to(device, state.exact)
-        token = micro_batch.position.to(device)
-        weight = micro_batch.weight
+        advantage = micro_batch.advantage.to(state.exact)
         moves = self.needs.every_token or bool(advantage.any())
+        token = on_device(micro_batch.position, device)
         with torch.set_grad_enabled(moves and not self.config.evaluate):
             logprob, entropy = logprobs(
                 self.base, state.weights, micro_batch, entropy_gradient=self.needs.entropy_gradient
@@ -299,33 +319,46 @@ class _Operation:
             inputs = LossInputs(
                 logprobs=logprob,
                 old=logprob.detach() if self.old is None else self.old[token],
-                sampler=micro_batch.sampler.to(device),
-                advantages=advantage,
-                rollout=micro_batch.rollout.to(device),
-                group=self.data.rollout_group[micro_batch.rollout].long().to(device),
-                completion=micro_batch.completion.to(device),
+                sampler=on_device(micro_batch.sampler, device),
+                advantages=on_device(advantage, device),
+                rollout=on_device(micro_batch.rollout, device),
+                group=on_device(self.data.rollout_group[micro_batch.rollout].long(), device),
+                completion=on_device(micro_batch.completion, device),
                 token=token,
                 rollouts=step.rollouts,
                 entropies=entropy,
                 tokens=step.tokens,
                 mean_tokens=step.mean_tokens,
-                rollout_tokens=step.rollout_tokens.to(device, state.exact),
+                rollout_tokens=on_device(step.rollout_tokens, device, state.exact),
                 entropy_tokens=step.tokens if high is None else high.tokens,
                 high_entropy=None if high is None else high.mask[token],
                 reference=None if self.reference is None else self.reference[token],
-                weights=None if weight is None else weight.to(device, state.exact),
+                weights=on_device(micro_batch.weight, device, state.exact),
             )
             outputs = self.objective.loss(inputs, self.config.loss)
-            require_finite(outputs.total)
             if outputs.total.requires_grad:
                 outputs.total.backward()
                 fault("worker.backward")
-        if self.old is None:
-            self.metrics.gap.add(inputs.old, micro_batch)
-        if inputs.reference is not None:
-            self.metrics.add_drift(logprob.detach(), inputs.reference)
-        self.metrics.add(outputs, entropy.detach(), micro_batch)
-        return float(outputs.total.detach())
+        return Computed(
+            micro_batch,
+            LossOutputs(outputs.total.detach(), outputs.metrics),
+            logprob.detach(),
+            entropy.detach(),
+            inputs.reference,
+        )
+
+    def _measure(self, computed: list[Computed]) -> float:
+        """The loss of an optimizer step, and all that it tells, once everything is computed."""
+        require_finite(torch.stack([each.outputs.total for each in computed]))
+        loss = 0.0
+        for each in computed:
+            if self.old is None:
+                self.metrics.gap.add(each.logprob, each.micro_batch)
+            if each.reference is not None:
+                self.metrics.add_drift(each.logprob, each.reference)
+            self.metrics.add(each.outputs, each.entropy, each.micro_batch)
+            loss += float(each.outputs.total)
+        return loss
 
     def _check_gap(self) -> None:
         mean = self.metrics.gap.difference.mean
