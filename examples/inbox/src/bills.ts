@@ -1,6 +1,8 @@
-// Mails about bills. Each holds two amounts and two dates, and only one of each is asked for. Where the
-// wanted date always came last, a model would learn "the last date" and look as if it could read: so each
-// half of the templates has every combination of wanted first and wanted last equally often.
+// Mails about bills. Each holds two amounts and two dates, and only one of each is asked for. Where the wanted date
+// always came last, a model would learn "the last date" and look as if it could read: so wanted first and wanted last
+// are equally frequent, for amounts and for dates. Where mails came in a few wordings, it would learn those: so
+// training mails are composed of sentences, and hardly two read the same.
+import * as sentences from "./sentences.ts";
 
 export interface Bill {
   name: string;
@@ -9,45 +11,16 @@ export interface Bill {
 }
 
 export interface Mail {
-  /** The template's name: the order of its facts. */
-  template: string;
+  /** The order in which it tells its facts. */
+  order: string;
   text: string;
   bill: Bill;
 }
 
-/** `{other}` and `{issued}` are the amount and the date that are not asked for. */
-export const trainTemplates = takeTurns([
-  // The wanted amount first, the wanted date first.
-  [
-    "{name} asks you to pay {amount} by {due}. Your last bill of {other} came on {issued}.",
-    "A bill of {amount} from {name} falls due on {due}; the one before, {other}, was paid on {issued}.",
-    "By {due} {name} expects {amount}. On {issued} you paid them {other}.",
-    "{name}: please settle by {due} the sum of {amount}, not {other} as we wrote on {issued}.",
-  ],
-  // The wanted amount first, the wanted date last.
-  [
-    "{name} sent a bill of {amount} on {issued}. Unlike the {other} of last time, it is due on {due}.",
-    "On {issued} {name} billed you {amount}, due {due}. The bill before was {other}.",
-    "The total is {amount}, up from {other}. {name} wrote it on {issued} and wants it by {due}.",
-    "{name}, {issued}: the amount to pay is {amount} until {due}, after {other} last time.",
-  ],
-  // The wanted amount last, the wanted date first.
-  [
-    "{name} corrects the bill: not {other} but {amount}, payable by {due}. The first letter is from {issued}.",
-    "Instead of {other}, {name} now charges {amount}. Pay before {due}; this mail was written on {issued}.",
-    "Payment is due {due}: after {other} last month it is now {amount}. {name}, {issued}.",
-    "{name} needs your payment by {due}. The bill of {issued} showed {other}; the right sum is {amount}.",
-  ],
-  // Both last.
-  [
-    "{name} received {other} from you on {issued}. The new bill is {amount}, due {due}.",
-    "On {issued} {name} raised your fee from {other} to {amount}. Pay by {due}.",
-    "You paid {other} on {issued}. Now {amount} is due by {due}. Regards, {name}",
-    "Since {issued} the {other} is settled. By {due} please pay {amount} to {name}.",
-  ],
-]);
+type Words = readonly string[];
+type Fact = "name" | "amount" | "due" | "other" | "issued";
 
-/** Other words and other orders, balanced in the same way. */
+/** Words that no training mail has, balanced in the same way. */
 export const heldOutTemplates = [
   "Please pay {amount} by {due} to {name}. We had {other} from you on {issued}.",
   "{name} reminds you: until {due} there is {amount} to pay. Your payment of {issued} was {other}.",
@@ -59,108 +32,91 @@ export const heldOutTemplates = [
   "Not {other} but {amount} is the total of the bill of {issued}. {name} expects it by {due}.",
 ] as const;
 
-export const trainNames = [
-  "Harbor Electric",
-  "Bluebird Telecom",
-  "Oakwood Dental",
-  "Summit Insurance",
-  "Riverside Gym",
-  "Maple Street Garage",
-  "Crown Cleaning",
-  "Pioneer Internet",
-  "Lakeview Clinic",
-  "Golden Bakery",
-  "Atlas Storage",
-  "Cedar Gardens",
-  "Metro Parking",
-  "Silver Fox Films",
-  "Willow Books",
-  "Eagle Transport",
-  "Fairway Sports",
-  "Juniper Design",
-  "Keystone Legal",
-  "Velvet Music School",
-] as const;
-
-export const heldOutNames = [
-  "Northgate Water",
-  "Tulip Flowers",
-  "Granite Roofing",
-  "Falcon Courier",
-  "Sunrise Daycare",
-  "Copper Kettle Cafe",
-  "Beacon Heating",
-  "Orchid Spa",
-  "Delta Printing",
-  "Hilltop Vet",
-  "Nimbus Hosting",
-  "Redwood Carpentry",
-] as const;
-
-const months =
-  "January February March April May June July August September October November December".split(
-    " ",
+export const heldOutNames =
+  "Northgate Water, Tulip Flowers, Granite Roofing, Falcon Courier, Sunrise Daycare, Copper Kettle Cafe, Beacon Heating, Orchid Spa, Delta Printing, Hilltop Vet, Nimbus Hosting, Redwood Carpentry".split(
+    ", ",
   );
 
-/** `perTemplate` mails of each template. The same arguments give the same mails. */
-export function writeMails(
-  templates: readonly string[],
-  names: readonly string[],
-  perTemplate: number,
-  seed: number,
-): Mail[] {
-  const random = uniforms(seed);
-  const below = (limit: number) => Math.floor(random() * limit);
+/** So many mails of each template. The same arguments give the same mails. */
+export function writeMails(templates: Words, names: Words, each: number, seed: number): Mail[] {
+  const random = draws(seed);
   return templates.flatMap((template) =>
-    Array.from({ length: perTemplate }, () => {
-      const amount = (1000 + below(29_000)) / 100;
-      let other = amount;
-      while (other === amount) other = (1000 + below(29_000)) / 100;
-      const issued = below(365);
-      const facts = {
-        name: names[below(names.length)] ?? "",
-        amount: amount.toFixed(2),
-        other: other.toFixed(2),
-        issued: dayAndMonth(issued),
-        due: dayAndMonth(issued + 7 + below(40)),
-      };
-      const text = template.replace(/\{(\w+)\}/g, (_, fact: string) => facts[fact as Fact]);
-      return {
-        template: orderOf(template).join(" "),
-        text,
-        bill: { name: facts.name, amount, due: facts.due },
-      };
-    }),
+    Array.from({ length: each }, () => fill(template, names, random)),
   );
 }
 
-/** The first of each list, then the second of each. */
-export function takeTurns<T>(lists: readonly (readonly T[])[]): T[] {
-  const longest = Math.max(...lists.map(({ length }) => length));
-  return Array.from({ length: longest }, (_, turn) => turn).flatMap((turn) =>
-    lists.flatMap((list) => list.slice(turn, turn + 1)),
-  );
+/** Training mails. Of each four, one has each combination of the wanted amount and the wanted date first. */
+export function composeMails(count: number, seed: number): Mail[] {
+  const random = draws(seed);
+  return Array.from({ length: count }, (_, number) => {
+    const template = compose(number % 2 === 0, number % 4 < 2, random);
+    return fill(template, sentences.trainNames, random);
+  });
 }
 
-export type Fact = "name" | "amount" | "due" | "other" | "issued";
+function compose(amountFirst: boolean, dueFirst: boolean, random: Draws): string {
+  const { now, before, amounts, dates, opening, closing, greeting, currencies, chatter, breaks } =
+    sentences;
+  const ordered = (list: Words, one: Fact, other: Fact, first: boolean) =>
+    random.of(list.filter((text) => comesBefore(one, other, text) === first));
+  const date = ordered(dates, "due", "issued", dueFirst);
+  const sum = ordered(amounts, "amount", "other", amountFirst);
+  const coin = () => random.below(2) === 0;
+  let said = coin() ? [date, sum] : [sum, date];
+  // What is to be paid in one sentence, and what was before in the other: both wanted ones come first, or both last.
+  if (amountFirst === dueFirst && coin()) {
+    said = [random.of(amountFirst ? now : before), random.of(amountFirst ? before : now)];
+  }
+  const signed = coin();
+  // Half of the mails are short, as a reminder on a phone is.
+  const long = coin();
+  const talk = () => (long && coin() ? [random.of(chatter)] : []);
+  const body = [...talk(), ...said.slice(0, 1), ...talk(), ...said.slice(1), ...talk()].join(" ");
+  const [currency, hello] = [random.of(currencies), random.of(greeting)];
+  const parts = signed ? [hello, body, random.of(closing)] : [hello, random.of(opening), body];
+  return parts
+    .filter(Boolean)
+    .join(random.of(breaks))
+    .replace(/\{amount\}|\{other\}/g, (fact) => currency.replace("#", () => fact));
+}
+
+function fill(template: string, names: Words, { below, of }: Draws): Mail {
+  const amount = (1000 + below(29_000)) / 100;
+  let other = amount;
+  while (other === amount) other = (1000 + below(29_000)) / 100;
+  const issued = below(365);
+  const name = of(names);
+  const due = dayAndMonth(issued + 7 + below(40));
+  const said = { amount: amount.toFixed(2), other: other.toFixed(2), issued: dayAndMonth(issued) };
+  const facts: Record<Fact, string> = { name, due, ...said };
+  const text = template.replace(/\{(\w+)\}/g, (_, fact: string) => facts[fact as Fact]);
+  return { order: orderOf(template).join(" "), text, bill: { name, amount, due } };
+}
 
 /** The facts of a template, in the order in which it tells them. */
-export function orderOf(template: string): Fact[] {
+function orderOf(template: string): Fact[] {
   return [...template.matchAll(/\{(\w+)\}/g)].map(([, fact]) => fact as Fact);
+}
+
+export function comesBefore(one: Fact, other: Fact, template: string): boolean {
+  return orderOf(template).indexOf(one) < orderOf(template).indexOf(other);
 }
 
 function dayAndMonth(day: number): string {
   const date = new Date(Date.UTC(2026, 0, 1 + day));
-  return `${date.getUTCDate()} ${months[date.getUTCMonth()]}`;
+  return date.toLocaleString("en-GB", { day: "numeric", month: "long", timeZone: "UTC" });
 }
 
+type Draws = ReturnType<typeof draws>;
+
 /** Mulberry32: small, and the same on every machine. */
-function uniforms(seed: number): () => number {
+function draws(seed: number) {
   let state = seed >>> 0;
-  return () => {
+  const below = (limit: number): number => {
     state = (state + 0x6d2b79f5) >>> 0;
     let mixed = Math.imul(state ^ (state >>> 15), state | 1);
     mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4_294_967_296;
+    return Math.floor((((mixed ^ (mixed >>> 14)) >>> 0) / 4_294_967_296) * limit);
   };
+  return { below, of: <T>(list: readonly T[]): T => list[below(list.length)] as T };
 }

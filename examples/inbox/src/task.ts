@@ -1,25 +1,14 @@
 import type { RolloutModel } from "@hone/client";
 import { defineTask, type RolloutHow } from "@hone/client/run";
 import OpenAI from "openai";
-import {
-  heldOutNames,
-  heldOutTemplates,
-  takeTurns,
-  trainNames,
-  trainTemplates,
-  writeMails,
-  type Mail,
-} from "./bills.ts";
+import { composeMails, heldOutNames, heldOutTemplates, writeMails, type Mail } from "./bills.ts";
 import { scoreAnswer } from "./reward.ts";
 
-// A real model that learns to read bills out of mails. `npm run quickstart -- inbox` serves it and trains it on
-// this task.
+// A real model that learns to read bills out of mails: `npm run quickstart -- inbox` serves it and trains it.
 
-// The templates take turns, so that every step has mails of every kind: a step of one kind would teach the
-// shortcut that fits it. That order is kept, not shuffled.
-export const train = takeTurns(
-  trainTemplates.map((template, number) => writeMails([template], trainNames, 20, number)),
-);
+// Every step has mails of every order: a step of one order would teach the shortcut that fits it. So they are not
+// shuffled.
+export const train = composeMails(960, 1);
 export const heldOut = writeMails(heldOutTemplates, heldOutNames, 12, 2);
 
 export const system = "Read the bill in the mail. Answer with one JSON object and nothing else.";
@@ -59,7 +48,7 @@ export default defineTask({
   ...{ train, heldOut, rollout, shuffle: false },
   // All three values right.
   metric: "exact",
-  slice: ({ template }) => template,
+  slice: ({ order }) => order,
   options: {
     // Two mails a step of each combination of wanted first and wanted last.
     ...{ steps: 24, groupsPerStep: 8, groupSize: 6, concurrency: 64 },

@@ -1,0 +1,56 @@
+// Whether the inbox agent reads mails or has learnt the words of its training mails:
+//   pnpm experiment strangers [--out FOLDER] [--seed N] [--steps N]
+// It is trained as in the quickstart. Before and after that it answers the quickstart's held-out mails, and mails in
+// eight wordings of somebody who had seen none of the others, greedily.
+import { existsSync } from "node:fs";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import { parseArgs } from "node:util";
+import { compare, evaluationTable, type TrajectoryGroup } from "@hone/client";
+import { writeMails, type Mail } from "../examples/inbox/src/bills.ts";
+import inbox from "../examples/inbox/src/task.ts";
+import { answer, trainArm } from "./inbox/arm.ts";
+import { withSmollm2 } from "./inbox/served.ts";
+
+const { values } = parseArgs({
+  options: {
+    out: { type: "string", default: "runs/strangers" },
+    seed: { type: "string", default: "0" },
+    steps: { type: "string", default: String(inbox.options?.steps) },
+  },
+});
+
+const wordings = new URL("inbox-strangers.json", import.meta.url);
+const strangers = JSON.parse(await readFile(wordings, "utf8")) as {
+  wordings: string[];
+  names: string[];
+};
+const sets: Record<string, readonly Mail[]> = {
+  shipped: inbox.heldOut,
+  strangers: writeMails(strangers.wordings, strangers.names, 6, 9),
+};
+const mails = Object.entries(sets).flatMap(([set, of]) => of.map((mail) => ({ ...mail, set })));
+
+const out = resolve(values.out);
+const file = join(out, "results.json");
+await mkdir(out, { recursive: true });
+const results: Record<string, TrajectoryGroup[]> = existsSync(file)
+  ? JSON.parse(await readFile(file, "utf8"))
+  : {};
+await withSmollm2(join(out, "server"), async (hone) => {
+  const name = `steps-${values.steps}-seed-${values.seed}`;
+  results["base"] ??= await answer(hone, "base", mails);
+  await writeFile(file, JSON.stringify(results));
+  const arm = { name, demonstrations: 0, steps: Number(values.steps) };
+  results[name] = await answer(hone, await trainArm(hone, arm, Number(values.seed)), mails);
+  await writeFile(file, JSON.stringify(results));
+  for (const metric of ["exact", "json", "name", "amount", "due"]) {
+    console.log(metric);
+    console.table(evaluationTable(results, { metric, by: ({ set }: { set: string }) => set }));
+  }
+  for (const set of Object.keys(sets)) {
+    const of = (groups: TrajectoryGroup[] = []) =>
+      groups.filter(({ scenario }) => (scenario as { set: string }).set === set);
+    console.log(set, compare(of(results["base"]), of(results[name]), { metric: "exact" }));
+  }
+});
