@@ -1,4 +1,4 @@
-import { gather, type Hone, type TrainConfig, type TrajectoryGroup } from "@hone/client";
+import { gather, type Hone, type TrajectoryGroup } from "@hone/client";
 import type { Mail } from "../../examples/inbox/src/bills.ts";
 import inbox, { example, rollout, system, train } from "../../examples/inbox/src/task.ts";
 
@@ -9,17 +9,17 @@ export interface Arm {
   demonstrations: number;
   /** Steps on rewards after that, each of 8 mails × 6 rollouts. */
   steps: number;
-  /** Instead of the example's own options. */
-  config?: TrainConfig;
 }
 
 export const rolloutsOfStep = 48;
+
+/** On a busy machine an answer waits long for its turn. */
+const timeoutMs = 3_600_000;
 
 /** Trains one model, and gives its name. */
 export async function trainArm(hone: Hone, arm: Arm, seed: number): Promise<string> {
   const model = await hone.model({ name: `${arm.name}-${seed}`, seed });
   const { groupsPerStep = 8, learningRate, schedule, train: options } = inbox.options ?? {};
-  const config = arm.config ?? { ...options, learningRate };
   if (arm.demonstrations > 0) {
     // From the end: the rewards come from the beginning, and no mail serves twice.
     const shown = train.slice(-arm.demonstrations).map(demonstration);
@@ -35,10 +35,10 @@ export async function trainArm(hone: Hone, arm: Arm, seed: number): Promise<stri
       {
         groupSize: rolloutsOfStep / groupsPerStep,
         concurrency: rolloutsOfStep,
+        timeoutMs,
       },
     );
-    const falling = arm.config ? {} : { schedule };
-    const { metrics } = await model.train(groups, { ...config, ...falling, batch });
+    const { metrics } = await model.train(groups, { ...options, learningRate, schedule, batch });
     const rewards = groups.flatMap(({ trajectories }) =>
       trajectories.map(({ reward }) => reward ?? 0),
     );
@@ -59,7 +59,7 @@ export async function answer(
 ): Promise<TrajectoryGroup[]> {
   const model = await hone.model({ name });
   return await gather(model, (one, mail) => rollout(one, mail, how(0)), [...mails], {
-    ...{ groupSize: 1, mode: "eval", concurrency: 64 },
+    ...{ groupSize: 1, mode: "eval", concurrency: 64, timeoutMs },
   });
 }
 
