@@ -168,3 +168,24 @@ def test_the_trial_passes_kernels_that_are_right_and_tells_of_those_that_are_not
         with monkeypatch.context() as patch:
             patch.setattr(varlen, place, broken)
             assert re.search(told, varlen_fault(config, CPU, dtype) or "")
+
+
+def test_the_gpus_operators_take_what_they_are_given():
+    """On tensors without memory torch runs its operators' own checks of arguments and gives shapes and precisions."""
+    layout = pack(
+        [torch.tensor(row).numpy() for row in ([1, 2, 3, 4], [1, 2, 5], [1, 2, 5, 6, 6], [9])]
+    ).layout
+    meta = torch.device("meta")
+    plan = VarlenPlan.of(layout, meta)
+    assert len(plan.levels) == 1 and plan.spans.starts.dtype == torch.int32
+    query, key, value = (
+        torch.empty(1, heads, layout.trees[-1][1], 64, dtype=torch.bfloat16, device=meta, requires_grad=True)
+        for heads in (8, 2, 2)
+    )
+    out = varlen.varlen_attention(query, key, value, plan, 0.125)
+    assert out.shape == query.shape and out.dtype == torch.bfloat16
+    out.sum().backward()
+    for given in (query, key, value):
+        assert given.grad is not None and given.grad.shape == given.shape
+    half = torch.empty(4, 3, dtype=torch.bfloat16, device=meta)
+    assert torch.mm(half.t(), half, out_dtype=torch.float32).dtype == torch.float32
