@@ -169,8 +169,15 @@ def test_split_kv_is_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where Triton is: its kernels by its interpreter, against softmax in float64."""
     pytest.importorskip("triton")
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    from hone_worker.engine.split_kv import split_kv
+    from hone_worker.engine import split_kv as kernels
 
+    split_kv = kernels.split_kv
+    for dtype in (torch.float32, torch.float16):  # the interpreter multiplies no bfloat16
+        assert kernels.fault(8, 2, 32, torch.device("cpu"), dtype) is None
+    with monkeypatch.context() as patch:
+        # A kernel that leaves out places is found.
+        patch.setattr(kernels, "split_kv", lambda q, k, v, r, p, *rest: split_kv(q, k, v, r, p // 2, *rest))
+        assert "off by" in (kernels.fault(8, 2, 32, torch.device("cpu"), torch.float32) or "")
     random = torch.Generator().manual_seed(1)
     for heads, key_heads, dim, length in ((4, 2, 16, 70), (8, 2, 32, 300), (3, 3, 16, 128), (8, 1, 64, 65)):
         slots, count, room = 5, 4, length + 20

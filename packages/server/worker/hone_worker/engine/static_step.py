@@ -8,11 +8,11 @@ tensors are loaded again, in two transfers.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +25,8 @@ from hone_worker.engine.lean import Attend, LeanForward, LeanStack
 from hone_worker.engine.sampling import RowSampling, draw
 from hone_worker.engine.slots import Slot
 
+log = logging.getLogger("hone_worker")
+
 #: Steps for which random numbers are sent ahead.
 STEPS_AHEAD = 32
 #: Rows of `_whole`, which holds what is a whole number.
@@ -33,17 +35,23 @@ ID, POSITION, ADVANCE, ROW, PLACE, GREEDY, TOP_K, TICK = range(8)
 TEMPERATURE, TOP_P = range(2)
 
 
-def split_kv_for(device: torch.device, dim: int) -> Callable[..., Tensor] | None:
-    """Triton's kernels for this device and width of a head; None where matmuls over the longest row have to do."""
-    fits = device.type == "cuda" and dim >= 16 and dim & (dim - 1) == 0 and find_spec("triton") is not None
-    return _triton_kernels() if fits else None
-
-
 @cache
-def _triton_kernels() -> Any:
-    from hone_worker.engine.split_kv import split_kv
+def kernels_for(
+    heads: int, key_heads: int, dim: int, device: torch.device, dtype: torch.dtype
+) -> Callable[..., Tensor] | None:
+    """Triton's kernels for such heads, once they were tried; None where matmuls over the longest row have to do."""
+    if device.type != "cuda" or dim < 16 or dim & (dim - 1) or find_spec("triton") is None:
+        return None
+    try:
+        from hone_worker.engine.split_kv import fault, split_kv
 
-    return split_kv
+        wrong = fault(heads, key_heads, dim, device, dtype)
+    except Exception as error:
+        wrong = f"{type(error).__name__}: {error}"
+    if wrong is None:
+        return split_kv
+    log.warning("Triton's kernels for decoding are not used here: %s", wrong)
+    return None
 
 
 @dataclass(frozen=True)
@@ -125,6 +133,8 @@ class StaticStep:
         self.pairs: Sequence[Sequence[Pair | None]] = forward.no_pairs if adapters is None else adapters.pairs
         self.gates: list[Tensor | None] = [None] * 4
         self.left = 0
+        heads = (forward.query_heads, forward.key_heads, forward.dim)
+        self._split_kv = kernels_for(*heads, device, base.dtype)
         # The upload must have been read before the host's side of it is written again.
         self._sent = torch.cuda.Event() if pinned else None
         self._done = torch.cuda.Event() if pinned else None
@@ -212,7 +222,7 @@ class StaticStep:
         return found
 
     def attention(self, dtype: torch.dtype, key_heads: int) -> Attend:
-        split_kv = split_kv_for(self.base.device, self.forward.dim)
+        split_kv = self._split_kv
         length, rows, positions = self.shape.length, self.rows, self.positions
         if split_kv is not None:
             return lambda query, keys, values, scale: split_kv(
