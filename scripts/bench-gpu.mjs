@@ -16,7 +16,7 @@ onInterrupt(() => {
 const packages = [
   ...["annotated-types", "anyio", "click", "h11", "idna", "llguidance", "prime-pydantic-config"],
   ...["pydantic", "pydantic-core", "renderers", "starlette", "typing-inspection", "uvicorn"],
-  ...["datasets", "dill", "multiprocess", "trl", "xxhash"],
+  "trl",
 ];
 const mostMegabytes = 64;
 const wheels = join(root, ".whl");

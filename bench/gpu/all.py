@@ -67,6 +67,14 @@ def planned(shapes: list[str], names: list[str] | None) -> list[Planned]:
     return chosen
 
 
+_told: list[int] = []
+
+
+def told_to_end(number: int, _frame: object) -> None:
+    """Only noted: what is raised here is lost while a fork is under way."""
+    _told.append(number)
+
+
 def run_apart(work: Callable[[], None], seconds: float) -> tuple[str, str]:
     """Runs it in a forked process, ended after so many seconds. Gives how it ended, and why if not well.
 
@@ -78,6 +86,7 @@ def run_apart(work: Callable[[], None], seconds: float) -> tuple[str, str]:
     child = os.fork()
     if child == 0:
         os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.close(reading)
         status = 0
         try:
@@ -95,6 +104,8 @@ def run_apart(work: Callable[[], None], seconds: float) -> tuple[str, str]:
             done, status = os.waitpid(child, os.WNOHANG)
             if done:
                 break
+            if _told:
+                sys.exit(143)
             if time.monotonic() > ended:
                 _end_group(child)
                 os.waitpid(child, 0)
@@ -103,6 +114,10 @@ def run_apart(work: Callable[[], None], seconds: float) -> tuple[str, str]:
         _end_group(child)
         with os.fdopen(os.dup(reading), "rb") as pipe:
             why = pipe.read().decode(errors="replace")
+    except BaseException:
+        # This process is told to end: first the stage.
+        _end_group(child)
+        raise
     finally:
         os.close(reading)
     if status == 0:
@@ -158,6 +173,8 @@ def main(arguments: list[str] | None = None) -> int:
         compute(Planned(name, options.only, shapes[0], 1), options.deadline, out, results)
         return 0
     results.write_text("")
+    # From `timeout` or a user: the stage that runs is ended on the way out.
+    signal.signal(signal.SIGTERM, told_to_end)
     endings: list[dict[str, Any]] = []
     if missing := preload():
         print(f"some stages will not run:\n{missing}", flush=True)

@@ -6,10 +6,14 @@ temperature, `selective_log_softmax`. Both are given fused AdamW and micro-batch
 
 from __future__ import annotations
 
+import importlib
 import statistics
+import sys
 import tempfile
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,7 +25,7 @@ from transformers import Qwen3Config
 from gpu.flops import Sizes
 from gpu.shapes import Work, config_of, make_base, random_model, works
 from gpu.stage import Stage, free_memory, peak_bytes, timed
-from gpu.trainer import BEST, measure, save_policy
+from gpu.trainer import best_paths, measure, save_policy
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 Logprobs = Callable[[Any, torch.Tensor, torch.Tensor, int], torch.Tensor]
@@ -38,7 +42,7 @@ def run(stage: Stage) -> None:
         ("peft + transformers, recomputed", _plain, True),
     ]
     try:
-        from trl.trainer.utils import selective_log_softmax
+        selective_log_softmax = trl_logprobs()
 
         def trl_way(model: Any, ids: torch.Tensor, mask: torch.Tensor, kept: int) -> torch.Tensor:
             logits = model(
@@ -47,7 +51,7 @@ def run(stage: Stage) -> None:
             return selective_log_softmax(logits[:, :-1] / 1.0, ids[:, -kept:])
 
         ways += [("TRL's logprobs, recomputed", trl_way, True)]
-    except Exception as error:  # what TRL itself lacks, such as pyarrow, shows in several ways
+    except Exception as error:  # what TRL itself lacks shows in several ways
         stage.tell(kind="refused", way="TRL's logprobs", why=f"{type(error).__name__}: {error}"[:500])
     for work in chosen:
         for way, logprobs, recomputed in ways:
@@ -63,9 +67,37 @@ def run(stage: Stage) -> None:
             free_memory()
 
 
+class _StandIn(ModuleType):
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return type(name, (), {})
+
+
+def trl_logprobs() -> Any:
+    """TRL's own `selective_log_softmax`, on CUDA with its Triton kernel.
+
+    Its module imports pandas and datasets too, for what is not used here. They are too large to take along, so where
+    one is missing an empty module stands in for it.
+    """
+    for name in ("pandas", "datasets"):
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            for half_loaded in [m for m in sys.modules if m.split(".")[0] == name]:
+                del sys.modules[half_loaded]
+            stand_in = _StandIn(name)
+            stand_in.__spec__ = ModuleSpec(name, None)
+            stand_in.__path__ = []
+            sys.modules[name] = stand_in
+    from trl.trainer.utils import selective_log_softmax
+
+    return selective_log_softmax
+
+
 def _ours(stage: Stage, config: Qwen3Config, chosen: list[Work]) -> dict[str, float]:
     """Seconds of a step, by kind of work."""
-    paths = BEST[stage.device]
+    paths = best_paths(stage)
     found: dict[str, float] = {}
     try:
         base = make_base(config, stage.device, stage.dtype, ComputePaths.parse(paths))
@@ -76,7 +108,9 @@ def _ours(stage: Stage, config: Qwen3Config, chosen: list[Work]) -> dict[str, fl
         save_policy(base, Path(name))
         for work in chosen:
             where = {"variant": "ours", "paths": paths, "work": work.name}
-            found[work.name] = _unique(work) * measure(stage, base, work, Path(name), where, timed_steps=3)
+            found[work.name] = _unique(work) * measure(
+                stage, base, work, Path(name), where, timed_steps=3 if stage.full else 1
+            )
     del base
     free_memory()
     return found

@@ -14,14 +14,14 @@ from gpu.engine_run import choice_of, decoder_of
 from gpu.shapes import adapter_of, config_of, make_base, works
 from gpu.stage import Stage, free_memory, sync
 from gpu.steps import step_body
-from gpu.trainer import BEST, save_policy, step_seconds
+from gpu.trainer import best_paths, save_policy, step_seconds
 
 TRACE_BYTES = 16 << 20
 
 
 def run(stage: Stage) -> None:
     config = config_of(stage.shape)
-    base = make_base(config, stage.device, stage.dtype, ComputePaths.parse(BEST[stage.device]))
+    base = make_base(config, stage.device, stage.dtype, ComputePaths.parse(best_paths(stage)))
     work = works(config.vocab_size, "full" if stage.full else "tiny")["S3"]
     with tempfile.TemporaryDirectory() as name:
         save_policy(base, Path(name))

@@ -50,7 +50,7 @@ def config_of(shape: str, **changes: int) -> Qwen3Config:
         num_key_value_heads=size["keys"],
         head_dim=size["width"],
         max_position_embeddings=40960,
-        tie_word_embeddings=True,
+        tie_word_embeddings=shape != "tiny",
     )
 
 
@@ -63,9 +63,11 @@ def random_model(config: Qwen3Config, device: str, dtype: torch.dtype, attention
         )
         with torch.no_grad():
             for name, parameter in model.named_parameters():
-                # Larger than a fresh model's: then logprobs differ from token to token.
-                if parameter.dim() == 2 and "embed" not in name:
-                    parameter.normal_(0, 0.5 / parameter.shape[1] ** 0.5)
+                # Larger than a fresh model's: then logprobs differ from token to token, and by what is attended to.
+                # Embeddings that are the head too stay small, or each token would only foretell itself.
+                outer = "embed" in name or "lm_head" in name
+                if parameter.dim() == 2 and not (outer and config.tie_word_embeddings):
+                    parameter.normal_(0, (2.0 if outer else 0.5) / parameter.shape[1] ** 0.5)
     return model
 
 

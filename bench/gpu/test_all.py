@@ -85,7 +85,9 @@ def test_what_is_computed_is_right(found: Found) -> None:
     for row in trees:
         assert row["trees"] == 4
         # New trees in each run: a gradient that is small itself has more of rounding in it.
-        assert 0 < row["logprob_error"] <= row["bound"] and 0 < row["gradient_error"] <= 10 * row["bound"], row
+        assert 0 < row["logprob_error"] <= row["bound"] and 0 < row["gradient_error"] <= 10 * row["bound"], (
+            row
+        )
     for row in rows(found, stage="correctness", kind="decode"):
         assert row["policies"] == 4 and row["tokens"] > 100
         assert 0 < row["mean_apart"] <= 1e-5, row
@@ -138,6 +140,34 @@ def test_a_stage_that_hangs_or_breaks_is_told_of() -> None:
     outcome, why = runner.run_apart(lambda: os._exit(3), 60)
     assert (outcome, why) == ("failed", "it ended with status 3")
     assert runner.run_apart(lambda: None, 60) == ("ok", "")
+
+
+def test_told_to_end_it_ends_its_stage(tmp_path: Path) -> None:
+    told = tmp_path / "child"
+    program = (
+        "import os, signal, time\n"
+        "from gpu.all import run_apart, told_to_end\n"
+        "signal.signal(signal.SIGTERM, told_to_end)\n"
+        f"run_apart(lambda: (open({str(told)!r}, 'w').write(str(os.getpid())), time.sleep(600)), 600)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
+    runs = subprocess.Popen([sys.executable, "-c", program], env=environment)
+    while not (told.exists() and told.read_text()):
+        time.sleep(0.02)
+    runs.terminate()
+    assert runs.wait(60) == 143
+    child = int(told.read_text())
+    ended = time.monotonic() + 30
+    while Path(f"/proc/{child}").exists() and "Z" not in _state(child):
+        assert time.monotonic() < ended
+        time.sleep(0.02)
+
+
+def _state(process: int) -> str:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return "Z"
 
 
 def test_a_stage_runs_in_a_process_of_its_own_where_a_fork_does_not_do(tmp_path: Path) -> None:

@@ -23,47 +23,70 @@ from gpu.steps import micro_batches, step_body
 MOST_TOKENS = 16384
 #: What is tried before anything was measured: 8 MB of activations a token on the largest shape fit.
 PROBE_TOKENS = 2048
-#: In this order, each on top of those before it.
-LADDER: list[tuple[str, str]] = [
-    ("before", "attention=masked,lora=module,layer=eager,loss_chunk=256,optimizer=loop"),
-    (
-        "+ joined adapters, fused optimizer",
-        "attention=masked,lora=joined,layer=eager,loss_chunk=256,optimizer=fused",
-    ),
-    ("+ varlen", "attention=varlen,lora=joined,layer=eager,loss_chunk=256,optimizer=fused"),
-    ("+ compiled layer", "attention=varlen,lora=joined,layer=compiled,loss_chunk=256,optimizer=fused"),
-    ("+ loss chunk", "attention=varlen,lora=joined,layer=compiled,loss_chunk=2048,optimizer=fused"),
-    ("flex for varlen", "attention=flex,lora=joined,layer=compiled,loss_chunk=2048,optimizer=fused"),
-]
-#: On a processor, where the stages are only tried: what it can compute.
-TINY_LADDER: list[tuple[str, str]] = [
-    ("before", "attention=masked,lora=module,layer=eager,loss_chunk=256,optimizer=loop"),
-    ("+ ranges, fused optimizer", "attention=ranges,lora=module,layer=eager,loss_chunk=256,optimizer=fused"),
-    (
-        "+ joined adapters, loss chunk",
-        "attention=ranges,lora=joined,layer=eager,loss_chunk=2048,optimizer=fused",
-    ),
-]
-#: The one that the other stages take as ours.
-BEST = {"cuda": LADDER[4][1], "cpu": TINY_LADDER[1][1]}
+Paths = dict[str, str]
+#: What a step of training was computed by before there were switches.
+BEFORE: Paths = {
+    "attention": "masked",
+    "lora": "module",
+    "layer": "eager",
+    "loss_chunk": "256",
+    "optimizer": "loop",
+}
+#: In this order, each on top of those before it that the device can do.
+LADDER: dict[str, list[tuple[str, Paths]]] = {
+    "cuda": [
+        ("+ joined adapters, fused optimizer", {"lora": "joined", "optimizer": "fused"}),
+        ("+ varlen", {"attention": "varlen"}),
+        ("+ compiled layer", {"layer": "compiled"}),
+        ("+ loss chunk", {"loss_chunk": "2048"}),
+    ],
+    # A processor, where the stages are only tried, has other kernels.
+    "cpu": [
+        ("+ ranges, fused optimizer", {"attention": "ranges", "optimizer": "fused"}),
+        ("+ joined adapters", {"lora": "joined"}),
+    ],
+}
+#: Tried last, in the place of the ladder's own.
+INSTEAD: Paths = {"attention": "flex"}
+
+
+def text_of(paths: Paths) -> str:
+    return ",".join(f"{name}={way}" for name, way in paths.items())
+
+
+def best_paths(stage: Stage) -> str:
+    """The top of the ladder, without the rungs that are refused here: what the other stages take as ours."""
+    paths = BEFORE
+    for _, change in LADDER[stage.device]:
+        try:
+            ComputePaths.parse(text_of({**paths, **change})).resolved(torch.device(stage.device), stage.dtype)
+        except HoneWorkerError:
+            continue
+        paths = {**paths, **change}
+    return text_of(paths)
 
 
 def run(stage: Stage) -> None:
     config = config_of(stage.shape)
-    all_work = works(config.vocab_size, "full" if stage.full else "tiny")
+    kinds = works(config.vocab_size, "full" if stage.full else "tiny")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        ladder = LADDER if stage.device == "cuda" else TINY_LADDER
-        speeds: dict[str, float] = {}
-        for variant, paths in ladder:
-            # What nothing is switched on for is slow: one more kind of work, for the ratio.
-            kinds = {"S3": 5, "S1": 3} if variant == "before" else {"S3": 5}
-            found = _tried(stage, config, {all_work[k]: n for k, n in kinds.items()}, folder, variant, paths)
+        # What nothing is switched on for is measured on one more kind of work, for the ratio.
+        many, few = (5, 3) if stage.full else (2, 1)
+        first = {kinds["S3"]: many, kinds["S1"]: few}
+        speeds = _tried(stage, config, first, folder, "before", text_of(BEFORE))
+        seconds = {text_of(BEFORE): speeds["S3"]} if "S3" in speeds else {}
+        paths = BEFORE
+        for variant, change in [*LADDER[stage.device], (f"{INSTEAD['attention']} instead", INSTEAD)]:
+            trial = {**paths, **change}
+            found = _tried(stage, config, {kinds["S3"]: many}, folder, variant, text_of(trial))
             if "S3" in found:
-                speeds[paths] = found["S3"]
-        if speeds:
-            fastest = min(speeds, key=lambda paths: speeds[paths])
-            _tried(stage, config, {all_work[k]: 3 for k in ("S1", "S2", "S4")}, folder, "fastest", fastest)
+                seconds[text_of(trial)] = found["S3"]
+                paths = trial
+        if seconds:
+            fastest = min(seconds, key=lambda paths: seconds[paths])
+            rest = {kinds[name]: few for name in ("S1", "S2", "S4")}
+            _tried(stage, config, rest, folder, "fastest", fastest)
 
 
 def _tried(
@@ -105,7 +128,7 @@ def measure(
         try:
             free_memory()
             body = step_body(work, folder, packing="tree", most_tokens=most)
-            for _ in range(2):
+            for _ in range(2 if stage.full else 1):
                 step_seconds(base, body)
             seconds = [step_seconds(base, body) for _ in range(timed_steps)]
             break
