@@ -19,13 +19,13 @@ from hone_worker.train.checkpoint import (
     read_moments,
     write_checkpoint,
 )
-from hone_worker.train.step_data import TrainConfig
+from hone_worker.train.step_data import StepConfig
 
 
 class PolicyState:
     """Policy N, loaded from its folder, which is only read; after its updates `write` makes it policy N+1."""
 
-    def __init__(self, base: Base, config: TrainConfig) -> None:
+    def __init__(self, base: Base, config: StepConfig) -> None:
         self.config = config
         self.base_name = base.name
         folder = Path(config.checkpoint)

@@ -1,4 +1,4 @@
-"""`POST /train` and its abort: an operation in, a line of JSON for each thing that happens out."""
+"""`POST /train`, `/forward_backward` and `/optim_step`, and their abort: an operation in, a line of JSON for each thing that happens out."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import asyncio
 import json
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Generator
 from concurrent.futures import Future
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import Field
 from starlette.requests import Request
@@ -23,9 +23,12 @@ from hone_worker.process.service import read_body, read_bytes
 from hone_worker.train.objectives.custom import CUSTOM, CustomObjective, custom
 from hone_worker.train.operation import Event, train_steps
 from hone_worker.train.options import Strict
+from hone_worker.train.primitives.data import parse_forward, parse_optim
+from hone_worker.train.primitives.operations import forward_backward, optim_step
 from hone_worker.train.step_data import parse_step_data
 
 log = logging.getLogger("hone_worker")
+T = TypeVar("T")
 
 # Nine bytes a token: the step data of a hundred million tokens is refused, anything that trains in a day is not.
 MAX_STEP_DATA_BYTES = 1 << 30
@@ -47,9 +50,21 @@ def routes(base: Base, compute: Compute) -> list[Route]:
     running: dict[str, threading.Event] = {}
 
     async def train(request: Request) -> Response:
-        body = await read_bytes(request, MAX_STEP_DATA_BYTES)
-        data, config = await asyncio.to_thread(parse_step_data, body)
-        del body
+        data, config = await read(request, parse_step_data)
+        return run(config.operation_id, lambda aborted: train_steps(base, data, config, aborted))
+
+    async def forward(request: Request) -> Response:
+        data, config = await read(request, parse_forward)
+        return run(config.operation_id, lambda aborted: forward_backward(base, data, config, aborted))
+
+    async def optimise(request: Request) -> Response:
+        config = await read(request, parse_optim)
+        return run(config.operation_id, lambda aborted: optim_step(base, config, aborted))
+
+    async def read(request: Request, parse: Callable[[bytes], T]) -> T:
+        return await asyncio.to_thread(parse, await read_bytes(request, MAX_STEP_DATA_BYTES))
+
+    def run(operation: str, begin: Callable[[Callable[[], bool]], Generator[Event, None, None]]) -> Response:
         aborted = threading.Event()
         events: asyncio.Queue[Event | None] = asyncio.Queue()
         loop = asyncio.get_running_loop()
@@ -57,13 +72,12 @@ def routes(base: Base, compute: Compute) -> list[Route]:
         def tell(event: Event | None) -> None:
             loop.call_soon_threadsafe(events.put_nowait, event)
 
-        generator = train_steps(base, data, config, aborted.is_set)
-        future = compute.run_training(generator, tell)
-        running[config.operation_id] = aborted
+        future = compute.run_training(begin(aborted.is_set), tell)
+        running[operation] = aborted
 
         def ended(_future: Future[None]) -> None:
-            if running.get(config.operation_id) is aborted:
-                del running[config.operation_id]
+            if running.get(operation) is aborted:
+                del running[operation]
             tell(None)
 
         future.add_done_callback(ended)
@@ -92,6 +106,8 @@ def routes(base: Base, compute: Compute) -> list[Route]:
         Route("/objectives", objectives, methods=["GET"]),
         Route("/objectives", check, methods=["POST"]),
         Route("/train", train, methods=["POST"]),
+        Route("/forward_backward", forward, methods=["POST"]),
+        Route("/optim_step", optimise, methods=["POST"]),
         Route("/train/{operation_id}/abort", abort, methods=["POST"]),
     ]
 

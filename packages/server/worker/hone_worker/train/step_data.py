@@ -57,7 +57,9 @@ class OptimizerConfig(Options):
         return {**rest, "beta1": beta1, "beta2": beta2}
 
 
-class TrainConfig(Strict):
+class StepConfig(Strict):
+    """What makes policy N+1 of policy N, whatever its gradient comes from."""
+
     operation_id: Annotated[str, Field(min_length=1)]
     model: Annotated[str, Field(min_length=1)]
     step: Annotated[int, Field(ge=1)]
@@ -65,6 +67,10 @@ class TrainConfig(Strict):
     checkpoint: Annotated[str, Field(min_length=1)]
     lora: LoraConfig
     optimizer: OptimizerConfig
+    seed: int
+
+
+class TrainConfig(StepConfig):
     loss: LossOptions = OBJECTIVES[DEFAULT].options()
     # plan[optimizer step][micro-batch] = leaf completions
     plan: list[list[list[int]]]
@@ -76,7 +82,6 @@ class TrainConfig(Strict):
     reference: Annotated[str, Field(min_length=1)] | None = None
     # The step is computed and told of; nothing is trained or written.
     evaluate: bool = False
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -140,7 +145,7 @@ _OPTIONAL = {
 
 def parse_step_data(body: bytes) -> tuple[StepData, TrainConfig]:
     """The step data and the configuration of one training operation, checked against each other."""
-    config = _config(body)
+    config = parse_config(metadata_config(body))
     try:
         tensors = load(body)
     except (SafetensorError, ValueError, KeyError) as cause:
@@ -170,16 +175,16 @@ def parse_config(text: str) -> TrainConfig:
         raise HoneWorkerError(message, code="bad_config", param=name) from cause
 
 
-def _config(body: bytes) -> TrainConfig:
+def metadata_config(body: bytes) -> str:
+    """The configuration, as JSON, of a safetensors body."""
     size = int.from_bytes(body[:8], "little")
     if len(body) < 8 or size > len(body) - 8:
         raise _bad("The step data is not a safetensors file: its header is longer than the file.")
     try:
         header = json.loads(body[8 : 8 + size])
-        text = header["__metadata__"]["config"]
+        return str(header["__metadata__"]["config"])
     except (ValueError, KeyError, TypeError) as cause:
         raise _bad("The step data has no `config` in its safetensors metadata.", "config") from cause
-    return parse_config(text)
 
 
 def _step_data(tensors: dict[str, torch.Tensor]) -> StepData:

@@ -1,0 +1,252 @@
+"""`forward_backward` and `optim_step`, as generators like `train_steps`: the engine decodes between their events."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hone_worker.base.adapter_files import read_adapter
+from hone_worker.base.lora import LoraWeights
+from hone_worker.base.model import Base
+from hone_worker.packing.attention import NAME
+from hone_worker.packing.pack import pack
+from hone_worker.packing.tree_attention import obstacle
+from hone_worker.process.errors import HoneWorkerError
+from hone_worker.process.faults import fault
+from hone_worker.train.checkpoint import clear_staging, open_staging, parameter_names
+from hone_worker.train.forward import logprobs
+from hone_worker.train.policy_state import PolicyState, require_finite
+from hone_worker.train.primitives.data import ForwardConfig, OptimConfig, TokenData
+from hone_worker.train.primitives.gradient import Gradient, read_gradient, write_gradient
+from hone_worker.train.primitives.losses import TokenInputs, clipped_tokens, token_losses
+from hone_worker.train.rows import MicroBatch
+from hone_worker.train.sums import Metrics, Running
+
+Event = dict[str, Any]
+Events = Generator[Event, None, None]
+
+
+@contextmanager
+def _staging(folder: Path) -> Iterator[None]:
+    """What fails, or is ended early, leaves the folder empty."""
+    open_staging(folder)
+    try:
+        yield
+    except torch.OutOfMemoryError as cause:
+        clear_staging(folder)
+        raise HoneWorkerError(
+            "The device has too little memory for a micro-batch. Lower maxTokensPerMicroBatch, or send shorter sequences.",
+            code="out_of_memory",
+            status=500,
+        ) from cause
+    except BaseException:
+        clear_staging(folder)
+        raise
+
+
+def forward_backward(
+    base: Base, data: TokenData, config: ForwardConfig, aborted: Callable[[], bool]
+) -> Events:
+    """The result has the logprob of every target, and leaves the gradient in the staging folder."""
+    began = time.perf_counter()
+    _check_limits(base, data)
+    with _staging(Path(config.staging)):
+        weights, parameters = _policy(base, Path(config.checkpoint), trains=config.backward)
+        tokens = 0
+        if config.gradient is not None:
+            earlier = read_gradient(Path(config.gradient), parameters)
+            tokens = earlier.tokens
+            # The sums go on as if these micro-batches had followed the others in one operation.
+            for name, parameter in parameters.items():
+                parameter.grad = earlier.of[name]
+        fault("worker.load")
+        yield {"event": "stage", "stage": "load", "seconds": time.perf_counter() - began}
+        pass_ = _Pass(base, data, config, weights)
+        for done, sequences in enumerate(config.plan, start=1):
+            if aborted():
+                raise HoneWorkerError("The operation was aborted.", code="aborted")
+            went = pass_.add(sequences)
+            yield {"event": "microbatch", "done": done, "total": len(config.plan), "tokens": went}
+        files: list[str] = []
+        if config.backward:
+            gradient = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in parameters.items()}
+            for values in gradient.values():
+                require_finite(values)
+            files = write_gradient(Path(config.staging), Gradient(gradient, tokens + pass_.model_tokens))
+        for parameter in parameters.values():
+            parameter.grad = None
+        if aborted():
+            raise HoneWorkerError("The operation was aborted.", code="aborted")
+        metrics = {**pass_.metrics(), "step_time": time.perf_counter() - began}
+        fault("worker.result")
+    yield {"event": "result", "metrics": metrics, "files": files, "logprobs": pass_.logprobs}
+
+
+def optim_step(base: Base, config: OptimConfig, aborted: Callable[[], bool]) -> Events:
+    """One update of policy N along a gradient: the files of policy N+1."""
+    began = time.perf_counter()
+    with _staging(Path(config.staging)):
+        state = PolicyState(base, config)
+        try:
+            gradient = read_gradient(Path(config.gradient), state.parameters)
+            for name, parameter in state.parameters.items():
+                parameter.grad = gradient.of[name]
+            state.num_tokens += gradient.tokens
+            fault("worker.load")
+            yield {"event": "stage", "stage": "load", "seconds": time.perf_counter() - began}
+            if aborted():
+                raise HoneWorkerError("The operation was aborted.", code="aborted")
+            learning_rate, norm = state.update()
+            files = state.write()
+        finally:
+            state.release()
+        metrics: Metrics = {
+            "learning_rate": learning_rate,
+            "grad_norm": norm,
+            "num_tokens": state.num_tokens,
+            "step_time": time.perf_counter() - began,
+        }
+        fault("worker.result")
+    yield {"event": "result", "metrics": metrics, "files": files}
+
+
+def _policy(base: Base, folder: Path, *, trains: bool) -> tuple[LoraWeights, dict[str, torch.Tensor]]:
+    """The adapter, in the precision that it is trained in, and its parameters by name."""
+    read = read_adapter(folder, base.model)
+    exact = torch.promote_types(torch.float32, base.dtype)
+
+    def own(side: torch.Tensor) -> torch.Tensor:
+        return side.detach().to(base.device, exact, copy=True).requires_grad_(trains)
+
+    tensors = {path: (own(a), own(b)) for path, (a, b) in sorted(read.tensors.items())}
+    weights = LoraWeights(read.spec, tensors)
+    ordered = [side for path in sorted(tensors) for side in tensors[path]]
+    return weights, dict(zip(parameter_names(weights), ordered, strict=True))
+
+
+def _check_limits(base: Base, data: TokenData) -> None:
+    for name in ("tokens", "targets"):
+        ids = getattr(data, name)
+        if int(ids.max()) >= base.vocab_size or int(ids.min()) < 0:
+            raise HoneWorkerError(
+                f"`{name}` holds {int(ids.max())} or an id below 0; the base has {base.vocab_size} tokens.",
+                code="bad_batch",
+                param=name,
+            )
+    if (longest := int(data.offsets.diff().max())) > base.max_model_len:
+        raise HoneWorkerError(
+            f"A sequence has {longest} tokens, the base takes {base.max_model_len}. Send shorter ones.",
+            code="too_long",
+        )
+
+
+class _Pass:
+    """The micro-batches of one operation, and what is told of them."""
+
+    def __init__(self, base: Base, data: TokenData, config: ForwardConfig, weights: LoraWeights) -> None:
+        self.base = base
+        self.data = data
+        self.config = config
+        self.weights = weights
+        self.packable = obstacle(base.model, NAME, base.max_model_len) is None
+        self.offsets = data.offsets.tolist()
+        self.logprobs: list[list[float]] = [[] for _ in range(data.sequences)]
+        self.loss = 0.0
+        self.entropy = Running()
+        self.gap = Running()
+        self.clipped: int | None = None
+        self.model_tokens = 0
+
+    def add(self, sequences: list[int]) -> int:
+        micro_batch = self._micro_batch(sequences)
+        place = micro_batch.position
+        device = self.base.device
+        with torch.set_grad_enabled(self.config.backward):
+            logprob, entropy = logprobs(self.base, self.weights, micro_batch)
+            require_finite(logprob)
+            given = TokenInputs(
+                logprobs=logprob,
+                weights=self.data.weights[place].to(device, logprob.dtype),
+                sampler=self.data.logprobs[place].to(device, logprob.dtype),
+                advantages=self.data.advantages[place].to(device, logprob.dtype),
+            )
+            values = token_losses(given, self.config.loss)
+            total = values.sum()
+            require_finite(total)
+            if self.config.backward:
+                total.backward()
+                fault("worker.backward")
+        self._note(sequences, given, entropy.detach(), float(total.detach()))
+        self.model_tokens += micro_batch.tokens
+        return micro_batch.tokens
+
+    def _note(self, sequences: list[int], given: TokenInputs, entropy: torch.Tensor, loss: float) -> None:
+        self.loss += loss
+        found = given.logprobs.detach().float().cpu()
+        at = 0
+        for index in sequences:
+            length = self.offsets[index + 1] - self.offsets[index]
+            self.logprobs[index] = found[at : at + length].tolist()
+            at += length
+        if self.config.loss.type == "cross_entropy":
+            trained = given.weights != 0
+        else:
+            trained = given.advantages != 0
+            self.gap.add((given.logprobs.detach() - given.sampler)[trained].abs())
+        self.entropy.add(entropy[trained])
+        at_bounds = clipped_tokens(given, self.config.loss)
+        if at_bounds is not None:
+            self.clipped = (self.clipped or 0) + at_bounds
+
+    def metrics(self) -> Metrics:
+        """`train_tokens` counts those whose weight or advantage is not 0."""
+        trained = self.entropy.count
+        return {
+            "loss": self.loss,
+            "train_tokens": trained,
+            "model_tokens": self.model_tokens,
+            "entropy": self.entropy.mean,
+            "sampling/sampling_logp_difference/mean": self.gap.mean,
+            "sampling/sampling_logp_difference/max": self.gap.max,
+            "clip_ratio": None if self.clipped is None or not trained else self.clipped / trained,
+        }
+
+    def _micro_batch(self, sequences: list[int]) -> MicroBatch:
+        spans = [slice(self.offsets[i], self.offsets[i + 1]) for i in sequences]
+        ids = [self.data.tokens[span].long() for span in spans]
+        position = torch.cat([torch.arange(span.start, span.stop) for span in spans])
+        owner = torch.cat([torch.full((len(one),), i) for i, one in zip(sequences, ids, strict=True)])
+        count = len(position)
+        packed = pack([np.asarray(one) for one in ids]) if self.packable else None
+        if packed is not None:
+            input_ids, column = packed.input_ids[None], torch.cat(packed.places)
+            row = torch.zeros_like(column)
+        else:
+            input_ids = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)
+            column = torch.cat([torch.arange(len(one)) for one in ids])
+            row = torch.cat([torch.full((len(one),), number) for number, one in enumerate(ids)])
+        return MicroBatch(
+            input_ids=input_ids,
+            position_ids=None if packed is None else packed.position_ids[None],
+            layout=None if packed is None else packed.layout,
+            row=row,
+            column=column,
+            target=self.data.targets[position].long(),
+            rollout=owner,
+            completion=owner,
+            position=position,
+            temperature=torch.full((count,), self.config.temperature),
+            sampler=self.data.logprobs[position],
+            advantage=self.data.advantages[position].double(),
+            weight=self.data.weights[position],
+            comparable=torch.zeros(count, dtype=torch.bool),
+            tokens=count if packed is None else input_ids.shape[1],
+            sequence_tokens=count,
+            longest=max(len(one) for one in ids),
+        )
