@@ -78,4 +78,15 @@ describe("the code in the documents", () => {
     const [, before, after] = /\[ ([\d.e-]+), ([\d.e-]+) \]/.exec(said) ?? [];
     expect(Number(after)).toBeGreaterThan(Number(before));
   });
+
+  it("runs every snippet of the guide to a loop of one's own", async () => {
+    const guide = JSON.stringify(
+      new URL("../../examples/readme/src/primitives-guide.ts", import.meta.url),
+    );
+    const client = JSON.stringify(new URL("../../packages/client/src/index.ts", import.meta.url));
+    const main = `const { run } = await import(${guide}); const { Hone } = await import(${client}); await run(new Hone());`;
+    const said = await program(server, folder, ["--input-type=module", "--eval", main]);
+    expect(said).toMatch(/^own-loop@4 [\d.]+$/m);
+    expect(said).toMatch(/^kept own-loop@5$/m);
+  });
 });

@@ -30,6 +30,12 @@ export type { DpoExample, DpoExamples, DpoOptions, TrajectoryPair } from "./supe
 export type { SupervisedEvent, Validation } from "./supervised/run-options.ts";
 export type { SftExample, SftExamples, SftOptions } from "./supervised/sft.ts";
 export type { SupervisedRun } from "./supervised/supervised-run.ts";
+export type {
+  ForwardBackwardOptions,
+  ForwardOptions,
+  OptimStepOptions,
+} from "./primitives/primitives.ts";
+export type { Sample, SampleOptions, Samples } from "./primitives/sample.ts";
 export { ComparisonModel } from "./rollouts/comparison-model.ts";
 export type { ComparisonModelOptions } from "./rollouts/comparison-model.ts";
 export { openRunLog } from "./run-log/run-log.ts";
@@ -41,11 +47,16 @@ export { splitScenarios } from "./training/scenarios.ts";
 export type { SplitOptions } from "./training/scenarios.ts";
 export { HoneError } from "@hone/core";
 export type {
+  Datum,
   ErrorCode,
+  ForwardResult,
   ModelInfo,
   OperationEvent,
+  OptimStepResult,
+  PolicyInfo,
   RolloutException,
   RolloutMode,
+  TokenLoss,
   TrainConfig,
   TrainResult,
   Trajectory,

@@ -1,12 +1,16 @@
 import { HoneError, newId, policyName, trainConfigKeys } from "@hone/core";
 import type {
+  Datum,
+  ForwardResult,
   ModelInfo,
   OperationEvent,
+  OptimStepResult,
   SubmitOperation,
   TrainConfig,
   TrainResult,
   TrajectoryGroup,
 } from "@hone/core";
+import pLimit from "p-limit";
 import { noteStep, runBatches } from "./training/batch-run.ts";
 import { checkBatchesOptions, untrainedCursor } from "./training/batches.ts";
 import type { Batch, BatchesOptions } from "./training/batches.ts";
@@ -25,6 +29,13 @@ import { preference } from "./supervised/dpo.ts";
 import type { DpoExamples, DpoOptions } from "./supervised/dpo.ts";
 import { supervisedRun } from "./supervised/supervised-run.ts";
 import type { RunModel, SupervisedRun } from "./supervised/supervised-run.ts";
+import { forward, forwardBackward, optimStep } from "./primitives/primitives.ts";
+import type {
+  ForwardBackwardOptions,
+  ForwardOptions,
+  LoopModel,
+  OptimStepOptions,
+} from "./primitives/primitives.ts";
 import { warn } from "./warn.ts";
 
 /** A batch as `batches` deals it out. Without a `schedule`, an object with its cursor alone will do. */
@@ -66,10 +77,12 @@ export class Model extends Policy {
   #learnt: number;
   /** Supervised runs that this program took further, as the newest of their steps has them. */
   #runs: Readonly<Record<string, number>> = {};
+  readonly #loop: LoopModel;
 
   constructor(transport: Transport, name: string, learnt: number) {
     super(transport, name, null);
     this.#learnt = learnt;
+    this.#loop = { name, transport, inOrder: pLimit(1) };
   }
 
   /** Policy `step` of this model, to compare with. `at(0)` is the untrained model. */
@@ -173,6 +186,29 @@ export class Model extends Policy {
   /** Learns which of two answers is better (DPO). Its runs are resumed as those of `sft` are. */
   async dpo(pairs: DpoExamples, options: DpoOptions = {}): Promise<SupervisedRun> {
     return await supervisedRun(preference, this.#runModel("dpo()", options.signal), pairs, options);
+  }
+
+  /**
+   * The gradient of the newest policy on token ids, added to that of earlier calls. `optimStep` makes the next policy
+   * of it. Calls need not be awaited one by one: they are done in their order.
+   */
+  async forwardBackward(
+    data: readonly Datum[],
+    options: ForwardBackwardOptions = {},
+  ): Promise<ForwardResult> {
+    return await forwardBackward(this.#loop, data, options);
+  }
+
+  /** The same without a gradient: logprobs and loss of the newest policy on token ids. */
+  async forward(data: readonly Datum[], options: ForwardOptions = {}): Promise<ForwardResult> {
+    return await forward(this.#loop, data, options);
+  }
+
+  /** One step of AdamW along the gradients that `forwardBackward` has left: policy N+1, which is then served. */
+  async optimStep(options: OptimStepOptions = {}): Promise<OptimStepResult> {
+    const result = await optimStep(this.#loop, options);
+    this.#learnt = Math.max(this.#learnt, result.step);
+    return result;
   }
 
   #runModel(where: string, signal: AbortSignal | undefined): RunModel {

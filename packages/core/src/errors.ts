@@ -20,6 +20,7 @@ export const errorCodes = {
   model_busy: { status: 409, type: "conflict_error" },
   model_deleted: { status: 409, type: "conflict_error" },
   step_mismatch: { status: 409, type: "conflict_error" },
+  no_gradient: { status: 409, type: "conflict_error" },
   already_trained: { status: 409, type: "conflict_error" },
   rollout_closed: { status: 409, type: "conflict_error" },
   rollout_open: { status: 409, type: "conflict_error" },

@@ -172,6 +172,22 @@ export type {
   SftOp,
 } from "./supervised.ts";
 export {
+  forwardBackwardOpSchema,
+  forwardOpSchema,
+  optimStepOpSchema,
+  readByLoss,
+} from "./primitives.ts";
+export type {
+  Datum,
+  ForwardBackwardOp,
+  ForwardOp,
+  ForwardResult,
+  OptimStepConfig,
+  OptimStepOp,
+  OptimStepResult,
+  TokenLoss,
+} from "./primitives.ts";
+export {
   gcReportSchema,
   gcRequestSchema,
   keepReasonSchema,

@@ -1,5 +1,12 @@
 import { z } from "zod";
 import { clientIdSchema, modelNameSchema } from "./ids.ts";
+import {
+  forwardBackwardOpSchema,
+  forwardOpSchema,
+  forwardResultSchema,
+  optimStepOpSchema,
+  optimStepResultSchema,
+} from "./primitives.ts";
 import { rewardSchema } from "./rollout.ts";
 import { dpoOpSchema, sftOpSchema } from "./supervised.ts";
 import { trainConfigSchema } from "./train-config.ts";
@@ -124,6 +131,9 @@ const opSchemas = [
   trainOpSchema,
   sftOpSchema,
   dpoOpSchema,
+  forwardOpSchema,
+  forwardBackwardOpSchema,
+  optimStepOpSchema,
   importOpSchema,
   publishOpSchema,
 ] as const;
@@ -193,6 +203,8 @@ const publishResultSchema = z.object({
 export const operationResultSchema = z.discriminatedUnion("type", [
   trainResultSchema,
   supervisedResultSchema,
+  forwardResultSchema,
+  optimStepResultSchema,
   publishResultSchema,
 ]);
 export type OperationResult = z.infer<typeof operationResultSchema>;

@@ -14,6 +14,7 @@ import { createReadyGate } from "./operations/ready.ts";
 import { listOperations } from "./operations/list.ts";
 import { operationRoutes } from "./operations/routes.ts";
 import { createCheckpoints } from "./policies/checkpoints.ts";
+import { createGradients } from "./policies/gradients.ts";
 import { createModelDeletion } from "./models/deletion.ts";
 import { createLivePolicies, defaultAdapterMemory } from "./policies/live.ts";
 import { createModels } from "./policies/models.ts";
@@ -148,6 +149,7 @@ export async function openState(options: StateOptions): Promise<State> {
       ledger,
       models,
       checkpoints,
+      gradients: createGradients(dataDir, store),
       live,
       rollouts,
       engines,

@@ -1,7 +1,8 @@
-import { modelInfoSchema, policyDetailSchema } from "@hone/core";
-import type { ModelInfo } from "@hone/core";
+import { modelInfoSchema, policyDetailSchema, policyInfoSchema } from "@hone/core";
+import type { ModelInfo, PolicyInfo } from "@hone/core";
 import { requireSignal } from "../argument-kinds.ts";
 import type { Fetch, Transport } from "@hone/transport";
+import { sample, type SampleOptions, type Samples } from "../primitives/sample.ts";
 import { createContextFetch } from "./rollout-fetch.ts";
 
 /** One policy of a model: `name@N` if `step` is N, the newest served one if `step` is null. */
@@ -44,6 +45,25 @@ export class Policy {
       signal: options.signal,
     });
     return answer.checkpoint;
+  }
+
+  /**
+   * Samples answers to a plain prompt, a text or token ids, with the ids and logprobs that `forwardBackward` takes. No
+   * chat template is applied, and nothing is recorded: for agents there are rollouts.
+   */
+  async sample(prompt: string | readonly number[], options: SampleOptions = {}): Promise<Samples> {
+    return await sample(this, prompt, options);
+  }
+
+  /** Keeps the policy, whatever the server removes otherwise; of a model the newest one that was learnt. */
+  async save(options: { signal?: AbortSignal | undefined } = {}): Promise<PolicyInfo> {
+    requireSignal("save()", options);
+    const step = this.step ?? (await this.info(options)).learnt;
+    const path = `/v1/models/${this.name}/policies/${step}`;
+    return await this.transport.json("PATCH", path, policyInfoSchema, {
+      body: { pinned: true },
+      signal: options.signal,
+    });
   }
 }
 

@@ -9,6 +9,7 @@ import type {
 } from "@hone/core";
 import { abortError, followOperation, throwIfAborted, unlessAborted } from "@hone/transport";
 import type { Transport } from "@hone/transport";
+import type { LimitFunction } from "p-limit";
 
 /**
  * A training step under way. Iterate over it to read its events, as often as you like: each reader gets all events
@@ -31,6 +32,8 @@ export interface SubmitContext<Result> {
   submission: SubmitOperation;
   signal: AbortSignal | undefined;
   onEvent: ((event: OperationEvent) => void) | undefined;
+  /** Submissions under one limit arrive one after another. @default at once */
+  inOrder?: LimitFunction | undefined;
   /** Of the results that this operation can have. */
   types: readonly OperationResult["type"][];
   /** Gets the result before the caller does, and gives what the caller gets. */
@@ -41,7 +44,8 @@ export function startOperation<Result extends OperationResult>(
   context: SubmitContext<Result>,
 ): TrainHandle<Result> {
   const log = new EventLog();
-  const submitted = submit(context);
+  const { inOrder } = context;
+  const submitted = inOrder ? inOrder(() => submit(context)) : submit(context);
   const result = run(context, submitted, log);
   // Who only iterates must not be killed by an unhandled rejection: the iteration throws it too.
   result.catch(() => {});

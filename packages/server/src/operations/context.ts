@@ -2,6 +2,7 @@ import type { LimitFunction } from "p-limit";
 import type { Logger } from "pino";
 import type { StoredLedger } from "../ledger/ledger.ts";
 import type { Checkpoints } from "../policies/checkpoints.ts";
+import type { Gradients } from "../policies/gradients.ts";
 import type { LivePolicies } from "../policies/live.ts";
 import type { Models } from "../policies/models.ts";
 import type { Clock } from "../ports/clock.ts";
@@ -27,6 +28,7 @@ export interface OperationContext {
   ledger: StoredLedger;
   models: Models;
   checkpoints: Checkpoints;
+  gradients: Gradients;
   live: LivePolicies;
   rollouts: Rollouts;
   engines: Engines;

@@ -18,19 +18,29 @@ export interface Trainer {
     options: Record<string, unknown>;
   }): Promise<{ sha256: string }>;
   /**
-   * Trains one operation: `stepData` is the safetensors body. Events come as the worker reports them; the
+   * Has the worker do one operation: `stepData` is the body of its route. Events come as the worker reports them; the
    * promise resolves with the result line. Throws `train_failed` (the worker's code in the message),
    * `aborted`, or `worker_unavailable` when the worker died or was not there.
    */
   train(request: {
     operationId: string;
+    /** @default "train" */
+    route?: WorkerRoute | undefined;
     stepData: Uint8Array;
     onEvent: (event: TrainerEvent) => void;
     /** The worker has taken the operation: if it dies from here on, the operation may be the cause. */
     onAccepted: () => void;
     signal: AbortSignal;
-  }): Promise<{ metrics: Record<string, number | null>; files: string[] }>;
+  }): Promise<{
+    metrics: Record<string, number | null>;
+    files: string[];
+    /** Of `forward_backward`: those of each sequence. */
+    logprobs?: number[][] | undefined;
+  }>;
 }
+
+/** What the worker does as an operation. */
+export type WorkerRoute = "train" | "forward_backward" | "optim_step";
 
 export type TrainerEvent =
   | { event: "stage"; stage: string; seconds: number }

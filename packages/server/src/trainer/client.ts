@@ -23,6 +23,7 @@ const lineSchema = z.discriminatedUnion("event", [
     event: z.literal("result"),
     metrics: metricsSchema,
     files: z.array(z.string()),
+    logprobs: z.array(z.array(z.number())).optional(),
   }),
   z.object({
     event: z.literal("error"),
@@ -100,7 +101,7 @@ export function createTrainerClient(options: {
       }
     },
 
-    async train({ operationId, stepData, onEvent, onAccepted, signal }) {
+    async train({ operationId, route = "train", stepData, onEvent, onAccepted, signal }) {
       const hangUp = new AbortController();
       let deadline = setTimeout(() => undefined, 0);
       let heard = false;
@@ -123,7 +124,7 @@ export function createTrainerClient(options: {
       try {
         if (signal.aborted) throw new WorkerFault("aborted", "aborted");
         expectWithin(silenceMs, "said nothing");
-        const response = await post("/train", stepData, hangUp.signal);
+        const response = await post(`/${route}`, stepData, hangUp.signal);
         if (response.statusCode >= 400) {
           throw refused(response.statusCode, await response.body.text());
         }
@@ -135,7 +136,10 @@ export function createTrainerClient(options: {
           heard = true;
           if (!aborting) expectWithin(silenceMs, "said nothing");
           const event = lineSchema.parse(JSON.parse(line));
-          if (event.event === "result") return { metrics: event.metrics, files: event.files };
+          if (event.event === "result") {
+            const { metrics, files, logprobs } = event;
+            return { metrics, files, logprobs };
+          }
           if (event.event === "error") {
             throw new WorkerFault(event.error.message, event.error.code ?? null);
           }

@@ -1,7 +1,9 @@
 import type { Op, OperationRecord } from "../records.ts";
 import { dpo } from "./dpo.ts";
+import { forward, forwardBackward } from "./forward.ts";
 import { importAdapter } from "./import.ts";
 import type { OperationKind } from "./kind.ts";
+import { optimStep } from "./optim-step.ts";
 import { publish } from "./publish.ts";
 import { sft } from "./sft.ts";
 import { train } from "./train.ts";
@@ -10,6 +12,9 @@ const kinds: Readonly<Record<Op["type"], OperationKind>> = {
   train,
   sft,
   dpo,
+  forward,
+  forward_backward: forwardBackward,
+  optim_step: optimStep,
   import: importAdapter,
   publish,
 };

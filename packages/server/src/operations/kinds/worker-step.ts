@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
 import { HoneError } from "@hone/core";
 import { fault } from "../../faults/fault.ts";
-import { type TrainerEvent, workerCode } from "../../ports/trainer.ts";
+import { type TrainerEvent, workerCode, type WorkerRoute } from "../../ports/trainer.ts";
 import type { Model } from "../../policies/models.ts";
 import type { NewEvent } from "../events.ts";
 import { aborted, type Staged, type Task, timed } from "./kind.ts";
@@ -15,13 +15,14 @@ const busyPauseMs = 500;
 
 /**
  * Has the worker make the files of `step` in a staging folder. A worker that dies is waited for, and the step done
- * again from the policy before it. `encode` gives the body of `POST /train` for the folders of an attempt.
+ * again from the policy before it. `encode` gives the body of the worker's `route` for the folders of an attempt.
  */
 export async function stepOnWorker(
   task: Task,
   step: number,
   encode: (folders: { staging: string; checkpoint: string }) => Uint8Array,
-): Promise<Pick<Staged, "staging" | "files" | "metrics">> {
+  route: WorkerRoute = "train",
+): Promise<Pick<Staged, "staging" | "files" | "metrics"> & { logprobs: number[][] }> {
   const { context, record, emit, signal } = task;
   const { checkpoints, ready } = context;
   for (;;) {
@@ -33,11 +34,16 @@ export async function stepOnWorker(
     try {
       const checkpoint = checkpoints.path(record.model, step - 1);
       const stepData = await timed(emit, "pack", () => encode({ staging, checkpoint }));
-      const { metrics, files } = await context.trainTurn(() => {
+      const {
+        metrics,
+        files,
+        logprobs = [],
+      } = await context.trainTurn(() => {
         // The worker may have come up anew while this operation waited for its turn.
         generation = ready.generation();
         return context.trainer.train({
           operationId: record.id,
+          route,
           stepData,
           signal,
           onAccepted() {
@@ -48,7 +54,7 @@ export async function stepOnWorker(
         });
       });
       fault("operation.trained");
-      if (!signal.aborted) return { staging, files, metrics };
+      if (!signal.aborted) return { staging, files, metrics, logprobs };
       throw aborted();
     } catch (error) {
       await checkpoints.discard(staging);
