@@ -50,7 +50,7 @@ it("a loop of imitation lowers the loss, and what it left is sampled by the logp
     const summed = passed.logprobs.flat().reduce((sum, one) => sum - one, 0);
     expect(passed.loss).toBeCloseTo(summed, 3);
   }
-  expect(losses[7]).toBeLessThan(losses[0]! * 0.6);
+  expect(losses[7]).toBeLessThan(losses[0]! * 0.75);
 
   const { policy, promptIds, samples } = await model.sample("The hat", {
     n: 3,

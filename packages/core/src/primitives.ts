@@ -12,7 +12,7 @@ const idsSchema = z
 const numbersSchema = z.array(z.number());
 
 /** A sequence of token ids with what is to be learnt at each place. All its lists have one length. */
-export const datumSchema = z.strictObject({
+const datumSchema = z.strictObject({
   /** What goes through the model. */
   tokens: idsSchema,
   /** What it should say after each token: as a rule `tokens` moved by one. */
@@ -120,7 +120,7 @@ function fits(
 }
 
 /** AdamW's part of an `optim_step`. A rate is taken as it is given: the loop has its own schedule. */
-export const optimStepConfigSchema = z.strictObject({
+const optimStepConfigSchema = z.strictObject({
   ...optimizerSchema.shape,
   /** Optimizer steps over which the rate rises linearly, counted over the model's life. */
   warmupSteps: z.int().min(0).default(0),

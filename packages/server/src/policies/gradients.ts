@@ -4,7 +4,7 @@ import { makeFolder, syncFolder } from "../store/files.ts";
 import type { Store } from "../store/store.ts";
 
 /** What calls of `forward_backward` have left of a policy. */
-export interface Gradient {
+interface Gradient {
   /** The newest of these calls. Its folder holds their sum. */
   operationId: string;
   folder: string;
