@@ -53,7 +53,7 @@ async function manifest(name: string, step: number) {
 it.each([
   { type: "dapo", learningRate: 1e-3 },
   { type: "gspo", beta: 0.05, optimizerSteps: 2, maxTokensPerMicroBatch: 64 },
-  { type: "rloo", beta: 0.05, measureKl: false },
+  { type: "rloo", beta: 0.05, reference: 0 },
 ] as const)("a step with $type", async (options: TrainOptions) => {
   const name = `with-${options.type}`;
   const groups = await play(name);
@@ -61,10 +61,26 @@ it.each([
   const result = await model.train(groups, options);
   expect(result).toMatchObject({ trained: true, step: 1 });
   expect(result.metrics["grad_norm"]).toBeGreaterThan(0);
-  // Policy 0 is the base itself: the first step begins with no drift from it.
-  if ("beta" in options) expect(result.metrics["kl"]).not.toBeNull();
-  else expect(result.metrics["kl"]).toBeNull();
+  // Policy 0 is the base itself: the first step begins with no drift from it, and moves within its optimizer steps.
+  if ("optimizerSteps" in options) expect(result.metrics["kl"]).toBeGreaterThan(0);
+  else expect(result.metrics["kl"]).toBeCloseTo(0, 9);
+  const every = "beta" in options;
+  expect(result.metrics["kl_tokens"] === result.metrics["train_tokens"]).toBe(every);
+  // The engine computes with the trainer's own weights: its logprobs are the old ones.
+  const old = "optimizerSteps" in options || options.type === "rloo" ? 1 : null;
+  expect(result.metrics["old_logprobs_from_sampler"]).toBe(old);
   expect(await manifest(name, 1)).toMatchObject({ objective: { type: options.type } });
+});
+
+it("a reference that the model does not have is refused before the step, and one it has is measured", async () => {
+  const groups = await play("fixed");
+  const model = await server.hone.model({ name: "fixed" });
+  const train = (reference: number) => model.train(groups, { reference, measureKl: true });
+  await expect(train(7)).rejects.toMatchObject({
+    code: "policy_not_found",
+    message: expect.stringContaining("There is no policy fixed@7"),
+  });
+  expect((await train(0)).metrics["kl"]).toBeCloseTo(0, 9);
 });
 
 it("a step with an objective of one's own, which the manifest names with its file's hash", async () => {

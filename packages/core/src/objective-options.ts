@@ -18,8 +18,16 @@ export const mismatchOptionsSchema = z.object({
 });
 
 export const driftOptionsSchema = z.object({
-  /** Reports `kl`, the drift from the base, also where beta is 0: one more forward. */
-  measureKl: z.boolean().default(false),
+  /**
+   * Where beta is 0: `kl`, the drift from the reference, is measured on every trained token (true, one more forward),
+   * on none (false), or on a sample of at most a sixteenth of the step and 4096 tokens (if it is not given).
+   */
+  measureKl: z.boolean().optional(),
+  /**
+   * What the KL is measured to: "base", the model with its adapter off (if it is not given), or policy N of the model.
+   * That policy has to be kept: pin it before a long run.
+   */
+  reference: z.union([z.literal("base"), z.int().min(0).max(1e9)]).optional(),
 });
 
 export const penaltyOptionsSchema = z.object({
@@ -31,7 +39,7 @@ export const penaltyOptionsSchema = z.object({
   offPolicyMaskThreshold: positive.optional(),
   /** Trains only this share of the step's tokens, those of the highest entropy. TRL's `top_entropy_quantile`. */
   topEntropyQuantile: share.default(1),
-  /** Weight of the KL to the base, the model with its adapter off. TRL's `beta`. */
+  /** Weight of the KL to the reference. TRL's `beta`. */
   beta: z.number().min(0).default(0),
   /** How the KL is estimated; "k3" in the loss and "k1" in the reward if it is not given, as in TRL. */
   klEstimator: z.enum(["k1", "k2", "k3"]).optional(),

@@ -31,8 +31,11 @@ export const policyGradientSchema = z.object({
   epsilonHigh: positive.default(0.2),
   /** Upper limit of the importance weight π_o/π_s. */
   importanceCap: positive.default(2),
-  /** C of the loss: each rollout's sum over its tokens is divided by it. */
-  normalizerTokens: z.int().min(1).default(1024),
+  /**
+   * C of the loss: each rollout's sum over its tokens is divided by it. The mean length of the step's trained rollouts
+   * if it is not given, so that the loss is a mean over tokens.
+   */
+  normalizerTokens: z.int().min(1).optional(),
   /** "group" divides the advantage by the group's standard deviation (ddof 1) + 1e-4. */
   scaleRewards: z.enum(["none", "group"]).default("none"),
   ...mismatchOptionsSchema.shape,
@@ -203,6 +206,10 @@ export function actsWith(config: Values, context: z.RefinementCtx): void {
     if (from < to) continue;
     if (config[low] === undefined) refuse(high, `it must lie above ${low}, which is ${from}`);
     else refuse(low, `it must lie below ${high}, which is ${to}`);
+  }
+  const { reference, measureKl, beta } = config;
+  if (reference !== undefined && measureKl === false && !beta) {
+    refuse("reference", "it does nothing while measureKl is false and there is no beta above 0");
   }
   const { delta } = config as { delta?: number };
   if (delta !== undefined && delta <= 1) {

@@ -60,7 +60,6 @@ describe("train configuration", () => {
         learningRate: 3e-5,
         warmupSteps: 5,
         importanceCap: 2,
-        normalizerTokens: 1024,
         maxStaleness: 4,
       },
     });

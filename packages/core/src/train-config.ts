@@ -50,6 +50,12 @@ export const filtersSchema = z.object({
 export const stepOptionsSchema = z.object({
   /** Optimizer steps per operation; rollouts are split over them by group. */
   optimizerSteps: z.int().min(1).max(64).default(1),
+  /**
+   * Where several optimizer steps, or a KL in the reward, need the logprobs from before the first one: "trainer" computes
+   * them, one more forward of every trained token. "auto" (if it is not given) takes the sampler's where the first
+   * micro-batch shows that they are the same.
+   */
+  oldLogprobs: z.enum(["auto", "trainer"]).optional(),
   /** Tokens of a micro-batch. Tokens that its sequences share count once. */
   maxTokensPerMicroBatch: z.int().min(1).default(16384),
   /** Mean |sampler − trainer| logprob above which the step is refused. Default .1 in fp32, .5 in bf16. */
@@ -60,7 +66,26 @@ const shared = { ...optimizerSchema.shape, ...filtersSchema.shape, ...stepOption
 
 /** The options of an objective, and those that every step has. */
 function withShared<Shape extends z.core.$ZodLooseShape>(objective: z.ZodObject<Shape>) {
-  return z.strictObject({ ...objective.shape, ...shared }).superRefine(actsWith);
+  return z
+    .strictObject({ ...objective.shape, ...shared })
+    .superRefine(actsWith)
+    .superRefine(needsOldLogprobs);
+}
+
+/** Nobody knows what the operator's own objectives look at: theirs are always the trainer's. */
+function needsOldLogprobs(config: Record<string, unknown>, context: z.RefinementCtx): void {
+  const { oldLogprobs, optimizerSteps, type, beta, klIn } = config;
+  if (oldLogprobs === undefined) return;
+  const refuse = (message: string): void =>
+    context.addIssue({ code: "custom", path: ["oldLogprobs"], message, input: oldLogprobs });
+  const inReward = Boolean(beta) && (type === "rloo" || klIn === "reward");
+  if (optimizerSteps === 1 && !inReward) {
+    refuse("it does nothing with one optimizer step and no KL in the reward");
+  } else if (oldLogprobs === "auto" && (type === "custom" || config["mismatchMask"] !== "none")) {
+    refuse(
+      'a custom objective and mismatchMask compare with the sampler: "trainer" is all there is',
+    );
+  }
 }
 
 /** Only a type that there is not: what is wrong with an option of one that there is says itself. */

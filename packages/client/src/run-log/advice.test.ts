@@ -68,6 +68,44 @@ describe("advice", () => {
     expect(found[0]?.message).toMatch(/^[A-Z0-9].{40,}\.$/s);
   });
 
+  describe("of the gradient's clip", () => {
+    const clipped = (norm: number, ratio: number, steps = 10) =>
+      rising.slice(0, steps).map((step) => ({
+        ...step,
+        training: { ...step.training, grad_norm: norm, grad_clip_ratio: ratio, max_grad_norm: 1 },
+      }));
+
+    it("says when it never acts and the norms are far below it, and when it always does", () => {
+      const [idle, ...others] = adviceFor(clipped(0.002, 0));
+      expect(others).toEqual([]);
+      expect(idle).toMatchObject({
+        code: "clip_idle",
+        message: expect.stringMatching(/0\.0020 at most.*500 times.*maxGradNorm to about 0\.006,/),
+      });
+      const [always] = adviceFor(clipped(4, 1));
+      expect(always).toMatchObject({
+        code: "clip_always",
+        message: expect.stringMatching(/norm is 4\.0, the limit 1\).*maxGradNorm to about 10,/),
+      });
+    });
+
+    it("is silent about norms of the clip's size, before ten steps, and between two tens", () => {
+      expect(codesOf(clipped(0.1, 0))).toEqual([]);
+      expect(codesOf([...clipped(0.002, 0, 9), ...clipped(1.4, 0.5).slice(9)])).toEqual([]);
+      expect(codesOf([...clipped(4, 1, 9), ...clipped(0.9, 0).slice(9)])).toEqual([]);
+      expect(codesOf(clipped(0.002, 0, 9))).toEqual([]);
+      expect(codesOf(clipped(0.002, 0, 14))).toEqual([]);
+      expect(codesOf(clipped(0.002, 0, 20))).toEqual(["clip_idle"]);
+    });
+
+    it("counts steps that trained, of a server that tells the clip", () => {
+      const untrained = { ...rising[0]!, trained: false, training: {} };
+      expect(codesOf([untrained, ...clipped(0.002, 0)])).toEqual(["clip_idle"]);
+      expect(codesOf([...clipped(0.002, 0), untrained])).toEqual([]);
+      expect(codesOf(rising.slice(0, 10))).toEqual([]);
+    });
+  });
+
   it("sees one answer that stays and teaches nothing, not one that was always the last", () => {
     const always = Array.from({ length: 5 }, () => answering(63));
     expect(codesOf(always)).toEqual([]);

@@ -11,6 +11,8 @@ export interface Warning {
     | "length_drift"
     | "sampler_difference"
     | "entropy_low"
+    | "clip_idle"
+    | "clip_always"
     | "nothing_learnt"
     | "cannot_tell"
     | "rollouts_fail";
@@ -122,6 +124,59 @@ function entropyOf({ training }: StepRecord): number[] {
   return typeof value === "number" ? [value] : [];
 }
 
+/** Steps that the gradient's clip is judged by. It is told of every so many steps, not in each. */
+const clipWindow = 10;
+/** A clip that is so many times the largest norm lets every outlier through. */
+const farBelow = 20;
+
+/** What the clip of the gradient's norm was in the last steps; null between the steps at which it is judged. */
+function clipOf(now: StepRecord, history: readonly StepRecord[]): GradientClip | null {
+  const trained = history.filter(({ trained: made }) => made);
+  if (!now.trained || trained.length === 0 || trained.length % clipWindow !== 0) return null;
+  const recent = trained.slice(-clipWindow).flatMap(({ training }) => {
+    const { grad_norm: norm, grad_clip_ratio: cut, max_grad_norm: limit } = training;
+    const known = typeof norm === "number" && typeof cut === "number" && typeof limit === "number";
+    return known ? [{ norm, cut, limit }] : [];
+  });
+  const limit = recent.at(-1)?.limit;
+  if (recent.length < clipWindow || limit === undefined) return null;
+  return { norms: recent.map(({ norm }) => norm), cuts: recent.map(({ cut }) => cut), limit };
+}
+
+interface GradientClip {
+  norms: number[];
+  /** Of each step the share of its optimizer steps in which it acted. */
+  cuts: number[];
+  limit: number;
+}
+
+/** Three times the usual norm: what only outliers reach. */
+function aboveUsual({ norms }: GradientClip): number {
+  return Number((3 * mean(norms)).toPrecision(1));
+}
+
+function clipIdle(now: StepRecord, history: readonly StepRecord[]): string | null {
+  const clip = clipOf(now, history);
+  if (!clip || clip.cuts.some((cut) => cut > 0)) return null;
+  const largest = Math.max(...clip.norms);
+  if (largest * farBelow > clip.limit) return null;
+  return (
+    `The gradient's norm was ${largest.toPrecision(2)} at most in the last ${clipWindow} steps, and is cut above ${clip.limit}: ` +
+    `an outlier of ${Math.floor(clip.limit / largest)} times that size passes whole. Set maxGradNorm to about ${aboveUsual(clip)}, ` +
+    "or, where you give normalizerTokens, leave it out."
+  );
+}
+
+function clipAlways(now: StepRecord, history: readonly StepRecord[]): string | null {
+  const clip = clipOf(now, history);
+  if (!clip || clip.cuts.some((cut) => cut < 1)) return null;
+  return (
+    `The gradient was cut in each of the last ${clipWindow} steps (its norm is ${mean(clip.norms).toPrecision(2)}, the limit ${clip.limit}): ` +
+    "steps with a clear signal count no more than others. Set maxGradNorm to about " +
+    `${aboveUsual(clip)}, so that only outliers are cut.`
+  );
+}
+
 /** Steps after which a reward should have risen; a shorter run is judged at its end. */
 function patienceFor(plannedSteps: number | undefined): number {
   return plannedSteps === undefined ? 12 : Math.min(15, Math.max(8, plannedSteps));
@@ -220,6 +275,8 @@ const rules: readonly [Warning["code"], Rule][] = [
   ["length_drift", lengths],
   ["sampler_difference", difference],
   ["entropy_low", entropy],
+  ["clip_idle", clipIdle],
+  ["clip_always", clipAlways],
   ["nothing_learnt", learning],
   ["cannot_tell", unknowable],
   ["rollouts_fail", failures],

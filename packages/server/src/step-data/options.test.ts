@@ -93,6 +93,7 @@ describe.skipIf(!workerPython())("options of core and of the worker", () => {
         ...{
           klBiasCorrection: [true, false],
           measureKl: [true, false],
+          reference: ["base", 3],
           offPolicyMaskThreshold: [0.2],
         },
         ...{ importanceLevel: ["token", "sequence"], entropyCoef: [0, 0.1], delta: [3] },

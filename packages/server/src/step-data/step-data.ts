@@ -57,6 +57,8 @@ export interface TrainerConfig {
   evaluate?: true | undefined;
   /** Plans that were stored before the worker packed have none, and are of a row for each leaf. */
   packing?: "tree" | undefined;
+  /** Plans that were stored before there was a choice have none, and the trainer computes old logprobs. */
+  old_logprobs?: "auto" | undefined;
   max_mismatch: number;
   seed: number;
 }
@@ -75,6 +77,7 @@ export function trainerConfig(
   return {
     ...given,
     packing: "tree",
+    ...(config.oldLogprobs !== "trainer" && { old_logprobs: "auto" as const }),
     optimizer: optimizerOf(config),
     loss:
       config.type === "custom"

@@ -91,7 +91,8 @@ def test_with_detached_start_the_ratio_is_one_and_the_slope_is_the_weighted_adva
     result = policy_loss(now, now.detach(), sampler, advantage, 3, LossConfig())
     result.total.backward()
     weight = (now.detach() - sampler).exp().clamp(max=2.0)
-    torch.testing.assert_close(now.grad, -weight * advantage / (3 * 1024), rtol=1e-12, atol=0)
+    # Each of the 50 rollouts has one token, and R is 3.
+    torch.testing.assert_close(now.grad, -weight * advantage / 3, rtol=1e-12, atol=0)
     assert not result.low.any() and not result.high.any()
 
 

@@ -41,7 +41,8 @@ def written_out(case, options, a):
         values = values + o.beta * kl[o.kl_estimator] * (ratio if o.kl_bias_correction else 1.0)
     summed = (values * m).sum(1)
     if o.type == "policy_gradient":
-        return summed.sum() / (rows * o.normalizer_tokens)
+        trained = int((m.sum(1) > 0).sum())
+        return summed.sum() / (rows * (o.normalizer_tokens or max(float(m.sum()) / max(trained, 1), 1.0)))
     if o.type == "dapo":
         return summed.sum() / max((float(m.sum()) + case.other_tokens) / case.steps, 1)
     if o.type == "gspo":
@@ -83,7 +84,9 @@ def own_options(name, seed):
     given = {"mismatchMask": choose.choice(["none", "token", "sequence"])}
     if given["mismatchMask"] != "none":
         given |= {o: v for o, v in {"mismatchMin": 0.8, "mismatchMax": 1.2}.items() if choose.random() < 0.8}
-    if name != "policy_gradient":
+    if name == "policy_gradient":
+        given |= choose.choice([{}, {"normalizerTokens": 5}])
+    else:
         given |= {"scaleRewards": choose.choice(["none", "group", "batch"])}
         given |= {"baseline": choose.choice(["mean", "leave_one_out"])}
         if given["scaleRewards"] != "none" and choose.random() < 0.7:

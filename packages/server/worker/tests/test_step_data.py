@@ -53,7 +53,7 @@ def test_a_good_batch_is_read_with_the_documented_defaults():
     assert config.optimizer.warmup_steps == 5
     loss = config.loss
     assert (loss.epsilon_low, loss.epsilon_high, loss.importance_cap) == (0.2, 0.2, 2)
-    assert (loss.normalizer_tokens, loss.scale_rewards) == (1024, "none")
+    assert (loss.normalizer_tokens, loss.scale_rewards) == (None, "none")
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_an_operation_tells_each_stage_and_writes_what_it_names(base, policy, fo
         # Others work meanwhile.
         clock.now += 1000
     stages = [e["stage"] for e in events if e["event"] == "stage"]
-    assert stages == ["load", "forward_backward", "optimizer", "checkpoint"]
+    assert stages == ["load", "reference_logprobs", "forward_backward", "optimizer", "checkpoint"]
     assert all(e["seconds"] > 0 for e in events if e["event"] == "stage")
     steps = [(e["done"], e["total"]) for e in events if e["event"] == "microbatch"]
     assert steps == [(1, 2), (2, 2)]
@@ -104,7 +104,8 @@ def test_an_operation_tells_each_stage_and_writes_what_it_names(base, policy, fo
     assert metrics["num_tokens"] == trainer["num_tokens"]
     for name in ("low_mean", "low_min", "high_mean", "high_max", "region_mean"):
         assert metrics[f"clip_ratio/{name}"] == 0
-    assert metrics["kl"] is None
+    assert metrics["kl"] > 0 and 0 < metrics["kl_tokens"] < metrics["train_tokens"]
+    assert metrics["grad_clip_ratio"] == 0 and metrics["max_grad_norm"] == 1
     assert all(v is None or math.isfinite(v) for v in metrics.values())
     # What is between the last stage and the result, and nothing of what others did.
     total = sum(e["seconds"] for e in events if e["event"] == "stage")
@@ -117,7 +118,9 @@ def test_several_optimizer_steps_tell_the_stage_of_the_old_logprobs(base, policy
     data, config = parse_step_data(reference.body(forest, given))
     events = list(train_steps(base, data, config, lambda: False))
     stages = [e["stage"] for e in events if e["event"] == "stage"]
-    assert stages == ["load", "old_logprobs", "forward_backward", "optimizer", "checkpoint"]
+    assert stages == [
+        *("load", "old_logprobs", "reference_logprobs", "forward_backward", "optimizer", "checkpoint")
+    ]
     trainer = json.loads((tmp_path / "staging" / "trainer.json").read_text())
     assert trainer["optimizer_steps"] == 2
 

@@ -110,13 +110,15 @@ class ByHand:
         self.model = under_peft(folder, dtype)
         self.forest = forest
         self.options = {
-            **{"epsilon_low": 0.2, "epsilon_high": 0.2, "importance_cap": 2.0, "normalizer_tokens": 1024},
+            **{"epsilon_low": 0.2, "epsilon_high": 0.2, "importance_cap": 2.0},
             **options.get("loss", {}),
         }
         self.advantages = reference.advantages(
             forest.rewards, forest.groups, self.options.get("scale_rewards", "none")
         )
         self.trained = set(reference.trained_tokens(forest))
+        owners = {forest.completions[c].rollout for c, _ in self.trained}
+        self.options.setdefault("normalizer_tokens", len(self.trained) / len(owners))
         self.start: dict[tuple[int, int], float] = {}
 
     def tokens(self, leaf: int):

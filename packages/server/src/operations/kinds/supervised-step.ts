@@ -23,6 +23,7 @@ import {
 import { restartTimeoutMs } from "../ready.ts";
 import { type OperationRecord, updateOperation } from "../records.ts";
 import { aborted, type OperationKind, type Outcome, type Task, timed } from "./kind.ts";
+import { referenceFolder } from "./reference-folder.ts";
 import { requireInContext } from "./train-claims.ts";
 import { seedOf, stepOnWorker } from "./worker-step.ts";
 
@@ -79,9 +80,13 @@ export function supervised<O extends SupervisedOp>(
       await context.store.write([updateOperation(record)]);
       fault("operation.planned");
       const ids = new Map(completions.map((one) => [one.id, restored(one)]));
-      const reference = referenceFolder(learning, task);
+      const reference = referenceFolder(
+        context,
+        record.model,
+        learning.reference(record.op.config),
+      );
       const made = await stepOnWorker(task, stepPlan.config.step, (folders) =>
-        encodeStepData(stepPlan, ids, { ...folders, ...reference }),
+        encodeStepData(stepPlan, ids, { ...folders, reference }),
       );
       // Of no use once this is committed, and large.
       record.work = {
@@ -192,23 +197,6 @@ function configOf<O extends SupervisedOp>(
     max_mismatch: 1,
     seed: seedOf(model, step),
   };
-}
-
-function referenceFolder<O extends SupervisedOp>(
-  { reference }: Learning<O>,
-  { context: { models, checkpoints }, record }: Task<SupervisedRecord<O>>,
-): { reference?: string } {
-  const step = reference(record.op.config);
-  if (step === null) return {};
-  const policy = models.policy(record.model, step);
-  if (policy?.removedAt === null) return { reference: checkpoints.path(record.model, step) };
-  const name = policyName(record.model, step);
-  throw new HoneError(
-    policy
-      ? `The reference ${name} was removed. Pin a policy that is to be a reference, or take "base".`
-      : `There is no policy ${name} to be the reference. Name one that the model has, or take "base".`,
-    { code: "policy_not_found", param: "op.config.reference" },
-  );
 }
 
 /** Whether both sides of a pair are the same ids: then no side is better. */

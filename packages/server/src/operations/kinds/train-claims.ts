@@ -5,6 +5,7 @@ import type { RolloutRecord } from "../../rollouts/records.ts";
 import { createPauses } from "../../store/pauses.ts";
 import type { OperationContext } from "../context.ts";
 import type { Claim } from "./kind.ts";
+import { referenceFolder } from "./reference-folder.ts";
 import { findTeacher } from "./teacher.ts";
 
 type GivenCompletions = Readonly<Record<string, CompletionTraining>>;
@@ -17,6 +18,7 @@ export async function claimRewarded(
   op: TrainOp,
 ): Promise<Claim[]> {
   requireInContext(context, op.config);
+  referenceFolder(context, model.name, referenceOf(op.config));
   if (op.config.type === "custom") {
     const { name, options } = op.config;
     await context.trainer.checkObjective({ name, options });
@@ -93,6 +95,11 @@ function requireRewardsFit(
     `Rewards of single completions are not for objectives of type "${type}", whose advantages are made otherwise. Give an advantage.`,
     { code: "invalid_request", param: `${param}.${id}.reward` },
   );
+}
+
+/** What the KL is measured to, of objectives that have the option. */
+export function referenceOf(config: TrainOp["config"]): number | "base" | undefined {
+  return "reference" in config ? config.reference : undefined;
 }
 
 /** A limit above the context would let through what the trainer refuses. */

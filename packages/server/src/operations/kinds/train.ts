@@ -23,8 +23,9 @@ import { restartTimeoutMs } from "../ready.ts";
 import { type OperationRecord, updateOperation } from "../records.ts";
 import { seedOf, stepOnWorker } from "./worker-step.ts";
 import { type OperationKind, type Outcome, type Staged, type Task, timed } from "./kind.ts";
+import { referenceFolder } from "./reference-folder.ts";
 import { findTeacher, type Teacher, teacherFolder } from "./teacher.ts";
-import { claimRewarded, namedCompletions } from "./train-claims.ts";
+import { claimRewarded, namedCompletions, referenceOf } from "./train-claims.ts";
 
 type TrainOutcome = Pick<TrainResult, "groups" | "reasons" | "warnings">;
 /** What is stored before the worker sees the step, so that one that is redone is the same. */
@@ -74,7 +75,9 @@ export const train: OperationKind<TrainRecord> = {
     // Retention leaves what is held.
     if (taught) task.context.live.hold(taught);
     try {
-      const reference = teacher && (await teacherFolder(task.context, teacher));
+      const reference = teacher
+        ? await teacherFolder(task.context, teacher)
+        : referenceFolder(task.context, record.model, referenceOf(record.op.config));
       const made = await stepOnWorker(task, stepPlan.config.step, (folders) =>
         encodeStepData(stepPlan, completions, { ...folders, reference }),
       );

@@ -84,6 +84,8 @@ class StepMetrics:
         self.objective = objective
         self.losses: list[float] = []  # one an optimizer step
         self.grad_norms: list[float] = []
+        self.max_grad_norm: float | None = None  # what they are cut to
+        self.old_from_sampler: bool | None = None  # None: nobody asked for old logprobs
         self.entropy = Running()
         self.drift = Running()
         self.of_loss: dict[str, PerRollout] = defaultdict(lambda: PerRollout(data.rollouts))
@@ -102,7 +104,7 @@ class StepMetrics:
         self.unpacked_micro_batches += micro_batch.layout is None
 
     def add_drift(self, now: torch.Tensor, reference: torch.Tensor) -> None:
-        """From the base, by the k3 estimator, in nats."""
+        """From the base or the policy that the step names, by the k3 estimator, in nats."""
         known = reference.isfinite()
         self.drift.add(ESTIMATORS["k3"](reference[known].double() - now[known].double()))
 
@@ -118,6 +120,11 @@ class StepMetrics:
         self.sequence_tokens += other.sequence_tokens
         self.unpacked_micro_batches += other.unpacked_micro_batches
 
+    def _share_cut(self) -> float | None:
+        if not self.grad_norms or self.max_grad_norm is None:
+            return None
+        return sum(norm > self.max_grad_norm for norm in self.grad_norms) / len(self.grad_norms)
+
     def report(
         self, advantages: Advantages, learning_rate: float | None, num_tokens: int, seconds: float
     ) -> Metrics:
@@ -130,6 +137,8 @@ class StepMetrics:
             "loss": loss,
             "policy_loss": loss,
             "grad_norm": sum(self.grad_norms) / len(self.grad_norms) if self.grad_norms else None,
+            "grad_clip_ratio": self._share_cut(),
+            "max_grad_norm": self.max_grad_norm,
             "learning_rate": learning_rate,
             "reward": float(rewards.mean()) if len(rewards) else None,
             "reward_std": float(rewards.std(correction=1)) if len(rewards) > 1 else None,
@@ -137,6 +146,7 @@ class StepMetrics:
             if advantages.groups
             else None,
             "kl": self.drift.mean,
+            "kl_tokens": self.drift.count,
             "entropy": self.entropy.mean,
             **_checked(self.objective.report(self.of_loss)),
             "completions/mean_length": episodes.length.mean,
@@ -152,6 +162,9 @@ class StepMetrics:
             "sampling/importance_sampling_ratio/min": self.gap.ratio.min,
             "sampling/importance_sampling_ratio/mean": self.gap.ratio.mean,
             "sampling/importance_sampling_ratio/max": self.gap.ratio.max,
+            "old_logprobs_from_sampler": None
+            if self.old_from_sampler is None
+            else int(self.old_from_sampler),
             "train_tokens": self.entropy.count,
             "model_tokens": self.model_tokens,
             "sequence_tokens": self.sequence_tokens,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,11 @@ from hone_worker.process.faults import fault
 from hone_worker.train.checkpoint import clear_staging, open_staging
 from hone_worker.train.completion_advantages import completion_advantages
 from hone_worker.train.forward import logprobs
-from hone_worker.train.metrics import StepMetrics
+from hone_worker.train.metrics import SamplerGap, StepMetrics
 from hone_worker.train.objectives import objective_of
 from hone_worker.train.objectives.objective import LossInputs, LossOutputs
 from hone_worker.train.policy_state import PolicyState, require_finite
-from hone_worker.train.rows import MicroBatch, MiniBatch, mini_batches
+from hone_worker.train.rows import MicroBatch, MiniBatch, mini_batches, sampled_micro_batch
 from hone_worker.train.step_data import StepData, TrainConfig
 from hone_worker.train.sums import highest
 
@@ -39,6 +39,10 @@ Event = dict[str, Any]
 Training = Generator[Event, None, None]
 
 log = logging.getLogger("hone_worker")
+
+#: |sampler - trainer| of a logprob, mean and worst over a micro-batch, up to which the one is as good as the other.
+#: Far above what rounding does in float32, and a third of the narrowest clip (gspo's 3e-4).
+SAME_MEAN, SAME_MOST = 1e-4, 1e-2
 
 
 @dataclass(frozen=True)
@@ -133,16 +137,18 @@ class _Operation:
         self.objective = objective_of(config.loss)
         self.needs = self.objective.needs(config.loss)
         self.metrics = StepMetrics(data, self.objective)
+        self.metrics.max_grad_norm = None if config.evaluate else config.optimizer.max_grad_norm
         self.state: PolicyState | None = None
 
     def run(self) -> Training:
         data, config = self.data, self.config
         advantages = self.objective.advantages(data.rollout_reward, data.rollout_group, config.loss)
+        packable = self._packable()
         steps = mini_batches(
             data,
             config,
             completion_advantages(advantages, data),
-            packable=self._packable(),
+            packable=packable,
             whole_rollouts=self.needs.whole_rollouts,
             whole_groups=self.needs.whole_groups,
             rewards=self.needs.rewards,
@@ -154,13 +160,21 @@ class _Operation:
         yield self._stage("load")
 
         self.old: torch.Tensor | None = None
-        self.reference: torch.Tensor | None = None
+        self.reference: torch.Tensor | None = None  # not a number where it is not known
+        self.entropies: torch.Tensor | None = None  # at the start of the operation
+        # Whether the weights are still those of the start, and nothing has compared them with the sampler.
+        self.compares = True
         if len(steps) > 1 or self.needs.reward_penalty:
             yield from self._old_logprobs(state, steps)
             self._check_gap()
             yield self._stage("old_logprobs")
         if self.needs.reference:
             yield from self._reference_logprobs(state, steps)
+            yield self._stage("reference_logprobs")
+        elif self.needs.drift_sample and not (self.objective.unsampled or config.evaluate):
+            tokens = sum(m.tokens for step in steps for m in step.micro_batches)
+            sample = sampled_micro_batch(data, config, tokens, packable=packable)
+            yield from self._reference_logprobs(state, [replace(steps[0], micro_batches=[sample])])
             yield self._stage("reference_logprobs")
         if self.needs.reward_penalty:
             rewards = data.rollout_reward - self._penalties(steps)
@@ -175,7 +189,8 @@ class _Operation:
             high = None
             computed: list[Computed] = []
             if self.needs.top_entropy is not None:
-                high = yield from self._high_entropy(state, step, self.needs.top_entropy)
+                known = self.entropies if step is steps[0] else None
+                high = yield from self._high_entropy(state, step, self.needs.top_entropy, known)
             for micro_batch in step.micro_batches:
                 self._stop_if_aborted()
                 computed.append(self._forward_backward(state, micro_batch, step, high))
@@ -183,8 +198,9 @@ class _Operation:
                 yield {"event": "microbatch", "done": done, "total": total, "tokens": micro_batch.tokens}
             self.metrics.losses.append(self._measure(computed))
             forward_backward += self.watch.lap()
-            if self.old is None:
+            if self.compares:
                 self._check_gap()
+            self.compares = False
             self._stop_if_aborted()
             if config.evaluate:
                 continue
@@ -231,16 +247,34 @@ class _Operation:
                     )
 
     def _old_logprobs(self, state: PolicyState, steps: list[MiniBatch]) -> Training:
-        """pi_o of every trained token, before the first optimizer step moves anything."""
+        """pi_o of every trained token, before the first optimizer step moves anything.
+
+        Where the plan leaves the choice and the first micro-batch shows no difference, they are the sampler's. The
+        weight pi_o / pi_s is 1 then, and what sampler and trainer differ by is measured in the first optimizer step.
+        """
         self.old = self._for_each_token(state)
+        self.entropies = None if self.needs.top_entropy is None else self._for_each_token(state)
+        undecided = self.config.old_logprobs == "auto" and not self.needs.compares_sampler
+        undecided = undecided and all(m.comparable.all() for step in steps for m in step.micro_batches)
+        self.metrics.old_from_sampler = False
         found = []
-        for micro_batch, logprob, _ in self._looked_at(state.weights, steps):
-            self.old[on_device(micro_batch.position, self.base.device)] = logprob
+        for micro_batch, logprob, entropy in self._looked_at(state.weights, steps):
+            if undecided and _same(logprob, micro_batch):
+                self.old = self.data.logprobs.to(self.base.device, state.exact)
+                self.entropies = None
+                self.metrics.old_from_sampler = True
+                return
+            undecided = False
+            token = on_device(micro_batch.position, self.base.device)
+            self.old[token] = logprob
+            if self.entropies is not None:
+                self.entropies[token] = entropy
             found.append((logprob, micro_batch))
             # No micro-batch is trained yet: this only offers the thread to others.
             yield {"event": "heartbeat"}
         for logprob, micro_batch in found:
             self.metrics.gap.add(logprob, micro_batch)
+        self.compares = False
 
     def _reference_logprobs(self, state: PolicyState, steps: list[MiniBatch]) -> Training:
         """Those that the step data gives; or of the base, which is the same model with the adapter off, or of the
@@ -248,7 +282,7 @@ class _Operation:
         if self.data.reference is not None:
             self.reference = self.data.reference.to(self.base.device, state.exact)
             return
-        self.reference = self._for_each_token(state)
+        self.reference = self._for_each_token(state).fill_(torch.nan)
         weights = None
         if self.config.reference is not None:
             read = read_adapter(Path(self.config.reference), self.base.model)
@@ -261,16 +295,17 @@ class _Operation:
             yield {"event": "heartbeat"}
 
     def _high_entropy(
-        self, state: PolicyState, step: MiniBatch, share: float
+        self, state: PolicyState, step: MiniBatch, share: float, known: torch.Tensor | None
     ) -> Generator[Event, None, HighEntropy]:
-        """The tokens of the optimizer step whose entropy is highest now."""
-        entropy = self._for_each_token(state)
+        """The tokens of the optimizer step whose entropy is highest now; `known` is what a pass has found before."""
+        entropy = self._for_each_token(state) if known is None else known
         weight = self._for_each_token(state)
-        for micro_batch, _, found in self._looked_at(state.weights, [step]):
+        for micro_batch in step.micro_batches:
             token = on_device(micro_batch.position, self.base.device)
-            entropy[token] = found
             given = micro_batch.weight
             weight[token] = 1.0 if given is None else on_device(given, self.base.device, state.exact)
+        for micro_batch, _, found in self._looked_at(state.weights, [step] if known is None else []):
+            entropy[on_device(micro_batch.position, self.base.device)] = found
             yield {"event": "heartbeat"}
         mask = highest(entropy, weight > 0, share)
         return HighEntropy(mask, float((weight * mask).sum()))
@@ -312,6 +347,7 @@ class _Operation:
         advantage = micro_batch.advantage.to(state.exact)
         moves = self.needs.every_token or bool(advantage.any())
         token = on_device(micro_batch.position, device)
+        reference = None if self.reference is None else self.reference[token]
         with torch.set_grad_enabled(moves and not self.config.evaluate):
             logprob, entropy = logprobs(
                 self.base, state.weights, micro_batch, entropy_gradient=self.needs.entropy_gradient
@@ -332,7 +368,7 @@ class _Operation:
                 rollout_tokens=on_device(step.rollout_tokens, device, state.exact),
                 entropy_tokens=step.tokens if high is None else high.tokens,
                 high_entropy=None if high is None else high.mask[token],
-                reference=None if self.reference is None else self.reference[token],
+                reference=reference if self.needs.reference else None,
                 weights=on_device(micro_batch.weight, device, state.exact),
             )
             outputs = self.objective.loss(inputs, self.config.loss)
@@ -344,7 +380,7 @@ class _Operation:
             LossOutputs(outputs.total.detach(), outputs.metrics),
             logprob.detach(),
             entropy.detach(),
-            inputs.reference,
+            reference,
         )
 
     def _measure(self, computed: list[Computed]) -> float:
@@ -352,7 +388,7 @@ class _Operation:
         require_finite(torch.stack([each.outputs.total for each in computed]))
         loss = 0.0
         for each in computed:
-            if self.old is None:
+            if self.compares:
                 self.metrics.gap.add(each.logprob, each.micro_batch)
             if each.reference is not None:
                 self.metrics.add_drift(each.logprob, each.reference)
@@ -380,3 +416,11 @@ class _Operation:
 
     def _stage(self, name: str) -> Event:
         return {"event": "stage", "stage": name, "seconds": self.watch.lap()}
+
+
+def _same(logprob: torch.Tensor, micro_batch: MicroBatch) -> bool:
+    """Whether the sampler's logprobs are as good as the trainer's."""
+    gap = SamplerGap()
+    gap.add(logprob, micro_batch)
+    mean = gap.difference.mean
+    return mean is not None and mean <= SAME_MEAN and gap.difference.high <= SAME_MOST

@@ -80,6 +80,9 @@ class TrainConfig(StepConfig):
     max_mismatch: Positive = 0.1
     # The folder of the policy that an objective measures against; None: the base with the adapter off.
     reference: Annotated[str, Field(min_length=1)] | None = None
+    # "auto" takes the sampler's logprobs for the old ones where the first micro-batch shows that they are the same.
+    # Plans that were stored before there was a choice are of "trainer", which computes them.
+    old_logprobs: Literal["trainer", "auto"] = "trainer"
     # The step is computed and told of; nothing is trained or written.
     evaluate: bool = False
 

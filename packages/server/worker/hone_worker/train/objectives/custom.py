@@ -144,8 +144,8 @@ def _telling(file: Path, name: str) -> Callable[[Callable[..., Any]], Callable[.
 
 
 def _whole(needs: Callable[[Any], Needs]) -> Callable[[Any], Needs]:
-    """Nobody knows what its code looks at, so its plans keep rollouts whole."""
-    return lambda options: replace(needs(options), whole_rollouts=True)
+    """Nobody knows what its code looks at, so its plans keep rollouts whole, and pi_o is the trainer's."""
+    return lambda options: replace(needs(options), whole_rollouts=True, compares_sampler=True)
 
 
 def _bad(file: Path, why: str) -> HoneWorkerError:

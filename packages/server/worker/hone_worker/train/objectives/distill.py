@@ -105,6 +105,7 @@ def needs(options: Distill) -> Needs:
         whole_rollouts=options.mismatch_mask == "sequence",
         reference=True,
         every_token=True,
+        compares_sampler=options.mismatch_mask != "none",
         rewards=False,
     )
 

@@ -1,4 +1,4 @@
-"""Estimates of the KL to the base from single tokens (Schulman, http://joschu.net/blog/kl-approx.html)."""
+"""Estimates of the KL to a reference from single tokens (Schulman, http://joschu.net/blog/kl-approx.html)."""
 
 from __future__ import annotations
 

@@ -61,6 +61,10 @@ class Needs:
     whole_groups: bool = False
     #: Logprobs of the base with the adapter off, or of the policy that the step names: one more forward of every trained token, once an operation.
     reference: bool = False
+    #: Without `reference`: measures `kl` on a sample of the trained tokens, which changes nothing about the loss.
+    drift_sample: bool = True
+    #: Looks at how far pi_o is from the sampler: pi_o is then never taken from the sampler.
+    compares_sampler: bool = False
     #: Tokens whose advantage is 0 have a gradient all the same, as from a KL or an entropy bonus.
     every_token: bool = False
     #: False: what it trains for needs no rewards. A rollout may have none, which is NaN, and step data without any

@@ -87,7 +87,9 @@ def needs(options: PenaltyOptions) -> Needs:
         or correction.startswith("sequence")
         or options.mismatch_mask == "sequence"
         or options.off_policy_mask_threshold is not None,
-        reference=beta > 0 or options.measure_kl,
+        reference=beta > 0 or options.measure_kl is True,
+        drift_sample=options.measure_kl is not False,
+        compares_sampler=options.mismatch_mask != "none",
         every_token=(beta > 0 and not in_reward) or options.entropy_coef > 0,
         entropy_gradient=options.entropy_coef > 0,
         top_entropy=options.top_entropy_quantile if options.top_entropy_quantile < 1 else None,

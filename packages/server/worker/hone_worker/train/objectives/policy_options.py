@@ -56,6 +56,10 @@ class Acting(Options):
         for (low, least), (high, most) in BOUNDS:
             if low in fields and (getattr(self, low) or least) >= (getattr(self, high) or most):
                 raise ValueError(f"`{fields[low].alias}` must lie below `{fields[high].alias}`")
+        if getattr(self, "reference", None) is not None:
+            given: Any = self
+            if given.measure_kl is False and not getattr(given, "beta", 0):
+                raise ValueError("`reference` does nothing: `beta` is 0, and `measureKl` is false")
         delta = getattr(self, "delta", None)
         if delta is not None and delta <= 1:
             raise ValueError(
@@ -70,6 +74,13 @@ class MismatchOptions(Acting):
     mismatch_max: Positive | Unset = None
 
 
+class DriftOptions(Acting):
+    """What `kl` is measured against, and on which tokens: a sample of them if nothing is given."""
+
+    measure_kl: bool | Unset = None
+    reference: Literal["base"] | Annotated[int, Field(ge=0, le=1_000_000_000)] | Unset = None
+
+
 class MaskOptions(MismatchOptions):
     off_policy_mask_threshold: Positive | Unset = None
     top_entropy_quantile: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -81,12 +92,11 @@ class CorrectionOptions(Acting):
     sampler_correction_max: Positive | Unset = None
 
 
-class PenaltyOptions(MaskOptions):
-    """A KL to the base in the reward, and an entropy bonus."""
+class PenaltyOptions(MaskOptions, DriftOptions):
+    """A KL to the base, or to a fixed policy, in the reward, and an entropy bonus."""
 
     beta: NotNegative = 0.0
     kl_estimator: Literal["k1", "k2", "k3"] | Unset = None
-    measure_kl: bool = False
     entropy_coef: NotNegative = 0.0
 
     @property
