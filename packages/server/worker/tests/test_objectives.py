@@ -127,6 +127,7 @@ def test_metrics_of_shared_out_micro_batches_merge_into_those_of_all(base, polic
     for metrics in (whole, *parts):
         metrics.losses.append(0.0)
         metrics.grad_norms.append(1.5)
+        metrics.max_grad_norm, metrics.old_from_sampler = 1.0, False
     random = torch.Generator().manual_seed(0)
     assert len(step.micro_batches) == 3
     for micro_batch, part in zip(step.micro_batches, cycle(parts), strict=False):
