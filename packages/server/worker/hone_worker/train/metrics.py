@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -15,6 +16,12 @@ from hone_worker.train.objectives.objective import LossOutputs, Objective, impor
 from hone_worker.train.rows import MicroBatch, sampled_tokens, trained_completions
 from hone_worker.train.step_data import StepData
 from hone_worker.train.sums import Metrics, PerRollout, Running
+
+log = logging.getLogger("hone_worker")
+
+#: |sampler - trainer| of a logprob, mean and worst over a micro-batch, up to which the one is as good as the other.
+#: Far above what rounding does in float32, and a third of the narrowest clip (gspo's 3e-4).
+NEGLIGIBLE_MEAN, NEGLIGIBLE_MOST = 1e-4, 1e-2
 
 
 @dataclass
@@ -38,6 +45,33 @@ class SamplerGap:
     def merge(self, other: SamplerGap) -> None:
         self.difference.merge(other.difference)
         self.ratio.merge(other.ratio)
+
+    @classmethod
+    def of(cls, start: torch.Tensor, micro_batch: MicroBatch) -> SamplerGap:
+        gap = cls()
+        gap.add(start, micro_batch)
+        return gap
+
+    @property
+    def negligible(self) -> bool:
+        """Whether the sampler's logprobs are as good as the trainer's."""
+        mean = self.difference.mean
+        return mean is not None and mean <= NEGLIGIBLE_MEAN and self.difference.high <= NEGLIGIBLE_MOST
+
+    def check(self, most: float, dtype: torch.dtype) -> None:
+        """Refuses a mean difference above `most`, and warns of one above what is usual in this precision."""
+        mean = self.difference.mean
+        if mean is None:
+            return
+        if mean > most:
+            raise HoneWorkerError(
+                f"The engine's logprobs differ from the trainer's by {mean:.3g} on average, more than "
+                f"{most:g}: the engine does not serve the policy that is trained. "
+                "Publish again, or check the engine's precision and sampling parameters.",
+                code="sampler_mismatch",
+            )
+        if mean > (1e-3 if dtype == torch.float32 else 0.1):
+            log.warning("sampler and trainer logprobs differ by %.3g on average", mean)
 
 
 class Episodes:

@@ -40,10 +40,6 @@ Training = Generator[Event, None, None]
 
 log = logging.getLogger("hone_worker")
 
-#: |sampler - trainer| of a logprob, mean and worst over a micro-batch, up to which the one is as good as the other.
-#: Far above what rounding does in float32, and a third of the narrowest clip (gspo's 3e-4).
-SAME_MEAN, SAME_MOST = 1e-4, 1e-2
-
 
 @dataclass(frozen=True)
 class HighEntropy:
@@ -166,7 +162,7 @@ class _Operation:
         self.compares = True
         if len(steps) > 1 or self.needs.reward_penalty:
             yield from self._old_logprobs(state, steps)
-            self._check_gap()
+            self.metrics.gap.check(config.max_mismatch, self.base.dtype)
             yield self._stage("old_logprobs")
         if self.needs.reference:
             yield from self._reference_logprobs(state, steps)
@@ -199,7 +195,7 @@ class _Operation:
             self.metrics.losses.append(self._measure(computed))
             forward_backward += self.watch.lap()
             if self.compares:
-                self._check_gap()
+                self.metrics.gap.check(config.max_mismatch, self.base.dtype)
             self.compares = False
             self._stop_if_aborted()
             if config.evaluate:
@@ -259,7 +255,7 @@ class _Operation:
         self.metrics.old_from_sampler = False
         found = []
         for micro_batch, logprob, entropy in self._looked_at(state.weights, steps):
-            if undecided and _same(logprob, micro_batch):
+            if undecided and SamplerGap.of(logprob, micro_batch).negligible:
                 self.old = self.data.logprobs.to(self.base.device, state.exact)
                 self.entropies = None
                 self.metrics.old_from_sampler = True
@@ -396,31 +392,9 @@ class _Operation:
             loss += float(each.outputs.total)
         return loss
 
-    def _check_gap(self) -> None:
-        mean = self.metrics.gap.difference.mean
-        if mean is None:
-            return
-        if mean > self.config.max_mismatch:
-            raise HoneWorkerError(
-                f"The engine's logprobs differ from the trainer's by {mean:.3g} on average, more than "
-                f"{self.config.max_mismatch:g}: the engine does not serve the policy that is trained. "
-                "Publish again, or check the engine's precision and sampling parameters.",
-                code="sampler_mismatch",
-            )
-        if mean > (1e-3 if self.base.dtype == torch.float32 else 0.1):
-            log.warning("sampler and trainer logprobs differ by %.3g on average", mean)
-
     def _stop_if_aborted(self) -> None:
         if self.aborted():
             raise HoneWorkerError("The operation was aborted.", code="aborted")
 
     def _stage(self, name: str) -> Event:
         return {"event": "stage", "stage": name, "seconds": self.watch.lap()}
-
-
-def _same(logprob: torch.Tensor, micro_batch: MicroBatch) -> bool:
-    """Whether the sampler's logprobs are as good as the trainer's."""
-    gap = SamplerGap()
-    gap.add(logprob, micro_batch)
-    mean = gap.difference.mean
-    return mean is not None and mean <= SAME_MEAN and gap.difference.high <= SAME_MOST
