@@ -249,7 +249,7 @@ class _Operation:
         weight pi_o / pi_s is 1 then, and what sampler and trainer differ by is measured in the first optimizer step.
         """
         self.old = self._for_each_token(state)
-        self.entropies = None if self.needs.top_entropy is None else self._for_each_token(state)
+        self.entropies = self._for_each_token(state)
         undecided = self.config.old_logprobs == "auto" and not self.needs.compares_sampler
         undecided = undecided and all(m.comparable.all() for step in steps for m in step.micro_batches)
         self.metrics.old_from_sampler = False
@@ -263,8 +263,7 @@ class _Operation:
             undecided = False
             token = on_device(micro_batch.position, self.base.device)
             self.old[token] = logprob
-            if self.entropies is not None:
-                self.entropies[token] = entropy
+            self.entropies[token] = entropy
             found.append((logprob, micro_batch))
             # No micro-batch is trained yet: this only offers the thread to others.
             yield {"event": "heartbeat"}
@@ -300,9 +299,10 @@ class _Operation:
             token = on_device(micro_batch.position, self.base.device)
             given = micro_batch.weight
             weight[token] = 1.0 if given is None else on_device(given, self.base.device, state.exact)
-        for micro_batch, _, found in self._looked_at(state.weights, [step] if known is None else []):
-            entropy[on_device(micro_batch.position, self.base.device)] = found
-            yield {"event": "heartbeat"}
+        if known is None:
+            for micro_batch, _, found in self._looked_at(state.weights, [step]):
+                entropy[on_device(micro_batch.position, self.base.device)] = found
+                yield {"event": "heartbeat"}
         mask = highest(entropy, weight > 0, share)
         return HighEntropy(mask, float((weight * mask).sum()))
 
