@@ -6,7 +6,8 @@
 // `pnpm experiment NAME [options]` trains or judges and shows how well: seeds repeats the quickstart over seeds, with
 // controls and baselines, styles shows which way of playing a run of 2048 has learnt, learn trains beside TRL,
 // own-judge lets a small local model be the judge, strangers has the inbox agent read mails in words that nobody
-// trained or tuned it with, sft-rl compares demonstrations, rewards and both, rates compares learning rates.
+// trained or tuned it with, sft-rl compares demonstrations, rewards and both, rates compares learning rates, draws ways
+// to draw scenarios where half of them teach nothing.
 import { join } from "node:path";
 import process from "node:process";
 import { installPackages, root, setUpModel, setUpPython, tsx } from "./install.mjs";
@@ -27,7 +28,7 @@ const known = {
     "store",
     "bodies",
   ],
-  experiments: ["seeds", "styles", "learn", "own-judge", "strangers", "sft-rl", "rates"],
+  experiments: ["seeds", "styles", "learn", "own-judge", "strangers", "sft-rl", "rates", "draws"],
 };
 const [folder, first, ...rest] = process.argv.slice(2);
 const names = known[/** @type {keyof typeof known} */ (folder)];

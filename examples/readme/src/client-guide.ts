@@ -3,6 +3,7 @@ import {
   compare,
   ComparisonModel,
   evaluationTable,
+  fillBatch,
   gather,
   Hone,
   HoneError,
@@ -140,6 +141,21 @@ async function logged(model: Model, train: { prompt: string }[], heldOut: { prom
   // #endregion
 }
 
+async function filled(model: Model, train: { prompt: string }[]) {
+  for await (const batch of model.batches(train, {
+    ...{ groupsPerStep: 1, steps: 9, curriculum: true },
+  })) {
+    // #region fill
+    const { groups, fill } = await fillBatch(batch, (scenarios) =>
+      gather(model, rollout, scenarios, { groupSize: 8 }),
+    );
+    console.log(`${fill.kept} of ${fill.drawn} groups differ`);
+    await model.train(groups, { batch });
+    // #endregion
+    break;
+  }
+}
+
 async function table(model: Model, heldOut: { prompt: string }[], other: ComparisonModel) {
   // #region table
   const rows = evaluationTable(
@@ -195,6 +211,7 @@ export async function run(hone: Hone): Promise<void> {
   const tasks = Array.from({ length: 8 }, (_, n) => ({ prompt: `Say a word of ${n} letters.` }));
   const { train, heldOut } = await splitting(tasks);
   await logged(model, train, heldOut);
+  await filled(model, train);
   const { serverURL, apiKey } = model.transport.settings;
   const other = new ComparisonModel({ baseURL: `${serverURL}/v1`, apiKey, model: model.name });
   await table(model, heldOut, other);

@@ -13,7 +13,9 @@ import type {
 import pLimit from "p-limit";
 import { noteStep, runBatches } from "./training/batch-run.ts";
 import { checkBatchesOptions, untrainedCursor } from "./training/batches.ts";
-import type { Batch, BatchesOptions } from "./training/batches.ts";
+import type { Batch, BatchesOptions } from "./training/batch.ts";
+import { failedMark } from "./training/compared.ts";
+import { cursorWith } from "./training/dealer.ts";
 import { checkSchedule, scheduledRate, type Schedule } from "./training/schedule.ts";
 import { kindOf, refuseUnknownOptions, requireObject, wrongKind } from "@hone/core";
 import { optionalFunction, requireGroups, requireList, requireSignal } from "./argument-kinds.ts";
@@ -146,7 +148,8 @@ export class Model extends Policy {
     if (batch !== undefined) requireBatch(batch);
     const config = withSchedule(given, schedule, batch);
     // The batch was dealt out before what `sft` and `dpo` may have done since.
-    const cursor = batch && withRuns(batch.cursor, this.#runs);
+    const dealt = batch && cursorWith(batch.cursor, groups);
+    const cursor = dealt && withRuns(dealt, this.#runs);
     const handle = startOperation<TrainResult>({
       transport: this.transport,
       model: this.name,
@@ -165,7 +168,7 @@ export class Model extends Policy {
       onEvent,
       onResult: (result) => this.#noteStep(result),
     });
-    if (batch !== undefined) noteStep(batch.cursor, handle.result);
+    if (dealt !== undefined) noteStep(dealt, handle.result);
     return handle;
   }
 
@@ -290,7 +293,6 @@ function trainGroup(group: TrajectoryGroup, groupIndex: number): TrainGroup {
       { code: "invalid_reward", param: `${param}.reward` },
     );
   });
-  const { failed } = group.metadata;
-  const unscored = failed === "judge_failed" || failed === "zero_variance";
-  return { id: group.id, rollouts, ...(unscored ? { failed } : {}) };
+  const failed = failedMark(group);
+  return { id: group.id, rollouts, ...(failed ? { failed } : {}) };
 }

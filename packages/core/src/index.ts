@@ -84,6 +84,7 @@ export type {
   TrajectoryGroup,
   Turn,
 } from "./trajectory.ts";
+export { differsWithin, whyNotCompared } from "./comparison.ts";
 export {
   dropReasonSchema,
   deletedModelSchema,

@@ -48,6 +48,7 @@ describe("advice", () => {
       "no_variance",
       [...rising, ...[1, 2, 3].map(() => ({ ...rising[19]!, variance: { groups: 1, of: 8 } }))],
     ],
+    ["fill_bound", after({ fill: { wanted: 8, drawn: 24, equal: 18, kept: 6, missing: 2 } })],
     ["one_answer", after({ answers: { distinct: 2, top: [{ answer: "left", count: 60 }] } })],
     ["length_drift", after({ tokens: { mean: 140, min: 1, max: 300 } })],
     ["length_drift", after({ tokens: { mean: 20, min: 1, max: 30 } })],

@@ -7,6 +7,7 @@ import type { StepRecord } from "./step-record.ts";
 export interface Warning {
   code:
     | "no_variance"
+    | "fill_bound"
     | "one_answer"
     | "length_drift"
     | "sampler_difference"
@@ -57,6 +58,15 @@ function variance(_: StepRecord, history: readonly StepRecord[]): string | null 
     `Rewards differ in only ${groups} of the last ${of} groups (mean reward ${mean(levels).toPrecision(2)}): equal rewards teach nothing. ` +
     "Where all fail, make the task easier or the reward finer; where all succeed, take harder scenarios or stop; " +
     "larger groups and a higher temperature help too."
+  );
+}
+
+function unfilled({ fill }: StepRecord): string | null {
+  if (!fill || fill.missing === 0) return null;
+  return (
+    `The batch is not full: ${fill.drawn} scenarios were played for ${fill.wanted}, the most that fill allows, and rewards ` +
+    `differ in ${fill.kept} groups. ${fill.kept > 0 ? "These were trained" : "Nothing was trained"}. ` +
+    "Give a greater maxFactor, larger groups, or scenarios that succeed now and then."
   );
 }
 
@@ -271,6 +281,7 @@ function failures(now: StepRecord): string | null {
 
 const rules: readonly [Warning["code"], Rule][] = [
   ["no_variance", variance],
+  ["fill_bound", unfilled],
   ["one_answer", oneAnswer],
   ["length_drift", lengths],
   ["sampler_difference", difference],

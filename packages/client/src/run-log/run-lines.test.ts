@@ -71,3 +71,17 @@ it("has no line for what has no data, and no interval of a few groups", () => {
   expect(runLines([])).toEqual([]);
   expect(runLines([step(1, { variance: { groups: 2, of: 5 } })])[0]).toMatch(/▄ 0.25$/);
 });
+
+it("shows what was drawn to fill the batches, and what the curriculum drew", () => {
+  const bands = { unseen: 3, never: 4, sometimes: 2, always: 1 };
+  const lines = runLines([
+    step(1, {
+      fill: { wanted: 4, drawn: 9, equal: 5, kept: 4, missing: 0 },
+      curriculum: { success: 0.25, drawn: bands, all: bands },
+    }),
+  ]);
+  expect(lines.slice(2, 4)).toEqual([
+    "scenarios drawn        9 ▄ 9 4 wanted",
+    "success of the drawn   0.25 ▄ 0.25 of all scenarios 4 never, 2 sometimes, 1 always, 3 not yet",
+  ]);
+});

@@ -1,6 +1,7 @@
 import { printableLine } from "@hone/core";
 import { fewestForInterval } from "../evaluation/statistics.ts";
 import { type RunRecord, short, sparkline } from "./curves.ts";
+import type { Bands } from "../training/curriculum.ts";
 import { evaluationSeries, type ScoreSeries } from "./evaluation-series.ts";
 import type { StepRecord } from "./step-record.ts";
 
@@ -35,6 +36,12 @@ type StepCurve = [
 const stepCurves: StepCurve[] = [
   ["reward", ({ reward }) => reward?.mean, rewardNote],
   ["groups with variance", ({ variance: { groups, of } }) => groups / of],
+  ["scenarios drawn", ({ fill }) => fill?.drawn, ({ fill }) => `${fill?.wanted} wanted`],
+  [
+    "success of the drawn",
+    ({ curriculum }) => curriculum?.success,
+    ({ curriculum }) => (curriculum ? bandsNote(curriculum.all) : ""),
+  ],
   [
     "most frequent answer",
     ({ answers, rollouts }) => (answers.top[0]?.count ?? Number.NaN) / rollouts,
@@ -51,6 +58,11 @@ const stepCurves: StepCurve[] = [
       `gather ${short(seconds["gather"] ?? 0)}, train ${short(seconds["train"] ?? 0)}`,
   ],
 ];
+
+/** How the scenarios went so far. */
+function bandsNote({ unseen, never, sometimes, always }: Bands): string {
+  return `of all scenarios ${never} never, ${sometimes} sometimes, ${always} always, ${unseen} not yet`;
+}
 
 /** The interval is over groups: of a few there is none. */
 function rewardNote({ reward, variance }: StepRecord): string {

@@ -4,6 +4,8 @@ import { HoneError, wellFormedJson } from "@hone/core";
 import type { OperationEvent, TrainResult, TrajectoryGroup } from "@hone/core";
 import { writeGroups } from "../training/group-files.ts";
 import { refuseUnknownOptions } from "@hone/core";
+import type { CurriculumShares } from "../training/curriculum.ts";
+import type { FillCounts } from "../training/fill.ts";
 import { adviceFor } from "./advice.ts";
 import { curves, type CurvesOptions, type RunRecord } from "./curves.ts";
 import {
@@ -18,8 +20,8 @@ import { addStage, type StepRecord, stepRecord } from "./step-record.ts";
 
 /** A step that is being played and trained. Its clock starts with `RunLog.step`. */
 export interface StepLog {
-  /** Call it when the rollouts are gathered. It gives them back. */
-  gathered(groups: TrajectoryGroup[]): TrajectoryGroup[];
+  /** Call it when the rollouts are gathered. It gives them back. `fill` is what `fillBatch` says of them. */
+  gathered(groups: TrajectoryGroup[], fill?: FillCounts | null): TrajectoryGroup[];
   /** Pass it to `train`: it adds up the seconds of the stages. */
   readonly onEvent: (event: OperationEvent) => void;
   /** Writes the step's line, its trajectories and the curves. */
@@ -31,7 +33,7 @@ export interface RunLog {
   readonly folder: string;
   readonly records: readonly RunRecord[];
   /** Begins a step. `batch` comes from `model.batches`; `steps` is the number of the whole run, if it is known. */
-  step(batch: { readonly step: number; readonly steps?: number | undefined }): StepLog;
+  step(batch: LoggedBatch): StepLog;
   /**
    * Writes an evaluation: its scores (`metrics`, "reward" by default) and its trajectories. An evaluation with the
    * same label after the same step replaces the earlier one.
@@ -43,6 +45,12 @@ export interface RunLog {
   ): Promise<EvaluationRecord[]>;
   /** The curves for a terminal, one on each line: the first value, the curve, the last value and its notes. */
   lines(): string[];
+}
+
+interface LoggedBatch {
+  readonly step: number;
+  readonly steps?: number | undefined;
+  readonly curriculum?: CurriculumShares | null | undefined;
 }
 
 export interface RunLogOptions extends CurvesOptions {
@@ -97,14 +105,16 @@ export async function openRunLog(folder: string, options: RunLogOptions = {}): P
     folder,
     records,
 
-    step({ step: done, steps: planned }) {
-      const step = done + 1;
+    step(batch) {
+      const { steps: planned } = batch;
+      const step = batch.step + 1;
       const began = performance.now();
       const stages = new Map<string, number>();
-      let gathered: { groups: TrajectoryGroup[]; at: number } | null = null;
+      let gathered: { groups: TrajectoryGroup[]; fill: FillCounts | null; at: number } | null =
+        null;
       return {
-        gathered(groups) {
-          gathered = { groups, at: performance.now() };
+        gathered(groups, fill = null) {
+          gathered = { groups, fill, at: performance.now() };
           return groups;
         },
         onEvent: (event) => addStage(stages, event),
@@ -114,10 +124,12 @@ export async function openRunLog(folder: string, options: RunLogOptions = {}): P
               code: "invalid_config",
             });
           }
-          const { groups, at } = gathered;
+          const { groups, fill, at } = gathered;
           const record = stepRecord({
             step,
             groups,
+            fill,
+            curriculum: batch.curriculum ?? null,
             result,
             gatherSeconds: (at - began) / 1000,
             trainSeconds: (performance.now() - at) / 1000,

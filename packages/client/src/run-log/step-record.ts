@@ -6,6 +6,9 @@ import {
   mean,
   standardDeviation,
 } from "../evaluation/statistics.ts";
+import { whyGroupNotCompared } from "../training/compared.ts";
+import type { CurriculumShares } from "../training/curriculum.ts";
+import type { FillCounts } from "../training/fill.ts";
 
 /** What one step of a run was like: a line of metrics.jsonl. */
 export interface StepRecord {
@@ -22,8 +25,12 @@ export interface StepRecord {
   reward: ({ mean: number; std: number | null } & Interval) | null;
   /** Means of the rollouts' own metrics. */
   metrics: Record<string, number>;
-  /** Groups in which rewards differ, of all. */
+  /** Groups that can be compared because their rewards differ, of all. */
   variance: { groups: number; of: number };
+  /** How the batch was filled. Absent if it was not, and in older records. */
+  fill?: FillCounts | undefined;
+  /** What the curriculum drew. Absent without one. */
+  curriculum?: CurriculumShares | undefined;
   /** The most frequent last answers, long ones cut, and how many rollouts gave each. */
   answers: { distinct: number; top: { answer: string; count: number }[] };
   /** Sampled tokens of a rollout. */
@@ -43,12 +50,14 @@ const answerLength = 80;
 export function stepRecord(given: {
   step: number;
   groups: readonly TrajectoryGroup[];
+  fill: FillCounts | null;
+  curriculum: CurriculumShares | null;
   result: TrainResult;
   gatherSeconds: number;
   trainSeconds: number;
   stages: ReadonlyMap<string, number>;
 }): StepRecord {
-  const { groups, result } = given;
+  const { groups, fill, curriculum, result } = given;
   const trajectories = groups.flatMap((group) => group.trajectories);
   const sampled = trajectories.map(({ usage }) => usage.completionTokens);
   return {
@@ -61,7 +70,12 @@ export function stepRecord(given: {
     failed: groups.reduce((sum, { exceptions }) => sum + exceptions.length, 0),
     reward: rewardOf(groups),
     metrics: meansOf(trajectories),
-    variance: { groups: groups.filter(hasVariance).length, of: groups.length },
+    variance: {
+      groups: groups.filter((group) => whyGroupNotCompared(group) === null).length,
+      of: groups.length,
+    },
+    ...(fill && { fill }),
+    ...(curriculum && { curriculum }),
     answers: answersOf(trajectories),
     tokens:
       sampled.length === 0
@@ -99,11 +113,6 @@ function rewardOf(groups: readonly TrajectoryGroup[]): StepRecord["reward"] {
     // Rollouts of a group share their scenario: groups are what is independent.
     ...bootstrapInterval(centres, 1000, mulberry32(0)),
   };
-}
-
-function hasVariance(group: TrajectoryGroup): boolean {
-  const rewards = rewardsOf(group);
-  return rewards.some((reward) => reward !== rewards[0]);
 }
 
 function meansOf(trajectories: readonly Trajectory[]): Record<string, number> {

@@ -1,5 +1,6 @@
 import { expect, it } from "vitest";
 import { readCommandLine } from "./cli-options.ts";
+import { readSettings } from "./run-options.ts";
 import { defineTask } from "./task.ts";
 
 const task = defineTask({
@@ -13,6 +14,22 @@ it("has an option for each setting of the task, with its default", () => {
   expect(settingsOf()).toEqual(task.settings);
   expect(settingsOf("--board-size", "4", "--words", "many")).toMatchObject({
     ...{ boardSize: 4, words: "many" },
+  });
+});
+
+it("switches fill and curriculum on and off; what is only switched on is as the task has it", () => {
+  const read = (...args: string[]) => {
+    const { fill, curriculum } = readCommandLine("t.ts", task, args).run;
+    return [fill, curriculum];
+  };
+  expect(read()).toEqual([undefined, undefined]);
+  expect(read("--fill", "--curriculum")).toEqual([true, true]);
+  expect(read("--fill", "5", "--no-curriculum")).toEqual([{ maxFactor: 5 }, false]);
+  expect(read("--fill", "5", "--no-fill")[0]).toBe(false);
+  const own = { options: { fill: { maxFactor: 4 }, curriculum: { floor: 0.5 } }, heldOut: [] };
+  expect(readSettings(own, { fill: true, curriculum: true })).toMatchObject(own.options);
+  expect(readSettings(own, { fill: false, curriculum: false })).toMatchObject({
+    ...{ fill: false, curriculum: false },
   });
 });
 

@@ -38,6 +38,14 @@ export function readCommandLine(
     .option("--steps <n>", "training steps of the whole run", whole(0), defaults.steps)
     .option("--groups-per-step <n>", "scenarios of a step", whole(1), defaults.groupsPerStep)
     .option("--group-size <n>", "rollouts of one scenario", whole(2), defaults.groupSize)
+    .option(
+      "--fill [factor]",
+      "draw other scenarios for groups whose rewards are equal, up to so many times (default: 3)",
+      (text) => ({ maxFactor: number({ least: 1, most: 100 })(text) }),
+    )
+    .option("--no-fill", "take --fill back")
+    .option("--curriculum", "draw scenarios by their success so far")
+    .option("--no-curriculum", "take --curriculum back")
     .option("--concurrency <n>", "rollouts at once", whole(1), defaults.concurrency)
     .option(
       "--temperature <t>",

@@ -45,6 +45,12 @@ describe("a step's line", () => {
     );
   });
 
+  it("says how many groups a filled batch wanted", () => {
+    const fill = { wanted: 8, drawn: 14, equal: 6, kept: 8, missing: 0 };
+    const record = { ...event.record, variance: { groups: 8, of: 14 }, fill };
+    expect(stepLine({ ...event, record })).toContain(" | 8 of 14 groups differ (8 wanted) | ");
+  });
+
   it("says that nothing trained", () => {
     const nothing: StepEnded = {
       ...event,

@@ -54,7 +54,7 @@ type StepEnded = Extract<RunEvent, { type: "step-ended" }>;
 
 export function stepLine(event: StepEnded): string {
   const { record, metric } = event;
-  const { reward, seconds, training, variance } = record;
+  const { reward, seconds, training, variance, fill } = record;
   const loss = training["loss"];
   const gap = training["sampling/sampling_logp_difference/mean"];
   const score = record.metrics[metric];
@@ -62,7 +62,7 @@ export function stepLine(event: StepEnded): string {
     `step ${event.step}/${event.steps}`,
     reward ? `reward ${reward.mean.toFixed(2)}` : "no reward",
     ...(score === undefined ? [] : [`${metric} ${figure(score)}`]),
-    `${variance.groups} of ${variance.of} groups differ`,
+    `${variance.groups} of ${variance.of} groups differ${fill ? ` (${fill.wanted} wanted)` : ""}`,
     `${record.answers.distinct} answers`,
     `${record.tokensPerSecond.toFixed(0)} tokens/s`,
     `played ${(seconds["gather"] ?? 0).toFixed(1)} s`,

@@ -7,6 +7,8 @@ import {
 } from "@hone/core";
 import type { TrainConfig } from "@hone/core";
 import type { Hone } from "../hone.ts";
+import { readCurriculum, type CurriculumOptions } from "../training/curriculum.ts";
+import { readFill, type FillOptions } from "../training/fill.ts";
 import { checkSchedule, type Schedule } from "../training/schedule.ts";
 import { checkTrainConfig } from "../training/train-config.ts";
 import type { OtherModel } from "./other-models.ts";
@@ -47,6 +49,16 @@ export interface RunSettings {
   evalEvery: number;
   /** How many held-out scenarios these evaluations have. @default 64 */
   evalHeldOut: number;
+  /**
+   * Draws another scenario for each group of a step whose rewards are all equal, until enough of them differ or 3
+   * times (`maxFactor`) the step's scenarios were drawn. @default false
+   */
+  fill: boolean | FillOptions;
+  /**
+   * Draws the scenarios by their success so far: those more often whose rollouts succeed now and then. Success is the
+   * reward, from 0 to 1, or what `success` makes of a trajectory. @default false
+   */
+  curriculum: boolean | CurriculumOptions;
   /** Seed of the adapter's first weights and of the order of the scenarios. @default 0 */
   seed: number;
 }
@@ -76,6 +88,7 @@ const defaults: RunSettings = {
   ...{ steps: 20, groupsPerStep: 8, groupSize: 8, concurrency: 32 },
   ...{ temperature: 1, answerTokens: 512, learningRate: 3e-5, schedule: { type: "constant" } },
   ...{ train: {}, verdict: "greedy", heldOut: Infinity, evalEvery: 0, evalHeldOut: 64, seed: 0 },
+  ...{ fill: false, curriculum: false },
 };
 
 /** The options of `trainRun` that are no settings. */
@@ -102,12 +115,22 @@ export function readSettings(task: ForSettings, given: Partial<RunSettings>): Ru
   );
   const settings: RunSettings = Object.assign({}, defaults, ...chosen, {
     train: trainOptions(task.options?.train, given.train),
+    fill: switchedOn(task.options?.fill, given.fill),
+    curriculum: switchedOn(task.options?.curriculum, given.curriculum),
   });
   checkSettings(settings);
   return {
     ...settings,
     heldOut: Math.min(settings.heldOut, task.heldOut.length),
   };
+}
+
+/** What is only switched on has the task's own options, where it has some. */
+function switchedOn<Options extends object>(
+  own: boolean | Options = false,
+  given: boolean | Options = own,
+): boolean | Options {
+  return given === true && typeof own === "object" ? own : given;
 }
 
 /** Options of the task's that only its own objective has do not go along to another one. */
@@ -148,6 +171,8 @@ function checkSettings(settings: RunSettings): void {
   }
   checkSchedule("The run's", schedule);
   checkTrain(settings.train);
+  if (typeof settings.fill !== "boolean") readFill("The run's fill", settings.fill);
+  readCurriculum("The run's", settings.curriculum);
 }
 
 /** Called before anything is played, because a step would refuse its options only after hours. */

@@ -11,7 +11,9 @@ import type { Policy } from "../rollouts/policy.ts";
 import { readOutcome } from "../rollouts/rollout-outcome.ts";
 import type { Rollout } from "../rollouts/rollout-run.ts";
 import { openRunLog, requireSameSettings, type RunLog } from "../run-log/run-log.ts";
+import type { Batch } from "../training/batch.ts";
 import { shuffleRewards } from "../training/control.ts";
+import { fillBatch } from "../training/fill.ts";
 import { readGroups } from "../training/group-files.ts";
 import { checkOthers, playOthers, type OthersPlayed, type OtherModel } from "./other-models.ts";
 import type { RunEvent } from "./run-event.ts";
@@ -100,6 +102,9 @@ export async function trainRun<Scenario, Settings extends TaskSettings>(
     onEvent({ type: "ended" });
   }
 }
+
+/** The share of the rollouts that may fail. */
+const toleratedFailures = 0.1;
 
 /** How held-out scenarios are answered; the first one decides. */
 function looksOf(settings: RunSettings) {
@@ -205,13 +210,14 @@ function createRun(context: RunContext) {
       mode: RolloutMode;
       timeoutMs?: number;
       retries?: number;
+      maxExceptions?: number;
     },
   ): Promise<TrajectoryGroup[]> {
     const { label, mode, ...limits } = how;
     onEvent({ type: "began", label, total: scenarios.length * how.groupSize });
     const groups = await totals.time(mode === "train" ? "playing" : "evaluating", () =>
       gather(policy, rollout, scenarios, {
-        ...{ retries: 1, ...limits, mode, signal, maxExceptions: 0.1 },
+        ...{ retries: 1, maxExceptions: toleratedFailures, ...limits, mode, signal },
         concurrency: settings.concurrency,
         onProgress: (event) =>
           onEvent({ type: "progressed", done: event.done, note: noteOf(event, metric) }),
@@ -273,15 +279,16 @@ function createRun(context: RunContext) {
 
 async function trainSteps(model: Model, run: Run, shuffled: boolean): Promise<void> {
   const { task, settings, log, totals, onEvent, signal } = run.context;
-  const { groupsPerStep, groupSize, steps, seed, temperature, evalEvery, evalHeldOut } = settings;
-  const plan = { groupsPerStep, steps, seed, shuffle: task.shuffle, heldOut: task.heldOut, signal };
+  const { groupsPerStep, steps, seed, curriculum, evalEvery, evalHeldOut } = settings;
+  const { shuffle, heldOut } = task;
+  const plan = { groupsPerStep, steps, seed, shuffle, heldOut, curriculum, signal };
   for await (const batch of model.batches(task.train, plan)) {
     const label = `step ${batch.trained + 1}/${steps}`;
     const step = log.step(batch);
-    const how = { label: `${label} playing`, groupSize, mode: "train" } as const;
-    const played = await run.play(model, run.rolloutAt(temperature), batch.scenarios, how);
+    const { groups: played, fill } = await playBatch(model, run, batch, label);
     const groups = step.gathered(
       shuffled ? shuffleRewards(played, seed * 1_000_003 + batch.step) : played,
+      fill,
     );
     onEvent({ type: "began", label: `${label} training`, total: 1 });
     const { learningRate, schedule } = settings;
@@ -306,6 +313,26 @@ async function trainSteps(model: Model, run: Run, shuffled: boolean): Promise<vo
     const rollout = run.rolloutAt(decidingTemperature(settings));
     await run.evaluate(model, `step-${done}`, rollout, { scenarios });
   }
+}
+
+/** Plays the scenarios of a step, and with `fill` further ones for groups that teach nothing. */
+async function playBatch(model: Model, run: Run, batch: Batch<unknown>, label: string) {
+  const { groupSize, temperature, fill } = run.context.settings;
+  const rollout = run.rolloutAt(temperature);
+  let rollouts = 0;
+  let failed = 0;
+  const play = async (scenarios: readonly unknown[]): Promise<TrajectoryGroup[]> => {
+    const what = rollouts === 0 ? "playing" : "filling";
+    rollouts += scenarios.length * groupSize;
+    // Of the step: a tenth of a few rollouts that fill it up would be none.
+    const maxExceptions = Math.max(0, Math.floor(toleratedFailures * rollouts) - failed);
+    const how = { label: `${label} ${what}`, groupSize, mode: "train", maxExceptions } as const;
+    const groups = await run.play(model, rollout, scenarios, how);
+    failed += groups.reduce((sum, { exceptions }) => sum + exceptions.length, 0);
+    return groups;
+  };
+  if (fill === false) return { groups: await play(batch.scenarios), fill: null };
+  return await fillBatch(batch, play, fill === true ? {} : fill);
 }
 
 function noteOf(event: GatherEvent, metric: string): string {

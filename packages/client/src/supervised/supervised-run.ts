@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import { HoneError, newId } from "@hone/core";
 import type { SubmitOperation, SupervisedResult } from "@hone/core";
 import type { Transport } from "@hone/transport";
-import { orderOf } from "../training/batches.ts";
+import { orderOf } from "../training/dealer.ts";
 import { scheduledRate } from "../training/schedule.ts";
 import { startOperation } from "../training/train-handle.ts";
 import { heldOut, openExamples } from "./examples-source.ts";

@@ -1,6 +1,6 @@
 import type { OperationEvent, TrajectoryGroup, TrainResult } from "@hone/core";
 import { afterEach, describe, expect, it, onTestFinished, vi } from "vitest";
-import type { Batch, BatchesOptions } from "./batches.ts";
+import type { Batch, BatchesOptions } from "./batch.ts";
 import type { Model } from "../model.ts";
 import { modelInfo, operation, send, startRouteServer } from "../testing/route-server.ts";
 import type { RouteServer } from "../testing/route-server.ts";

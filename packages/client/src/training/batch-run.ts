@@ -1,7 +1,7 @@
 import { HoneError } from "@hone/core";
 import type { TrainResult } from "@hone/core";
 import { defaultMaxIdleBatches, planBatches, trainedSteps } from "./batches.ts";
-import type { Batch, BatchCursor, BatchesOptions } from "./batches.ts";
+import type { Batch, BatchCursor, BatchesOptions } from "./batch.ts";
 import { warn } from "../warn.ts";
 
 /** What became of a batch; null if its step failed and committed nothing. */
@@ -40,8 +40,9 @@ export async function* runBatches<Scenario>(
   let watched: Watched[] = [];
   let idle: Outcome[] = [];
   for (let next = plan.next(); !next.done;) {
-    const { cursor } = next.value;
     yield next.value;
+    // It may have moved: the batch may have drawn more.
+    const { cursor } = next.value;
     const step = outcomes.get(cursor);
     if (step) watched.push(watch(step));
     // The last step of the run, if all before it count: whether they do decides whether there is another.

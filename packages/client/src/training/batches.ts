@@ -1,69 +1,15 @@
-import {
-  HoneError,
-  mulberry32,
-  refuseUnknownOptions,
-  shuffledIndices,
-  requireNumber,
-} from "@hone/core";
+import { HoneError, refuseUnknownOptions, requireNumber } from "@hone/core";
 import { isRunCursor, supervisedRuns, withRuns } from "./supervised-cursor.ts";
-import type { RunCursor } from "./supervised-cursor.ts";
+import { isCurriculum, mostScenarios, newCurriculum, readCurriculum } from "./curriculum.ts";
+import { Dealer } from "./dealer.ts";
+import type { Batch, BatchCursor, BatchesOptions } from "./batch.ts";
 import { requireApart } from "./scenarios.ts";
-
-export interface BatchesOptions {
-  /** Scenarios of one step. Each of them becomes a group. */
-  groupsPerStep: number;
-  /**
-   * Steps of the whole run, including those of earlier starts of the program. A run that has them all gives no
-   * more batches. A batch that trained nothing does not count as a step.
-   */
-  steps: number;
-  /**
-   * How many batches in a row may train nothing. After so many the run stops with the error `nothing_trained`. If
-   * the only reason was that rewards did not differ, it ends with a warning instead. @default 8
-   */
-  maxIdleBatches?: number | undefined;
-  /** @default the seed of the run that is resumed, else 0 */
-  seed?: number | undefined;
-  /** A new order each epoch. @default true */
-  shuffle?: boolean | undefined;
-  /** Scenarios of the evaluation. A scenario that is also among those to train on is an error. */
-  heldOut?: readonly unknown[] | undefined;
-  /** Aborting it ends the wait for a step that an earlier run left under way. */
-  signal?: AbortSignal | undefined;
-}
-
-/** How far the run has come in its scenarios. The server commits it together with the step's weights. */
-export interface BatchCursor extends RunCursor {
-  readonly epoch: number;
-  /** Scenarios of this epoch that are used up. */
-  readonly position: number;
-  readonly seed: number;
-  /** Batches done, including those that trained nothing. */
-  readonly step: number;
-  /** Batches done that count as steps, which are those that trained something. */
-  readonly trained: number;
-  /** How many scenarios there were. If the number changes, the order of the epoch is no longer valid. */
-  readonly size: number;
-  readonly shuffle: boolean;
-}
-
-export interface Batch<Scenario> {
-  readonly scenarios: readonly Scenario[];
-  /** The number of this batch in the run, from 0. Batches that trained nothing are counted too. */
-  readonly step: number;
-  /** Steps that the run has trained before this batch. `steps` limits this number. */
-  readonly trained: number;
-  readonly steps: number;
-  readonly epoch: number;
-  /** Pass the batch to `train`, so that this cursor is committed together with the step. */
-  readonly cursor: BatchCursor;
-}
 
 export const defaultMaxIdleBatches = 8;
 
 /**
- * Continues at the cursor. If the number of scenarios, the seed or the shuffling has changed, the rest of the epoch
- * is no longer valid: a new epoch begins, and the steps count on.
+ * Continues at the cursor. If the number of scenarios, the seed, the shuffling or whether there is a curriculum has
+ * changed, the rest of the epoch is no longer valid: a new epoch begins, and the steps count on.
  *
  * Each batch counts as a step at first. `next(n)` says that n of them turned out to have trained nothing.
  */
@@ -73,29 +19,16 @@ export function* planBatches<Scenario>(
   committed: unknown,
 ): Generator<Batch<Scenario>, void, number | undefined> {
   // A supervised run that is started again has to find what it did before these batches.
-  let cursor: BatchCursor = withRuns(
+  const begun: BatchCursor = withRuns(
     firstCursor(scenarios.length, options, readCursor(committed)),
     supervisedRuns(committed),
   );
-  let order = orderOf(cursor);
-  while (cursor.trained < options.steps) {
-    const { step, trained, epoch } = cursor;
-    const picked: Scenario[] = [];
-    let { position } = cursor;
-    let nextEpoch = epoch;
-    while (picked.length < options.groupsPerStep) {
-      if (position >= scenarios.length) {
-        nextEpoch += 1;
-        position = 0;
-        order = orderOf({ ...cursor, epoch: nextEpoch });
-      }
-      picked.push(scenarios[order[position] as number] as Scenario);
-      position += 1;
-    }
-    const next = { ...cursor, epoch: nextEpoch, position, step: step + 1, trained: trained + 1 };
-    const steps = options.steps;
-    const idle = (yield { scenarios: picked, step, trained, steps, epoch, cursor: next }) ?? 0;
-    cursor = { ...next, trained: next.trained - idle };
+  const dealer = new Dealer(scenarios, options, begun);
+  let { trained } = begun;
+  while (trained < options.steps) {
+    const batch = dealer.deal(trained);
+    const idle = (yield batch) ?? 0;
+    trained += 1 - idle;
   }
 }
 
@@ -117,8 +50,15 @@ export function checkBatchesOptions(scenarios: readonly unknown[], options: Batc
     "seed",
     "shuffle",
     "heldOut",
+    "curriculum",
     "signal",
   ]);
+  if (readCurriculum("batches()", options.curriculum) && scenarios.length > mostScenarios) {
+    throw new HoneError(
+      `A curriculum takes at most ${mostScenarios} scenarios, and there are ${scenarios.length}. Give fewer, or do without it.`,
+      { code: "invalid_config", param: "curriculum" },
+    );
+  }
   requireApart(scenarios, options.heldOut ?? []);
   if (scenarios.length === 0) {
     throw new HoneError("batches() needs at least one scenario.", {
@@ -143,10 +83,17 @@ function firstCursor(
 ): BatchCursor {
   const seed = options.seed ?? committed?.seed ?? 0;
   const shuffle = options.shuffle ?? committed?.shuffle ?? true;
-  if (!committed) return { epoch: 0, position: 0, seed, step: 0, trained: 0, size, shuffle };
-  const same = committed.size === size && committed.seed === seed && committed.shuffle === shuffle;
+  const fresh = options.curriculum ? { curriculum: newCurriculum(size) } : {};
+  if (!committed)
+    return { epoch: 0, position: 0, seed, step: 0, trained: 0, size, shuffle, ...fresh };
+  const same =
+    committed.size === size &&
+    committed.seed === seed &&
+    committed.shuffle === shuffle &&
+    (committed.curriculum !== undefined) === (fresh.curriculum !== undefined);
   if (same) return committed;
-  return { ...committed, epoch: committed.epoch + 1, position: 0, seed, size, shuffle };
+  const { curriculum: _, ...kept } = committed;
+  return { ...kept, epoch: kept.epoch + 1, position: 0, seed, size, shuffle, ...fresh };
 }
 
 function readCursor(value: unknown): BatchCursor | null {
@@ -157,7 +104,8 @@ function readCursor(value: unknown): BatchCursor | null {
     typeof value === "object" &&
     [cursor.epoch, cursor.position, cursor.seed, cursor.step, cursor.size].every(isCount) &&
     typeof cursor.shuffle === "boolean" &&
-    (cursor.position as number) <= (cursor.size as number);
+    (cursor.position as number) <= (cursor.size as number) &&
+    (cursor.curriculum === undefined || isCurriculum(cursor.curriculum, cursor.size));
   // Older cursors counted every batch as a step.
   const { trained = cursor.step } = cursor;
   if (ours && isCount(trained) && (trained as number) <= (cursor.step as number)) {
@@ -167,16 +115,4 @@ function readCursor(value: unknown): BatchCursor | null {
     "The model's cursor was not made by batches(): go on with the loop that made it, or use another model name.",
     { code: "invalid_config", param: "cursor" },
   );
-}
-
-/** The order follows from seed and epoch, so that a resumed epoch has the order that it began with. */
-export function orderOf({
-  size,
-  seed,
-  epoch,
-  shuffle,
-}: Pick<BatchCursor, "size" | "seed" | "epoch" | "shuffle">): number[] {
-  if (!shuffle) return Array.from({ length: size }, (_, index) => index);
-  const mixed = Math.imul(seed ^ 0x9e3779b9, 0x85ebca6b) ^ Math.imul(epoch + 1, 0xc2b2ae35);
-  return shuffledIndices(size, mulberry32(mixed));
 }

@@ -1,9 +1,11 @@
 import {
   type CompletionTraining,
+  differsWithin,
   type DropReason,
   type filtersSchema,
   parseModelRef,
   type TrainResult,
+  whyNotCompared,
 } from "@hone/core";
 import type { z } from "zod";
 import { continuedIds } from "../conversation/continuation.ts";
@@ -70,18 +72,8 @@ type CompletionMasks = Pick<FilterOptions, "allowConstrained" | "maskTruncatedCo
 type Counts = Partial<Record<DropReason, number>>;
 type Filters<Of extends unknown[]> = readonly (readonly [DropReason, (...of: Of) => boolean])[];
 
-// The filters by level. Of those that apply, the first of a level gives the reason.
-
-/** Groups that compare nothing. */
-const groupFilters: Filters<[group: FilterGroup, rewards: readonly (number | null)[]]> = [
-  ["no_reward", ({ members }, rewards) => rewards.length === 0 && members.length > 0],
-  ["group_too_small", (_, rewards) => rewards.length < 2],
-  [
-    "zero_variance",
-    ({ members }, rewards) =>
-      rewards.every((reward) => reward === rewards[0]) && !members.some(differsWithin),
-  ],
-];
+// The filters by level, below that of the groups (whyNotCompared). Of those that apply, the first of a level gives
+// the reason.
 
 /** Rollouts of which a completion that would train is out of bounds; `tokens` are those of its sequence. */
 const rolloutFilters: Filters<[of: LedgerCompletion, tokens: number, options: FilterOptions]> = [
@@ -151,8 +143,7 @@ function filterGroup(
   const rewarded = group.members.filter((member) => member.reward !== null);
   const missing = group.members.length - rewarded.length;
   if (missing > 0 && compares) outcome.dropped.no_reward = missing;
-  const rewards = rewarded.map(({ reward }) => reward);
-  const reason = compares ? reasonOf(groupFilters, group, rewards) : null;
+  const reason = compares ? whyNotCompared(comparedOf(group)) : null;
 
   for (const member of compares ? rewarded : group.members) {
     const masked = reason ?? maskOf(member, options);
@@ -176,13 +167,14 @@ function filterGroup(
   return outcome;
 }
 
-/** Whether a completion of the rollout is compared by something else than the rollout's reward. */
-function differsWithin({ reward, training }: FilterMember): boolean {
-  return [...(training?.values() ?? [])].some(
-    (of) =>
-      (of.reward !== undefined && of.reward !== reward) ||
-      (of.advantage !== undefined && of.advantage !== 0),
-  );
+function comparedOf({ failed, members }: FilterGroup): Parameters<typeof whyNotCompared>[0] {
+  return {
+    failed,
+    rewards: members.map(({ reward }) => reward),
+    differsWithin: members.some(({ reward, training }) =>
+      differsWithin(reward, [...(training?.values() ?? [])]),
+    ),
+  };
 }
 
 function masking({ training }: FilterMember, options: FilterOptions): CompletionMasks {
