@@ -4,7 +4,7 @@ import { refuseUnknownOptions, requireNumber, requireObject } from "@hone/core";
 import { requireGroups, requireList } from "../argument-kinds.ts";
 import { mulberry32 } from "@hone/core";
 import { scoresByScenario } from "./scores.ts";
-import { bootstrapInterval, fewestForInterval, type Interval, mean } from "./statistics.ts";
+import { bootstrapInterval, fewestForInterval, type Interval, mean } from "../statistics.ts";
 
 export interface CompareOptions {
   /** "reward", or the name of a metric. @default "reward" */

@@ -1,6 +1,6 @@
 import type { Trajectory, TrajectoryGroup } from "@hone/core";
 import { scenarioKey } from "../training/scenarios.ts";
-import { mean } from "./statistics.ts";
+import { mean } from "../statistics.ts";
 
 /** A scenario's score: the mean of its trajectories that have the metric. */
 export interface ScenarioScore {

@@ -1,5 +1,5 @@
 import { printableLine } from "@hone/core";
-import { mean } from "../evaluation/statistics.ts";
+import { mean } from "../statistics.ts";
 import type { EvaluationRecord } from "./evaluation-record.ts";
 import { evaluationSeries } from "./evaluation-series.ts";
 import type { StepRecord } from "./step-record.ts";

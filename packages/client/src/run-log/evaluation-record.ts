@@ -1,7 +1,7 @@
 import type { Trajectory, TrajectoryGroup } from "@hone/core";
 import { mulberry32 } from "@hone/core";
 import { scoresByScenario } from "../evaluation/scores.ts";
-import { bootstrapInterval, type Interval, mean } from "../evaluation/statistics.ts";
+import { bootstrapInterval, type Interval, mean } from "../statistics.ts";
 
 /** A held-out evaluation: a line of metrics.jsonl. */
 export interface EvaluationRecord {

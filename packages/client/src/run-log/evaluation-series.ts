@@ -1,4 +1,4 @@
-import { fewestForInterval, type Interval } from "../evaluation/statistics.ts";
+import { fewestForInterval, type Interval } from "../statistics.ts";
 import type { EvaluationRecord } from "./evaluation-record.ts";
 
 /** A held-out score: what is drawn and written of it. */

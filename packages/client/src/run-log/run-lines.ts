@@ -1,5 +1,5 @@
 import { printableLine } from "@hone/core";
-import { fewestForInterval } from "../evaluation/statistics.ts";
+import { fewestForInterval } from "../statistics.ts";
 import { type RunRecord, short, sparkline } from "./curves.ts";
 import type { Bands } from "../training/curriculum.ts";
 import { evaluationSeries, type ScoreSeries } from "./evaluation-series.ts";

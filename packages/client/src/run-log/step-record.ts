@@ -1,11 +1,6 @@
 import type { OperationEvent, Trajectory, TrajectoryGroup, TrainResult } from "@hone/core";
 import { mulberry32 } from "@hone/core";
-import {
-  bootstrapInterval,
-  type Interval,
-  mean,
-  standardDeviation,
-} from "../evaluation/statistics.ts";
+import { bootstrapInterval, type Interval, mean, standardDeviation } from "../statistics.ts";
 import { whyGroupNotCompared } from "../training/compared.ts";
 import type { CurriculumShares } from "../training/curriculum.ts";
 import type { FillCounts } from "../training/fill.ts";

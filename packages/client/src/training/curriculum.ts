@@ -1,6 +1,6 @@
 import { HoneError, refuseUnknownOptions, requireNumber } from "@hone/core";
 import type { Trajectory, TrajectoryGroup } from "@hone/core";
-import { mean } from "../evaluation/statistics.ts";
+import { mean } from "../statistics.ts";
 import { optionalFunction } from "../argument-kinds.ts";
 
 export interface CurriculumOptions {

@@ -3,7 +3,7 @@ import type { TrajectoryGroup } from "@hone/core";
 import type { Batch, BatchCursor, BatchesOptions } from "./batch.ts";
 import { bandsOf, drawScenario, outcomeOf, readCurriculum, withOutcomes } from "./curriculum.ts";
 import type { Bands, CurriculumShares } from "./curriculum.ts";
-import { mean } from "../evaluation/statistics.ts";
+import { mean } from "../statistics.ts";
 import { scenarioKey } from "./scenarios.ts";
 
 /** The batch of a cursor: of every cursor that the batch has had, because a copy of it may hold an earlier one. */
