@@ -1,5 +1,5 @@
 /** On-policy distillation over HTTP: a student of the shipped base learns from a teacher that was trained by examples. */
-import { gather, type TrainOptions } from "@hone/client";
+import { ComparisonModel, gather, type TrainOptions } from "@hone/client";
 import OpenAI from "openai";
 import * as guide from "../../examples/readme/src/distillation-guide.ts";
 import { afterAll, beforeAll, expect, it } from "vitest";
@@ -85,9 +85,90 @@ it.each<[string, TrainOptions, object]>([
 
 it.each(Object.entries(guide))("the guide's code for %s", async (name, train) => {
   const { model, groups } = await play(`guide-${name}`, ["red"]);
-  await train(model, groups);
+  // As a judge would have left them.
+  const judged = groups.map((group) => ({
+    ...group,
+    trajectories: group.trajectories.map((one) => ({
+      ...one,
+      logs: ["RULER explanation: It should say blue."],
+    })),
+  }));
+  await train(model, judged, `${server.url}/v1`, server.key);
   expect((await model.info()).learnt).toBe(1);
 });
+
+it(
+  "another server is asked for what it thinks of the student's tokens",
+  { timeout: 120_000 },
+  async () => {
+    const { model, groups } = await play("given", colours.slice(0, 2));
+    const at = (name: string) =>
+      new ComparisonModel({ baseURL: `${server.url}/v1`, apiKey: server.key, model: name });
+    const taught = await model.teacherLogprobs(groups, at("teacher"));
+    const own = await model.teacherLogprobs(groups, at("given@0"));
+    const ids = groups.flatMap(({ trajectories }) =>
+      trajectories.map((one) => one.rolloutId ?? ""),
+    );
+    expect(Object.keys(taught)).toEqual(ids);
+    // Asked what it sampled itself, a policy says what it said then.
+    for (const id of ids) {
+      const { data } = (await (await server.fetch(`/v1/rollouts/${id}/completions`)).json()) as {
+        data: { id: string; logprobs: number[] }[];
+      };
+      expect(data).toHaveLength(1);
+      for (const { id: completion, logprobs } of data) {
+        const said = own[id]?.[completion] ?? [];
+        expect(said).toHaveLength(logprobs.length);
+        said.forEach((value, i) => expect(value).toBeCloseTo(logprobs[i]!, 3));
+      }
+    }
+    // One rollout has no teacher.
+    const { [ids[0]!]: _, ...most } = taught;
+    const given = { type: "distill", teacher: "given" } as const;
+    await expect(model.train(groups, { ...given })).rejects.toMatchObject({
+      param: "teacherLogprobs",
+    });
+    const short = { ...most, [ids[1]!]: { [Object.keys(taught[ids[1]!]!)[0]!]: [-1] } };
+    await expect(model.train(groups, { ...given, teacherLogprobs: short })).rejects.toMatchObject({
+      code: "invalid_request",
+      param: "op.groups[0].rollouts[1].teacherLogprobs",
+    });
+    const result = await model.train(groups, { ...given, teacherLogprobs: most });
+    expect(result).toMatchObject({ trained: true, reasons: {} });
+    expect(result.groups.map(({ dropped }) => dropped)).toEqual([{ no_teacher: 1 }, {}]);
+    const values = Object.values(most).flatMap((one) => Object.values(one).flat());
+    const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
+    expect(result.metrics["distill/teacher_logprob"]).toBeCloseTo(mean, 4);
+  },
+);
+
+it(
+  "words of feedback change what the teacher thinks, and train",
+  { timeout: 120_000 },
+  async () => {
+    const first = await play("told", ["red"]);
+    const result = await first.model.train(first.groups, {
+      ...{ type: "distill", teacher: { feedback: true, model: "teacher" }, learningRate: 1e-12 },
+      feedback: (one) => (one === first.groups[0]?.trajectories[0] ? null : "Say blue."),
+    });
+    expect(result).toMatchObject({ trained: true, warnings: [] });
+    expect(result.groups[0]).toMatchObject({ trainedRollouts: 3, dropped: { no_teacher: 1 } });
+
+    // The policy itself, once it has read the feedback, which stands where the template says. Without it the KL were 0.
+    const { model, groups } = await play("told", ["red"]);
+    const own = { feedback: "{message} ({feedback})" };
+    const feedback = () => "Say blue.";
+    await expect(
+      model.train(groups, { type: "distill", teacher: { feedback: "{message}" }, feedback }),
+    ).rejects.toMatchObject({ code: "invalid_request", param: "teacher.feedback" });
+    await expect(
+      model.train(groups, { type: "distill", teacher: "base", feedback }),
+    ).rejects.toMatchObject({ code: "invalid_request", param: "feedback" });
+    const { metrics } = await model.train(groups, { type: "distill", teacher: own, feedback });
+    expect(metrics["distill/kl"]).not.toBe(0);
+    expect(metrics["grad_norm"]).toBeGreaterThan(0);
+  },
+);
 
 it("distillation has to name its teacher", async () => {
   const model = await server.hone.model({ name: "student" });

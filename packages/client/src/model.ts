@@ -8,6 +8,7 @@ import type {
   SubmitOperation,
   TrainConfig,
   TrainResult,
+  Trajectory,
   TrajectoryGroup,
 } from "@hone/core";
 import pLimit from "p-limit";
@@ -19,6 +20,9 @@ import { cursorWith } from "./training/dealer.ts";
 import { checkSchedule, scheduledRate, type Schedule } from "./training/schedule.ts";
 import { kindOf, refuseUnknownOptions, requireObject, wrongKind } from "@hone/core";
 import { optionalFunction, requireGroups, requireList, requireSignal } from "./argument-kinds.ts";
+import type { ComparisonModel } from "./rollouts/comparison-model.ts";
+import { teacherLogprobs } from "./training/teacher-logprobs.ts";
+import type { TeacherLogprobs, TeacherLogprobsOptions } from "./training/teacher-logprobs.ts";
 import { Policy } from "./rollouts/policy.ts";
 import { withRuns } from "./training/supervised-cursor.ts";
 import { startOperation } from "./training/train-handle.ts";
@@ -47,6 +51,10 @@ type TrainedBatch = Pick<Batch<unknown>, "cursor"> &
 export type TrainOptions = TrainConfig & OwnTrainOptions;
 
 interface OwnTrainOptions {
+  /** With `teacher: "given"`: what `teacherLogprobs` gave for these groups. */
+  teacherLogprobs?: TeacherLogprobs | undefined;
+  /** With a teacher that reads feedback: what it is told about a trajectory; null where there is nothing to tell. */
+  feedback?: ((trajectory: Trajectory) => string | null | undefined) | undefined;
   /** The batch that the groups come from. Its cursor is committed together with the step. */
   batch?: TrainedBatch | undefined;
   /** How the learning rate falls over the run that `batch` belongs to. @default { type: "constant" } */
@@ -66,6 +74,8 @@ const settlePollMs = 300;
 const noticeAfterMs = 5_000;
 
 const ownTrainOptions = [
+  "teacherLogprobs",
+  "feedback",
   "batch",
   "schedule",
   "expectedStep",
@@ -142,11 +152,14 @@ export class Model extends Policy {
   startTrain(groups: readonly TrajectoryGroup[], options: TrainOptions = {}): TrainHandle {
     requireGroups("train()", groups);
     refuseUnknownOptions("train()", options, [...trainConfigKeys, ...ownTrainOptions]);
-    const { batch, schedule, expectedStep, clientToken, onEvent, signal, ...given } = options;
+    const { batch, schedule, expectedStep, clientToken, onEvent, signal, ...others } = options;
+    const { teacherLogprobs: taught, feedback, ...given } = others;
     requireSignal("train()", options);
     optionalFunction("train()", onEvent, "onEvent");
+    optionalFunction("train()", feedback, "feedback");
     if (batch !== undefined) requireBatch(batch);
     const config = withSchedule(given, schedule, batch);
+    requireTeaching(config, taught, feedback);
     // The batch was dealt out before what `sft` and `dpo` may have done since.
     const dealt = batch && cursorWith(batch.cursor, groups);
     const cursor = dealt && withRuns(dealt, this.#runs);
@@ -158,7 +171,7 @@ export class Model extends Policy {
         ...(expectedStep === undefined ? {} : { expectedStep }),
         op: {
           type: "train",
-          groups: groups.map((group, index) => trainGroup(group, index)),
+          groups: groups.map((group, index) => trainGroup(group, index, taught, feedback)),
           config,
           ...(cursor === undefined ? {} : { cursor, untrainedCursor: untrainedCursor(cursor) }),
         },
@@ -212,6 +225,18 @@ export class Model extends Policy {
     const result = await optimStep(this.#loop, options);
     this.#learnt = Math.max(this.#learnt, result.step);
     return result;
+  }
+
+  /**
+   * How likely a model of another API finds what these rollouts sampled, for `train` with `teacher: "given"`. The API
+   * has to score given token ids, as vLLM and Hone do (`prompt_logprobs`), and to have the same tokenizer.
+   */
+  async teacherLogprobs(
+    groups: readonly TrajectoryGroup[],
+    teacher: ComparisonModel,
+    options: TeacherLogprobsOptions = {},
+  ): Promise<TeacherLogprobs> {
+    return await teacherLogprobs(this.transport, groups, teacher, options);
   }
 
   #runModel(where: string, signal: AbortSignal | undefined): RunModel {
@@ -273,10 +298,42 @@ function withSchedule(
   );
 }
 
+/** What a teacher needs and what it does not read are told before anything is sent. */
+function requireTeaching(
+  config: TrainConfig,
+  taught: TeacherLogprobs | undefined,
+  feedback: OwnTrainOptions["feedback"],
+): void {
+  const teacher = config.type === "distill" ? config.teacher : null;
+  const reads = teacher !== null && typeof teacher === "object" && "feedback" in teacher;
+  for (const [name, given, wanted, needs] of [
+    ["teacherLogprobs", taught !== undefined, teacher === "given", 'teacher: "given"'],
+    ["feedback", feedback !== undefined, reads, "teacher: { feedback: true }"],
+  ] as const) {
+    if (given === wanted) continue;
+    throw new HoneError(
+      given
+        ? `train(): ${name} does nothing without type "distill" and ${needs}. Leave it out.`
+        : `train(): ${needs} needs ${name} beside it.`,
+      { code: "invalid_request", param: name },
+    );
+  }
+}
+
+function copied(taught: TeacherLogprobs[string]): Record<string, number[]> {
+  return Object.fromEntries(Object.entries(taught).map(([id, logprobs]) => [id, [...logprobs]]));
+}
+
 type TrainGroup = Extract<SubmitOperation["op"], { type: "train" }>["groups"][number];
 
-function trainGroup(group: TrajectoryGroup, groupIndex: number): TrainGroup {
-  const rollouts = group.trajectories.map(({ rolloutId, reward, completions }, index) => {
+function trainGroup(
+  group: TrajectoryGroup,
+  groupIndex: number,
+  taught: TeacherLogprobs | undefined,
+  feedback: OwnTrainOptions["feedback"],
+): TrainGroup {
+  const rollouts = group.trajectories.map((trajectory, index) => {
+    const { rolloutId, reward, completions } = trajectory;
     const param = `groups[${groupIndex}].trajectories[${index}]`;
     if (rolloutId === null) {
       throw new HoneError(
@@ -286,7 +343,15 @@ function trainGroup(group: TrajectoryGroup, groupIndex: number): TrainGroup {
     }
     // JSON turns NaN into null, which would read as "no reward".
     if (reward === null || Number.isFinite(reward)) {
-      return { rolloutId, reward, ...(completions === undefined ? {} : { completions }) };
+      const logprobs = taught?.[rolloutId];
+      const said = feedback?.(trajectory);
+      return {
+        rolloutId,
+        reward,
+        ...(completions === undefined ? {} : { completions }),
+        ...(logprobs && { teacherLogprobs: copied(logprobs) }),
+        ...(said && { feedback: said }),
+      };
     }
     throw new HoneError(
       `${param}.reward is ${String(reward)}. A reward is a finite number, or null for none.`,

@@ -29,6 +29,11 @@ export const completionRequestSchema = z.strictObject({
   max_tokens: z.int().min(1).nullish(),
   /** How many of the likeliest tokens are listed at each place. 0 gives the sampled token's logprob only. */
   logprobs: z.int().min(0).max(5).nullish(),
+  /**
+   * 0 tells how likely the model finds each token of the prompt, at temperature 1, as vLLM does. A teacher is asked so.
+   * Not with `stream`.
+   */
+  prompt_logprobs: z.literal(0).nullish(),
   /** Adds the ids of prompt and answer, as vLLM does. An agent of several turns continues with them. */
   return_token_ids: z.boolean().nullish(),
   stream: z.boolean().nullish(),
@@ -65,6 +70,18 @@ const choiceIds = {
   prompt_token_ids: z.array(z.int()).optional(),
 };
 
+/** With `prompt_logprobs`: of each token of the prompt, by its id. Nothing predicts the first: it has null. */
+const promptLogprobsSchema = z.array(
+  z
+    .record(z.string(), z.object({ logprob: z.number(), decoded_token: z.string().nullish() }))
+    .nullable(),
+);
+
+/** What is read of an answer to it, Hone's or vLLM's. */
+export const scoredPromptSchema = z.object({
+  choices: z.array(z.object({ prompt_logprobs: promptLogprobsSchema })).min(1),
+});
+
 export const textCompletionSchema = z.object({
   id: z.string(),
   object: z.literal("text_completion"),
@@ -76,6 +93,7 @@ export const textCompletionSchema = z.object({
       text: z.string(),
       logprobs: textLogprobsSchema.nullable(),
       finish_reason: textFinishSchema,
+      prompt_logprobs: promptLogprobsSchema.optional(),
       ...choiceIds,
     }),
   ),

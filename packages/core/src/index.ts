@@ -40,7 +40,12 @@ export type {
   TopLogprob,
   Usage,
 } from "./chat-response.ts";
-export { completionRequestSchema, textChunkSchema, textCompletionSchema } from "./completion.ts";
+export {
+  completionRequestSchema,
+  scoredPromptSchema,
+  textChunkSchema,
+  textCompletionSchema,
+} from "./completion.ts";
 export type { CompletionRequest, TextChunk, TextCompletion, TextLogprobs } from "./completion.ts";
 export {
   createRolloutSchema,
@@ -131,6 +136,7 @@ export {
   cispoSchema,
   customObjectiveSchema,
   dapoSchema,
+  defaultFeedbackTemplate,
   drGrpoSchema,
   grpoSchema,
   gspoSchema,

@@ -131,15 +131,40 @@ export const distillSchema = z.object({
   ...mismatchOptionsSchema.shape,
 });
 
+const policyNumber = z.int().min(0).max(1e9);
+
+/** Where words of feedback stand in a teacher's prompt: in place of the last user message of the request. */
+export const defaultFeedbackTemplate =
+  "Feedback on an earlier answer to what is asked below:\n\n{feedback}\n\n{message}";
+
 /** Whose answers the student is to give. */
 export const teacherSchema = z.union([
-  /** The base, without an adapter. */
-  z.literal("base"),
+  /** The base, without an adapter. "given": the rollouts carry the teacher's logprobs. */
+  z.enum(["base", "given"]),
   z.strictObject({
     /** A model of this server. */
     model: modelNameSchema,
     /** The number of its policy. @default the newest served one when the step begins */
-    policy: z.int().min(0).max(1e9).optional(),
+    policy: policyNumber.optional(),
+  }),
+  z.strictObject({
+    /**
+     * The teacher reads each rollout's `feedback`: in place of the last user message of a request it has this text, with
+     * that message for `{message}`. `true`: a text that shows the feedback first, then the message.
+     */
+    feedback: z.union([
+      z.literal(true),
+      z
+        .string()
+        .max(10_000)
+        .refine((text) => text.includes("{feedback}") && text.includes("{message}"), {
+          error: "it must have a place for {feedback} and one for {message}",
+        }),
+    ]),
+    /** @default the model that is trained */
+    model: modelNameSchema.optional(),
+    /** @default the policy that the step begins with; of another model the newest served one */
+    policy: policyNumber.optional(),
   }),
 ]);
 

@@ -24,6 +24,7 @@ export const dropReasonSchema = z.enum([
   "excluded",
   "constrained",
   "truncated",
+  "no_teacher",
 ]);
 export type DropReason = z.infer<typeof dropReasonSchema>;
 
@@ -97,6 +98,15 @@ const trainMemberSchema = z.strictObject({
   rolloutId: z.string(),
   reward: rewardSchema,
   completions: completionsTrainingSchema.optional(),
+  /**
+   * With the teacher "given": the teacher's logprob of each sampled token, by the completion's id. An answer that is
+   * not named has no teacher.
+   */
+  teacherLogprobs: z
+    .record(z.string(), z.array(z.number().max(1e-3, { error: "a logprob is at most 0" })).min(1))
+    .optional(),
+  /** With a teacher that reads feedback: what it is told about this rollout. Without it the rollout has no teacher. */
+  feedback: z.string().min(1).max(100_000).optional(),
 });
 const trainOpSchema = z.strictObject({
   type: z.literal("train"),

@@ -14,6 +14,9 @@ const choiceSchema = z.object({
       top_logprobs: z.array(z.record(z.string(), z.number()).nullable()).nullish(),
     })
     .nullish(),
+  prompt_logprobs: z
+    .array(z.record(z.string(), z.object({ logprob: z.number() })).nullable())
+    .nullish(),
   finish_reason: z.string().nullish(),
 });
 export type CompletionChoice = z.infer<typeof choiceSchema>;
@@ -59,6 +62,19 @@ export function likeliest(choice: CompletionChoice, places: number, top: number)
       .sort((a, b) => b.logprob - a.logprob)
       .slice(0, top),
   );
+}
+
+/** How likely each token of the prompt is, but the first, which nothing predicts. */
+export function promptLogprobsOf(choice: CompletionChoice, prompt: readonly number[]): number[] {
+  const given = choice.prompt_logprobs ?? [];
+  return prompt.slice(1).map((id, at) => {
+    const logprob = given[at + 1]?.[String(id)]?.logprob;
+    if (logprob !== undefined && given.length === prompt.length) return logprob;
+    throw new HoneError(
+      `The engine told no logprob of token ${at + 1} of the prompt. It must support prompt_logprobs.`,
+      { code: "engine_error" },
+    );
+  });
 }
 
 function tokenId(name: string): number {

@@ -8,6 +8,7 @@ import {
   errorBodySchema,
   likeliest,
   modelListSchema,
+  promptLogprobsOf,
   type CompletionChoice,
 } from "./completion-wire.ts";
 import {
@@ -117,7 +118,7 @@ export function createHttpEngine(options: HttpEngineOptions): HttpEngine {
       : readWhole(response.body, request);
     try {
       for await (const choice of read) {
-        const chunk = toChunk(choice, unfinished, request.topLogprobs ?? 0);
+        const chunk = toChunk(choice, unfinished, request);
         const indices = sampled === request.n ? [chunk.index] : unfinished;
         for (const index of [...indices]) {
           if (chunk.finishReason !== null) unfinished.delete(index);
@@ -201,6 +202,7 @@ function requestBody(request: EngineRequest) {
     stop_token_ids: request.stopTokenIds,
     logprobs: request.topLogprobs ?? 0,
     ...(request.topLogprobs && { return_tokens_as_token_ids: true }),
+    ...(request.promptLogprobs && { prompt_logprobs: 0 }),
     return_token_ids: true,
     ...(request.format && { response_format: responseFormat(request.format) }),
     stream: request.stream,
@@ -266,7 +268,7 @@ function parseChoices(text: string, request: EngineRequest): CompletionChoice[] 
 function toChunk(
   choice: CompletionChoice,
   unfinished: ReadonlySet<number>,
-  top: number,
+  { topLogprobs: top = 0, promptLogprobs, prompt }: EngineRequest,
 ): EngineChunk {
   const tokenIds = choice.token_ids ?? [];
   const logprobs = choice.logprobs?.token_logprobs ?? [];
@@ -292,6 +294,7 @@ function toChunk(
     tokenIds,
     logprobs: logprobs as number[],
     ...(top > 0 && { topLogprobs: likeliest(choice, tokenIds.length, top) }),
+    ...(promptLogprobs && { promptLogprobs: promptLogprobsOf(choice, prompt) }),
     finishReason,
   };
 }

@@ -34,6 +34,8 @@ export interface Told {
 export interface Choice extends Told {
   message: AssistantMessage;
   finishReason: FinishReason;
+  /** Of the prompt's tokens but the first; only where they are asked for. */
+  promptLogprobs?: readonly TokenLogprob[] | undefined;
 }
 
 /** How a dialect tells the answer to one request. */

@@ -24,6 +24,8 @@ export interface PlainAsk extends Sampling {
   kind: "text";
   /** A text, or its token ids. */
   prompt: string | readonly number[];
+  /** Tells how likely each token of the prompt is. */
+  promptLogprobs: boolean;
 }
 
 interface Sampling {

@@ -87,6 +87,7 @@ export async function prepareAsk(
       stop: ask.stop,
       stopTokenIds: info.stopTokenIds,
       topLogprobs: ask.logprobs ?? 0,
+      ...(ask.kind === "text" && ask.promptLogprobs && { promptLogprobs: true }),
       format,
       stream: ask.stream,
       signal: requester.sink.signal,

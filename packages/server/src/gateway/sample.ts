@@ -8,6 +8,8 @@ export interface Sample {
   logprobs: number[];
   /** The likeliest tokens at each place; empty unless they are asked for. */
   top: (readonly TokenChance[])[];
+  /** Of the prompt's tokens but the first; only where they are asked for. */
+  promptLogprobs?: readonly number[] | undefined;
   /** The engine's visible text: it ends before a stop string, while `ids` run on past it. */
   text: string;
   finish: "stop" | "length" | null;
@@ -30,6 +32,7 @@ export function addChunk(samples: readonly Sample[], chunk: EngineChunk): Sample
   sample.ids.push(...chunk.tokenIds);
   sample.logprobs.push(...chunk.logprobs);
   sample.top.push(...(chunk.topLogprobs ?? []));
+  sample.promptLogprobs ??= chunk.promptLogprobs;
   sample.text += chunk.text;
   sample.finish = chunk.finishReason ?? sample.finish;
   return sample;

@@ -21,7 +21,12 @@ export async function respondWhole(
     : [];
   const choices = samples.map(async (sample, i): Promise<Choice> => {
     const logprobs = prepared.ask.logprobs === null ? null : await parts.tokens.content(sample);
-    return { index: sample.index, ids: sample.ids, logprobs, ...answers[i]! };
+    const { index, ids, promptLogprobs: told } = sample;
+    // Nothing predicts the first token.
+    const [, ...prompt] = told ? prepared.engineRequest.prompt : [];
+    const promptLogprobs =
+      told && (await parts.tokens.content({ ids: prompt, logprobs: told, top: [] }));
+    return { index, ids, logprobs, promptLogprobs, ...answers[i]! };
   });
   const body = JSON.stringify(writer.whole(await Promise.all(choices), usage));
   sink.start({

@@ -52,6 +52,8 @@ export interface EngineRequest {
   stopTokenIds: readonly number[];
   /** How many of the likeliest tokens to list at each place. @default 0 */
   topLogprobs?: number | undefined;
+  /** Tells how likely each token of the prompt is, too; not with `stream`. @default false */
+  promptLogprobs?: boolean | undefined;
   /** The JSON that every answer is held to. @default none */
   format?: JsonFormat | null | undefined;
   stream: boolean;
@@ -74,6 +76,8 @@ export interface EngineChunk {
    * from, best first. Fewer than asked where top_p leaves fewer; the sampled one is not always among them.
    */
   topLogprobs?: readonly (readonly TokenChance[])[] | undefined;
+  /** Where the request asks for them: of each token of the prompt but the first, at temperature 1. */
+  promptLogprobs?: readonly number[] | undefined;
   finishReason: "stop" | "length" | null;
 }
 

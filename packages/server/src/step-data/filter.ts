@@ -29,6 +29,8 @@ export interface FilterGroup {
 export interface FilterOptions extends z.output<typeof filtersSchema> {
   /** False: rewards are not compared, and every rollout trains, whatever its reward and those of its group. @default true */
   compares?: boolean | undefined;
+  /** Ids of the completions that have a teacher. @default all */
+  taught?: ReadonlySet<string> | undefined;
   /** The policy that is trained, N. */
   step: number;
   maxSequenceTokens: number;
@@ -65,7 +67,10 @@ export interface Selection {
 }
 
 type GroupOutcome = TrainResult["groups"][number];
-type CompletionMasks = Pick<FilterOptions, "allowConstrained" | "maskTruncatedCompletions"> & {
+type CompletionMasks = Pick<
+  FilterOptions,
+  "allowConstrained" | "maskTruncatedCompletions" | "taught"
+> & {
   /** Completions that the client says never train. */
   excluded?: ReadonlySet<string>;
 };
@@ -89,6 +94,7 @@ const completionFilters: Filters<[of: LedgerCompletion, options: CompletionMasks
     "truncated",
     ({ finishReason }, options) => options.maskTruncatedCompletions && finishReason === "length",
   ],
+  ["no_teacher", ({ id }, { taught }) => taught !== undefined && !taught.has(id)],
 ];
 
 /** The first filter of a level that applies. */

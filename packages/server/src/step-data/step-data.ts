@@ -129,6 +129,8 @@ export function encodeStepData(
   stepPlan: StepPlan,
   ledger: ReadonlyMap<string, StepCompletion>,
   folders: { staging: string; checkpoint: string; reference?: string | undefined },
+  /** Logprobs of the sampled tokens under what the objective measures against, by completion. @default the worker's */
+  reference?: ReadonlyMap<string, readonly number[]>,
 ): Uint8Array {
   const completions = stepPlan.completions.map(({ id }) => entry(ledger, id));
   const indexOf = new Map(completions.map(({ id }, index) => [id, index]));
@@ -137,6 +139,7 @@ export function encodeStepData(
   const sampled = new Uint8Array(total);
   const logprobs = new Float32Array(total);
   const offsets = new BigInt64Array(completions.length + 1);
+  const references = new Float32Array(total).fill(NaN);
   let at = 0;
   completions.forEach((completion, index) => {
     tokens.set(completion.promptSuffix, at);
@@ -144,6 +147,7 @@ export function encodeStepData(
     tokens.set(completion.sampled, at);
     sampled.fill(1, at, at + completion.sampled.length);
     logprobs.set(completion.logprobs, at);
+    references.set(reference?.get(completion.id) ?? [], at);
     at += completion.sampled.length;
     offsets[index + 1] = BigInt(at);
   });
@@ -188,6 +192,7 @@ export function encodeStepData(
         data: Uint8Array.from(completions, ({ finishReason }) => Number(finishReason === "length")),
       },
       ...givenOf(stepPlan.completions),
+      ...(reference && { reference: { type: "F32" as const, data: references } }),
       rollout_reward: {
         type: "F64",
         data: Float64Array.from(stepPlan.rollouts, ({ reward }) => reward ?? NaN),

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { EngineChunk, TokenChance } from "../ports/engine.ts";
 import { describeFormats } from "./engine-contract-formats.ts";
+import { describeScoring } from "./engine-contract-scoring.ts";
 import { measureParity, spoken, type ParityCase, type RunningEngine } from "./running-engine.ts";
 import {
   largestDifference,
@@ -269,6 +270,7 @@ export function describeEngine(name: string, start: () => Promise<RunningEngine>
     });
 
     describeFormats(() => running);
+    describeScoring(() => running);
 
     it("lets a stream keep its policy while others are published", async () => {
       const { engine } = running;

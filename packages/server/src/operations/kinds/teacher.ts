@@ -1,5 +1,6 @@
 import { HoneError, policyName, type ResolvedTrainConfig } from "@hone/core";
 import { adapterName } from "../../policies/checkpoints.ts";
+import type { Model } from "../../policies/models.ts";
 import type { OperationContext } from "../context.ts";
 
 /** A policy of this server whose answers a step is to learn. */
@@ -15,10 +16,11 @@ const param = "op.config.teacher";
 /** The policy that the configuration names as it is now; null where the teacher is none, or there is no teacher. */
 export async function findTeacher(
   context: OperationContext,
+  student: Model,
   config: ResolvedTrainConfig,
 ): Promise<Teacher | null> {
-  if (config.type !== "distill" || config.teacher === "base") return null;
-  const { model: name, policy } = config.teacher;
+  if (config.type !== "distill" || typeof config.teacher === "string") return null;
+  const { model: name = student.name, policy } = config.teacher;
   const model = context.models.find(name);
   if (!model) {
     throw new HoneError(`There is no model "${name}" to be the teacher. Name one of this server.`, {
@@ -32,7 +34,8 @@ export async function findTeacher(
       { code: "base_mismatch", param: `${param}.model` },
     );
   }
-  const step = policy ?? Math.max(model.served, 0);
+  const own = model === student ? model.learnt : model.served;
+  const step = policy ?? Math.max(own, 0);
   const there = context.models.policy(name, step)?.removedAt === null;
   const sha256 = there ? await digestOf(context, name, step) : null;
   if (sha256 === null) throw noTeacher(context, name, step);

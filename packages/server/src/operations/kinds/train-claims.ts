@@ -6,6 +6,7 @@ import { createPauses } from "../../store/pauses.ts";
 import type { OperationContext } from "../context.ts";
 import type { Claim } from "./kind.ts";
 import { referenceFolder } from "./reference-folder.ts";
+import { checkGiven } from "./taught.ts";
 import { findTeacher } from "./teacher.ts";
 
 type GivenCompletions = Readonly<Record<string, CompletionTraining>>;
@@ -23,7 +24,7 @@ export async function claimRewarded(
     const { name, options } = op.config;
     await context.trainer.checkObjective({ name, options });
   }
-  await findTeacher(context, op.config);
+  await findTeacher(context, model, op.config);
   const groups = new Set<string>();
   const named = new Map<string, Claim>();
   const pauses = createPauses();
@@ -48,6 +49,7 @@ export async function claimRewarded(
       named.set(rolloutId, { record, reward });
     }
   }
+  await checkGiven(context, op);
   return [...named.values()];
 }
 

@@ -24,6 +24,7 @@ import { type OperationRecord, updateOperation } from "../records.ts";
 import { seedOf, stepOnWorker } from "./worker-step.ts";
 import { type OperationKind, type Outcome, type Staged, type Task, timed } from "./kind.ts";
 import { referenceFolder } from "./reference-folder.ts";
+import { givenLogprobs, readFeedback, type Taught } from "./taught.ts";
 import { findTeacher, type Teacher, teacherFolder } from "./teacher.ts";
 import { claimRewarded, namedCompletions, referenceOf } from "./train-claims.ts";
 
@@ -31,7 +32,13 @@ type TrainOutcome = Pick<TrainResult, "groups" | "reasons" | "warnings">;
 /** What is stored before the worker sees the step, so that one that is redone is the same. */
 type TrainRecord = OperationRecord<
   TrainOp,
-  { work: StepPlan; outcome: TrainOutcome; teacher?: Teacher | undefined }
+  {
+    work: StepPlan;
+    outcome: TrainOutcome;
+    teacher?: Teacher | undefined;
+    /** What the teacher said, where it is not the worker that asks it. */
+    taught?: Taught | undefined;
+  }
 >;
 type TrainTask = Task<TrainRecord>;
 type Completions = ReadonlyMap<string, LedgerCompletion>;
@@ -55,7 +62,7 @@ export const train: OperationKind<TrainRecord> = {
     fault("operation.resolved");
     if (!record.work) {
       const model = task.context.models.require(record.model);
-      const selection = await timed(emit, "filter", () => select(task, model, completions));
+      const { selection, ...teaching } = await selectTaught(task, model, completions);
       emit({
         type: "filtered",
         reasons: selection.reasons,
@@ -65,22 +72,28 @@ export const train: OperationKind<TrainRecord> = {
       if (selection.trainableRollouts === 0) {
         return endUntrained(task, selection, selection.rollouts);
       }
-      await timed(emit, "plan", () => decidePlan(task, model, selection, completions));
+      await timed(emit, "plan", () => decidePlan(task, model, selection, teaching, completions));
     }
     const stored = record.work;
     if (!stored) throw new HoneError("The operation has no plan.", { code: "internal_error" });
     const { work: stepPlan, outcome, teacher } = stored;
+    const taught = stored.taught && new Map(Object.entries(stored.taught));
     for (const message of outcome.warnings) emit({ type: "warning", message });
-    const taught = teacher && policyName(teacher.model, teacher.step);
+    const held = teacher && policyName(teacher.model, teacher.step);
     // Retention leaves what is held.
-    if (taught) task.context.live.hold(taught);
+    if (held) task.context.live.hold(held);
     try {
-      const reference = teacher
-        ? await teacherFolder(task.context, teacher)
-        : referenceFolder(task.context, record.model, referenceOf(record.op.config));
+      // What the teacher said already, the worker need not compute.
+      const reference = taught
+        ? undefined
+        : teacher
+          ? await teacherFolder(task.context, teacher)
+          : referenceFolder(task.context, record.model, referenceOf(record.op.config));
       const made = await stepOnWorker(task, stepPlan.config.step, (folders) =>
-        encodeStepData(stepPlan, completions, { ...folders, reference }),
+        encodeStepData(stepPlan, completions, { ...folders, reference }, taught),
       );
+      // Of no use once this is committed, and large.
+      delete stored.taught;
       const { seed, loss } = stepPlan.config;
       return { ...made, seed, cursor: record.op.cursor, objective: madeBy(loss) };
     } catch (error) {
@@ -88,7 +101,7 @@ export const train: OperationKind<TrainRecord> = {
       if (workerCode(error) !== "nothing_to_train") throw error;
       return endUntrained(task, equalised(outcome), stepPlan.rollouts);
     } finally {
-      if (taught) task.context.live.release(taught);
+      if (held) task.context.live.release(held);
     }
   },
 
@@ -123,7 +136,51 @@ async function readCompletions({ context, record }: TrainTask): Promise<Completi
   return completions;
 }
 
-function select({ context, record }: TrainTask, model: Model, completions: Completions): Selection {
+interface Teaching {
+  teacher: Teacher | null;
+  taught?: Taught | undefined;
+}
+
+/** What is trained, and what its teacher says of it, where that is known before the worker sees it. */
+async function selectTaught(
+  task: TrainTask,
+  student: Model,
+  completions: Completions,
+): Promise<{ selection: Selection } & Teaching> {
+  const { context, record, emit, signal } = task;
+  const { op } = record;
+  const filtered = (taught?: Taught) =>
+    timed(emit, "filter", () => select(task, student, completions, taught));
+  if (op.config.type !== "distill") return { selection: await filtered(), teacher: null };
+  const { teacher: chosen, rewardCoef } = op.config;
+  // What has no teacher still learns from its reward.
+  const ofTaught = (taught: Taught) => filtered(rewardCoef === 0 ? taught : undefined);
+  if (chosen === "given") {
+    const taught = givenLogprobs(op);
+    return { selection: await ofTaught(taught), teacher: null, taught };
+  }
+  const teacher = await findTeacher(context, student, op.config);
+  const selection = await filtered();
+  if (chosen === "base" || !("feedback" in chosen) || !teacher) return { selection, teacher };
+  const { taught, warnings } = await timed(emit, "teacher", () =>
+    onceThere(task, () =>
+      readFeedback(context, { op, student, teacher, selection, signal }, completions),
+    ),
+  );
+  const left = await ofTaught(taught);
+  return {
+    selection: { ...left, warnings: [...left.warnings, ...warnings] },
+    teacher,
+    taught,
+  };
+}
+
+function select(
+  { context, record }: TrainTask,
+  model: Model,
+  completions: Completions,
+  taught?: Taught,
+): Selection {
   const { groups: given, config } = record.op;
   const byRollout = new Map<string, LedgerCompletion[]>();
   for (const completion of completions.values()) {
@@ -142,26 +199,32 @@ function select({ context, record }: TrainTask, model: Model, completions: Compl
   return selectForTraining(groups, {
     ...config,
     compares: config.type !== "distill",
+    taught: taught && new Set(Object.keys(taught)),
     step: model.learnt,
     maxSequenceTokens: config.maxSequenceTokens ?? context.base.maxModelLen,
   });
 }
 
 /** As it is now: the plan names the code that makes the step. A worker that is away is waited for, as for the step. */
-async function customOf({
-  context,
-  record,
-  signal,
-}: TrainTask): Promise<{ sha256: string } | null> {
-  const { config } = record.op;
+async function customOf(task: TrainTask): Promise<{ sha256: string } | null> {
+  const { config } = task.record.op;
   if (config.type !== "custom") return null;
+  return await onceThere(task, () => task.context.trainer.checkObjective(config));
+}
+
+/** A worker that is away, or dies of something else meanwhile, is waited for and asked again. */
+async function onceThere<T>(
+  { context: { ready }, signal }: TrainTask,
+  ask: () => Promise<T>,
+): Promise<T> {
+  const away = new Set(["worker_unavailable", "engine_unavailable", "engine_error"]);
   for (;;) {
-    const generation = context.ready.generation();
+    const generation = ready.generation();
     try {
-      return await context.trainer.checkObjective(config);
+      return await ask();
     } catch (error) {
-      const away = HoneError.isInstance(error) && error.code === "worker_unavailable";
-      if (!away || !(await context.ready.after(generation, restartTimeoutMs, signal))) throw error;
+      if (!HoneError.isInstance(error) || !away.has(error.code)) throw error;
+      if (!(await ready.after(generation, restartTimeoutMs, signal))) throw error;
     }
   }
 }
@@ -170,13 +233,13 @@ async function decidePlan(
   task: TrainTask,
   model: Model,
   selection: Selection,
+  { teacher, taught }: Teaching,
   completions: Completions,
 ): Promise<void> {
   const { context, record } = task;
   const { config } = record.op;
   const step = model.learnt + 1;
   const custom = await customOf(task);
-  const teacher = await findTeacher(context, config);
   const plan = planSelection(selection, completions, config);
   const warnings = [...selection.warnings];
   if (plan.length < config.optimizerSteps) {
@@ -204,6 +267,7 @@ async function decidePlan(
     },
     outcome: { groups: selection.groups, reasons: selection.reasons, warnings },
     ...(teacher && { teacher }),
+    ...(taught && { taught }),
   };
   await context.store.write([updateOperation(record)]);
   fault("operation.planned");

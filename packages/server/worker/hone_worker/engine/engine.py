@@ -17,6 +17,7 @@ from hone_worker.base.model import Base
 from hone_worker.engine.choice import Choice, Stops, Update
 from hone_worker.engine.decode import Decoder
 from hone_worker.engine.grammar import Grammar, Grammars
+from hone_worker.engine.prompt_logprobs import prompt_logprobs
 from hone_worker.engine.sampling import SamplingParams
 from hone_worker.process.compute import Compute
 from hone_worker.process.errors import HoneWorkerError
@@ -154,6 +155,13 @@ class Engine:
         self.decoder.enqueue(choices)
         self.compute.notify()
         return generation
+
+    async def score(self, model: str, prompt: list[int]) -> list[float]:
+        """How likely the model finds each token of the prompt but the first."""
+        adapter = self.check(model, prompt)
+        return await asyncio.wrap_future(
+            self.compute.submit(lambda: prompt_logprobs(self.base, adapter, prompt))
+        )
 
     def check(self, model: str, prompt: list[int]) -> LoraWeights | None:
         """The weights behind the model's name, if it can take the prompt."""

@@ -69,6 +69,8 @@ class CompletionBody(BaseModel):
     stop: list[StopString] | StopString | None = None
     stop_token_ids: list[TokenId] | None = None
     logprobs: int | None = Field(None, ge=0, le=20)
+    #: How likely each token of the prompt is. Others than those of the prompt are not listed.
+    prompt_logprobs: Literal[0] | None = None
     return_token_ids: bool | None = None
     #: Tokens of `logprobs` as "token_id:7": two tokens may have one text, or half a character each.
     return_tokens_as_token_ids: bool | None = None
@@ -84,6 +86,12 @@ class CompletionBody(BaseModel):
     include_stop_str_in_output: Literal[False] = False
     skip_special_tokens: Literal[True] = True
     echo: Literal[False] = False
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.prompt_logprobs is not None and self.stream:
+            raise ValueError("'prompt_logprobs' does not go with 'stream'")
+        return self
 
     @property
     def stops(self) -> list[str]:
@@ -110,6 +118,7 @@ def engine_routes(engine: Engine) -> list[Route]:
     async def completions(request: Request) -> Response:
         body = await read_body(request, CompletionBody)
         grammar = await _grammar(engine, body)
+        scored = None if body.prompt_logprobs is None else await engine.score(body.model, body.prompt)
         generation = engine.generate(
             model=body.model,
             prompt=body.prompt,
@@ -123,7 +132,7 @@ def engine_routes(engine: Engine) -> list[Route]:
             top=body.logprobs or 0,
             grammar=grammar,
         )
-        shape = AnswerShape(engine, body)
+        shape = AnswerShape(engine, body, scored)
         if body.stream:
             return TokenStream(engine, generation, shape)
         return await _collect(request, engine, generation, shape)
@@ -207,9 +216,10 @@ def _model_card(name: str, parent: str | None, root: str, limit: int, created: i
 class AnswerShape:
     """Turns updates into the bodies of vLLM's completions API."""
 
-    def __init__(self, engine: Engine, body: CompletionBody) -> None:
+    def __init__(self, engine: Engine, body: CompletionBody, scored: list[float] | None = None) -> None:
         self.engine = engine
         self.body = body
+        self.scored = scored
         self.id = f"cmpl-{uuid.uuid4().hex}"
         self.created = int(time.time())
         self._begun: set[int] = set()
@@ -247,6 +257,9 @@ class AnswerShape:
         if self.body.return_token_ids:
             shown["token_ids"] = update.token_ids
             shown["prompt_token_ids"] = self.body.prompt if index not in self._begun else None
+        if self.scored is not None:
+            told = zip(self.body.prompt[1:], self.scored, strict=True)
+            shown["prompt_logprobs"] = [None, *({str(token): {"logprob": value}} for token, value in told)]
         self._begun.add(index)
         return shown
 

@@ -41,7 +41,7 @@ def logprobs(
         # Rollouts that share a prompt are predicted from the same place. The gradients of several are added
         # in order here; indexing with brackets would add them in whatever order the threads come.
         wanted = hidden[0].index_select(0, column)
-    softcap, scale = _logit_shape(base.model.config)
+    softcap, scale = logit_shape(base.model.config)
     return token_logprobs(
         wanted,
         base.model.get_output_embeddings(),
@@ -62,7 +62,7 @@ def unread_mask(device: torch.device) -> torch.Tensor | None:
     return None if device.type == "cpu" else torch.zeros(1, 1, 1, 1, dtype=torch.bool, device=device)
 
 
-def _logit_shape(config: Any) -> tuple[float | None, float]:
+def logit_shape(config: Any) -> tuple[float | None, float]:
     """What some families do to their logits after the head: Gemma caps them, Cohere and Granite scale them."""
     text = config.get_text_config()
     scale = float(getattr(text, "logit_scale", None) or 1.0)

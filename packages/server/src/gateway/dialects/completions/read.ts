@@ -11,6 +11,9 @@ export function readCompletion(request: CompletionRequest): PlainAsk {
   if (request.best_of != null && shared.n > request.best_of) {
     throw refusal("best_of", "it is below n. Leave it out.");
   }
+  if (request.prompt_logprobs != null && request.stream) {
+    throw refusal("prompt_logprobs", "it does not go with stream. Leave stream out.");
+  }
   return {
     kind: "text",
     param: "prompt",
@@ -18,6 +21,7 @@ export function readCompletion(request: CompletionRequest): PlainAsk {
     prompt: onePrompt(request),
     maxTokens: request.max_tokens ?? defaultMaxTokens,
     logprobs: request.logprobs ?? null,
+    promptLogprobs: request.prompt_logprobs === 0,
   };
 }
 

@@ -2,6 +2,7 @@ import {
   messageText,
   type CompletionRequest,
   type FinishReason,
+  type TokenLogprob,
   type TextChunk,
   type TextCompletion,
 } from "@hone/core";
@@ -51,9 +52,12 @@ export function writeCompletion(
       object,
       created,
       model,
-      choices: choices.map((told) =>
-        choice(told, messageText(told.message), textReason(told.finishReason)),
-      ),
+      choices: choices.map((told) => ({
+        ...choice(told, messageText(told.message), textReason(told.finishReason)),
+        ...(told.promptLogprobs && {
+          prompt_logprobs: byId(engineRequest.prompt, told.promptLogprobs),
+        }),
+      })),
       usage,
     }),
 
@@ -77,6 +81,14 @@ export function writeCompletion(
       }
     },
   };
+}
+
+/** As vLLM writes them. */
+function byId(prompt: readonly number[], told: readonly TokenLogprob[]) {
+  const entries = told.map(({ token, logprob }, at) => ({
+    [String(prompt[at + 1])]: { logprob, decoded_token: token },
+  }));
+  return [null, ...entries];
 }
 
 /** Nothing is called in plain text. */
