@@ -22,6 +22,7 @@ describe("what a request asks for", () => {
     expect(readCompletion({ model: "m", prompt: "?" })).toEqual({
       ...open,
       kind: "text",
+      promptLogprobs: false,
       param: "prompt",
       prompt: "?",
       maxTokens: 16,
