@@ -43,6 +43,7 @@ from hone_worker.score.reward_model import RewardModel, load_reward_model
 from hone_worker.score.routes import ScoreRoutes
 from hone_worker.train.objectives import OBJECTIVES
 from hone_worker.train.objectives.custom import load_objectives
+from hone_worker.train.prompt_logprobs import prompt_logprobs
 from hone_worker.train.routes import routes as train_routes
 
 
@@ -172,7 +173,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     engine = None
     if not options.no_engine:
         cache_bytes = options.cache_mib * 2**20 if options.cache_mib else None
-        engine = Engine(base, compute, max_rows=options.max_rows, cache_bytes=cache_bytes)
+        engine = Engine(
+            base, compute, max_rows=options.max_rows, cache_bytes=cache_bytes, scorer=prompt_logprobs
+        )
     app = create_app(worker_routes(base, compute, engine, boot, reward_models), key)
     compute.start(engine.decoder if engine is not None else None)
     run_service(app, boot, lifeline=lifeline, on_stop=compute.stop)

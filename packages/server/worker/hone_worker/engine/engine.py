@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from hone_worker.base.model import Base
 from hone_worker.engine.choice import Choice, Stops, Update
 from hone_worker.engine.decode import Decoder
 from hone_worker.engine.grammar import Grammar, Grammars
-from hone_worker.engine.prompt_logprobs import prompt_logprobs
 from hone_worker.engine.sampling import SamplingParams
 from hone_worker.process.compute import Compute
 from hone_worker.process.errors import HoneWorkerError
@@ -29,6 +28,10 @@ CONTAINER_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
 )
+
+
+#: The logprob of each token of a sequence but the first, on the compute thread: the trainer's forward.
+Scorer = Callable[[Base, LoraWeights | None, list[int]], list[float]]
 
 
 @dataclass(frozen=True)
@@ -68,10 +71,17 @@ class Engine:
     """Names and requests live on the event loop, sequences on the compute thread."""
 
     def __init__(
-        self, base: Base, compute: Compute, *, max_rows: int = 64, cache_bytes: int | None = None
+        self,
+        base: Base,
+        compute: Compute,
+        *,
+        max_rows: int = 64,
+        cache_bytes: int | None = None,
+        scorer: Scorer | None = None,
     ) -> None:
         self.base = base
         self.compute = compute
+        self._scorer = scorer
         self.adapters: dict[str, LoadedAdapter] = {}
         self._loading: set[str] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -159,9 +169,11 @@ class Engine:
     async def score(self, model: str, prompt: list[int]) -> list[float]:
         """How likely the model finds each token of the prompt but the first."""
         adapter = self.check(model, prompt)
-        return await asyncio.wrap_future(
-            self.compute.submit(lambda: prompt_logprobs(self.base, adapter, prompt))
-        )
+        scorer = self._scorer
+        if scorer is None:
+            message = "This engine does not score given tokens. Leave `prompt_logprobs` out."
+            raise HoneWorkerError(message, code="invalid_request", param="prompt_logprobs")
+        return await asyncio.wrap_future(self.compute.submit(lambda: scorer(self.base, adapter, prompt)))
 
     def check(self, model: str, prompt: list[int]) -> LoraWeights | None:
         """The weights behind the model's name, if it can take the prompt."""
