@@ -17,7 +17,7 @@ export type { RolloutResult } from "./rollouts/rollout-outcome.ts";
 export { gather } from "./rollouts/gather.ts";
 export { GatherError } from "./rollouts/gather-error.ts";
 export type { GatherEvent, GatherOptions } from "./rollouts/gather.ts";
-export type { TeacherLogprobs, TeacherLogprobsOptions } from "./training/teacher-logprobs.ts";
+export type { TeacherLogprobs, TeacherLogprobsOptions } from "./distillation/teacher-logprobs.ts";
 export { readGroups, writeGroups } from "./training/group-files.ts";
 export { shuffleRewards } from "./training/control.ts";
 export { compare, evaluationTable } from "./evaluation/compare.ts";

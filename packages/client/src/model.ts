@@ -21,8 +21,8 @@ import { checkSchedule, scheduledRate, type Schedule } from "./training/schedule
 import { kindOf, refuseUnknownOptions, requireObject, wrongKind } from "@hone/core";
 import { optionalFunction, requireGroups, requireList, requireSignal } from "./argument-kinds.ts";
 import type { ComparisonModel } from "./rollouts/comparison-model.ts";
-import { teacherLogprobs } from "./training/teacher-logprobs.ts";
-import type { TeacherLogprobs, TeacherLogprobsOptions } from "./training/teacher-logprobs.ts";
+import { teacherLogprobs } from "./distillation/teacher-logprobs.ts";
+import type { TeacherLogprobs, TeacherLogprobsOptions } from "./distillation/teacher-logprobs.ts";
 import { Policy } from "./rollouts/policy.ts";
 import { withRuns } from "./training/supervised-cursor.ts";
 import { startOperation } from "./training/train-handle.ts";
