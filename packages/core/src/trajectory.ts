@@ -21,7 +21,7 @@ export type Turn = z.infer<typeof turnSchema>;
 const givenNumber = (what: string) => z.number({ error: `${what} is a finite number` });
 
 /** How one completion is trained, where that is not what its rollout's reward says. */
-export const completionTrainingSchema = z
+const completionTrainingSchema = z
   .strictObject({
     /** False: it is context for those that train. @default true */
     trainable: z.boolean().optional(),
