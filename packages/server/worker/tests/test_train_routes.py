@@ -75,6 +75,7 @@ def test_an_operation_streams_its_events_and_its_result(service, case):
     events = lines(response)
     assert [e["stage"] for e in events if e["event"] == "stage"] == [
         "load",
+        "reference_logprobs",
         "forward_backward",
         "optimizer",
         "checkpoint",
