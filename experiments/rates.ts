@@ -80,12 +80,30 @@ const tickets = (from: number, to?: number): Ticket[] =>
 const train = tickets(0, -3);
 const heldOut = tickets(-3);
 
+const examples = [
+  {
+    role: "system",
+    content: "Sort tickets into the queues billing, delivery, returns and account.",
+  },
+  { role: "user", content: "I want my money back for the broken cup." },
+  { role: "assistant", content: "returns" },
+  { role: "user", content: "My mail address has changed." },
+  { role: "assistant", content: "account" },
+  { role: "user", content: "Why do I pay 20 more than last month?" },
+  { role: "assistant", content: "billing" },
+  { role: "user", content: "Nobody brought the letter." },
+  { role: "assistant", content: "delivery" },
+] as const;
+
 /** 1 for the queue and nothing else, .5 where it is written in another way, 0 otherwise. */
 async function rollout(model: RolloutModel, { text, queue }: Ticket, temperature: number) {
   const connection = model.connection();
-  const content = `Ticket: "${text}"\nIs it for billing, delivery, returns or account? Answer with one of these words, in lower case.`;
   const completion = await new OpenAI(connection).chat.completions.create(
-    { model: connection.model, messages: [{ role: "user", content }], max_tokens: 4, temperature },
+    {
+      model: connection.model,
+      messages: [...examples, { role: "user", content: text }],
+      ...{ max_tokens: 4, temperature },
+    },
     { signal: model.signal },
   );
   const answer = completion.choices[0]?.message.content ?? "";

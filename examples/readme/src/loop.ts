@@ -21,7 +21,7 @@ for await (const batch of model.batches(scenarios, { groupsPerStep: 4, steps: 12
   const groups = await gather(model, rollout, batch.scenarios, { groupSize: 16, concurrency: 64 });
   const result = await model.train(groups, {
     batch,
-    learningRate: 5e-3, // a tiny model; keep the default of 3e-5 for 0.5–8B
+    learningRate: 5e-3, // a tiny model; keep the default of 1e-4 for 0.5–8B
     warmupSteps: 0,
     normalizerTokens: 2,
     scaleRewards: "group",

@@ -57,7 +57,7 @@ describe("train configuration", () => {
     const parsed = submitOperationSchema.parse({ clientToken: "t", op });
     expect(parsed.op).toMatchObject({
       config: {
-        learningRate: 3e-5,
+        learningRate: 1e-4,
         warmupSteps: 5,
         importanceCap: 2,
         maxStaleness: 4,

@@ -91,8 +91,6 @@ const limits = {
 /** The options of a step of `sft`. */
 export const sftConfigSchema = z.strictObject({
   ...optimizerSchema.shape,
-  /** Peak learning rate of AdamW. */
-  learningRate: z.number().positive().default(1e-4),
   ...limits,
   /**
    * What of an example is learnt: what the assistant says, its last message alone, or every token, prompts and

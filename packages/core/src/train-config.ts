@@ -22,7 +22,7 @@ import {
 /** AdamW's part of a training step. The worker is sent it as it stands. */
 export const optimizerSchema = z.object({
   /** Peak learning rate of AdamW. */
-  learningRate: z.number().positive().default(3e-5),
+  learningRate: z.number().positive().default(1e-4),
   /** Optimizer steps over which the rate rises linearly, counted over the model's life. */
   warmupSteps: z.int().min(0).default(5),
   beta1: z.number().min(0).lt(1).default(0.9),

@@ -32,7 +32,7 @@ export interface RunSettings {
   temperature: number;
   /** How many tokens an answer may have. The rollout asks for it. @default 512 */
   answerTokens: number;
-  /** @default 3e-5 */
+  /** @default 1e-4 */
   learningRate: number;
   /** @default { type: "constant" } */
   schedule: Schedule;
@@ -86,7 +86,7 @@ export interface RunOptions<Settings> extends Partial<RunSettings> {
 
 const defaults: RunSettings = {
   ...{ steps: 20, groupsPerStep: 8, groupSize: 8, concurrency: 32 },
-  ...{ temperature: 1, answerTokens: 512, learningRate: 3e-5, schedule: { type: "constant" } },
+  ...{ temperature: 1, answerTokens: 512, learningRate: 1e-4, schedule: { type: "constant" } },
   ...{ train: {}, verdict: "greedy", heldOut: Infinity, evalEvery: 0, evalHeldOut: 64, seed: 0 },
   ...{ fill: false, curriculum: false },
 };

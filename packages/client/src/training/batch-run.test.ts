@@ -184,7 +184,7 @@ describe("a schedule", () => {
     for await (const batch of model.batches(["a"], { ...plan, steps: 2 })) {
       await model.train([group], { batch, schedule });
     }
-    expect(state.rates).toEqual([3e-5, 1.5e-5]);
+    expect(state.rates).toEqual([1e-4, 5e-5]);
     expect(() => model.startTrain([group], { schedule })).toThrow(/schedule needs .* Pass batch/);
   });
 });

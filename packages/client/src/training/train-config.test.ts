@@ -20,7 +20,7 @@ test("every objective has the options of its own, with their defaults", () => {
     type: "dapo",
     epsilonLow: 0.2,
     epsilonHigh: 0.28,
-    learningRate: 3e-5,
+    learningRate: 1e-4,
   });
   expect(checkTrainConfig("train()", { type: "gspo" })).toMatchObject({ epsilonLow: 3e-4 });
 });

@@ -144,7 +144,6 @@ export const descriptions: Record<string, string> = {
   "dpoObjectiveSchema.labelSmoothing": "The share of pairs that are believed to be the wrong way round. Not with `ipo`.",
   "dpoObjectiveSchema.sftWeight": "Weight of a cross-entropy per token on the chosen answers beside the preference (RPO).",
   "dpoObjectiveSchema.reference": "What the policy is held to: the base with the adapter off, the policy that the step begins with, or policy `N` of the model, as the one that `sft` ended with. That policy has to be kept: pin it before a long run.",
-  "sftConfigSchema.learningRate": "Peak learning rate of AdamW.",
   "sftConfigSchema.trainOn": "What of an example is learnt: what the assistant says, its last message alone, or every token, prompts and tools' answers included.",
   "optimizerSchema.learningRate": "Peak learning rate of AdamW.",
   "optimizerSchema.warmupSteps": "Optimizer steps over which the rate rises linearly, counted over the model's life.",

@@ -30,7 +30,7 @@ class LoraConfig(Strict):
 
 
 class OptimizerConfig(Options):
-    learning_rate: Positive = 3e-5
+    learning_rate: Positive = 1e-4
     beta1: Share = 0.9
     beta2: Share = 0.95
     # Below the gradient of any step, so that a step's length is the rate's whatever the answers' length and the
