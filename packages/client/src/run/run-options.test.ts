@@ -44,3 +44,10 @@ it("takes the values of the task's own settings that the task can play", () => {
   );
   expect(() => readOwnSettings(own, { sice: 4 } as object)).toThrow(/no option "sice"/);
 });
+
+it("fills no steps of an objective that trains equal groups too", () => {
+  const train = { type: "distill", teacher: "base" } as const;
+  const refused = expect.objectContaining({ code: "invalid_config", param: "fill" });
+  expect(() => readSettings(task, { train, fill: true })).toThrow(refused);
+  expect(readSettings(task, { train }).fill).toBe(false);
+});

@@ -172,6 +172,12 @@ function checkSettings(settings: RunSettings): void {
   checkSchedule("The run's", schedule);
   checkTrain(settings.train);
   if (typeof settings.fill !== "boolean") readFill("The run's fill", settings.fill);
+  if (settings.fill !== false && settings.train.type === "distill") {
+    throw new HoneError(
+      'fill replaces groups whose rewards are equal, and the objective "distill" trains these too. Leave fill out.',
+      { code: "invalid_config", param: "fill" },
+    );
+  }
   readCurriculum("The run's", settings.curriculum);
 }
 
