@@ -29,8 +29,8 @@ async function accumulating(model: Model, parts: Datum[][]) {
   // #region accumulate
   const calls = parts.map((part, at) => model.forwardBackward(part, { fresh: at === 0 }));
   const step = model.optimStep({ learningRate: 1e-3, accumulated: parts.length });
-  console.log((await Promise.all(calls)).map(({ loss }) => loss));
-  const { policy } = await step;
+  const [{ policy }, ...results] = await Promise.all([step, ...calls]);
+  console.log(results.map(({ loss }) => loss));
   await model.save(); // this policy is not removed
   // #endregion
   return policy;

@@ -32,6 +32,7 @@ export function differsWithin(
   reward: number | null,
   completions: readonly CompletionTraining[],
 ): boolean {
+  if (reward === null) return false;
   return completions.some(
     (of) =>
       (of.reward !== undefined && of.reward !== reward) ||

@@ -103,7 +103,10 @@ const trainMemberSchema = z.strictObject({
    * not named has no teacher.
    */
   teacherLogprobs: z
-    .record(z.string(), z.array(z.number().max(1e-3, { error: "a logprob is at most 0" })).min(1))
+    .record(
+      z.string(),
+      z.array(z.number().min(-1e30).max(1e-3, { error: "a logprob is at most 0" })).min(1),
+    )
     .optional(),
   /** With a teacher that reads feedback: what it is told about this rollout. Without it the rollout has no teacher. */
   feedback: z.string().min(1).max(100_000).optional(),

@@ -45,6 +45,12 @@ it("takes the values of the task's own settings that the task can play", () => {
   expect(() => readOwnSettings(own, { sice: 4 } as object)).toThrow(/no option "sice"/);
 });
 
+it.each(["given", { feedback: true }] as const)("has no place for the teacher %j", (teacher) => {
+  expect(() => readSettings(task, { train: { type: "distill", teacher } })).toThrow(
+    expect.objectContaining({ code: "invalid_config", param: "train.teacher" }),
+  );
+});
+
 it("fills no steps of an objective that trains equal groups too", () => {
   const train = { type: "distill", teacher: "base" } as const;
   const refused = expect.objectContaining({ code: "invalid_config", param: "fill" });

@@ -186,6 +186,14 @@ function checkTrain(train: RunSettings["train"]): void {
   const names = trainConfigKeys.filter((name) => name !== "learningRate");
   refuseUnknownOptions("The run's train", train, names);
   checkTrainConfig("The run's train", train);
+  if (train.type !== "distill") return;
+  const { teacher } = train;
+  if (teacher === "given" || (typeof teacher === "object" && "feedback" in teacher)) {
+    throw new HoneError(
+      "A run has no place for a teacher's logprobs or words of feedback. Take another teacher, or write the loop with model.batches().",
+      { code: "invalid_config", param: "train.teacher" },
+    );
+  }
 }
 
 function invalid(name: string, wanted: string, value: unknown): HoneError {

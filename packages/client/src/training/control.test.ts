@@ -46,6 +46,17 @@ describe("the control", () => {
     expect(rewardsOf(groups)[0]).toEqual([0, 1, 2, 3, 4, 5, 6, 7]);
   });
 
+  it("leaves out what single completions would still say of the rewards", () => {
+    const [plain] = groups;
+    if (!plain) throw new Error("no group");
+    const said = { a: { reward: 3, weight: 2 }, b: { advantage: 1 }, c: { trainable: false } };
+    const given = plain.trajectories.map((one) => ({ ...one, completions: said }));
+    const [shuffled] = shuffleRewards([{ ...plain, trajectories: given }], 1);
+    for (const { completions } of shuffled?.trajectories ?? [])
+      expect(completions).toEqual({ a: { weight: 2 }, b: {}, c: { trainable: false } });
+    expect(given[0]?.completions).toEqual(said);
+  });
+
   it("makes every order as likely as another", () => {
     const firsts = Array.from(
       { length: 600 },

@@ -5,6 +5,8 @@ import { requireGroups } from "../argument-kinds.ts";
  * For a control experiment: shuffles the rewards within each group, so that a reward says nothing about the rollout
  * that has it. If a run improves on these, the reason is not its rewards.
  *
+ * Rewards and advantages of single completions are left out, because they would still say it.
+ *
  * The result depends on `seed` and the order of the groups only; give each step a seed of its own. Metrics stay
  * where they are, and a rollout without a reward stays without one.
  */
@@ -28,7 +30,22 @@ export function shuffleRewards(
       trajectories: group.trajectories.map((trajectory) => ({
         ...trajectory,
         reward: given.get(trajectory) ?? null,
+        ...(trajectory.completions && { completions: withoutRewards(trajectory.completions) }),
       })),
     };
   });
+}
+
+type Completions = NonNullable<TrajectoryGroup["trajectories"][number]["completions"]>;
+
+function withoutRewards(completions: Completions): Completions {
+  return Object.fromEntries(
+    Object.entries(completions).map(([id, { trainable, weight }]) => [
+      id,
+      {
+        ...(trainable === undefined ? {} : { trainable }),
+        ...(weight === undefined ? {} : { weight }),
+      },
+    ]),
+  );
 }

@@ -5,12 +5,10 @@ import { releaseRollouts } from "../rollouts/records.ts";
 import type { OperationContext } from "./context.ts";
 import { type Emit, type Staged, timed } from "./kinds/kind.ts";
 import { kindOf } from "./kinds/kinds.ts";
-import { restartTimeoutMs } from "./ready.ts";
+import { deathNoticeMs, restartTimeoutMs } from "./ready.ts";
 import { type OperationRecord, updateOperation } from "./records.ts";
 
 const publishTries = 3;
-/** How long to wait for news of an engine that answered with an error, because it may be dying. @unit ms */
-const deathNoticeMs = 15_000;
 
 /**
  * The commit point: the folder gets its name, then one transaction makes N+1 the newest learnt policy, moves

@@ -1,5 +1,7 @@
 /** A worker that has not come back after this time is taken for lost. @unit ms */
 export const restartTimeoutMs = 10 * 60_000;
+/** How long to wait for news of an engine that answered with an error, because it may be dying. @unit ms */
+export const deathNoticeMs = 15_000;
 
 /** Counts how often the engine and the worker have come up. */
 export interface ReadyGate {

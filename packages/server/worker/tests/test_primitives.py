@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import train_reference as reference
+from pydantic import TypeAdapter
 from safetensors.torch import load_file, save
 from train_reference import Completion, Forest
 from train_tiny import (
@@ -24,6 +25,7 @@ from train_tiny import (
 from hone_worker.process.errors import HoneWorkerError
 from hone_worker.train.primitives.data import parse_forward, parse_optim
 from hone_worker.train.primitives.gradient import GRADIENT_FILE
+from hone_worker.train.primitives.losses import TokenInputs, TokenLossOptions, clipped_tokens, token_losses
 from hone_worker.train.primitives.operations import forward_backward, optim_step
 
 LOSSES = [
@@ -234,3 +236,21 @@ def test_what_cannot_be_right_is_refused_by_name(base, policy, tmp_path, changes
     with pytest.raises(HoneWorkerError) as refused:
         forward(base, sequences(policy), policy, tmp_path / "staging", **changes)
     assert refused.value.param == param
+
+
+@pytest.mark.parametrize("name", ["importance_sampling", "ppo", "cispo", "dro"])
+def test_without_an_advantage_a_token_adds_nothing_whatever_its_logprob(name):
+    logprobs = torch.tensor([-1.0, -2.0, -3.0], requires_grad=True)
+    given = TokenInputs(
+        logprobs=logprobs,
+        weights=torch.ones(3),
+        sampler=torch.tensor([-9999.0, -2.1, 0.0]),
+        advantages=torch.tensor([0.0, 0.5, 0.0]),
+    )
+    options = TypeAdapter(TokenLossOptions).validate_python({"type": name})
+    losses = token_losses(given, options)
+    losses.sum().backward()
+    assert losses[[0, 2]].tolist() == [0.0, 0.0] == logprobs.grad[[0, 2]].tolist()
+    assert losses[1] != 0 and logprobs.grad[1] != 0
+    if name == "ppo":
+        assert clipped_tokens(given, options) == 0

@@ -42,6 +42,15 @@ describe("what a request asks for", () => {
     expect(readCompletion({ model: "m", prompt: "?", logprobs: 0 }).logprobs).toBe(0);
   });
 
+  it("scores its prompt once: not for several choices, nor in a stream", () => {
+    const request = { model: "m", prompt: "?", prompt_logprobs: 0 } as const;
+    expect(readCompletion(request).promptLogprobs).toBe(true);
+    for (const more of [{ n: 2 }, { stream: true }]) {
+      const refused = expect.objectContaining({ param: "prompt_logprobs" });
+      expect(() => readCompletion({ ...request, ...more })).toThrow(refused);
+    }
+  });
+
   it("is one prompt and one list of stop strings, however they are given", () => {
     const prompts = ["a", ["a"], [1, 2], [[1, 2]]].map(
       (prompt) => readCompletion({ model: "m", prompt }).prompt,

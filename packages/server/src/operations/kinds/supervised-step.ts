@@ -80,14 +80,19 @@ export function supervised<O extends SupervisedOp>(
       await context.store.write([updateOperation(record)]);
       fault("operation.planned");
       const ids = new Map(completions.map((one) => [one.id, restored(one)]));
-      const reference = referenceFolder(
-        context,
-        record.model,
-        learning.reference(record.op.config),
-      );
-      const made = await stepOnWorker(task, stepPlan.config.step, (folders) =>
-        encodeStepData(stepPlan, ids, { ...folders, reference }),
-      );
+      const number = learning.reference(record.op.config);
+      const held = typeof number === "number" ? policyName(record.model, number) : null;
+      // Retention leaves what is held.
+      if (held) context.live.hold(held);
+      let made: Awaited<ReturnType<typeof stepOnWorker>>;
+      try {
+        const reference = referenceFolder(context, record.model, number);
+        made = await stepOnWorker(task, stepPlan.config.step, (folders) =>
+          encodeStepData(stepPlan, ids, { ...folders, reference }),
+        );
+      } finally {
+        if (held) context.live.release(held);
+      }
       // Of no use once this is committed, and large.
       record.work = {
         stepPlan: { ...stepPlan, completions: [], plan: [] },

@@ -98,9 +98,11 @@ export async function readFeedback(
   let long = 0;
   const policy = policyName(teacher.model, teacher.step);
   const limit = pLimit(atOnce);
+  const stop = new AbortController();
+  const either = AbortSignal.any([signal, stop.signal]);
 
   async function score(completion: LedgerCompletion, feedback: string): Promise<void> {
-    if (signal.aborted) throw aborted();
+    if (either.aborted) throw aborted();
     const messages = withFeedback(completion, template, feedback);
     if (messages === null) {
       placeless++;
@@ -115,7 +117,7 @@ export async function readFeedback(
     }
     for await (const { promptLogprobs } of engines.generate({
       ...{ model: policy, prompt: ids, n: 1, maxTokens: 1, temperature: 1, topP: 1, seed: 0 },
-      ...{ stop: [], stopTokenIds: [], stream: false, promptLogprobs: true, signal },
+      ...{ stop: [], stopTokenIds: [], stream: false, promptLogprobs: true, signal: either },
     })) {
       if (promptLogprobs) taught[completion.id] = [...promptLogprobs.slice(prompt.length - 1)];
     }
@@ -125,16 +127,22 @@ export async function readFeedback(
   try {
     models.require(teacher.model);
     await live.ensure(teacher.model, teacher.step);
-    await Promise.all(
-      selection.completions
-        .filter(({ trainable }) => trainable)
-        .flatMap(({ id, rollout }) => {
-          const completion = completions.get(id);
-          const feedback = rollouts.get(selection.rollouts[rollout]?.id ?? "")?.feedback;
-          if (!completion || feedback === undefined) return [];
-          return [limit(() => score(completion, feedback))];
-        }),
-    );
+    const scored = selection.completions
+      .filter(({ trainable }) => trainable)
+      .flatMap(({ id, rollout }) => {
+        const completion = completions.get(id);
+        const feedback = rollouts.get(selection.rollouts[rollout]?.id ?? "")?.feedback;
+        if (!completion || feedback === undefined) return [];
+        return [limit(() => score(completion, feedback))];
+      });
+    try {
+      await Promise.all(scored);
+    } catch (error) {
+      // Those that wait or run are of no use now, and the teacher is held until the last of them has ended.
+      stop.abort();
+      await Promise.allSettled(scored);
+      throw error;
+    }
   } finally {
     live.release(policy);
   }

@@ -66,7 +66,7 @@ export function namedCompletions(
 
 function isNamed(id: string, key: string): boolean {
   const answer = key.replace(/^chat/, "");
-  return id === answer || id.startsWith(`${answer}_`);
+  return id === answer || (answer.includes("_") && id.startsWith(`${answer}_`));
 }
 
 async function requireCompletions(

@@ -19,7 +19,7 @@ import type { Model } from "../../policies/models.ts";
 import type { LedgerCompletion } from "../../ports/ledger.ts";
 import { workerCode } from "../../ports/trainer.ts";
 import { createPauses } from "../../store/pauses.ts";
-import { restartTimeoutMs } from "../ready.ts";
+import { onceThere } from "./once-there.ts";
 import { type OperationRecord, updateOperation } from "../records.ts";
 import { seedOf, stepOnWorker } from "./worker-step.ts";
 import { type OperationKind, type Outcome, type Staged, type Task, timed } from "./kind.ts";
@@ -79,18 +79,23 @@ export const train: OperationKind<TrainRecord> = {
     const { work: stepPlan, outcome, teacher } = stored;
     const taught = stored.taught && new Map(Object.entries(stored.taught));
     for (const message of outcome.warnings) emit({ type: "warning", message });
-    const held = teacher && policyName(teacher.model, teacher.step);
+    const reference = referenceOf(record.op.config);
+    const held = teacher
+      ? policyName(teacher.model, teacher.step)
+      : typeof reference === "number"
+        ? policyName(record.model, reference)
+        : undefined;
     // Retention leaves what is held.
     if (held) task.context.live.hold(held);
     try {
       // What the teacher said already, the worker need not compute.
-      const reference = taught
+      const folder = taught
         ? undefined
         : teacher
           ? await teacherFolder(task.context, teacher)
-          : referenceFolder(task.context, record.model, referenceOf(record.op.config));
+          : referenceFolder(task.context, record.model, reference);
       const made = await stepOnWorker(task, stepPlan.config.step, (folders) =>
-        encodeStepData(stepPlan, completions, { ...folders, reference }, taught),
+        encodeStepData(stepPlan, completions, { ...folders, reference: folder }, taught),
       );
       // Of no use once this is committed, and large.
       delete stored.taught;
@@ -163,7 +168,7 @@ async function selectTaught(
   const selection = await filtered();
   if (chosen === "base" || !("feedback" in chosen) || !teacher) return { selection, teacher };
   const { taught, warnings } = await timed(emit, "teacher", () =>
-    onceThere(task, () =>
+    onceThere(task.context.ready, task.signal, () =>
       readFeedback(context, { op, student, teacher, selection, signal }, completions),
     ),
   );
@@ -209,24 +214,9 @@ function select(
 async function customOf(task: TrainTask): Promise<{ sha256: string } | null> {
   const { config } = task.record.op;
   if (config.type !== "custom") return null;
-  return await onceThere(task, () => task.context.trainer.checkObjective(config));
-}
-
-/** A worker that is away, or dies of something else meanwhile, is waited for and asked again. */
-async function onceThere<T>(
-  { context: { ready }, signal }: TrainTask,
-  ask: () => Promise<T>,
-): Promise<T> {
-  const away = new Set(["worker_unavailable", "engine_unavailable", "engine_error"]);
-  for (;;) {
-    const generation = ready.generation();
-    try {
-      return await ask();
-    } catch (error) {
-      if (!HoneError.isInstance(error) || !away.has(error.code)) throw error;
-      if (!(await ready.after(generation, restartTimeoutMs, signal))) throw error;
-    }
-  }
+  return await onceThere(task.context.ready, task.signal, () =>
+    task.context.trainer.checkObjective(config),
+  );
 }
 
 async function decidePlan(

@@ -14,6 +14,9 @@ export function readCompletion(request: CompletionRequest): PlainAsk {
   if (request.prompt_logprobs != null && request.stream) {
     throw refusal("prompt_logprobs", "it does not go with stream. Leave stream out.");
   }
+  if (request.prompt_logprobs != null && shared.n > 1) {
+    throw refusal("prompt_logprobs", "it is the same for all choices. Leave n out.");
+  }
   return {
     kind: "text",
     param: "prompt",

@@ -7,7 +7,7 @@ one that the sampler gave; A the advantage of the token.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import torch
@@ -25,6 +25,11 @@ class TokenInputs:
     weights: torch.Tensor
     sampler: torch.Tensor
     advantages: torch.Tensor
+
+    def compared(self) -> TokenInputs:
+        """Without what the data says of tokens whose advantage is 0, which may be any number: they have no ratio."""
+        known = torch.where(self.advantages != 0, self.sampler, self.logprobs.detach())
+        return replace(self, sampler=known)
 
 
 class CrossEntropy(Options):
@@ -91,7 +96,6 @@ def _ratio(given: TokenInputs) -> torch.Tensor:
 
 
 _LOSSES: dict[str, Callable[[TokenInputs, Any], torch.Tensor]] = {
-    "cross_entropy": cross_entropy,
     "importance_sampling": importance_sampling,
     "ppo": ppo,
     "cispo": cispo,
@@ -100,13 +104,18 @@ _LOSSES: dict[str, Callable[[TokenInputs, Any], torch.Tensor]] = {
 
 
 def token_losses(given: TokenInputs, options: TokenLossOptions) -> torch.Tensor:
-    """[N]."""
-    return _LOSSES[options.type](given, options)
+    """[N]; 0 where an advantage that the loss reads is 0."""
+    if options.type == "cross_entropy":
+        return cross_entropy(given, options)
+    losses = _LOSSES[options.type](given.compared(), options)
+    return torch.where(given.advantages != 0, losses, torch.zeros_like(losses))
 
 
 def clipped_tokens(given: TokenInputs, options: TokenLossOptions) -> int | None:
     """How many are at a bound that their advantage runs against; None for a loss without bounds."""
     if not isinstance(options, Clipped):
         return None
-    found = clipped(_ratio(given), given.advantages, 1 - options.clip_low, options.clip_high - 1, "token")
+    found = clipped(
+        _ratio(given.compared()), given.advantages, 1 - options.clip_low, options.clip_high - 1, "token"
+    )
     return sum(int(mask.sum()) for mask in found.values())
