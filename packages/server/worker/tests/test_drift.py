@@ -21,6 +21,8 @@ from train_tiny import (
     trained_adapter,
 )
 
+from hone_worker.process.errors import HoneWorkerError
+from hone_worker.train.forward import logprobs
 from hone_worker.train.operation import train_steps
 from hone_worker.train.rows import SAMPLE_SHARE, sampled_micro_batch
 from hone_worker.train.step_data import parse_step_data
@@ -200,3 +202,32 @@ def test_imitation_has_no_drift(base, policy, forest, tmp_path):
     events = list(train_steps(base, data, config, lambda: False))
     assert events[-1]["metrics"]["kl"] is None
     assert "reference_logprobs" not in [event.get("stage") for event in events]
+
+
+def test_logprobs_that_are_not_finite_end_the_step_wherever_they_are_computed(
+    base, policy, forest, tmp_path, monkeypatch
+):
+    def broken(*args, **named):
+        logprob, entropy = logprobs(*args, **named)
+        if torch.is_grad_enabled():
+            return logprob, entropy
+        return torch.cat([torch.full_like(logprob[:1], float("nan")), logprob[1:]]), entropy
+
+    monkeypatch.setattr("hone_worker.train.operation.logprobs", broken)
+    given = options(tmp_path, policy, forest, loss={"type": "policy_gradient", "measureKl": True})
+    data, config = parse_step_data(reference.body(forest, given))
+    with pytest.raises(HoneWorkerError) as caught:
+        list(train_steps(base, data, config, lambda: False))
+    assert caught.value.code == "non_finite"
+    assert not list((tmp_path / "staging").iterdir())
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_padded_sample_is_no_larger_with_its_padding(policy, forest, tmp_path, seed):
+    given = options(tmp_path, policy, forest, seed=seed)
+    data, config = parse_step_data(reference.body(forest, given))
+    sample = sampled_micro_batch(data, config, int(60 / SAMPLE_SHARE), packable=False)
+    rows, width = sample.input_ids.shape
+    assert rows == 1 or rows * width <= 60
+    larger = sampled_micro_batch(data, config, int(600 / SAMPLE_SHARE), packable=False)
+    assert len(larger.input_ids) > 1

@@ -173,7 +173,13 @@ class Engine:
         if scorer is None:
             message = "This engine does not score given tokens. Leave `prompt_logprobs` out."
             raise HoneWorkerError(message, code="invalid_request", param="prompt_logprobs")
-        return await asyncio.wrap_future(self.compute.submit(lambda: scorer(self.base, adapter, prompt)))
+
+        def scored() -> list[float]:
+            found = scorer(self.base, adapter, prompt)
+            self.compute.tick()
+            return found
+
+        return await asyncio.wrap_future(self.compute.submit(scored))
 
     def check(self, model: str, prompt: list[int]) -> LoraWeights | None:
         """The weights behind the model's name, if it can take the prompt."""

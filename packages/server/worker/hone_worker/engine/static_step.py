@@ -157,7 +157,8 @@ class StaticStep:
         rows, vocabulary = self.shape.rows, self.base.vocab_size
         fill = rows - len(live)
         asked = [slot.choice.sampling for slot in live if slot.choice is not None]
-        top_k = [s.top_k if 0 < s.top_k < vocabulary else vocabulary for s in asked]
+        # Eagerly no filter touches a greedy row.
+        top_k = [s.top_k if not s.greedy and 0 < s.top_k < vocabulary else vocabulary for s in asked]
         whole = [
             [slot.ids[-1] for slot in live] + [0] * fill,
             [slot.length for slot in live] + [0] * fill,

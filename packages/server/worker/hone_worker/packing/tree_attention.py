@@ -75,7 +75,8 @@ def tree_attention(query: Tensor, key: Tensor, value: Tensor, scale: float | Non
     active = _active.get()
     assert active is not None
     active.calls += 1
-    if active.way in _PLANNED:
+    # Flash kernels want values as wide as keys.
+    if active.way in _PLANNED and query.shape[-1] == value.shape[-1]:
         plan_of, attend = _PLANNED[active.way]
         if active.plan is None:
             active.plan = plan_of(active.layout, query.device)

@@ -59,7 +59,10 @@ def group_advantages(
 
 
 def normalized(advantages: Advantages, groups: torch.Tensor) -> Advantages:
-    """By mean and deviation over the operation: RLOOTrainer's `normalize_advantages`. Groups of one do not count."""
+    """By mean and deviation over the operation: RLOOTrainer's `normalize_advantages`. Groups of one do not count.
+
+    The scale is multiplied everywhere, also in groups whose rewards are equal and whose advantages stay 0.
+    """
     _, of, sizes = groups.unique(return_inverse=True, return_counts=True)
     values = advantages.values
     compared = values[sizes[of] > 1]

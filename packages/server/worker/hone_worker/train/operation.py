@@ -313,15 +313,15 @@ class _Operation:
         self, weights: LoraWeights | None, steps: list[MiniBatch]
     ) -> Iterator[tuple[MicroBatch, torch.Tensor, torch.Tensor]]:
         """Every micro-batch with its logprobs and entropies, without a gradient."""
-        finite = []
+        sums = []  # read together: a number that is not finite makes its sum so
         for step in steps:
             for micro_batch in step.micro_batches:
                 self._stop_if_aborted()
                 with torch.no_grad():
                     logprob, entropy = logprobs(self.base, weights, micro_batch)
-                finite.append(logprob.isfinite().all())
+                sums.append(logprob.sum())
                 yield micro_batch, logprob, entropy
-        require_finite(torch.stack(finite))
+        require_finite(torch.stack(sums))
 
     def _penalties(self, steps: list[MiniBatch]) -> torch.Tensor:
         """What each rollout's tokens take off its reward. Those that are not trained take nothing."""

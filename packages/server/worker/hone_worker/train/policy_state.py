@@ -103,8 +103,8 @@ class PolicyState:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.step()
-        if self.optimizer_path == "fused":
-            # The one kernel does not tell that it wrote, and copies of the adapter are kept by its version.
+        if self.optimizer_path != "loop":
+            # Kernels over lists may not tell that they wrote, and copies of the adapter are kept by its version.
             torch.autograd.graph.increment_version(parameters)
         fault("worker.optimizer")
         self.optimizer.zero_grad(set_to_none=True)

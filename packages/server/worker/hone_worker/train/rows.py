@@ -318,7 +318,8 @@ def sampled_micro_batch(data: StepData, config: TrainConfig, tokens: int, *, pac
     leaves = [leaf for step in config.plan for micro_batch in step for leaf in micro_batch]
     first = int(torch.randint(len(leaves), (1,), generator=torch.Generator().manual_seed(config.seed)))
     packed = packable and config.packing == "tree"
-    left = int(min(SAMPLE_TOKENS, tokens * SAMPLE_SHARE))
+    most = left = int(min(SAMPLE_TOKENS, tokens * SAMPLE_SHARE))
+    width = 0
     taken: set[int] = set()
     sequences: list[_Sequence] = []
     for leaf in leaves[first:] + leaves[:first]:
@@ -332,6 +333,10 @@ def sampled_micro_batch(data: StepData, config: TrainConfig, tokens: int, *, pac
             break
         if added > left:
             sequence = _cut(sequence, max(left, int(sequence.before[0]) + _LEAST))
+        # Padding goes through the model too.
+        width = max(width, len(sequence.ids))
+        if not packed and sequences and (len(sequences) + 1) * width > max(most, len(sequences[0].ids)):
+            break
         taken |= new
         sequences.append(sequence)
         left -= added
