@@ -20,6 +20,7 @@ describe("a turn as it was sampled", () => {
     const text = "<think>\n\n</think>\n\n<answer>4</answer>";
     const sampled = Int32Array.of(...idsOf(text), 300);
     expect(await turnOf("<|assistant|>", sampled)).toEqual({
+      id: expect.stringMatching(/^cmpl_/),
       message: 3,
       text,
       finish_reason: "stop",

@@ -254,7 +254,7 @@ test("the trajectory comes from the ledger", async ({ server, clock, create }) =
     ],
     tools: null,
     // There is no renderer here that could tell what the ids spell.
-    turns: [{ message: 1, text: null, finish_reason: "stop" }],
+    turns: [{ id: "one", message: 1, text: null, finish_reason: "stop" }],
     histories: [],
     reward: 1,
     metrics: {},

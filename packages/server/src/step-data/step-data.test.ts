@@ -393,7 +393,7 @@ test("the batch holds each suffix once, with parents before children", () => {
     staging: "/s",
     checkpoint: "/c",
     step: 6,
-    optimizer: { learningRate: 3e-5, beta1: 0.9, beta2: 0.95, eps: 1e-16 },
+    optimizer: { learningRate: 1e-4, beta1: 0.9, beta2: 0.95, eps: 1e-16 },
     loss: { type: "policy_gradient", epsilonLow: 0.2, scaleRewards: "none" },
   });
 });
