@@ -31,6 +31,8 @@ export async function readCall(
   const request = asRequest(input);
   const headers = new Headers(init.headers ?? request?.headers);
   headers.set("authorization", `Bearer ${settings.apiKey}`);
+  // Anthropic's SDK may have taken a key of the environment, which is not for this server.
+  headers.delete("x-api-key");
   const signal = init.signal ?? request?.signal;
   const given = init.body ?? (request?.body ? await request.arrayBuffer() : null);
   return {

@@ -40,6 +40,24 @@ export type {
   TopLogprob,
   Usage,
 } from "./chat-response.ts";
+export { countTokensRequestSchema, messagesRequestSchema } from "./messages.ts";
+export type { CountTokensRequest, MessagesRequest, MessagesTurn } from "./messages.ts";
+export {
+  anthropicErrorSchema,
+  anthropicModelSchema,
+  messagesAnswerSchema,
+  messagesEventSchema,
+  tokenCountSchema,
+} from "./messages-response.ts";
+export type {
+  AnthropicError,
+  AnthropicModel,
+  MessagesAnswer,
+  MessagesBlock,
+  MessagesEvent,
+  MessagesStopReason,
+  TokenCount,
+} from "./messages-response.ts";
 export {
   completionRequestSchema,
   scoredPromptSchema,

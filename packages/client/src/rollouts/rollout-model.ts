@@ -1,4 +1,4 @@
-import { hideKey } from "@hone/core";
+import { hideKey, HoneError } from "@hone/core";
 import type { RolloutInfo, RolloutMode } from "@hone/core";
 import type { ConnectionSettings, Fetch } from "@hone/transport";
 import { createContextFetch, createRolloutFetch } from "./rollout-fetch.ts";
@@ -15,6 +15,12 @@ export interface Connection {
   fetch: Fetch;
 }
 
+/** Fits `new Anthropic(…)`, whose base URL has no `/v1` at its end. */
+export interface AnthropicConnection extends Connection {
+  /** Keeps the SDK from sending the `ANTHROPIC_AUTH_TOKEN` of the environment. */
+  authToken: null;
+}
+
 /** The model as a rollout sees it. */
 export class RolloutModel {
   readonly rolloutId: string;
@@ -26,6 +32,7 @@ export class RolloutModel {
   /** For clients made at module level; see `Model.fetch`. */
   readonly fetch: Fetch;
   readonly #connection: Connection;
+  readonly #hasMessages: boolean;
 
   constructor(given: {
     rolloutId: string;
@@ -33,6 +40,8 @@ export class RolloutModel {
     signal: AbortSignal;
     fetch: Fetch;
     connection: Connection;
+    /** Whether the API has Anthropic's Messages too. */
+    hasMessages: boolean;
   }) {
     this.rolloutId = given.rolloutId;
     this.name = given.connection.model;
@@ -40,10 +49,28 @@ export class RolloutModel {
     this.signal = given.signal;
     this.fetch = given.fetch;
     this.#connection = given.connection;
+    this.#hasMessages = given.hasMessages;
   }
 
   connection(): Connection {
     return hideKey({ ...this.#connection });
+  }
+
+  /**
+   * The same for Anthropic's SDK: `const { model: name, ...connection } = model.anthropic()`, then
+   * `new Anthropic(connection)`. Other clients of that API, which add `/messages` themselves, take `connection()`.
+   * Throws `invalid_config` on a model of another API, which is asked in chats only.
+   */
+  anthropic(): AnthropicConnection {
+    if (!this.#hasMessages) {
+      throw new HoneError(
+        `The model ${this.name} is of another API, which is compared in chats only. Use model.connection() and an ` +
+          "OpenAI-compatible client.",
+        { code: "invalid_config" },
+      );
+    }
+    const baseURL = this.#connection.baseURL.replace(/\/v1$/, "");
+    return hideKey({ ...this.#connection, baseURL, authToken: null });
   }
 }
 
@@ -57,6 +84,7 @@ export function createRolloutModel(
     mode: info.mode,
     signal: context.signal,
     fetch: createContextFetch(settings),
+    hasMessages: true,
     connection: {
       baseURL: context.baseURL,
       apiKey: settings.apiKey,

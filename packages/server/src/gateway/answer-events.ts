@@ -15,7 +15,13 @@ export type AnswerEvent =
   /** All tool calls of a choice. */
   | (Told & { type: "calls"; calls: readonly ToolCall[] })
   /** A choice is complete. `text` is the rest of a plain prompt's answer, and empty for a chat. */
-  | (Told & { type: "finish"; text: string; reason: FinishReason })
+  | (Told & {
+      type: "finish";
+      text: string;
+      reason: FinishReason;
+      /** Which of the ask's stop strings ended a chat's answer. Null: none did. */
+      stopString?: string | null | undefined;
+    })
   /** All choices are complete. Nothing follows. */
   | { type: "end"; usage: Usage }
   /** In place of the end. */
@@ -34,6 +40,8 @@ export interface Told {
 export interface Choice extends Told {
   message: AssistantMessage;
   finishReason: FinishReason;
+  /** Which of the ask's stop strings ended a chat's answer. Null: none did. */
+  stopString?: string | null | undefined;
   /** Of the prompt's tokens but the first; only where they are asked for. */
   promptLogprobs?: readonly TokenLogprob[] | undefined;
 }

@@ -1,33 +1,42 @@
 import { newId, type AssistantMessage, type Usage } from "@hone/core";
-import type { Renderer } from "../ports/renderer.ts";
-import type { PreparedAsk } from "./prepare.ts";
+import type { GatewayParts, PreparedAsk } from "./prepare.ts";
 import type { Answer, Sample } from "./sample.ts";
+
+type AnswerParts = Pick<GatewayParts, "renderer" | "tokens">;
 
 /** The assistant's messages of finished choices. */
 export function makeAnswers(
-  renderer: Renderer,
+  parts: AnswerParts,
   prepared: PreparedAsk,
   samples: readonly Sample[],
 ): Promise<Answer[]> {
-  return Promise.all(samples.map((sample) => makeAnswer(renderer, prepared, sample)));
+  return Promise.all(samples.map((sample) => makeAnswer(parts, prepared, sample)));
 }
 
 async function makeAnswer(
-  renderer: Renderer,
+  { renderer, tokens }: AnswerParts,
   prepared: PreparedAsk,
   sample: Sample,
 ): Promise<Answer> {
   const { ask, engineRequest } = prepared;
   const finish = sample.finish ?? "length";
-  // An answer that is held to a grammar has no reasoning and no calls. A parser might find some in its strings.
-  if (ask.kind === "text" || ask.format) {
-    return { message: { role: "assistant", content: sample.text }, finishReason: finish };
-  }
   const last = sample.ids.at(-1);
   const cutByString =
     engineRequest.stop.length > 0 &&
     sample.finish === "stop" &&
     !(last !== undefined && engineRequest.stopTokenIds.includes(last));
+  const stopString =
+    cutByString && ask.kind === "chat"
+      ? firstOf(engineRequest.stop, await tokens.text(sample.ids))
+      : null;
+  // An answer that is held to a grammar has no reasoning and no calls. A parser might find some in its strings.
+  if (ask.kind === "text" || ask.format) {
+    return {
+      message: { role: "assistant", content: sample.text },
+      finishReason: finish,
+      stopString,
+    };
+  }
   // The ids run on past a stop string, which may stand in a thought, in a call or in the content.
   const visible = cutByString ? sample.text : undefined;
   const parsed = await renderer.parse(sample.ids, ask.callable, visible);
@@ -42,7 +51,14 @@ async function makeAnswer(
     ...(calls.length > 0 && { tool_calls: calls }),
     ...(parsed.reasoning && { reasoning_content: parsed.reasoning }),
   };
-  return { message, finishReason: calls.length > 0 && finish === "stop" ? "tool_calls" : finish };
+  const finishReason = calls.length > 0 && finish === "stop" ? "tool_calls" : finish;
+  return { message, finishReason, stopString };
+}
+
+/** The one that stands first in the text: the engine stopped there. */
+function firstOf(stops: readonly string[], text: string): string | null {
+  const found = stops.filter((stop) => text.includes(stop));
+  return found.toSorted((a, b) => text.indexOf(a) - text.indexOf(b))[0] ?? null;
 }
 
 export function usageOf({ engineRequest }: PreparedAsk, samples: readonly Sample[]): Usage {

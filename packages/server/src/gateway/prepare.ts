@@ -4,7 +4,7 @@ import type { Sampler, EngineRequest, JsonFormat } from "../ports/engine.ts";
 import type { Ledger, LedgerCompletion } from "../ports/ledger.ts";
 import type { Renderer } from "../ports/renderer.ts";
 import type { PolicyLease } from "../ports/rollouts.ts";
-import type { Ask } from "./ask.ts";
+import type { Ask, ChatAsk } from "./ask.ts";
 import type { GatewayCounters } from "./counters.ts";
 import { continuePlain, plainMessages, promptIds } from "./plain-prompt.ts";
 import { checkLength, shownTexts, tooLong } from "./prompt-length.ts";
@@ -129,6 +129,16 @@ async function checkedFormat(
 function textsOf(ask: Ask): string[] {
   if (ask.kind === "chat") return shownTexts(ask.messages);
   return typeof ask.prompt === "string" ? [ask.prompt] : [];
+}
+
+/** How many tokens the prompt of a chat has. Nothing is sampled, and nothing recorded. */
+export async function countPrompt(
+  parts: Pick<GatewayParts, "renderer" | "ledger">,
+  { rolloutId }: Pick<PolicyLease, "rolloutId">,
+  { messages, tools }: Pick<ChatAsk, "messages" | "tools">,
+): Promise<number> {
+  const earlier = rolloutId === null ? [] : await parts.ledger.list(rolloutId);
+  return (await makePrompt(parts.renderer, earlier, messages, tools)).ids.length;
 }
 
 /** The prompt, and the messages that stand for it in the ledger. */

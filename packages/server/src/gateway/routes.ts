@@ -1,17 +1,35 @@
-import { chatRequestSchema, completionRequestSchema, HoneError, type ModelEntry } from "@hone/core";
+import {
+  chatRequestSchema,
+  completionRequestSchema,
+  countTokensRequestSchema,
+  HoneError,
+  messagesRequestSchema,
+  type ModelEntry,
+  type TokenCount,
+} from "@hone/core";
 import { Hono, type Context } from "hono";
 import type { z } from "zod";
 import type { AppEnv } from "../http/env.ts";
+import { speaksAnthropic } from "../http/anthropic-error.ts";
 import { readJson } from "../http/json.ts";
-import type { PolicyRouter } from "../ports/rollouts.ts";
+import type { PolicyLease, PolicyRouter } from "../ports/rollouts.ts";
 import type { Writer } from "./answer-events.ts";
 import type { Ask } from "./ask.ts";
-import { clientGone, prepareAsk, type PreparedAsk, type GatewayParts } from "./prepare.ts";
+import {
+  clientGone,
+  countPrompt,
+  prepareAsk,
+  type PreparedAsk,
+  type GatewayParts,
+} from "./prepare.ts";
 import { createGatewayCounters, type GatewayCounters } from "./counters.ts";
 import { readChat } from "./dialects/chat/read.ts";
 import { writeChat } from "./dialects/chat/write.ts";
 import { readCompletion } from "./dialects/completions/read.ts";
 import { writeCompletion } from "./dialects/completions/write.ts";
+import { listModels, modelOf } from "./dialects/messages/models.ts";
+import { readMessages, readPrompt } from "./dialects/messages/read.ts";
+import { writeMessages } from "./dialects/messages/write.ts";
 import { createRecorder } from "./recorder.ts";
 import { createSink, type ResponseSink } from "./response-sink.ts";
 import { createRetries, isRetry } from "./retries.ts";
@@ -62,15 +80,11 @@ export function gatewayRoutes(deps: GatewayDeps): Hono<AppEnv> {
     const rolloutId = c.req.param("rollout") ?? null;
     const retry = isRetry(c.req.header("x-stainless-retry-count"));
     counters.requests++;
-    const key = c.get("keyId");
 
     async function work(): Promise<void> {
       let done = (): void => undefined;
       try {
-        const lease =
-          rolloutId === null
-            ? await router.leaseForModel(key, ask.model)
-            : await router.leaseForRollout(key, rolloutId, ask.model);
+        const lease = await leaseFor(c, ask.model);
         const order = lease.rolloutId === null ? null : parts.recorder.open(lease.rolloutId);
         done = () => {
           order?.close();
@@ -93,6 +107,26 @@ export function gatewayRoutes(deps: GatewayDeps): Hono<AppEnv> {
     return sink.respond(work());
   }
 
+  function leaseFor(c: Context<AppEnv>, model: string): Promise<PolicyLease> {
+    const key = c.get("keyId");
+    const rolloutId = c.req.param("rollout");
+    return rolloutId === undefined
+      ? router.leaseForModel(key, model)
+      : router.leaseForRollout(key, rolloutId, model);
+  }
+
+  /** What the prompt of these messages would have, where they were asked for now. */
+  async function count(c: Context<AppEnv>): Promise<TokenCount> {
+    const ask = readPrompt(await readJson(c, countTokensRequestSchema));
+    const lease = await leaseFor(c, ask.model);
+    try {
+      const renderer = parts.renderer.withTemplate(lease.chatTemplateKwargs);
+      return { input_tokens: await countPrompt({ ...parts, renderer }, lease, ask) };
+    } finally {
+      lease.release();
+    }
+  }
+
   async function list(): Promise<ModelEntry[]> {
     return (await router.listModels()).map(({ id, createdAt }) => ({
       id,
@@ -113,9 +147,19 @@ export function gatewayRoutes(deps: GatewayDeps): Hono<AppEnv> {
 
   dialect("/chat/completions", chatRequestSchema, readChat, writeChat);
   dialect("/completions", completionRequestSchema, readCompletion, writeCompletion);
+  dialect("/messages", messagesRequestSchema, readMessages, writeMessages);
   for (const prefix of prefixes) {
-    app.get(`${prefix}/models`, async (c) => c.json({ object: "list", data: await list() }));
-    app.get(`${prefix}/models/:id`, async (c) => c.json(await one(c.req.param("id") ?? "")));
+    app.post(`${prefix}/messages/count_tokens`, async (c) => c.json(await count(c)));
+    app.get(`${prefix}/models`, async (c) => {
+      const data = await list();
+      return c.json(
+        speaksAnthropic(c) ? listModels(data, c.req.query()) : { object: "list", data },
+      );
+    });
+    app.get(`${prefix}/models/:id`, async (c) => {
+      const model = await one(c.req.param("id") ?? "");
+      return c.json(speaksAnthropic(c) ? modelOf(model) : model);
+    });
   }
   return app;
 }

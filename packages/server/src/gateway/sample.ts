@@ -41,6 +41,8 @@ export function addChunk(samples: readonly Sample[], chunk: EngineChunk): Sample
 export interface Answer {
   message: AssistantMessage;
   finishReason: FinishReason;
+  /** Which of the ask's stop strings ended a chat's answer. */
+  stopString?: string | null | undefined;
 }
 
 /** The answer of a choice that never finished: the text that was sampled so far. */

@@ -40,7 +40,7 @@ export async function respondStreamed(
       if (sink.signal.aborted) throw clientGone();
     }
     parts.counters.sampledTokens += usageOf(prepared, samples).completion_tokens;
-    const answers = teller.asTold(await makeAnswers(parts.renderer, prepared, samples));
+    const answers = teller.asTold(await makeAnswers(parts, prepared, samples));
     recorded = prepared.record
       ? await parts.recorder.append(prepared.record, samples, answers)
       : [];

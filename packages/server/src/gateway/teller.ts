@@ -82,13 +82,13 @@ export async function createTeller(
       }),
 
     async *rest(answers) {
-      for (const [i, { message, finishReason: reason }] of answers.entries()) {
+      for (const [i, { message, finishReason: reason, stopString }] of answers.entries()) {
         const { reasoning_content: reasoning, tool_calls: calls } = message;
         const text = messageText(message).slice(gates[i]!.passed.length);
         if (reasoning) yield { ...(await since(i)), type: "reasoning-delta", text: reasoning };
         if (text) yield { ...(await since(i)), type: "text-delta", text };
         if (calls?.length) yield { ...(await since(i)), type: "calls", calls };
-        yield { ...(await since(i)), type: "finish", text: "", reason };
+        yield { ...(await since(i)), type: "finish", text: "", reason, stopString };
       }
     },
   };

@@ -15,7 +15,7 @@ export async function respondWhole(
   for await (const chunk of parts.engine.generate(prepared.engineRequest)) addChunk(samples, chunk);
   const usage = usageOf(prepared, samples);
   parts.counters.sampledTokens += usage.completion_tokens;
-  const answers = await makeAnswers(parts.renderer, prepared, samples);
+  const answers = await makeAnswers(parts, prepared, samples);
   const recorded = prepared.record
     ? await parts.recorder.append(prepared.record, samples, answers)
     : [];

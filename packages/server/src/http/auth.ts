@@ -27,6 +27,7 @@ export function guard(options: GuardOptions): MiddlewareHandler<AppEnv> {
     const requestId = `req_${randomUUID().replaceAll("-", "")}`;
     c.set("requestId", requestId);
     c.header("x-request-id", requestId);
+    c.header("request-id", requestId);
     checkHost(c, hosts);
     checkOrigin(c, origins);
     const reads = c.req.method === "GET" || c.req.method === "HEAD";
@@ -57,18 +58,19 @@ function checkOrigin(c: Context<AppEnv>, allowed: ReadonlySet<string>): void {
 }
 
 function identify(c: Context<AppEnv>, keys: readonly { id: string; key: string }[]): string {
-  const header = c.req.header("authorization") ?? "";
-  const given = /^Bearer +(\S+) *$/i.exec(header)?.[1];
-  if (given !== undefined) {
+  const bearer = /^Bearer +(\S+) *$/i.exec(c.req.header("authorization") ?? "")?.[1];
+  // Anthropic's SDK sends its key in a header of its own, and may send a token of the environment beside it.
+  const given = [bearer, c.req.header("x-api-key")].filter((one) => one !== undefined);
+  for (const one of given) {
     // Digests have one length and every key is compared, so the time tells nothing about the key.
-    const hashed = digest(given);
+    const hashed = digest(one);
     let id: string | null = null;
     for (const key of keys) if (timingSafeEqual(digest(key.key), hashed)) id = key.id;
     if (id !== null) return id;
   }
-  const fault = given === undefined ? "There is no API key in the request" : "The API key is wrong";
+  const fault = given.length === 0 ? "There is no API key in the request" : "The API key is wrong";
   throw new HoneError(
-    `${fault}. Send "Authorization: Bearer <key>"; on the server's machine \`hone keys\` says where the key is. Clients read it from HONE_API_KEY.`,
+    `${fault}. Send "Authorization: Bearer <key>" or "x-api-key: <key>"; on the server's machine \`hone keys\` says where the key is. Clients read it from HONE_API_KEY.`,
     { code: "invalid_api_key" },
   );
 }

@@ -4,6 +4,7 @@ import { HTTPException } from "hono/http-exception";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
 import type { Logger } from "pino";
 import { diskFullError } from "../store/files.ts";
+import { anthropicError, speaksAnthropic } from "./anthropic-error.ts";
 import type { AppEnv } from "./env.ts";
 
 /** How long a client waits before it asks a part that is restarting again, unless the error says. */
@@ -84,6 +85,8 @@ function hintFor(path: string): string {
   if (/^\/responses(\/|$)/.test(route)) {
     return "Hone speaks the chat completions API: in the OpenAI Agents SDK set useResponses to false.";
   }
+  const elsewhere = unserved.find(([what]) => what.test(route));
+  if (elsewhere) return elsewhere[1];
   if (path.includes("/v1/v1/")) {
     return "The path has /v1 twice: the base URL ends in /v1, and what follows it does not begin with it.";
   }
@@ -92,13 +95,34 @@ function hintFor(path: string): string {
   return "Its routes begin with /v1; GET /openapi.json lists them, /docs shows them.";
 }
 
-const inferenceRoutes = new Set(["/chat/completions", "/completions", "/models", "/rollouts"]);
+/** What Anthropic's API has besides, and what to do without it. */
+const unserved: readonly (readonly [RegExp, string])[] = [
+  [
+    /^\/messages\/batches(\/|$)/,
+    "There are no batches of messages: send each to POST /v1/messages.",
+  ],
+  [
+    /^\/(files|skills)(\/|$)/,
+    "Nothing is kept for requests: send texts in the messages themselves.",
+  ],
+];
+
+const inferenceRoutes = new Set([
+  "/messages",
+  "/chat/completions",
+  "/completions",
+  "/models",
+  "/rollouts",
+]);
 
 function sendError(c: Context<AppEnv>, error: HoneError): Response {
   for (const [name, value] of Object.entries(retryHeaders(error))) c.header(name, value);
   if (error.status === 401) c.header("www-authenticate", "Bearer");
   const status = error.status || errorCodes.internal_error.status;
-  return c.json(error.toEnvelope(), status as ContentfulStatusCode);
+  const body = speaksAnthropic(c)
+    ? anthropicError(error, c.get("requestId") ?? null)
+    : error.toEnvelope();
+  return c.json(body, status as ContentfulStatusCode);
 }
 
 const methods = ["GET", "POST", "PUT", "PATCH", "DELETE"];

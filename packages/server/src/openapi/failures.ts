@@ -6,7 +6,7 @@ import {
   type ResponseDoc,
   type RouteDoc,
 } from "./route-doc.ts";
-import { ref } from "./schemas.ts";
+import { ref, type SchemaName } from "./schemas.ts";
 
 /** `components.responses`, filled as routes are written: many answer with the same codes. */
 export type SharedResponses = Record<string, ResponseDoc>;
@@ -23,9 +23,10 @@ export function failures(
   }
   const entries = [...byStatus].map(([status, codes]) => {
     const own = route.answers.find((doc) => doc.status === status);
-    if (own) return [String(status), failure(status, codes, own)] as const;
-    const name = [status, ...codes].join(".");
-    shared[name] ??= failure(status, codes);
+    const shape = route.errorShape ?? "Error";
+    if (own) return [String(status), failure(status, codes, shape, own)] as const;
+    const name = [status, ...codes, ...(route.errorShape ? [shape] : [])].join(".");
+    shared[name] ??= failure(status, codes, shape);
     return [String(status), { $ref: `#/components/responses/${name}` }] as const;
   });
   return Object.fromEntries(entries);
@@ -46,10 +47,11 @@ function errorsOf(route: RouteDoc): ErrorCode[] {
 function failure(
   status: number,
   codes: readonly ErrorCode[],
+  shape: SchemaName,
   own?: RouteDoc["answers"][number],
 ): ResponseDoc {
   const envelope = {
-    allOf: [ref("Error"), { properties: { error: { properties: { code: { enum: codes } } } } }],
+    allOf: [ref(shape), { properties: { error: { properties: { code: { enum: codes } } } } }],
   };
   const named = codes.map((code) => `\`${code}\``).join(", ");
   return {

@@ -4,11 +4,15 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import {
+  anthropicErrorSchema,
+  anthropicModelSchema,
   chatCompletionSchema,
   chatChunkSchema,
   errorCodes,
   errorEnvelopeSchema,
   healthSchema,
+  messagesAnswerSchema,
+  messagesEventSchema,
   modelEntrySchema,
   modelInfoSchema,
   operationEventSchema,
@@ -19,7 +23,9 @@ import {
   rolloutInfoSchema,
   textChunkSchema,
   textCompletionSchema,
+  tokenCountSchema,
   trajectorySchema,
+  type ErrorCode,
 } from "@hone/core";
 import { Validator } from "@seriousme/openapi-schema-validator";
 import { pino } from "pino";
@@ -171,6 +177,16 @@ describe.skipIf(!workerPython())("the document and the server", () => {
     const stream = { stream: true, stream_options: { include_usage: true } };
     expectIs(chatCompletionSchema, await json(call("POST", `${under}/v1/chat/completions`, chat)));
     expectIs(textCompletionSchema, await json(call("POST", `${under}/v1/completions`, text)));
+    const { messages, max_tokens } = chat;
+    const said = { model: "m", messages, max_tokens };
+    expectIs(messagesAnswerSchema, await json(call("POST", `${under}/v1/messages`, said)));
+    const count = call("POST", `${under}/v1/messages/count_tokens`, { model: "m", messages });
+    expectIs(tokenCountSchema, await json(count));
+    const events = await dataOf(call("POST", `${under}/v1/messages`, { ...said, stream: true }));
+    for (const event of events) expectIs(messagesEventSchema, event);
+    const headers = { authorization: `Bearer ${key}`, "anthropic-version": "2023-06-01" };
+    const named = server.app.request("/v1/models/m", { headers });
+    expectIs(anthropicModelSchema, await json(Promise.resolve(named)));
     for (const [path, body, schema] of [
       ["chat/completions", chat, chatChunkSchema],
       ["completions", text, textChunkSchema],
@@ -200,9 +216,9 @@ describe.skipIf(!workerPython())("the document and the server", () => {
       id: string;
     };
     expectIs(operationInfoSchema, operation);
-    const events = await dataOf(call("GET", `/v1/operations/${operation.id}/events`));
-    expect(events.length).toBeGreaterThan(1);
-    for (const event of events) expectIs(operationEventSchema, event);
+    const told = await dataOf(call("GET", `/v1/operations/${operation.id}/events`));
+    expect(told.length).toBeGreaterThan(1);
+    for (const event of told) expectIs(operationEventSchema, event);
     expectIs(operationInfoSchema, await json(call("POST", `/v1/operations/${operation.id}/abort`)));
     expectIs(operationInfoSchema, await json(call("GET", `/v1/operations/${operation.id}`)));
   });
@@ -210,6 +226,13 @@ describe.skipIf(!workerPython())("the document and the server", () => {
   it.each<[string, string, string, unknown?]>([
     ["POST", "/v1/chat/completions", "/v1/chat/completions", { model: "m" }],
     ["POST", "/v1/chat/completions", "/v1/chat/completions", { model: "no", messages: [] }],
+    ["POST", "/v1/messages", "/v1/messages", { model: "m", messages: [] }],
+    [
+      "POST",
+      "/v1/rollouts/{rollout}/v1/messages/count_tokens",
+      "/v1/rollouts/ro_no/v1/messages/count_tokens",
+      { model: "m", messages: [{ role: "user", content: "?" }] },
+    ],
     ["POST", "/v1/completions", "/v1/completions", { model: "no", prompt: "x" }],
     ["POST", "/v1/completions", "/v1/completions", { model: "m", prompt: ["a", "b"] }],
     ["POST", "/v1/completions", "/v1/completions", { model: "m@9", prompt: "x" }],
@@ -245,8 +268,9 @@ describe.skipIf(!workerPython())("the document and the server", () => {
     ["GET", "/v1/operations/{id}/events", "/v1/operations/op_no/events"],
   ])("agree on the error of %s %s (%s)", async (method, path, url, body) => {
     const response = await call(method, url, body);
-    const envelope = errorEnvelopeSchema.parse(await response.json());
-    const code = envelope.error.code!;
+    const value: unknown = await response.json();
+    const shape = path.includes("/messages") ? anthropicErrorSchema : errorEnvelopeSchema;
+    const code = shape.parse(value).error.code as ErrorCode;
     expect(response.status).toBe(errorCodes[code].status);
     const documented =
       openApiDocument().paths[path]![method.toLowerCase()]!.responses[response.status];

@@ -17,6 +17,8 @@ export interface RouteDoc {
   answers: readonly AnswerDoc[];
   /** The codes of its errors, besides those that every route has. */
   errors: readonly ErrorCode[];
+  /** The shape of its errors. @default Error */
+  errorShape?: "AnthropicError";
   /** The only route that needs no key. */
   open?: true;
 }

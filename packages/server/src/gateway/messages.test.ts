@@ -1,0 +1,236 @@
+import Anthropic from "@anthropic-ai/sdk";
+import { HoneError } from "@hone/core";
+import { beforeEach, describe, expect, it } from "vitest";
+import { workerPython } from "../testing/running-engine.ts";
+import { moveCall, useScriptedGateway } from "../testing/scripted-gateway.ts";
+
+type Turn = Anthropic.MessageParam;
+
+const tools: Anthropic.Tool[] = [
+  {
+    name: "move",
+    input_schema: { type: "object", properties: {} },
+    cache_control: { type: "ephemeral" },
+  },
+];
+const ask: Turn[] = [{ role: "user", content: "Play." }];
+
+describe.skipIf(!workerPython())("Anthropic's own client", () => {
+  const on = useScriptedGateway();
+  let client: Anthropic;
+  beforeEach(() => {
+    client = new Anthropic({
+      baseURL: `${on.gateway.baseURL}/v1/rollouts/ro_1`,
+      apiKey: "k",
+      maxRetries: 0,
+    });
+  });
+  const asked = (messages: Turn[], rest: Partial<Anthropic.MessageCreateParams> = {}) =>
+    ({ model: "m", max_tokens: 100, messages, ...rest, stream: false }) as const;
+
+  /** Streamed and whole in turn, so that each continues the other. */
+  const say = async (
+    streamed: boolean,
+    messages: Turn[],
+    rest: Partial<Anthropic.MessageCreateParams> = {},
+  ) =>
+    streamed
+      ? client.messages.stream(asked(messages, rest)).finalMessage()
+      : client.messages.create(asked(messages, rest));
+
+  it("plays turns with thoughts, parallel calls and a failed one, each turn extending the last", async () => {
+    const system = [
+      { type: "text" as const, text: "You play.", cache_control: { type: "ephemeral" as const } },
+    ];
+    const messages: Turn[] = [...ask];
+    for (let turn = 0; turn < 4; turn++) {
+      on.engine.lines.push({
+        answer: {
+          content: "Look. ",
+          reasoning_content: `It is turn ${turn}.`,
+          tool_calls: [moveCall('{"to": "up", "n": 1.0}'), moveCall('{"é😀": ["\\n", null]}')],
+        },
+      });
+      const answer = await say(turn % 2 === 0, messages, { tools, system });
+      expect(answer).toMatchObject({
+        type: "message",
+        role: "assistant",
+        model: "m@1",
+        stop_reason: "tool_use",
+        stop_sequence: null,
+        content: [
+          {
+            type: "thinking",
+            thinking: `It is turn ${turn}.`,
+            signature: expect.stringMatching(/./),
+          },
+          { type: "text", text: expect.stringContaining("Look.") },
+          { type: "tool_use", name: "move", input: { to: "up", n: 1 } },
+          { type: "tool_use", name: "move", input: { "é😀": ["\n", null] } },
+        ],
+      });
+      const calls = answer.content.filter((block) => block.type === "tool_use");
+      const results = calls.map(({ id }, i) => ({
+        type: "tool_result" as const,
+        tool_use_id: id,
+        content: i === 0 ? "ok" : [{ type: "text" as const, text: "no such place" }],
+        is_error: i === 1,
+      }));
+      messages.push(
+        { role: "assistant", content: answer.content },
+        { role: "user", content: [...results, { type: "text", text: "Go on." }] },
+      );
+    }
+    const recorded = on.recorded();
+    expect(recorded).toHaveLength(4);
+    for (const [i, { parentId, splitReason, delivered }] of recorded.entries()) {
+      expect(parentId).toBe(recorded[i - 1]?.id ?? null);
+      expect(splitReason).toBeNull();
+      expect(delivered).toBe(true);
+    }
+    const [first, second] = on.engine.requests;
+    const before = [...first!.prompt, ...recorded[0]!.sampled];
+    expect(second!.prompt.slice(0, before.length)).toEqual(before);
+    expect(recorded[3]!.messages.slice(0, 6)).toMatchObject([
+      { role: "system", content: "You play." },
+      { role: "user", content: "Play." },
+      { role: "assistant", tool_calls: [{}, {}] },
+      { role: "tool", content: "ok" },
+      { role: "tool", content: "Error: no such place" },
+      { role: "user", content: "Go on." },
+    ]);
+  });
+
+  it("reads the same of a stream as of a whole answer", async () => {
+    const answer = { content: "Left, I say.", reasoning_content: "a corner" };
+    const events: string[] = [];
+    on.engine.lines.push({ answer }, { answer });
+    const whole = await say(false, ask);
+    const stream = client.messages.stream(asked(ask));
+    stream.on("streamEvent", ({ type }) => void events.push(type));
+    const streamed = await stream.finalMessage();
+    const same = { content: whole.content, stop_reason: "end_turn", usage: whole.usage };
+    expect(streamed).toMatchObject(same);
+    expect(whole.usage).toMatchObject({
+      input_tokens: on.engine.requests[0]!.prompt.length,
+      output_tokens: on.recorded()[0]!.sampled.length,
+    });
+    expect(events[0]).toBe("message_start");
+    expect(events.slice(-2)).toEqual(["message_delta", "message_stop"]);
+    expect(events.filter((type) => type === "content_block_start")).toHaveLength(2);
+    expect(events.filter((type) => type === "content_block_stop")).toHaveLength(2);
+  });
+
+  it.each([false, true])(
+    "says which stop sequence ended an answer (streamed: %s)",
+    async (streamed) => {
+      on.engine.lines.push({ answer: { content: "one, HALT two STOP" }, visible: "one, " });
+      const answer = await say(streamed, ask, { stop_sequences: ["STOP", "HALT"] });
+      expect(answer).toMatchObject({
+        stop_reason: "stop_sequence",
+        stop_sequence: "HALT",
+        content: [{ type: "text", text: "one, " }],
+      });
+      expect(on.engine.requests[0]!.stop).toEqual(["STOP", "HALT"]);
+    },
+  );
+
+  it("says where an answer was cut, and takes an empty one back", async () => {
+    on.engine.lines.push({ answer: { content: "and so" }, cut: true }, { answer: { content: "" } });
+    expect(await say(false, ask)).toMatchObject({ stop_reason: "max_tokens" });
+    const empty = await say(true, ask);
+    expect(empty).toMatchObject({ stop_reason: "end_turn", content: [] });
+    on.engine.lines.push({ answer: { content: "x" } });
+    await say(false, [
+      ...ask,
+      { role: "assistant", content: [] },
+      { role: "user", content: "And?" },
+    ]);
+    expect(on.recorded()[2]!.parentId).toBe(on.recorded()[1]!.id);
+  });
+
+  it("counts the tokens that the prompt then has, in a conversation too", async () => {
+    on.engine.lines.push({ answer: { content: "Left." } }, { answer: { content: "Up." } });
+    const { content } = await say(false, ask, { tools });
+    const messages: Turn[] = [
+      ...ask,
+      { role: "assistant", content },
+      { role: "user", content: "And?" },
+    ];
+    const counted = await client.messages.countTokens({ model: "m", messages, tools });
+    const { usage } = await say(false, messages, { tools });
+    expect(counted.input_tokens).toBe(usage.input_tokens);
+    expect(counted.input_tokens).toBe(on.engine.requests[1]!.prompt.length);
+    expect(on.engine.requests).toHaveLength(2);
+  });
+
+  it("lists models in its own shape, page by page, and OpenAI's client in its", async () => {
+    const plain = new Anthropic({ baseURL: on.gateway.baseURL, apiKey: "k", maxRetries: 0 });
+    const all = (await on.gateway.client().models.list()).data.map(({ id }) => id);
+    const ids: string[] = [];
+    for await (const model of plain.models.list({ limit: 1 })) {
+      expect(model).toMatchObject({ type: "model", display_name: model.id });
+      expect(Date.parse(model.created_at)).not.toBeNaN();
+      ids.push(model.id);
+    }
+    expect(ids).toEqual(all);
+    expect(await plain.models.retrieve(all[0]!)).toMatchObject({ id: all[0], type: "model" });
+    await expect(plain.models.retrieve("none")).rejects.toBeInstanceOf(Anthropic.NotFoundError);
+  });
+
+  it("gets errors in its own shape, before a stream and within one", async () => {
+    const wrong = await client.messages
+      .create({ ...asked(ask), ...{ top_k: 5 } })
+      .catch((error: unknown) => error as InstanceType<typeof Anthropic.APIError>);
+    expect(wrong).toBeInstanceOf(Anthropic.BadRequestError);
+    expect(wrong).toMatchObject({
+      status: 400,
+      error: { type: "error", error: { type: "invalid_request_error", param: "top_k" } },
+    });
+    on.engine.lines.push({
+      answer: { content: "one two three four" },
+      dies: { after: 2, error: new HoneError("The engine is gone.", { code: "engine_error" }) },
+    });
+    const stream = client.messages.stream(asked(ask));
+    await expect(stream.finalMessage()).rejects.toThrow(/The engine is gone/);
+    expect(on.recorded().every(({ delivered }) => !delivered)).toBe(true);
+    const gone = await fetch(`${on.gateway.baseURL}/v1/messages/batches`, { method: "POST" });
+    expect(gone.status).toBe(404);
+    expect(await gone.json()).toMatchObject({
+      type: "error",
+      error: { type: "not_found_error", message: expect.stringContaining("POST /v1/messages") },
+    });
+  });
+
+  it("takes back an answer that it did not receive", async () => {
+    on.engine.lines.push({ answer: { content: "a" } }, { answer: { content: "b" } });
+    await say(false, ask);
+    await client.messages.create(asked(ask), { headers: { "x-stainless-retry-count": "1" } });
+    expect(on.recorded().map(({ delivered }) => delivered)).toEqual([false, true]);
+  });
+
+  it("writes an odd call as text, and half a character whole", async () => {
+    const odd = [moveCall("[1]"), moveCall(String.raw`{"to": "\ud83d"}`)];
+    const answer = { content: "Look. ", tool_calls: odd };
+    on.engine.lines.push({ answer }, { answer });
+    for (const streamed of [false, true]) {
+      const { content, stop_reason: reason } = await say(streamed, ask, { tools });
+      expect(reason).toBe("tool_use");
+      expect(content).toMatchObject([
+        { text: 'Look. <tool_call>{"name": "move", "arguments": [1]}</tool_call>' },
+        { type: "tool_use", input: { to: "\ufffd" } },
+      ]);
+    }
+  });
+
+  it("shows tools that may not be called, and a call of one is text", async () => {
+    on.engine.lines.push({ answer: { content: null, tool_calls: [moveCall("{}")] } });
+    const { content, stop_reason: reason } = await say(false, ask, {
+      tools,
+      tool_choice: { type: "none" },
+    });
+    expect(reason).toBe("end_turn");
+    expect(content).toMatchObject([{ type: "text", text: expect.stringContaining("<tool_call>") }]);
+    expect(on.recorded()[0]!.tools).toHaveLength(1);
+  });
+});
