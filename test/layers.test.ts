@@ -35,8 +35,8 @@ const serverRooms: Record<Kind, { rooms: string[]; mayImport: Kind[] }> = {
     rooms: ["ledger", "policies", "rollouts", "operations", "retention", "models"],
     mayImport: ["values", "database", "http"],
   },
-  // Completions, in the agents' dialects. The services are ports to it.
-  gateway: { rooms: ["gateway"], mayImport: ["values", "http"] },
+  // Completions, in the agents' dialects, and Tinker's API. The services are ports to them.
+  gateway: { rooms: ["gateway", "tinker"], mayImport: ["values", "http"] },
   // The other side of the ports: children and engines, in their protocols.
   adapters: {
     rooms: ["engines", "renderer", "scoring", "trainer", "supervise"],

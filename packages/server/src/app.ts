@@ -31,10 +31,12 @@ export function createApp(options: AppOptions): Hono<AppEnv> {
 
   app.route("/", openApiRoutes());
 
-  app.use("/v1/*", async (_c, next) => {
-    options.admit();
-    await next();
-  });
+  for (const path of ["/v1/*", "/tinker/*"]) {
+    app.use(path, async (_c, next) => {
+      options.admit();
+      await next();
+    });
+  }
   for (const routes of options.routes) app.route("/", routes);
   return app;
 }

@@ -27,6 +27,7 @@ import {
   type SupervisedStatus,
 } from "./supervise/supervisor.ts";
 import { takeOverChildren } from "./supervise/orphans.ts";
+import { tinkerRoutes } from "./tinker/routes.ts";
 import { createTrainerClient } from "./trainer/client.ts";
 
 /** The renderer's limit. The prompt of the largest body that is accepted takes about half of it. @unit bytes */
@@ -253,9 +254,10 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       renderer: rendererClient,
     });
     if (stopping) throw shuttingDown();
+    // The engine may take longer sequences than the operator allows or the trainer can handle.
+    const sampler = { ...engines, info: async () => ({ ...(await engines.info()), maxModelLen }) };
     const gateway = gatewayRoutes({
-      // The engine may take longer sequences than the operator allows or the trainer can handle.
-      engine: { ...engines, info: async () => ({ ...(await engines.info()), maxModelLen }) },
+      engine: sampler,
       renderer: rendererClient,
       tokens: state.tokenTable,
       ledger: state.ledger,
@@ -263,9 +265,13 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       log,
       counters,
     });
+    const { router } = state;
+    const tinker = tinkerRoutes({
+      ...{ ...state.tinker, base: baseName, engine: sampler, renderer: rendererClient, router, log },
+    });
     app = createApp({
       ...appOptions(),
-      routes: [gateway, state.routes, scoringRoutes(scorer), keyRoutes(options.key)],
+      routes: [gateway, state.routes, scoringRoutes(scorer), keyRoutes(options.key), tinker],
     });
     await worker.start();
     await watcher?.start();

@@ -7,6 +7,7 @@ import type { Logger } from "pino";
 import { createTokenTable, type TokenTable } from "./gateway/token-table.ts";
 import type { AppEnv } from "./http/env.ts";
 import { createLedger } from "./ledger/ledger.ts";
+import { callsSinceStep } from "./operations/calls.ts";
 import type { Base } from "./operations/context.ts";
 import { createEventLog } from "./operations/events.ts";
 import { createOperations } from "./operations/operations.ts";
@@ -39,6 +40,7 @@ import { rolloutRoutes } from "./rollouts/routes.ts";
 import { makeFolder } from "./store/files.ts";
 import { lockDataDir, type DataLock } from "./store/lock.ts";
 import { openStore } from "./store/store.ts";
+import type { TinkerParts } from "./tinker/parts.ts";
 
 export interface StateOptions {
   dataDir: string;
@@ -71,6 +73,8 @@ export interface State {
   tokenTable: TokenTable;
   /** The training plane: models, rollouts, operations. */
   routes: Hono<AppEnv>;
+  /** The same models and operations, for another API over them. */
+  tinker: Pick<TinkerParts, "models" | "operations">;
   /**
    * To be called each time that an engine or the worker has come up, and awaited before an engine takes traffic:
    * it loads the policies that are served, then goes on with the operations.
@@ -235,6 +239,18 @@ export async function openState(options: StateOptions): Promise<State> {
       router,
       tokenTable,
       routes,
+      tinker: {
+        models: { ...service, pin: (name, step) => policies.pin(name, step, true) },
+        operations: {
+          ...operations,
+          callsSinceStep: (program) => callsSinceStep(store, program),
+          async ended(id, signal) {
+            for await (const event of events.follow(id, 0, signal)) {
+              if (event.type === "ended") return;
+            }
+          },
+        },
+      },
       async onEngineReady() {
         await live.reload();
         ready.opened();

@@ -2,7 +2,7 @@ import { createHash, randomUUID, timingSafeEqual } from "node:crypto";
 import { HoneError } from "@hone/core";
 import type { Context, MiddlewareHandler } from "hono";
 import type { AppEnv } from "./env.ts";
-import { requireJsonType } from "./json.ts";
+import { isProtobuf, requireJsonType } from "./json.ts";
 
 export interface GuardOptions {
   /** The keys and whom each stands for. Rollouts belong to the id, which outlives the key. Read at each request. */
@@ -32,7 +32,7 @@ export function guard(options: GuardOptions): MiddlewareHandler<AppEnv> {
     checkOrigin(c, origins);
     const reads = c.req.method === "GET" || c.req.method === "HEAD";
     if (!(reads && open.has(c.req.path))) c.set("keyId", identify(c, options.keys));
-    if (hasBody(c)) requireJsonType(c);
+    if (hasBody(c) && !(isTinker(c) && isProtobuf(c))) requireJsonType(c);
     await next();
   };
 }
@@ -57,22 +57,45 @@ function checkOrigin(c: Context<AppEnv>, allowed: ReadonlySet<string>): void {
   );
 }
 
-function identify(c: Context<AppEnv>, keys: readonly { id: string; key: string }[]): string {
+/** Whether Tinker's client may be speaking: it has its own header for the key, and sends protocol buffers. */
+function isTinker(c: Context<AppEnv>): boolean {
+  return c.req.path.startsWith("/tinker/");
+}
+
+/** That client takes only keys that begin so. */
+const tinkerPrefix = /^tml-/;
+
+/** Anthropic's SDK and Tinker's send the key in a header of their own, and the first may send a token beside it. */
+function givenKeys(c: Context<AppEnv>): string[] {
+  const own = c.req.header("x-api-key");
+  if (isTinker(c)) return own === undefined ? [] : [own.replace(tinkerPrefix, "")];
   const bearer = /^Bearer +(\S+) *$/i.exec(c.req.header("authorization") ?? "")?.[1];
-  // Anthropic's SDK sends its key in a header of its own, and may send a token of the environment beside it.
-  const given = [bearer, c.req.header("x-api-key")].filter((one) => one !== undefined);
+  return [bearer, own].filter((one) => one !== undefined);
+}
+
+function identify(c: Context<AppEnv>, keys: readonly { id: string; key: string }[]): string {
+  const given = givenKeys(c);
   for (const one of given) {
     // Digests have one length and every key is compared, so the time tells nothing about the key.
     const hashed = digest(one);
     let id: string | null = null;
-    for (const key of keys) if (timingSafeEqual(digest(key.key), hashed)) id = key.id;
+    for (const key of keys)
+      if (timingSafeEqual(digest(comparable(c, key.key)), hashed)) id = key.id;
     if (id !== null) return id;
   }
   const fault = given.length === 0 ? "There is no API key in the request" : "The API key is wrong";
+  const how = isTinker(c)
+    ? 'Give Tinker\'s client api_key="tml-<key>"'
+    : 'Send "Authorization: Bearer <key>" or "x-api-key: <key>"';
   throw new HoneError(
-    `${fault}. Send "Authorization: Bearer <key>" or "x-api-key: <key>"; on the server's machine \`hone keys\` says where the key is. Clients read it from HONE_API_KEY.`,
+    `${fault}. ${how}; on the server's machine \`hone keys\` says where the key is. Clients read it from HONE_API_KEY.`,
     { code: "invalid_api_key" },
   );
+}
+
+/** A key that begins with the prefix itself is given as it is. */
+function comparable(c: Context<AppEnv>, key: string): string {
+  return isTinker(c) ? key.replace(tinkerPrefix, "") : key;
 }
 
 function hasBody(c: Context<AppEnv>): boolean {

@@ -33,10 +33,34 @@ export async function readJson<S extends z.ZodType>(
   throw issuesToError(result.error.issues);
 }
 
+export const protobufType = "application/x-protobuf";
+
+/** The bytes of a protocol buffers message. What they mean is for the caller to check. */
+export async function readProtobuf(c: Context<AppEnv>): Promise<Uint8Array> {
+  if (!isProtobuf(c)) {
+    throw new HoneError(`Send the body as "content-type: ${protobufType}".`, {
+      code: "unsupported_media_type",
+    });
+  }
+  return await readBytes(c, c.get("bodyLimit") ?? chatBodyLimit);
+}
+
+/** Like JSON, it cannot come from a web page without a preflight. */
+export function isProtobuf(c: Context<AppEnv>): boolean {
+  const type = c.req.header("content-type") ?? "";
+  if (essenceOf(type) !== protobufType) return false;
+  requirePlain(c, type);
+  return true;
+}
+
+function essenceOf(type: string): string {
+  return type.split(";", 1)[0]?.trim().toLowerCase() ?? "";
+}
+
 /** A form or a text body could come from any web page; `application/json` cannot without a preflight. */
 export function requireJsonType(c: Context<AppEnv>): void {
   const type = c.req.header("content-type") ?? "";
-  const essence = type.split(";", 1)[0]?.trim().toLowerCase() ?? "";
+  const essence = essenceOf(type);
   const isJson = essence === "application/json" || /^application\/[\w.-]+\+json$/.test(essence);
   if (isJson) return requirePlain(c, type);
   throw new HoneError(

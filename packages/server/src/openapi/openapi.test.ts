@@ -124,6 +124,8 @@ describe.skipIf(!workerPython())("the document and the server", () => {
     const registered = server.app.routes
       // Middleware is registered for all methods.
       .filter(({ method }) => method !== "ALL")
+      // Tinker's API, whose description is Tinker's.
+      .filter(({ path }) => !path.startsWith("/tinker/"))
       .map(({ method, path }) => `${method} ${path.replaceAll(/:\w+/g, "{}")}`);
     const documented = Object.entries(openApiDocument().paths).flatMap(([path, methods]) =>
       Object.keys(methods).map((m) => `${m.toUpperCase()} ${path.replaceAll(/\{\w+\}/g, "{}")}`),
