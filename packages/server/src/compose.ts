@@ -267,7 +267,14 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
     });
     const { router } = state;
     const tinker = tinkerRoutes({
-      ...{ ...state.tinker, base: baseName, engine: sampler, renderer: rendererClient, router, log },
+      ...{
+        ...state.tinker,
+        base: baseName,
+        engine: sampler,
+        renderer: rendererClient,
+        router,
+        log,
+      },
     });
     app = createApp({
       ...appOptions(),

@@ -7,7 +7,7 @@ export type Answer = { json: Record<string, unknown> } | { proto: Uint8Array };
  * Work that no operation of the log stands for: samples, models, saves. It is lost with the server; the client then
  * hears 410 and asks again.
  */
-export interface Futures {
+interface Futures {
   /** Begins the work, unless a request with this id was sent before. */
   begin(keyId: string, id: string, work: (signal: AbortSignal) => Promise<Answer>): void;
   /** The answer; null where there is none yet when the signal comes. */

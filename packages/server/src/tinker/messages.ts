@@ -33,7 +33,7 @@ export interface WireDatum {
 }
 
 /** Token ids, each four bytes; or something else than text, by its name. */
-export type WireChunk = { text: Uint8Array } | { other: string };
+type WireChunk = { text: Uint8Array } | { other: string };
 
 export interface WireTensor {
   dtype: number;
@@ -73,7 +73,8 @@ export function decodePassRequest(body: Uint8Array): PassRequest {
 
 function lossValue(message: Uint8Array): number | string {
   let value: number | string = 0;
-  for (const field of fieldsOf(message)) value = field.number === 1 ? doubleOf(field) : textOf(field);
+  for (const field of fieldsOf(message))
+    value = field.number === 1 ? doubleOf(field) : textOf(field);
   return value;
 }
 
@@ -140,7 +141,7 @@ export function encodePassOutput(
 }
 
 /** `SampledSequence` */
-export interface SequenceOutput {
+interface SequenceOutput {
   ids: readonly number[];
   logprobs: readonly number[];
   /** The likeliest tokens at each place, `k` at most; not told where `k` is 0. */

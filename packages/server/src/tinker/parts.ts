@@ -23,7 +23,11 @@ export interface TinkerParts {
     pin(name: string, step: number): Promise<PolicyInfo>;
   };
   operations: {
-    submit(keyId: string, model: string, body: z.output<typeof submitOperationSchema>): Promise<OperationInfo>;
+    submit(
+      keyId: string,
+      model: string,
+      body: z.output<typeof submitOperationSchema>,
+    ): Promise<OperationInfo>;
     get(keyId: string, id: string): OperationInfo;
     /** Ids of a model's operations that are queued or running, in their order. */
     unfinished(model: string): string[];

@@ -39,7 +39,8 @@ const loraSchema = z.strictObject({
   train_unembed: z.boolean().optional(),
 });
 
-const otherOptimizer = "AdamW is the only optimizer here. Leave it out, and pass AdamParams to optim_step";
+const otherOptimizer =
+  "AdamW is the only optimizer here. Leave it out, and pass AdamParams to optim_step";
 const optimizerSchema = z.looseObject({ type: only("adamw", otherOptimizer) });
 
 export const createModelSchema = z.strictObject({
@@ -137,11 +138,7 @@ export const sampleSchema = z.strictObject({
   }),
   prompt_logprobs: z.boolean().nullish(),
   prompt_logprobs_last_n: z.int().min(1).nullish(),
-  topk_sample_logprobs: z
-    .int()
-    .min(0)
-    .max(20, { error: "20 tokens a place at most" })
-    .default(0),
+  topk_sample_logprobs: z.int().min(0).max(20, { error: "20 tokens a place at most" }).default(0),
   topk_prompt_logprobs: only(0, promptAlone),
   target_prompt_logprobs: only(null, promptAlone),
   prompt_alt_tokens_k: only(0, "no alternatives to the prompt's tokens are drawn"),

@@ -191,8 +191,7 @@ export function tinkerRoutes(parts: TinkerParts & { log: Logger }): Hono<AppEnv>
 
   async function answerTo(keyId: string, id: string, poll: AbortSignal): Promise<Answer | null> {
     if (!/^op_[0-9a-f]+$/.test(id)) return await futures.wait(keyId, id, poll);
-    const running = (): boolean =>
-      ["queued", "running"].includes(operations.get(keyId, id).status);
+    const running = (): boolean => ["queued", "running"].includes(operations.get(keyId, id).status);
     if (running()) await operations.ended(id, poll);
     return running() ? null : operationAnswer(operations.get(keyId, id));
   }

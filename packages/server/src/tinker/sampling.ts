@@ -54,7 +54,10 @@ export async function sample(
   request: SampleRequest,
   signal: AbortSignal,
 ): Promise<Answer> {
-  const lease = await router.leaseForModel(keyId, readSamplerId(request.sampling_session_id) ?? base);
+  const lease = await router.leaseForModel(
+    keyId,
+    readSamplerId(request.sampling_session_id) ?? base,
+  );
   try {
     const asked = await engineRequest(parts, request, lease.policy, signal);
     const samples = createSamples(asked.n);
@@ -95,7 +98,8 @@ async function engineRequest(
   }
   if (typeof prompt_logprobs_last_n === "number") {
     const wanted = prompt_logprobs === true && prompt_logprobs_last_n < prompt.length;
-    if (!wanted) throw refused("prompt_logprobs_last_n", "it needs prompt_logprobs and a longer prompt");
+    if (!wanted)
+      throw refused("prompt_logprobs_last_n", "it needs prompt_logprobs and a longer prompt");
   }
   const { stop = null, temperature, top_p, seed, max_tokens } = params;
   const stops = stop === null ? [] : typeof stop === "string" ? [stop] : stop;

@@ -44,7 +44,13 @@ type SaveForSampler = z.output<typeof saveForSamplerSchema>;
 
 /** Makes the model, or finds the one that `hone_model` names. A model that is found goes on from its newest policy. */
 export async function createModel(parts: TinkerParts, request: CreateModel): Promise<Answer> {
-  const { session_id: session, model_seq_id: nth, base_model, lora_config, user_metadata } = request;
+  const {
+    session_id: session,
+    model_seq_id: nth,
+    base_model,
+    lora_config,
+    user_metadata,
+  } = request;
   requireSession(session);
   const given = user_metadata?.hone_model;
   const name = modelNameSchema.safeParse(given ?? unnamedModel({ session, nth }));
