@@ -29,7 +29,7 @@ function loopTrainer(): FileTrainer {
     },
   };
 }
-const test = base.override("trainer", () => loopTrainer());
+const test = base.extend("trainer", () => loopTrainer());
 
 /** An engine that says the ids 5 and 6, and keeps what it was asked. */
 function sayingEngine(): Sampler & { asked: EngineRequest[] } {
