@@ -67,7 +67,7 @@ it("Tinker's client has the key in a header of its own, under /tinker alone", as
   expect((await send("/tinker/bytes", asItIs, { app })).status).toBe(200);
 });
 
-it("it may send protocol buffers, not compressed, and nobody else may", async () => {
+it("takes protocol buffers with a key, not compressed, and of nobody else", async () => {
   expect((await send("/v1/json", { ...protobuf, ...bearer })).status).toBe(415);
   expect((await send("/tinker/json", { ...protobuf, ...own })).status).toBe(415);
   expect((await send("/tinker/json", { ...json, ...own }, { body: "{}" })).status).toBe(200);
