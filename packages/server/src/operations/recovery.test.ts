@@ -56,6 +56,13 @@ const test = stateTest
 
 const died = () => new HoneError("the worker died", { code: "worker_unavailable" });
 
+/** What the worker is sent with the tensors. */
+function configOf(stepData: Uint8Array): { plan: number[][][] } {
+  const bytes = Buffer.from(stepData);
+  const header = bytes.toString("utf8", 8, 8 + Number(bytes.readBigUInt64LE()));
+  return JSON.parse(JSON.parse(header).__metadata__.config);
+}
+
 describe("events", () => {
   test("tell a step from its beginning to its end, and are resumed with none twice", async ({
     server,
@@ -154,6 +161,32 @@ describe("the worker dies", () => {
     expect(await ended(server, id)).toMatchObject({ status: "succeeded", result: { step: 1 } });
     expect(engine.names).toEqual(new Set(["m@0", "m@1"]));
     expect(await readdir(join(folder, "models/m/staging"))).toEqual([]);
+  });
+
+  test("after it parted a micro-batch: the step that is redone has the parts in its plan", async ({
+    trainer,
+    server,
+    events,
+  }) => {
+    const { train } = trainer;
+    const plans: number[][][][] = [];
+    trainer.train = async (request) => {
+      plans.push(configOf(request.stepData).plan);
+      if (plans.length > 1) return train(request);
+      request.onAccepted();
+      const into = plans[0]![0]![0]!.map((leaf) => [leaf]);
+      request.onEvent({ event: "split", message: "too little memory", into });
+      throw died();
+    };
+    const id = await server.submitStep();
+    const warned = await events(id, undefined, 8);
+    expect(warned.map(({ data }) => data.message)).toContain("too little memory");
+    await server.reopen();
+    await server.state.onEngineReady();
+    expect(await ended(server, id)).toMatchObject({ status: "succeeded" });
+    const [planned] = plans;
+    expect(planned![0]![0]!.length).toBeGreaterThan(1);
+    expect(plans.at(-1)).toEqual([planned![0]!.flat().map((leaf) => [leaf])]);
   });
 
   test("a worker that is away has not died of the step", async ({ trainer, server }) => {

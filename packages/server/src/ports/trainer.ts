@@ -44,7 +44,10 @@ export type WorkerRoute = "train" | "forward_backward" | "optim_step";
 
 export type TrainerEvent =
   | { event: "stage"; stage: string; seconds: number }
-  | { event: "microbatch"; done: number; total: number; tokens: number };
+  | { event: "microbatch"; done: number; total: number; tokens: number }
+  | { event: "warning"; message: string }
+  /** A micro-batch was too large for the memory. It is trained in parts, each with these leaves of the plan. */
+  | { event: "split"; message: string; into: number[][] };
 
 /** What the worker said was wrong; the cause of the HoneError that a caller of the port sees. */
 export class WorkerFault extends Error {

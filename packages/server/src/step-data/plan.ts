@@ -38,6 +38,26 @@ export function planMicroBatches(leaves: readonly Leaf[], options: PlanOptions):
 }
 
 /**
+ * Has the plan say what the trainer did with a micro-batch that was too large for its memory: a step that is redone
+ * follows it. Leaves that are in none of the parts stay in their order, beside them.
+ */
+export function splitInPlan(plan: Plan, into: readonly (readonly number[])[]): void {
+  const [first] = into.flat();
+  const parted = new Set(into.flat());
+  for (const microBatches of plan) {
+    const at = microBatches.findIndex((leaves) => leaves.some((leaf) => leaf === first));
+    if (at < 0) continue;
+    const leaves = microBatches[at] ?? [];
+    const cut = leaves.findIndex((leaf) => leaf === first);
+    const before = leaves.slice(0, cut).filter((leaf) => !parted.has(leaf));
+    const after = leaves.slice(cut).filter((leaf) => !parted.has(leaf));
+    const parts = [before, ...into.map((part) => [...part]), after];
+    microBatches.splice(at, 1, ...parts.filter((part) => part.length > 0));
+    return;
+  }
+}
+
+/**
  * The worker packs a micro-batch into prefix trees, so its size is that of the trees. In the order of their
  * tokens leaves that begin alike are neighbours, and each adds what it does not share with the one before.
  */

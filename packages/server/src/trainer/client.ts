@@ -18,6 +18,12 @@ const lineSchema = z.discriminatedUnion("event", [
     total: z.int(),
     tokens: z.int(),
   }),
+  z.object({ event: z.literal("warning"), message: z.string() }),
+  z.object({
+    event: z.literal("split"),
+    message: z.string(),
+    into: z.array(z.array(z.int())),
+  }),
   z.object({ event: z.literal("heartbeat") }),
   z.object({
     event: z.literal("result"),

@@ -27,7 +27,7 @@ from hone_worker.base.compute_paths import ComputePaths
 from hone_worker.base.lora import LoraSpec, default_targets
 from hone_worker.base.model import DTYPES, Base, load_base
 from hone_worker.base.thread_count import measured, remembered
-from hone_worker.engine.engine import Engine
+from hone_worker.engine.engine import Engine, default_cache_bytes
 from hone_worker.engine.routes import engine_routes
 from hone_worker.process.compute import Compute
 from hone_worker.process.errors import HoneWorkerError
@@ -41,6 +41,7 @@ from hone_worker.process.service import (
 )
 from hone_worker.score.reward_model import RewardModel, load_reward_model
 from hone_worker.score.routes import ScoreRoutes
+from hone_worker.train.memory import TrainerMemory
 from hone_worker.train.objectives import OBJECTIVES
 from hone_worker.train.objectives.custom import load_objectives
 from hone_worker.train.prompt_logprobs import prompt_logprobs
@@ -94,6 +95,7 @@ def worker_routes(
     engine: Engine | None,
     boot: str,
     reward_models: Sequence[RewardModel] = (),
+    memory: TrainerMemory | None = None,
 ) -> list[BaseRoute]:
     def status() -> dict[str, Any]:
         return {"progress": compute.progress, "phase": compute.phase}
@@ -102,7 +104,30 @@ def worker_routes(
     routes += ScoreRoutes({model.name: model for model in reward_models}, compute).routes()
     if engine is not None:
         routes += engine_routes(engine)
-    return routes + train_routes(base, compute)
+    memory = memory or TrainerMemory(base)
+    routes.append(memory_route(base, engine, memory))
+    return routes + train_routes(base, compute, memory)
+
+
+def memory_route(base: Base, engine: Engine | None, memory: TrainerMemory) -> Route:
+    """What each part gets of the memory, in bytes, as it was when the worker started."""
+    shares = {
+        "base": sum(parameter.nbytes for parameter in base.model.parameters()),
+        "kv_cache": engine.decoder.cache_bytes if engine else 0,
+        "trainer": memory.budget(),
+    }
+
+    async def show(_request: Request) -> Response:
+        return JSONResponse(shares)
+
+    return Route("/memory", show, methods=["GET"])
+
+
+def _share(text: str) -> float:
+    share = float(text)
+    if not 0 < share < 1:
+        raise argparse.ArgumentTypeError("a number above 0 and below 1")
+    return share
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -114,6 +139,17 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--max-model-len", type=int)
     parser.add_argument("--max-rows", type=int, default=64, help="sequences decoded at once")
     parser.add_argument("--cache-mib", type=int, help="memory for keys and values of sequences")
+    parser.add_argument(
+        "--engine-share",
+        type=_share,
+        help="the same as a share of what the base leaves free, above 0 and below 1",
+    )
+    parser.add_argument(
+        "--recompute",
+        default="auto",
+        choices=["auto", "on", "off"],
+        help="compute a layer's activations again in its backward: always, never, or where memory asks for it",
+    )
     parser.add_argument("--threads-decode", type=int, help="measured at the start unless given")
     parser.add_argument("--threads-train", type=int, help="measured at the start unless given")
     parser.add_argument("--threads-file", type=Path, help="keeps the measured number of training threads")
@@ -172,11 +208,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     engine = None
     if not options.no_engine:
-        cache_bytes = options.cache_mib * 2**20 if options.cache_mib else None
+        if options.cache_mib:
+            cache_bytes = options.cache_mib * 2**20
+        else:
+            cache_bytes = default_cache_bytes(base.device, options.engine_share)
         engine = Engine(
             base, compute, max_rows=options.max_rows, cache_bytes=cache_bytes, scorer=prompt_logprobs
         )
-    app = create_app(worker_routes(base, compute, engine, boot, reward_models), key)
+    memory = TrainerMemory(
+        base, recompute=options.recompute, reserved=engine.unfilled_bytes if engine else lambda: 0
+    )
+    app = create_app(worker_routes(base, compute, engine, boot, reward_models, memory), key)
     compute.start(engine.decoder if engine is not None else None)
     run_service(app, boot, lifeline=lifeline, on_stop=compute.stop)
 

@@ -145,10 +145,12 @@ def test_the_default_is_a_part_of_the_memory_that_there_is(
     def chosen(limit: str, available_kb: int) -> int:
         (tmp_path / "limit").write_text(limit + "\n")
         (tmp_path / "meminfo").write_text(f"MemTotal: 99 kB\nMemAvailable:   {available_kb} kB\n")
+        none = tmp_path / "none"
         monkeypatch.setattr(
-            "hone_worker.engine.engine.CONTAINER_LIMITS", (tmp_path / "none", tmp_path / "limit")
+            "hone_worker.base.free_memory.CONTAINERS",
+            ((none, none, none), (tmp_path / "limit", none, none)),
         )
-        monkeypatch.setattr("hone_worker.engine.engine.MEMINFO", tmp_path / "meminfo")
+        monkeypatch.setattr("hone_worker.base.free_memory.MEMINFO", tmp_path / "meminfo")
         return default_cache_bytes(torch.device("cpu"))
 
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -76,7 +76,7 @@ def test_an_operation_tells_each_stage_and_writes_what_it_names(base, policy, fo
     given = options(tmp_path, policy, forest, step=1, seed=5)
     data, config = parse_step_data(reference.body(forest, given))
     clock = Clock()
-    monkeypatch.setattr("hone_worker.train.operation.time", clock)
+    monkeypatch.setattr("hone_worker.train.watch.time", clock)
     events = []
     for event in train_steps(base, data, config, lambda: False):
         events.append(event)

@@ -54,6 +54,7 @@ function pass(backward: boolean): OperationKind<ForwardRecord> {
       const made = await stepOnWorker(
         task,
         learnt + 1,
+        [plan],
         (folders) =>
           encodeTokenData(op, {
             ...{ ...folders, plan, backward, operation_id: record.id, model: name },

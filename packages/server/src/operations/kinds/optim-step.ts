@@ -29,6 +29,7 @@ export const optimStep: OperationKind<OptimRecord> = {
     const made = await stepOnWorker(
       task,
       step,
+      [],
       (folders) =>
         Buffer.from(
           JSON.stringify({

@@ -87,7 +87,7 @@ export function supervised<O extends SupervisedOp>(
       let made: Awaited<ReturnType<typeof stepOnWorker>>;
       try {
         const reference = referenceFolder(context, record.model, number);
-        made = await stepOnWorker(task, stepPlan.config.step, (folders) =>
+        made = await stepOnWorker(task, stepPlan.config.step, stepPlan.plan, (folders) =>
           encodeStepData(stepPlan, ids, { ...folders, reference }),
         );
       } finally {

@@ -94,7 +94,7 @@ export const train: OperationKind<TrainRecord> = {
         : teacher
           ? await teacherFolder(task.context, teacher)
           : referenceFolder(task.context, record.model, reference);
-      const made = await stepOnWorker(task, stepPlan.config.step, (folders) =>
+      const made = await stepOnWorker(task, stepPlan.config.step, stepPlan.plan, (folders) =>
         encodeStepData(stepPlan, completions, { ...folders, reference: folder }, taught),
       );
       // Of no use once this is committed, and large.

@@ -5,6 +5,7 @@ import { fault } from "../../faults/fault.ts";
 import { type TrainerEvent, workerCode, type WorkerRoute } from "../../ports/trainer.ts";
 import type { Model } from "../../policies/models.ts";
 import type { NewEvent } from "../events.ts";
+import { type Plan, splitInPlan } from "../../step-data/plan.ts";
 import { aborted, type Staged, type Task, timed } from "./kind.ts";
 import { restartTimeoutMs } from "../ready.ts";
 import { updateOperation } from "../records.ts";
@@ -15,11 +16,13 @@ const busyPauseMs = 500;
 
 /**
  * Has the worker make the files of `step` in a staging folder. A worker that dies is waited for, and the step done
- * again from the policy before it. `encode` gives the body of the worker's `route` for the folders of an attempt.
+ * again from the policy before it. `encode` gives the body of the worker's `route` for the folders of an attempt. `plan`
+ * is that of the task's record: it is stored with what the trainer had to change in it. One that plans nothing is empty.
  */
 export async function stepOnWorker(
   task: Task,
   step: number,
+  plan: Plan,
   encode: (folders: { staging: string; checkpoint: string }) => Uint8Array,
   route: WorkerRoute = "train",
 ): Promise<Pick<Staged, "staging" | "files" | "metrics"> & { logprobs: number[][] }> {
@@ -50,7 +53,13 @@ export async function stepOnWorker(
             accepted = true;
             fault("operation.accepted");
           },
-          onEvent: (event) => emit(told(event)),
+          onEvent(event) {
+            if (event.event === "split") {
+              splitInPlan(plan, event.into);
+              store(task);
+            }
+            emit(told(event));
+          },
         });
       });
       fault("operation.trained");
@@ -81,6 +90,13 @@ export function seedOf(model: Model, step: number): number {
   return createHash("sha256").update(`${model.seed}:${model.name}:${step}`).digest().readUInt32LE();
 }
 
+/** Nobody waits: what cannot be written now ends the step when its policy is committed. */
+function store({ context, record }: Task): void {
+  context.store.write([updateOperation(record)]).catch((error: unknown) => {
+    context.log.error({ operation: record.id, err: error }, "a changed plan cannot be stored");
+  });
+}
+
 async function countDeath({ context, record, emit }: Task, cause: HoneError): Promise<void> {
   record.deaths++;
   await context.store.write([updateOperation(record)]);
@@ -101,6 +117,7 @@ function told(event: TrainerEvent): NewEvent {
   if (event.event === "stage") {
     return { type: "stage", stage: event.stage, seconds: event.seconds };
   }
+  if (event.event !== "microbatch") return { type: "warning", message: event.message };
   fault("operation.micro-batch");
   const { done, total, tokens } = event;
   return { type: "progress", done, total, tokens };

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import re
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 
 from hone_worker.base.adapter_files import read_adapter
+from hone_worker.base.free_memory import free_bytes, total_bytes
 from hone_worker.base.lora import LoraWeights
 from hone_worker.base.model import Base
 from hone_worker.engine.choice import Choice, Stops, Update
@@ -21,13 +19,6 @@ from hone_worker.engine.sampling import SamplingParams
 from hone_worker.process.compute import Compute
 from hone_worker.process.errors import HoneWorkerError
 from hone_worker.process.faults import fault
-
-MEMINFO = Path("/proc/meminfo")
-#: Of a container, in bytes: cgroup 2, cgroup 1.
-CONTAINER_LIMITS = (
-    Path("/sys/fs/cgroup/memory.max"),
-    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-)
 
 
 #: The logprob of each token of a sequence but the first, on the compute thread: the trainer's forward.
@@ -95,6 +86,10 @@ class Engine:
             cache_bytes=cache_bytes or default_cache_bytes(base.device),
             on_progress=compute.tick,
         )
+
+    def unfilled_bytes(self) -> int:
+        """What keys and values may still take of the memory that is free now."""
+        return max(0, self.decoder.cache_bytes - self.decoder.table.kept_bytes)
 
     async def load_adapter(self, name: str, path: str) -> None:
         if name == self.base.name or name in self.adapters or name in self._loading:
@@ -241,22 +236,10 @@ def end_tokens(base: Base) -> frozenset[int]:
     return frozenset([ends] if isinstance(ends, int) else ends)
 
 
-def default_cache_bytes(device: torch.device) -> int:
-    """On a GPU half of the free memory; else a quarter of this process's memory, at most half of what is free."""
-    if device.type == "cuda":
-        free, _total = torch.cuda.mem_get_info(device)
-        return free // 2
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for limit in CONTAINER_LIMITS:
-        # Without a limit the file holds "max", or a number larger than any memory.
-        text = _text(limit).strip()
-        total = min(total, int(text)) if text.isdigit() else total
-    available = [int(n) * 1024 for n in re.findall(r"^MemAvailable:\s*(\d+) kB", _text(MEMINFO), re.M)]
-    return min([total // 4, *(n // 2 for n in available)])
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:  # another system has no such file
-        return ""
+def default_cache_bytes(device: torch.device, share: float | None = None) -> int:
+    """This share of what the base leaves free. Without one it is half on a GPU; else a quarter of this process's
+    memory, at most half of what is free."""
+    free = free_bytes(device)
+    if share is not None:
+        return int(free * share)
+    return free // 2 if device.type == "cuda" else min(total_bytes() // 4, free // 2)

@@ -9,31 +9,37 @@ import torch
 
 from hone_worker.base.lora import LoraWeights
 from hone_worker.base.model import Base
+from hone_worker.packing.pack import TreeLayout
 from hone_worker.packing.transfer import on_device
 from hone_worker.packing.tree_attention import trees
 from hone_worker.process.faults import fault
+from hone_worker.train.recompute import recomputed
 from hone_worker.train.rows import MicroBatch
 from hone_worker.train.token_logprobs import token_logprobs
 
 
 def logprobs(
-    base: Base, weights: LoraWeights | None, micro_batch: MicroBatch, *, entropy_gradient: bool = False
+    base: Base,
+    weights: LoraWeights | None,
+    micro_batch: MicroBatch,
+    *,
+    entropy_gradient: bool = False,
+    recompute: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logprob and entropy of every trained token of a micro-batch under `weights`; None is the bare base."""
+    """Logprob and entropy of every trained token of a micro-batch under `weights`; None is the bare base.
+
+    With `recompute` the backward computes each layer's activations again: the same numbers in less memory.
+    """
     device = base.device
-    input_ids, column = on_device(micro_batch.input_ids, device), on_device(micro_batch.column, device)
-    layout, positions = micro_batch.layout, micro_batch.position_ids
-    with (
-        base.router.single(weights),
-        nullcontext() if layout is None else trees(layout, base.paths.attention),
-    ):
-        hidden = base.model.base_model(
-            input_ids=input_ids,
-            position_ids=on_device(positions, device),
-            attention_mask=None if layout is None else unread_mask(device),
-            # With a cache transformers takes positions that start anew for nothing, and sequences see others.
-            use_cache=False,
-        ).last_hidden_state
+    column, layout = on_device(micro_batch.column, device), micro_batch.layout
+    hidden = hidden_states(
+        base,
+        weights,
+        on_device(micro_batch.input_ids, device),
+        on_device(micro_batch.position_ids, device),
+        layout,
+        recompute=recompute,
+    )
     fault("worker.forward")
     if layout is None:
         wanted = hidden[on_device(micro_batch.row, device), column]
@@ -60,6 +66,31 @@ def unread_mask(device: torch.device) -> torch.Tensor | None:
     Given none it looks through the positions for sequences side by side, and waits for the answer.
     """
     return None if device.type == "cpu" else torch.zeros(1, 1, 1, 1, dtype=torch.bool, device=device)
+
+
+def hidden_states(
+    base: Base,
+    weights: LoraWeights | None,
+    input_ids: torch.Tensor,
+    position_ids: torch.Tensor | None,
+    layout: TreeLayout | None,
+    *,
+    recompute: bool = False,
+) -> torch.Tensor:
+    """[rows, width, H] behind the last layer, before the head."""
+    with (
+        base.router.single(weights),
+        nullcontext() if layout is None else trees(layout, base.paths.attention),
+        recomputed(base.model, base.router, weights) if recompute else nullcontext(),
+    ):
+        hidden: torch.Tensor = base.model.base_model(
+            input_ids=input_ids,
+            position_ids=position_ids,
+            attention_mask=None if layout is None else unread_mask(base.device),
+            # With a cache transformers takes positions that start anew for nothing, and sequences see others.
+            use_cache=False,
+        ).last_hidden_state
+    return hidden
 
 
 def logit_shape(config: Any) -> tuple[float | None, float]:

@@ -128,6 +128,8 @@ class StepMetrics:
         self.model_tokens = 0
         self.sequence_tokens = 0
         self.unpacked_micro_batches = 0
+        self.split_micro_batches = 0
+        self.recomputed_micro_batches = 0
 
     def add(self, outputs: LossOutputs, entropy: torch.Tensor, micro_batch: MicroBatch) -> None:
         self.entropy.add(entropy)
@@ -153,6 +155,8 @@ class StepMetrics:
         self.model_tokens += other.model_tokens
         self.sequence_tokens += other.sequence_tokens
         self.unpacked_micro_batches += other.unpacked_micro_batches
+        self.split_micro_batches += other.split_micro_batches
+        self.recomputed_micro_batches += other.recomputed_micro_batches
 
     def _share_cut(self) -> float | None:
         if not self.grad_norms or self.max_grad_norm is None:
@@ -203,6 +207,8 @@ class StepMetrics:
             "model_tokens": self.model_tokens,
             "sequence_tokens": self.sequence_tokens,
             "unpacked_micro_batches": self.unpacked_micro_batches,
+            "split_micro_batches": self.split_micro_batches,
+            "recomputed_micro_batches": self.recomputed_micro_batches,
             "step_time": seconds,
         }
 

@@ -8,7 +8,6 @@ checkpoint give the same bytes.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,16 +23,20 @@ from hone_worker.packing.transfer import on_device
 from hone_worker.packing.tree_attention import obstacle
 from hone_worker.process.errors import HoneWorkerError
 from hone_worker.process.faults import fault
-from hone_worker.train.checkpoint import clear_staging, open_staging
 from hone_worker.train.completion_advantages import completion_advantages
+from hone_worker.train.fit import Fit
 from hone_worker.train.forward import logprobs
+from hone_worker.train.limits import check_limits
+from hone_worker.train.memory import TrainerMemory
 from hone_worker.train.metrics import SamplerGap, StepMetrics
 from hone_worker.train.objectives import objective_of
 from hone_worker.train.objectives.objective import LossInputs, LossOutputs
 from hone_worker.train.policy_state import PolicyState, require_finite
 from hone_worker.train.rows import MicroBatch, MiniBatch, mini_batches, sampled_micro_batch
+from hone_worker.train.staging import staged
 from hone_worker.train.step_data import StepData, TrainConfig
 from hone_worker.train.sums import highest
+from hone_worker.train.watch import Watch
 
 Event = dict[str, Any]
 Training = Generator[Event, None, None]
@@ -61,61 +64,31 @@ class Computed:
     reference: torch.Tensor | None
 
 
-class _Watch:
-    """Seconds of this operation's own work: what other work runs while the generator waits is not its."""
-
-    def __init__(self) -> None:
-        self.total = 0.0
-        self._lap = 0.0
-        self._since = 0.0
-
-    def resume(self) -> None:
-        self._since = time.perf_counter()
-
-    def pause(self) -> None:
-        spent = time.perf_counter() - self._since
-        self.total += spent
-        self._lap += spent
-
-    def lap(self) -> float:
-        self.pause()
-        lap, self._lap = self._lap, 0.0
-        self.resume()
-        return lap
-
-
-def train_steps(base: Base, data: StepData, config: TrainConfig, aborted: Callable[[], bool]) -> Training:
+def train_steps(
+    base: Base,
+    data: StepData,
+    config: TrainConfig,
+    aborted: Callable[[], bool],
+    memory: TrainerMemory | None = None,
+) -> Training:
     """Yields an event after every micro-batch and stage; the last one is the result.
 
     Raises HoneWorkerError where the operation fails, and then leaves the staging folder empty.
     """
-    watch = _Watch()
-    staging = Path(config.staging)
-    open_staging(staging)
-    operation = _Operation(base, data, config, aborted, watch)
-    finished = False
+    watch = Watch()
+    operation = _Operation(base, data, config, aborted, watch, Fit(memory or TrainerMemory(base)))
     try:
-        events = operation.run()
-        while True:
-            watch.resume()
-            event = next(events, None)
-            watch.pause()
-            if event is None:
-                return
-            finished = event["event"] == "result"
-            yield event
-    except torch.OutOfMemoryError as cause:
-        clear_staging(staging)
-        raise HoneWorkerError(
-            "The device has too little memory for a micro-batch. Plan smaller ones, or limit the sequences.",
-            code="out_of_memory",
-            status=500,
-        ) from cause
-    except BaseException:
-        # Also when the generator is closed early, but not once the result is told: then it is the server's.
-        if not finished:
-            clear_staging(staging)
-        raise
+        with staged(Path(config.staging)):
+            events = operation.run()
+            while True:
+                watch.resume()
+                event = next(events)
+                watch.pause()
+                if event["event"] == "result":
+                    break
+                yield event
+        # Once it is told, what lies in the folder is the server's, even if nobody asks for more.
+        yield event
     finally:
         if operation.state is not None:
             operation.state.release()
@@ -123,13 +96,20 @@ def train_steps(base: Base, data: StepData, config: TrainConfig, aborted: Callab
 
 class _Operation:
     def __init__(
-        self, base: Base, data: StepData, config: TrainConfig, aborted: Callable[[], bool], watch: _Watch
+        self,
+        base: Base,
+        data: StepData,
+        config: TrainConfig,
+        aborted: Callable[[], bool],
+        watch: Watch,
+        fit: Fit,
     ) -> None:
         self.base = base
         self.data = data
         self.config = config
         self.aborted = aborted
         self.watch = watch
+        self.fit = fit
         self.objective = objective_of(config.loss)
         self.needs = self.objective.needs(config.loss)
         self.metrics = StepMetrics(data, self.objective)
@@ -149,7 +129,7 @@ class _Operation:
             whole_groups=self.needs.whole_groups,
             rewards=self.needs.rewards,
         )
-        self._check_limits(steps)
+        check_limits(self.base, data, steps)
         state = self.state = PolicyState(self.base, config)
         state.num_tokens += self.metrics.episodes.tokens
         fault("worker.load")
@@ -178,7 +158,6 @@ class _Operation:
             steps = [step.with_advantages(completion_advantages(advantages, data)) for step in steps]
 
         learning_rate: float | None = None if config.evaluate else 0.0
-        total = sum(len(step.micro_batches) for step in steps)
         done = 0
         forward_backward = update = 0.0
         for step in steps:
@@ -187,9 +166,13 @@ class _Operation:
             if self.needs.top_entropy is not None:
                 known = self.entropies if step is steps[0] else None
                 high = yield from self._high_entropy(state, step, self.needs.top_entropy, known)
-            for micro_batch in step.micro_batches:
+            # It grows where a micro-batch has to be parted.
+            for at, _ in enumerate(step.micro_batches):
                 self._stop_if_aborted()
-                computed.append(self._forward_backward(state, micro_batch, step, high))
+                computed.append(self._through(state, step, at, high))
+                yield from self.fit.events()
+                micro_batch = step.micro_batches[at]
+                total = sum(len(step.micro_batches) for step in steps)
                 done += 1
                 yield {"event": "microbatch", "done": done, "total": total, "tokens": micro_batch.tokens}
             self.metrics.losses.append(self._measure(computed))
@@ -213,6 +196,8 @@ class _Operation:
         self._stop_if_aborted()
         self.watch.pause()
         self.watch.resume()
+        self.metrics.split_micro_batches = self.fit.split
+        self.metrics.recomputed_micro_batches = self.fit.recomputed
         metrics = self.metrics.report(advantages, learning_rate, state.num_tokens, self.watch.total)
         fault("worker.result")
         yield {"event": "result", "metrics": metrics, "files": files}
@@ -224,23 +209,6 @@ class _Operation:
         if reason is not None:
             log.warning("sequences are trained one a row, shared prompts once for each: %s", reason)
         return reason is None
-
-    def _check_limits(self, steps: list[MiniBatch]) -> None:
-        vocabulary = self.base.vocab_size
-        if int(self.data.tokens.max()) >= vocabulary:
-            raise HoneWorkerError(
-                f"The step data holds token {int(self.data.tokens.max())}; the base has {vocabulary} tokens.",
-                code="bad_batch",
-                param="tokens",
-            )
-        for step in steps:
-            for micro_batch in step.micro_batches:
-                if micro_batch.longest > self.base.max_model_len:
-                    raise HoneWorkerError(
-                        f"A sequence has {micro_batch.longest} tokens, the base takes "
-                        f"{self.base.max_model_len}. Leave such rollouts out (`too_long`).",
-                        code="too_long",
-                    )
 
     def _old_logprobs(self, state: PolicyState, steps: list[MiniBatch]) -> Training:
         """pi_o of every trained token, before the first optimizer step moves anything.
@@ -255,6 +223,7 @@ class _Operation:
         self.metrics.old_from_sampler = False
         found = []
         for micro_batch, logprob, entropy in self._looked_at(state.weights, steps):
+            yield from self.fit.events()
             if undecided and SamplerGap.of(logprob, micro_batch).negligible:
                 self.old = self.data.logprobs.to(self.base.device, state.exact)
                 self.entropies = None
@@ -287,6 +256,7 @@ class _Operation:
             )
         for micro_batch, logprob, _ in self._looked_at(weights, steps):
             self.reference[on_device(micro_batch.position, self.base.device)] = logprob
+            yield from self.fit.events()
             yield {"event": "heartbeat"}
 
     def _high_entropy(
@@ -302,6 +272,7 @@ class _Operation:
         if known is None:
             for micro_batch, _, found in self._looked_at(state.weights, [step]):
                 entropy[on_device(micro_batch.position, self.base.device)] = found
+                yield from self.fit.events()
                 yield {"event": "heartbeat"}
         mask = highest(entropy, weight > 0, share)
         return HighEntropy(mask, float((weight * mask).sum()))
@@ -313,14 +284,18 @@ class _Operation:
         self, weights: LoraWeights | None, steps: list[MiniBatch]
     ) -> Iterator[tuple[MicroBatch, torch.Tensor, torch.Tensor]]:
         """Every micro-batch with its logprobs and entropies, without a gradient."""
+
+        def forward(micro_batch: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
+            with torch.no_grad():
+                return logprobs(self.base, weights, micro_batch)
+
         sums = []  # read together: a number that is not finite makes its sum so
         for step in steps:
-            for micro_batch in step.micro_batches:
+            for at, _ in enumerate(step.micro_batches):
                 self._stop_if_aborted()
-                with torch.no_grad():
-                    logprob, entropy = logprobs(self.base, weights, micro_batch)
+                logprob, entropy = self.fit.looked_at(step, at, forward)
                 sums.append(logprob.sum())
-                yield micro_batch, logprob, entropy
+                yield step.micro_batches[at], logprob, entropy
         require_finite(torch.stack(sums))
 
     def _penalties(self, steps: list[MiniBatch]) -> torch.Tensor:
@@ -336,8 +311,21 @@ class _Operation:
                 total.index_add_(0, micro_batch.rollout, penalty)
         return total
 
+    def _through(self, state: PolicyState, step: MiniBatch, at: int, high: HighEntropy | None) -> Computed:
+        def compute(micro_batch: MicroBatch, recompute: bool = False) -> Computed:
+            return self._forward_backward(state, micro_batch, step, high, recompute)
+
+        if self.config.evaluate:
+            return self.fit.looked_at(step, at, compute)
+        return self.fit.trained(state.weights, step, at, compute)
+
     def _forward_backward(
-        self, state: PolicyState, micro_batch: MicroBatch, step: MiniBatch, high: HighEntropy | None
+        self,
+        state: PolicyState,
+        micro_batch: MicroBatch,
+        step: MiniBatch,
+        high: HighEntropy | None,
+        recompute: bool,
     ) -> Computed:
         device = self.base.device
         advantage = micro_batch.advantage.to(state.exact)
@@ -346,7 +334,11 @@ class _Operation:
         reference = None if self.reference is None else self.reference[token]
         with torch.set_grad_enabled(moves and not self.config.evaluate):
             logprob, entropy = logprobs(
-                self.base, state.weights, micro_batch, entropy_gradient=self.needs.entropy_gradient
+                self.base,
+                state.weights,
+                micro_batch,
+                entropy_gradient=self.needs.entropy_gradient,
+                recompute=recompute,
             )
             inputs = LossInputs(
                 logprobs=logprob,
@@ -369,7 +361,7 @@ class _Operation:
             )
             outputs = self.objective.loss(inputs, self.config.loss)
             if outputs.total.requires_grad:
-                outputs.total.backward()
+                state.add_gradient(outputs.total)
                 fault("worker.backward")
         return Computed(
             micro_batch,

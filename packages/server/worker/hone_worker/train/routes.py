@@ -20,6 +20,7 @@ from hone_worker.base.model import Base
 from hone_worker.process.compute import Compute
 from hone_worker.process.errors import HoneWorkerError, envelope_of
 from hone_worker.process.service import read_body, read_bytes
+from hone_worker.train.memory import TrainerMemory
 from hone_worker.train.objectives.custom import CUSTOM, CustomObjective, custom
 from hone_worker.train.operation import Event, train_steps
 from hone_worker.train.options import Strict
@@ -45,13 +46,13 @@ def _card(found: CustomObjective) -> dict[str, Any]:
     return {"name": found.objective.name, "file": found.file.name, "sha256": found.sha256, "schema": schema}
 
 
-def routes(base: Base, compute: Compute) -> list[Route]:
+def routes(base: Base, compute: Compute, memory: TrainerMemory) -> list[Route]:
     # The compute thread runs one operation at a time; this is how its abort is found.
     running: dict[str, threading.Event] = {}
 
     async def train(request: Request) -> Response:
         data, config = await read(request, parse_step_data)
-        return run(config.operation_id, lambda aborted: train_steps(base, data, config, aborted))
+        return run(config.operation_id, lambda aborted: train_steps(base, data, config, aborted, memory))
 
     async def forward(request: Request) -> Response:
         data, config = await read(request, parse_forward)

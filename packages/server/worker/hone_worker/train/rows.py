@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 
@@ -37,6 +36,12 @@ class MicroBatch:
     tokens: int  # tokens that go through the model, padding not counted
     sequence_tokens: int  # the same, were nothing shared
     longest: int  # tokens of the longest sequence
+    made: Made
+
+    @property
+    def leaves(self) -> list[int] | None:
+        """The completions of the plan that it trains, in the plan's order; None where it is none of the plan's."""
+        return [sequence.leaf for sequence in self.made.sequences] if self.made.tokens.planned else None
 
 
 @dataclass(frozen=True)
@@ -78,8 +83,7 @@ def mini_batches(
     that parts them is refused. Without `rewards` every trained token is a signal.
     """
     wholes = data.rollout_group if whole_groups else torch.arange(data.rollouts) if whole_rollouts else None
-    unpacked = _padded_in_bounds if wholes is None else partial(_whole_in_bounds, wholes=wholes)
-    build = _padded if config.packing == "rows" else _packed if packable else unpacked
+    build = _padded if config.packing == "rows" else _packed if packable else _padded_in_bounds
     parent = data.completion_parent.tolist()
     rollout = data.completion_rollout.tolist()
     offsets = data.completion_offsets.tolist()
@@ -109,7 +113,7 @@ def mini_batches(
                     rows.append((path, set(new)))
             if rows:
                 sequences = [_sequence(data, offsets, path, new) for path, new in rows]
-                micro_batches.extend(build(sequences, _Tokens(data, config, advantages)))
+                micro_batches.extend(build(sequences, _Tokens(data, config, advantages, wholes)))
         steps.append((micro_batches, len(members), signal))
     for completion, signals in enumerate(has_signal):
         if signals and completion not in taken:
@@ -191,6 +195,7 @@ class _Sequence:
     before: torch.Tensor  # int64: per trained token, the place of the one before it
     position: torch.Tensor  # int64: its index in the step data's `tokens`
     owner: torch.Tensor  # int64: its completion
+    leaf: int
 
 
 def _sequence(data: StepData, offsets: list[int], path: list[int], new: set[int]) -> _Sequence:
@@ -199,7 +204,9 @@ def _sequence(data: StepData, offsets: list[int], path: list[int], new: set[int]
     counted = torch.cat([torch.full((offsets[c + 1] - offsets[c],), c in new) for c in path])
     place = (counted & data.sampled[flat].bool()).nonzero()[:, 0]
     # What follows the last trained token, and that token itself, predict nothing that is trained.
-    return _Sequence(data.tokens[flat[: int(place[-1])]].long(), place - 1, flat[place], owner[place])
+    return _Sequence(
+        data.tokens[flat[: int(place[-1])]].long(), place - 1, flat[place], owner[place], path[-1]
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,6 +216,8 @@ class _Tokens:
     data: StepData
     config: TrainConfig
     advantages: torch.Tensor
+    wholes: torch.Tensor | None = None  # per rollout: what it must not be parted from
+    planned: bool = True  # false: they are taken from several micro-batches of the plan
 
     def micro_batch(
         self,
@@ -244,7 +253,50 @@ class _Tokens:
             tokens=sum(lengths) if layout is None else input_ids.shape[1],
             sequence_tokens=sum(lengths),
             longest=max(lengths),
+            made=Made(sequences, self),
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """What a micro-batch was made of."""
+
+    sequences: list[_Sequence]
+    tokens: _Tokens
+
+
+def halves(micro_batch: MicroBatch) -> list[MicroBatch]:
+    """The same tokens in two micro-batches of about the same size; itself alone where its plan cannot be cut.
+
+    The first half of the sequences trains what it trained before, and so does the second: the optimizer step has
+    the same gradient, but for the order of its sums.
+    """
+    sequences, tokens = micro_batch.made.sequences, micro_batch.made.tokens
+    units = _units(sequences, tokens)
+    if len(units) < 2:
+        return [micro_batch]
+    sizes = [sum(len(s.ids) for s in unit) for unit in units]
+    whole = sum(sizes)
+    before = [sum(sizes[:cut]) for cut in range(1, len(units))]
+    cut = min(range(1, len(units)), key=lambda cut: abs(2 * before[cut - 1] - whole))
+    build = _padded if micro_batch.layout is None else _packed
+    # Rewards that lose a penalty change the advantages after the micro-batches are made.
+    advantage = torch.zeros(len(tokens.data.tokens), dtype=micro_batch.advantage.dtype)
+    advantage[micro_batch.position] = micro_batch.advantage
+    parts = ([s for unit in side for s in unit] for side in (units[:cut], units[cut:]))
+    made = [half for part in parts for half in build(part, tokens)]
+    return [replace(half, advantage=advantage[half.position]) for half in made]
+
+
+def _units(sequences: list[_Sequence], tokens: _Tokens) -> list[list[_Sequence]]:
+    """Sequences that must not be parted, in the order of the first of each."""
+    if tokens.wholes is None:
+        return [[sequence] for sequence in sequences]
+    units: dict[int, list[_Sequence]] = {}
+    for sequence in sequences:
+        owner = int(tokens.wholes[tokens.data.completion_rollout[sequence.owner[0]].long()])
+        units.setdefault(owner, []).append(sequence)
+    return list(units.values())
 
 
 def _packed(sequences: list[_Sequence], tokens: _Tokens) -> list[MicroBatch]:
@@ -270,22 +322,8 @@ def _padded(sequences: list[_Sequence], tokens: _Tokens) -> list[MicroBatch]:
 
 
 def _padded_in_bounds(sequences: list[_Sequence], tokens: _Tokens) -> list[MicroBatch]:
-    """Padded rows, no more of them at once than fill what the packed row would have held."""
-    return _in_bounds([[sequence] for sequence in sequences], sequences, tokens)
-
-
-def _whole_in_bounds(
-    sequences: list[_Sequence], tokens: _Tokens, *, wholes: torch.Tensor
-) -> list[MicroBatch]:
-    """The same with what is a whole together."""
-    units: dict[int, list[_Sequence]] = {}
-    for sequence in sequences:
-        owner = int(wholes[tokens.data.completion_rollout[sequence.owner[0]].long()])
-        units.setdefault(owner, []).append(sequence)
-    return _in_bounds(list(units.values()), sequences, tokens)
-
-
-def _in_bounds(units: list[list[_Sequence]], sequences: list[_Sequence], tokens: _Tokens) -> list[MicroBatch]:
+    """Padded rows, no more of them at once than fill what the packed row would have held; wholes together."""
+    units = _units(sequences, tokens)
     bound = pack([s.ids.numpy() for s in sequences]).input_ids.numel()
     parts: list[list[_Sequence]] = []
     width = 0
@@ -341,7 +379,7 @@ def sampled_micro_batch(data: StepData, config: TrainConfig, tokens: int, *, pac
         sequences.append(sequence)
         left -= added
     none = torch.zeros(data.completions, dtype=torch.float64)
-    (sample,) = (_packed if packed else _padded)(sequences, _Tokens(data, config, none))
+    (sample,) = (_packed if packed else _padded)(sequences, _Tokens(data, config, none, planned=False))
     return sample
 
 
@@ -357,4 +395,4 @@ def _cut(sequence: _Sequence, length: int) -> _Sequence:
     kept = sequence.before < length
     before = sequence.before[kept]
     ids = sequence.ids[: int(before[-1]) + 1]
-    return _Sequence(ids, before, sequence.position[kept], sequence.owner[kept])
+    return _Sequence(ids, before, sequence.position[kept], sequence.owner[kept], sequence.leaf)

@@ -1,0 +1,144 @@
+"""Gets micro-batches through the memory that there is: as planned, with activations computed again, or in halves."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+
+from hone_worker.base.free_memory import out_of_memory
+from hone_worker.base.lora import LoraWeights
+from hone_worker.process.errors import HoneWorkerError
+from hone_worker.train.memory import TrainerMemory
+from hone_worker.train.rows import MicroBatch, MiniBatch, halves
+
+log = logging.getLogger("hone_worker")
+T = TypeVar("T")
+Event = dict[str, Any]
+
+
+class Fit:
+    """For the length of one operation."""
+
+    def __init__(self, memory: TrainerMemory) -> None:
+        self.memory = memory
+        self.split = 0  # micro-batches that were parted in two
+        self.recomputed = 0
+        self._events: list[Event] = []
+        # What has failed once is not tried again: from then on this is the budget.
+        self._most: float = float("inf")
+
+    def events(self) -> list[Event]:
+        """What happened since this was last asked."""
+        told, self._events = self._events, []
+        return told
+
+    def trained(
+        self, weights: LoraWeights, step: MiniBatch, at: int, compute: Callable[[MicroBatch, bool], T]
+    ) -> T:
+        """`compute` of the step's micro-batch, or of its first half, whose second then follows it in the step.
+
+        It is told whether to recompute, and must have done nothing at all where it raises.
+        """
+        forced = False
+        while True:
+            micro_batch = step.micro_batches[at]
+            recompute = forced or self._recompute(weights, micro_batch)
+            if not forced and self._too_large(weights, micro_batch, recompute):
+                parts = halves(micro_batch)
+                if len(parts) > 1:
+                    self._part(step, at, parts, "does not fit into the memory that is free")
+                    continue
+            done, result = _attempt(lambda: compute(micro_batch, recompute))  # noqa: B023
+            if done:
+                self.recomputed += recompute
+                return result
+            _let_go(self.memory)
+            kept = self.memory.kept(weights)
+            parts = halves(micro_batch)
+            if len(parts) > 1:
+                self._most = min(
+                    self._most,
+                    max(kept.of(m.tokens, self._always) for m in parts),
+                )
+                self._part(step, at, parts, "found too little memory and begins again")
+            elif not recompute and self.memory.can_recompute:
+                forced = True
+                self._tell(
+                    f"A micro-batch of {micro_batch.tokens} tokens found too little memory and cannot be parted. It "
+                    "begins again, with activations computed again in its backward."
+                )
+            else:
+                raise too_little(micro_batch)
+
+    def looked_at(self, step: MiniBatch, at: int, compute: Callable[[MicroBatch], T]) -> T:
+        """The same for a forward without a gradient."""
+        while True:
+            micro_batch = step.micro_batches[at]
+            done, result = _attempt(lambda: compute(micro_batch))  # noqa: B023
+            if done:
+                return result
+            _let_go(self.memory)
+            parts = halves(micro_batch)
+            if len(parts) < 2:
+                raise too_little(micro_batch)
+            self._part(step, at, parts, "found too little memory and begins again")
+
+    @property
+    def _always(self) -> bool:
+        return self.memory.recompute == "on"
+
+    def _recompute(self, weights: LoraWeights, micro_batch: MicroBatch) -> bool:
+        if self._always or not self.memory.can_recompute:
+            return self._always
+        return self._too_large(weights, micro_batch, recompute=False)
+
+    def _too_large(self, weights: LoraWeights, micro_batch: MicroBatch, recompute: bool) -> bool:
+        wanted = self.memory.kept(weights).of(micro_batch.tokens, recompute)
+        return wanted > min(self._most, self.memory.budget())
+
+    def _part(self, step: MiniBatch, at: int, parts: list[MicroBatch], why: str) -> None:
+        whole = step.micro_batches[at]
+        step.micro_batches[at : at + 1] = parts
+        sizes = " and ".join(str(part.tokens) for part in parts)
+        into = [leaves for part in parts if (leaves := part.leaves) is not None]
+        self.split += bool(into)
+        self._tell(
+            f"A micro-batch of {whole.tokens} tokens {why}, in {len(parts)} of {sizes} tokens. A smaller "
+            "maxTokensPerMicroBatch plans for less.",
+            into=into,
+        )
+
+    def _tell(self, message: str, into: list[list[int]] | None = None) -> None:
+        log.warning("%s", message)
+        event: Event = {"event": "warning", "message": message}
+        self._events.append({"event": "split", "message": message, "into": into} if into else event)
+
+
+def _attempt(compute: Callable[[], T]) -> tuple[bool, Any]:
+    try:
+        return True, compute()
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+    return False, None
+
+
+def _let_go(memory: TrainerMemory) -> None:
+    """Of what the attempt held. Its frames are gone with its error; what they made cycles of goes here."""
+    gc.collect()
+    if memory.base.device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def too_little(micro_batch: MicroBatch) -> HoneWorkerError:
+    return HoneWorkerError(
+        f"There is too little memory for a micro-batch of {micro_batch.tokens} tokens, which cannot be made "
+        "smaller: its sequences belong together, or it is only one. Limit the sequences (`maxSequenceTokens`), "
+        "give the engine less (`serve --engine-share`), or take a smaller base.",
+        code="out_of_memory",
+        status=500,
+    )

@@ -1,0 +1,130 @@
+"""What a micro-batch takes of the memory, by measuring it, and what there is for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from hone_worker.base.free_memory import free_bytes
+from hone_worker.base.lora import LoraSpec, LoraWeights
+from hone_worker.base.model import Base
+from hone_worker.packing.attention import NAME
+from hone_worker.packing.pack import pack
+from hone_worker.packing.tree_attention import obstacle
+from hone_worker.process.errors import HoneWorkerError
+from hone_worker.train.forward import hidden_states
+from hone_worker.train.recompute import decoder_layers
+from hone_worker.train.token_logprobs import token_logprobs
+
+Recompute = Literal["auto", "on", "off"]
+
+#: Tokens of the two forwards whose difference tells what a token keeps.
+PROBES = (32, 96)
+#: A backward holds more than what was kept for it: gradients on their way, and what a layer computes at once.
+BACKWARD = 1.2
+#: Tensors of a chunk's logits that the loss has at once.
+LOGITS = 4
+#: Of the free memory, what no micro-batch is planned to fill: allocators round up, and others allocate too.
+SPARED = 0.1
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Bytes that a token's activations take from the forward to the backward."""
+
+    plain: float
+    recomputed: float  # the inputs of all layers, and one layer's activations
+    logits: int  # bytes of the loss's logits, a chunk at a time
+
+    def of(self, tokens: int, recompute: bool) -> int:
+        return int(tokens * (self.recomputed if recompute else self.plain) * BACKWARD) + self.logits
+
+
+class TrainerMemory:
+    """What the trainer may take, for the life of the process."""
+
+    def __init__(
+        self,
+        base: Base,
+        *,
+        recompute: Recompute = "auto",
+        reserved: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """`reserved`: bytes of the free memory that others will take, such as the engine for keys and values."""
+        self.base = base
+        self.recompute: Recompute = recompute
+        self.reserved = reserved
+        self._kept: dict[LoraSpec, Kept] = {}
+        if recompute == "on" and not decoder_layers(base.model):
+            raise HoneWorkerError(
+                "This base does not say which of its layers can be computed again. Start without "
+                "`--recompute on`, and plan smaller micro-batches (`maxTokensPerMicroBatch`).",
+                code="bad_option",
+                param="recompute",
+            )
+
+    def budget(self) -> int:
+        """Bytes that a micro-batch may take now."""
+        return max(0, int((free_bytes(self.base.device) - self.reserved()) * (1 - SPARED)))
+
+    def kept(self, weights: LoraWeights) -> Kept:
+        """Measured once for each shape of an adapter."""
+        if weights.spec not in self._kept:
+            self._kept[weights.spec] = measure(self.base, weights)
+        return self._kept[weights.spec]
+
+    @property
+    def can_recompute(self) -> bool:
+        return self.recompute != "off" and bool(decoder_layers(self.base.model))
+
+
+def measure(base: Base, weights: LoraWeights) -> Kept:
+    """What a forward with a gradient keeps for each token more, of which all are trained."""
+    few, many = (_saved_bytes(base, weights, tokens) for tokens in PROBES)
+    plain = (many - few) / (PROBES[1] - PROBES[0])
+    logits = LOGITS * base.paths.loss_rows * base.vocab_size * 4
+    layers = len(decoder_layers(base.model))
+    if layers == 0:
+        return Kept(plain, plain, logits)
+    config: Any = base.model.config.get_text_config()
+    inputs = layers * config.hidden_size * base.dtype.itemsize
+    return Kept(plain, inputs + plain / layers, logits)
+
+
+def _saved_bytes(base: Base, weights: LoraWeights, tokens: int) -> int:
+    """Of all tensors that autograd saved and that are no weights, each memory counted once."""
+    row = pack([np.arange(tokens) % base.vocab_size])
+    packable = obstacle(base.model, NAME, base.max_model_len) is None
+    input_ids, positions = row.input_ids.to(base.device), row.position_ids.to(base.device)
+    own = {t.untyped_storage().data_ptr() for t in (*base.model.parameters(), *base.model.buffers())}
+    own |= {t.untyped_storage().data_ptr() for t in weights.parameters()}
+    seen: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        memory = tensor.untyped_storage()
+        if memory.data_ptr() not in own:
+            seen[memory.data_ptr()] = memory.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), torch.enable_grad():
+        hidden = hidden_states(
+            base,
+            weights,
+            input_ids[None],
+            positions[None] if packable else None,
+            row.layout if packable else None,
+        )
+        logprob, _ = token_logprobs(
+            hidden[0],
+            base.model.get_output_embeddings(),
+            input_ids,
+            torch.ones(tokens, device=base.device),
+            chunk=base.paths.loss_rows,
+        )
+        # Alive until here, so that no memory is given out twice and counted once.
+        del logprob, hidden
+    return sum(seen.values())
