@@ -29,6 +29,7 @@ import {
 import { takeOverChildren } from "./supervise/orphans.ts";
 import { tinkerRoutes } from "./tinker/routes.ts";
 import { createTrainerClient } from "./trainer/client.ts";
+import { readWorkerMemory, type WorkerMemory } from "./trainer/worker-memory.ts";
 
 /** The renderer's limit. The prompt of the largest body that is accepted takes about half of it. @unit bytes */
 const rendererMemory = 4 * 1024 ** 3;
@@ -41,6 +42,8 @@ export interface ComposeOptions {
   dtype: "float32" | "bfloat16";
   maxModelLen?: number | undefined;
   kvCacheMib?: number | undefined;
+  engineShare?: number | undefined;
+  recompute?: "auto" | "on" | "off" | undefined;
   engineURL?: string | undefined;
   engineKey?: string | undefined;
   python: string;
@@ -79,6 +82,8 @@ export interface ServedBase {
   dtype: "float32" | "bfloat16";
   device: "cpu" | "cuda";
   renderer: RendererInfo;
+  /** What the parts of the worker got of it. */
+  memory?: WorkerMemory;
 }
 
 /** How long operations may take to note that they were interrupted, before their worker is ended. */
@@ -130,6 +135,8 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       options.dtype,
       ...flag("--max-model-len", options.maxModelLen),
       ...flag("--cache-mib", options.kvCacheMib),
+      ...flag("--engine-share", options.engineShare),
+      ...flag("--recompute", options.recompute),
       // A redone step gives the same bits with the same number of threads.
       "--threads-file",
       join(resolve(options.dataDir), "threads.json"),
@@ -281,6 +288,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       routes: [gateway, state.routes, scoringRoutes(scorer), keyRoutes(options.key), tinker],
     });
     await worker.start();
+    served.memory = await readWorkerMemory(worker.baseURL(), worker.key());
     await watcher?.start();
   }
 

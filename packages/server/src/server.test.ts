@@ -146,11 +146,12 @@ describe("a running server", () => {
     const { components } = await healthOf(server);
     const taken = { name: "lean", bridges: true, tools: "template", plainTexts: true };
     expect(components["renderer"]).toMatchObject({ ...taken, dtype: "float32" });
-    expect(describeBase(server.base)).toBe(
-      "hone: base hone-2048-1m, float32 on cpu; renderer lean: " +
-        "turns extend the one before token for token; tools by its template",
+    expect(describeBase(server.base)).toMatch(
+      /^hone: base hone-2048-1m, float32 on cpu; renderer lean: turns extend the one before token for token; tools by its template; memory: base 4 MiB, keys and values 96 MiB, a micro-batch [\d.]+ GiB$/,
     );
     const renderer = { ...server.base.renderer, name: "default", bridges: false };
+    const { memory: _, ...base } = server.base;
+    expect(describeBase(base)).not.toContain("memory");
     const other = { ...server.base, renderer: { ...renderer, tools: "convention" as const } };
     expect(describeBase(other)).toMatch(
       /renderer default: turns are rendered anew.*by Hone's convention/,
@@ -159,7 +160,9 @@ describe("a running server", () => {
       ...server.base,
       renderer: { ...renderer, tools: "none" as const, plainTexts: false },
     };
-    expect(describeBase(last)).toMatch(/; no tools: .*refused; control tokens that a text spells/);
+    expect(describeBase(last)).toMatch(
+      /; no tools: .*refused; control tokens that a text spells are real ones; memory/,
+    );
   });
 
   it("needs the key on every route that the server has", async () => {

@@ -40,6 +40,16 @@ export interface ServerOptions {
    * @unit MiB @default a quarter of the machine's or the container's memory, half of what is free of it at most
    */
   kvCacheMib?: number | undefined;
+  /**
+   * The same as a share of the memory that the base leaves free, from 0.05 to 0.95.
+   * @default .5 on cuda; on cpu see `kvCacheMib`
+   */
+  engineShare?: number | undefined;
+  /**
+   * Whether the trainer computes a layer's activations again in its backward instead of keeping them: always, never, or
+   * where a micro-batch would not fit otherwise. @default auto
+   */
+  recompute?: "auto" | "on" | "off" | undefined;
   /** A vLLM server that generates instead of the worker. It sees the same disk. */
   engineURL?: string | undefined;
   engineKey?: string | undefined;

@@ -39,6 +39,8 @@ describe.skipIf(!workerPython())("serve says in one line", () => {
     ["--engine-url", "vllm", /argument 'vllm' is invalid. It must be a URL/],
     ["--engine-url", "ftp://h", /It must be a URL/],
     ["--log-level", "loud", /Allowed choices are trace/],
+    ["--engine-share", "1", /argument '1' is invalid/],
+    ["--recompute", "often", /Allowed choices are auto, on, off/],
     ["--device", "tpu", /Allowed choices are cpu, cuda/],
   ])("that %s %s is nothing it can take", async (flag, value, message) => {
     const { code, error } = await runCli(["serve", "--base", base, flag, value]);

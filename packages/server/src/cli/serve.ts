@@ -10,8 +10,9 @@ import { findEnvironment } from "../setup/environment.ts";
 import { findModel, modelNames } from "../setup/models.ts";
 import { startServer, type RunningServer, type ServerOptions } from "../server.ts";
 import type { ServedBase } from "../compose.ts";
+import type { WorkerMemory } from "../trainer/worker-memory.ts";
 import { keepOf } from "./keep.ts";
-import { atLeastOne, wholeNumber } from "./number-options.ts";
+import { atLeastOne, share, wholeNumber } from "./number-options.ts";
 
 const mebibyte = 1024 * 1024;
 
@@ -25,6 +26,8 @@ interface ServeFlags {
   dtype?: "float32" | "bfloat16";
   maxModelLen?: number;
   kvCacheMib?: number;
+  engineShare?: number;
+  recompute: "auto" | "on" | "off";
   engineUrl?: string;
   engineKey?: string;
   renderer?: string;
@@ -69,6 +72,22 @@ export function serveCommand(): Command {
       )
         .argParser(atLeastOne)
         .conflicts("engineUrl"),
+    )
+    .addOption(
+      new Option(
+        "--engine-share <number>",
+        "the same as a share of the memory that the base leaves free, from 0.05 to 0.95 (default on cuda: 0.5)",
+      )
+        .argParser(share)
+        .conflicts(["engineUrl", "kvCacheMib"]),
+    )
+    .addOption(
+      new Option(
+        "--recompute <when>",
+        "compute a layer's activations again in its backward, which takes a third more time and less memory; auto: where a micro-batch would not fit otherwise",
+      )
+        .choices(["auto", "on", "off"])
+        .default("auto"),
     )
     .option("--renderer <name>", "how messages become tokens", "auto")
     .option(
@@ -163,7 +182,7 @@ function announce(server: RunningServer): void {
   console.log(`export HONE_API_KEY=${server.key}`);
 }
 
-export function describeBase({ name, dtype, device, renderer }: ServedBase): string {
+export function describeBase({ name, dtype, device, renderer, memory }: ServedBase): string {
   const turns = renderer.bridges
     ? "turns extend the one before token for token"
     : "turns are rendered anew (one that does not repeat the sampled tokens begins a new sequence)";
@@ -173,7 +192,16 @@ export function describeBase({ name, dtype, device, renderer }: ServedBase): str
     none: "no tools: requests that have some are refused",
   }[renderer.tools];
   const texts = renderer.plainTexts ? "" : "; control tokens that a text spells are real ones";
-  return `hone: base ${name}, ${dtype} on ${device}; renderer ${renderer.name}: ${turns}; ${tools}${texts}`;
+  return `hone: base ${name}, ${dtype} on ${device}; renderer ${renderer.name}: ${turns}; ${tools}${texts}${memory ? `; memory: ${describeMemory(memory)}` : ""}`;
+}
+
+function describeMemory({ base, kv_cache: keysAndValues, trainer }: WorkerMemory): string {
+  const shown = (bytes: number): string =>
+    bytes >= 1024 * mebibyte
+      ? `${(bytes / (1024 * mebibyte)).toFixed(1)} GiB`
+      : `${Math.round(bytes / mebibyte)} MiB`;
+  const engine = keysAndValues > 0 ? `, keys and values ${shown(keysAndValues)}` : "";
+  return `base ${shown(base)}${engine}, a micro-batch ${shown(trainer)}`;
 }
 
 function optionsOf(flags: ServeFlags): ServerOptions {
@@ -187,6 +215,8 @@ function optionsOf(flags: ServeFlags): ServerOptions {
     dtype: flags.dtype,
     maxModelLen: flags.maxModelLen,
     kvCacheMib: flags.kvCacheMib,
+    engineShare: flags.engineShare,
+    recompute: flags.recompute,
     engineURL: flags.engineUrl,
     engineKey: flags.engineKey,
     renderer: flags.renderer,

@@ -125,8 +125,8 @@ def memory_route(base: Base, engine: Engine | None, memory: TrainerMemory) -> Ro
 
 def _share(text: str) -> float:
     share = float(text)
-    if not 0 < share < 1:
-        raise argparse.ArgumentTypeError("a number above 0 and below 1")
+    if not 0.05 <= share <= 0.95:
+        raise argparse.ArgumentTypeError("it must be from 0.05 to 0.95")
     return share
 
 
@@ -138,11 +138,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--served-name", help="the name that means the bare base")
     parser.add_argument("--max-model-len", type=int)
     parser.add_argument("--max-rows", type=int, default=64, help="sequences decoded at once")
-    parser.add_argument("--cache-mib", type=int, help="memory for keys and values of sequences")
-    parser.add_argument(
+    kept = parser.add_mutually_exclusive_group()
+    kept.add_argument("--cache-mib", type=int, help="memory for keys and values of sequences")
+    kept.add_argument(
         "--engine-share",
         type=_share,
-        help="the same as a share of what the base leaves free, above 0 and below 1",
+        help="the same as a share of what the base leaves free, from 0.05 to 0.95",
     )
     parser.add_argument(
         "--recompute",

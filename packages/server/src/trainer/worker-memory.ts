@@ -1,0 +1,21 @@
+import { z } from "zod";
+
+/** Bytes, as they were when the worker started. */
+const memorySchema = z.object({
+  base: z.number(),
+  /** 0 where the worker does not generate. */
+  kv_cache: z.number(),
+  /** For the activations of one micro-batch. */
+  trainer: z.number(),
+});
+export type WorkerMemory = z.infer<typeof memorySchema>;
+
+const answerTimeoutMs = 10_000;
+
+export async function readWorkerMemory(baseURL: string, key: string): Promise<WorkerMemory> {
+  const response = await fetch(`${baseURL}/memory`, {
+    headers: { authorization: `Bearer ${key}` },
+    signal: AbortSignal.timeout(answerTimeoutMs),
+  });
+  return memorySchema.parse(await response.json());
+}
