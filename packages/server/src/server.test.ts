@@ -147,7 +147,7 @@ describe("a running server", () => {
     const taken = { name: "lean", bridges: true, tools: "template", plainTexts: true };
     expect(components["renderer"]).toMatchObject({ ...taken, dtype: "float32" });
     expect(describeBase(server.base)).toMatch(
-      /^hone: base hone-2048-1m, float32 on cpu; renderer lean: turns extend the one before token for token; tools by its template; memory: base 4 MiB, keys and values 96 MiB, a micro-batch [\d.]+ GiB$/,
+      /^hone: base hone-2048-1m, float32 on cpu; renderer lean: turns extend the one before token for token; tools by its template; memory: base 3 MiB, keys and values 96 MiB, a micro-batch [\d.]+ GiB$/,
     );
     const renderer = { ...server.base.renderer, name: "default", bridges: false };
     const { memory: _, ...base } = server.base;

@@ -44,15 +44,15 @@ export function planMicroBatches(leaves: readonly Leaf[], options: PlanOptions):
 export function splitInPlan(plan: Plan, into: readonly (readonly number[])[]): void {
   const [first] = into.flat();
   const parted = new Set(into.flat());
-  for (const microBatches of plan) {
-    const at = microBatches.findIndex((leaves) => leaves.some((leaf) => leaf === first));
+  for (const planned of plan) {
+    const at = planned.findIndex((leaves) => leaves.some((leaf) => leaf === first));
     if (at < 0) continue;
-    const leaves = microBatches[at] ?? [];
+    const leaves = planned[at] ?? [];
     const cut = leaves.findIndex((leaf) => leaf === first);
     const before = leaves.slice(0, cut).filter((leaf) => !parted.has(leaf));
     const after = leaves.slice(cut).filter((leaf) => !parted.has(leaf));
     const parts = [before, ...into.map((part) => [...part]), after];
-    microBatches.splice(at, 1, ...parts.filter((part) => part.length > 0));
+    planned.splice(at, 1, ...parts.filter((part) => part.length > 0));
     return;
   }
 }

@@ -16,6 +16,7 @@ from train_tiny import grown_forest, sample_logprobs, save_policy, tiny_base, tr
 
 from hone_worker.process.compute import Compute
 from hone_worker.process.service import create_app
+from hone_worker.train.memory import TrainerMemory
 from hone_worker.train.routes import routes
 
 KEY = "secret"
@@ -26,7 +27,7 @@ def service():
     base = tiny_base()
     compute = Compute(train_threads=1)
     compute.start()
-    config = uvicorn.Config(create_app(routes(base, compute), KEY), port=0, log_level="error", lifespan="off")
+    config = uvicorn.Config(create_app(routes(base, compute, TrainerMemory(base)), KEY), port=0, log_level="error", lifespan="off")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
     thread.start()
