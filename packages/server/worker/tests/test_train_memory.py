@@ -22,7 +22,9 @@ from train_tiny import (
     trained_adapter,
 )
 
+from hone_worker.base.compute_paths import ComputePaths
 from hone_worker.base.free_memory import out_of_memory
+from hone_worker.base.model import wrap_base
 from hone_worker.process.errors import HoneWorkerError
 from hone_worker.train.forward import logprobs
 from hone_worker.train.memory import BACKWARD, TrainerMemory, measure
@@ -92,6 +94,13 @@ def test_recomputed_layers_give_the_same_bytes(base, policy, forest, tmp_path, p
     assert all("forward" not in layer.__dict__ for layer in decoder_layers(base.model))
 
 
+def test_joined_adapters_are_recomputed_to_the_same_bytes(policy, forest, tmp_path):
+    joined = wrap_base(tiny_base().model, None, "tiny", 2048, ComputePaths(lora="joined"))
+    run(joined, forest, policy, tmp_path / "kept")
+    run(joined, forest, policy, tmp_path / "again", TrainerMemory(joined, recompute="on"))
+    assert files(tmp_path / "kept") == files(tmp_path / "again")
+
+
 def saved_bytes(base, weights, micro_batch, recompute: bool) -> int:
     """What the graph of a forward holds, seen from outside: the tensors that no weight owns."""
     kept: dict[int, int] = {}
@@ -111,7 +120,7 @@ def test_the_measure_of_a_token_is_what_the_forward_keeps(base, policy, forest):
     weights = trained_adapter(base).trainable()
     data, config = parse_step_data(reference.body(forest, reference.config(packing="tree")))
     config = replace_plan(config, [[forest.leaves()]])
-    (step,) = mini_batches(data, config, torch.arange(len(forest.rewards), dtype=torch.float64) - 3)
+    (step,) = mini_batches(data, config, torch.arange(data.completions, dtype=torch.float64) - 3)
     (micro_batch,) = step.micro_batches
     kept = measure(base, weights)
     plain = saved_bytes(base, weights, micro_batch, recompute=False)
@@ -212,7 +221,7 @@ def test_what_cannot_be_parted_is_recomputed_and_then_fails_by_name(base, policy
 def test_a_rollout_is_not_parted_where_the_objective_looks_at_it_whole(base, policy, forest):
     data, config = parse_step_data(reference.body(forest, reference.config(packing="tree")))
     config = replace_plan(config, [[forest.leaves()]])
-    advantages = torch.arange(len(forest.rewards), dtype=torch.float64) - 3
+    advantages = torch.arange(data.completions, dtype=torch.float64) - 3
     for wanted in ({}, {"whole_rollouts": True}, {"whole_groups": True}):
         (step,) = mini_batches(data, config, advantages, **wanted)
         (whole,) = step.micro_batches
@@ -226,7 +235,7 @@ def test_a_rollout_is_not_parted_where_the_objective_looks_at_it_whole(base, pol
         assert not wanted or not of[0] & of[1]
         # Advantages that changed since are those of the halves.
         (changed,) = step.with_advantages(advantages * 2).micro_batches
-        assert all(m.advantage.equal(advantages[m.rollout] * 2) for m in halves(changed))
+        assert all(m.advantage.equal(advantages[m.completion] * 2) for m in halves(changed))
 
 
 def test_the_budget_decides_what_is_recomputed_and_what_is_parted(

@@ -27,7 +27,9 @@ def service():
     base = tiny_base()
     compute = Compute(train_threads=1)
     compute.start()
-    config = uvicorn.Config(create_app(routes(base, compute, TrainerMemory(base)), KEY), port=0, log_level="error", lifespan="off")
+    config = uvicorn.Config(
+        create_app(routes(base, compute, TrainerMemory(base)), KEY), port=0, log_level="error", lifespan="off"
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
     thread.start()
