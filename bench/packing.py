@@ -18,6 +18,7 @@ from hone_worker.base.lora import LoraSpec, LoraWeights
 from hone_worker.base.model import Base, load_base, wrap_base
 from hone_worker.packing.attention import register
 from hone_worker.packing.pack import pack
+from hone_worker.train.memory import TrainerMemory
 from hone_worker.train.operation import train_steps
 from hone_worker.train.step_data import parse_step_data
 from safetensors.torch import save
@@ -129,6 +130,7 @@ def measure(base: Base, groups: list[list[Sequence]], rounds: int) -> dict[str, 
     seconds: dict[str, list[float]] = {"rows": [], "tree": []}
     cpu: dict[str, list[float]] = {"rows": [], "tree": []}
     metrics: dict[str, dict[str, float]] = {}
+    memory = TrainerMemory(base)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         fresh = fresh_adapter(base.model, LoraSpec(), 0)
@@ -143,7 +145,7 @@ def measure(base: Base, groups: list[list[Sequence]], rounds: int) -> dict[str, 
             for packing, taken in seconds.items():
                 data, config = parse_step_data(bodies[packing])
                 before = time.process_time()
-                result = list(train_steps(base, data, config, lambda: False))[-1]
+                result = list(train_steps(base, data, config, lambda: False, memory))[-1]
                 metrics[packing] = result["metrics"]
                 shutil.rmtree(config.staging)
                 if number > 0:

@@ -88,10 +88,13 @@ def hone(base_path: str, groups: Groups) -> Callable[[], int]:
     from hone_worker.base.adapter_files import fresh_adapter, write_adapter
     from hone_worker.base.lora import LoraSpec
     from hone_worker.base.model import load_base
+    from hone_worker.train.memory import TrainerMemory
     from hone_worker.train.operation import train_steps
     from hone_worker.train.step_data import parse_step_data
 
     base = load_base(base_path)
+    # For the life of a worker: what a token takes is measured once.
+    memory = TrainerMemory(base)
     folder = Path(tempfile.mkdtemp())
     (folder / "policy").mkdir()
     weights = fresh_adapter(base.model, LoraSpec(), 0)
@@ -102,7 +105,7 @@ def hone(base_path: str, groups: Groups) -> Callable[[], int]:
 
     def step() -> int:
         data, config = parse_step_data(bytes_)
-        *_, result = train_steps(base, data, config, lambda: False)
+        *_, result = train_steps(base, data, config, lambda: False, memory)
         shutil.rmtree(config.staging)
         return int(result["metrics"]["model_tokens"])
 

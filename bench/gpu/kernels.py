@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hone_worker.base.compute_paths import ComputePaths
+from hone_worker.train.memory import TrainerMemory
 from torch.profiler import ProfilerActivity, profile
 
 from gpu.engine_run import choice_of, decoder_of
@@ -27,8 +28,9 @@ def run(stage: Stage) -> None:
         save_policy(base, Path(name))
         # A quarter of the tokens of a step: the kernels are the same, and it fits whatever the memory.
         body = step_body(work, Path(name), packing="tree", most_tokens=4096)
-        step_seconds(base, body)
-        _profiled(stage, "training step", lambda: step_seconds(base, body))
+        memory = TrainerMemory(base, recompute="off")
+        step_seconds(memory, body)
+        _profiled(stage, "training step", lambda: step_seconds(memory, body))
     free_memory()
     decoder, _updates = decoder_of(base, "graph", 8, 1 << 30 if stage.full else 1 << 26)
     policy = adapter_of(base)

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 from hone_worker.packing.pack import pack
-from hone_worker.train.rows import MicroBatch, mini_batches
+from hone_worker.train.micro_batch import MicroBatch
+from hone_worker.train.rows import mini_batches
 from hone_worker.train.step_data import parse_step_data
 from safetensors.torch import save
 

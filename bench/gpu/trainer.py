@@ -11,6 +11,7 @@ from hone_worker.base.adapter_files import write_adapter
 from hone_worker.base.compute_paths import ComputePaths
 from hone_worker.base.model import Base
 from hone_worker.process.errors import HoneWorkerError
+from hone_worker.train.memory import TrainerMemory
 from hone_worker.train.operation import train_steps
 from hone_worker.train.step_data import parse_step_data
 from transformers import Qwen3Config
@@ -123,14 +124,15 @@ def measure(
     stage: Stage, base: Base, work: Work, folder: Path, where: dict[str, str], *, timed_steps: int
 ) -> float:
     """The median of some steps after two that are not counted, halving the micro-batch where memory ends."""
-    most = _most_tokens(base, work, folder) if stage.device == "cuda" else MOST_TOKENS
+    memory = TrainerMemory(base, recompute="off")
+    most = _most_tokens(memory, work, folder) if stage.device == "cuda" else MOST_TOKENS
     while True:
         try:
             free_memory()
             body = step_body(work, folder, packing="tree", most_tokens=most)
             for _ in range(2 if stage.full else 1):
-                step_seconds(base, body)
-            seconds = [step_seconds(base, body) for _ in range(timed_steps)]
+                step_seconds(memory, body)
+            seconds = [step_seconds(memory, body) for _ in range(timed_steps)]
             break
         except (torch.OutOfMemoryError, HoneWorkerError) as error:
             out_of_memory = isinstance(error, torch.OutOfMemoryError) or error.code == "out_of_memory"
@@ -169,7 +171,7 @@ def measure(
     return median / unique
 
 
-def _most_tokens(base: Base, work: Work, folder: Path) -> int:
+def _most_tokens(memory: TrainerMemory, work: Work, folder: Path) -> int:
     """As many as memory has room for, by what a small micro-batch takes."""
     longest = max(len(s.ids) for s in work.sequences)
     probe = max(PROBE_TOKENS, longest) if longest <= 4096 else longest
@@ -177,7 +179,7 @@ def _most_tokens(base: Base, work: Work, folder: Path) -> int:
     before = torch.cuda.memory_allocated()
     body = step_body(work, folder, packing="tree", most_tokens=probe)
     try:
-        step_seconds(base, body)
+        step_seconds(memory, body)
     except (torch.OutOfMemoryError, HoneWorkerError):
         return PROBE_TOKENS
     largest = max(m.tokens for m in micro_batches(work, packing="tree", most_tokens=probe))
@@ -187,10 +189,13 @@ def _most_tokens(base: Base, work: Work, folder: Path) -> int:
     return max(longest, min(MOST_TOKENS, int(0.85 * free / per_token)))
 
 
-def step_seconds(base: Base, body: bytes) -> float:
-    """From the adapter at hand to the updated one: forward, backward, clip and AdamW; no files and no planning."""
+def step_seconds(memory: TrainerMemory, body: bytes) -> float:
+    """From the adapter at hand to the updated one: forward, backward, clip and AdamW; no files and no planning.
+
+    What a token takes is measured in the first step, and is in no time that is counted after it.
+    """
     data, step = parse_step_data(body)
-    events = train_steps(base, data, step, lambda: False)
+    events = train_steps(memory.base, data, step, lambda: False, memory)
     try:
         for event in events:
             if event.get("stage") == "load":
@@ -198,6 +203,9 @@ def step_seconds(base: Base, body: bytes) -> float:
 
         def until_updated() -> None:
             for event in events:
+                if event["event"] == "split":
+                    # Another size than the one that is measured.
+                    raise torch.OutOfMemoryError(event["message"])
                 if event.get("stage") == "optimizer":
                     return
             raise RuntimeError("the step ended before its optimizer did")

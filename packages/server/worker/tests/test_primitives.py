@@ -8,6 +8,7 @@ import torch
 import train_reference as reference
 from pydantic import TypeAdapter
 from safetensors.torch import load_file, save
+from test_train_memory import room_for
 from train_reference import Completion, Forest
 from train_tiny import (
     VOCABULARY,
@@ -81,9 +82,9 @@ def body(data: list[dict[str, list]], options: dict) -> bytes:
     return save(tensors, metadata={"config": json.dumps(options)})
 
 
-def forward(
+def told(
     base, data, policy: Path, staging: Path, loss=LOSSES[0], aborted=lambda: False, **changes
-) -> dict:
+) -> list[dict]:
     options = {
         "operation_id": "op-1",
         "model": "m",
@@ -96,7 +97,11 @@ def forward(
         **changes,
     }
     parsed, config = parse_forward(body(data, options))
-    return list(forward_backward(base, parsed, config, aborted))[-1]
+    return list(forward_backward(base, parsed, config, aborted))
+
+
+def forward(*args, **changes) -> dict:
+    return told(*args, **changes)[-1]
 
 
 def step(base, policy: Path, gradient: Path, staging: Path, **optimizer) -> dict:
@@ -199,6 +204,29 @@ def test_calls_and_an_optimizer_step_are_one_step_of_training(base, policy, tmp_
     weights = load_file(tmp_path / "stepped" / "adapter_model.safetensors")
     for name, tensor in load_file(tmp_path / "trained" / "adapter_model.safetensors").items():
         torch.testing.assert_close(weights[name], tensor, rtol=1e-6, atol=1e-6)
+
+
+def test_a_backward_without_memory_is_done_again_in_halves(base, policy, tmp_path):
+    data, loss = sequences(policy), LOSSES[1]
+    whole = forward(base, data, policy, tmp_path / "whole", loss)
+    tokens = whole["metrics"]["model_tokens"]
+    with room_for(base, tokens - 1) as struck:
+        events = told(base, data, policy, tmp_path / "halves", loss)
+    assert struck == [tokens]
+    (split,) = (e for e in events if e["event"] == "split")
+    assert split["into"] == [[0], [1, 2]] and "too little memory" in split["message"]
+    assert [(e["done"], e["total"]) for e in events if e["event"] == "microbatch"] == [(1, 2), (2, 2)]
+    assert events[-1]["metrics"]["loss"] == pytest.approx(whole["metrics"]["loss"], rel=1e-5)
+    gradients = [load_file(tmp_path / name / GRADIENT_FILE) for name in ("halves", "whole")]
+    for gradient in gradients:
+        gradient.pop("tokens")
+    assert relative_difference(*gradients) < 1e-5
+
+    # The server keeps what was told in the plan: done again with it, and with enough memory, it is the same.
+    redone = forward(base, data, policy, tmp_path / "redone", loss, plan=split["into"])
+    assert redone["logprobs"] == events[-1]["logprobs"]
+    one, other = ((tmp_path / name / GRADIENT_FILE).read_bytes() for name in ("halves", "redone"))
+    assert one == other
 
 
 def test_forward_alone_writes_nothing(base, policy, tmp_path):

@@ -30,7 +30,7 @@ from hone_worker.train.forward import logprobs
 from hone_worker.train.memory import BACKWARD, TrainerMemory, measure
 from hone_worker.train.operation import train_steps
 from hone_worker.train.recompute import decoder_layers
-from hone_worker.train.rows import halves, mini_batches
+from hone_worker.train.rows import mini_batches
 from hone_worker.train.step_data import parse_step_data
 
 GSPO = {"type": "gspo"}
@@ -174,10 +174,8 @@ def test_what_failed_once_is_not_tried_again(base, policy, forest, tmp_path):
     assert len(struck) < events[-1]["metrics"]["split_micro_batches"] + 1
 
 
-def test_old_logprobs_find_too_little_memory_too(base, policy, forest, tmp_path, monkeypatch):
-    leaves = forest.leaves()
-    plan = [[leaves[::2]], [leaves[1::2]]]
-    run(base, forest, policy, tmp_path / "whole", plan=plan)
+def first_look_fails(monkeypatch) -> None:
+    """The first forward without a gradient finds no memory."""
     failed = []
 
     def forward(*args, **options):
@@ -189,6 +187,27 @@ def test_old_logprobs_find_too_little_memory_too(base, policy, forest, tmp_path,
         return logprobs(*args, **options)
 
     monkeypatch.setattr("hone_worker.train.operation.logprobs", forward)
+
+
+def test_a_sample_that_is_parted_leaves_the_plan_alone(base, policy, forest, tmp_path, monkeypatch):
+    """What the drift is measured on is taken from several micro-batches of the plan."""
+    monkeypatch.setattr("hone_worker.train.rows.SAMPLE_SHARE", 1.0)
+    whole = run(base, forest, policy, tmp_path / "whole")
+    first_look_fails(monkeypatch)
+    parted = run(base, forest, policy, tmp_path / "parted")
+    kinds = [e["event"] for e in parted]
+    assert kinds.count("warning") == 1 and "split" not in kinds
+    one, other = (events[-1]["metrics"] for events in (whole, parted))
+    assert other["split_micro_batches"] == 0 and one["kl_tokens"] == other["kl_tokens"] > 20
+    assert one["kl"] == pytest.approx(other["kl"], rel=1e-4)
+    assert files(tmp_path / "whole") == files(tmp_path / "parted")
+
+
+def test_old_logprobs_find_too_little_memory_too(base, policy, forest, tmp_path, monkeypatch):
+    leaves = forest.leaves()
+    plan = [[leaves[::2]], [leaves[1::2]]]
+    run(base, forest, policy, tmp_path / "whole", plan=plan)
+    first_look_fails(monkeypatch)
     events = run(base, forest, policy, tmp_path / "halves", plan=plan)
     assert [e["event"] for e in events].count("split") == 1
     ours, theirs = (last_gradient(tmp_path / name, 0.9) for name in ("halves", "whole"))
@@ -225,7 +244,7 @@ def test_a_rollout_is_not_parted_where_the_objective_looks_at_it_whole(base, pol
     for wanted in ({}, {"whole_rollouts": True}, {"whole_groups": True}):
         (step,) = mini_batches(data, config, advantages, **wanted)
         (whole,) = step.micro_batches
-        parts = halves(whole)
+        parts = whole.made.halves(whole)
         assert len(parts) == 2
         assert torch.cat([m.position for m in parts]).sort().values.equal(whole.position.sort().values)
         of = [
@@ -235,7 +254,8 @@ def test_a_rollout_is_not_parted_where_the_objective_looks_at_it_whole(base, pol
         assert not wanted or not of[0] & of[1]
         # Advantages that changed since are those of the halves.
         (changed,) = step.with_advantages(advantages * 2).micro_batches
-        assert all(m.advantage.equal(advantages[m.completion] * 2) for m in halves(changed))
+        parts = changed.made.halves(changed)
+        assert all(m.advantage.equal(advantages[m.completion] * 2) for m in parts)
 
 
 def test_the_budget_decides_what_is_recomputed_and_what_is_parted(

@@ -13,7 +13,7 @@ from hone_worker.base.free_memory import out_of_memory
 from hone_worker.base.lora import LoraWeights
 from hone_worker.process.errors import HoneWorkerError
 from hone_worker.train.memory import TrainerMemory
-from hone_worker.train.rows import MicroBatch, MiniBatch, halves
+from hone_worker.train.micro_batch import MicroBatch
 
 log = logging.getLogger("hone_worker")
 T = TypeVar("T")
@@ -37,20 +37,24 @@ class Fit:
         return told
 
     def trained(
-        self, weights: LoraWeights, step: MiniBatch, at: int, compute: Callable[[MicroBatch, bool], T]
+        self,
+        weights: LoraWeights,
+        micro_batches: list[MicroBatch],
+        at: int,
+        compute: Callable[[MicroBatch, bool], T],
     ) -> T:
-        """`compute` of the step's micro-batch, or of its first half, whose second then follows it in the step.
+        """`compute` of the micro-batch at this place, or of its first half, whose second then follows it in the list.
 
         It is told whether to recompute, and must have done nothing at all where it raises.
         """
         forced = False
         while True:
-            micro_batch = step.micro_batches[at]
+            micro_batch = micro_batches[at]
             recompute = forced or self._recompute(weights, micro_batch)
             if not forced and self._too_large(weights, micro_batch, recompute):
-                parts = halves(micro_batch)
+                parts = micro_batch.made.halves(micro_batch)
                 if len(parts) > 1:
-                    self._part(step, at, parts, "does not fit into the memory that is free")
+                    self._part(micro_batches, at, parts, "does not fit into the memory that is free")
                     continue
             done, result = _attempt(lambda: compute(micro_batch, recompute))  # noqa: B023
             if done:
@@ -58,13 +62,13 @@ class Fit:
                 return result
             _let_go(self.memory)
             kept = self.memory.kept(weights)
-            parts = halves(micro_batch)
+            parts = micro_batch.made.halves(micro_batch)
             if len(parts) > 1:
                 self._most = min(
                     self._most,
                     max(kept.of(m.tokens, self._always) for m in parts),
                 )
-                self._part(step, at, parts, "found too little memory and begins again")
+                self._part(micro_batches, at, parts, "found too little memory and begins again")
             elif not recompute and self.memory.can_recompute:
                 forced = True
                 self._tell(
@@ -74,18 +78,18 @@ class Fit:
             else:
                 raise too_little(micro_batch)
 
-    def looked_at(self, step: MiniBatch, at: int, compute: Callable[[MicroBatch], T]) -> T:
+    def looked_at(self, micro_batches: list[MicroBatch], at: int, compute: Callable[[MicroBatch], T]) -> T:
         """The same for a forward without a gradient."""
         while True:
-            micro_batch = step.micro_batches[at]
+            micro_batch = micro_batches[at]
             done, result = _attempt(lambda: compute(micro_batch))  # noqa: B023
             if done:
                 return result
             _let_go(self.memory)
-            parts = halves(micro_batch)
+            parts = micro_batch.made.halves(micro_batch)
             if len(parts) < 2:
                 raise too_little(micro_batch)
-            self._part(step, at, parts, "found too little memory and begins again")
+            self._part(micro_batches, at, parts, "found too little memory and begins again")
 
     @property
     def _always(self) -> bool:
@@ -100,11 +104,11 @@ class Fit:
         wanted = self.memory.kept(weights).of(micro_batch.tokens, recompute)
         return wanted > min(self._most, self.memory.budget())
 
-    def _part(self, step: MiniBatch, at: int, parts: list[MicroBatch], why: str) -> None:
-        whole = step.micro_batches[at]
-        step.micro_batches[at : at + 1] = parts
+    def _part(self, micro_batches: list[MicroBatch], at: int, parts: list[MicroBatch], why: str) -> None:
+        whole = micro_batches[at]
+        micro_batches[at : at + 1] = parts
         sizes = " and ".join(str(part.tokens) for part in parts)
-        into = [leaves for part in parts if (leaves := part.leaves) is not None]
+        into = [leaves for part in parts if (leaves := part.made.leaves) is not None]
         self.split += bool(into)
         self._tell(
             f"A micro-batch of {whole.tokens} tokens {why}, in {len(parts)} of {sizes} tokens. A smaller "

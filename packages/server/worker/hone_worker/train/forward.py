@@ -13,8 +13,8 @@ from hone_worker.packing.pack import TreeLayout
 from hone_worker.packing.transfer import on_device
 from hone_worker.packing.tree_attention import trees
 from hone_worker.process.faults import fault
+from hone_worker.train.micro_batch import MicroBatch
 from hone_worker.train.recompute import recomputed
-from hone_worker.train.rows import MicroBatch
 from hone_worker.train.token_logprobs import token_logprobs
 
 

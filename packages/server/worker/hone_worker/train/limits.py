@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hone_worker.base.model import Base
 from hone_worker.process.errors import HoneWorkerError
-from hone_worker.train.rows import MiniBatch
+from hone_worker.train.micro_batch import MiniBatch
 from hone_worker.train.step_data import StepData
 
 

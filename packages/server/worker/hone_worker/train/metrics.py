@@ -11,9 +11,10 @@ import torch
 
 from hone_worker.process.errors import HoneWorkerError
 from hone_worker.train.advantages import Advantages
+from hone_worker.train.micro_batch import MicroBatch
 from hone_worker.train.objectives.kl import ESTIMATORS
 from hone_worker.train.objectives.objective import LossOutputs, Objective, importance
-from hone_worker.train.rows import MicroBatch, sampled_tokens, trained_completions
+from hone_worker.train.rows import sampled_tokens, trained_completions
 from hone_worker.train.step_data import StepData
 from hone_worker.train.sums import Metrics, PerRollout, Running
 

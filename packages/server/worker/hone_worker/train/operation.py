@@ -29,10 +29,11 @@ from hone_worker.train.forward import logprobs
 from hone_worker.train.limits import check_limits
 from hone_worker.train.memory import TrainerMemory
 from hone_worker.train.metrics import SamplerGap, StepMetrics
+from hone_worker.train.micro_batch import MicroBatch, MiniBatch
 from hone_worker.train.objectives import objective_of
 from hone_worker.train.objectives.objective import LossInputs, LossOutputs
-from hone_worker.train.policy_state import PolicyState, require_finite
-from hone_worker.train.rows import MicroBatch, MiniBatch, mini_batches, sampled_micro_batch
+from hone_worker.train.policy_state import PolicyState, add_gradient, require_finite
+from hone_worker.train.rows import mini_batches, sampled_micro_batch
 from hone_worker.train.staging import staged
 from hone_worker.train.step_data import StepData, TrainConfig
 from hone_worker.train.sums import highest
@@ -293,7 +294,7 @@ class _Operation:
         for step in steps:
             for at, _ in enumerate(step.micro_batches):
                 self._stop_if_aborted()
-                logprob, entropy = self.fit.looked_at(step, at, forward)
+                logprob, entropy = self.fit.looked_at(step.micro_batches, at, forward)
                 sums.append(logprob.sum())
                 yield step.micro_batches[at], logprob, entropy
         require_finite(torch.stack(sums))
@@ -316,8 +317,8 @@ class _Operation:
             return self._forward_backward(state, micro_batch, step, high, recompute)
 
         if self.config.evaluate:
-            return self.fit.looked_at(step, at, compute)
-        return self.fit.trained(state.weights, step, at, compute)
+            return self.fit.looked_at(step.micro_batches, at, compute)
+        return self.fit.trained(state.weights, step.micro_batches, at, compute)
 
     def _forward_backward(
         self,
@@ -361,7 +362,7 @@ class _Operation:
             )
             outputs = self.objective.loss(inputs, self.config.loss)
             if outputs.total.requires_grad:
-                state.add_gradient(outputs.total)
+                add_gradient(outputs.total, state.weights.parameters())
                 fault("worker.backward")
         return Computed(
             micro_batch,

@@ -88,15 +88,6 @@ class PolicyState:
                 "exp_avg_sq": moments.exp_avg_sq[name].to(parameter.device, copy=True),
             }
 
-    def add_gradient(self, loss: torch.Tensor) -> None:
-        """Adds the gradient of a micro-batch as a whole: one whose backward fails on the way has added nothing."""
-        parameters = list(self.parameters.values())
-        # None of a module that no token went through, such as an unused expert.
-        gradients: Sequence[torch.Tensor | None] = torch.autograd.grad(loss, parameters, allow_unused=True)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            if gradient is not None:
-                parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
-
     def update(self) -> tuple[float, float]:
         """One optimizer step along the gradients, which are let go of. Gives its learning rate and their norm."""
         options = self.config.optimizer
@@ -155,6 +146,15 @@ class PolicyState:
         for parameter in self.parameters.values():
             parameter.grad = None
         self.parameters = {}
+
+
+def add_gradient(loss: torch.Tensor, parameters: Sequence[torch.Tensor]) -> None:
+    """Adds the gradient of a micro-batch as a whole: one whose backward fails on the way has added nothing."""
+    # None of a module that no token went through, such as an unused expert.
+    gradients: Sequence[torch.Tensor | None] = torch.autograd.grad(loss, parameters, allow_unused=True)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        if gradient is not None:
+            parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
 
 
 def require_finite(values: torch.Tensor) -> None:

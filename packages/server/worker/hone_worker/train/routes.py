@@ -56,7 +56,7 @@ def routes(base: Base, compute: Compute, memory: TrainerMemory) -> list[Route]:
 
     async def forward(request: Request) -> Response:
         data, config = await read(request, parse_forward)
-        return run(config.operation_id, lambda aborted: forward_backward(base, data, config, aborted))
+        return run(config.operation_id, lambda aborted: forward_backward(base, data, config, aborted, memory))
 
     async def optimise(request: Request) -> Response:
         config = await read(request, parse_optim)

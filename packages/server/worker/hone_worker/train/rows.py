@@ -10,57 +10,8 @@ import torch
 
 from hone_worker.packing.pack import TreeLayout, pack
 from hone_worker.process.errors import HoneWorkerError
+from hone_worker.train.micro_batch import MicroBatch, MiniBatch, middle
 from hone_worker.train.step_data import StepData, TrainConfig
-
-
-@dataclass(frozen=True)
-class MicroBatch:
-    """Rows of ids and, for each of the N tokens trained in them, where its logits are and what it needs."""
-
-    input_ids: torch.Tensor  # int64 [rows, width], padded on the right; a packed row is [1, N], unpadded
-    position_ids: torch.Tensor | None  # int64, of a packed row
-    layout: TreeLayout | None  # of a packed row
-    row: torch.Tensor  # int64 [N]
-    column: torch.Tensor  # int64 [N]: the position before the token, whose logits predict it
-    target: torch.Tensor  # int64 [N]
-    rollout: torch.Tensor  # int64 [N]
-    completion: torch.Tensor  # int64 [N]
-    position: torch.Tensor  # int64 [N]: the token's index in the step data's `tokens`
-    temperature: torch.Tensor  # float32 [N]
-    sampler: torch.Tensor  # float32 [N]
-    advantage: torch.Tensor  # float64 [N]
-    weight: torch.Tensor | None  # float32 [N], if the step data has weights
-    comparable: (
-        torch.Tensor
-    )  # bool [N]: sampled from the whole distribution of the policy that this step starts from
-    tokens: int  # tokens that go through the model, padding not counted
-    sequence_tokens: int  # the same, were nothing shared
-    longest: int  # tokens of the longest sequence
-    made: Made
-
-    @property
-    def leaves(self) -> list[int] | None:
-        """The completions of the plan that it trains, in the plan's order; None where it is none of the plan's."""
-        return [sequence.leaf for sequence in self.made.sequences] if self.made.tokens.planned else None
-
-
-@dataclass(frozen=True)
-class MiniBatch:
-    """What one optimizer step trains."""
-
-    micro_batches: list[MicroBatch]
-    rollouts: float  # R of the loss
-    tokens: float  # those that train; one of weight w counts as w
-    mean_tokens: float  # those of all optimizer steps, by the share of rollouts that this one has
-    rollout_tokens: torch.Tensor  # float64 [R]: those of each rollout of the step data
-    signal: bool  # whether any token has an advantage other than 0
-
-    def with_advantages(self, advantages: torch.Tensor) -> MiniBatch:
-        """The same with other advantages of the step data's completions."""
-        changed = [replace(m, advantage=advantages[m.completion]) for m in self.micro_batches]
-        return replace(
-            self, micro_batches=changed, signal=any(bool((m.advantage != 0).any()) for m in changed)
-        )
 
 
 def mini_batches(
@@ -253,39 +204,33 @@ class _Tokens:
             tokens=sum(lengths) if layout is None else input_ids.shape[1],
             sequence_tokens=sum(lengths),
             longest=max(lengths),
-            made=Made(sequences, self),
+            made=_Made(sequences, self),
         )
 
 
 @dataclass(frozen=True, eq=False)
-class Made:
-    """What a micro-batch was made of."""
-
+class _Made:
     sequences: list[_Sequence]
     tokens: _Tokens
 
+    @property
+    def leaves(self) -> list[int] | None:
+        return [sequence.leaf for sequence in self.sequences] if self.tokens.planned else None
 
-def halves(micro_batch: MicroBatch) -> list[MicroBatch]:
-    """The same tokens in two micro-batches of about the same size; itself alone where its plan cannot be cut.
-
-    The first half of the sequences trains what it trained before, and so does the second: the optimizer step has
-    the same gradient, but for the order of its sums.
-    """
-    sequences, tokens = micro_batch.made.sequences, micro_batch.made.tokens
-    units = _units(sequences, tokens)
-    if len(units) < 2:
-        return [micro_batch]
-    sizes = [sum(len(s.ids) for s in unit) for unit in units]
-    whole = sum(sizes)
-    before = [sum(sizes[:cut]) for cut in range(1, len(units))]
-    cut = min(range(1, len(units)), key=lambda cut: abs(2 * before[cut - 1] - whole))
-    build = _padded if micro_batch.layout is None else _packed
-    # Rewards that lose a penalty change the advantages after the micro-batches are made.
-    advantage = torch.zeros(len(tokens.data.tokens), dtype=micro_batch.advantage.dtype)
-    advantage[micro_batch.position] = micro_batch.advantage
-    parts = ([s for unit in side for s in unit] for side in (units[:cut], units[cut:]))
-    made = [half for part in parts for half in build(part, tokens)]
-    return [replace(half, advantage=advantage[half.position]) for half in made]
+    def halves(self, micro_batch: MicroBatch) -> list[MicroBatch]:
+        """The first half of the sequences trains what it trained before, and so does the second: the optimizer step
+        has the same gradient, but for the order of its sums."""
+        units = _units(self.sequences, self.tokens)
+        if len(units) < 2:
+            return [micro_batch]
+        cut = middle([sum(len(s.ids) for s in unit) for unit in units])
+        build = _padded if micro_batch.layout is None else _packed
+        # Rewards that lose a penalty change the advantages after the micro-batches are made.
+        advantage = torch.zeros(len(self.tokens.data.tokens), dtype=micro_batch.advantage.dtype)
+        advantage[micro_batch.position] = micro_batch.advantage
+        parts = ([s for unit in side for s in unit] for side in (units[:cut], units[cut:]))
+        made = [half for part in parts for half in build(part, self.tokens)]
+        return [replace(half, advantage=advantage[half.position]) for half in made]
 
 
 def _units(sequences: list[_Sequence], tokens: _Tokens) -> list[list[_Sequence]]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,44 +19,33 @@ from hone_worker.packing.pack import pack
 from hone_worker.packing.tree_attention import obstacle
 from hone_worker.process.errors import HoneWorkerError
 from hone_worker.process.faults import fault
-from hone_worker.train.checkpoint import clear_staging, open_staging, parameter_names
+from hone_worker.train.checkpoint import parameter_names
+from hone_worker.train.fit import Fit
 from hone_worker.train.forward import logprobs
-from hone_worker.train.policy_state import PolicyState, require_finite
+from hone_worker.train.memory import TrainerMemory
+from hone_worker.train.micro_batch import MicroBatch, middle
+from hone_worker.train.policy_state import PolicyState, add_gradient, require_finite
 from hone_worker.train.primitives.data import ForwardConfig, OptimConfig, TokenData
 from hone_worker.train.primitives.gradient import Gradient, read_gradient, write_gradient
 from hone_worker.train.primitives.losses import TokenInputs, clipped_tokens, token_losses
-from hone_worker.train.rows import MicroBatch
+from hone_worker.train.staging import staged
 from hone_worker.train.sums import Metrics, Running
 
 Event = dict[str, Any]
 Events = Generator[Event, None, None]
 
 
-@contextmanager
-def _staging(folder: Path) -> Iterator[None]:
-    """What fails, or is ended early, leaves the folder empty."""
-    open_staging(folder)
-    try:
-        yield
-    except torch.OutOfMemoryError as cause:
-        clear_staging(folder)
-        raise HoneWorkerError(
-            "The device has too little memory for a micro-batch. Lower maxTokensPerMicroBatch, or send shorter sequences.",
-            code="out_of_memory",
-            status=500,
-        ) from cause
-    except BaseException:
-        clear_staging(folder)
-        raise
-
-
 def forward_backward(
-    base: Base, data: TokenData, config: ForwardConfig, aborted: Callable[[], bool]
+    base: Base,
+    data: TokenData,
+    config: ForwardConfig,
+    aborted: Callable[[], bool],
+    memory: TrainerMemory | None = None,
 ) -> Events:
     """The result has the logprob of every target, and leaves the gradient in the staging folder."""
     began = time.perf_counter()
     _check_limits(base, data)
-    with _staging(Path(config.staging)):
+    with staged(Path(config.staging)):
         weights, parameters = _policy(base, Path(config.checkpoint), trains=config.backward)
         tokens = 0
         if config.gradient is not None:
@@ -67,12 +56,15 @@ def forward_backward(
                 parameter.grad = earlier.of[name]
         fault("worker.load")
         yield {"event": "stage", "stage": "load", "seconds": time.perf_counter() - began}
-        pass_ = _Pass(base, data, config, weights)
-        for done, sequences in enumerate(config.plan, start=1):
+        pass_ = _Pass(base, data, config, weights, Fit(memory or TrainerMemory(base)))
+        # It grows where a micro-batch has to be parted.
+        for at, _ in enumerate(pass_.micro_batches):
             if aborted():
                 raise HoneWorkerError("The operation was aborted.", code="aborted")
-            went = pass_.add(sequences)
-            yield {"event": "microbatch", "done": done, "total": len(config.plan), "tokens": went}
+            pass_.add(at)
+            yield from pass_.fit.events()
+            went, total = pass_.micro_batches[at].tokens, len(pass_.micro_batches)
+            yield {"event": "microbatch", "done": at + 1, "total": total, "tokens": went}
         files: list[str] = []
         if config.backward:
             gradient = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in parameters.items()}
@@ -91,7 +83,7 @@ def forward_backward(
 def optim_step(base: Base, config: OptimConfig, aborted: Callable[[], bool]) -> Events:
     """One update of policy N along a gradient: the files of policy N+1."""
     began = time.perf_counter()
-    with _staging(Path(config.staging)):
+    with staged(Path(config.staging)):
         state = PolicyState(base, config)
         try:
             gradient = read_gradient(Path(config.gradient), state.parameters)
@@ -146,78 +138,16 @@ def _check_limits(base: Base, data: TokenData) -> None:
         )
 
 
-class _Pass:
-    """The micro-batches of one operation, and what is told of them."""
+class _Rows:
+    """Makes micro-batches of sequences."""
 
-    def __init__(self, base: Base, data: TokenData, config: ForwardConfig, weights: LoraWeights) -> None:
-        self.base = base
+    def __init__(self, base: Base, data: TokenData, temperature: float) -> None:
         self.data = data
-        self.config = config
-        self.weights = weights
+        self.temperature = temperature
         self.packable = obstacle(base.model, NAME, base.max_model_len) is None
         self.offsets = data.offsets.tolist()
-        self.logprobs: list[list[float]] = [[] for _ in range(data.sequences)]
-        self.loss = 0.0
-        self.entropy = Running()
-        self.gap = Running()
-        self.clipped: int | None = None
-        self.model_tokens = 0
 
-    def add(self, sequences: list[int]) -> int:
-        micro_batch = self._micro_batch(sequences)
-        place = micro_batch.position
-        device = self.base.device
-        with torch.set_grad_enabled(self.config.backward):
-            logprob, entropy = logprobs(self.base, self.weights, micro_batch)
-            require_finite(logprob)
-            given = TokenInputs(
-                logprobs=logprob,
-                weights=self.data.weights[place].to(device, logprob.dtype),
-                sampler=self.data.logprobs[place].to(device, logprob.dtype),
-                advantages=self.data.advantages[place].to(device, logprob.dtype),
-            )
-            values = token_losses(given, self.config.loss)
-            total = values.sum()
-            require_finite(total)
-            if self.config.backward:
-                total.backward()
-                fault("worker.backward")
-        self._note(sequences, given, entropy.detach(), float(total.detach()))
-        self.model_tokens += micro_batch.tokens
-        return micro_batch.tokens
-
-    def _note(self, sequences: list[int], given: TokenInputs, entropy: torch.Tensor, loss: float) -> None:
-        self.loss += loss
-        found = given.logprobs.detach().float().cpu()
-        at = 0
-        for index in sequences:
-            length = self.offsets[index + 1] - self.offsets[index]
-            self.logprobs[index] = found[at : at + length].tolist()
-            at += length
-        if self.config.loss.type == "cross_entropy":
-            trained = given.weights != 0
-        else:
-            trained = given.advantages != 0
-            self.gap.add((given.logprobs.detach() - given.sampler)[trained].abs())
-        self.entropy.add(entropy[trained])
-        at_bounds = clipped_tokens(given, self.config.loss)
-        if at_bounds is not None:
-            self.clipped = (self.clipped or 0) + at_bounds
-
-    def metrics(self) -> Metrics:
-        """`train_tokens` counts those whose weight or advantage is not 0."""
-        trained = self.entropy.count
-        return {
-            "loss": self.loss,
-            "train_tokens": trained,
-            "model_tokens": self.model_tokens,
-            "entropy": self.entropy.mean,
-            "sampling/sampling_logp_difference/mean": self.gap.mean,
-            "sampling/sampling_logp_difference/max": self.gap.max,
-            "clip_ratio": None if self.clipped is None or not trained else self.clipped / trained,
-        }
-
-    def _micro_batch(self, sequences: list[int]) -> MicroBatch:
+    def micro_batch(self, sequences: list[int]) -> MicroBatch:
         spans = [slice(self.offsets[i], self.offsets[i + 1]) for i in sequences]
         ids = [self.data.tokens[span].long() for span in spans]
         position = torch.cat([torch.arange(span.start, span.stop) for span in spans])
@@ -241,7 +171,7 @@ class _Pass:
             rollout=owner,
             completion=owner,
             position=position,
-            temperature=torch.full((count,), self.config.temperature),
+            temperature=torch.full((count,), self.temperature),
             sampler=self.data.logprobs[position],
             advantage=self.data.advantages[position].double(),
             weight=self.data.weights[position],
@@ -249,4 +179,105 @@ class _Pass:
             tokens=count if packed is None else input_ids.shape[1],
             sequence_tokens=count,
             longest=max(len(one) for one in ids),
+            made=_Made(sequences, self),
         )
+
+
+@dataclass(frozen=True, eq=False)
+class _Made:
+    """Sequences of the plan, which can be parted anywhere."""
+
+    leaves: list[int]
+    rows: _Rows
+
+    def halves(self, micro_batch: MicroBatch) -> list[MicroBatch]:
+        if len(self.leaves) < 2:
+            return [micro_batch]
+        offsets = self.rows.offsets
+        cut = middle([offsets[i + 1] - offsets[i] for i in self.leaves])
+        return [self.rows.micro_batch(part) for part in (self.leaves[:cut], self.leaves[cut:])]
+
+
+class _Pass:
+    """The micro-batches of one operation, and what is told of them."""
+
+    def __init__(
+        self, base: Base, data: TokenData, config: ForwardConfig, weights: LoraWeights, fit: Fit
+    ) -> None:
+        self.base = base
+        self.data = data
+        self.config = config
+        self.weights = weights
+        self.fit = fit
+        rows = _Rows(base, data, config.temperature)
+        self.offsets = rows.offsets
+        self.micro_batches = [rows.micro_batch(sequences) for sequences in config.plan]
+        self.logprobs: list[list[float]] = [[] for _ in range(data.sequences)]
+        self.loss = 0.0
+        self.entropy = Running()
+        self.gap = Running()
+        self.clipped: int | None = None
+        self.model_tokens = 0
+
+    def add(self, at: int) -> None:
+        """The micro-batch at this place, or its first half."""
+        if self.config.backward:
+            given, entropy, loss = self.fit.trained(self.weights, self.micro_batches, at, self._compute)
+        else:
+            given, entropy, loss = self.fit.looked_at(self.micro_batches, at, self._compute)
+        micro_batch = self.micro_batches[at]
+        self._note(micro_batch, given, entropy, loss)
+        self.model_tokens += micro_batch.tokens
+
+    def _compute(
+        self, micro_batch: MicroBatch, recompute: bool = False
+    ) -> tuple[TokenInputs, torch.Tensor, float]:
+        place = micro_batch.position
+        device = self.base.device
+        with torch.set_grad_enabled(self.config.backward):
+            logprob, entropy = logprobs(self.base, self.weights, micro_batch, recompute=recompute)
+            require_finite(logprob)
+            given = TokenInputs(
+                logprobs=logprob,
+                weights=self.data.weights[place].to(device, logprob.dtype),
+                sampler=self.data.logprobs[place].to(device, logprob.dtype),
+                advantages=self.data.advantages[place].to(device, logprob.dtype),
+            )
+            values = token_losses(given, self.config.loss)
+            total = values.sum()
+            require_finite(total)
+            if self.config.backward:
+                add_gradient(total, self.weights.parameters())
+                fault("worker.backward")
+        return replace(given, logprobs=logprob.detach()), entropy.detach(), float(total.detach())
+
+    def _note(self, micro_batch: MicroBatch, given: TokenInputs, entropy: torch.Tensor, loss: float) -> None:
+        self.loss += loss
+        found = given.logprobs.float().cpu()
+        at = 0
+        for index in dict.fromkeys(micro_batch.completion.tolist()):
+            length = self.offsets[index + 1] - self.offsets[index]
+            self.logprobs[index] = found[at : at + length].tolist()
+            at += length
+        if self.config.loss.type == "cross_entropy":
+            trained = given.weights != 0
+        else:
+            trained = given.advantages != 0
+            self.gap.add((given.logprobs - given.sampler)[trained].abs())
+        self.entropy.add(entropy[trained])
+        at_bounds = clipped_tokens(given, self.config.loss)
+        if at_bounds is not None:
+            self.clipped = (self.clipped or 0) + at_bounds
+
+    def metrics(self) -> Metrics:
+        """`train_tokens` counts those whose weight or advantage is not 0."""
+        trained = self.entropy.count
+        return {
+            "loss": self.loss,
+            "train_tokens": trained,
+            "model_tokens": self.model_tokens,
+            "entropy": self.entropy.mean,
+            "sampling/sampling_logp_difference/mean": self.gap.mean,
+            "sampling/sampling_logp_difference/max": self.gap.max,
+            "clip_ratio": None if self.clipped is None or not trained else self.clipped / trained,
+        }
