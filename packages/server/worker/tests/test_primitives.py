@@ -83,7 +83,7 @@ def body(data: list[dict[str, list]], options: dict) -> bytes:
 
 
 def told(
-    base, data, policy: Path, staging: Path, loss=LOSSES[0], aborted=lambda: False, **changes
+    base, data, policy: Path, staging: Path, loss=LOSSES[0], aborted=lambda: False, memory=None, **changes
 ) -> list[dict]:
     options = {
         "operation_id": "op-1",
@@ -97,21 +97,21 @@ def told(
         **changes,
     }
     parsed, config = parse_forward(body(data, options))
-    return list(forward_backward(base, parsed, config, aborted))
+    return list(forward_backward(base, parsed, config, aborted, memory))
 
 
 def forward(*args, **changes) -> dict:
     return told(*args, **changes)[-1]
 
 
-def step(base, policy: Path, gradient: Path, staging: Path, **optimizer) -> dict:
+def step(base, policy: Path, gradient: Path, staging: Path, memory=None, **optimizer) -> dict:
     options = {
         **{"operation_id": "op-2", "model": "m", "step": 1, "staging": str(staging)},
         **{"checkpoint": str(policy), "lora": {"r": 4, "alpha": 8.0}, "seed": 0},
         "optimizer": {"learningRate": 0.01, **optimizer},
         "gradient": str(gradient),
     }
-    return list(optim_step(base, parse_optim(json.dumps(options).encode()), lambda: False))[-1]
+    return list(optim_step(base, parse_optim(json.dumps(options).encode()), lambda: False, memory))[-1]
 
 
 def by_hand(loss: dict, now, one) -> torch.Tensor:

@@ -17,6 +17,7 @@ from hone_worker.packing.pack import pack
 from hone_worker.packing.tree_attention import obstacle
 from hone_worker.process.errors import HoneWorkerError
 from hone_worker.train.forward import hidden_states
+from hone_worker.train.policy_cache import PolicyCache
 from hone_worker.train.recompute import decoder_layers
 from hone_worker.train.token_logprobs import token_logprobs
 
@@ -58,6 +59,7 @@ class TrainerMemory:
         self.base = base
         self.recompute: Recompute = recompute
         self.reserved = reserved
+        self.policies = PolicyCache(base)
         self._kept: dict[LoraSpec, Kept] = {}
         if recompute == "on" and not decoder_layers(base.model):
             raise HoneWorkerError(

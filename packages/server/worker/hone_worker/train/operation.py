@@ -32,6 +32,7 @@ from hone_worker.train.metrics import SamplerGap, StepMetrics
 from hone_worker.train.micro_batch import MicroBatch, MiniBatch
 from hone_worker.train.objectives import objective_of
 from hone_worker.train.objectives.objective import LossInputs, LossOutputs
+from hone_worker.train.policy_cache import own
 from hone_worker.train.policy_state import PolicyState, add_gradient, require_finite
 from hone_worker.train.rows import mini_batches, sampled_micro_batch
 from hone_worker.train.staging import staged
@@ -131,7 +132,7 @@ class _Operation:
             rewards=self.needs.rewards,
         )
         check_limits(self.base, data, steps)
-        state = self.state = PolicyState(self.base, config)
+        state = self.state = PolicyState(self.base, config, self.fit.memory.policies)
         state.num_tokens += self.metrics.episodes.tokens
         fault("worker.load")
         yield self._stage("load")
@@ -253,7 +254,7 @@ class _Operation:
             read = read_adapter(Path(self.config.reference), self.base.model)
             weights = LoraWeights(
                 read.spec,
-                {p: (state.own(a), state.own(b)) for p, (a, b) in read.tensors.items()},
+                {p: (own(self.base, a), own(self.base, b)) for p, (a, b) in read.tensors.items()},
             )
         for micro_batch, logprob, _ in self._looked_at(weights, steps):
             self.reference[on_device(micro_batch.position, self.base.device)] = logprob

@@ -8,30 +8,25 @@ from pathlib import Path
 
 import torch
 
-from hone_worker.base.adapter_files import read_adapter
 from hone_worker.base.lora import LoraWeights
 from hone_worker.base.model import Base
 from hone_worker.process.errors import HoneWorkerError
 from hone_worker.process.faults import fault
-from hone_worker.train.checkpoint import (
-    Moments,
-    parameter_names,
-    read_counters,
-    read_moments,
-    write_checkpoint,
-)
+from hone_worker.train.checkpoint import Counters, Moments, read_counters, read_moments, write_checkpoint
+from hone_worker.train.policy_cache import Learning, PolicyCache, digest_of
 from hone_worker.train.step_data import StepConfig
 
 
 class PolicyState:
-    """Policy N, loaded from its folder, which is only read; after its updates `write` makes it policy N+1."""
+    """Policy N, whose folder is only read; after its updates `write` makes it policy N+1."""
 
-    def __init__(self, base: Base, config: StepConfig) -> None:
+    def __init__(self, base: Base, config: StepConfig, policies: PolicyCache) -> None:
         self.config = config
         self.base_name = base.name
+        self.policies = policies
         folder = Path(config.checkpoint)
-        read = read_adapter(folder, base.model)
-        spec = read.spec
+        policy = self.policy = policies.take(folder)
+        spec = policy.weights.spec
         wanted = config.lora.target_modules
         if (
             spec.r != config.lora.r
@@ -48,23 +43,16 @@ class PolicyState:
         # Adapters, logprobs and the loss are float32 over any base that is not finer itself.
         self.exact = torch.promote_types(torch.float32, base.dtype)
 
-        self.device = base.device
         self.optimizer_path = base.paths.optimizer
-        tensors = {
-            path: (self.own(a).requires_grad_(), self.own(b).requires_grad_())
-            for path, (a, b) in sorted(read.tensors.items())
-        }
-        self.weights = LoraWeights(spec, tensors)
-        ordered = [side for path in sorted(tensors) for side in tensors[path]]
-        self.parameters = dict(zip(parameter_names(self.weights), ordered, strict=True))
-        counters = read_counters(folder)
-        self.optimizer_steps = counters.optimizer_steps
-        self.num_tokens = counters.num_tokens
-        self._load_optimizer(read_moments(folder, self.parameters))
-
-    def own(self, side: torch.Tensor) -> torch.Tensor:
-        """A copy of an adapter's tensor as this operation computes with it."""
-        return side.detach().to(self.device, self.exact, copy=True)
+        self.weights = policy.weights
+        self.parameters = policy.parameters
+        if policy.learning is None:
+            moments = read_moments(folder, self.parameters)
+            on_device = None if moments is None else _on_device(moments, base.device)
+            policy.learning = Learning(on_device, read_counters(folder))
+        self.optimizer_steps = policy.learning.counters.optimizer_steps
+        self.num_tokens = policy.learning.counters.num_tokens
+        self._load_optimizer(policy.learning.moments)
 
     def _load_optimizer(self, moments: Moments | None) -> None:
         options = self.config.optimizer
@@ -84,12 +72,14 @@ class PolicyState:
             self.optimizer.state[parameter] = {
                 # One kernel for all tensors reads its count where they are.
                 "step": torch.tensor(float(moments.updates), device=parameter.device if fused else "cpu"),
-                "exp_avg": moments.exp_avg[name].to(parameter.device, copy=True),
-                "exp_avg_sq": moments.exp_avg_sq[name].to(parameter.device, copy=True),
+                "exp_avg": moments.exp_avg[name],
+                "exp_avg_sq": moments.exp_avg_sq[name],
             }
 
     def update(self) -> tuple[float, float]:
         """One optimizer step along the gradients, which are let go of. Gives its learning rate and their norm."""
+        # From here on the weights are those of no folder, until they are written.
+        self.policy.digest = None
         options = self.config.optimizer
         parameters = list(self.parameters.values())
         for parameter in parameters:
@@ -122,8 +112,9 @@ class PolicyState:
         }
         detached = {path: (a.detach(), b.detach()) for path, (a, b) in self.weights.tensors.items()}
         weights = LoraWeights(self.weights.spec, detached)
+        moments = self._moments()
         try:
-            return write_checkpoint(Path(config.staging), weights, self.base_name, self._moments(), counters)
+            files = write_checkpoint(Path(config.staging), weights, self.base_name, moments, counters)
         except OSError as cause:
             full = cause.errno in (errno.ENOSPC, errno.EDQUOT)
             raise HoneWorkerError(
@@ -132,6 +123,11 @@ class PolicyState:
                 code="disk_full" if full else "checkpoint_failed",
                 status=500,
             ) from cause
+        # Weights that are no numbers are refused where they are read.
+        if bool(torch.stack([p.detach().isfinite().all() for p in self.weights.parameters()]).all()):
+            self.policy.learning = Learning(moments, Counters(self.optimizer_steps, self.num_tokens))
+            self.policy.digest = digest_of(Path(config.staging))
+        return files
 
     def _moments(self) -> Moments:
         state = {name: self.optimizer.state[parameter] for name, parameter in self.parameters.items()}
@@ -142,10 +138,18 @@ class PolicyState:
         )
 
     def release(self) -> None:
-        """Gradients and moments are the size of the adapter several times over: let go of them at once."""
-        for parameter in self.parameters.values():
-            parameter.grad = None
+        """Gradients and moments are the size of the adapter several times over: what is not kept goes at once."""
+        self.policies.give_back(self.policy)
         self.parameters = {}
+
+
+def _on_device(moments: Moments, device: torch.device) -> Moments:
+    """Copies: what is loaded may be the file itself, in pages of memory."""
+    return Moments(
+        moments.updates,
+        {name: values.to(device, copy=True) for name, values in moments.exp_avg.items()},
+        {name: values.to(device, copy=True) for name, values in moments.exp_avg_sq.items()},
+    )
 
 
 def add_gradient(loss: torch.Tensor, parameters: Sequence[torch.Tensor]) -> None:

@@ -60,7 +60,7 @@ def routes(base: Base, compute: Compute, memory: TrainerMemory) -> list[Route]:
 
     async def optimise(request: Request) -> Response:
         config = await read(request, parse_optim)
-        return run(config.operation_id, lambda aborted: optim_step(base, config, aborted))
+        return run(config.operation_id, lambda aborted: optim_step(base, config, aborted, memory))
 
     async def read(request: Request, parse: Callable[[bytes], T]) -> T:
         return await asyncio.to_thread(parse, await read_bytes(request, MAX_STEP_DATA_BYTES))

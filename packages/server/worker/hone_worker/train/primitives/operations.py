@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from hone_worker.base.adapter_files import read_adapter
 from hone_worker.base.lora import LoraWeights
 from hone_worker.base.model import Base
 from hone_worker.packing.attention import NAME
@@ -19,7 +18,6 @@ from hone_worker.packing.pack import pack
 from hone_worker.packing.tree_attention import obstacle
 from hone_worker.process.errors import HoneWorkerError
 from hone_worker.process.faults import fault
-from hone_worker.train.checkpoint import parameter_names
 from hone_worker.train.fit import Fit
 from hone_worker.train.forward import logprobs
 from hone_worker.train.memory import TrainerMemory
@@ -45,46 +43,52 @@ def forward_backward(
     """The result has the logprob of every target, and leaves the gradient in the staging folder."""
     began = time.perf_counter()
     _check_limits(base, data)
+    memory = memory or TrainerMemory(base)
     with staged(Path(config.staging)):
-        weights, parameters = _policy(base, Path(config.checkpoint), trains=config.backward)
-        tokens = 0
-        if config.gradient is not None:
-            earlier = read_gradient(Path(config.gradient), parameters)
-            tokens = earlier.tokens
-            # The sums go on as if these micro-batches had followed the others in one operation.
-            for name, parameter in parameters.items():
-                parameter.grad = earlier.of[name]
-        fault("worker.load")
-        yield {"event": "stage", "stage": "load", "seconds": time.perf_counter() - began}
-        pass_ = _Pass(base, data, config, weights, Fit(memory or TrainerMemory(base)))
-        # It grows where a micro-batch has to be parted.
-        for at, _ in enumerate(pass_.micro_batches):
-            if aborted():
-                raise HoneWorkerError("The operation was aborted.", code="aborted")
-            pass_.add(at)
-            yield from pass_.fit.events()
-            went, total = pass_.micro_batches[at].tokens, len(pass_.micro_batches)
-            yield {"event": "microbatch", "done": at + 1, "total": total, "tokens": went}
-        files: list[str] = []
-        if config.backward:
-            gradient = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in parameters.items()}
-            for values in gradient.values():
-                require_finite(values)
-            files = write_gradient(Path(config.staging), Gradient(gradient, tokens + pass_.model_tokens))
-        for parameter in parameters.values():
-            parameter.grad = None
-        if aborted():
-            raise HoneWorkerError("The operation was aborted.", code="aborted")
+        policy = memory.policies.take(Path(config.checkpoint))
+        try:
+            parameters = policy.parameters
+            tokens = 0
+            if config.gradient is not None:
+                earlier = read_gradient(Path(config.gradient), parameters)
+                tokens = earlier.tokens
+                # The sums go on as if these micro-batches had followed the others in one operation.
+                for name, parameter in parameters.items():
+                    parameter.grad = earlier.of[name]
+            fault("worker.load")
+            yield {"event": "stage", "stage": "load", "seconds": time.perf_counter() - began}
+            pass_ = _Pass(base, data, config, policy.weights, Fit(memory))
+            # It grows where a micro-batch has to be parted.
+            for at, _ in enumerate(pass_.micro_batches):
+                _stop_if(aborted)
+                pass_.add(at)
+                yield from pass_.fit.events()
+                went, total = pass_.micro_batches[at].tokens, len(pass_.micro_batches)
+                yield {"event": "microbatch", "done": at + 1, "total": total, "tokens": went}
+            files: list[str] = []
+            if config.backward:
+                gradient = {
+                    n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in parameters.items()
+                }
+                for values in gradient.values():
+                    require_finite(values)
+                files = write_gradient(Path(config.staging), Gradient(gradient, tokens + pass_.model_tokens))
+        finally:
+            memory.policies.give_back(policy)
+        _stop_if(aborted)
         metrics = {**pass_.metrics(), "step_time": time.perf_counter() - began}
         fault("worker.result")
     yield {"event": "result", "metrics": metrics, "files": files, "logprobs": pass_.logprobs}
 
 
-def optim_step(base: Base, config: OptimConfig, aborted: Callable[[], bool]) -> Events:
+def optim_step(
+    base: Base, config: OptimConfig, aborted: Callable[[], bool], memory: TrainerMemory | None = None
+) -> Events:
     """One update of policy N along a gradient: the files of policy N+1."""
     began = time.perf_counter()
+    memory = memory or TrainerMemory(base)
     with staged(Path(config.staging)):
-        state = PolicyState(base, config)
+        state = PolicyState(base, config, memory.policies)
         try:
             gradient = read_gradient(Path(config.gradient), state.parameters)
             for name, parameter in state.parameters.items():
@@ -92,8 +96,7 @@ def optim_step(base: Base, config: OptimConfig, aborted: Callable[[], bool]) -> 
             state.num_tokens += gradient.tokens
             fault("worker.load")
             yield {"event": "stage", "stage": "load", "seconds": time.perf_counter() - began}
-            if aborted():
-                raise HoneWorkerError("The operation was aborted.", code="aborted")
+            _stop_if(aborted)
             learning_rate, norm = state.update()
             files = state.write()
         finally:
@@ -108,18 +111,9 @@ def optim_step(base: Base, config: OptimConfig, aborted: Callable[[], bool]) -> 
     yield {"event": "result", "metrics": metrics, "files": files}
 
 
-def _policy(base: Base, folder: Path, *, trains: bool) -> tuple[LoraWeights, dict[str, torch.Tensor]]:
-    """The adapter, in the precision that it is trained in, and its parameters by name."""
-    read = read_adapter(folder, base.model)
-    exact = torch.promote_types(torch.float32, base.dtype)
-
-    def own(side: torch.Tensor) -> torch.Tensor:
-        return side.detach().to(base.device, exact, copy=True).requires_grad_(trains)
-
-    tensors = {path: (own(a), own(b)) for path, (a, b) in sorted(read.tensors.items())}
-    weights = LoraWeights(read.spec, tensors)
-    ordered = [side for path in sorted(tensors) for side in tensors[path]]
-    return weights, dict(zip(parameter_names(weights), ordered, strict=True))
+def _stop_if(aborted: Callable[[], bool]) -> None:
+    if aborted():
+        raise HoneWorkerError("The operation was aborted.", code="aborted")
 
 
 def _check_limits(base: Base, data: TokenData) -> None:
