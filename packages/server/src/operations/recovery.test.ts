@@ -189,6 +189,30 @@ describe("the worker dies", () => {
     expect(plans.at(-1)).toEqual([planned![0]!.flat().map((leaf) => [leaf])]);
   });
 
+  test("after it parted a micro-batch of forward_backward: the plan has the parts too", async ({
+    trainer,
+    server,
+    events,
+  }) => {
+    const { train } = trainer;
+    const plans: unknown[] = [];
+    trainer.train = async (request) => {
+      plans.push(configOf(request.stepData).plan);
+      if (plans.length > 1) return train(request);
+      request.onAccepted();
+      request.onEvent({ event: "split", message: "too little memory", into: [[0], [1]] });
+      throw died();
+    };
+    const datum = { tokens: [1, 2], targets: [2, 3] };
+    const { json } = await server.submit({ type: "forward_backward", data: [datum, datum] });
+    const told = await events(json.id, undefined, 5);
+    expect(told.map(({ data }) => data.message)).toContain("too little memory");
+    await server.reopen();
+    await server.state.onEngineReady();
+    expect(await ended(server, json.id)).toMatchObject({ status: "succeeded" });
+    expect(plans).toEqual([[[0, 1]], [[0], [1]]]);
+  });
+
   test("a worker that is away has not died of the step", async ({ trainer, server }) => {
     trainer.away = true;
     for (let i = 0; i < 5; i++) trainer.before.push(() => Promise.reject(died()));

@@ -20,7 +20,6 @@ from hone_worker.process.compute import Compute
 from hone_worker.process.errors import HoneWorkerError
 from hone_worker.process.faults import fault
 
-
 #: The logprob of each token of a sequence but the first, on the compute thread: the trainer's forward.
 Scorer = Callable[[Base, LoraWeights | None, list[int]], list[float]]
 
