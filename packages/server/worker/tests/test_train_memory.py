@@ -107,7 +107,7 @@ def saved_bytes(base, weights, micro_batch, recompute: bool) -> int:
 
     def note(tensor):
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
+        return tensor.detach()
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         made = logprobs(base, weights, micro_batch, recompute=recompute)

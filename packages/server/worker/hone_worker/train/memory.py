@@ -110,7 +110,8 @@ def _saved_bytes(base: Base, weights: LoraWeights, tokens: int) -> int:
         memory = tensor.untyped_storage()
         if memory.data_ptr() not in own:
             seen[memory.data_ptr()] = memory.nbytes()
-        return tensor
+        # The same memory without its history: a graph that keeps its own results is never let go of.
+        return tensor.detach()
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), torch.enable_grad():
         hidden = hidden_states(
