@@ -150,8 +150,8 @@ describe("a running server", () => {
       /^hone: base hone-2048-1m, float32 on cpu; renderer lean: turns extend the one before token for token; tools by its template; memory: base 3 MiB, keys and values 96 MiB, a micro-batch [\d.]+ GiB$/,
     );
     const renderer = { ...server.base.renderer, name: "default", bridges: false };
-    const { memory: _, ...base } = server.base;
-    expect(describeBase(base)).not.toContain("memory");
+    const { memory: _, ...untold } = server.base;
+    expect(describeBase(untold)).not.toContain("memory");
     const other = { ...server.base, renderer: { ...renderer, tools: "convention" as const } };
     expect(describeBase(other)).toMatch(
       /renderer default: turns are rendered anew.*by Hone's convention/,
