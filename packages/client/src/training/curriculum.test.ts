@@ -118,7 +118,16 @@ describe("a curriculum", () => {
     expect(outcomeOf(group([0, 0, 0, 1, null]), reward)).toEqual({ rate: 0.25, spread: 0.75 });
     expect(outcomeOf(group([0.5, 0.5]), reward)).toEqual({ rate: 0.5, spread: 0 });
     expect(outcomeOf(group([null]), reward)).toBeNull();
-    expect(() => outcomeOf(group([0, 3]), reward)).toThrow(/success, from 0 to 1, and got 3/);
+  });
+
+  it("names the scenario of a success that is none, and the option", () => {
+    const reward = ({ reward: given }: { reward: number | null }) => given;
+    const said = (scenario: unknown) => () => outcomeOf({ ...group([0, 3]), scenario }, reward);
+    expect(said({ ticket: 4711 })).toThrow(
+      /success, from 0 to 1, and got 3 in the scenario \{"ticket":4711\}\. .*curriculum\.success/,
+    );
+    expect(said("long ".repeat(100))).toThrow(/in the scenario "(long ){10,30}.{0,5}…\. Without/);
+    expect(said(undefined)).toThrow(/in the scenario undefined\./);
   });
 
   it("counts a group once, also where its step is tried again", () => {

@@ -1,7 +1,8 @@
-import { HoneError, refuseUnknownOptions, requireNumber } from "@hone/core";
+import { HoneError, printableLine, refuseUnknownOptions, requireNumber } from "@hone/core";
 import type { Trajectory, TrajectoryGroup } from "@hone/core";
 import { mean } from "../statistics.ts";
 import { optionalFunction } from "../argument-kinds.ts";
+import { scenarioKey } from "./scenarios.ts";
 
 export interface CurriculumOptions {
   /** How well a rollout did, from 0 to 1; null if that is not known. @default its reward */
@@ -116,13 +117,19 @@ export function outcomeOf(
     if (value === null) return [];
     if (value >= 0 && value <= 1) return [value];
     throw new HoneError(
-      `The curriculum needs each rollout's success, from 0 to 1, and got ${String(value)}. Without the option curriculum.success it is the reward: give a function that makes such a number of a trajectory, or do without a curriculum.`,
+      `The curriculum needs each rollout's success, from 0 to 1, and got ${String(value)} in the scenario ${shown(group.scenario)}. Without the option curriculum.success it is the reward: give a function that makes such a number of a trajectory, or do without a curriculum.`,
       { code: "invalid_config", param: "curriculum.success" },
     );
   });
   if (known.length === 0) return null;
   const rate = mean(known);
   return { rate, spread: 4 * mean(known.map((value) => (value - rate) ** 2)) };
+}
+
+/** Enough of a scenario to find it by; it may be long. */
+function shown(scenario: unknown): string {
+  const text = printableLine(scenarioKey(scenario));
+  return text.length > 120 ? `${text.slice(0, 120)}…` : text;
 }
 
 /** The state after these outcomes, by scenario. What is newer weighs as much as all before: the policy changes. */
