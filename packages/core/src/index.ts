@@ -1,5 +1,5 @@
 export { errorEnvelopeSchema, wireErrorCodes } from "./error-envelope.ts";
-export { healthSchema } from "./server-info.ts";
+export { healthSchema, maxBodyBytes } from "./server-info.ts";
 export type { Health } from "./server-info.ts";
 export { errorCodes, HoneError, isErrorCode } from "./errors.ts";
 export type { ErrorCode, ErrorEnvelope, HoneErrorOptions } from "./errors.ts";

@@ -1,5 +1,8 @@
 import { z } from "zod";
 
+/** The limit of the body of a request. @unit bytes */
+export const maxBodyBytes = 8 * 1024 * 1024;
+
 /** `GET /health` */
 export const healthSchema = z.object({
   status: z.enum(["ok", "starting", "degraded"]),

@@ -1,10 +1,11 @@
-import { createHash } from "node:crypto";
+import { createHash, randomUUID } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { appendFile, mkdtemp, open, rm } from "node:fs/promises";
+import { open, unlink } from "node:fs/promises";
 import type { FileHandle } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { HoneError, kindOf, wrongKind } from "@hone/core";
+import { throwIfAborted } from "@hone/transport";
 
 /** Where examples come from. What a file holds is never in memory as a whole. */
 export type ExamplesOf<T> = readonly T[] | Iterable<T> | AsyncIterable<T> | string;
@@ -15,6 +16,8 @@ export interface ExamplesSource<T> {
   /** SHA-256 of all of them in their order. */
   readonly sha: string;
   at(index: number): Promise<T>;
+  /** How long its JSON is in a request. @unit bytes */
+  bytes(index: number): number;
   /** What an example is called in messages: `examples[3]`, or `data.jsonl:17`. */
   place(index: number): string;
   close(): Promise<void>;
@@ -36,16 +39,18 @@ const newline = 0x0a;
 /** Bytes of a spooled example that are gathered before they are written. */
 const spoolBytes = 1 << 20;
 
-/** Reads all examples once, so that a bad one is named before anything is trained. */
+/** Reads all examples once, so that a bad one is named before anything is trained. `signal` ends the reading. */
 export async function openExamples<Given, T>(
   where: string,
   param: string,
   given: ExamplesOf<Given>,
   read: ReadExample<T>,
+  signal?: AbortSignal,
 ): Promise<ExamplesSource<T>> {
-  if (typeof given === "string") return await openFile(given, read, (line) => `${given}:${line}`);
+  throwIfAborted(signal);
+  if (typeof given === "string") return await openFile(given, read, signal);
   if (Array.isArray(given)) return ofList(given, read, param);
-  if (isIterable(given)) return await spooled(given, read, param);
+  if (isIterable(given)) return await spooled(given, read, param, signal);
   throw wrongKind(
     where,
     `a list, an iterable or the path of a JSONL file as ${param}`,
@@ -61,6 +66,7 @@ function partOf<T>(source: ExamplesSource<T>, indices: readonly number[]): Examp
     size: indices.length,
     sha: createHash("sha256").update(`${source.sha}:${indices.join()}`).digest("hex"),
     at: (index) => source.at(whole(index)),
+    bytes: (index) => source.bytes(whole(index)),
     place: (index) => source.place(whole(index)),
     close: () => source.close(),
   };
@@ -74,13 +80,48 @@ function ofList<T>(
   const place = (index: number) => `${param}[${index}]`;
   const examples = list.map((value, index) => read(value, place(index)));
   const hash = createHash("sha256");
-  for (const example of examples) hash.update(`${JSON.stringify(example)}\n`);
+  const bytes = examples.map((example) => {
+    const text = JSON.stringify(example);
+    hash.update(`${text}\n`);
+    return Buffer.byteLength(text);
+  });
   return {
     size: examples.length,
     sha: hash.digest("hex"),
     at: (index) => Promise.resolve(examples[index] as T),
+    bytes: (index) => bytes[index] ?? 0,
     place,
     close: () => Promise.resolve(),
+  };
+}
+
+/** What one pass over a JSONL file has found, by example. */
+interface FileIndex {
+  /** Where it stands in the file, and how long it is there. @unit bytes */
+  starts: number[];
+  lengths: number[];
+  /** How long its JSON is in a request. @unit bytes */
+  bytes: number[];
+  sha: string;
+}
+
+function inFile<T>(
+  file: FileHandle,
+  { starts, lengths, bytes, sha }: FileIndex,
+  read: ReadExample<T>,
+  place: (index: number) => string,
+): ExamplesSource<T> {
+  return {
+    size: starts.length,
+    sha,
+    async at(index) {
+      const line = Buffer.alloc(lengths[index] ?? 0);
+      await file.read(line, 0, line.length, starts[index] ?? 0);
+      return parsed(line, read, place(index));
+    },
+    bytes: (index) => bytes[index] ?? 0,
+    place,
+    close: () => file.close(),
   };
 }
 
@@ -89,39 +130,42 @@ async function spooled<T>(
   given: Iterable<unknown> | AsyncIterable<unknown>,
   read: ReadExample<T>,
   param: string,
+  signal: AbortSignal | undefined,
 ): Promise<ExamplesSource<T>> {
-  const folder = await mkdtemp(join(tmpdir(), "hone-examples-"));
-  const remove = () => rm(folder, { recursive: true, force: true });
+  const path = join(tmpdir(), `hone-examples-${randomUUID()}`);
+  const file = await open(path, "wx+", 0o600);
   try {
-    const path = join(folder, "examples.jsonl");
-    await appendFile(path, "");
-    let waiting: string[] = [];
+    // An open file needs no name, and without one it is gone with the program, however that ends.
+    await unlink(path);
+    const place = (index: number) => `${param}[${index}]`;
+    const hash = createHash("sha256");
+    const starts: number[] = [];
+    const lengths: number[] = [];
+    let end = 0;
+    let waiting: Buffer[] = [];
     let size = 0;
-    let index = 0;
-    for await (const value of given) {
-      const line = `${JSON.stringify(read(value, `${param}[${index}]`))}\n`;
-      index += 1;
-      waiting.push(line);
-      size += line.length;
-      if (size < spoolBytes) continue;
-      await appendFile(path, waiting.join(""));
+    const write = async (): Promise<void> => {
+      await file.appendFile(Buffer.concat(waiting));
       waiting = [];
       size = 0;
-    }
-    await appendFile(path, waiting.join(""));
-    // They were checked on their way in.
-    const source = await openFile(
-      path,
-      (value) => value as T,
-      (line) => `${param}[${line - 1}]`,
-    );
-    const close = async (): Promise<void> => {
-      await source.close();
-      await remove();
     };
-    return { ...source, close };
+    for await (const value of given) {
+      throwIfAborted(signal);
+      const line = Buffer.from(`${JSON.stringify(read(value, place(starts.length)))}\n`);
+      hash.update(line);
+      starts.push(end);
+      lengths.push(line.length - 1);
+      end += line.length;
+      waiting.push(line);
+      size += line.length;
+      if (size >= spoolBytes) await write();
+    }
+    await write();
+    const index = { starts, lengths, bytes: lengths, sha: hash.digest("hex") };
+    // They were checked on their way in.
+    return inFile(file, index, (value) => value as T, place);
   } catch (error) {
-    await remove();
+    await file.close();
     throw error;
   }
 }
@@ -129,31 +173,24 @@ async function spooled<T>(
 async function openFile<T>(
   path: string,
   read: ReadExample<T>,
-  placeOf: (line: number) => string,
+  signal: AbortSignal | undefined,
 ): Promise<ExamplesSource<T>> {
-  const { starts, lengths, lines, sha } = await indexOf(path, read, placeOf);
-  const file: FileHandle = await open(path);
-  const place = (index: number) => placeOf(lines[index] ?? 0);
-  return {
-    size: starts.length,
-    sha,
-    async at(index) {
-      const bytes = Buffer.alloc(lengths[index] ?? 0);
-      await file.read(bytes, 0, bytes.length, starts[index] ?? 0);
-      return parsed(bytes, read, place(index));
-    },
-    place,
-    close: () => file.close(),
-  };
+  const { lines, ...index } = await indexOf(path, read, signal);
+  return inFile(await open(path), index, read, (at) => `${path}:${lines[at] ?? 0}`);
 }
 
-/** Where each example stands in the file; the one pass that looks at all of them. */
+/** The one pass that looks at all examples of a file. */
 async function indexOf<T>(
   path: string,
   read: ReadExample<T>,
-  placeOf: (line: number) => string,
-): Promise<{ starts: number[]; lengths: number[]; lines: number[]; sha: string }> {
-  const found = { starts: [] as number[], lengths: [] as number[], lines: [] as number[] };
+  signal: AbortSignal | undefined,
+): Promise<FileIndex & { lines: number[] }> {
+  const found = {
+    starts: [] as number[],
+    lengths: [] as number[],
+    bytes: [] as number[],
+    lines: [] as number[],
+  };
   const hash = createHash("sha256");
   let line = 0;
   let start = 0;
@@ -161,16 +198,18 @@ async function indexOf<T>(
   const take = (bytes: Buffer): void => {
     line += 1;
     if (bytes.toString("utf8").trim() !== "") {
-      parsed(bytes, read, placeOf(line));
+      const example = parsed(bytes, read, `${path}:${line}`);
       hash.update(bytes).update("\n");
       found.starts.push(start);
       found.lengths.push(bytes.length);
+      found.bytes.push(Buffer.byteLength(JSON.stringify(example)));
       found.lines.push(line);
     }
     start += bytes.length + 1;
   };
   try {
-    for await (const chunk of createReadStream(path) as AsyncIterable<Buffer>) {
+    const chunks = createReadStream(path, { signal }) as AsyncIterable<Buffer>;
+    for await (const chunk of chunks) {
       let from = 0;
       for (let end = chunk.indexOf(newline); end >= 0; end = chunk.indexOf(newline, from)) {
         take(Buffer.concat([...parts, chunk.subarray(from, end)]));
@@ -181,6 +220,7 @@ async function indexOf<T>(
     }
   } catch (cause) {
     if (HoneError.isInstance(cause)) throw cause;
+    throwIfAborted(signal);
     throw new HoneError(
       `${path} cannot be read: ${(cause as Error).message}. Give the path of a JSONL file.`,
       {
@@ -222,10 +262,12 @@ export async function heldOut<T>(
   source: ExamplesSource<T>,
   share: number,
   order: readonly number[],
+  signal?: AbortSignal,
 ): Promise<{ train: ExamplesSource<T>; validation: ExamplesSource<T> }> {
   const count = Math.round(source.size * share);
   const keys: string[] = [];
   for (let index = 0; index < source.size; index++) {
+    throwIfAborted(signal);
     const text = JSON.stringify(await source.at(index));
     keys.push(createHash("sha256").update(text).digest("base64").slice(0, 22));
   }

@@ -214,6 +214,59 @@ describe("a run", () => {
     );
   });
 
+  it("names what is too large to be sent together, before anything is trained", async () => {
+    const { submitted, model } = await serverOn({ learnt: 0, cursor: null });
+    const m = await model();
+    // Two bytes a character.
+    const long = (mebibytes: number): SftExample => ({
+      messages: [
+        { role: "user", content: "ä".repeat(mebibytes * 2 ** 19) },
+        { role: "assistant", content: "yes" },
+      ],
+    });
+    const given = [...examples, long(3), examples[0]!, long(5.5)];
+    const options = { batchSize: 4, shuffle: false };
+    const refused = (words: RegExp) => ({
+      code: "body_too_large",
+      param: "batchSize",
+      message: expect.stringMatching(words) as string,
+    });
+    await expect(m.sft(given, options)).rejects.toMatchObject(
+      refused(
+        /^sft\(\): step 2 of 2 would be a request of 8\.5 MiB, and one holds 8\.0 MiB\. .*: examples\[7\] \(5\.5 MiB\), examples\[5\] \(3\.0 MiB\), /,
+      ),
+    );
+    await expect(m.sft(given, { ...options, epochs: 3 })).rejects.toMatchObject(
+      refused(/step 2 of 6 would be .* \(of the run 3 requests are too large\)/),
+    );
+    await expect(m.sft(examples, { ...options, validation: given })).rejects.toMatchObject(
+      refused(/what the validation measures together would be .*: validation\[7\] \(5\.5 MiB\)/),
+    );
+    expect(submitted).toEqual([]);
+    expect(await m.sft(given, { ...options, batchSize: 2 })).toMatchObject({ done: 4 });
+    // What was trained before, and is not sent again, does not count.
+    expect(await m.sft(given, { ...options, batchSize: 2 })).toMatchObject({ done: 0 });
+  });
+
+  it("ends while the examples are read when its signal aborts", async () => {
+    const { submitted, model } = await serverOn({ learnt: 0, cursor: null });
+    const stop = new AbortController();
+    let read = 0;
+    async function* given() {
+      for (const example of examples) {
+        read += 1;
+        if (read === 2) stop.abort("enough");
+        yield example;
+      }
+    }
+    const m = await model();
+    await expect(m.sft(given(), { signal: stop.signal })).rejects.toMatchObject({
+      code: "aborted",
+      cause: "enough",
+    });
+    expect([read, submitted.length]).toEqual([2, 0]);
+  });
+
   it("refuses what it does not know, and what teaches nothing", async () => {
     const { submitted, model } = await serverOn({ learnt: 0, cursor: null });
     const m = await model();

@@ -9,6 +9,8 @@ import { heldOut, openExamples } from "./examples-source.ts";
 import type { ExamplesOf, ExamplesSource, ReadExample } from "./examples-source.ts";
 import { supervisedRuns, withRuns } from "../training/supervised-cursor.ts";
 import { checkRunOptions } from "./run-options.ts";
+import { requireRoom } from "./request-room.ts";
+import type { Together } from "./request-room.ts";
 import type { RunOptions, SettledOptions, Validation } from "./run-options.ts";
 
 /** What a supervised run learnt. */
@@ -64,20 +66,23 @@ export async function supervisedRun<Given, Example>(
   const { where, stepNames } = learning;
   const { own, step: given } = checkRunOptions(where, stepNames, options);
   const step = learning.check(given);
-  const all = await openExamples<Given, Example>(where, "examples", examples, learning.read);
+  const { signal } = own;
+  const { read } = learning;
+  const all = await openExamples<Given, Example>(where, "examples", examples, read, signal);
   const opened = [all];
   try {
     let train = all;
     let validation: ExamplesSource<Example> | null = null;
     if (typeof own.validation === "number") {
       const order = orderOf({ size: all.size, seed: own.seed, epoch: 0, shuffle: true });
-      ({ train, validation } = await heldOut(all, own.validation, order));
+      ({ train, validation } = await heldOut(all, own.validation, order, signal));
     } else if (own.validation !== undefined) {
       validation = await openExamples<Given, Example>(
         where,
         "validation",
         own.validation,
-        learning.read,
+        read,
+        signal,
       );
       opened.push(validation);
     }
@@ -87,7 +92,7 @@ export async function supervisedRun<Given, Example>(
         param: "examples",
       });
     }
-    const run = new Run(learning.type, model, { train, validation, own, step });
+    const run = new Run(learning.type, model, { where, train, validation, own, step });
     return await run.toItsEnd();
   } finally {
     await Promise.all(opened.map((source) => source.close()));
@@ -95,6 +100,8 @@ export async function supervisedRun<Given, Example>(
 }
 
 interface RunParts<Given, Example> {
+  /** What messages call it. */
+  where: string;
   train: ExamplesSource<Example>;
   validation: ExamplesSource<Example> | null;
   own: SettledOptions<Given>;
@@ -135,13 +142,17 @@ class Run<Given, Example> {
     const before = Math.min(Object.hasOwn(runs, name) ? (runs[name] ?? 0) : 0, learnt.steps);
     if (before > 0) own.onProgress?.({ type: "resumed", step: before, steps: learnt.steps });
     if (before === learnt.steps) return learnt;
-    const perEpoch = Math.ceil(train.size / own.batchSize);
-    const every = own.validateEvery ?? perEpoch;
+    const { where, validation, step } = this.#parts;
+    const last = { type: this.#type, config: step, cursor: withRuns(kept, { [name]: learnt.steps }) };
+    const besides = Buffer.byteLength(JSON.stringify(last));
+    requireRoom(where, train, this.#steps(before), besides);
+    if (validation) requireRoom(where, validation, this.#measured(validation.size), besides);
+    const every = own.validateEvery ?? Math.ceil(train.size / own.batchSize);
     let expectedStep = newest;
     await this.#validate(before);
-    for (let done = before; done < learnt.steps; done += 1) {
+    for (const { done, ...of } of this.#steps(before)) {
       const committed = withRuns(kept, { [name]: done + 1 });
-      const result = await this.#step(done, { expectedStep, cursor: committed });
+      const result = await this.#step(done, of, { expectedStep, cursor: committed });
       this.#model.noteRuns(supervisedRuns(committed));
       expectedStep = result.step;
       if ((done + 1) % every === 0 || done + 1 === learnt.steps) await this.#validate(done + 1);
@@ -172,21 +183,47 @@ class Run<Given, Example> {
     );
   }
 
+  /** The steps after the first `done` ones. */
+  *#steps(done: number): Generator<Together & { done: number; epoch: number }> {
+    const { train, own } = this.#parts;
+    const { seed, shuffle, batchSize } = own;
+    const { steps } = this.#learnt;
+    const { size } = train;
+    const perEpoch = Math.ceil(size / batchSize);
+    let epoch = -1;
+    let order: number[] = [];
+    for (let at = done; at < steps; at += 1) {
+      if (epoch !== Math.floor(at / perEpoch)) {
+        epoch = Math.floor(at / perEpoch);
+        order = orderOf({ size, seed, epoch, shuffle });
+      }
+      const first = (at % perEpoch) * batchSize;
+      const indices = order.slice(first, first + batchSize);
+      yield { name: `step ${at + 1} of ${steps}`, done: at, epoch, indices };
+    }
+  }
+
+  /** What a validation sends together. */
+  *#measured(size: number): Generator<Together> {
+    const { batchSize } = this.#parts.own;
+    for (let first = 0; first < size; first += batchSize) {
+      const indices = Array.from({ length: Math.min(batchSize, size - first) }, (_, at) => first + at);
+      yield { name: "what the validation measures together", indices };
+    }
+  }
+
   async #step(
     done: number,
+    { epoch, indices }: { epoch: number; indices: readonly number[] },
     submission: { expectedStep: number; cursor: unknown },
   ): Promise<SupervisedResult> {
     const { train, own, step } = this.#parts;
-    const { seed, shuffle, schedule, batchSize } = own;
+    const { schedule } = own;
     const learnt = this.#learnt;
-    const perEpoch = Math.ceil(train.size / batchSize);
-    const epoch = Math.floor(done / perEpoch);
-    const order = orderOf({ size: train.size, seed, epoch, shuffle });
-    const first = (done % perEpoch) * batchSize;
     const learningRate = schedule
       ? scheduledRate(step.learningRate, schedule, { trained: done, steps: learnt.steps })
       : step.learningRate;
-    const { result } = await this.#operation(train, order.slice(first, first + batchSize), {
+    const { result } = await this.#operation(train, indices, {
       config: { ...step, learningRate },
       cursor: submission.cursor,
       expectedStep: submission.expectedStep,
@@ -217,9 +254,7 @@ class Run<Given, Example> {
     const sums = new Map<string, number>();
     let weight = 0;
     let policy = "";
-    for (let first = 0; first < validation.size; first += own.batchSize) {
-      const length = Math.min(own.batchSize, validation.size - first);
-      const indices = Array.from({ length }, (_, at) => first + at);
+    for (const { indices } of this.#measured(validation.size)) {
       const { result } = await this.#operation(validation, indices, { config, evaluate: true });
       policy = result.policy;
       // A mean over tokens weighs by tokens, one over pairs by pairs.

@@ -4,6 +4,7 @@ import {
   branchFaults,
   clearestIssue,
   HoneError,
+  maxBodyBytes,
   pathText,
   wellFormedSteps,
   type ErrorCode,
@@ -15,15 +16,13 @@ import type { AppEnv } from "./env.ts";
 import { faultsOfParts } from "./schema-parts.ts";
 
 const mebibyte = 1024 * 1024;
-/** The limit of a body, for chat requests and everything that names no other. @unit bytes */
-const chatBodyLimit = 8 * mebibyte;
 /** The only way in for a JSON body: media type, size, UTF-8, JSON and schema are checked here. */
 export async function readJson<S extends z.ZodType>(
   c: Context<AppEnv>,
   schema: S,
 ): Promise<z.output<S>> {
   requireJsonType(c);
-  const bytes = await readBytes(c, c.get("bodyLimit") ?? chatBodyLimit);
+  const bytes = await readBytes(c, c.get("bodyLimit") ?? maxBodyBytes);
   const value = await readValue(bytes);
   const faults = await faultsOfParts(schema, value);
   if (faults.length > 0) throw issuesToError(faults);
