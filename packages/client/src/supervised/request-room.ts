@@ -9,8 +9,8 @@ export interface Together {
 
 /** What a request holds besides its examples may grow by so much during a run: its numbers get longer. @unit bytes */
 const spare = 1024;
-/** So many of the largest examples are named. */
-const named = 5;
+/** So many examples are named, and none that is less than a tenth of the largest. */
+const mostNamed = 5;
 
 /**
  * Refuses examples that are too large to be sent together, and names the largest of them: a run would end there, with
@@ -35,9 +35,11 @@ export function requireRoom(
     for (const index of indices) large.add(index);
   }
   if (!first) return;
-  const largest = [...large]
-    .sort((a, b) => source.bytes(b) - source.bytes(a))
-    .slice(0, named)
+  const sorted = [...large].sort((a, b) => source.bytes(b) - source.bytes(a));
+  const least = source.bytes(sorted[0] ?? -1) / 10;
+  const largest = sorted
+    .slice(0, mostNamed)
+    .filter((index) => source.bytes(index) >= least)
     .map((index) => `${source.place(index)} (${megabytes(source.bytes(index))})`);
   const others = count === 1 ? "" : ` (of the run ${count} requests are too large)`;
   throw new HoneError(

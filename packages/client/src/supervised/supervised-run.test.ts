@@ -233,7 +233,7 @@ describe("a run", () => {
     });
     await expect(m.sft(given, options)).rejects.toMatchObject(
       refused(
-        /^sft\(\): step 2 of 2 would be a request of 8\.5 MiB, and one holds 8\.0 MiB\. .*: examples\[7\] \(5\.5 MiB\), examples\[5\] \(3\.0 MiB\), /,
+        /^sft\(\): step 2 of 2 would be a request of 8\.5 MiB, and one holds 8\.0 MiB\. .*: examples\[7\] \(5\.5 MiB\), examples\[5\] \(3\.0 MiB\)\. Give/,
       ),
     );
     await expect(m.sft(given, { ...options, epochs: 3 })).rejects.toMatchObject(
