@@ -43,9 +43,9 @@ export function requireRoom(
     .map((index) => `${source.place(index)} (${megabytes(source.bytes(index))})`);
   const others = count === 1 ? "" : ` (of the run ${count} requests are too large)`;
   throw new HoneError(
-    `${where}: ${first.name} would be a request of ${megabytes(first.bytes + besides)}, and one holds ` +
-      `${megabytes(maxBodyBytes)}${others}. The largest examples: ${largest.join(", ")}. Give a smaller batchSize, ` +
-      "or shorten or leave out such examples.",
+    `${where}: ${first.name} would be a request of ${megabytes(first.bytes + besides)}, and ` +
+      `one holds ${megabytes(maxBodyBytes)}${others}. The largest examples: ${largest.join(", ")}. ` +
+      "Give a smaller batchSize, or shorten or leave out such examples.",
     { code: "body_too_large", param: "batchSize" },
   );
 }

@@ -143,7 +143,8 @@ class Run<Given, Example> {
     if (before > 0) own.onProgress?.({ type: "resumed", step: before, steps: learnt.steps });
     if (before === learnt.steps) return learnt;
     const { where, validation, step } = this.#parts;
-    const last = { type: this.#type, config: step, cursor: withRuns(kept, { [name]: learnt.steps }) };
+    const cursorThen = withRuns(kept, { [name]: learnt.steps });
+    const last = { type: this.#type, config: step, cursor: cursorThen };
     const besides = Buffer.byteLength(JSON.stringify(last));
     requireRoom(where, train, this.#steps(before), besides);
     if (validation) requireRoom(where, validation, this.#measured(validation.size), besides);
@@ -207,7 +208,8 @@ class Run<Given, Example> {
   *#measured(size: number): Generator<Together> {
     const { batchSize } = this.#parts.own;
     for (let first = 0; first < size; first += batchSize) {
-      const indices = Array.from({ length: Math.min(batchSize, size - first) }, (_, at) => first + at);
+      const length = Math.min(batchSize, size - first);
+      const indices = Array.from({ length }, (_, at) => first + at);
       yield { name: "what the validation measures together", indices };
     }
   }

@@ -1,5 +1,6 @@
 import type { ChatMessage, ChatTool } from "@hone/core";
 import type { LedgerCompletion } from "../ports/ledger.ts";
+import { bytesOf, copyOf } from "../store/blob.ts";
 import { fromJson, toJson } from "../store/json.ts";
 import type { Statement } from "../store/store.ts";
 
@@ -126,13 +127,4 @@ function isExactly(a: ChatMessage, b: ChatMessage): boolean {
 /** Whether a message is nothing but a role and a text, as most are. */
 function isPlain(message: ChatMessage): boolean {
   return typeof message.content === "string" && Object.keys(message).length === 2;
-}
-
-function bytesOf(array: Int32Array | Float32Array): Uint8Array {
-  return Buffer.from(array.buffer, array.byteOffset, array.byteLength);
-}
-
-/** A buffer of its own, because the offset of a view need not be a multiple of four. */
-function copyOf(bytes: ArrayBuffer | Uint8Array): ArrayBuffer {
-  return new Uint8Array(bytes).buffer;
 }

@@ -114,6 +114,15 @@ export function updateOperation(record: OperationRecord): Statement {
   };
 }
 
+/** Replaces what it was asked to do, off the main thread: both may be megabytes. */
+export function updateOp(id: string, op: Op): Statement {
+  return {
+    sql: "UPDATE operations SET op = ? WHERE id = ?",
+    args: [JSON.stringify(op), id],
+    long: true,
+  };
+}
+
 export function operationInfo(record: OperationRecord): OperationInfo {
   return {
     id: record.id,

@@ -101,7 +101,11 @@ export function createRunner(context: OperationContext, serverEnds: AbortSignal)
           if (!committed) context.rollouts.noteReleased(record.id);
           Object.assign(record, ending, { result });
         },
-        [updateOperation(over), ...(committed ? [] : releaseRollouts(record.id))],
+        [
+          updateOperation(over),
+          ...(committed ? [] : releaseRollouts(record.id)),
+          ...(kindOf(record).forget?.(record) ?? []),
+        ],
       );
       fault("operation.after-end");
     } catch (error) {

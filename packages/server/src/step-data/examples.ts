@@ -22,26 +22,61 @@ export interface StepExample {
   trained: ReadonlySet<string>;
 }
 
-/** A completion as it is stored with the operation: a redone step trains the same ids, whatever the renderer says then. */
+/**
+ * A completion as it is stored with the operation: a redone step trains the same ids, whatever the renderer says then.
+ * The ids of all of them stand in one array, one after the other.
+ */
 export interface StoredCompletion {
   id: string;
   parentId: string | null;
-  prompt: number[];
-  answer: number[];
+  /** How many ids come before its answer, and how many the answer has. */
+  prompt: number;
+  answer: number;
 }
 
-export function stored({ id, parentId, promptSuffix, sampled }: StepCompletion): StoredCompletion {
-  return { id, parentId, prompt: Array.from(promptSuffix), answer: Array.from(sampled) };
+export function stored(completions: readonly StepCompletion[]): {
+  completions: StoredCompletion[];
+  tokens: Int32Array;
+} {
+  const lengths = completions.map(
+    ({ promptSuffix, sampled }) => promptSuffix.length + sampled.length,
+  );
+  const tokens = new Int32Array(lengths.reduce((total, length) => total + length, 0));
+  let at = 0;
+  const told = completions.map(({ id, parentId, promptSuffix, sampled }) => {
+    for (const part of [promptSuffix, sampled]) {
+      tokens.set(part, at);
+      at += part.length;
+    }
+    return { id, parentId, prompt: promptSuffix.length, answer: sampled.length };
+  });
+  return { completions: told, tokens };
+}
+
+export function restored(
+  completions: readonly StoredCompletion[],
+  tokens: Int32Array,
+): StepCompletion[] {
+  let at = 0;
+  const next = (length: number): Int32Array => tokens.subarray(at, (at += length));
+  return completions.map(({ id, parentId, prompt, answer }) =>
+    unsampled({ id, parentId, promptSuffix: next(prompt), sampled: next(answer) }),
+  );
 }
 
 /** Of no policy: nobody's logprobs correct the loss, and none are compared with the trainer's. */
-export function restored({ id, parentId, prompt, answer }: StoredCompletion): StepCompletion {
+function unsampled({
+  id,
+  parentId,
+  promptSuffix,
+  sampled,
+}: Pick<StepCompletion, "id" | "parentId" | "promptSuffix" | "sampled">): StepCompletion {
   return {
     id,
     parentId,
-    promptSuffix: Int32Array.from(prompt),
-    sampled: Int32Array.from(answer),
-    logprobs: new Float32Array(answer.length),
+    promptSuffix,
+    sampled,
+    logprobs: new Float32Array(sampled.length),
     policy: null,
     temperature: 1,
     topP: 1,
@@ -147,14 +182,15 @@ function withoutWeight({
 function wholeOf(name: string, completions: readonly LedgerCompletion[]): StepExample {
   const last = completions.at(-1);
   if (!last) return { completions: [], trained: new Set() };
-  const ids = [...fullPrompt(last, completions), ...last.sampled];
+  const ids = Int32Array.from([...fullPrompt(last, completions), ...last.sampled]);
   const id = `${name}.all`;
-  const whole = restored({ id, parentId: null, prompt: ids.slice(0, 1), answer: ids.slice(1) });
+  const whole = unsampled({
+    id,
+    parentId: null,
+    promptSuffix: ids.subarray(0, 1),
+    sampled: ids.subarray(1),
+  });
   return { completions: [whole], trained: new Set([id]) };
-}
-
-function unsampled(completion: StepCompletion): StepCompletion {
-  return restored(stored(completion));
 }
 
 /** As the ledger would hold the answer, had a policy given it: what comes after is looked up in it. */

@@ -148,4 +148,9 @@ export const migrations: readonly string[] = [
    ) STRICT;`,
   // What a model's chats are rendered with, as JSON; NULL for the renderer's defaults.
   "ALTER TABLE models ADD COLUMN chat_template_kwargs TEXT;",
+  // Token ids of the examples of a supervised step, as 32-bit integers, until its operation has ended.
+  `CREATE TABLE example_tokens (
+     operation_id TEXT PRIMARY KEY,
+     tokens BLOB NOT NULL
+   ) STRICT;`,
 ];

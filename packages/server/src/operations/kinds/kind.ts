@@ -5,6 +5,7 @@ import type { RolloutRecord } from "../../rollouts/records.ts";
 import type { OperationContext } from "../context.ts";
 import type { NewEvent } from "../events.ts";
 import { nextTurn } from "../../store/pauses.ts";
+import type { Statement } from "../../store/store.ts";
 import type { OperationRecord } from "../records.ts";
 
 /**
@@ -24,6 +25,8 @@ export interface OperationKind<R extends OperationRecord = OperationRecord> {
   ): Promise<readonly Claim[]>;
   /** Of the rollouts that it claimed those that its step used up; the others are free again. */
   used?(record: R): readonly string[];
+  /** Of what is stored for it, what nobody needs once it has ended in whatever way: goes in the same transaction. */
+  forget?(record: R): readonly Statement[];
   /** Everything before the commit point. A restart that comes before it calls this again with the stored record. */
   run(task: Task<R>): Promise<Outcome>;
   /**

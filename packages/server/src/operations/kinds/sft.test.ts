@@ -2,6 +2,7 @@ import { HoneError } from "@hone/core";
 import type OpenAI from "openai";
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
 import { createRendererClient, type RendererClient } from "../../renderer/http-renderer.ts";
+import { readStepData } from "../../testing/read-step-data.ts";
 import { createScriptedEngine } from "../../testing/scripted-engine.ts";
 import type { Child } from "../../supervise/child.ts";
 import {
@@ -32,42 +33,6 @@ const conversation = [
   { role: "user", content: "And now?" },
   { role: "assistant", content: "Nothing <|im_end|> new." },
 ];
-
-/** The step data as the worker would read it. */
-function stepData(body: Uint8Array) {
-  const bytes = Buffer.from(body);
-  const size = Number(bytes.readBigUInt64LE());
-  const header = JSON.parse(bytes.toString("utf8", 8, 8 + size));
-  const tensor = (name: string): number[] => {
-    const { dtype, data_offsets } = header[name];
-    const [from, to] = data_offsets as [number, number];
-    const part = bytes.buffer.slice(
-      bytes.byteOffset + 8 + size + from,
-      bytes.byteOffset + 8 + size + to,
-    );
-    const Kind = { U8: Uint8Array, I32: Int32Array, F32: Float32Array, F64: Float64Array }[
-      dtype as string
-    ];
-    return Kind ? Array.from(new Kind(part)) : Array.from(new BigInt64Array(part), Number);
-  };
-  const offsets = tensor("completion_offsets");
-  const of = (name: string, at: number) => tensor(name).slice(offsets[at], offsets[at + 1]);
-  return {
-    config: JSON.parse(header.__metadata__.config),
-    tensor,
-    /** Of each completion: what came before its answer, its answer. */
-    completions: offsets.slice(1).map((_, at) => {
-      const sampled = of("sampled", at);
-      const ids = of("tokens", at);
-      return {
-        prompt: ids.filter((_id, i) => !sampled[i]),
-        answer: ids.filter((_id, i) => sampled[i]),
-        parent: tensor("completion_parent")[at],
-        trainable: tensor("completion_trainable")[at],
-      };
-    }),
-  };
-}
 
 describe.skipIf(!workerPython())("steps of imitation", () => {
   let child: Child;
@@ -103,7 +68,7 @@ describe.skipIf(!workerPython())("steps of imitation", () => {
   async function run(op: object) {
     const { json } = await submit(op);
     const over = await ended(server, json.id);
-    return { over, data: () => stepData(trainer.trained.at(-1)!) };
+    return { over, data: () => readStepData(trainer.trained.at(-1)!) };
   }
   const sft = (examples: object[], config: object = {}, rest: object = {}) =>
     run({ type: "sft", examples, config, ...rest });
@@ -357,24 +322,5 @@ describe.skipIf(!workerPython())("steps of imitation", () => {
       code: "policy_not_found",
       param: "op.config.reference",
     });
-  });
-
-  test("a step that a restart cut off is done again from what was stored", async () => {
-    let broken = true;
-    trainer.before.push(async (signal) => {
-      if (!broken) return;
-      await new Promise<void>((resolve) => {
-        signal.addEventListener("abort", () => resolve(), { once: true });
-      });
-      throw new Error("the server ends");
-    });
-    const { json } = await submit({ type: "sft", examples: [{ messages: conversation, tools }] });
-    await expect.poll(() => trainer.before.length).toBe(0);
-    broken = false;
-    server = await server.reopen();
-    await server.state.onEngineReady();
-    const over = await ended(server, json.id);
-    expect(over).toMatchObject({ status: "succeeded", result: { trained: true, examples: 1 } });
-    expect(stepData(trainer.trained.at(-1)!).completions).toHaveLength(3);
   });
 });

@@ -5,6 +5,7 @@ import { fault } from "../../faults/fault.ts";
 import { checkpointName } from "../../policies/checkpoints.ts";
 import type { Model } from "../../policies/models.ts";
 import type { Renderer } from "../../ports/renderer.ts";
+import { bytesOf } from "../../store/blob.ts";
 import {
   dropReason,
   restored,
@@ -21,15 +22,20 @@ import {
   type TrainerConfig,
 } from "../../step-data/step-data.ts";
 import { restartTimeoutMs } from "../ready.ts";
-import { type OperationRecord, updateOperation } from "../records.ts";
+import { type OperationRecord, updateOp, updateOperation } from "../records.ts";
+import { deleteTokens, insertTokens, readTokens } from "./example-tokens.ts";
 import { aborted, type OperationKind, type Outcome, type Task, timed } from "./kind.ts";
 import { referenceFolder } from "./reference-folder.ts";
+import { whileHeld } from "./while-held.ts";
 import { requireInContext } from "./train-claims.ts";
 import { seedOf, stepOnWorker } from "./worker-step.ts";
 
 type SupervisedOp = SftOp | DpoOp;
 
-/** What is stored before the worker sees the step: a redone one trains the same ids in the same micro-batches. */
+/**
+ * What is stored before the worker sees the step, beside the token ids: a redone one trains the same ids in the same
+ * micro-batches.
+ */
 interface Prepared {
   stepPlan: StepPlan;
   completions: StoredCompletion[];
@@ -74,25 +80,25 @@ export function supervised<O extends SupervisedOp>(
     async run(task) {
       const { context, record, emit } = task;
       const model = context.models.require(record.model);
-      record.work ??= await timed(emit, "tokenize", () => prepare(learning, task, model));
-      const { stepPlan, completions, dropped } = record.work;
-      if (stepPlan.rollouts.length === 0) return endUntrained(task, model, {});
-      await context.store.write([updateOperation(record)]);
+      let tokens = record.work && readTokens(context.store, record.id);
+      if (!record.work || !tokens) {
+        const made = await timed(emit, "tokenize", () => prepare(learning, task, model));
+        record.work = made.work;
+        tokens = made.tokens;
+        if (record.work.stepPlan.rollouts.length === 0) return endUntrained(task, model, {});
+        await context.store.write([insertTokens(record.id, tokens), updateOperation(record)]);
+      }
       fault("operation.planned");
-      const ids = new Map(completions.map((one) => [one.id, restored(one)]));
+      const { stepPlan, completions, dropped } = record.work;
+      const ids = new Map(restored(completions, tokens).map((one) => [one.id, one]));
       const number = learning.reference(record.op.config);
       const held = typeof number === "number" ? policyName(record.model, number) : null;
-      // Retention leaves what is held.
-      if (held) context.live.hold(held);
-      let made: Awaited<ReturnType<typeof stepOnWorker>>;
-      try {
+      const made = await whileHeld(context.live, held, () => {
         const reference = referenceFolder(context, record.model, number);
-        made = await stepOnWorker(task, stepPlan.config.step, stepPlan.plan, (folders) =>
+        return stepOnWorker(task, stepPlan.config.step, stepPlan.plan, (folders) =>
           encodeStepData(stepPlan, ids, { ...folders, reference }),
         );
-      } finally {
-        if (held) context.live.release(held);
-      }
+      });
       // Of no use once this is committed, and large.
       record.work = {
         stepPlan: { ...stepPlan, completions: [], plan: [] },
@@ -107,6 +113,12 @@ export function supervised<O extends SupervisedOp>(
       await context.checkpoints.discard(made.staging);
       return endUntrained(task, model, made.metrics);
     },
+
+    /** A run validates again and again on the same examples, and nobody reads those of an earlier time. */
+    forget: ({ id, op }) => [
+      deleteTokens(id),
+      ...(op.evaluate ? [updateOp(id, { ...op, examples: [] })] : []),
+    ],
 
     result(_context, { op, model, work }, step, metrics) {
       return {
@@ -134,19 +146,27 @@ async function prepare<O extends SupervisedOp>(
   learning: Learning<O>,
   task: Task<SupervisedRecord<O>>,
   model: Model,
-): Promise<Prepared> {
-  const { context, record, signal } = task;
+): Promise<{ work: Prepared; tokens: Int32Array }> {
+  const { context, record } = task;
   const { op } = record;
   const renderer = context.renderer.withTemplate(model.chatTemplateKwargs);
   const longest = op.config.maxSequenceTokens ?? context.base.maxModelLen;
   await context.store.flush();
   const limit = pLimit(atOnce);
+  const failed = new AbortController();
+  const signal = AbortSignal.any([task.signal, failed.signal]);
   const read = op.examples.map((example, index) =>
     limit(async () => {
       if (signal.aborted) throw aborted();
-      return await named(index, () =>
-        patiently(signal, () => learning.sides(task, renderer, example, `ex${index}`)),
-      );
+      try {
+        return await named(index, () =>
+          patiently(signal, () => learning.sides(task, renderer, example, `ex${index}`)),
+        );
+      } catch (error) {
+        // The operation ends with it: what the others would say is of no use.
+        failed.abort();
+        throw error;
+      }
     }),
   );
   const dropped: Prepared["dropped"] = [];
@@ -180,7 +200,8 @@ async function prepare<O extends SupervisedOp>(
     maxTokensPerMicroBatch: op.config.maxTokensPerMicroBatch,
     whole: plan.config.loss.type === "dpo" ? "group" : undefined,
   });
-  return { stepPlan: plan, completions: [...ids.values()].map(stored), dropped };
+  const { completions, tokens } = stored([...ids.values()]);
+  return { work: { stepPlan: plan, completions, dropped }, tokens };
 }
 
 function configOf<O extends SupervisedOp>(
@@ -207,15 +228,15 @@ function configOf<O extends SupervisedOp>(
 /** Whether both sides of a pair are the same ids: then no side is better. */
 function sameIds(sides: readonly Side[]): boolean {
   if (sides.length < 2) return false;
-  const [one, ...others] = sides.map(({ example }) =>
-    JSON.stringify(
-      example.completions.map(({ promptSuffix, sampled }) => [
-        Array.from(promptSuffix),
-        Array.from(sampled),
-      ]),
-    ),
+  const [one, ...others] = sides.map(({ example }) => stored(example.completions));
+  const lengths = ({ completions }: ReturnType<typeof stored>): string =>
+    completions.map(({ prompt, answer }) => [prompt, answer]).join();
+  return others.every(
+    (other) =>
+      one !== undefined &&
+      lengths(other) === lengths(one) &&
+      Buffer.compare(bytesOf(other.tokens), bytesOf(one.tokens)) === 0,
   );
-  return others.every((other) => other === one);
 }
 
 /** N stays. The cursor moves with a step whose examples were all left out: they were tried. */
