@@ -41,7 +41,7 @@ export async function readProtobuf(c: Context<AppEnv>): Promise<Uint8Array> {
       code: "unsupported_media_type",
     });
   }
-  return await readBytes(c, c.get("bodyLimit") ?? chatBodyLimit);
+  return await readBytes(c, c.get("bodyLimit") ?? maxBodyBytes);
 }
 
 /** Like JSON, it cannot come from a web page without a preflight. */

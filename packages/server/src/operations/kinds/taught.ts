@@ -13,6 +13,7 @@ import type { Selection } from "../../step-data/filter.ts";
 import type { OperationContext } from "../context.ts";
 import { aborted } from "./kind.ts";
 import type { Teacher } from "./teacher.ts";
+import { whileHeld } from "./while-held.ts";
 
 /** The teacher's logprobs of sampled tokens, by completion. */
 export type Taught = Record<string, number[]>;
@@ -123,8 +124,7 @@ export async function readFeedback(
     }
   }
 
-  live.hold(policy);
-  try {
+  await whileHeld(live, policy, async () => {
     models.require(teacher.model);
     await live.ensure(teacher.model, teacher.step);
     const scored = selection.completions
@@ -143,9 +143,7 @@ export async function readFeedback(
       await Promise.allSettled(scored);
       throw error;
     }
-  } finally {
-    live.release(policy);
-  }
+  });
   const warnings = [];
   if (placeless > 0) {
     warnings.push(

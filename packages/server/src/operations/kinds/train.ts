@@ -27,6 +27,7 @@ import { referenceFolder } from "./reference-folder.ts";
 import { givenLogprobs, readFeedback, type Taught } from "./taught.ts";
 import { findTeacher, type Teacher, teacherFolder } from "./teacher.ts";
 import { claimRewarded, namedCompletions, referenceOf } from "./train-claims.ts";
+import { whileHeld } from "./while-held.ts";
 
 type TrainOutcome = Pick<TrainResult, "groups" | "reasons" | "warnings">;
 /** What is stored before the worker sees the step, so that one that is redone is the same. */
@@ -85,29 +86,27 @@ export const train: OperationKind<TrainRecord> = {
       : typeof reference === "number"
         ? policyName(record.model, reference)
         : undefined;
-    // Retention leaves what is held.
-    if (held) task.context.live.hold(held);
-    try {
-      // What the teacher said already, the worker need not compute.
-      const folder = taught
-        ? undefined
-        : teacher
-          ? await teacherFolder(task.context, teacher)
-          : referenceFolder(task.context, record.model, reference);
-      const made = await stepOnWorker(task, stepPlan.config.step, stepPlan.plan, (folders) =>
-        encodeStepData(stepPlan, completions, { ...folders, reference: folder }, taught),
-      );
-      // Of no use once this is committed, and large.
-      delete stored.taught;
-      const { seed, loss } = stepPlan.config;
-      return { ...made, seed, cursor: record.op.cursor, objective: madeBy(loss) };
-    } catch (error) {
-      // The members that are left lie exactly on their group's mean.
-      if (workerCode(error) !== "nothing_to_train") throw error;
-      return endUntrained(task, equalised(outcome), stepPlan.rollouts);
-    } finally {
-      if (held) task.context.live.release(held);
-    }
+    return await whileHeld(task.context.live, held, async () => {
+      try {
+        // What the teacher said already, the worker need not compute.
+        const folder = taught
+          ? undefined
+          : teacher
+            ? await teacherFolder(task.context, teacher)
+            : referenceFolder(task.context, record.model, reference);
+        const made = await stepOnWorker(task, stepPlan.config.step, stepPlan.plan, (folders) =>
+          encodeStepData(stepPlan, completions, { ...folders, reference: folder }, taught),
+        );
+        // Of no use once this is committed, and large.
+        delete stored.taught;
+        const { seed, loss } = stepPlan.config;
+        return { ...made, seed, cursor: record.op.cursor, objective: madeBy(loss) };
+      } catch (error) {
+        // The members that are left lie exactly on their group's mean.
+        if (workerCode(error) !== "nothing_to_train") throw error;
+        return endUntrained(task, equalised(outcome), stepPlan.rollouts);
+      }
+    });
   },
 
   result(context, { model, work: stored }, step, metrics) {
