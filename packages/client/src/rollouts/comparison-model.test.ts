@@ -325,3 +325,16 @@ describe("a model to compare with", () => {
     ]);
   });
 });
+
+it("has no settings for Anthropic's SDK: its calls are read as chats", async () => {
+  const [group] = await gather(
+    await elsewhere(),
+    (m) => {
+      m.anthropic();
+      return 0;
+    },
+    [{}],
+    { groupSize: 1, maxExceptions: 1, mode: "eval" },
+  );
+  expect(group!.exceptions[0]!.message).toContain("Use model.connection()");
+});

@@ -192,7 +192,14 @@ describe.skipIf(!workerPython())("Anthropic's own client", () => {
       dies: { after: 2, error: new HoneError("The engine is gone.", { code: "engine_error" }) },
     });
     const stream = client.messages.stream(asked(ask));
-    await expect(stream.finalMessage()).rejects.toThrow(/The engine is gone/);
+    await expect(stream.finalMessage()).rejects.toMatchObject({
+      message: expect.stringContaining("The engine is gone."),
+      error: {
+        type: "error",
+        error: { type: "api_error", code: "engine_error" },
+        request_id: "r1",
+      },
+    });
     expect(on.recorded().every(({ delivered }) => !delivered)).toBe(true);
     const gone = await fetch(`${on.gateway.baseURL}/v1/messages/batches`, { method: "POST" });
     expect(gone.status).toBe(404);

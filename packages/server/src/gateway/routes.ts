@@ -59,14 +59,16 @@ export function gatewayRoutes(deps: GatewayDeps): Hono<AppEnv> {
     path: string,
     schema: S,
     read: (request: z.output<S>) => Ask,
-    write: (request: z.output<S>, prepared: PreparedAsk) => Writer,
+    write: (request: z.output<S>, prepared: PreparedAsk, requestId: string) => Writer,
   ): void {
     for (const prefix of prefixes) {
       app.post(prefix + path, async (c) => {
         // Before the first wait: a client that leaves while the prompt is rendered must be noticed too.
         const sink = createSink(c);
         const request = await readJson(c, schema);
-        return answer(c, sink, read(request), (prepared) => write(request, prepared));
+        return answer(c, sink, read(request), (prepared) =>
+          write(request, prepared, c.get("requestId")),
+        );
       });
     }
   }

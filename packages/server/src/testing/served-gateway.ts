@@ -44,6 +44,7 @@ export async function serveGateway(
   const app = new Hono<AppEnv>();
   app.use(async (c, next) => {
     c.set("keyId", "key");
+    c.set("requestId", "r1");
     c.header("x-request-id", "r1");
     await next();
   });

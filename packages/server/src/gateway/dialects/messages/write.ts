@@ -12,7 +12,7 @@ import type { Writer } from "../../answer-events.ts";
 import type { PreparedAsk } from "../../prepare.ts";
 
 /** Anthropic's `message`, and the events of its stream. */
-export function writeMessages(_request: unknown, prepared: PreparedAsk): Writer {
+export function writeMessages(_request: unknown, prepared: PreparedAsk, requestId: string): Writer {
   const id = prepared.answerId.replace(/^cmpl_/, "msg_");
   const input = prepared.engineRequest.prompt.length;
   const blocks = createBlocks();
@@ -57,7 +57,7 @@ export function writeMessages(_request: unknown, prepared: PreparedAsk): Writer 
           );
         }
         default:
-          return sse(anthropicError(event.error, null));
+          return sse(anthropicError(event.error, requestId));
       }
     },
   };
