@@ -1,9 +1,6 @@
 import {
   forwardBackwardOpSchema,
   forwardOpSchema,
-  HoneError,
-  issuePath,
-  issueText,
   newId,
   optimStepOpSchema,
   refuseUnknownOptions,
@@ -20,6 +17,7 @@ import type {
 import type { Transport } from "@hone/transport";
 import type { LimitFunction } from "p-limit";
 import { optionalFunction, requireList, requireSignal } from "../argument-kinds.ts";
+import { parsedOptions } from "../training/parsed-options.ts";
 import { startOperation } from "../training/train-handle.ts";
 
 /** What every operation of a loop of one's own takes. */
@@ -102,8 +100,8 @@ async function pass(
     ...(backward && { fresh }),
   };
   const op = backward
-    ? checked(where, forwardBackwardOpSchema.safeParse({ type, ...given }))
-    : checked(where, forwardOpSchema.safeParse({ type, ...given }));
+    ? parsedOptions(where, forwardBackwardOpSchema.safeParse({ type, ...given }))
+    : parsedOptions(where, forwardOpSchema.safeParse({ type, ...given }));
   return await done<ForwardResult>(model, op, options, [type]);
 }
 
@@ -120,7 +118,7 @@ export async function optimStep(
   );
   const { accumulated } = options;
   const given = { type: "optim_step", config, accumulated };
-  const op = checked(where, optimStepOpSchema.safeParse(given));
+  const op = parsedOptions(where, optimStepOpSchema.safeParse(given));
   return await done<OptimStepResult>(model, op, options, ["optim_step"]);
 }
 
@@ -128,18 +126,6 @@ function checkLoopOptions(where: string, options: LoopOptions, own: readonly str
   refuseUnknownOptions(where, options, [...own, ...loopNames]);
   requireSignal(where, options);
   optionalFunction(where, options.onEvent, "onEvent");
-}
-
-function checked<Op>(
-  where: string,
-  parsed: { success: true; data: Op } | { success: false; error: Parameters<typeof issueText>[0] },
-): Op {
-  if (parsed.success) return parsed.data;
-  throw new HoneError(`${where}: ${issueText(parsed.error, "the options")}.`, {
-    code: "invalid_request",
-    param: issuePath(parsed.error),
-    cause: parsed.error,
-  });
 }
 
 async function done<Result extends ForwardResult | OptimStepResult>(

@@ -3,7 +3,7 @@ import type { ConversationPair, DpoConfig, Pair, Trajectory } from "@hone/core";
 import { isDeepStrictEqual } from "node:util";
 import { unusable } from "./examples-source.ts";
 import type { ExamplesOf } from "./examples-source.ts";
-import { checkedStep } from "./run-options.ts";
+import { parsedOptions } from "../training/parsed-options.ts";
 import type { RunOptions } from "./run-options.ts";
 import type { Learning } from "./supervised-run.ts";
 
@@ -22,7 +22,7 @@ export const preference: Learning<Pair> = {
   type: "dpo",
   where: "dpo()",
   stepNames: Object.keys(dpoConfigSchema.shape),
-  check: (options) => checkedStep("dpo()", dpoConfigSchema.safeParse(options)),
+  check: (options) => parsedOptions("dpo()", dpoConfigSchema.safeParse(options)),
   read: readPair,
 };
 

@@ -1,4 +1,4 @@
-import { HoneError, issuePath, issueText, refuseUnknownOptions } from "@hone/core";
+import { HoneError, refuseUnknownOptions } from "@hone/core";
 import type { OperationEvent } from "@hone/core";
 import { optionalFunction, requireSignal } from "../argument-kinds.ts";
 import { checkSchedule } from "../training/schedule.ts";
@@ -127,19 +127,4 @@ export interface SettledOptions<Given> extends RunOptions<Given> {
   batchSize: number;
   seed: number;
   shuffle: boolean;
-}
-
-/** What a schema of core says of the options of a step. */
-export function checkedStep<Config>(
-  where: string,
-  parsed:
-    | { success: true; data: Config }
-    | { success: false; error: Parameters<typeof issueText>[0] },
-): Config {
-  if (parsed.success) return parsed.data;
-  throw new HoneError(`${where}: ${issueText(parsed.error, "the options")}.`, {
-    code: "invalid_request",
-    param: issuePath(parsed.error),
-    cause: parsed.error,
-  });
 }

@@ -2,7 +2,7 @@ import { conversationSchema, issueText, sftConfigSchema, trajectorySchema } from
 import type { Conversation, Example, SftConfig, Trajectory } from "@hone/core";
 import { unusable } from "./examples-source.ts";
 import type { ExamplesOf } from "./examples-source.ts";
-import { checkedStep } from "./run-options.ts";
+import { parsedOptions } from "../training/parsed-options.ts";
 import type { RunOptions } from "./run-options.ts";
 import type { Learning } from "./supervised-run.ts";
 
@@ -16,7 +16,7 @@ export const imitation: Learning<Example> = {
   type: "sft",
   where: "sft()",
   stepNames: Object.keys(sftConfigSchema.shape),
-  check: (options) => checkedStep("sft()", sftConfigSchema.safeParse(options)),
+  check: (options) => parsedOptions("sft()", sftConfigSchema.safeParse(options)),
   read: readExample,
 };
 

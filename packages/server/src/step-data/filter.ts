@@ -74,6 +74,8 @@ type CompletionMasks = Pick<
   /** Completions that the client says never train. */
   excluded?: ReadonlySet<string>;
 };
+/** Why each completion that counts is left out of the loss, by id; null where it trains. */
+type CompletionMaskReasons = Map<string, DropReason | null>;
 type Counts = Partial<Record<DropReason, number>>;
 type Filters<Of extends unknown[]> = readonly (readonly [DropReason, (...of: Of) => boolean])[];
 
@@ -152,7 +154,8 @@ function filterGroup(
   const reason = compares ? whyNotCompared(comparedOf(group)) : null;
 
   for (const member of compares ? rewarded : group.members) {
-    const masked = reason ?? maskOf(member, options);
+    const masks = reason === null ? masksOf(member.completions, masking(member, options)) : null;
+    const masked = masks ? maskOf(member, masks, options) : reason;
     const rollout = selection.rollouts.length;
     selection.rollouts.push({
       id: member.rolloutId,
@@ -160,14 +163,14 @@ function filterGroup(
       group: index,
       trainable: masked === null,
     });
-    if (masked === null) {
+    if (masks && masked === null) {
       outcome.trainedRollouts++;
       selection.trainableRollouts++;
-      selection.tokens += addCompletions(member, rollout, options, selection);
-      for (const why of masksOf(member.completions, masking(member, options)).values()) {
+      selection.tokens += addCompletions(member, rollout, masks, selection);
+      for (const why of masks.values()) {
         if (why !== null) count((outcome.masked ??= {}), why);
       }
-    } else if (reason === null) count(outcome.dropped, masked);
+    } else if (reason === null && masked !== null) count(outcome.dropped, masked);
   }
   outcome.reason = reason ?? (outcome.trainedRollouts === 0 ? mostFrequentMask(outcome) : null);
   return outcome;
@@ -189,8 +192,11 @@ function masking({ training }: FilterMember, options: FilterOptions): Completion
 }
 
 /** Why a rollout with a reward is not trained; null where it is. */
-function maskOf(member: FilterMember, options: FilterOptions): DropReason | null {
-  const masks = masksOf(member.completions, masking(member, options));
+function maskOf(
+  member: FilterMember,
+  masks: CompletionMaskReasons,
+  options: FilterOptions,
+): DropReason | null {
   const lengths = sequenceLengths(member.completions);
   const chosen = member.completions.filter(({ id }) => masks.get(id) === null);
   for (const [reason, applies] of rolloutFilters) {
@@ -208,7 +214,7 @@ function maskOf(member: FilterMember, options: FilterOptions): DropReason | null
 export function masksOf(
   completions: readonly LedgerCompletion[],
   options: CompletionMasks,
-): Map<string, DropReason | null> {
+): CompletionMaskReasons {
   const continued = continuedIds(completions);
   return new Map(
     completions
@@ -241,10 +247,9 @@ export function sequenceLengths(
 function addCompletions(
   member: FilterMember,
   rollout: number,
-  options: FilterOptions,
+  masks: CompletionMaskReasons,
   selection: Selection,
 ): number {
-  const masks = masksOf(member.completions, masking(member, options));
   const training = new Set([...masks.keys()].filter((id) => masks.get(id) === null));
   let tokens = 0;
   for (const { id, sampled } of withAncestors(member.completions, training)) {

@@ -139,7 +139,7 @@ export function encodeStepData(
   const sampled = new Uint8Array(total);
   const logprobs = new Float32Array(total);
   const offsets = new BigInt64Array(completions.length + 1);
-  const references = new Float32Array(total).fill(NaN);
+  const references = reference && new Float32Array(total).fill(NaN);
   let at = 0;
   completions.forEach((completion, index) => {
     tokens.set(completion.promptSuffix, at);
@@ -147,7 +147,7 @@ export function encodeStepData(
     tokens.set(completion.sampled, at);
     sampled.fill(1, at, at + completion.sampled.length);
     logprobs.set(completion.logprobs, at);
-    references.set(reference?.get(completion.id) ?? [], at);
+    references?.set(reference?.get(completion.id) ?? [], at);
     at += completion.sampled.length;
     offsets[index + 1] = BigInt(at);
   });
@@ -192,7 +192,7 @@ export function encodeStepData(
         data: Uint8Array.from(completions, ({ finishReason }) => Number(finishReason === "length")),
       },
       ...givenOf(stepPlan.completions),
-      ...(reference && { reference: { type: "F32" as const, data: references } }),
+      ...(references && { reference: { type: "F32" as const, data: references } }),
       rollout_reward: {
         type: "F64",
         data: Float64Array.from(stepPlan.rollouts, ({ reward }) => reward ?? NaN),
