@@ -1,0 +1,68 @@
+import type { RolloutModel } from "@hone/client";
+import { defineTask, type RolloutHow } from "@hone/client/run";
+import { answerFromMails } from "./agent.ts";
+import { makeInbox, type Inbox, type Question } from "./corpus.ts";
+import { episodeMetrics, goldReward } from "./gold.ts";
+import { Mailbox } from "./mailbox.ts";
+
+// An agent that learns to answer questions from a mailbox, as ART-E does, on inboxes that a script writes.
+
+type Settings = { turns: number };
+
+/** The people of the held-out questions are not those of training. */
+const trainInboxes = [0, 1, 2, 3, 4, 5, 6];
+const heldOutInboxes = [7, 8, 9];
+
+const opened = new Map<number, { inbox: Inbox; mailbox: Mailbox }>();
+function open(number: number): { inbox: Inbox; mailbox: Mailbox } {
+  let one = opened.get(number);
+  if (one === undefined) {
+    const inbox = makeInbox(number);
+    one = { inbox, mailbox: new Mailbox(inbox.mails) };
+    opened.set(number, one);
+  }
+  return one;
+}
+
+const questionsOf = (inboxes: readonly number[]): Question[] =>
+  inboxes.flatMap((inbox) => makeInbox(inbox).questions);
+
+// #region rollout
+async function rollout(model: RolloutModel, question: Question, how: RolloutHow<Settings>) {
+  const { temperature, answerTokens, settings } = how;
+  const { tokens, ...episode } = await answerFromMails(
+    model,
+    { ...open(question.inbox), question },
+    { temperature, answerTokens, mostTurns: settings.turns },
+  );
+  return {
+    reward: goldReward(question, episode),
+    metrics: { ...episodeMetrics(question, episode), tokens },
+  };
+}
+// #endregion
+
+export default defineTask({
+  train: questionsOf(trainInboxes),
+  heldOut: questionsOf(heldOutInboxes),
+  rollout,
+  metric: "correct",
+  slice: ({ kind }) => kind,
+  settings: { turns: 6 },
+  checkSettings({ turns }) {
+    if (!Number.isInteger(turns) || turns < 3) {
+      throw new Error(`--turns is a whole number of at least 3, not ${turns}.`);
+    }
+  },
+  options: {
+    ...{ steps: 16, groupsPerStep: 8, groupSize: 8, concurrency: 64, answerTokens: 40 },
+    // What suits a base of less than a million parameters.
+    ...{ learningRate: 2e-3, schedule: { type: "linear", end: 0.1 } },
+    train: {
+      ...{ warmupSteps: 2, optimizerSteps: 2, epsilonLow: 0.2, epsilonHigh: 0.28 },
+      ...{ scaleRewards: "group", normalizerTokens: 40 },
+    },
+    ...{ verdict: "sampled", evalEvery: 8, evalHeldOut: 60 },
+  },
+  curves: () => ({ heldOut: ["sourcesRight"] }),
+});
