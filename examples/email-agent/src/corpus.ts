@@ -1,5 +1,5 @@
 import type { Mail } from "./mailbox.ts";
-import { chance, type Random, pick, shuffled, uniforms } from "./random.ts";
+import { chance, pick, shuffled, uniforms } from "./random.ts";
 
 /** One question about one inbox: plain data, so that it can be a scenario. */
 export interface Question {
@@ -25,7 +25,9 @@ const projects = (
 ).split(" ");
 const people = "ann bob cleo dan eve finn gus hana ivo jill kai lena milo nora otto pia".split(" ");
 const values: Record<string, readonly string[]> = {
-  room: [..."ABCD"].flatMap((wing) => [..."123456"].map((number) => `${wing}${number}`)),
+  room: "A B C D"
+    .split(" ")
+    .flatMap((wing) => [1, 2, 3, 4, 5, 6].map((number) => `${wing}${number}`)),
   budget: Array.from({ length: 30 }, (_, i) => `${110 + i * 10}`),
   day: "Monday Tuesday Wednesday Thursday Friday".split(" "),
   time: Array.from(

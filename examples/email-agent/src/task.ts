@@ -55,13 +55,7 @@ export default defineTask({
     }
   },
   options: {
-    ...{ steps: 16, groupsPerStep: 8, groupSize: 8, concurrency: 64, answerTokens: 40 },
-    // What suits a base of less than a million parameters.
-    ...{ learningRate: 2e-3, schedule: { type: "linear", end: 0.1 } },
-    train: {
-      ...{ warmupSteps: 2, optimizerSteps: 2, epsilonLow: 0.2, epsilonHigh: 0.28 },
-      ...{ scaleRewards: "group", normalizerTokens: 40 },
-    },
+    ...{ steps: 16, groupsPerStep: 8, groupSize: 8, concurrency: 64, answerTokens: 128 },
     ...{ verdict: "sampled", evalEvery: 8, evalHeldOut: 60 },
   },
   curves: () => ({ heldOut: ["sourcesRight"] }),
