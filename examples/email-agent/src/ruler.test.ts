@@ -1,0 +1,56 @@
+import type { Trajectory, TrajectoryGroup } from "@hone/core";
+import { rulerScoreGroup, supportEmailRubric } from "@hone/ruler";
+import { score, ScriptedJudge } from "@hone/ruler/testing";
+import { expect, it, onTestFinished } from "vitest";
+import { makeInbox } from "./corpus.ts";
+import { goldReward } from "./gold.ts";
+import { Mailbox } from "./mailbox.ts";
+import { followTheRubric } from "./rubric-scorer.ts";
+import { expert, play, type Style } from "./styles.ts";
+
+const inbox = makeInbox(7);
+const mailbox = new Mailbox(inbox.mails);
+const ways: Style[] = [
+  expert,
+  { ...expert, cites: false },
+  { ...expert, reads: "oldest" },
+  { ...expert, keywords: "project", reads: "newest" },
+  { ...expert, reads: "none" },
+];
+
+it("lets RULER with the support-mail rubric order the ways as the gold reward does", async () => {
+  const judge = await ScriptedJudge.start({ otherwise: score(followTheRubric) });
+  onTestFinished(() => judge.close());
+  let [agree, differ] = [0, 0];
+  for (const question of inbox.questions.slice(0, 20)) {
+    const played = ways.map((way) => play(way, { inbox, mailbox, question }));
+    const scored = await rulerScoreGroup(groupOf(played), judge.endpoint, {
+      ...{ rubric: supportEmailRubric, cache: false, swallowErrors: false },
+    });
+    const gold = played.map(({ episode }) => goldReward(question, episode));
+    const rewards = scored.trajectories.map(({ reward }) => reward ?? Number.NaN);
+    for (const [one, a] of gold.entries()) {
+      for (const [other, b] of gold.entries()) {
+        if (a - b < 0.25) continue;
+        if (rewards[one]! > rewards[other]!) agree += 1;
+        else differ += 1;
+      }
+    }
+  }
+  expect(agree).toBeGreaterThan(80);
+  expect(agree / (agree + differ)).toBeGreaterThan(0.9);
+});
+
+function groupOf(played: readonly ReturnType<typeof play>[]): TrajectoryGroup {
+  const trajectories = played.map(({ messages, tools }): Trajectory => ({
+    ...{ rolloutId: null, model: null, policy: null, histories: [], reward: null },
+    messages: messages as Trajectory["messages"],
+    tools: tools as unknown as Trajectory["tools"],
+    ...{ metrics: {}, metadata: {}, logs: [], startedAt: 0, durationMs: 0 },
+    usage: { completions: 1, promptTokens: 0, completionTokens: 0 },
+  }));
+  return {
+    ...{ id: "g", scenario: {}, exceptions: [], metadata: {}, metrics: {}, logs: [] },
+    trajectories,
+  };
+}
