@@ -1,12 +1,11 @@
 // `pnpm experiment sft-rl [--seeds 1,2,3] [--samples 576] [--shown 96] [--out FOLDER]` — the inbox example by
 // demonstrations alone, by rewards alone, and by few demonstrations and then rewards, with as many samples: a sample
 // is a demonstration or a rollout. What is done stands in FOLDER/results.json, and the same command goes on there.
-import { existsSync } from "node:fs";
-import { mkdir, readFile, writeFile } from "node:fs/promises";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { compare, evaluationTable, type TrajectoryGroup } from "@hone/client";
+import { compare, evaluationTable } from "@hone/client";
 import { answer, rolloutsOfStep, trainArm, type Arm } from "./inbox/arm.ts";
+import { openResults } from "./inbox/results.ts";
 import { withSmollm2 } from "./inbox/served.ts";
 
 const { values } = parseArgs({
@@ -24,18 +23,14 @@ const arms: Arm[] = [
   { name: "rl", demonstrations: 0, steps: samples / rolloutsOfStep },
   { name: "sft", demonstrations: samples, steps: 0 },
 ];
-const out = resolve(values.out);
-const file = join(out, "results.json");
-await mkdir(out, { recursive: true });
-const results: Record<string, TrajectoryGroup[]> = existsSync(file)
-  ? JSON.parse(await readFile(file, "utf8"))
-  : {};
+const { folder, results, keep } = await openResults(values.out);
 
-await withSmollm2(join(out, "server"), async (hone) => {
+await withSmollm2(join(folder, "server"), async (hone) => {
   await keep("base", () => answer(hone, "base"));
   for (const seed of values.seeds.split(",").map(Number)) {
     for (const arm of arms)
       await keep(`${arm.name} ${seed}`, async () => answer(hone, await trainArm(hone, arm, seed)));
+    console.table(evaluationTable(results, { metric: "exact" }));
   }
 });
 console.table(evaluationTable(results, { metric: "exact" }));
@@ -57,11 +52,4 @@ for (const [one, other] of [
   console.log(
     `${one.name} ${digits[0]}, ${other.name} ${digits[1]}: difference [${digits[2]}, ${digits[3]}]`,
   );
-}
-
-async function keep(key: string, make: () => Promise<TrajectoryGroup[]>): Promise<void> {
-  if (key in results) return;
-  results[key] = await make();
-  await writeFile(file, JSON.stringify(results));
-  console.table(evaluationTable(results, { metric: "exact" }));
 }

@@ -2,14 +2,14 @@
 //   pnpm experiment strangers [--out FOLDER] [--seed N] [--steps N]
 // It is trained as in the quickstart. Before and after that it answers the quickstart's held-out mails, and mails in
 // eight wordings of somebody who had seen none of the others, greedily.
-import { existsSync } from "node:fs";
-import { mkdir, readFile, writeFile } from "node:fs/promises";
-import { join, resolve } from "node:path";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { compare, evaluationTable, type TrajectoryGroup } from "@hone/client";
 import { writeMails, type Mail } from "../examples/inbox/src/bills.ts";
 import inbox from "../examples/inbox/src/task.ts";
 import { answer, trainArm } from "./inbox/arm.ts";
+import { openResults } from "./inbox/results.ts";
 import { withSmollm2 } from "./inbox/served.ts";
 
 const { values } = parseArgs({
@@ -31,19 +31,12 @@ const sets: Record<string, readonly Mail[]> = {
 };
 const mails = Object.entries(sets).flatMap(([set, of]) => of.map((mail) => ({ ...mail, set })));
 
-const out = resolve(values.out);
-const file = join(out, "results.json");
-await mkdir(out, { recursive: true });
-const results: Record<string, TrajectoryGroup[]> = existsSync(file)
-  ? JSON.parse(await readFile(file, "utf8"))
-  : {};
-await withSmollm2(join(out, "server"), async (hone) => {
+const { folder, results, keep } = await openResults(values.out);
+await withSmollm2(join(folder, "server"), async (hone) => {
   const name = `steps-${values.steps}-seed-${values.seed}`;
-  results["base"] ??= await answer(hone, "base", mails);
-  await writeFile(file, JSON.stringify(results));
+  await keep("base", () => answer(hone, "base", mails));
   const arm = { name, demonstrations: 0, steps: Number(values.steps) };
-  results[name] = await answer(hone, await trainArm(hone, arm, Number(values.seed)), mails);
-  await writeFile(file, JSON.stringify(results));
+  await keep(name, async () => answer(hone, await trainArm(hone, arm, Number(values.seed)), mails));
   for (const metric of ["exact", "json", "name", "amount", "due"]) {
     console.log(metric);
     console.table(evaluationTable(results, { metric, by: ({ set }: { set: string }) => set }));
