@@ -111,6 +111,24 @@ export const responseFormatSchema = z.discriminatedUnion("type", [
   }),
 ]);
 
+const namedToolSchema = z.strictObject({
+  type: z.literal("function"),
+  function: z.strictObject({ name: z.string().min(1) }),
+});
+
+/** Whether the answer has to call, and which tools it may call. */
+export const toolChoiceSchema = z.union([
+  z.enum(["auto", "none", "required"]),
+  namedToolSchema,
+  z.strictObject({
+    type: z.literal("allowed_tools"),
+    allowed_tools: z.strictObject({
+      mode: z.enum(["auto", "required"]),
+      tools: z.array(namedToolSchema).min(1),
+    }),
+  }),
+]);
+
 /** Accepted and without effect: they change nothing about what is sampled. */
 export const ignoredChatKeys = [
   "user",
@@ -128,7 +146,7 @@ export const chatRequestSchema = z.strictObject({
   model: z.string().min(1),
   messages: z.array(messageSchema).min(1),
   tools: z.array(toolSchema).nullish(),
-  tool_choice: z.enum(["auto", "none"]).nullish(),
+  tool_choice: toolChoiceSchema.nullish(),
   parallel_tool_calls: z.boolean().nullish(),
   n: z.int().min(1).max(64).nullish(),
   stop: stopSchema.nullish(),

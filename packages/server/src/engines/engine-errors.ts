@@ -72,6 +72,12 @@ export function completionError(
       param: "messages",
     });
   }
+  if (status === 400 && format?.type === "grammar") {
+    return new HoneError(`The engine cannot hold an answer to a call of these tools. ${message}`, {
+      code: "unsupported_parameter",
+      param: "tools",
+    });
+  }
   if (status === 400 && format) {
     // The server has checked everything else in the request, so it is the format that the engine refuses.
     return new HoneError(`The engine cannot hold an answer to this response_format. ${message}`, {
@@ -96,6 +102,15 @@ export function completionError(
     code: "engine_error",
     cause: message,
   });
+}
+
+/** vLLM's grammars are those of the back end that it was started with, in other languages than ours. */
+export function noCallGrammar(): HoneError {
+  return new HoneError(
+    "tool_choice: with vLLM as the engine an answer cannot be held to a call, nor to a call or a format. " +
+      'Send "auto" without response_format, or "none"; or use the embedded engine.',
+    { code: "unsupported_parameter", param: "tool_choice" },
+  );
 }
 
 /** Answers of the adapter routes; vLLM sends plain text there. */

@@ -76,6 +76,17 @@ describe("driver of the engine contract", () => {
     expect(await codeOf(sample(engine, { prompt: [1], stream: true }))).toBe("engine_error");
   });
 
+  it("refuses a grammar of calls where the engine is vLLM, before it is asked", async () => {
+    let asked = 0;
+    const engine = await engineOf((_request, response) => {
+      asked++;
+      response.writeHead(200).end(JSON.stringify(choice({ finish_reason: "stop" })));
+    });
+    const format = { type: "grammar" as const, source: 'start: "a"' };
+    expect(await codeOf(sample(engine, { prompt: [1], format }))).toBe("unsupported_parameter");
+    expect(asked).toBe(0);
+  });
+
   it("takes a socket that breaks for a broken engine, and one that is closed for a missing one", async () => {
     const engine = await engineOf((_request, response) => {
       response.writeHead(200, { "content-type": "text/event-stream" });

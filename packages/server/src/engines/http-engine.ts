@@ -2,7 +2,7 @@ import { HoneError } from "@hone/core";
 import { createParser } from "eventsource-parser";
 import { Agent, request as send } from "undici";
 import type { Dispatcher } from "undici";
-import type { Engine, EngineChunk, EngineRequest, JsonFormat } from "../ports/engine.ts";
+import type { Engine, EngineChunk, EngineRequest, HeldFormat } from "../ports/engine.ts";
 import {
   completionSchema,
   errorBodySchema,
@@ -17,6 +17,7 @@ import {
   completionError,
   connectionError,
   isAbort,
+  noCallGrammar,
 } from "./engine-errors.ts";
 
 export interface HttpEngineOptions {
@@ -104,6 +105,7 @@ export function createHttpEngine(options: HttpEngineOptions): HttpEngine {
 
   async function* generate(request: EngineRequest): AsyncGenerator<EngineChunk> {
     request.signal.throwIfAborted();
+    if (options.kind === "vllm" && request.format?.type === "grammar") throw noCallGrammar();
     // vLLM refuses n > 1 at temperature 0, where all choices are the same one.
     const sampled = request.temperature === 0 ? 1 : request.n;
     const body = requestBody({ ...request, n: sampled });
@@ -204,15 +206,17 @@ function requestBody(request: EngineRequest) {
     ...(request.topLogprobs && { return_tokens_as_token_ids: true }),
     ...(request.promptLogprobs && { prompt_logprobs: 0 }),
     return_token_ids: true,
-    ...(request.format && { response_format: responseFormat(request.format) }),
+    ...(request.format && heldBody(request.format)),
     stream: request.stream,
   };
 }
 
-function responseFormat(format: JsonFormat) {
-  if (format.type === "json_object") return format;
+function heldBody(format: HeldFormat) {
+  if (format.type === "grammar") return { structured_outputs: { grammar: format.source } };
+  if (format.type === "json_object") return { response_format: format };
   // The wire format asks for a name; engines do not use it.
-  return { type: format.type, json_schema: { name: "answer", schema: format.schema } };
+  const wanted = { name: "answer", schema: format.schema };
+  return { response_format: { type: format.type, json_schema: wanted } };
 }
 
 async function* readWhole(

@@ -1,4 +1,6 @@
 import { newId, type AssistantMessage, type Usage } from "@hone/core";
+import type { Renderer } from "../ports/renderer.ts";
+import type { ChatAsk } from "./ask.ts";
 import type { GatewayParts, PreparedAsk } from "./prepare.ts";
 import type { Answer, Sample } from "./sample.ts";
 
@@ -22,15 +24,13 @@ async function makeAnswer(
   const finish = sample.finish ?? "length";
   const last = sample.ids.at(-1);
   const cutByString =
-    engineRequest.stop.length > 0 &&
+    ask.stop.length > 0 &&
     sample.finish === "stop" &&
     !(last !== undefined && engineRequest.stopTokenIds.includes(last));
   const stopString =
-    cutByString && ask.kind === "chat"
-      ? firstOf(engineRequest.stop, await tokens.text(sample.ids))
-      : null;
-  // An answer that is held to a grammar has no reasoning and no calls. A parser might find some in its strings.
-  if (ask.kind === "text" || ask.format) {
+    cutByString && ask.kind === "chat" ? firstOf(ask.stop, await tokens.text(sample.ids)) : null;
+  // A JSON answer has no reasoning and no calls. A parser might find some in its strings.
+  if (ask.kind === "text" || (ask.format && !(await isCall(renderer, ask, sample)))) {
     return {
       message: { role: "assistant", content: sample.text },
       finishReason: finish,
@@ -53,6 +53,14 @@ async function makeAnswer(
   };
   const finishReason = calls.length > 0 && finish === "stop" ? "tool_calls" : finish;
   return { message, finishReason, stopString };
+}
+
+/** Whether an answer that is held to a format calls instead. Its strings may spell the marks of a call. */
+async function isCall(renderer: Renderer, { callable }: ChatAsk, sample: Sample): Promise<boolean> {
+  if (!callable) return false;
+  const { callEnd } = await renderer.info();
+  if (callEnd?.id != null) return sample.ids.includes(callEnd.id);
+  return sample.text.startsWith("<");
 }
 
 /** The one that stands first in the text: the engine stopped there. */

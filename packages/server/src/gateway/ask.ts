@@ -15,8 +15,17 @@ export interface ChatAsk extends Sampling {
   tools: readonly ChatTool[] | null;
   /** What the answer may call; null: a sampled call is text. */
   callable: readonly ChatTool[] | null;
-  /** What the answer is held to; null: nothing. */
+  /** Whether it has to call; needs `callable`. @default false */
+  mustCall?: boolean | undefined;
+  /** Whether it ends with its first call. @default false */
+  oneCall?: boolean | undefined;
+  /** What the answer is held to where it does not call; null: nothing. */
   format: JsonFormat | null;
+}
+
+/** Whether a grammar holds the answer: to a format, to a call, or to either. */
+export function isHeld({ format, mustCall }: ChatAsk): boolean {
+  return format !== null || mustCall === true;
 }
 
 /** A plain prompt to be continued. There is no template, and the answer is not parsed. */

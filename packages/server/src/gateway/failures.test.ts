@@ -124,13 +124,12 @@ describe.skipIf(!workerPython())("failures of a call", () => {
   it("refuses what it would not honour, by name", async () => {
     const cases: [Record<string, unknown>, string, string][] = [
       [{ stream_options: { include_usage: true } }, "unsupported_parameter", "stream_options"],
-      [
-        { parallel_tool_calls: false, tools: [{ type: "function", function: { name: "f" } }] },
-        "unsupported_parameter",
-        "parallel_tool_calls",
-      ],
       [{ tool_choice: "required" }, "unsupported_parameter", "tool_choice"],
       [{ top_k: 4 }, "unsupported_parameter", "top_k"],
+      [{ reasoning_effort: "low" }, "unsupported_parameter", "reasoning_effort"],
+      [{ verbosity: "low" }, "unsupported_parameter", "verbosity"],
+      [{ web_search_options: {} }, "unsupported_parameter", "web_search_options"],
+      [{ functions: [{ name: "f" }] }, "unsupported_parameter", "functions"],
       [{ max_tokens: 4, max_completion_tokens: 5 }, "unsupported_parameter", "max_tokens"],
       [{ n: 0 }, "invalid_request", "n"],
       [{ messages: [] }, "invalid_request", "messages"],

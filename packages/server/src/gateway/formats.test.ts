@@ -249,13 +249,9 @@ describe.skipIf(!workerPython())("response_format", () => {
     expect(gateway.ledger.of("ro_1")).toHaveLength(before);
   });
 
-  it("refuses it beside tools, which it leaves no room for", async () => {
+  it("leaves no room for a call beside tools that may not be called", async () => {
     const tools: OpenAI.ChatCompletionTool[] = [{ type: "function", function: { name: "go" } }];
     const both = { ...ask, tools, response_format: format };
-    await expect(client.chat.completions.create(both)).rejects.toMatchObject({
-      code: "unsupported_parameter",
-      param: "response_format",
-    });
     const { choices } = await client.chat.completions.create({ ...both, tool_choice: "none" });
     expect(move.parse(JSON.parse(choices[0]!.message.content!))).toBeTruthy();
   });

@@ -1,11 +1,12 @@
 import { HoneError, newId } from "@hone/core";
 import type { Logger } from "pino";
-import type { Sampler, EngineRequest, JsonFormat } from "../ports/engine.ts";
+import type { Sampler, EngineRequest } from "../ports/engine.ts";
 import type { Ledger, LedgerCompletion } from "../ports/ledger.ts";
 import type { Renderer } from "../ports/renderer.ts";
 import type { PolicyLease } from "../ports/rollouts.ts";
 import type { Ask, ChatAsk } from "./ask.ts";
 import type { GatewayCounters } from "./counters.ts";
+import { endsOfOneCall, heldTo } from "./held.ts";
 import { continuePlain, plainMessages, promptIds } from "./plain-prompt.ts";
 import { checkLength, shownTexts, tooLong } from "./prompt-length.ts";
 import { makePrompt, type Prompt } from "../conversation/prompt.ts";
@@ -57,8 +58,9 @@ export async function prepareAsk(
   ask: Ask,
 ): Promise<PreparedAsk> {
   const { engine, renderer, counters } = parts;
-  const format = ask.kind === "chat" ? await checkedFormat(renderer, ask.format) : null;
+  const format = ask.kind === "chat" ? await heldTo(renderer, ask) : null;
   const [{ maxModelLen }, info] = await Promise.all([engine.info(), renderer.info()]);
+  const ends = endsOfOneCall(ask, format, info);
   checkLength(textsOf(ask), maxModelLen, info, ask);
   const { prompt, messages } = await promptOf(parts, requester, ask);
   const room = maxModelLen - prompt.ids.length;
@@ -84,8 +86,8 @@ export async function prepareAsk(
       temperature,
       topP,
       seed,
-      stop: ask.stop,
-      stopTokenIds: info.stopTokenIds,
+      stop: [...ask.stop, ...ends.strings],
+      stopTokenIds: [...info.stopTokenIds, ...ends.ids],
       topLogprobs: ask.logprobs ?? 0,
       ...(ask.kind === "text" && ask.promptLogprobs && { promptLogprobs: true }),
       format,
@@ -115,15 +117,6 @@ export async function prepareAsk(
       ...((ask.maxTokens ?? 0) > room && { "x-hone-max-tokens": String(room) }),
     },
   };
-}
-
-/** The format as engines take it. */
-async function checkedFormat(
-  renderer: Renderer,
-  format: JsonFormat | null,
-): Promise<JsonFormat | null> {
-  if (format?.type !== "json_schema") return format;
-  return { ...format, schema: await renderer.checkSchema(format.schema) };
 }
 
 function textsOf(ask: Ask): string[] {

@@ -1,20 +1,22 @@
 import { conversationKey, sameMessage, sameTools } from "../conversation/message-equality.ts";
-import type { Ask, ChatAsk } from "./ask.ts";
+import { isHeld, type Ask, type ChatAsk } from "./ask.ts";
 import { fullPrompt } from "../conversation/prompt.ts";
 import type { IsAnswer } from "./retries.ts";
 
 /** The key by which a failed try is remembered: every try of the same request has the same key. */
 export function keyOf(ask: Ask): string {
   if (ask.kind === "text") return JSON.stringify(["text", ask.prompt]);
-  const { messages, tools, format } = ask;
-  return conversationKey(messages, tools) + (format ? JSON.stringify(format) : "");
+  const { messages, tools, format, mustCall, callable } = ask;
+  const held = isHeld(ask) ? JSON.stringify([format, mustCall && callable]) : "";
+  return conversationKey(messages, tools) + held;
 }
 
 /** A chat is repeated by the same messages and tools, held to the same shape. */
-export function answersChat({ messages, tools, format }: ChatAsk): IsAnswer {
+export function answersChat(ask: ChatAsk): IsAnswer {
+  const { messages, tools } = ask;
   return (completion) =>
     completion.kind === "chat" &&
-    completion.constrained === (format !== null) &&
+    completion.constrained === isHeld(ask) &&
     completion.messages.length === messages.length &&
     completion.messages.every((message, i) => sameMessage(messages[i]!, message)) &&
     sameTools(completion.tools, tools);

@@ -51,7 +51,7 @@ export async function createTeller(
   }
 
   const { format, callable } = ask;
-  const markers = format ? [] : (await parts.renderer.info()).markers;
+  const markers = format && !callable ? [] : (await parts.renderer.info()).markers;
   const gates = samples.map(() => createTextGate(markers));
 
   return {

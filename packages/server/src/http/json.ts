@@ -216,6 +216,14 @@ const knownElsewhere: Readonly<Record<string, string>> = {
   chat_template_kwargs:
     "all chats of a model have the same: leave it out, and make the model with it, " +
     "`hone.model({ name, chatTemplateKwargs })`",
+  reasoning_effort:
+    "how much a base thinks is for its template to say: leave it out, and make the model with what the template " +
+    "knows, as `hone.model({ name, chatTemplateKwargs: { enable_thinking: false } })`",
+  verbosity: "no base has it: leave it out, and say in the prompt how long answers shall be",
+  web_search_options:
+    "the server searches nothing: leave it out, and give the agent a tool that does",
+  functions: "the old form of tools: send them as `tools`",
+  function_call: "the old form of tool_choice: send it as `tool_choice`",
 };
 
 function describe(issue: Issue, prefix: readonly PropertyKey[]): Fault {

@@ -54,8 +54,8 @@ export interface EngineRequest {
   topLogprobs?: number | undefined;
   /** Tells how likely each token of the prompt is, too; not with `stream`. @default false */
   promptLogprobs?: boolean | undefined;
-  /** The JSON that every answer is held to. @default none */
-  format?: JsonFormat | null | undefined;
+  /** What every answer is held to. @default nothing */
+  format?: HeldFormat | null | undefined;
   stream: boolean;
   signal: AbortSignal;
 }
@@ -63,6 +63,9 @@ export interface EngineRequest {
 export type JsonFormat =
   | { type: "json_object" }
   | { type: "json_schema"; schema: Readonly<Record<string, unknown>> };
+
+/** JSON, or what the renderer wrote of calls that have to be. */
+export type HeldFormat = JsonFormat | { type: "grammar"; source: string };
 
 export interface EngineChunk {
   index: number;

@@ -39,8 +39,21 @@ export interface Renderer {
    * part in silence.)
    */
   checkSchema(schema: Readonly<Record<string, unknown>>): Promise<Record<string, unknown>>;
+  /**
+   * The grammar of answers that call one of these tools, or several; with `final` an object of that schema may stand
+   * in their place. Throws `unsupported_parameter` where the base writes calls in a way that no grammar is made for.
+   */
+  callGrammar(wanted: CallsWanted): Promise<string>;
   /** The strings and bytes of single tokens, for OpenAI's logprobs content. */
   tokens(ids: readonly number[]): Promise<{ token: string; bytes: number[] }[]>;
+}
+
+export interface CallsWanted {
+  tools: readonly ChatTool[];
+  /** One call, not several. */
+  single: boolean;
+  /** As `checkSchema` gave it. */
+  final: Readonly<Record<string, unknown>> | null;
 }
 
 export interface RendererInfo {
@@ -61,6 +74,8 @@ export interface RendererInfo {
   longestToken: number | null;
   /** Text after which content may not be streamed before it is parsed. */
   markers: string[];
+  /** What ends a call, and its id where it is a token; null where calls are not JSON between two marks. */
+  callEnd: { text: string; id: number | null } | null;
 }
 
 interface ParsedMessage {

@@ -30,6 +30,7 @@ const schemaSchema = z.object({
   supported: z.literal(true),
   schema: z.record(z.string(), z.unknown()),
 });
+const callsSchema = z.object({ grammar: z.string() });
 const infoSchema = z.object({
   renderer: z.string(),
   tools: z.enum(["template", "convention", "none"]),
@@ -41,6 +42,7 @@ const infoSchema = z.object({
   longest_token: z.int().min(1).nullable(),
   tool_markers: z.array(z.string()),
   reasoning_markers: z.array(z.string()),
+  call_end: z.object({ text: z.string(), id: z.int().nullable() }).nullable(),
 });
 
 /** The client of the renderer process (docs/worker-contract.md). */
@@ -158,6 +160,10 @@ export function createRendererClient(options: RendererClientOptions): RendererCl
       return (await call(tokensSchema, "/tokens", { ids })).tokens;
     },
 
+    async callGrammar(wanted) {
+      return (await call(callsSchema, "/calls", { ...wanted, ...template(kwargs) })).grammar;
+    },
+
     async checkSchema(schema) {
       return (await call(schemaSchema, "/schema", { schema })).schema;
     },
@@ -184,6 +190,7 @@ function infoOf(info: z.infer<typeof infoSchema>): RendererInfo {
     vocabSize: info.vocab_size,
     longestToken: info.longest_token,
     markers: [...info.tool_markers, ...info.reasoning_markers],
+    callEnd: info.call_end,
   };
 }
 

@@ -31,6 +31,7 @@ from hone_worker.process.errors import HoneWorkerError
 from hone_worker.process.long_work import LongWork
 from hone_worker.process.service import create_app, environment, health_route, read_body, run_service
 from hone_worker.render.base import RenderedBase, load
+from hone_worker.render.call_grammar import CLOSE, arguments_of, call_grammar
 from hone_worker.render.control_tokens import unmarked
 from hone_worker.render.messages import bad, check_messages, check_tools
 from hone_worker.render.sampled_answer import read_answer
@@ -75,6 +76,14 @@ class ParseBody(_TemplateBody):
     tools: list[Any] | None = None
     #: The text up to the stop string, if one ended the answer.
     visible: str | None = None
+
+
+class CallsBody(_TemplateBody):
+    tools: list[Any] = Field(min_length=1)
+    #: One call, not several.
+    single: bool
+    #: An object of this schema may stand in place of calls.
+    final: dict[str, Any] | None = None
 
 
 class TokensBody(_Body):
@@ -209,6 +218,29 @@ class Service:
         self.check_ids(ids, "ids")
         return read_answer(self.base, ids, check_tools(tools), visible)
 
+    async def calls(self, body: CallsBody) -> dict[str, Any]:
+        form, tools = self.base.calls, check_tools(body.tools)
+        if form is None or tools is None:
+            raise HoneWorkerError(
+                f"Answers of {self.base.base!r} cannot be held to calls of tools: its renderer {self.base.name!r} writes "
+                'calls in a form that no grammar is made for, or its prompt opens a thought. Send "auto" as the '
+                "tool_choice and leave out response_format; or take a base that writes calls as JSON in <tool_call>.",
+                code="unsupported_schema",
+                param="tool_choice",
+            )
+        schemas: list[dict[str, Any]] = []
+        for i, tool in enumerate(tools):
+            try:
+                schemas.append(await self.schemas.check(arguments_of(tool, i)))
+            except HoneWorkerError as error:
+                if error.code != "unsupported_schema":
+                    raise
+                where = f"tools[{i}].function.parameters"
+                raise HoneWorkerError(error.message, code=error.code, param=where) from error
+        names = [tool["function"]["name"] for tool in tools]
+        found = dict(zip(names, schemas, strict=True))
+        return {"grammar": call_grammar(form, found, single=body.single, final=body.final)}
+
     def tokens(self, ids: Ids) -> dict[str, Any]:
         self.check_ids(ids, "ids")
         return {"tokens": [self.base.tokens.content(i) for i in ids]}
@@ -232,6 +264,7 @@ class Service:
             "longest_token": base.longest_token,
             "tool_markers": base.tool_markers,
             "reasoning_markers": base.reasoning_markers,
+            "call_end": base.calls and {"text": CLOSE, "id": base.calls.close_id},
         }
 
     def check_ids(self, ids: Ids, where: str) -> None:
@@ -270,6 +303,10 @@ class Service:
                 request, lambda: self._answer(own.parse(body.ids, body.tools, body.visible))
             )
 
+        async def calls(request: Request) -> Response:
+            body = await read_body(request, CallsBody)
+            return self._answer(await self.view(body.chat_template_kwargs).calls(body))
+
         async def tokens(request: Request) -> Response:
             body = await read_body(request, TokensBody)
             return await self.long.run(request, lambda: self._answer(self.tokens(body.ids)))
@@ -294,6 +331,7 @@ class Service:
             Route("/answer", answer, methods=["POST"]),
             Route("/bridge", bridge, methods=["POST"]),
             Route("/parse", parse, methods=["POST"]),
+            Route("/calls", calls, methods=["POST"]),
             Route("/tokens", tokens, methods=["POST"]),
             Route("/encode", encode, methods=["POST"]),
             Route("/schema", schema, methods=["POST"]),

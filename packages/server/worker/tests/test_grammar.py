@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import tiny_tokenizer
@@ -320,3 +321,22 @@ def test_refusals_over_http(worker: WorkerProcess, wanted: Any, param: str) -> N
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"]["param"] == param
     assert worker.complete("tiny", PROMPT, max_tokens=2)["choices"]
+
+
+def test_a_mark_that_a_grammar_names_is_sampled_there_and_is_no_text(base):
+    """`<|pad|>` stands for a mark of calls: an added token, which no string of an answer may hold."""
+    grammars = Grammars(base)
+    source = f'start: <[{PAD}]> "a" inner <[{PAD}]>\ninner: %json {{"type": "string", "maxLength": 4}}\n'
+    grammar = grammars.compile_source(source, {END})
+    tokenizer = base.tokenizer
+    written = [PAD, *tokenizer.encode('a"xy', add_special_tokens=False)]
+    for token in written:
+        assert grammar.allowed()[token]
+        grammar.accept(token)
+    inside = grammar.copy().allowed()
+    assert not inside[PAD] and not inside[END]
+    for token in tokenizer.encode('"', add_special_tokens=False):
+        grammar.accept(token)
+    assert np.flatnonzero(grammar.allowed()).tolist() == [PAD]
+    grammar.accept(PAD)
+    assert np.flatnonzero(grammar.allowed()).tolist() == [END]

@@ -36,6 +36,31 @@ describe("what a request asks for", () => {
     expect(readChat({ model: "m", messages, tools })).toMatchObject({ callable: tools });
   });
 
+  it("calls as tool_choice says", () => {
+    const two = [...tools, { type: "function" as const, function: { name: "stay" } }];
+    const read = (more: object) => readChat({ model: "m", messages, tools: two, ...more });
+    const stay = { type: "function", function: { name: "stay" } };
+    const allowed = (mode: string, names: object[]) => ({
+      type: "allowed_tools",
+      allowed_tools: { mode, tools: names },
+    });
+    expect(read({ tool_choice: "required" })).toMatchObject({ callable: two, mustCall: true });
+    for (const choice of [stay, allowed("required", [stay])]) {
+      const ask = read({ tool_choice: choice });
+      expect(ask).toMatchObject({ tools: two, callable: [two[1]], mustCall: true });
+    }
+    const all = read({ tool_choice: allowed("auto", [stay, two[0]!]) });
+    expect(all).toEqual(read({ tool_choice: "auto" }));
+    expect(all).not.toHaveProperty("mustCall");
+    expect(read({ parallel_tool_calls: false })).toMatchObject({ oneCall: true });
+    const none = read({ parallel_tool_calls: false, tool_choice: "none" });
+    expect(none).toMatchObject({ tools: two, callable: null });
+    for (const choice of [allowed("auto", [stay]), { ...stay, function: { name: "fly" } }]) {
+      const refused = expect.objectContaining({ param: "tool_choice" });
+      expect(() => read({ tool_choice: choice })).toThrow(refused);
+    }
+  });
+
   it("has logprobs without likeliest tokens where none are asked for", () => {
     expect(readChat({ model: "m", messages, logprobs: true }).logprobs).toBe(0);
     expect(readChat({ model: "m", messages, logprobs: true, top_logprobs: 3 }).logprobs).toBe(3);

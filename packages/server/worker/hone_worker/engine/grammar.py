@@ -1,12 +1,13 @@
-"""JSON grammars: which tokens may come next in an answer that must keep to a schema. llguidance knows them."""
+"""Grammars: which tokens may come next in an answer that must keep to a schema, or has to call. llguidance knows them."""
 
 from __future__ import annotations
 
+import json
+import re
 import threading
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import llguidance.hf
 import numpy as np
 import torch
 from llguidance import LLMatcher, LLTokenizer
@@ -17,18 +18,29 @@ from hone_worker.process.errors import HoneWorkerError
 from hone_worker.schema.json_schema import ANY_OBJECT, source_of, unsupported
 from hone_worker.schema.schema_process import SchemaChecks
 
+#: A token by its id, in the library's language.
+MARKS = re.compile(r"<\[(\d+)\]>")
+
 
 class Grammar:
     """A choice's place in its grammar. Lives on the compute thread once the choice is queued."""
 
-    def __init__(self, matcher: LLMatcher, grammars: Grammars, ends: frozenset[int]) -> None:
+    def __init__(
+        self,
+        matcher: LLMatcher,
+        grammars: Grammars,
+        ends: frozenset[int],
+        marks: frozenset[int] = frozenset(),
+    ) -> None:
         self._matcher = matcher
         self._grammars = grammars
         self._ends = ends
+        self._marks = marks
+        self._ruled_out = np.array([i for i in grammars.added_ids if i not in marks], dtype=np.int64)
         self._end_ids = np.array(sorted(ends), dtype=np.int64)
 
     def copy(self) -> Grammar:
-        return Grammar(self._matcher.deep_copy(), self._grammars, self._ends)
+        return Grammar(self._matcher.deep_copy(), self._grammars, self._ends, self._marks)
 
     def accept(self, token: int) -> None:
         """Takes a token. If the grammar does not allow it, the next mask raises an error."""
@@ -48,7 +60,8 @@ class Grammar:
             raise failed("The answer's grammar became too complex. Use a simpler schema.")
         allowed = np.unpackbits(bits, bitorder="little")[: grammars.vocab_size].astype(bool)
         # Not allowed as text: a renderer would take them for marks of another part of the answer.
-        allowed[grammars.added_ids] = False
+        # The marks that the grammar itself names are allowed where it names them, and nowhere as text.
+        allowed[self._ruled_out] = False
         if matcher.is_accepting():
             allowed[self._end_ids] = True
         if not allowed.any():
@@ -69,7 +82,14 @@ class Grammars:
 
     def compile(self, schema: dict[str, Any] | None, ends: Iterable[int]) -> Grammar:
         """None for any object. Not for the event loop: a large schema takes a while."""
-        source = source_of(ANY_OBJECT if schema is None else schema)
+        return self._made(source_of(ANY_OBJECT if schema is None else schema), ends)
+
+    def compile_source(self, source: str, ends: Iterable[int]) -> Grammar:
+        """A grammar in the library's own language, as the renderer writes it of calls. Not for the event loop."""
+        marks = frozenset(int(found) for found in MARKS.findall(source))
+        return self._made(LLMatcher.grammar_from_lark(source), ends, marks)
+
+    def _made(self, source: str, ends: Iterable[int], marks: frozenset[int] = frozenset()) -> Grammar:
         tokenizer = self._ll_tokenizer()
         try:
             matcher = LLMatcher(tokenizer, source, log_level=0)
@@ -77,17 +97,19 @@ class Grammars:
             raise unsupported(str(error)) from error
         if problem := matcher.get_error():
             raise unsupported(problem)
-        return Grammar(matcher, self, frozenset(i for i in ends if 0 <= i < self.vocab_size))
+        return Grammar(matcher, self, frozenset(i for i in ends if 0 <= i < self.vocab_size), marks)
 
     def _ll_tokenizer(self) -> LLTokenizer:
         with self._lock:
             if self._read is None:
                 size = max(self.vocab_size, len(self._tokenizer))
                 try:
-                    self._read = llguidance.hf.from_tokenizer(self._tokenizer, size)
+                    self._read = LLTokenizer(
+                        _all_special(self._tokenizer), n_vocab=size, eos_token=self._tokenizer.eos_token_id
+                    )
                 except Exception as error:
                     raise failed(
-                        "This base's tokenizer is of a kind that no grammar can be made for. Ask without response_format."
+                        "This base's tokenizer is of a kind that no grammar can be made for. Ask without response_format and without a tool call that has to be."
                     ) from error
                 # The end tokens that the library assumes. A request has its own.
                 self.added_ids = self._ids([*self.added_ids, *self._read.eos_tokens])
@@ -95,6 +117,13 @@ class Grammars:
 
     def _ids(self, ids: Iterable[int]) -> np.ndarray:
         return np.array(sorted({int(i) for i in ids if 0 <= i < self.vocab_size}), dtype=np.int64)
+
+
+def _all_special(tokenizer: Any) -> str:
+    """The tokenizer with all its added tokens as special ones, which no text of a grammar is spelled with."""
+    read = json.loads(tokenizer.backend_tokenizer.to_str())
+    tokens = [{**token, "special": True} for token in read["added_tokens"]]
+    return json.dumps({**read, "added_tokens": tokens, "truncation": None, "padding": None})
 
 
 def failed(message: str) -> HoneWorkerError:

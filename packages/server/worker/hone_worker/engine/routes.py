@@ -54,6 +54,12 @@ class ResponseFormat(BaseModel):
         return self
 
 
+class StructuredOutputs(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    #: In llguidance's language.
+    grammar: str = Field(min_length=1)
+
+
 class CompletionBody(BaseModel):
     """What is not named here is refused: an option that does nothing would change what is trained."""
 
@@ -78,6 +84,7 @@ class CompletionBody(BaseModel):
     stream_options: StreamOptions | None = None
     ignore_eos: bool = False
     response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
     # vLLM's names for what this engine always does: accepted at that value only.
     min_p: float = Field(0, ge=0, le=0)
     repetition_penalty: float = Field(1, ge=1, le=1)
@@ -91,6 +98,8 @@ class CompletionBody(BaseModel):
     def _whole(self) -> Self:
         if self.prompt_logprobs is not None and self.stream:
             raise ValueError("'prompt_logprobs' does not go with 'stream'")
+        if self.response_format is not None and self.structured_outputs is not None:
+            raise ValueError("'response_format' does not go with 'structured_outputs'")
         return self
 
     @property
@@ -189,15 +198,17 @@ def engine_routes(engine: Engine) -> list[Route]:
 
 
 async def _grammar(engine: Engine, body: CompletionBody) -> Grammar | None:
-    wanted = body.response_format
-    if wanted is None or wanted.type == "text":
+    wanted, written = body.response_format, body.structured_outputs
+    if written is None and (wanted is None or wanted.type == "text"):
         return None
     # A request that is refused anyway is not worth a grammar.
     engine.check(body.model, body.prompt)
-    schema = None
-    if wanted.json_schema is not None:
-        schema = await engine.grammars.checks.check(wanted.json_schema.wanted)
     ends = {*engine.ends(body.ignore_eos), *(body.stop_token_ids or ())}
+    if written is not None:
+        return await asyncio.to_thread(engine.grammars.compile_source, written.grammar, ends)
+    schema = None
+    if wanted is not None and wanted.json_schema is not None:
+        schema = await engine.grammars.checks.check(wanted.json_schema.wanted)
     return await asyncio.to_thread(engine.grammars.compile, schema, ends)
 
 

@@ -15,6 +15,7 @@ from transformers import AutoTokenizer
 from transformers.utils.hub import cached_file, is_offline_mode
 
 from hone_worker.process.errors import HoneWorkerError
+from hone_worker.render.call_grammar import CallForm, call_form
 from hone_worker.render.control_tokens import MARK, MarkedTokenizer, PlainText, plain_text
 from hone_worker.render.family import carries_tools, family_of, has_system
 from hone_worker.render.lean import LeanRenderer, LeanRendererConfig
@@ -56,6 +57,7 @@ class RenderedBase:
     tools: Literal["template", "convention", "none"]
     #: Whether what a text spells stays text. In the others a control token in a text is that token.
     plain_texts: bool
+    calls: CallForm | None  # how it writes calls; None: in a way that no grammar is made for
     prompt_tail: int | None  # a bridge needs only this many of the prompt's last ids; None: all of them
 
 
@@ -122,6 +124,10 @@ def made_with(
         "reasoning_markers": reasoning_markers,
         "tools": tools,
         "plain_texts": _plain_texts(name, renderer, tokenizer, plain),
+        # Where the prompt itself opens a thought, an answer cannot begin with a call.
+        "calls": call_form(renderer, tokenizer)
+        if (tool_markers, reasoning_markers) == (["<tool_call>"], ["<think>"])
+        else None,
     }
 
 

@@ -2,23 +2,12 @@ import type { ChatRequest } from "@hone/core";
 import type { JsonFormat } from "../../../ports/engine.ts";
 import type { ChatAsk } from "../../ask.ts";
 import { readShared, refusal } from "../openai.ts";
+import { readCalls, type CallWish } from "../tool-choice.ts";
 
 /** `POST /v1/chat/completions`. What its schema cannot say is checked here. */
 export function readChat(request: ChatRequest): ChatAsk {
   const shared = readShared(request);
   const { messages, max_tokens: old, max_completion_tokens: most } = request;
-  const tools = request.tools?.length ? request.tools : null;
-  const callable = request.tool_choice === "none" ? null : tools;
-  const format = formatOf(request);
-  if (request.parallel_tool_calls === false && callable) {
-    throw refusal("parallel_tool_calls", "the model may call several tools at once. Leave it out.");
-  }
-  if (format && callable) {
-    throw refusal(
-      "response_format",
-      'a JSON answer leaves no room for a tool call. Leave it out, or send "tool_choice": "none".',
-    );
-  }
   if (old != null && most != null && old !== most) {
     throw refusal(
       "max_tokens",
@@ -33,12 +22,29 @@ export function readChat(request: ChatRequest): ChatAsk {
     param: "messages",
     ...shared,
     messages,
-    tools,
-    callable,
-    format,
+    ...readCalls(callsOf(request)),
+    format: formatOf(request),
     maxTokens: most ?? old ?? null,
     logprobs: request.logprobs ? (request.top_logprobs ?? 0) : null,
   };
+}
+
+function callsOf(request: ChatRequest): CallWish {
+  const { tool_choice: choice, parallel_tool_calls: parallel } = request;
+  const wish: CallWish = {
+    tools: request.tools?.length ? request.tools : null,
+    choice: "auto",
+    only: null,
+    single: parallel === false,
+    param: "tool_choice",
+  };
+  if (!choice) return wish;
+  if (typeof choice === "string") return { ...wish, choice };
+  if (choice.type === "function") {
+    return { ...wish, choice: "required", only: [choice.function.name] };
+  }
+  const { mode, tools } = choice.allowed_tools;
+  return { ...wish, choice: mode, only: tools.map((tool) => tool.function.name) };
 }
 
 function formatOf({ response_format: wanted }: ChatRequest): JsonFormat | null {
