@@ -117,7 +117,7 @@ const namedToolSchema = z.strictObject({
 });
 
 /** Whether the answer has to call, and which tools it may call. */
-export const toolChoiceSchema = z.union([
+const toolChoiceSchema = z.union([
   z.enum(["auto", "none", "required"]),
   namedToolSchema,
   z.strictObject({

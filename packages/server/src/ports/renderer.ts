@@ -48,7 +48,7 @@ export interface Renderer {
   tokens(ids: readonly number[]): Promise<{ token: string; bytes: number[] }[]>;
 }
 
-export interface CallsWanted {
+interface CallsWanted {
   tools: readonly ChatTool[];
   /** One call, not several. */
   single: boolean;

@@ -59,6 +59,24 @@ describe("a request of Anthropic's", () => {
     expect(read({ ...asked, tools: [tool], tool_choice: { type: "none" } }).format).not.toBeNull();
   });
 
+  it("calls as tool_choice says, beside a format too", () => {
+    const asked = (choice: object, more: object = {}) =>
+      read({ tools: [tool, { ...tool, name: "stay" }], tool_choice: choice, ...more });
+    const names = (ask: ReturnType<typeof asked>) => ask.callable?.map((one) => one.function.name);
+    expect(asked({ type: "any" })).toMatchObject({ mustCall: true });
+    const named = asked({ type: "tool", name: "stay", disable_parallel_tool_use: true });
+    expect(named).toMatchObject({ mustCall: true, oneCall: true });
+    expect([names(named), named.tools?.length]).toEqual([["stay"], 2]);
+    const auto = asked({ type: "auto", disable_parallel_tool_use: true });
+    expect(auto).toMatchObject({ oneCall: true });
+    expect(auto).not.toHaveProperty("mustCall");
+    const format = { type: "json_schema", schema: { type: "object" } };
+    const either = asked({ type: "auto" }, { output_config: { format } });
+    expect(either.format).toEqual(format);
+    expect(names(either)).toEqual(["go", "stay"]);
+    expect(names(asked({ type: "none" }))).toBeUndefined();
+  });
+
   it("says of a failed call that it failed, once", () => {
     const said = (content: unknown) =>
       read({
@@ -119,25 +137,13 @@ describe("a request of Anthropic's", () => {
       /run it in the agent/,
     ],
     ["a tool without a schema", { tools: [{ name: "x" }] }, "tools[0].input_schema", /JSON Schema/],
-    ["a forced call", { tools: [tool], tool_choice: { type: "any" } }, "tool_choice.type", /auto/],
     [
-      "a named call",
-      { tools: [tool], tool_choice: { type: "tool", name: "go" } },
-      "tool_choice.type",
-      /auto/,
+      "a call of no tool",
+      { tools: [tool], tool_choice: { type: "tool", name: "fly" } },
+      "tool_choice",
+      /no tool "fly"/,
     ],
-    [
-      "one call at a time",
-      { tools: [tool], tool_choice: { type: "auto", disable_parallel_tool_use: true } },
-      "tool_choice.disable_parallel_tool_use",
-      /Leave it out/,
-    ],
-    [
-      "tools beside a format",
-      { tools: [tool], output_config: { format: { type: "json_schema", schema: {} } } },
-      "output_config.format",
-      /no room/,
-    ],
+    ["a call without tools", { tool_choice: { type: "any" } }, "tool_choice", /no tools/],
     ["top_k", { top_k: 5 }, "top_k", /top_p/],
     ["MCP servers", { mcp_servers: [] }, "mcp_servers", /in the agent/],
     ["a container", { container: "c" }, "container", /as a tool/],

@@ -8,6 +8,7 @@ import {
 import type { JsonFormat } from "../../../ports/engine.ts";
 import type { ChatAsk } from "../../ask.ts";
 import { refusal } from "../openai.ts";
+import { readCalls, type CallWish } from "../tool-choice.ts";
 
 /** `POST /v1/messages`. What its schema cannot say is checked here. */
 export function readMessages(request: MessagesRequest): ChatAsk {
@@ -26,21 +27,11 @@ export function readMessages(request: MessagesRequest): ChatAsk {
 
 type PromptAsk = Pick<
   ChatAsk,
-  "kind" | "param" | "model" | "messages" | "tools" | "callable" | "format"
+  "kind" | "param" | "model" | "messages" | "tools" | "callable" | "mustCall" | "oneCall" | "format"
 >;
 
 /** What decides the prompt's tokens: the same for an answer and for a count. */
 export function readPrompt(request: CountTokensRequest | MessagesRequest): PromptAsk {
-  const tools = request.tools?.length ? request.tools.map(readTool) : null;
-  const callable = request.tool_choice?.type === "none" ? null : tools;
-  const format = formatOf(request);
-  refuseChoice(request, callable !== null);
-  if (format && callable) {
-    throw refusal(
-      "output_config.format",
-      'a JSON answer leaves no room for a tool call. Leave it out, or send "tool_choice": {"type": "none"}.',
-    );
-  }
   if (request.messages.at(-1)?.role === "assistant") {
     throw refusal(
       "messages",
@@ -55,26 +46,20 @@ export function readPrompt(request: CountTokensRequest | MessagesRequest): Promp
     param: "messages",
     model: request.model,
     messages: [...system, ...request.messages.flatMap(readTurn)],
-    tools,
-    callable,
-    format,
+    ...readCalls(callsOf(request)),
+    format: formatOf(request),
   };
 }
 
-function refuseChoice({ tool_choice: choice }: CountTokensRequest, hasTools: boolean): void {
-  if (!choice || choice.type === "none") return;
-  if (choice.type !== "auto") {
-    throw refusal(
-      "tool_choice.type",
-      `"${choice.type}": no call can be forced yet. Send {"type": "auto"} or {"type": "none"}.`,
-    );
-  }
-  if (choice.disable_parallel_tool_use && hasTools) {
-    throw refusal(
-      "tool_choice.disable_parallel_tool_use",
-      "the model may call several tools at once. Leave it out.",
-    );
-  }
+function callsOf({ tools, tool_choice: choice }: CountTokensRequest): CallWish {
+  return {
+    tools: tools?.length ? tools.map(readTool) : null,
+    choice:
+      !choice || choice.type === "auto" ? "auto" : choice.type === "none" ? "none" : "required",
+    only: choice?.type === "tool" ? [choice.name] : null,
+    single: choice != null && choice.type !== "none" && choice.disable_parallel_tool_use === true,
+    param: "tool_choice",
+  };
 }
 
 type GivenTool = NonNullable<CountTokensRequest["tools"]>[number];
