@@ -102,7 +102,6 @@ def test_a_final_object_may_stand_in_place_of_calls_and_not_beside_them(base):
             "glm4moe",
             {"special": GLM, "marks": GLM_MARKS, "model_type": "glm4_moe", "eos": "<|endoftext|>"},
         ),
-        ("qwen3_5_nothink", {"model_type": "qwen3_5"}),
     ],
 )
 def test_a_base_that_writes_calls_in_tags_has_no_grammar(tmp_path: Path, chat_template, options):

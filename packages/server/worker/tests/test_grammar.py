@@ -323,12 +323,12 @@ def test_refusals_over_http(worker: WorkerProcess, wanted: Any, param: str) -> N
     assert worker.complete("tiny", PROMPT, max_tokens=2)["choices"]
 
 
-def test_a_mark_that_a_grammar_names_is_sampled_there_and_is_no_text(base):
+def test_a_mark_that_a_grammar_names_is_sampled_there_and_is_no_text(tiny_base: Base) -> None:
     """`<|pad|>` stands for a mark of calls: an added token, which no string of an answer may hold."""
-    grammars = Grammars(base)
+    grammars = Grammars(tiny_base)
     source = f'start: <[{PAD}]> "a" inner <[{PAD}]>\ninner: %json {{"type": "string", "maxLength": 4}}\n'
     grammar = grammars.compile_source(source, {END})
-    tokenizer = base.tokenizer
+    tokenizer = tiny_base.tokenizer
     written = [PAD, *tokenizer.encode('a"xy', add_special_tokens=False)]
     for token in written:
         assert grammar.allowed()[token]

@@ -36,7 +36,7 @@ class Grammar:
         self._grammars = grammars
         self._ends = ends
         self._marks = marks
-        self._ruled_out = np.array([i for i in grammars.added_ids if i not in marks], dtype=np.int64)
+        self._mark_ids = np.array(sorted(marks), dtype=np.int64)
         self._end_ids = np.array(sorted(ends), dtype=np.int64)
 
     def copy(self) -> Grammar:
@@ -61,7 +61,9 @@ class Grammar:
         allowed = np.unpackbits(bits, bitorder="little")[: grammars.vocab_size].astype(bool)
         # Not allowed as text: a renderer would take them for marks of another part of the answer.
         # The marks that the grammar itself names are allowed where it names them, and nowhere as text.
-        allowed[self._ruled_out] = False
+        named = allowed[self._mark_ids]
+        allowed[grammars.added_ids] = False
+        allowed[self._mark_ids] = named
         if matcher.is_accepting():
             allowed[self._end_ids] = True
         if not allowed.any():
