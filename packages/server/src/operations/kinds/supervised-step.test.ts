@@ -31,6 +31,7 @@ function lettersRenderer() {
         vocabSize: 512,
         longestToken: 1,
         markers: [],
+        callEnd: null,
       }),
     withTemplate: (): Renderer => view,
   };
