@@ -53,6 +53,7 @@ function lettersRenderer() {
     bridge: none,
     parse: none,
     tokens: none,
+    callGrammar: none,
     checkSchema: none,
   };
   return renderer;
