@@ -40,6 +40,15 @@ export type {
   TopLogprob,
   Usage,
 } from "./chat-response.ts";
+export { responsesRequestSchema } from "./responses.ts";
+export type {
+  ResponsesContent,
+  ResponsesItem,
+  ResponsesRequest,
+  ResponsesTool,
+} from "./responses.ts";
+export { responsesAnswerSchema, responsesEventSchema } from "./responses-response.ts";
+export type { ResponsesAnswer, ResponsesEvent, ResponsesOutputItem } from "./responses-response.ts";
 export { countTokensRequestSchema, messagesRequestSchema } from "./messages.ts";
 export type { CountTokensRequest, MessagesRequest, MessagesTurn } from "./messages.ts";
 export {

@@ -4,6 +4,7 @@ import {
   countTokensRequestSchema,
   HoneError,
   messagesRequestSchema,
+  responsesRequestSchema,
   type ModelEntry,
   type TokenCount,
 } from "@hone/core";
@@ -30,6 +31,8 @@ import { writeCompletion } from "./dialects/completions/write.ts";
 import { listModels, modelOf } from "./dialects/messages/models.ts";
 import { readMessages, readPrompt } from "./dialects/messages/read.ts";
 import { writeMessages } from "./dialects/messages/write.ts";
+import { readResponses } from "./dialects/responses/read.ts";
+import { writeResponses } from "./dialects/responses/write.ts";
 import { createRecorder } from "./recorder.ts";
 import { createSink, type ResponseSink } from "./response-sink.ts";
 import { createRetries, isRetry } from "./retries.ts";
@@ -150,6 +153,7 @@ export function gatewayRoutes(deps: GatewayDeps): Hono<AppEnv> {
   dialect("/chat/completions", chatRequestSchema, readChat, writeChat);
   dialect("/completions", completionRequestSchema, readCompletion, writeCompletion);
   dialect("/messages", messagesRequestSchema, readMessages, writeMessages);
+  dialect("/responses", responsesRequestSchema, readResponses, writeResponses);
   for (const prefix of prefixes) {
     app.post(`${prefix}/messages/count_tokens`, async (c) => c.json(await count(c)));
     app.get(`${prefix}/models`, async (c) => {

@@ -82,9 +82,6 @@ export function installErrors(app: Hono<AppEnv>, log: Logger): void {
 /** A hint at what the path was meant to be, if that can be told. */
 function hintFor(path: string): string {
   const route = path.replace(/^(\/v1\/rollouts\/[^/]+)?(\/v1)+(?=\/)/, "");
-  if (/^\/responses(\/|$)/.test(route)) {
-    return "Hone speaks the chat completions API: in the OpenAI Agents SDK set useResponses to false.";
-  }
   const elsewhere = unserved.find(([what]) => what.test(route));
   if (elsewhere) return elsewhere[1];
   if (path.includes("/v1/v1/")) {
@@ -95,11 +92,15 @@ function hintFor(path: string): string {
   return "Its routes begin with /v1; GET /openapi.json lists them, /docs shows them.";
 }
 
-/** What Anthropic's API has besides, and what to do without it. */
+/** What the providers' APIs have besides, and what to do without it. */
 const unserved: readonly (readonly [RegExp, string])[] = [
   [
     /^\/messages\/batches(\/|$)/,
     "There are no batches of messages: send each to POST /v1/messages.",
+  ],
+  [
+    /^\/(responses|conversations)\/?/,
+    "Answers are not kept: send the items so far as input of POST /v1/responses.",
   ],
   [
     /^\/(files|skills)(\/|$)/,
@@ -109,6 +110,7 @@ const unserved: readonly (readonly [RegExp, string])[] = [
 
 const inferenceRoutes = new Set([
   "/messages",
+  "/responses",
   "/chat/completions",
   "/completions",
   "/models",

@@ -292,11 +292,6 @@ describe("errors", () => {
     expect(method.status).toBe(405);
     expect(method.headers.get("allow")).toBe("GET, PUT");
     expect((await send("/v1/throws/http")).error).toMatchObject({ code: "not_found" });
-    const responses = await send("/v1/responses", {
-      method: "POST",
-      body: "{}",
-      headers: { "content-type": "application/json" },
-    });
-    expect((responses.error as { message: string }).message).toContain("useResponses");
+    expect(await hintOf("/v1/responses/resp_1")).toContain("as input of POST /v1/responses");
   });
 });

@@ -122,6 +122,7 @@ export const descriptions: Record<string, string> = {
   "forwardResultSchema.logprobs": "The logprob of each target under the policy, a list for each datum.",
   "forwardResultSchema.accumulated": "How many calls the next `optim_step` goes by, this one included; null for `forward`.",
   "optimStepResultSchema.accumulated": "How many calls of `forward_backward` it went by.",
+  "responsesRequestSchema.include": "Thoughts are told where there are some, in the clear.",
   "patchRolloutBatchSchema.trajectories": "Answers with their trajectories too.",
   "rolloutBatchItemSchema.rollout": "Null if there is an error.",
   "rolloutBatchItemSchema.trajectory": "Null unless it was asked for.",

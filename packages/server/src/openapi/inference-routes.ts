@@ -88,6 +88,30 @@ function dialect(prefix: string, owner: "" | "rollout"): RouteDoc[] {
     },
     {
       method: "post",
+      path: `${prefix}/responses`,
+      tag: "inference",
+      operationId: `create${under}Response`,
+      summary: `An answer in OpenAI's Responses${owner === "" ? "" : ", of a rollout"}`,
+      description: `Stateless: the input holds the items so far. A key that is not in the schema is refused.${recorded}`,
+      headers: [retryHeader],
+      body: "ResponsesRequest",
+      answers: [
+        {
+          status: 200,
+          description: "The answer; with `stream: true` server-sent events.",
+          headers: [policyHeader, cutHeader],
+          json: "ResponsesAnswer",
+          events: {
+            data: "ResponsesEvent",
+            description:
+              "Each event's name is the `type` of its `data`. The last one is `response.completed` or `response.incomplete`, or `error` in their place.",
+          },
+        },
+      ],
+      errors,
+    },
+    {
+      method: "post",
       path: `${prefix}/messages`,
       tag: "inference",
       operationId: `create${under}Message`,

@@ -18,6 +18,8 @@ import {
   operationEventSchema,
   operationInfoSchema,
   policyInfoSchema,
+  responsesAnswerSchema,
+  responsesEventSchema,
   rewardModelListSchema,
   rolloutBatchSchema,
   rolloutInfoSchema,
@@ -186,6 +188,10 @@ describe.skipIf(!workerPython())("the document and the server", () => {
     expectIs(tokenCountSchema, await json(count));
     const events = await dataOf(call("POST", `${under}/v1/messages`, { ...said, stream: true }));
     for (const event of events) expectIs(messagesEventSchema, event);
+    const input = { model: "m", input: "Say a word.", max_output_tokens: max_tokens };
+    expectIs(responsesAnswerSchema, await json(call("POST", `${under}/v1/responses`, input)));
+    const parts = await dataOf(call("POST", `${under}/v1/responses`, { ...input, stream: true }));
+    for (const event of parts) expectIs(responsesEventSchema, event);
     const headers = { authorization: `Bearer ${key}`, "anthropic-version": "2023-06-01" };
     const named = server.app.request("/v1/models/m", { headers });
     expectIs(anthropicModelSchema, await json(Promise.resolve(named)));

@@ -1,0 +1,131 @@
+import {
+  messageText,
+  type AssistantMessage,
+  type ChatMessage,
+  type ChatTool,
+  type ResponsesContent,
+  type ResponsesItem,
+  type ResponsesRequest,
+  type ResponsesTool,
+} from "@hone/core";
+import type { JsonFormat } from "../../../ports/engine.ts";
+import type { ChatAsk } from "../../ask.ts";
+import { refusal } from "../openai.ts";
+
+/** `POST /v1/responses`. What its schema cannot say is checked here. */
+export function readResponses(request: ResponsesRequest): ChatAsk {
+  const { input, instructions } = request;
+  const tools = request.tools?.length ? request.tools.map(readTool) : null;
+  const callable = request.tool_choice === "none" ? null : tools;
+  const format = formatOf(request);
+  if (request.parallel_tool_calls === false && callable) {
+    throw refusal("parallel_tool_calls", "the model may call several tools at once. Leave it out.");
+  }
+  if (format && callable) {
+    throw refusal(
+      "text.format",
+      'a JSON answer leaves no room for a tool call. Leave it out, or send "tool_choice": "none".',
+    );
+  }
+  if (request.stream_options && !request.stream) {
+    throw refusal("stream_options", 'only with "stream": true. Leave it out, or stream.');
+  }
+  if (request.truncation === "auto") {
+    throw refusal("truncation", "no prompt is cut here. Leave it out, and shorten the input.");
+  }
+  if (request.background) {
+    throw refusal("background", "answers are not kept. Leave it out, and wait for the answer.");
+  }
+  const messages: ChatMessage[] = instructions ? [{ role: "system", content: instructions }] : [];
+  if (typeof input === "string") messages.push({ role: "user", content: input });
+  else messages.push(...readItems(input));
+  return {
+    kind: "chat",
+    param: "input",
+    model: request.model,
+    messages,
+    tools,
+    callable,
+    format,
+    n: 1,
+    maxTokens: request.max_output_tokens ?? null,
+    temperature: request.temperature ?? 1,
+    topP: request.top_p ?? 1,
+    seed: null,
+    stop: [],
+    logprobs: null,
+    stream: request.stream === true,
+  };
+}
+
+function readTool({ name, description, parameters, strict }: ResponsesTool): ChatTool {
+  return {
+    type: "function",
+    function: {
+      name,
+      ...(description != null && { description }),
+      ...(parameters != null && { parameters }),
+      ...(strict != null && { strict }),
+    },
+  };
+}
+
+/** Thoughts, text and calls of one answer are items of their own, and in a chat one message. */
+function readItems(items: readonly ResponsesItem[]): ChatMessage[] {
+  const messages: ChatMessage[] = [];
+  let answer: AssistantMessage | null = null;
+  for (const item of items) {
+    if (item.type === "function_call_output") {
+      answer = null;
+      const content = textOf(item.output);
+      messages.push({ role: "tool", tool_call_id: item.call_id, content });
+    } else if (isSaid(item) && item.role !== "assistant") {
+      answer = null;
+      messages.push({ role: item.role, content: textOf(item.content) });
+    } else {
+      if (answer === null) {
+        answer = { role: "assistant", content: null };
+        messages.push(answer);
+      }
+      addTo(answer, item);
+    }
+  }
+  for (const message of messages) {
+    if (message.role === "assistant" && !message.tool_calls) message.content ??= "";
+  }
+  return messages;
+}
+
+function addTo(answer: AssistantMessage, item: ResponsesItem): void {
+  if (item.type === "function_call") {
+    const { call_id: id, name, arguments: given } = item;
+    const call = { id, type: "function" as const, function: { name, arguments: given } };
+    answer.tool_calls = [...(answer.tool_calls ?? []), call];
+  } else if (item.type === "reasoning") {
+    const thoughts = (item.content?.length ? item.content : item.summary) ?? [];
+    const thought = thoughts.map(({ text }) => text).join("");
+    if (thought) answer.reasoning_content = (answer.reasoning_content ?? "") + thought;
+  } else if (isSaid(item)) {
+    const said = textOf(item.content);
+    if (said) answer.content = messageText(answer) + said;
+  }
+}
+
+type SaidItem = Extract<ResponsesItem, { role: string; content: ResponsesContent }>;
+
+/** Messages may leave their type out. */
+function isSaid(item: ResponsesItem): item is SaidItem {
+  return item.type === undefined || item.type === "message";
+}
+
+function textOf(content: ResponsesContent): string {
+  if (typeof content === "string") return content;
+  return content.map((part) => (part.type === "refusal" ? part.refusal : part.text)).join("");
+}
+
+function formatOf({ text }: ResponsesRequest): JsonFormat | null {
+  const wanted = text?.format;
+  if (!wanted || wanted.type === "text") return null;
+  if (wanted.type === "json_object") return { type: "json_object" };
+  return { type: "json_schema", schema: wanted.schema };
+}
