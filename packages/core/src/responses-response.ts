@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { responsesToolChoiceSchema } from "./responses.ts";
 
 /** What the gateway answers in OpenAI's Responses. `model` is the policy sampled from, as `name@N`. */
 const itemStatusSchema = z.enum(["in_progress", "completed", "incomplete"]);
@@ -56,7 +57,7 @@ export const responsesAnswerSchema = z.object({
   store: z.literal(false),
   temperature: z.number(),
   text: z.object({ format: z.record(z.string(), z.unknown()) }),
-  tool_choice: z.enum(["auto", "none"]),
+  tool_choice: responsesToolChoiceSchema,
   tools: z.array(z.record(z.string(), z.unknown())),
   top_p: z.number(),
   truncation: z.literal("disabled"),

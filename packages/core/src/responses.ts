@@ -78,6 +78,18 @@ const toolSchema = z.looseObject({
 });
 export type ResponsesTool = z.infer<typeof toolSchema>;
 
+const namedToolSchema = z.strictObject({ type: z.literal("function"), name: z.string().min(1) });
+/** As in chats, but names and modes stand one level higher. */
+export const responsesToolChoiceSchema = z.union([
+  z.enum(["auto", "none", "required"]),
+  namedToolSchema,
+  z.strictObject({
+    type: z.literal("allowed_tools"),
+    mode: z.enum(["auto", "required"]),
+    tools: z.array(namedToolSchema).min(1),
+  }),
+]);
+
 const jsonSchema = responseFormatSchema.options[2].shape.json_schema;
 
 export const responsesRequestSchema = z.strictObject({
@@ -85,9 +97,7 @@ export const responsesRequestSchema = z.strictObject({
   input: z.union([z.string(), z.array(itemSchema).min(1)]),
   instructions: z.string().nullish(),
   tools: z.array(toolSchema).nullish(),
-  tool_choice: z
-    .enum(["auto", "none"], { error: 'no call can be forced yet. Send "auto" or "none".' })
-    .nullish(),
+  tool_choice: responsesToolChoiceSchema.nullish(),
   parallel_tool_calls: z.boolean().nullish(),
   text: z
     .strictObject({

@@ -91,6 +91,20 @@ describe.skipIf(!workerPython())("calls that have to be", () => {
     expect(either.every((choice) => callsOf(choice).length === 1)).toBe(true);
   });
 
+  it("holds a call that a Responses request asks for", async () => {
+    const { output, tool_choice } = await client.responses.create({
+      ...{ model: "m", input: "?", max_output_tokens: 400, parallel_tool_calls: false },
+      tools: tools.map(({ function: { name, parameters } }) => ({
+        ...{ type: "function" as const, name, strict: null },
+        parameters: parameters ?? null,
+      })),
+      tool_choice: { type: "function", name: "stay" },
+    });
+    expect(tool_choice).toEqual({ type: "function", name: "stay" });
+    expect(output).toEqual([expect.objectContaining({ type: "function_call", name: "stay" })]);
+    expect(gateway.ledger.of("ro_1").at(-1)).toMatchObject({ constrained: true });
+  });
+
   it("ends with the first call where only one may be, and goes on from there", async () => {
     const engine = createScriptedEngine(renderer);
     const scripted = await serveGateway(engine, renderer);

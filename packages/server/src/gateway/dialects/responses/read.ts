@@ -11,22 +11,11 @@ import {
 import type { JsonFormat } from "../../../ports/engine.ts";
 import type { ChatAsk } from "../../ask.ts";
 import { refusal } from "../openai.ts";
+import { readCalls, type CallWish } from "../tool-choice.ts";
 
 /** `POST /v1/responses`. What its schema cannot say is checked here. */
 export function readResponses(request: ResponsesRequest): ChatAsk {
   const { input, instructions } = request;
-  const tools = request.tools?.length ? request.tools.map(readTool) : null;
-  const callable = request.tool_choice === "none" ? null : tools;
-  const format = formatOf(request);
-  if (request.parallel_tool_calls === false && callable) {
-    throw refusal("parallel_tool_calls", "the model may call several tools at once. Leave it out.");
-  }
-  if (format && callable) {
-    throw refusal(
-      "text.format",
-      'a JSON answer leaves no room for a tool call. Leave it out, or send "tool_choice": "none".',
-    );
-  }
   if (request.stream_options && !request.stream) {
     throw refusal("stream_options", 'only with "stream": true. Leave it out, or stream.');
   }
@@ -44,9 +33,8 @@ export function readResponses(request: ResponsesRequest): ChatAsk {
     param: "input",
     model: request.model,
     messages,
-    tools,
-    callable,
-    format,
+    ...readCalls(callsOf(request)),
+    format: formatOf(request),
     n: 1,
     maxTokens: request.max_output_tokens ?? null,
     temperature: request.temperature ?? 1,
@@ -56,6 +44,24 @@ export function readResponses(request: ResponsesRequest): ChatAsk {
     logprobs: null,
     stream: request.stream === true,
   };
+}
+
+function callsOf({
+  tools,
+  tool_choice: choice,
+  parallel_tool_calls: parallel,
+}: ResponsesRequest): CallWish {
+  const wish: CallWish = {
+    tools: tools?.length ? tools.map(readTool) : null,
+    choice: "auto",
+    only: null,
+    single: parallel === false,
+    param: "tool_choice",
+  };
+  if (!choice) return wish;
+  if (typeof choice === "string") return { ...wish, choice };
+  if (choice.type === "function") return { ...wish, choice: "required", only: [choice.name] };
+  return { ...wish, choice: choice.mode, only: choice.tools.map(({ name }) => name) };
 }
 
 function readTool({ name, description, parameters, strict }: ResponsesTool): ChatTool {
