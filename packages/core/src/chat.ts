@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { ignored } from "./request-keys.ts";
 
 /**
  * The subset of OpenAI's chat dialect that the gateway honours. Unknown keys inside messages and tools are kept
@@ -139,8 +140,6 @@ export const ignoredChatKeys = [
   "prompt_cache_key",
   "prompt_cache_retention",
 ] as const;
-
-const ignored = z.unknown().optional();
 
 export const chatRequestSchema = z.strictObject({
   model: z.string().min(1),

@@ -1,9 +1,9 @@
 import { z } from "zod";
 import { usageSchema } from "./chat-response.ts";
 import { stopSchema, streamOptionsSchema } from "./chat.ts";
+import { ignored } from "./request-keys.ts";
 
 const tokenIdSchema = z.int().min(0);
-const ignored = z.unknown().optional();
 
 /** A text, or its token ids. OpenAI also takes a list of prompts; here the list may hold one prompt. */
 const promptSchema = z.union(

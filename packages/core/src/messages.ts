@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { stopSchema } from "./chat.ts";
+import { ignored, refused } from "./request-keys.ts";
 
 /**
  * The subset of Anthropic's Messages that the gateway honours. Unknown keys inside blocks and tools are accepted
@@ -78,10 +79,6 @@ const messagesToolSchema = z.looseObject({
 });
 
 const parallel = { disable_parallel_tool_use: z.boolean().nullish() };
-const ignored = z.unknown().optional();
-
-/** A key that is refused with a word on what to do instead. */
-const refused = (instead: string) => z.null({ error: `is not supported. ${instead}` }).optional();
 
 /** What a prompt is made of: a request to count its tokens has nothing else. */
 const promptKeys = {

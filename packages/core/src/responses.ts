@@ -1,14 +1,11 @@
 import { z } from "zod";
 import { responseFormatSchema, streamOptionsSchema } from "./chat.ts";
+import { ignored, refused } from "./request-keys.ts";
 
 /**
  * The subset of OpenAI's Responses that the gateway honours. Unknown keys inside items and tools are accepted
  * (`looseObject`); an unknown key of the request itself is a 400.
  */
-const ignored = z.unknown().optional();
-
-/** A key that is refused with a word on what to do instead. */
-const refused = (instead: string) => z.null({ error: `is not supported. ${instead}` }).optional();
 
 const unreadPart =
   "models here read text only: parts are input_text, output_text or refusal. Leave it out, or describe it in words.";
