@@ -123,7 +123,9 @@ class Start:
         served = json.loads(ask(self.port, "GET", "/v1/models", self.key))["data"]
         if self.name not in [model["id"] for model in served]:
             raise RuntimeError("Another server answers on vLLM's port. Start it again.")
+        # Told at once: with warm caches the first token is quicker than the next look.
         self.phase = "compiling"
+        self.tell(max(self._told[1], 0))
         first = {"model": self.name, "prompt": [1, 2, 3], "max_tokens": 2}
         # Without a limit: the starter sees whether it makes progress.
         ask(self.port, "POST", "/v1/completions", self.key, json.dumps(first), seconds=None)

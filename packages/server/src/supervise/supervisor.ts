@@ -100,7 +100,12 @@ export function supervise(options: SupervisorOptions): Supervised {
     const launched = await startChild({
       ...options,
       readyTimeoutMs: deadlines.startingMs,
-      onStarting: (now) => void (health = now),
+      onStarting: (now) => {
+        if (now.phase !== health?.phase) {
+          log.info({ child: name, phase: now.phase }, `the ${name} is ${now.phase}`);
+        }
+        health = now;
+      },
       signal: stopping.signal,
     });
     try {
