@@ -20,7 +20,8 @@ export const mismatchOptionsSchema = z.object({
 export const driftOptionsSchema = z.object({
   /**
    * Where beta is 0: `kl`, the drift from the reference, is measured on every trained token (true, one more forward),
-   * on none (false), or on a sample of at most a sixteenth of the step and 4096 tokens (if it is not given).
+   * on none (false), or on a sample of at most a sixteenth of the step and 4096 tokens (if it is not given). Where beta
+   * is above 0 it is measured in any case, and this option is refused.
    */
   measureKl: z.boolean().optional(),
   /**

@@ -236,6 +236,12 @@ export function actsWith(config: Values, context: z.RefinementCtx): void {
   if (reference !== undefined && measureKl === false && !beta) {
     refuse("reference", "it does nothing while measureKl is false and there is no beta above 0");
   }
+  if (measureKl === false && beta) {
+    refuse(
+      "measureKl",
+      `it does nothing while beta is ${JSON.stringify(beta)}: what the KL weighs in is measured`,
+    );
+  }
   const { delta } = config as { delta?: number };
   if (delta !== undefined && delta <= 1) {
     refuse("delta", "it must be above 1: no token with a positive advantage would have a gradient");

@@ -2,6 +2,7 @@ import { describe, expect, it } from "vitest";
 import { chatRequestSchema, messageSchema } from "./chat.ts";
 import { submitOperationSchema } from "./operation.ts";
 import { patchRolloutSchema } from "./rollout.ts";
+import { trainConfigSchema } from "./train-config.ts";
 
 const messages = [{ role: "user", content: "hi" }];
 
@@ -52,6 +53,15 @@ describe("rewards", () => {
 });
 
 describe("train configuration", () => {
+  it.each(["loss", "reward"])("refuses measureKl: false where the KL weighs in the %s", (klIn) => {
+    const config = (more: object) => trainConfigSchema.safeParse({ type: "grpo", ...more });
+    const refused = config({ beta: 0.1, klIn, measureKl: false }).error?.issues;
+    expect(refused).toMatchObject([{ path: ["measureKl"] }]);
+    expect(refused?.[0]?.message).toMatch(/beta is 0\.1/);
+    expect(config({ beta: 0.1, klIn }).success).toBe(true);
+    expect(config({ beta: 0, measureKl: false }).success).toBe(true);
+  });
+
   it("has the documented defaults and refuses an unknown option by name", () => {
     const op = { type: "train", groups: [{ id: "g", rollouts: [] }] };
     const parsed = submitOperationSchema.parse({ clientToken: "t", op });

@@ -27,7 +27,7 @@ export const descriptions: Record<string, string> = {
   "mismatchOptionsSchema.mismatchMask": "Trains only where π_o/π_s is within bounds: of each token, or the geometric mean of a rollout (\"sequence\").",
   "mismatchOptionsSchema.mismatchMin": "Their lower bound, .5 if it is not given.",
   "mismatchOptionsSchema.mismatchMax": "Their upper bound, 5 if it is not given.",
-  "driftOptionsSchema.measureKl": "Where beta is 0: `kl`, the drift from the reference, is measured on every trained token (true, one more forward), on none (false), or on a sample of at most a sixteenth of the step and 4096 tokens (if it is not given).",
+  "driftOptionsSchema.measureKl": "Where beta is 0: `kl`, the drift from the reference, is measured on every trained token (true, one more forward), on none (false), or on a sample of at most a sixteenth of the step and 4096 tokens (if it is not given). Where beta is above 0 it is measured in any case, and this option is refused.",
   "driftOptionsSchema.reference": "What the KL is measured to: \"base\", the model with its adapter off (if it is not given), or policy N of the model. That policy has to be kept: pin it before a long run.",
   "penaltyOptionsSchema.offPolicyMaskThreshold": "Leaves out rollouts with a negative advantage that the policy has moved away from: mean(log π_s − log π) above this. TRL's `off_policy_mask_threshold`. @default none",
   "penaltyOptionsSchema.topEntropyQuantile": "Trains only this share of the step's tokens, those of the highest entropy. TRL's `top_entropy_quantile`.",

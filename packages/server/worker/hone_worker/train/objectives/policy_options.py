@@ -60,6 +60,8 @@ class Acting(Options):
             given: Any = self
             if given.measure_kl is False and not getattr(given, "beta", 0):
                 raise ValueError("`reference` does nothing: `beta` is 0, and `measureKl` is false")
+        if getattr(self, "measure_kl", None) is False and getattr(self, "beta", 0):
+            raise ValueError("`measureKl` does nothing with this `beta`: what the KL weighs in is measured")
         delta = getattr(self, "delta", None)
         if delta is not None and delta <= 1:
             raise ValueError(
