@@ -1,6 +1,11 @@
 import { z } from "zod";
 import { messageSchema, toolSchema } from "./chat.ts";
-import { modelInfoSchema, operationInfoSchema, operationTypeSchema } from "./operation.ts";
+import {
+  modelInfoSchema,
+  operationInfoSchema,
+  operationTypeSchema,
+  resultSummarySchema,
+} from "./operation.ts";
 import { policyInfoSchema } from "./policy.ts";
 import { rolloutInfoSchema, rolloutModeSchema, rolloutStatusSchema } from "./rollout.ts";
 
@@ -39,6 +44,7 @@ const listOf = <T extends z.ZodType>(
 export const operationSummarySchema = operationInfoSchema.extend({
   startedAt: z.number().nullable(),
   endedAt: z.number().nullable(),
+  result: resultSummarySchema.nullable(),
 });
 export type OperationSummary = z.infer<typeof operationSummarySchema>;
 

@@ -222,6 +222,15 @@ export const operationResultSchema = z.discriminatedUnion("type", [
 ]);
 export type OperationResult = z.infer<typeof operationResultSchema>;
 
+/** A result as lists show it: without the logprobs, which may be megabytes. */
+export const resultSummarySchema = z.discriminatedUnion("type", [
+  trainResultSchema,
+  supervisedResultSchema,
+  forwardResultSchema.omit({ logprobs: true }),
+  optimStepResultSchema,
+  publishResultSchema,
+]);
+
 export const operationInfoSchema = z.object({
   id: z.string(),
   object: z.literal("operation"),

@@ -40,7 +40,7 @@ export async function listOperations(
   return { object: "list", data, has_more: rows.length > limit };
 }
 
-/** Of an operation what a list shows: what it was asked to do and what it does may be large. */
+/** Of an operation what a list shows: what it was asked to do, what it does and the logprobs of a forward may be large. */
 function selectPage(
   keyId: string,
   model: string,
@@ -52,7 +52,8 @@ function selectPage(
       WHERE operation_id = o.id AND json_extract(data, '$.type') = '${type}') AS ${type}_at`;
   return {
     sql: `SELECT id, model, key_id, type, client_token, '' AS body_sha, expected_step,
-            json_object('type', type) AS op, status, from_step, NULL AS work, result, error, deaths,
+            json_object('type', type) AS op, status, from_step, NULL AS work,
+            iif(type IN ('forward', 'forward_backward'), json_remove(result, '$.logprobs'), result) AS result, error, deaths,
             abort_requested, created_at, ${time("started")}, ${time("ended")}
           FROM operations o INDEXED BY ${page.type === undefined ? "operations_by_model" : "operations_by_type"}
           WHERE model = ? AND key_id = ? ${typed} AND number < ? ORDER BY number DESC LIMIT ?`,

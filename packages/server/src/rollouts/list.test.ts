@@ -49,6 +49,19 @@ test("operations, the newest first, page by page, of the key that submitted them
   expect((await server.call("GET", foreign, undefined, "other")).status).toBe(404);
 });
 
+test("operations without the logprobs of their results, which are read one by one", async ({
+  server,
+}) => {
+  const data = [{ tokens: [1, 2], targets: [2, 3] }];
+  const { json } = await server.submit({ type: "forward", data });
+  const whole = await ended(server, json.id);
+  expect(whole).toMatchObject({ status: "succeeded", result: { logprobs: [[-0.5]] } });
+  const list = (await server.call("GET", "/v1/models/m/operations")).json;
+  const { logprobs: _, ...rest } = whole.result;
+  expect(list.data[0].result).toEqual(rest);
+  expect(operationListSchema.parse(list).data[0]).toMatchObject({ id: json.id, result: rest });
+});
+
 test("rollouts by policy, operation, mode and state, of the key that made them", async ({
   server,
   train,

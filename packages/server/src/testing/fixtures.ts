@@ -104,6 +104,7 @@ export function fileTrainer(): FileTrainer {
       await writeFile(join(config.staging, "optimizer.safetensors"), `moments of ${config.step}`);
       return {
         metrics: { loss: 0.5 },
+        logprobs: [[-0.5]],
         files: ["adapter_model.safetensors", "optimizer.safetensors"],
       };
     },
