@@ -17,7 +17,7 @@ const publishTries = 3;
 export async function commitPolicy(
   context: OperationContext,
   record: OperationRecord,
-  { staging, files, metrics, seed, objective, cursor }: Staged,
+  { staging, files, metrics, seed, objective, teacher, cursor }: Staged,
   emit: Emit,
 ): Promise<void> {
   const { models, checkpoints } = context;
@@ -32,6 +32,7 @@ export async function commitPolicy(
     lora: model.lora,
     seed,
     ...(objective && { objective }),
+    ...(teacher && { teacher }),
     cursor: cursor === undefined ? model.cursor : cursor,
     metrics,
   };

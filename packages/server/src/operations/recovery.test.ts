@@ -355,3 +355,14 @@ test("a damaged checkpoint never reaches the engine", async ({ folder, engine, s
   });
   expect(engine.names).toEqual(new Set(["m@1"]));
 });
+
+test("a policy's manifest names the policy that it learnt from", async ({ folder, server }) => {
+  const of = async (step: number) =>
+    JSON.parse(await readFile(join(folder, `models/m/policies/${step}/manifest.json`), "utf8"));
+  const config = { type: "distill", teacher: { model: "m", policy: 0 } };
+  expect((await ended(server, await server.submitStep({ config }))).status).toBe("succeeded");
+  const { sha256 } = (await of(0)).files["adapter_model.safetensors"];
+  expect((await of(1)).teacher).toEqual({ model: "m", step: 0, sha256 });
+  expect((await ended(server, await server.submitStep())).status).toBe("succeeded");
+  expect(await of(2)).not.toHaveProperty("teacher");
+});

@@ -24,6 +24,8 @@ const manifestSchema = z.object({
   objective: z
     .object({ type: z.string(), name: z.string().optional(), sha256: z.string().optional() })
     .optional(),
+  /** The policy that a step of `distill` learnt from; its hash is of the adapter. */
+  teacher: z.object({ model: z.string(), step: z.int(), sha256: z.string() }).optional(),
   cursor: z.unknown(),
   /** What the trainer measured, so that a commit can be completed from the folder alone. */
   metrics: z.record(z.string(), z.number().nullable()),

@@ -73,6 +73,8 @@ export interface Staged {
   seed: number;
   /** What it was trained for; none where it was not trained. */
   objective?: Manifest["objective"];
+  /** A policy of this server that it learnt from. */
+  teacher?: Manifest["teacher"];
   /** Where `batches` goes on after the step. @default where it is now */
   cursor?: unknown;
 }

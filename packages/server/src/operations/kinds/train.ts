@@ -100,7 +100,10 @@ export const train: OperationKind<TrainRecord> = {
         // Of no use once this is committed, and large.
         delete stored.taught;
         const { seed, loss } = stepPlan.config;
-        return { ...made, seed, cursor: record.op.cursor, objective: madeBy(loss) };
+        return {
+          ...{ ...made, seed, cursor: record.op.cursor, objective: madeBy(loss) },
+          ...(teacher && { teacher }),
+        };
       } catch (error) {
         // The members that are left lie exactly on their group's mean.
         if (workerCode(error) !== "nothing_to_train") throw error;
