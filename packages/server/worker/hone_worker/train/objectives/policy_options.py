@@ -56,11 +56,12 @@ class Acting(Options):
         for (low, least), (high, most) in BOUNDS:
             if low in fields and (getattr(self, low) or least) >= (getattr(self, high) or most):
                 raise ValueError(f"`{fields[low].alias}` must lie below `{fields[high].alias}`")
-        if getattr(self, "reference", None) is not None:
-            given: Any = self
-            if given.measure_kl is False and not getattr(given, "beta", 0):
-                raise ValueError("`reference` does nothing: `beta` is 0, and `measureKl` is false")
-        if getattr(self, "measure_kl", None) is False and getattr(self, "beta", 0):
+        beta, measure_kl, reference = (
+            getattr(self, name, None) for name in ("beta", "measure_kl", "reference")
+        )
+        if reference is not None and measure_kl is False and not beta:
+            raise ValueError("`reference` does nothing: `beta` is 0, and `measureKl` is false")
+        if measure_kl is False and beta:
             raise ValueError("`measureKl` does nothing with this `beta`: what the KL weighs in is measured")
         delta = getattr(self, "delta", None)
         if delta is not None and delta <= 1:
