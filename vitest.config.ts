@@ -1,6 +1,25 @@
-import { defineConfig } from "vitest/config";
+import { fileURLToPath } from "node:url";
+import { defineConfig, type Plugin } from "vitest/config";
+
+const frameworks = fileURLToPath(new URL("test/frameworks/", import.meta.url));
+
+/** `import("./agent.ts?set=floor")`: that file and what it imports, with the packages of test/frameworks/floor. */
+const sets: Plugin = {
+  name: "sets",
+  enforce: "pre",
+  async resolveId(source, importer) {
+    const query = /\?set=(\w+)$/.exec(importer ?? "");
+    if (!query) return null;
+    if (!source.startsWith(".")) {
+      return this.resolve(source, `${frameworks}${query[1]}/package.json`, { skipSelf: true });
+    }
+    const file = await this.resolve(source, importer, { skipSelf: true });
+    return file && `${file.id}${query[0]}`;
+  },
+};
 
 export default defineConfig({
+  plugins: [sets],
   ssr: { resolve: { conditions: ["@hone/source", "node", "import", "default"] } },
   resolve: { conditions: ["@hone/source", "node", "import", "default"] },
   test: {
