@@ -30,11 +30,8 @@ const thoughtSchema = z.looseObject({ text: z.string() });
 
 const unreadItem = (issue: { input?: unknown }): string => {
   const { type } = (issue.input ?? {}) as { type?: unknown };
-  if (type === "item_reference") {
-    return 'items are not kept. Send the item itself: clients do where "store" is false.';
-  }
   const name = typeof type === "string" ? type.slice(0, 60) : "an item without a type";
-  return `${name} is not read here. Send message, reasoning, function_call or function_call_output.`;
+  return `${name} is not read here. Send message, reasoning, function_call, function_call_output or item_reference.`;
 };
 
 const itemSchema = z.union([
@@ -58,6 +55,8 @@ const itemSchema = z.union([
         summary: z.array(thoughtSchema).nullish(),
         content: z.array(thoughtSchema).nullish(),
       }),
+      /** An item of an earlier answer, by its id. */
+      z.looseObject({ type: z.literal("item_reference"), id: z.string() }),
     ],
     { error: unreadItem },
   ),
@@ -131,15 +130,16 @@ export const responsesRequestSchema = z.strictObject({
     .nullish(),
   truncation: z.enum(["auto", "disabled"]).nullish(),
   background: z.boolean().nullish(),
-  previous_response_id: refused(
-    "Leave it out, and send the items so far as input, the output of each answer among them.",
+  previous_response_id: z.string().nullish(),
+  conversation: refused(
+    "Leave it out, and send previous_response_id, or the items so far as input.",
   ),
-  conversation: refused("Leave it out, and send the items so far as input."),
   prompt: refused("Leave it out, and send the prompt's text as instructions."),
   top_logprobs: refused("Ask /v1/chat/completions for logprobs."),
   max_tool_calls: refused("Leave it out: the agent runs the tools, and ends their loop."),
   metadata: z.record(z.string(), z.string()).nullish(),
-  store: ignored,
+  /** Whether later requests of the rollout may name the answer. */
+  store: z.boolean().nullish(),
   user: ignored,
   service_tier: ignored,
   safety_identifier: ignored,

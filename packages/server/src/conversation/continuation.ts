@@ -6,6 +6,8 @@ import { sameCallIds, sameMessage, sameTools } from "./message-equality.ts";
 export interface Asked {
   messages: readonly ChatMessage[];
   tools: readonly ChatTool[] | null;
+  /** The completion that the request names. */
+  after?: string | undefined;
 }
 
 /**
@@ -23,8 +25,8 @@ function repeats({ messages }: Asked, earlier: LedgerCompletion): boolean {
 
 /**
  * The chat completion with the longest conversation that the request repeats. Of several with the same words
- * the one whose call ids are repeated wins, then one with the same tools, then one that was delivered,
- * then the latest.
+ * the one that the request names wins, then the one whose call ids are repeated, then one with the same tools, then
+ * one that was delivered, then the latest.
  */
 export function longestRepeated(
   earlier: readonly LedgerCompletion[],
@@ -49,10 +51,11 @@ function isBetter(asked: Asked, a: LedgerCompletion, b: LedgerCompletion): boole
   return at >= 0 && rankOfA[at]! > rankOfB[at]!;
 }
 
-function rank({ messages, tools }: Asked, completion: LedgerCompletion): number[] {
+function rank({ messages, tools, after }: Asked, completion: LedgerCompletion): number[] {
   const { length } = completion.messages;
   return [
     length,
+    Number(completion.id === after),
     Number(sameCallIds(messages[length]!, completion.answer)),
     Number(sameTools(completion.tools, tools)),
     Number(completion.delivered),

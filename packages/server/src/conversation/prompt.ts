@@ -1,7 +1,7 @@
-import type { ChatMessage, ChatTool } from "@hone/core";
+import type { ChatMessage } from "@hone/core";
 import type { LedgerCompletion } from "../ports/ledger.ts";
 import type { Renderer } from "../ports/renderer.ts";
-import { longestRepeated } from "./continuation.ts";
+import { longestRepeated, type Asked } from "./continuation.ts";
 import { sameMessage, sameTools } from "./message-equality.ts";
 
 export type SplitReason = NonNullable<LedgerCompletion["splitReason"]>;
@@ -22,12 +22,12 @@ export interface Prompt {
 export async function makePrompt(
   renderer: Renderer,
   earlier: readonly LedgerCompletion[],
-  messages: readonly ChatMessage[],
-  tools: readonly ChatTool[] | null,
+  { messages, tools, after }: Asked,
 ): Promise<Prompt> {
-  const parent = longestRepeated(earlier, { messages, tools });
+  const parent = longestRepeated(earlier, { messages, tools, after });
   if (!parent) {
     const ids = await renderer.render(messages, tools);
+    if (after !== undefined) return root(ids, "edited_history");
     return root(ids, earlier.length === 0 ? null : whyApart(earlier, messages));
   }
   if (!sameTools(parent.tools, tools)) {

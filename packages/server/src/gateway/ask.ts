@@ -1,13 +1,25 @@
 import type { ChatMessage, ChatTool } from "@hone/core";
 import type { JsonFormat } from "../ports/engine.ts";
+import type { LedgerCompletion } from "../ports/ledger.ts";
 
 /** What a request asks for, in whatever dialect it came. */
 export type Ask = ChatAsk | PlainAsk;
+
+/** A request that names earlier answers of its rollout in place of repeating them. */
+export interface RecallingAsk {
+  model: string;
+  /** Equal for every try of the same request. */
+  key: string;
+  /** `earlier`: the completions of the rollout so far; null outside of a rollout. */
+  recall(earlier: readonly LedgerCompletion[] | null): ChatAsk;
+}
 
 /** A conversation to be answered. */
 export interface ChatAsk extends Sampling {
   kind: "chat";
   messages: readonly ChatMessage[];
+  /** The completion that the request names as the one it goes on from. It wins over others that say the same. */
+  after?: string | undefined;
   /**
    * The tools that the prompt shows, whether or not they may be called this time. So turns that differ only in that
    * are one sequence. Null: none.

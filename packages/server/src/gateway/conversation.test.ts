@@ -231,35 +231,6 @@ describe.skipIf(!workerPython())("conversations of a rollout", () => {
     }
   });
 
-  it("keeps the tools in the prompt with tool_choice none, and takes a sampled call for text", async () => {
-    const call = { content: "Look.", tool_calls: [moveCall('{"direction": "up"}')] };
-    const text = 'Look.<tool_call>{"name": "move", "arguments": {"direction": "up"}}</tool_call>';
-    on.engine.lines.push({ answer: call }, { answer: call }, { answer: call }, { answer: call });
-    const messages: Message[] = [{ role: "user", content: "Play." }];
-    const called = await on.say(messages, { tools });
-    expect(called.tool_calls).toHaveLength(1);
-    messages.push(called, { role: "tool", tool_call_id: called.tool_calls![0]!.id, content: "ok" });
-    const none = { tools, tool_choice: "none" as const };
-    const said = await on.client.chat.completions.create({ model: "m", messages, ...none });
-    expect(said.choices[0]).toMatchObject({
-      finish_reason: "stop",
-      message: { content: text },
-    });
-    expect(said.choices[0]!.message.tool_calls).toBeUndefined();
-    messages.push(said.choices[0]!.message, { role: "user", content: "Go." });
-    const stream = on.client.chat.completions.stream({ model: "m", messages, ...none });
-    expect((await stream.finalMessage()).content).toBe(text);
-    const all = on.recorded();
-    expectExtends(all[1]!, all[0]!);
-    expectExtends(all[2]!, all[1]!);
-    expect(on.gateway.counters.splits.tools_changed).toBe(0);
-    expect(all[1]!.tools).toEqual(tools);
-    // Where no tools were sent, none can be called.
-    const plain = await on.say([{ role: "user", content: "Another." }]);
-    expect(plain).toMatchObject({ content: text });
-    expect(plain.tool_calls).toBeUndefined();
-  });
-
   it("takes n choices, and extends the one that the next turn repeats", async () => {
     on.engine.lines.push(
       ...["up", "down", "left", "ok"].map((content) => ({ answer: { content } })),

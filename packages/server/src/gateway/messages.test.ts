@@ -2,7 +2,7 @@ import Anthropic from "@anthropic-ai/sdk";
 import { HoneError } from "@hone/core";
 import { beforeEach, describe, expect, it } from "vitest";
 import { workerPython } from "../testing/running-engine.ts";
-import { moveCall, useScriptedGateway } from "../testing/scripted-gateway.ts";
+import { useScriptedGateway } from "../testing/scripted-gateway.ts";
 
 type Turn = Anthropic.MessageParam;
 
@@ -37,69 +37,6 @@ describe.skipIf(!workerPython())("Anthropic's own client", () => {
     streamed
       ? client.messages.stream(asked(messages, rest)).finalMessage()
       : client.messages.create(asked(messages, rest));
-
-  it("plays turns with thoughts, parallel calls and a failed one, each turn extending the last", async () => {
-    const system = [
-      { type: "text" as const, text: "You play.", cache_control: { type: "ephemeral" as const } },
-    ];
-    const messages: Turn[] = [...ask];
-    for (let turn = 0; turn < 4; turn++) {
-      on.engine.lines.push({
-        answer: {
-          content: "Look. ",
-          reasoning_content: `It is turn ${turn}.`,
-          tool_calls: [moveCall('{"to": "up", "n": 1.0}'), moveCall('{"é😀": ["\\n", null]}')],
-        },
-      });
-      const answer = await say(turn % 2 === 0, messages, { tools, system });
-      expect(answer).toMatchObject({
-        type: "message",
-        role: "assistant",
-        model: "m@1",
-        stop_reason: "tool_use",
-        stop_sequence: null,
-        content: [
-          {
-            type: "thinking",
-            thinking: `It is turn ${turn}.`,
-            signature: expect.stringMatching(/./),
-          },
-          { type: "text", text: expect.stringContaining("Look.") },
-          { type: "tool_use", name: "move", input: { to: "up", n: 1 } },
-          { type: "tool_use", name: "move", input: { "é😀": ["\n", null] } },
-        ],
-      });
-      const calls = answer.content.filter((block) => block.type === "tool_use");
-      const results = calls.map(({ id }, i) => ({
-        type: "tool_result" as const,
-        tool_use_id: id,
-        content: i === 0 ? "ok" : [{ type: "text" as const, text: "no such place" }],
-        is_error: i === 1,
-      }));
-      messages.push(
-        { role: "assistant", content: answer.content },
-        { role: "user", content: [...results, { type: "text", text: "Go on." }] },
-      );
-    }
-    const recorded = on.recorded();
-    expect(recorded).toHaveLength(4);
-    for (const [i, { parentId, splitReason, delivered }] of recorded.entries()) {
-      expect(parentId).toBe(recorded[i - 1]?.id ?? null);
-      expect(splitReason).toBeNull();
-      expect(delivered).toBe(true);
-    }
-    const [first, second] = on.engine.requests;
-    const before = [...first!.prompt, ...recorded[0]!.sampled];
-    expect(second!.prompt.slice(0, before.length)).toEqual(before);
-    expect(recorded[3]!.messages.slice(0, 6)).toMatchObject([
-      { role: "system", content: "You play." },
-      { role: "user", content: "Play." },
-      { role: "assistant", tool_calls: [{}, {}] },
-      { role: "tool", content: "ok" },
-      { role: "tool", content: "Error: no such place" },
-      { role: "user", content: "Go on." },
-    ]);
-  });
 
   it("reads the same of a stream as of a whole answer", async () => {
     const answer = { content: "Left, I say.", reasoning_content: "a corner" };
@@ -207,37 +144,5 @@ describe.skipIf(!workerPython())("Anthropic's own client", () => {
       type: "error",
       error: { type: "not_found_error", message: expect.stringContaining("POST /v1/messages") },
     });
-  });
-
-  it("takes back an answer that it did not receive", async () => {
-    on.engine.lines.push({ answer: { content: "a" } }, { answer: { content: "b" } });
-    await say(false, ask);
-    await client.messages.create(asked(ask), { headers: { "x-stainless-retry-count": "1" } });
-    expect(on.recorded().map(({ delivered }) => delivered)).toEqual([false, true]);
-  });
-
-  it("writes an odd call as text, and half a character whole", async () => {
-    const odd = [moveCall("[1]"), moveCall(String.raw`{"to": "\ud83d"}`)];
-    const answer = { content: "Look. ", tool_calls: odd };
-    on.engine.lines.push({ answer }, { answer });
-    for (const streamed of [false, true]) {
-      const { content, stop_reason: reason } = await say(streamed, ask, { tools });
-      expect(reason).toBe("tool_use");
-      expect(content).toMatchObject([
-        { text: 'Look. <tool_call>{"name": "move", "arguments": [1]}</tool_call>' },
-        { type: "tool_use", input: { to: "\ufffd" } },
-      ]);
-    }
-  });
-
-  it("shows tools that may not be called, and a call of one is text", async () => {
-    on.engine.lines.push({ answer: { content: null, tool_calls: [moveCall("{}")] } });
-    const { content, stop_reason: reason } = await say(false, ask, {
-      tools,
-      tool_choice: { type: "none" },
-    });
-    expect(reason).toBe("end_turn");
-    expect(content).toMatchObject([{ type: "text", text: expect.stringContaining("<tool_call>") }]);
-    expect(on.recorded()[0]!.tools).toHaveLength(1);
   });
 });

@@ -13,7 +13,7 @@ import { makePrompt, type Prompt } from "../conversation/prompt.ts";
 import type { AskRecord, Recorder } from "./recorder.ts";
 import type { ResponseSink } from "./response-sink.ts";
 import type { IsAnswer, Retries } from "./retries.ts";
-import { answersChat, answersIds, keyOf } from "./same-ask.ts";
+import { answersChat, answersIds } from "./same-ask.ts";
 import type { TokenTable } from "./token-table.ts";
 
 /** What every request is answered with. */
@@ -34,6 +34,8 @@ export interface Requester {
   sink: ResponseSink;
   /** The SDK says that it sends the same request again. */
   retry: boolean;
+  /** Equal for every try of the same request. */
+  key: string;
 }
 
 /** An ask that is ready to be sampled. */
@@ -128,10 +130,10 @@ function textsOf(ask: Ask): string[] {
 export async function countPrompt(
   parts: Pick<GatewayParts, "renderer" | "ledger">,
   { rolloutId }: Pick<PolicyLease, "rolloutId">,
-  { messages, tools }: Pick<ChatAsk, "messages" | "tools">,
+  asked: Pick<ChatAsk, "messages" | "tools">,
 ): Promise<number> {
   const earlier = rolloutId === null ? [] : await parts.ledger.list(rolloutId);
-  return (await makePrompt(parts.renderer, earlier, messages, tools)).ids.length;
+  return (await makePrompt(parts.renderer, earlier, asked)).ids.length;
 }
 
 /** The prompt, and the messages that stand for it in the ledger. */
@@ -141,12 +143,11 @@ async function promptOf(
   ask: Ask,
 ): Promise<{ prompt: Prompt; messages: LedgerCompletion["messages"] }> {
   if (ask.kind === "chat") {
-    const { messages, tools } = ask;
-    const earlier = await earlierOf(parts, requester, ask, answersChat(ask));
-    return { prompt: await makePrompt(parts.renderer, earlier, messages, tools), messages };
+    const earlier = await earlierOf(parts, requester, answersChat(ask));
+    return { prompt: await makePrompt(parts.renderer, earlier, ask), messages: ask.messages };
   }
   const ids = await promptIds(parts.renderer, ask.prompt);
-  const plain = continuePlain(ids, await earlierOf(parts, requester, ask, answersIds(ids)));
+  const plain = continuePlain(ids, await earlierOf(parts, requester, answersIds(ids)));
   // Messages are for the ledger, and outside of a rollout nothing is recorded.
   const recorded = requester.lease.rolloutId !== null;
   const messages = recorded ? await plainMessages(parts.tokens, ask.prompt, plain) : [];
@@ -156,15 +157,14 @@ async function promptOf(
 /** The completions of the rollout so far. Where the request is a retry, the answers to the try before are taken back. */
 async function earlierOf(
   parts: GatewayParts,
-  { lease, retry }: Requester,
-  ask: Ask,
+  { lease, retry, key }: Requester,
   isAnswer: IsAnswer,
 ): Promise<readonly LedgerCompletion[]> {
   const { rolloutId } = lease;
   if (rolloutId === null) return [];
   const earlier = await parts.ledger.list(rolloutId);
   if (retry) {
-    const unreceived = parts.retries.unreceived(rolloutId, keyOf(ask), isAnswer, earlier);
+    const unreceived = parts.retries.unreceived(rolloutId, key, isAnswer, earlier);
     if (unreceived.length > 0) await parts.ledger.markUnreceived(unreceived);
     parts.counters.retried += unreceived.length;
   }

@@ -2,19 +2,11 @@ import OpenAI from "openai";
 import { beforeEach, describe, expect, it } from "vitest";
 import { HoneError, responsesEventSchema } from "@hone/core";
 import { workerPython } from "../testing/running-engine.ts";
-import { moveCall, useScriptedGateway } from "../testing/scripted-gateway.ts";
+import { useScriptedGateway } from "../testing/scripted-gateway.ts";
 
 type Item = OpenAI.Responses.ResponseInputItem;
 type Params = Partial<OpenAI.Responses.ResponseCreateParamsNonStreaming>;
 
-const tools: OpenAI.Responses.FunctionTool[] = [
-  {
-    type: "function",
-    name: "move",
-    parameters: { type: "object", properties: {} },
-    strict: false,
-  },
-];
 const ask: Item[] = [{ role: "user", content: "Play." }];
 
 describe.skipIf(!workerPython())("OpenAI's own client of Responses", () => {
@@ -30,56 +22,6 @@ describe.skipIf(!workerPython())("OpenAI's own client of Responses", () => {
     if (!streamed) return client.responses.create({ ...body, stream: false });
     return client.responses.stream(body as never).finalResponse();
   };
-
-  it("plays turns with thoughts, parallel calls and a failed one, each turn extending the last", async () => {
-    const input: Item[] = [...ask];
-    for (let turn = 0; turn < 4; turn++) {
-      on.engine.lines.push({
-        answer: {
-          content: "Look. ",
-          reasoning_content: `It is turn ${turn}.`,
-          tool_calls: [moveCall('{"to": "up", "n": 1.0}'), moveCall('{"é😀": ["\\n", null]}')],
-        },
-      });
-      const { output, status, model } = await say(turn % 2 === 0, input, {
-        tools,
-        instructions: "You play.",
-      });
-      expect({ status, model }).toEqual({ status: "completed", model: "m@1" });
-      expect(output).toMatchObject([
-        { type: "reasoning", content: [{ text: `It is turn ${turn}.` }] },
-        { type: "message", content: [{ type: "output_text" }] },
-        { type: "function_call", name: "move" },
-        { type: "function_call", name: "move" },
-      ]);
-      const calls = output.flatMap((item) => (item.type === "function_call" ? [item] : []));
-      input.push(
-        ...(output as Item[]),
-        ...calls.map(({ call_id }, i) => ({
-          type: "function_call_output" as const,
-          call_id,
-          output: i === 0 ? "ok" : "Error: no such place",
-        })),
-      );
-    }
-    const recorded = on.recorded();
-    expect(recorded).toHaveLength(4);
-    for (const [i, { parentId, splitReason, delivered }] of recorded.entries()) {
-      expect(parentId).toBe(recorded[i - 1]?.id ?? null);
-      expect(splitReason).toBeNull();
-      expect(delivered).toBe(true);
-    }
-    const [first, second] = on.engine.requests;
-    const before = [...first!.prompt, ...recorded[0]!.sampled];
-    expect(second!.prompt.slice(0, before.length)).toEqual(before);
-    expect(recorded[3]!.messages.slice(0, 5)).toMatchObject([
-      { role: "system", content: "You play." },
-      { role: "user", content: "Play." },
-      { role: "assistant", tool_calls: [{}, {}] },
-      { role: "tool", content: "ok" },
-      { role: "tool", content: "Error: no such place" },
-    ]);
-  });
 
   it("reads the same of a stream as of a whole answer, in numbered events", async () => {
     const answer = { content: "Left, I say.", reasoning_content: "a corner" };
@@ -99,33 +41,6 @@ describe.skipIf(!workerPython())("OpenAI's own client of Responses", () => {
     expect(events.at(-1)!.type).toBe("response.completed");
   });
 
-  it.each([false, true])("says that an answer was cut (streamed: %s)", async (streamed) => {
-    on.engine.lines.push({ answer: { content: "and so" }, cut: true });
-    const cut = await say(streamed, ask, { max_output_tokens: 4 });
-    expect(cut).toMatchObject({
-      status: "incomplete",
-      incomplete_details: { reason: "max_output_tokens" },
-      output: [{ type: "message", status: "incomplete" }],
-    });
-    expect(on.engine.requests[0]!.maxTokens).toBe(4);
-  });
-
-  it.each([false, true])("takes an empty answer back (streamed: %s)", async (streamed) => {
-    on.engine.lines.push({ answer: { content: "" } }, { answer: { content: "x" } });
-    const { output } = await say(streamed, ask);
-    await say(false, [...ask, ...(output as Item[]), { role: "user", content: "And?" }]);
-    expect(on.recorded()[1]!.parentId).toBe(on.recorded()[0]!.id);
-  });
-
-  it("holds the answer to text.format", async () => {
-    on.engine.lines.push({ answer: { content: "{}" } });
-    const schema = { type: "object", properties: {}, additionalProperties: false };
-    const format = { type: "json_schema" as const, name: "it", schema };
-    await say(false, ask, { text: { format } });
-    expect(on.engine.requests[0]!.format).toMatchObject({ type: "json_schema" });
-    expect(on.recorded()[0]!.constrained).toBe(true);
-  });
-
   it("throws a failure within a stream, and nothing of it trains", async () => {
     on.engine.lines.push({
       answer: { content: "one two three four" },
@@ -140,7 +55,6 @@ describe.skipIf(!workerPython())("OpenAI's own client of Responses", () => {
   });
 
   it.each([
-    ["previous_response_id", "resp_1", "input"],
     ["background", true, "wait"],
     ["tool_choice", "required", "no tools"],
     ["truncation", "auto", "shorten"],
@@ -152,6 +66,101 @@ describe.skipIf(!workerPython())("OpenAI's own client of Responses", () => {
       status: 400,
       param: expect.stringContaining(key),
       message: expect.stringContaining(instead),
+    });
+  });
+
+  describe("naming the answer before", () => {
+    const after = (previous: string, input = "And?", rest: Params = {}) =>
+      say(false, input, { previous_response_id: previous, ...rest });
+    const expectContinues = (nth: number, parent: number) => {
+      const [one, before] = [on.recorded()[nth]!, on.recorded()[parent]!];
+      expect(one).toMatchObject({ parentId: before.id, splitReason: null });
+      const ids = [...on.engine.requests[parent]!.prompt, ...before.sampled];
+      expect(on.engine.requests[nth]!.prompt.slice(0, ids.length)).toEqual(ids);
+    };
+
+    it("goes on from the answer that is named, of two that say the same", async () => {
+      for (const content of ["a", "a", "b", "c"]) on.engine.lines.push({ answer: { content } });
+      const first = await say(false, ask);
+      await say(true, ask);
+      expect(first).toMatchObject({ store: true, previous_response_id: null });
+      const next = await after(first.id);
+      expect(next.previous_response_id).toBe(first.id);
+      expectContinues(2, 0);
+      await after(next.id);
+      expectContinues(3, 2);
+      expect(on.recorded()[3]!.messages.map(({ content }) => content)).toEqual([
+        ...["Play.", "a", "And?", "b", "And?"],
+      ]);
+    });
+
+    it("inherits what was said, and no instructions", async () => {
+      for (const content of ["a", "b", "c"]) on.engine.lines.push({ answer: { content } });
+      const first = await say(false, ask, { instructions: "Be brief." });
+      const second = await after(first.id, "And?", { instructions: "Be brief." });
+      expectContinues(1, 0);
+      await after(second.id);
+      const { messages, parentId, splitReason } = on.recorded()[2]!;
+      expect(messages.map(({ role }) => role)).toEqual([
+        ...["user", "assistant", "user", "assistant", "user"],
+      ]);
+      // Without them the prompt is another one.
+      expect({ parentId, splitReason }).toEqual({ parentId: null, splitReason: "edited_history" });
+    });
+
+    it("does not keep what was asked not to be kept, though it may be asked after an answer", async () => {
+      for (const content of ["a", "b"]) on.engine.lines.push({ answer: { content } });
+      const first = await say(false, ask);
+      const second = await after(first.id, "And?", { store: false });
+      expect(second).toMatchObject({ store: false });
+      expectContinues(1, 0);
+      await expect(after(second.id)).rejects.toMatchObject({
+        status: 400,
+        code: "previous_response_not_found",
+        message: expect.stringContaining('"store": false'),
+      });
+    });
+
+    it("takes back an answer that its client asks for again, and no other", async () => {
+      for (const content of ["a", "b", "c"]) on.engine.lines.push({ answer: { content } });
+      const { id } = await say(false, ask);
+      const body = { model: "m", input: "And?", previous_response_id: id };
+      await client.responses.create(body);
+      await client.responses.create(body, { headers: { "x-stainless-retry-count": "1" } });
+      expect(on.recorded().map(({ delivered }) => delivered)).toEqual([true, false, true]);
+    });
+
+    it("knows the answers of its rollout alone", async () => {
+      on.engine.lines.push({ answer: { content: "a" } }, { answer: { content: "b" } });
+      const { id, output } = await say(false, ask);
+      const unkept = await on.gateway.client().responses.create({ model: "m", input: "?" });
+      expect(unkept).toMatchObject({ store: false });
+      const item = { type: "item_reference" as const, id: output[0]!.id! };
+      for (const [rollout, named, said] of [
+        ["ro_1", "resp_1", "in this rollout"],
+        ["ro_1", unkept.id, "in this rollout"],
+        ["ro_2", id, "in this rollout"],
+        [undefined, id, "base URL of a rollout"],
+      ] as const) {
+        const create = on.gateway
+          .client(rollout)
+          .responses.create({ model: "m", input: "?", previous_response_id: named });
+        await expect(create).rejects.toMatchObject({
+          ...{ status: 400, code: "previous_response_not_found", param: "previous_response_id" },
+          message: expect.stringContaining(said),
+        });
+      }
+      for (const [rollout, named] of [
+        ["ro_2", item.id],
+        ["ro_1", "msg_1"],
+        ["ro_1", item.id.replace("msg", "fc")],
+      ] as const) {
+        const input = [...ask, { ...item, id: named }, ...ask];
+        await expect(
+          on.gateway.client(rollout).responses.create({ model: "m", input }),
+        ).rejects.toMatchObject({ status: 400, param: "input[1].id" });
+      }
+      expect(on.engine.requests).toHaveLength(2);
     });
   });
 });

@@ -15,7 +15,7 @@ import { speaksAnthropic } from "../http/anthropic-error.ts";
 import { readJson } from "../http/json.ts";
 import type { PolicyLease, PolicyRouter } from "../ports/rollouts.ts";
 import type { Writer } from "./answer-events.ts";
-import type { Ask } from "./ask.ts";
+import type { Ask, RecallingAsk } from "./ask.ts";
 import {
   clientGone,
   countPrompt,
@@ -61,7 +61,7 @@ export function gatewayRoutes(deps: GatewayDeps): Hono<AppEnv> {
   function dialect<S extends z.ZodType>(
     path: string,
     schema: S,
-    read: (request: z.output<S>) => Ask,
+    read: (request: z.output<S>) => Ask | RecallingAsk,
     write: (request: z.output<S>, prepared: PreparedAsk, requestId: string) => Writer,
   ): void {
     for (const prefix of prefixes) {
@@ -79,17 +79,18 @@ export function gatewayRoutes(deps: GatewayDeps): Hono<AppEnv> {
   async function answer(
     c: Context<AppEnv>,
     sink: ResponseSink,
-    ask: Ask,
+    asked: Ask | RecallingAsk,
     write: (prepared: PreparedAsk) => Writer,
   ): Promise<Response> {
     const rolloutId = c.req.param("rollout") ?? null;
     const retry = isRetry(c.req.header("x-stainless-retry-count"));
+    const key = keyOf(asked);
     counters.requests++;
 
     async function work(): Promise<void> {
       let done = (): void => undefined;
       try {
-        const lease = await leaseFor(c, ask.model);
+        const lease = await leaseFor(c, asked.model);
         const order = lease.rolloutId === null ? null : parts.recorder.open(lease.rolloutId);
         done = () => {
           order?.close();
@@ -97,11 +98,12 @@ export function gatewayRoutes(deps: GatewayDeps): Hono<AppEnv> {
         };
         // Models may have template arguments of their own, which decide how prompts are made and answers are read.
         const own = { ...parts, renderer: parts.renderer.withTemplate(lease.chatTemplateKwargs) };
-        const prepared = await prepareAsk(own, { lease, sink, retry }, ask);
+        const ask = await recalled(asked, lease);
+        const prepared = await prepareAsk(own, { lease, sink, retry, key }, ask);
         const respond = ask.stream ? respondStreamed : respondWhole;
         await respond(own, prepared, sink, write(prepared));
       } catch (error) {
-        if (rolloutId !== null) parts.retries.failed(rolloutId, keyOf(ask));
+        if (rolloutId !== null) parts.retries.failed(rolloutId, key);
         if (!sink.signal.aborted) throw error;
         counters.abandoned++;
         throw clientGone(error);
@@ -110,6 +112,11 @@ export function gatewayRoutes(deps: GatewayDeps): Hono<AppEnv> {
       }
     }
     return sink.respond(work());
+  }
+
+  async function recalled(asked: Ask | RecallingAsk, { rolloutId }: PolicyLease): Promise<Ask> {
+    if (!("recall" in asked)) return asked;
+    return asked.recall(rolloutId === null ? null : await parts.ledger.list(rolloutId));
   }
 
   function leaseFor(c: Context<AppEnv>, model: string): Promise<PolicyLease> {

@@ -1,10 +1,11 @@
 import { conversationKey, sameMessage, sameTools } from "../conversation/message-equality.ts";
-import { isHeld, type Ask, type ChatAsk } from "./ask.ts";
+import { isHeld, type Ask, type ChatAsk, type RecallingAsk } from "./ask.ts";
 import { fullPrompt } from "../conversation/prompt.ts";
 import type { IsAnswer } from "./retries.ts";
 
 /** The key by which a failed try is remembered: every try of the same request has the same key. */
-export function keyOf(ask: Ask): string {
+export function keyOf(ask: Ask | RecallingAsk): string {
+  if ("recall" in ask) return ask.key;
   if (ask.kind === "text") return JSON.stringify(["text", ask.prompt]);
   const { messages, tools, format, mustCall, callable } = ask;
   const held = isHeld(ask) ? JSON.stringify([format, mustCall && callable]) : "";

@@ -1,47 +1,12 @@
 import { describe, expect, it } from "vitest";
 import type OpenAI from "openai";
 import { workerPython } from "../testing/running-engine.ts";
-import { moveCall, tools, useScriptedGateway } from "../testing/scripted-gateway.ts";
+import { useScriptedGateway } from "../testing/scripted-gateway.ts";
 
 type Message = OpenAI.ChatCompletionMessageParam;
 
 describe.skipIf(!workerPython())("what a policy samples, and what an agent sends back", () => {
   const on = useScriptedGateway();
-
-  it.each([
-    ["a list", "[1]"],
-    ["a text", '"left"'],
-    ["NaN", '{"x": NaN}'],
-    ["no JSON", '{"x": '],
-    ["nothing", '""'],
-  ])("takes a call with %s for arguments for text, streamed or not", async (_what, args) => {
-    const good = moveCall('{"direction": "up"}');
-    const answer = { content: "Look. ", tool_calls: [good, moveCall(args), good] };
-    on.engine.lines.push({ answer }, { answer });
-    const asked = { model: "m", messages: [{ role: "user" as const, content: "Play." }], tools };
-    const whole = (await on.client.chat.completions.create(asked)).choices[0]!;
-    const streamed = (await on.client.chat.completions.stream(asked).finalChatCompletion())
-      .choices[0]!;
-    for (const { message, finish_reason: finish } of [whole, streamed]) {
-      expect(finish).toBe("tool_calls");
-      expect(message.tool_calls).toHaveLength(2);
-      expect(message.content).toBe(
-        `Look. <tool_call>{"name": "move", "arguments": ${args}}</tool_call>`,
-      );
-    }
-  });
-
-  it("makes half a character whole in a sampled call", async () => {
-    const answer = { content: null, tool_calls: [moveCall(String.raw`{"to": "\ud83d"}`)] };
-    on.engine.lines.push({ answer }, { answer: { content: "ok" } });
-    const messages: Message[] = [{ role: "user", content: "Play." }];
-    const called = await on.say(messages, { tools });
-    const [made] = called.tool_calls!;
-    expect(made?.type === "function" && made.function.arguments).toBe('{"to": "\ufffd"}');
-    messages.push(called, { role: "tool", tool_call_id: made!.id, content: "ok" });
-    await on.say(messages, { tools });
-    expect(on.recorded()[1]!.parentId).toBe(on.recorded()[0]!.id);
-  });
 
   it("cuts a stop string out of the reasoning too", async () => {
     const answer = { content: "left", reasoning_content: "a corner, STOP there" };

@@ -120,7 +120,7 @@ export async function tokenised(
     const id = `${name}.${at}`;
     try {
       const answer = await renderer.answer(messages.slice(0, at + 1), tools);
-      const prompt = await makePrompt(renderer, earlier, before, tools);
+      const prompt = await makePrompt(renderer, earlier, { messages: before, tools });
       earlier.push(asCompletion({ id, before, message, tools, seq: at }, prompt, answer));
     } catch (error) {
       // What is only context may have been written in any way.

@@ -13,7 +13,7 @@ const root = join(import.meta.dirname, "../../../..");
 const workerSource = join(root, "packages/server/worker");
 const fixtures = join(root, "scripts/engine-fixtures");
 /** A base that is in the repository: four layers, with its own tokenizer. */
-const testBase = join(root, "models/hone-2048-1m");
+export const testBase = join(root, "models/hone-2048-1m");
 /** The tokens that the two trained adapters always say. */
 export const spoken = { a: 100, b: 200 };
 const maxModelLen = 512;

@@ -34,9 +34,12 @@ export interface ScriptedGateway {
 
 /**
  * To be called in a `describe`: a gateway for each of its tests. The renderer is the real one, the same for all of
- * them; only the words of the model are chosen by the test.
+ * them; only the words of the model are chosen by the test. `otherBase`: a folder in place of the tests' own base.
  */
-export function useScriptedGateway(): ScriptedGateway {
+export function useScriptedGateway(
+  otherBase?: () => Promise<{ path: string; remove(): Promise<void> }>,
+): ScriptedGateway {
+  let base: { path: string; remove(): Promise<void> } | undefined;
   let child: Child;
   let renderer: RendererClient;
   let engine: ScriptedEngine;
@@ -44,12 +47,14 @@ export function useScriptedGateway(): ScriptedGateway {
   let client: OpenAI;
 
   beforeAll(async () => {
-    child = await startRendererChild();
+    base = await otherBase?.();
+    child = await startRendererChild(base && ["--base", base.path]);
     renderer = createRendererClient({ baseURL: () => child.baseURL, key: () => child.key });
   });
   afterAll(async () => {
     await renderer?.close();
     await child?.stop();
+    await base?.remove();
   });
   beforeEach(async () => {
     engine = createScriptedEngine(renderer);

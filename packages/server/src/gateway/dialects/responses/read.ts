@@ -9,13 +9,15 @@ import {
   type ResponsesTool,
 } from "@hone/core";
 import type { JsonFormat } from "../../../ports/engine.ts";
-import type { ChatAsk } from "../../ask.ts";
+import type { ChatAsk, RecallingAsk } from "../../ask.ts";
+import type { LedgerCompletion } from "../../../ports/ledger.ts";
 import { refusal } from "../openai.ts";
 import { readCalls, type CallWish } from "../tool-choice.ts";
+import { recallAnswer, recallItem, type GivenItem } from "./recall.ts";
 
 /** `POST /v1/responses`. What its schema cannot say is checked here. */
-export function readResponses(request: ResponsesRequest): ChatAsk {
-  const { input, instructions } = request;
+export function readResponses(request: ResponsesRequest): ChatAsk | RecallingAsk {
+  const { input, instructions, previous_response_id: previous } = request;
   if (request.stream_options && !request.stream) {
     throw refusal("stream_options", 'only with "stream": true. Leave it out, or stream.');
   }
@@ -25,14 +27,13 @@ export function readResponses(request: ResponsesRequest): ChatAsk {
   if (request.background) {
     throw refusal("background", "answers are not kept. Leave it out, and wait for the answer.");
   }
-  const messages: ChatMessage[] = instructions ? [{ role: "system", content: instructions }] : [];
-  if (typeof input === "string") messages.push({ role: "user", content: input });
-  else messages.push(...readItems(input));
-  return {
+  const items: readonly ResponsesItem[] =
+    typeof input === "string" ? [{ role: "user", content: input }] : input;
+  const system: ChatMessage[] = instructions ? [{ role: "system", content: instructions }] : [];
+  const ask: Omit<ChatAsk, "messages"> = {
     kind: "chat",
     param: "input",
     model: request.model,
-    messages,
     ...readCalls(callsOf(request)),
     format: formatOf(request),
     n: 1,
@@ -44,6 +45,21 @@ export function readResponses(request: ResponsesRequest): ChatAsk {
     logprobs: null,
     stream: request.stream === true,
   };
+  const recall = (earlier: readonly LedgerCompletion[] | null): ChatAsk => {
+    const before = previous == null ? null : recallAnswer(earlier, previous);
+    let after = before?.id;
+    const given = items.map((item, index): GivenItem => {
+      if (item.type !== "item_reference") return item;
+      const named = recallItem(earlier, item.id, `input[${index}].id`);
+      after = named.id;
+      return named.item;
+    });
+    // The instructions of the answer before are not among them: OpenAI's do not last either.
+    const messages = [...system, ...(before?.messages ?? []), ...readItems(given)];
+    return { ...ask, messages, after };
+  };
+  const names = previous != null || items.some(({ type }) => type === "item_reference");
+  return names ? { model: request.model, key: JSON.stringify(request), recall } : recall(null);
 }
 
 function callsOf({
@@ -77,7 +93,7 @@ function readTool({ name, description, parameters, strict }: ResponsesTool): Cha
 }
 
 /** Thoughts, text and calls of one answer are items of their own, and in a chat one message. */
-function readItems(items: readonly ResponsesItem[]): ChatMessage[] {
+function readItems(items: readonly GivenItem[]): ChatMessage[] {
   const messages: ChatMessage[] = [];
   let answer: AssistantMessage | null = null;
   for (const item of items) {
@@ -102,7 +118,7 @@ function readItems(items: readonly ResponsesItem[]): ChatMessage[] {
   return messages;
 }
 
-function addTo(answer: AssistantMessage, item: ResponsesItem): void {
+function addTo(answer: AssistantMessage, item: GivenItem): void {
   if (item.type === "function_call") {
     const { call_id: id, name, arguments: given } = item;
     const call = { id, type: "function" as const, function: { name, arguments: given } };
@@ -117,10 +133,10 @@ function addTo(answer: AssistantMessage, item: ResponsesItem): void {
   }
 }
 
-type SaidItem = Extract<ResponsesItem, { role: string; content: ResponsesContent }>;
+type SaidItem = Extract<GivenItem, { role: string; content: ResponsesContent }>;
 
 /** Messages may leave their type out. */
-function isSaid(item: ResponsesItem): item is SaidItem {
+function isSaid(item: GivenItem): item is SaidItem {
   return item.type === undefined || item.type === "message";
 }
 

@@ -11,11 +11,11 @@ import {
 import type { Writer } from "../../answer-events.ts";
 import type { PreparedAsk } from "../../prepare.ts";
 import { createdNow } from "../openai.ts";
+import { itemIdOf, responseIdOf } from "./recall.ts";
 
 /** OpenAI's `response`, and the events of its stream. */
 export function writeResponses(request: ResponsesRequest, prepared: PreparedAsk): Writer {
-  const own = prepared.answerId.replace(/^cmpl_/, "");
-  const blank = blankAnswer(request, prepared, `resp_${own}`);
+  const blank = blankAnswer(request, prepared);
   const output: ResponsesOutputItem[] = [];
   let sequence = 0;
   let open: Open | null = null;
@@ -23,12 +23,15 @@ export function writeResponses(request: ResponsesRequest, prepared: PreparedAsk)
 
   const sse = (event: Unnumbered): string =>
     `event: ${event.type}\ndata: ${JSON.stringify({ ...event, sequence_number: sequence++ })}\n\n`;
-  const idOf = (kind: "msg" | "rs" | "fc"): string => `${kind}_${own}_${output.length}`;
+  const idOf = (type: ResponsesOutputItem["type"]): string => {
+    const nth = output.filter((item) => item.type === type).length;
+    return itemIdOf(prepared.answerId, type, nth);
+  };
 
   function begin(type: Open["type"]): string {
     const closed = close("completed");
     const at = output.length;
-    const id = idOf(type === "message" ? "msg" : "rs");
+    const id = idOf(type);
     open = { type, id, at, text: "" };
     return (
       closed +
@@ -72,7 +75,7 @@ export function writeResponses(request: ResponsesRequest, prepared: PreparedAsk)
   function call(made: ToolCall): string {
     const closed = close("completed");
     const at = output.length;
-    const item = callItem(idOf("fc"), made);
+    const item = callItem(idOf("function_call"), made);
     output.push(item);
     const place = { item_id: item.id, output_index: at };
     return (
@@ -107,11 +110,12 @@ export function writeResponses(request: ResponsesRequest, prepared: PreparedAsk)
       const status = finishReason === "length" ? "incomplete" : "completed";
       const { reasoning_content: thought, tool_calls: calls } = message;
       const text = messageText(message);
-      if (thought) output.push(textItem({ type: "reasoning", id: idOf("rs"), text: thought }));
+      if (thought)
+        output.push(textItem({ type: "reasoning", id: idOf("reasoning"), text: thought }));
       if (text || !calls?.length) {
-        output.push(textItem({ type: "message", id: idOf("msg"), text }, status));
+        output.push(textItem({ type: "message", id: idOf("message"), text }, status));
       }
-      for (const made of calls ?? []) output.push(callItem(idOf("fc"), made));
+      for (const made of calls ?? []) output.push(callItem(idOf("function_call"), made));
       return ended(blank, output, finishReason, usage);
     },
 
@@ -219,11 +223,10 @@ function ended(
 
 function blankAnswer(
   request: ResponsesRequest,
-  { policy, ask }: PreparedAsk,
-  id: string,
+  { policy, ask, answerId, record }: PreparedAsk,
 ): ResponsesAnswer {
   return {
-    id,
+    id: responseIdOf(answerId, request),
     object: "response",
     created_at: createdNow(),
     status: "in_progress",
@@ -236,9 +239,9 @@ function blankAnswer(
     model: policy,
     output: [],
     parallel_tool_calls: request.parallel_tool_calls ?? true,
-    previous_response_id: null,
+    previous_response_id: request.previous_response_id ?? null,
     reasoning: { effort: null, summary: null },
-    store: false,
+    store: record !== null && request.store !== false,
     temperature: ask.temperature,
     text: { format: request.text?.format ?? { type: "text" } },
     tool_choice: request.tool_choice ?? "auto",
