@@ -45,6 +45,13 @@ export const anthropicErrorSchema = z.object({
     message: z.string(),
     code: z.string(),
     param: z.string().nullable(),
+    /** Of a refused `thread`, by which clients know that they are to go on without one. */
+    details: z
+      .object({
+        error_code: z.literal("thread_unsupported_request"),
+        unsupported: z.array(z.string()),
+      })
+      .optional(),
   }),
   request_id: z.string().nullable(),
 });

@@ -133,6 +133,10 @@ export const messagesRequestSchema = z.strictObject({
   top_p: z.number().gt(0).max(1).nullish(),
   top_k: refused("Leave it out, and use top_p: the engines here do not sample by rank."),
   stream: z.boolean().nullish(),
+  thread: refused(
+    "The server keeps no threads: send all messages so far. toolRunner does so by itself once this is refused, and " +
+      "beta.messages.thread with unsupportedRequestBehavior: 'continue_unthreaded'.",
+  ),
   metadata: ignored,
   service_tier: ignored,
   inference_geo: ignored,

@@ -116,6 +116,26 @@ describe.skipIf(!workerPython())("every dialect", () => {
       });
     });
 
+    it("takes a developer for the system", async () => {
+      on.engine.lines.push({ answer: { content: "a" } }, { answer: { content: "b" } });
+      const [, asked] = [
+        await say([{ role: "system", text: "You play." }, question]),
+        await say([{ role: "developer", text: "You play." }, question]),
+      ];
+      expect(asked.text).toBe("b");
+      const [first, second] = on.engine.requests;
+      expect(second!.prompt).toEqual(first!.prompt);
+    });
+
+    it("refuses how much to think by name, and says what to do", async () => {
+      const refused = await say([question], { effort: "low" }).catch((error: unknown) => error);
+      expect(refused).toMatchObject({
+        status: 400,
+        message: expect.stringMatching(/effort.*[Ll]eave it out/s),
+      });
+      expect(on.engine.requests).toEqual([]);
+    });
+
     it.each([
       ["a list", "[1]"],
       ["a text", '"left"'],

@@ -2,7 +2,7 @@ import Anthropic from "@anthropic-ai/sdk";
 import { HoneError } from "@hone/core";
 import { beforeEach, describe, expect, it } from "vitest";
 import { workerPython } from "../testing/running-engine.ts";
-import { useScriptedGateway } from "../testing/scripted-gateway.ts";
+import { moveCall, useScriptedGateway } from "../testing/scripted-gateway.ts";
 
 type Turn = Anthropic.MessageParam;
 
@@ -13,6 +13,7 @@ const tools: Anthropic.Tool[] = [
     cache_control: { type: "ephemeral" },
   },
 ];
+const bothWays = [false, true];
 const ask: Turn[] = [{ role: "user", content: "Play." }];
 
 describe.skipIf(!workerPython())("Anthropic's own client", () => {
@@ -99,6 +100,46 @@ describe.skipIf(!workerPython())("Anthropic's own client", () => {
     expect(counted.input_tokens).toBe(usage.input_tokens);
     expect(counted.input_tokens).toBe(on.engine.requests[1]!.prompt.length);
     expect(on.engine.requests).toHaveLength(2);
+  });
+
+  it.each(bothWays)("runs its own loop of tools (streamed: %s)", async (stream) => {
+    on.engine.lines.push(
+      { answer: { content: null, tool_calls: [moveCall('{"to": "up"}')] } },
+      { answer: { content: "Done." } },
+    );
+    const moves: unknown[] = [];
+    const loop = {
+      ...{ model: "m", max_tokens: 100, messages: ask },
+      tools: [
+        {
+          ...{ type: "custom" as const, name: "move", description: "Moves." },
+          input_schema: { type: "object" as const },
+          parse: (input: unknown) => input,
+          run: (input: unknown) => {
+            moves.push(input);
+            return "moved";
+          },
+        },
+      ],
+    };
+    // It asks for a thread first, is refused, and then repeats its conversation at each turn.
+    const runner = stream
+      ? client.beta.messages.toolRunner({ ...loop, stream: true })
+      : client.beta.messages.toolRunner(loop);
+    expect(await runner.runUntilDone()).toMatchObject({ content: [{ text: "Done." }] });
+    expect(moves).toEqual([{ to: "up" }]);
+    const [first, second] = on.recorded();
+    expect(second).toMatchObject({ parentId: first!.id, splitReason: null, delivered: true });
+    expect(on.gateway.counters.requests).toBe(2);
+  });
+
+  it("refuses a thread with the words and the mark of one that cannot be", async () => {
+    const thread = client.beta.messages.thread({ model: "m", max_tokens: 10 });
+    await expect(thread.send({ role: "user", content: "?" })).rejects.toMatchObject({
+      status: 400,
+      message: expect.stringContaining("continue_unthreaded"),
+      error: { error: { param: "thread", details: { error_code: "thread_unsupported_request" } } },
+    });
   });
 
   it("lists models in its own shape, page by page, and OpenAI's client in its", async () => {

@@ -18,10 +18,17 @@ const typeOfStatus: Partial<Record<number, string>> = {
   503: "overloaded_error",
 };
 
+/** What Anthropic's SDK reads off an error to go on without a thread. */
+const noThreads = {
+  error_code: "thread_unsupported_request" as const,
+  unsupported: ["thread"],
+};
+
 /** An error as clients of Anthropic's API read it. They go by the status and its type; code and param are Hone's own. */
 export function anthropicError(error: HoneError, requestId: string | null): AnthropicError {
   const { status, message, code, param } = error;
   const type =
     typeOfStatus[status] ?? (status >= 500 || status === 0 ? "api_error" : "invalid_request_error");
-  return { type: "error", error: { type, message, code, param }, request_id: requestId };
+  const told = { type, message, code, param, ...(param === "thread" && { details: noThreads }) };
+  return { type: "error", error: told, request_id: requestId };
 }

@@ -123,6 +123,7 @@ export const descriptions: Record<string, string> = {
   "forwardResultSchema.accumulated": "How many calls the next `optim_step` goes by, this one included; null for `forward`.",
   "optimStepResultSchema.accumulated": "How many calls of `forward_backward` it went by.",
   "responsesRequestSchema.include": "Thoughts are told where there are some, in the clear.",
+  "responsesRequestSchema.store": "Whether later requests of the rollout may name the answer.",
   "patchRolloutBatchSchema.trajectories": "Answers with their trajectories too.",
   "rolloutBatchItemSchema.rollout": "Null if there is an error.",
   "rolloutBatchItemSchema.trajectory": "Null unless it was asked for.",

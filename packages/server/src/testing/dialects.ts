@@ -15,7 +15,7 @@ export interface Said {
 
 /** A part of a conversation in no dialect. */
 export type Turn =
-  | { role: "system" | "user"; text: string }
+  | { role: "system" | "developer" | "user"; text: string }
   | { role: "tool"; call: string; text: string; failed?: boolean }
   | Said;
 
@@ -30,6 +30,8 @@ export interface Wish {
   maxTokens?: number;
   temperature?: number;
   headers?: Record<string, string>;
+  /** How much it shall think. No base has it. */
+  effort?: "low";
 }
 
 /** A wire format as its published client speaks it. */
@@ -68,6 +70,7 @@ export const chat: Dialect = {
       }),
       ...(stop && { stop }),
       ...(temperature !== undefined && { temperature }),
+      ...(wish.effort && { reasoning_effort: wish.effort }),
     } as OpenAI.ChatCompletionCreateParamsNonStreaming;
     const completions = openai(baseURL).chat.completions;
     const { choices, usage } = streamed
@@ -114,6 +117,7 @@ function responses(
         ...(single && { parallel_tool_calls: false }),
         ...(schema && { text: { format: { type: "json_schema", name: schemaName, schema } } }),
         ...(temperature !== undefined && { temperature }),
+        ...(wish.effort && { reasoning: { effort: wish.effort } }),
       } as OpenAI.Responses.ResponseCreateParamsNonStreaming;
       const client = openai(baseURL).responses;
       const said = streamed
@@ -157,7 +161,7 @@ const messages: Dialect = {
   async say(baseURL, turns, wish, streamed) {
     const { tools, choice, single, schema, stop, maxTokens = 100, temperature, headers } = wish;
     const system = turns.flatMap((turn) =>
-      !isSaid(turn) && turn.role === "system" ? [turn.text] : [],
+      !isSaid(turn) && (turn.role === "system" || turn.role === "developer") ? [turn.text] : [],
     );
     const said: Anthropic.MessageParam[] = [];
     for (const turn of turns) {
@@ -181,7 +185,7 @@ const messages: Dialect = {
       ...(system.length > 0 && { system: system.join("\n\n") }),
       ...(tools && {
         tools: tools.map(({ name, description, parameters }) => ({
-          ...{ name, description, input_schema: parameters ?? { type: "object" } },
+          ...{ name, description, input_schema: parameters as Anthropic.Tool.InputSchema },
         })),
       }),
       ...((choice || single) && {
@@ -194,6 +198,7 @@ const messages: Dialect = {
       ...(schema && { output_config: { format: { type: "json_schema", schema } } }),
       ...(stop && { stop_sequences: stop }),
       ...(temperature !== undefined && { temperature }),
+      ...(wish.effort && { output_config: { effort: wish.effort } }),
     } as Anthropic.MessageCreateParamsNonStreaming;
     const client = new Anthropic({ baseURL, apiKey: "k", authToken: null, maxRetries: 0 }).messages;
     const {

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from pathlib import Path
 
 import pytest
 from llguidance import LLMatcher, LLTokenizer
-from renderer_bases import GLM, GLM_MARKS, MARKS, SMOLLM2, save_base, template
+from renderer_bases import CHATML, GLM, GLM_MARKS, MARKS, SMOLLM2, save_base, template
 
 from hone_worker.engine.grammar import _all_special
 from hone_worker.process.errors import HoneWorkerError
 from hone_worker.render.base import load
 from hone_worker.render.call_grammar import arguments_of, call_grammar
 from hone_worker.render.sampled_answer import read_answer
+from hone_worker.renderer import CallsBody, Service
 
+VISION = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
 MOVE = {
     "type": "object",
     "properties": {"way": {"$ref": "#/$defs/way"}},
@@ -102,10 +104,16 @@ def test_a_final_object_may_stand_in_place_of_calls_and_not_beside_them(base):
             "glm4moe",
             {"special": GLM, "marks": GLM_MARKS, "model_type": "glm4_moe", "eos": "<|endoftext|>"},
         ),
+        ("qwen3_5_nothink", {"special": [*CHATML, *VISION], "model_type": "qwen3_5"}),
+        ("qwen3_6", {"special": [*CHATML, *VISION], "model_type": "qwen3_5_moe"}),
     ],
 )
-def test_a_base_that_writes_calls_in_tags_has_no_grammar(tmp_path: Path, chat_template, options):
-    assert load(save_base(tmp_path / "base", template(chat_template), **options)).calls is None
+def test_a_base_that_writes_calls_in_tags_has_no_grammar_and_says_so(tmp_path, chat_template, options):
+    base = load(save_base(tmp_path / "base", template(chat_template), **options))
+    assert base.name != "default"
+    with pytest.raises(HoneWorkerError, match=r'no grammar is made for.* Send "auto"') as raised:
+        asyncio.run(Service(base).calls(CallsBody(tools=TOOLS, single=False, final=None)))
+    assert raised.value.param == "tool_choice"
 
 
 def test_arguments_are_an_object():
