@@ -2,6 +2,7 @@ import { opening } from "./agent.ts";
 import type { Inbox, Question } from "./corpus.ts";
 import type { Mailbox } from "./mailbox.ts";
 import type { Episode } from "./gold.ts";
+import { chance, pick, type Random } from "./random.ts";
 import { callTool, tools } from "./tools.ts";
 
 /** How a scripted player searches, which hit it reads, and what it cites. */
@@ -13,6 +14,17 @@ export interface Style {
 
 /** Nothing that a player knows but the question and what tools gave: the best way to find the answer. */
 export const expert: Style = { keywords: "both", reads: "newest that is no reply", cites: true };
+
+/** What the base learns from: all ways, most of them bad. */
+export function someStyle(random: Random): Style {
+  return {
+    keywords: pick(random, ["both", "both", "project", "attribute"] as const),
+    reads: pick(random, [
+      ...(["newest", "newest that is no reply", "oldest", "oldest", "none"] as const),
+    ]),
+    cites: chance(random, 0.6),
+  };
+}
 
 /** A whole conversation, in the format of chat completions. */
 export function play(

@@ -1,0 +1,182 @@
+"""python scripts/make-base/make_email.py PLAYS FOLDER: the base of the email agent, from conversations that
+examples/email-agent/src/write-plays.ts wrote. It learns the tools' format and every way to search, most of them bad.
+"""
+
+import argparse
+import json
+import random
+import time
+from collections import Counter
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+import transformers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3ForCausalLM
+
+from tokenizer import CONTROL, MARKS, byte_alphabet
+from train import config
+
+# One pre-token each: a tool's definition, how a call begins, a key of JSON with its marks, a word with the space before
+# it, and what else stands between words.
+SPLIT = "|".join(
+    [
+        r'\{"type": "function"[^\n]*',
+        r'\{"name": "[a-z_]+", "arguments": ',
+        r'[\[\]{}",]*"[a-z_]+":["\[]*',
+        r" ?[A-Za-z0-9_@.-]+",
+        r"\n",
+        r"[^A-Za-z0-9_@.\n-]+",
+    ]
+)
+PEAK = 4e-3
+ROWS = 48
+COMMON_ENOUGH = 20  # occurrences that make a piece a token
+
+
+def pieces_of(plays: list[dict]) -> list[str]:
+    splitter = pre_tokenizers.Split(Regex(SPLIT), behavior="isolated")
+    counted: Counter[str] = Counter()
+    # Definitions are the same in all plays, and long.
+    texts = ["\n".join(json.dumps(t, ensure_ascii=False) for t in plays[0]["tools"])] * COMMON_ENOUGH
+    for play in plays:
+        for message in play["messages"]:
+            texts.append(message.get("content") or "")
+            texts += [called(call) for call in message.get("tool_calls", [])]
+    for text in texts:
+        counted.update(piece for piece, _ in splitter.pre_tokenize_str(text))
+    return [piece for piece, count in sorted(counted.items()) if count >= COMMON_ENOUGH]
+
+
+def called(call: dict) -> str:
+    function = call["function"]
+    return f'{{"name": {json.dumps(function["name"])}, "arguments": {function["arguments"]}}}'
+
+
+def build(pieces: list[str]) -> Tokenizer:
+    alphabet = byte_alphabet()
+    vocab = {character: i for i, character in enumerate(alphabet[b] for b in range(256))}
+    for piece in pieces:
+        vocab.setdefault("".join(alphabet[b] for b in piece.encode()), len(vocab))
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[], ignore_merges=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(name, normalized=False) for name in CONTROL])
+    tokenizer.add_tokens([AddedToken(name, normalized=False, special=False) for name in MARKS])
+    return tokenizer
+
+
+def save(folder: Path, built: Tokenizer) -> None:
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=built,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        clean_up_tokenization_spaces=False,
+        model_max_length=8192,
+    )
+    tokenizer.chat_template = (Path(__file__).parent / "chat_template.jinja").read_text().rstrip("\n")
+    tokenizer.save_pretrained(folder, save_jinja_files=False)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    (folder / "hone.json").write_text(json.dumps({"renderer": "lean"}) + "\n")
+
+
+def encode(tokenizer: Tokenizer, play: dict) -> tuple[list[int], list[bool]]:
+    """The lean template's ids, and which of them an agent says."""
+    spell = lambda text: tokenizer.encode(text, add_special_tokens=False).ids if text else []  # noqa: E731
+    token = tokenizer.token_to_id
+    ids = [token("<|tools|>"), *spell("\n".join(json.dumps(t, ensure_ascii=False) for t in play["tools"]))]
+    said = [False] * len(ids)
+    for message in play["messages"]:
+        ids.append(token(f"<|{message['role']}|>"))
+        body = spell(message["content"])
+        for call in message.get("tool_calls", []):
+            body += [token("<tool_call>"), *spell(called(call)), token("</tool_call>")]
+        answers = message["role"] == "assistant"
+        if answers:
+            body.append(token("<|im_end|>"))
+        ids += body
+        said += [False, *[answers] * len(body)]
+    return ids, said
+
+
+def new_model(tokenizer: Tokenizer, pieces: list[str], seed: int) -> Qwen3ForCausalLM:
+    torch.manual_seed(seed)
+    token = tokenizer.token_to_id
+    shape = config(tokenizer.get_vocab_size(), token("<|im_end|>"), token("<|endoftext|>"))
+    model = Qwen3ForCausalLM(shape)
+    model.generation_config = GenerationConfig(
+        eos_token_id=[token("<|im_end|>"), token("<|endoftext|>")], pad_token_id=token("<|endoftext|>")
+    )
+    # A word after a space begins as the word itself: what a question says is what a call has to say.
+    weight = model.model.embed_tokens.weight.data
+    for piece in pieces:
+        if piece.startswith(" ") and piece[1:] in pieces:
+            (spaced,), (bare,) = (tokenizer.encode(p).ids for p in (piece, piece[1:]))
+            weight[spaced] = weight[bare] + 0.3 * weight[spaced]
+    return model
+
+
+def train(
+    model: Qwen3ForCausalLM, rows: list[tuple[list[int], list[bool]]], *, seed: int, updates: int
+) -> None:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK, betas=(0.9, 0.98), weight_decay=0.01)
+    rng = random.Random(seed)
+    began = time.time()
+    for done in range(updates):
+        rate = min(1.0, (done + 1) / 30, 0.03 + (updates - done) / (0.4 * updates))
+        for group in optimizer.param_groups:
+            group["lr"] = PEAK * rate
+        batch = rng.sample(rows, ROWS)
+        length = max(len(ids) for ids, _ in batch)
+        ids = torch.tensor([one + [0] * (length - len(one)) for one, _ in batch])
+        wanted = torch.tensor([said + [False] * (length - len(said)) for _, said in batch])[:, 1:]
+        hidden = model.model(ids, use_cache=False).last_hidden_state[:, :-1]
+        loss = F.cross_entropy(model.lm_head(hidden[wanted]), ids[:, 1:][wanted])
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        if (done + 1) % 25 == 0:
+            print(f"{done + 1}/{updates} loss {loss.item():.4f} {time.time() - began:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("plays", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--updates", type=int, default=500)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    began = time.time()
+    plays = [json.loads(line) for line in options.plays.read_text().splitlines()]
+    options.folder.mkdir(parents=True, exist_ok=True)
+    pieces = pieces_of(plays)
+    built = build(pieces)
+    save(options.folder, built)
+    rows = [encode(built, play) for play in plays]
+    print(
+        f"{built.get_vocab_size()} tokens; {sum(len(ids) for ids, _ in rows) / len(rows):.0f} a play",
+        flush=True,
+    )
+    model = new_model(built, pieces, options.seed)
+    train(model.train(), rows, seed=options.seed, updates=options.updates)
+    model.save_pretrained(options.folder)
+    (options.folder / "model.safetensors").chmod(0o644)
+    made = {
+        "seconds": round(time.time() - began),
+        "seed": options.seed,
+        "updates": options.updates,
+        "plays": len(plays),
+        "torch": str(torch.__version__),
+        "transformers": transformers.__version__,
+    }
+    (options.folder / "training.json").write_text(json.dumps(made) + "\n")
