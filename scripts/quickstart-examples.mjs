@@ -18,6 +18,11 @@ export const examples = {
     base: "models/hone-2048-1m",
     large: false,
   },
+  email: {
+    task: "examples/email-agent/src/task.ts",
+    base: "models/hone-email-1m",
+    large: false,
+  },
   inbox: {
     task: "examples/inbox/src/task.ts",
     base: "smollm2",

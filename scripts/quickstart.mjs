@@ -1,4 +1,4 @@
-// `npm run quickstart [-- 2048|inbox --out FOLDER and other options of `@hone/client train`]`: installs what is
+// `npm run quickstart [-- 2048|email|inbox --out FOLDER and other options of `@hone/client train`]`: installs what is
 // missing, starts a server on a free loopback port, trains the example's agent, and stops the server.
 // Everything that it writes is in one folder. Ctrl-C leaves no process behind.
 // `-- --resume [FOLDER]` goes on with the run in that folder, or with the newest, where its last step ended.
@@ -20,7 +20,11 @@ const chosen = chooseRun(process.argv.slice(2));
 const { out } = chosen;
 const story = examples[chosen.story];
 if (!story) {
-  fail(`There is no example "${chosen.story}". Choose ${Object.keys(examples).join(" or ")}.`);
+  fail(
+    `There is no example "${chosen.story}". Choose ${Object.keys(examples)
+      .join(", ")
+      .replace(/, (?=[^,]*$)/, " or ")}.`,
+  );
 }
 const example = [...tsx, "packages/client/src/run/cli.ts", "train", story.task];
 /** @type {import("./processes.mjs").Started | null} */
@@ -42,7 +46,7 @@ onInterrupt((signal) => {
 await installPackages();
 if (chosen.help) {
   console.log(
-    "npm run quickstart -- [2048 | inbox] [--out folder of the run] [options of the example]\n" +
+    "npm run quickstart -- [2048 | email | inbox] [--out folder of the run] [options of the example]\n" +
       "npm run quickstart -- --resume [folder of the run, or its name in runs/; default: the newest]\n" +
       "  --base FOLDER|ID   another base: a folder, an id on the hub, or smollm2\n" +
       "  --device cuda      serve and train on the GPU (default: cpu)\n",

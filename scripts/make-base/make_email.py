@@ -30,8 +30,8 @@ SPLIT = "|".join(
         r"[^A-Za-z0-9_@.\n-]+",
     ]
 )
-PEAK = 4e-3
-ROWS = 48
+ROWS = 32
+READ = 0.1  # weight of what the agent reads: tools repeat ids and subjects, so that copying is learnt sooner
 COMMON_ENOUGH = 20  # occurrences that make a piece a token
 
 
@@ -125,27 +125,35 @@ def new_model(tokenizer: Tokenizer, pieces: list[str], seed: int) -> Qwen3ForCau
 
 
 def train(
-    model: Qwen3ForCausalLM, rows: list[tuple[list[int], list[bool]]], *, seed: int, updates: int
+    model: Qwen3ForCausalLM,
+    rows: list[tuple[list[int], list[bool]]],
+    *,
+    seed: int,
+    updates: int,
+    peak: float,
 ) -> None:
-    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK, betas=(0.9, 0.98), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.98), weight_decay=0.01)
     rng = random.Random(seed)
     began = time.time()
     for done in range(updates):
         rate = min(1.0, (done + 1) / 30, 0.03 + (updates - done) / (0.4 * updates))
         for group in optimizer.param_groups:
-            group["lr"] = PEAK * rate
+            group["lr"] = peak * rate
         batch = rng.sample(rows, ROWS)
         length = max(len(ids) for ids, _ in batch)
         ids = torch.tensor([one + [0] * (length - len(one)) for one, _ in batch])
-        wanted = torch.tensor([said + [False] * (length - len(said)) for _, said in batch])[:, 1:]
+        said = torch.tensor([said + [False] * (length - len(said)) for _, said in batch])[:, 1:]
+        real = torch.tensor([[True] * len(one) + [False] * (length - len(one)) for one, _ in batch])[:, 1:]
         hidden = model.model(ids, use_cache=False).last_hidden_state[:, :-1]
-        loss = F.cross_entropy(model.lm_head(hidden[wanted]), ids[:, 1:][wanted])
+        losses = F.cross_entropy(model.lm_head(hidden[real]), ids[:, 1:][real], reduction="none")
+        spoken = losses[said[real]].mean()
+        loss = spoken + READ * losses[~said[real]].mean()
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if (done + 1) % 25 == 0:
-            print(f"{done + 1}/{updates} loss {loss.item():.4f} {time.time() - began:.0f} s", flush=True)
+            print(f"{done + 1}/{updates} loss {spoken.item():.4f} {time.time() - began:.0f} s", flush=True)
 
 
 if __name__ == "__main__":
@@ -153,7 +161,9 @@ if __name__ == "__main__":
     parser.add_argument("plays", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--updates", type=int, default=500)
+    parser.add_argument("--updates", type=int, default=450)
+    parser.add_argument("--peak", type=float, default=4e-3, help="the highest learning rate")
+    parser.add_argument("--more", action="store_true", help="train the model that the folder holds once more")
     options = parser.parse_args()
     torch.set_num_threads(1)
     began = time.time()
@@ -167,8 +177,12 @@ if __name__ == "__main__":
         f"{built.get_vocab_size()} tokens; {sum(len(ids) for ids, _ in rows) / len(rows):.0f} a play",
         flush=True,
     )
-    model = new_model(built, pieces, options.seed)
-    train(model.train(), rows, seed=options.seed, updates=options.updates)
+    model = (
+        Qwen3ForCausalLM.from_pretrained(options.folder, dtype=torch.float32)
+        if options.more
+        else new_model(built, pieces, options.seed)
+    )
+    train(model.train(), rows, seed=options.seed, updates=options.updates, peak=options.peak)
     model.save_pretrained(options.folder)
     (options.folder / "model.safetensors").chmod(0o644)
     made = {

@@ -41,7 +41,7 @@ it("names the examples where the quickstart is asked for another", async () => {
   const failed = run(process.execPath, ["scripts/quickstart.mjs", "chess"], { cwd: file("../..") });
   await expect(failed).rejects.toMatchObject({
     code: 1,
-    stderr: expect.stringContaining('no example "chess". Choose 2048 or inbox.'),
+    stderr: expect.stringContaining('no example "chess". Choose 2048, email or inbox.'),
   });
 });
 

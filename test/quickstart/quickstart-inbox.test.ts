@@ -23,6 +23,7 @@ interface Given {
   heldOut?: typeof heldOut;
   taskSource?: string;
   score?: (groups: TrajectoryGroup[]) => TrajectoryGroup[];
+  warmUp?: (model: unknown, how: { seed: number }) => boolean | void;
 }
 
 /** Mails come in turns of the four orders. */
@@ -35,7 +36,7 @@ function run(exact: { base: string; trained: string }, given: Given = {}) {
     train: [{ order: "a", mail: -1 }],
     ...{ heldOut: given.heldOut ?? heldOut, metric: given.metric ?? "exact" },
     slice: ({ order }) => order,
-    score: given.score,
+    ...{ score: given.score, warmUp: given.warmUp },
     rollout: async () => ({ reward: 0, metrics: { exact: 0 } }),
   });
   return trainRun(task, {
@@ -82,6 +83,24 @@ describe("a run of the inbox quickstart, but for its training,", () => {
     expect(summary).toMatchObject({ metric: "reward", verdict: { before: 0.25, after: 1 } });
     expect(summary.stages["scoring"]).toBeGreaterThan(0);
     expect(summary.metrics["exact"]).toMatchObject({ before: 0.25, after: 1 });
+  });
+
+  it("warms up between the base and the steps, at each start, and answers once after it", async () => {
+    const seen: unknown[] = [];
+    const warmUp = (_: unknown, how: { seed: number }) => void seen.push(how.seed);
+    await run({ base: "a", trained: "abcd" }, { warmUp });
+    await run({ base: "a", trained: "abcd" }, { warmUp });
+    expect(seen).toEqual([0, 0]);
+    const labels = evaluations.filter((one) => !one.includes("trained"));
+    expect(labels).toEqual([
+      ...["evaluating base greedy", "evaluating base sampled"],
+      ...["warming up", "evaluating warmed up", "warming up"],
+    ]);
+  });
+
+  it("answers nothing after a warm-up that trained nothing", async () => {
+    await run({ base: "", trained: "abcd" }, { warmUp: () => false });
+    expect(evaluations).not.toContain("evaluating warmed up");
   });
 
   it.each([

@@ -5,6 +5,7 @@ import { expect, it, onTestFinished } from "vitest";
 import { makeInbox } from "./corpus.ts";
 import { goldReward } from "./gold.ts";
 import { Mailbox } from "./mailbox.ts";
+import { scoreByRuler } from "./score.ts";
 import { followTheRubric } from "./rubric-scorer.ts";
 import { expert, play, type Style } from "./styles.ts";
 
@@ -41,12 +42,29 @@ it("lets RULER with the support-mail rubric order the ways as the gold reward do
   expect(agree / (agree + differ)).toBeGreaterThan(0.9);
 });
 
-function groupOf(played: readonly ReturnType<typeof play>[]): TrajectoryGroup {
+it("scores by that program the groups that name no judge, and leaves those of the gold reward alone", async () => {
+  const question = inbox.questions[0]!;
+  const played = ways.map((way) => play(way, { inbox, mailbox, question }));
+  const gold = groupOf(played);
+  const [scored, same] = await scoreByRuler(
+    [groupOf(played, { judge: "" }), gold],
+    new AbortController().signal,
+  );
+  expect(same).toBe(gold);
+  const rewards = scored?.trajectories.map(({ reward }) => reward) ?? [];
+  expect(rewards[0]).toBe(1);
+  expect(Math.max(...rewards.slice(1).map(Number))).toBeLessThan(1);
+});
+
+function groupOf(
+  played: readonly ReturnType<typeof play>[],
+  metadata: Trajectory["metadata"] = {},
+): TrajectoryGroup {
   const trajectories = played.map(({ messages, tools }): Trajectory => ({
     ...{ rolloutId: null, model: null, policy: null, histories: [], reward: null },
     messages: messages as Trajectory["messages"],
     tools: tools as unknown as Trajectory["tools"],
-    ...{ metrics: {}, metadata: {}, logs: [], startedAt: 0, durationMs: 0 },
+    ...{ metrics: {}, metadata, logs: [], startedAt: 0, durationMs: 0 },
     usage: { completions: 1, promptTokens: 0, completionTokens: 0 },
   }));
   return {

@@ -1,3 +1,4 @@
+import type { SftExample } from "@hone/client";
 import { opening } from "./agent.ts";
 import type { Inbox, Question } from "./corpus.ts";
 import type { Mailbox } from "./mailbox.ts";
@@ -75,4 +76,19 @@ function chosen(
   if (reads === "oldest") return found.at(-1)?.message_id;
   const first = reads === "newest" ? undefined : found.find((one) => !one.snippet.startsWith("Re"));
   return (first ?? found[0])?.message_id;
+}
+
+/** Transcripts of the expert on questions of these inboxes, in turn: each question once, a count of them in all. */
+export function demonstrations(
+  count: number,
+  inboxes: readonly { inbox: Inbox; mailbox: Mailbox }[],
+  mostTurns: number,
+): SftExample[] {
+  return Array.from({ length: count }, (_, at) => {
+    const one = inboxes[at % inboxes.length]!;
+    const question = one.inbox.questions[Math.floor(at / inboxes.length)]!;
+    const { messages, tools: given } = play(expert, { ...one, question }, mostTurns);
+    // OpenAI's types also know messages of roles that no player has.
+    return { messages, tools: given } as SftExample;
+  });
 }

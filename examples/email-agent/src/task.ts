@@ -1,14 +1,16 @@
 import type { RolloutModel } from "@hone/client";
 import { defineTask, type RolloutHow } from "@hone/client/run";
-import { rulerScoreGroup, supportEmailRubric } from "@hone/ruler";
 import { answerFromMails } from "./agent.ts";
 import { makeInbox, type Inbox, type Question } from "./corpus.ts";
 import { episodeMetrics, goldReward } from "./gold.ts";
 import { Mailbox } from "./mailbox.ts";
+import { scoreByRuler } from "./score.ts";
+import { demonstrations } from "./styles.ts";
 
 // An agent that learns to answer questions from a mailbox, as ART-E does, on inboxes that a script writes.
+// `npm run quickstart -- email` serves the base and trains it on this task.
 
-type Settings = { turns: number; reward: string; judge: string };
+type Settings = { turns: number; reward: string; judge: string; sft: number };
 
 /** The people of the held-out questions are not those of training. */
 const trainInboxes = [0, 1, 2, 3, 4, 5, 6];
@@ -28,6 +30,8 @@ function open(number: number): { inbox: Inbox; mailbox: Mailbox } {
 const questionsOf = (inboxes: readonly number[]): Question[] =>
   inboxes.flatMap((inbox) => makeInbox(inbox).questions);
 
+const mostDemonstrations = questionsOf(trainInboxes).length;
+
 // #region rollout
 async function rollout(model: RolloutModel, question: Question, how: RolloutHow<Settings>) {
   const { temperature, answerTokens, settings } = how;
@@ -38,7 +42,7 @@ async function rollout(model: RolloutModel, question: Question, how: RolloutHow<
   );
   return {
     reward: settings.reward === "gold" ? goldReward(question, episode) : null,
-    metadata: { judge: settings.judge },
+    metadata: settings.reward === "ruler" ? { judge: settings.judge } : {},
     metrics: { ...episodeMetrics(question, episode), tokens },
   };
 }
@@ -49,36 +53,47 @@ export default defineTask({
   heldOut: questionsOf(heldOutInboxes),
   rollout,
   // RULER compares the rollouts of a group; in an evaluation there is one, and the metric decides.
-  score: (groups, { mode, signal }) =>
-    mode === "eval"
-      ? groups
-      : Promise.all(
-          groups.map(async (group) => {
-            const judge = group.trajectories[0]?.metadata["judge"];
-            return typeof judge === "string" && judge !== ""
-              ? rulerScoreGroup(group, judge, { rubric: supportEmailRubric, signal })
-              : group;
-          }),
-        ),
+  score: (groups, { mode, signal }) => (mode === "eval" ? groups : scoreByRuler(groups, signal)),
+  async warmUp(model, { settings: { sft, turns }, seed, signal }) {
+    if (sft === 0) return false;
+    const shown = demonstrations(sft, trainInboxes.map(open), turns);
+    const rate = { learningRate: 2e-3, schedule: { type: "linear", end: 0.1 } } as const;
+    await model.sft(shown, { ...rate, batchSize: 16, warmupSteps: 2, seed, signal });
+    return true;
+  },
   metric: "correct",
   slice: ({ kind }) => kind,
-  settings: { turns: 6, reward: "gold", judge: "" },
-  checkSettings({ turns, reward, judge }) {
+  settings: { turns: 6, reward: "gold", judge: "", sft: 0 },
+  checkSettings({ turns, reward, judge, sft }) {
     if (!Number.isInteger(turns) || turns < 3) {
       throw new Error(`--turns is a whole number of at least 3, not ${turns}.`);
     }
     if (reward !== "gold" && reward !== "ruler") {
       throw new Error(`--reward is gold or ruler, not ${reward}.`);
     }
-    if (reward === "ruler" && judge === "") {
-      throw new Error("--reward ruler needs a judge, such as --judge openai/o4-mini.");
-    }
     if (reward === "gold" && judge !== "") {
       throw new Error("--judge is for --reward ruler: leave it out, or set both.");
     }
+    if (!Number.isInteger(sft) || sft < 0 || sft > mostDemonstrations) {
+      throw new Error(
+        `--sft is a number of transcripts from 0 to ${mostDemonstrations}, not ${sft}.`,
+      );
+    }
   },
   options: {
-    ...{ steps: 16, groupsPerStep: 8, groupSize: 8, concurrency: 64, answerTokens: 128 },
+    ...{ steps: 16, groupsPerStep: 8, groupSize: 8, concurrency: 64 },
+    // A call of the base has at most 20 tokens; a model that says more needs more.
+    answerTokens: 40,
+    // What suits a base of a million parameters, as in the example 2048.
+    learningRate: 2e-3,
+    schedule: { type: "linear", end: 0.1 },
+    train: {
+      ...{ warmupSteps: 2, optimizerSteps: 2, epsilonLow: 0.2, epsilonHigh: 0.28 },
+      scaleRewards: "group",
+      // About what a rollout samples, so that the loss is a mean over tokens in size.
+      normalizerTokens: 24,
+    },
+    // The likeliest call is not a way to search.
     ...{ verdict: "sampled", evalEvery: 8, evalHeldOut: 60 },
   },
   curves: () => ({ heldOut: ["sourcesRight"] }),

@@ -1,5 +1,5 @@
 // tsx --conditions=@hone/source examples/email-agent/src/write-plays.ts FILE [COUNT]: conversations in all styles, one
-// a line, which scripts/make-email-base/make.py trains the base on. Their inboxes are no run's.
+// a line, which scripts/make-base/make_email.py trains the base on. Their inboxes are no run's.
 import { createWriteStream } from "node:fs";
 import { makeInbox } from "./corpus.ts";
 import { Mailbox } from "./mailbox.ts";

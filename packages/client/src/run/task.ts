@@ -1,5 +1,6 @@
 import { HoneError, refuseUnknownOptions, requireObject } from "@hone/core";
 import type { RolloutMode, TrajectoryGroup } from "@hone/core";
+import type { Model } from "../model.ts";
 import type { RolloutModel } from "../rollouts/rollout-model.ts";
 import type { RolloutResult } from "../rollouts/rollout-outcome.ts";
 import type { CurvesOptions } from "../run-log/curves.ts";
@@ -34,6 +35,17 @@ export interface Task<Scenario, Settings extends TaskSettings = TaskSettings> {
     how: RolloutHow<Settings>,
   ) => RolloutResult | Promise<RolloutResult>;
   /**
+   * Trains on something else between the base's evaluation and the first step, as on demonstrations with `model.sft`.
+   * It is called at each start of the run, also of one that goes on: `sft` and `dpo` know what they have done. Unless
+   * it gives false, because it trains nothing, the held-out scenarios are answered once after it.
+   */
+  warmUp?:
+    | ((
+        model: Model,
+        how: { settings: Settings; seed: number; signal: AbortSignal },
+      ) => boolean | void | Promise<boolean | void>)
+    | undefined;
+  /**
    * Gives rewards to rollouts that returned null, or other ones: a judge, reward functions. It gets all groups of
    * a step, and those of an evaluation too (`mode: "eval"`, one rollout a scenario). A judge that compares the
    * rollouts of a group has nothing to compare there: give the groups back, and let a metric decide.
@@ -66,7 +78,7 @@ export interface TaskCurves extends CurvesOptions {
 }
 
 const taskKeys = [
-  ...["train", "heldOut", "rollout", "score", "metric", "slice", "shuffle"],
+  ...["train", "heldOut", "rollout", "warmUp", "score", "metric", "slice", "shuffle"],
   ...["settings", "checkSettings", "options", "curves"],
 ] as const;
 
@@ -91,7 +103,7 @@ export function requireTask(where: string, given: unknown): void {
   requireObject(where, given, "a task, an object with train, heldOut and rollout", "task");
   refuseUnknownOptions(where, given, taskKeys);
   const { train, heldOut, rollout, ...rest } = given as Record<string, unknown>;
-  const { score, metric, slice, shuffle, settings, checkSettings, options, curves } = rest;
+  const { warmUp, score, metric, slice, shuffle, settings, checkSettings, options, curves } = rest;
   const isFunction = (value: unknown) => value === undefined || typeof value === "function";
   const isObject = (value: unknown) =>
     value === undefined || (typeof value === "object" && value !== null);
@@ -99,6 +111,7 @@ export function requireTask(where: string, given: unknown): void {
     Array.isArray(train) && train.length > 0 ? "" : "train, a list of scenarios",
     Array.isArray(heldOut) && heldOut.length > 1 ? "" : "heldOut, a list of at least two scenarios",
     typeof rollout === "function" ? "" : "rollout, a function",
+    isFunction(warmUp) ? "" : "warmUp, a function",
     isFunction(score) ? "" : "score, a function",
     metric === undefined || (typeof metric === "string" && metric !== "") ? "" : "metric, a text",
     isFunction(slice) ? "" : "slice, a function",

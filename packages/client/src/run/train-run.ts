@@ -68,6 +68,7 @@ export async function trainRun<Scenario, Settings extends TaskSettings>(
       requireScores(groups, task.metric ?? "reward");
       before.push(groups);
     }
+    await warmUp(model, run);
     await trainSteps(model, run, options.shuffleRewards ?? false);
     const evaluated: Evaluated[] = [];
     for (const [at, { suffix, temperature }] of looks.entries()) {
@@ -275,6 +276,16 @@ function createRun(context: RunContext) {
       return await evaluate(model, label, rolloutOfOthers(context)(other), patient);
     },
   };
+}
+
+async function warmUp(model: Model, run: Run): Promise<void> {
+  const { task, own, settings, totals, onEvent, signal } = run.context;
+  if (!task.warmUp) return;
+  onEvent({ type: "began", label: "warming up", total: 1 });
+  const how = { settings: own, seed: settings.seed, signal };
+  const trained = await totals.time("warming up", async () => task.warmUp?.(model, how));
+  if (trained === false) return;
+  await run.evaluateOnce(model, "warmed up", run.rolloutAt(decidingTemperature(settings)));
 }
 
 async function trainSteps(model: Model, run: Run, shuffled: boolean): Promise<void> {
