@@ -97,10 +97,10 @@ async function trained(hone: Hone, { name, reward, shuffled }: Arm, seed: number
   return model;
 }
 
-/** All held-out questions, four times each, without the words: only what is measured is kept. */
+/** All held-out questions, twice each, without the words: only what is measured is kept. */
 async function answered(model: Model): Promise<TrajectoryGroup[]> {
   const groups = await gather(model, rolloutBy("gold"), [...task.heldOut], {
-    ...{ groupSize: 4, mode: "eval", concurrency, timeoutMs: 600_000 },
+    ...{ groupSize: 2, mode: "eval", concurrency, timeoutMs: 600_000 },
   });
   return groups.map((group) => ({
     ...group,

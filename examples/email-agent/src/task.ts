@@ -81,11 +81,11 @@ export default defineTask({
     }
   },
   options: {
-    ...{ steps: 16, groupsPerStep: 8, groupSize: 8, concurrency: 64 },
+    ...{ steps: 16, groupsPerStep: 16, groupSize: 8, concurrency: 64 },
     // A call of the base has at most 20 tokens; a model that says more needs more.
     answerTokens: 40,
-    // What suits a base of a million parameters, as in the example 2048.
-    learningRate: 2e-3,
+    // What suits a base of a million parameters. A rollout has three calls, so a step takes many rollouts.
+    learningRate: 5e-3,
     schedule: { type: "linear", end: 0.1 },
     train: {
       ...{ warmupSteps: 2, optimizerSteps: 2, epsilonLow: 0.2, epsilonHigh: 0.28 },
