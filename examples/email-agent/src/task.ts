@@ -57,8 +57,8 @@ export default defineTask({
   async warmUp(model, { settings: { sft, turns }, seed, signal }) {
     if (sft === 0) return false;
     const shown = demonstrations(sft, trainInboxes.map(open), turns);
-    const rate = { learningRate: 2e-3, schedule: { type: "linear", end: 0.1 } } as const;
-    await model.sft(shown, { ...rate, batchSize: 16, warmupSteps: 2, seed, signal });
+    const rate = { learningRate: 5e-3, schedule: { type: "linear", end: 0.1 } } as const;
+    await model.sft(shown, { ...rate, batchSize: 8, warmupSteps: 2, seed, signal });
     return true;
   },
   metric: "correct",
