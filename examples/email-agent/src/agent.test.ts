@@ -1,10 +1,11 @@
 import type { RolloutModel } from "@hone/client";
 import type OpenAI from "openai";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, onTestFinished } from "vitest";
 import { answerFromMails } from "./agent.ts";
 import { makeInbox } from "./corpus.ts";
 import { goldReward } from "./gold.ts";
 import { Mailbox } from "./mailbox.ts";
+import { openMcpMailbox, type McpMailbox } from "./mcp-mailbox.ts";
 
 type Request = { messages: OpenAI.ChatCompletionMessageParam[]; tools: unknown[] };
 type Call = [name: string, args: unknown];
@@ -14,7 +15,11 @@ const mailbox = new Mailbox(inbox.mails);
 const question = inbox.questions[0]!;
 
 /** A model behind openai-node that makes these calls, one list of them a turn; an empty list is plain text. */
-async function episodeOf(turns: readonly Call[][], mostTurns = 6) {
+async function episodeOf(
+  turns: readonly Call[][],
+  mostTurns = 6,
+  where: Mailbox | McpMailbox = mailbox,
+) {
   const requests: Request[] = [];
   const fetch = async (_url: unknown, init?: { body?: unknown }) => {
     requests.push(JSON.parse(String(init?.body)) as Request);
@@ -30,7 +35,8 @@ async function episodeOf(turns: readonly Call[][], mostTurns = 6) {
   const connection = () => ({ baseURL: "http://model.test/v1", apiKey: "k", model: "m", fetch });
   const model = { connection, signal: AbortSignal.timeout(60_000) } as unknown as RolloutModel;
   const how = { mostTurns, temperature: 1, answerTokens: 40 };
-  return { episode: await answerFromMails(model, { inbox, mailbox, question }, how), requests };
+  const asked = { inbox, mailbox: where, question };
+  return { episode: await answerFromMails(model, asked, how), requests };
 }
 
 const search: Call = ["search_emails", { keywords: ["Falcon"] }];
@@ -78,5 +84,21 @@ describe("the agent", () => {
     const missing: Call = ["read_email", { message_id: "m0" }];
     const { episode } = await episodeOf([[search], [missing], [search], [search]], 3);
     expect(episode).toMatchObject({ answer: null, failure: null, turns: 3, invalidReads: 1 });
+  });
+
+  it("plays the same over the mailbox's MCP server, to the byte of each request", async () => {
+    const over = await openMcpMailbox(7);
+    onTestFinished(() => over.close());
+    const turns: Call[][] = [
+      [search],
+      [["read_email", { message_id: "m0" }]],
+      [["read_email", { message_id: source }]],
+      [["return_final_answer", { answer, sources: [source] }]],
+    ];
+    const [as, by] = [await episodeOf(turns), await episodeOf(turns, 6, over)];
+    expect(by).toEqual(as);
+    expect(by.episode).toMatchObject({ answer, invalidReads: 1, turns: 4 });
+    const bad: Call[][] = [[["read_email", { id: 1 }]]];
+    expect((await episodeOf(bad, 6, over)).episode.failure).toBe("bad_arguments");
   });
 });

@@ -2,8 +2,9 @@ import type { RolloutModel } from "@hone/client";
 import OpenAI from "openai";
 import type { Inbox, Question } from "./corpus.ts";
 import type { Episode } from "./gold.ts";
-import type { Mailbox } from "./mailbox.ts";
-import { callTool, tools } from "./tools.ts";
+import { Mailbox } from "./mailbox.ts";
+import type { McpMailbox } from "./mcp-mailbox.ts";
+import { callTool, tools as ownTools } from "./tools.ts";
 
 export interface AgentOptions {
   mostTurns: number;
@@ -29,11 +30,13 @@ export function opening(
 /** Searches, reads and answers. Of several calls in one turn only the first is made. */
 export async function answerFromMails(
   model: RolloutModel,
-  { inbox, mailbox, question }: { inbox: Inbox; mailbox: Mailbox; question: Question },
+  { inbox, mailbox, question }: { inbox: Inbox; mailbox: Mailbox | McpMailbox; question: Question },
   { mostTurns, temperature, answerTokens }: AgentOptions,
 ): Promise<Episode & { tokens: number }> {
   const connection = model.connection();
   const client = new OpenAI(connection);
+  const own = mailbox instanceof Mailbox;
+  const tools = own ? ownTools : mailbox.tools;
   const messages = opening(inbox, question, mostTurns);
   const [found, read] = [new Set<string>(), new Set<string>()];
   let [invalidReads, tokens, turns] = [0, 0, 0];
@@ -53,7 +56,10 @@ export async function answerFromMails(
     const message = completion.choices[0]?.message;
     const call = message?.tool_calls?.[0];
     if (!message || call?.type !== "function") return end(null, [], "unparseable");
-    const outcome = callTool(mailbox, call.function.name, call.function.arguments);
+    const { name, arguments: given } = call.function;
+    const outcome = own
+      ? callTool(mailbox, name, given)
+      : await mailbox.call(name, given, model.signal);
     if (outcome.kind === "answer") return end(outcome.answer, outcome.sources);
     if (outcome.kind === "bad_tool" || outcome.kind === "bad_arguments") {
       return end(null, [], outcome.kind);
