@@ -1,5 +1,5 @@
 /** Every framework within rollouts of a real server: what it samples is what is trained. */
-import { gather, type Connection, type TrajectoryGroup } from "@hone/client";
+import { gather, runHarness, type Connection, type TrajectoryGroup } from "@hone/client";
 import { completionListSchema, type TrainResult } from "@hone/core";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { startTestServer, type TestServer } from "../support/server.ts";
@@ -118,4 +118,36 @@ describe.each(runnable)("the frameworks of %s", (set) => {
       expect(splits).toEqual(entry.split ? [entry.split] : []);
     }
   });
+});
+
+it("captures a program that knows only its environment, with the files that it leaves", async () => {
+  const model = await server.hone.model({ name: "harness" });
+  let played = 0;
+  const [group] = await gather(
+    model,
+    async (rollout, { question }) => {
+      const { exitCode, stderr, files, leftOut } = await runHarness(rollout, {
+        command: [process.execPath, `${import.meta.dirname}/harness-script.mjs`],
+        files: { "question.txt": question },
+      });
+      expect({ exitCode, stderr, leftOut }).toEqual({ exitCode: 0, stderr: "", leftOut: [] });
+      return { reward: played++, metadata: files };
+    },
+    [{ question: "Where is the key?" }],
+    { groupSize: 4 },
+  );
+  expect(group!.exceptions).toEqual([]);
+  for (const { messages, histories, metadata } of group!.trajectories) {
+    expect(histories).toEqual([]);
+    expect(metadata["question.txt"]).toBe("Where is the key?");
+    const said = JSON.parse(String(metadata["answers.json"])) as { content: string }[];
+    const recorded = messages.filter(({ role }) => role === "assistant");
+    expect(recorded.map(({ content }) => content)).toEqual(said.map(({ content }) => content));
+  }
+  const result = await model.train([group!]);
+  expect(result).toMatchObject({ trained: true });
+  const batch = wire.batches().at(-1)!;
+  expect(batch).toHaveLength(4 * 3);
+  expectTrainedWereSampled([batch], wire.sampled());
+  expectSameLogprobs(result);
 });

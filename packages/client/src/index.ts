@@ -14,6 +14,8 @@ export type { FillCounts, FillOptions } from "./training/fill.ts";
 export type { AnthropicConnection, Connection, RolloutModel } from "./rollouts/rollout-model.ts";
 export type { Rollout } from "./rollouts/rollout-run.ts";
 export type { RolloutResult } from "./rollouts/rollout-outcome.ts";
+export { runHarness } from "./harness/harness.ts";
+export type { HarnessOptions, HarnessRun } from "./harness/harness.ts";
 export { gather } from "./rollouts/gather.ts";
 export { GatherError } from "./rollouts/gather-error.ts";
 export type { GatherEvent, GatherOptions } from "./rollouts/gather.ts";

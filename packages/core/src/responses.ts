@@ -145,5 +145,7 @@ export const responsesRequestSchema = z.strictObject({
   safety_identifier: ignored,
   prompt_cache_key: ignored,
   prompt_cache_retention: ignored,
+  /** Codex says here who it is. */
+  client_metadata: ignored,
 });
 export type ResponsesRequest = z.infer<typeof responsesRequestSchema>;
