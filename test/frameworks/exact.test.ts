@@ -49,8 +49,9 @@ describe.each(runnable)("the frameworks of %s", (set) => {
       const sampled = recorded.reduce((sum, one) => sum + one.sampled.length, 0);
       const rendered = scripted.requests().reduce((sum, one) => sum + one.prompt.length, sampled);
       const kept = recorded.reduce((sum, one) => sum + one.promptSuffix.length, sampled);
+      const held = recorded.filter(({ constrained }) => constrained).length;
       const saved = `${((1 - kept / rendered) * 100).toFixed(0)} %`;
-      tokens[`${entry.name}${streamed ? ", streamed" : ""}`] = { rendered, kept, saved };
+      tokens[`${entry.name}${streamed ? ", streamed" : ""}`] = { rendered, kept, saved, held };
       expect(kept / rendered).toBeLessThan(entry.split ? 0.8 : 0.5);
     });
   });

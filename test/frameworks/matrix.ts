@@ -23,6 +23,7 @@ const entries: readonly Entry[] = [
   { name: "openai chat", file: "openai-chat", agent: "agent" },
   { name: "openai runTools", file: "openai-run-tools", agent: "agent" },
   { name: "openai responses", file: "openai-responses", agent: "agent" },
+  { name: "openai previous_response_id", file: "openai-responses", agent: "previous" },
   { name: "AI SDK, openai-compatible", file: "ai-sdk", agent: "compatible" },
   { name: "AI SDK, openai chat", file: "ai-sdk", agent: "chat" },
   { name: "AI SDK, openai responses", file: "ai-sdk", agent: "responses" },
@@ -52,6 +53,7 @@ const entries: readonly Entry[] = [
     ...{ sets: ["newest"], final: "object" },
   },
   { name: "Anthropic", file: "anthropic", agent: "agent" },
+  { name: "Anthropic toolRunner", file: "anthropic", agent: "toolRunner", sets: [".", "newest"] },
   { name: "fetch", file: "plain-fetch", agent: "agent", sets: ["."] },
   {
     ...{ name: "openai-python", file: "openai-python", agent: "agent" },

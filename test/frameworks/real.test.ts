@@ -47,10 +47,12 @@ function holding(fetch: Connection["fetch"]): { fetch: Connection["fetch"]; requ
       const route = String(input instanceof Request ? input.url : input)
         .split("/")
         .at(-1)!;
-      const choice = held[route]?.[line.requests++ < 2 ? 0 : 1];
+      const choice = held[route]?.[line.requests < 2 ? 0 : 1];
       if (!choice || typeof init?.body !== "string") throw new Error(`${route} asks no model`);
       const body = { ...(JSON.parse(init.body) as object), ...choice };
-      return fetch(input, { ...init, body: JSON.stringify(body) });
+      const response = await fetch(input, { ...init, body: JSON.stringify(body) });
+      if (response.ok) line.requests++;
+      return response;
     },
   };
   return line;

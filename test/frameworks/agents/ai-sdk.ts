@@ -28,14 +28,17 @@ const play =
       prompt: question,
       tools,
       stopWhen: stepCountIs(5),
-      providerOptions: { openai: { store: false } }, // of the Responses provider: items are sent, not named
     };
     return given.streamed ? streamText(ask).text : (await generateText(ask)).text;
   };
 
-export const compatible = play(({ openai: { model, ...connection } }) =>
-  createOpenAICompatible({ name: "hone", ...connection }).chatModel(model),
-);
+export const compatible = play(({ openai: connection }) => {
+  // #region compatible
+  const { model, ...settings } = connection;
+  const languageModel = createOpenAICompatible({ name: "hone", ...settings })(model);
+  // #endregion
+  return languageModel;
+});
 export const chat = play(({ openai: { model, ...connection } }) =>
   createOpenAI(connection).chat(model),
 );

@@ -8,6 +8,26 @@ const tools: Anthropic.Tool[] = (["look", "open"] as const).map((name) => ({
   input_schema: schemas[name],
 }));
 
+/** The SDK's own loop. */
+export const toolRunner: Agent = async ({ anthropic: { model, ...connection }, streamed }) => {
+  const client = new Anthropic(connection);
+  const ask = {
+    model,
+    max_tokens: 1024,
+    system: instructions,
+    messages: [{ role: "user" as const, content: question }],
+    tools: tools.map(({ name, description, input_schema }) => ({
+      ...{ type: "custom" as const, name, description: description!, input_schema },
+      run: (input: unknown) => result(name, JSON.stringify(input)),
+      parse: (input: unknown) => input,
+    })),
+  };
+  const last = streamed
+    ? await client.beta.messages.toolRunner({ ...ask, stream: true }).runUntilDone()
+    : await client.beta.messages.toolRunner(ask).runUntilDone();
+  return last.content.map((block) => (block.type === "text" ? block.text : "")).join("");
+};
+
 export const agent: Agent = async ({ anthropic, streamed }) => {
   const { model, ...connection } = anthropic;
   const client = new Anthropic(connection);

@@ -18,8 +18,13 @@ export const tools = [
   }),
 ];
 
-export const modelOf = ({ openai: { model, apiKey, ...configuration } }: Play) =>
-  new ChatOpenAI({ model, apiKey, configuration });
+export const modelOf = ({ openai: connection }: Play) => {
+  // #region connect
+  const { model, apiKey, ...configuration } = connection;
+  const chatModel = new ChatOpenAI({ model, apiKey, configuration });
+  // #endregion
+  return chatModel;
+};
 
 const handleToolErrors = createMiddleware({
   name: "HandleToolErrors",

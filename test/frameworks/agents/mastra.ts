@@ -20,19 +20,23 @@ const tools = {
   }),
 };
 
-const finderOf = ({ openai: { model, ...connection } }: Play) => {
+const finderOf = ({ openai: connection }: Play) => {
+  // #region connect
+  const { model, ...settings } = connection;
   const provider = createOpenAICompatible({
     name: "hone",
-    ...connection,
-    supportsStructuredOutputs: true,
+    ...settings,
+    supportsStructuredOutputs: true, // else a schema becomes "any JSON object"
   });
-  return new MastraAgent({
+  const finder = new MastraAgent({
     id: "finder",
     name: "Finder",
     instructions,
     model: provider(model),
     tools,
   });
+  // #endregion
+  return finder;
 };
 
 export const agent: Agent = async (play) => {

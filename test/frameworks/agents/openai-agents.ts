@@ -21,13 +21,16 @@ const tools = [
 
 const play =
   (useResponses: boolean): Agent =>
-  async ({ openai: { model, ...connection }, streamed }) => {
-    const openAIClient = new OpenAI(connection);
+  async ({ openai: connection, streamed }) => {
+    // #region connect
+    const { model, ...settings } = connection;
+    const openAIClient = new OpenAI(settings);
     const runner = new Runner({
-      modelProvider: new OpenAIProvider({ openAIClient, useResponses }),
-      tracingDisabled: true,
+      modelProvider: new OpenAIProvider({ openAIClient, useResponses }), // true or false
+      tracingDisabled: true, // traces would go to OpenAI
     });
     const finder = new OpenAIAgent({ name: "Finder", instructions, model, tools });
+    // #endregion
     if (!streamed) return (await runner.run(finder, question)).finalOutput ?? "";
     const stream = await runner.run(finder, question, { stream: true });
     await stream.completed;

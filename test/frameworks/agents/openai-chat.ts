@@ -8,9 +8,11 @@ const tools: OpenAI.ChatCompletionTool[] = (["look", "open"] as const).map((name
 }));
 
 /** A loop over `chat.completions`, with the stream helper. */
-export const agent: Agent = async ({ openai, streamed }) => {
-  const { model, ...connection } = openai;
-  const client = new OpenAI(connection);
+export const agent: Agent = async ({ openai: connection, streamed }) => {
+  // #region connect
+  const { model, ...settings } = connection;
+  const client = new OpenAI(settings);
+  // #endregion
   const messages: OpenAI.ChatCompletionMessageParam[] = [
     { role: "system", content: instructions },
     { role: "user", content: question },
