@@ -124,6 +124,7 @@ export const descriptions: Record<string, string> = {
   "optimStepResultSchema.accumulated": "How many calls of `forward_backward` it went by.",
   "responsesRequestSchema.include": "Thoughts are told where there are some, in the clear.",
   "responsesRequestSchema.store": "Whether later requests of the rollout may name the answer.",
+  "responsesRequestSchema.client_metadata": "Codex says here who it is.",
   "patchRolloutBatchSchema.trajectories": "Answers with their trajectories too.",
   "rolloutBatchItemSchema.rollout": "Null if there is an error.",
   "rolloutBatchItemSchema.trajectory": "Null unless it was asked for.",
