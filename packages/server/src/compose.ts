@@ -1,4 +1,4 @@
-import { basename, join, resolve } from "node:path";
+import { basename } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { HoneError, type Health, type Keep } from "@hone/core";
 import type { Hono } from "hono";
@@ -12,6 +12,7 @@ import { gatewayRoutes } from "./gateway/routes.ts";
 import type { AppEnv } from "./http/env.ts";
 import type { ServerKey } from "./http/key-file.ts";
 import { keyRoutes } from "./http/key-routes.ts";
+import type { Quantize } from "./policies/base-of.ts";
 import type { RendererInfo } from "./ports/renderer.ts";
 import { createRendererClient } from "./renderer/http-renderer.ts";
 import { workerDir } from "./setup/paths.ts";
@@ -29,29 +30,18 @@ import {
 import { takeOverChildren } from "./supervise/orphans.ts";
 import { tinkerRoutes } from "./tinker/routes.ts";
 import { createTrainerClient } from "./trainer/client.ts";
+import { flag, workerArguments, type WorkerOptions } from "./trainer/worker-arguments.ts";
 import { readWorkerMemory, type WorkerMemory } from "./trainer/worker-memory.ts";
 
 /** The renderer's limit. The prompt of the largest body that is accepted takes about half of it. @unit bytes */
 const rendererMemory = 4 * 1024 ** 3;
 
-export interface ComposeOptions {
-  base: string;
+export interface ComposeOptions extends WorkerOptions {
   servedName?: string | undefined;
-  dataDir: string;
-  device: "cpu" | "cuda";
-  dtype: "float32" | "bfloat16";
-  maxModelLen?: number | undefined;
-  kvCacheMib?: number | undefined;
-  engineShare?: number | undefined;
-  recompute?: "auto" | "on" | "off" | undefined;
   engineURL?: string | undefined;
   engineKey?: string | undefined;
   python: string;
   renderer?: string | undefined;
-  /** Folder or hub id by name. */
-  rewardModels?: Readonly<Record<string, string>> | undefined;
-  /** Python files, each with an objective of the operator's own. */
-  objectives?: readonly string[] | undefined;
   deadlines?: Partial<Deadlines> | undefined;
   leaseMs?: number | undefined;
   keep?: Keep | undefined;
@@ -80,6 +70,7 @@ export interface Composition {
 export interface ServedBase {
   name: string;
   dtype: "float32" | "bfloat16";
+  quantize?: Quantize | undefined;
   device: "cpu" | "cuda";
   renderer: RendererInfo;
   /** What the parts of the worker got of it. */
@@ -124,29 +115,11 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
     name: "worker",
     onSpawn: (pid) => children.note("worker", pid),
     unavailable: "worker_unavailable",
-    ...pythonModule(options, "hone_worker.worker", [
-      "--base",
-      options.base,
-      "--served-name",
-      baseName,
-      "--device",
-      options.device,
-      "--dtype",
-      options.dtype,
-      ...flag("--max-model-len", options.maxModelLen),
-      ...flag("--cache-mib", options.kvCacheMib),
-      ...flag("--engine-share", options.engineShare),
-      ...flag("--recompute", options.recompute),
-      // A redone step gives the same bits with the same number of threads.
-      "--threads-file",
-      join(resolve(options.dataDir), "threads.json"),
-      ...Object.entries(options.rewardModels ?? {}).flatMap(([name, source]) => [
-        "--reward-model",
-        `${name}=${source}`,
-      ]),
-      ...(options.objectives ?? []).flatMap((file) => ["--objectives", resolve(file)]),
-      ...(remote ? ["--no-engine"] : []),
-    ]),
+    ...pythonModule(
+      options,
+      "hone_worker.worker",
+      workerArguments(options, { baseName, hasEngine: remote === null }),
+    ),
     deadlines: options.deadlines,
     // With a remote engine the worker only trains. Operations go on once the engine is there too.
     onReady: async () => {
@@ -241,7 +214,10 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
     // state.
     await renderer.start();
     const info = await rendererClient.info();
-    served = { name: baseName, dtype: options.dtype, device: options.device, renderer: info };
+    served = {
+      ...{ name: baseName, dtype: options.dtype, quantize: options.quantize },
+      ...{ device: options.device, renderer: info },
+    };
     const maxModelLen = Math.min(
       options.maxModelLen ?? info.maxModelLen,
       remoteInfo?.maxModelLen ?? info.maxModelLen,
@@ -252,7 +228,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       lock: options.lock,
       engines,
       trainer,
-      base: { name: baseName, maxModelLen, dtype: options.dtype },
+      base: { name: baseName, maxModelLen, dtype: options.dtype, quantize: options.quantize },
       publicURL: options.publicURL,
       log,
       leaseMs: options.leaseMs,
@@ -322,13 +298,13 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
   };
 }
 
-function summaryOf({ renderer, dtype }: ServedBase): Record<string, unknown> {
+function summaryOf({ renderer, dtype, quantize }: ServedBase): Record<string, unknown> {
   const { name, bridges, tools, plainTexts } = renderer;
-  return { name, bridges, tools, plainTexts, dtype };
+  return { name, bridges, tools, plainTexts, dtype, ...(quantize && { quantize }) };
 }
 
 function pythonModule(
-  options: ComposeOptions,
+  options: Pick<ComposeOptions, "python">,
   module: string,
   args: string[],
 ): { command: string; args: string[]; env: Record<string, string | null> } {
@@ -344,10 +320,6 @@ function pythonModule(
       TOKENIZERS_PARALLELISM: "false",
     },
   };
-}
-
-function flag(name: string, value: string | number | undefined): string[] {
-  return value === undefined ? [] : [name, String(value)];
 }
 
 function remoteEngine(url: string, key: string | null): HttpEngine {

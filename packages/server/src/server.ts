@@ -12,6 +12,7 @@ import { compose, type Composition, type ServedBase } from "./compose.ts";
 import { checkExposure, serverKey } from "./http/key-file.ts";
 import { listen } from "./http/listen.ts";
 import { isUnspecified, ownAddresses, urlOf } from "./http/own-address.ts";
+import type { Quantize } from "./policies/base-of.ts";
 import { parseRewardModel } from "./scoring/reward-models.ts";
 import { findEnvironment } from "./setup/environment.ts";
 import { brokenEnvironment } from "./setup/verify.ts";
@@ -33,6 +34,11 @@ export interface ServerOptions {
   device?: "cpu" | "cuda" | undefined;
   /** @default float32 on cpu, bfloat16 on cuda */
   dtype?: "float32" | "bfloat16" | undefined;
+  /**
+   * Holds the base's linear layers in 4 bits, a quarter of bfloat16's memory: QLoRA. Needs bitsandbytes
+   * (`setup --bitsandbytes`) and the embedded engine. @default all of their bits
+   */
+  quantize?: Quantize | undefined;
   /** @default the base's own */
   maxModelLen?: number | undefined;
   /**
@@ -104,6 +110,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const base = checkModel(options.base, "base");
   const rewardModels = checkRewardModels(options.rewardModels ?? {});
   for (const file of options.objectives ?? []) requireFile(file);
+  if (options.quantize && options.engineURL !== undefined) throw otherWeights();
   const python = options.python ?? (await findEnvironment());
   makeDataDir(dataDir);
   // From before the key is read until the end: what takes the lock to change something beside a server,
@@ -209,6 +216,13 @@ async function closeAll(server: Server, composition: Composition): Promise<void>
     server.closeAllConnections();
   }
   await composition.close();
+}
+
+function otherWeights(): HoneError {
+  return new HoneError(
+    "A base in 4 bits is for the embedded engine: what vLLM serves has other weights, so its samples would not be those of the policy that is trained. Leave out --quantize or --engine-url.",
+    { code: "invalid_config", param: "quantize" },
+  );
 }
 
 function requireFile(file: string): void {

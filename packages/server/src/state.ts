@@ -112,7 +112,7 @@ export async function openState(options: StateOptions): Promise<State> {
     await checkpoints.sweepStaging();
     const ledger = createLedger(store, log);
     const memory = options.adapterMemory ?? defaultAdapterMemory;
-    const live = createLivePolicies({ engines, checkpoints, models, base: base.name, memory, log });
+    const live = createLivePolicies({ engines, checkpoints, models, base, memory, log });
     const renderer = options.renderer ?? noRenderer;
     const tokenTable = createTokenTable(renderer);
     const rollouts = createRollouts({
@@ -173,7 +173,7 @@ export async function openState(options: StateOptions): Promise<State> {
       models,
       live,
       engines,
-      base: base.name,
+      base,
       startedAt: clock(),
     });
     const serially = pLimit(1);

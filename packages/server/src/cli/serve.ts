@@ -24,6 +24,7 @@ interface ServeFlags {
   dataDir?: string;
   device: "cpu" | "cuda";
   dtype?: "float32" | "bfloat16";
+  quantize?: "nf4";
   maxModelLen?: number;
   kvCacheMib?: number;
   engineShare?: number;
@@ -63,6 +64,14 @@ export function serveCommand(): Command {
         "float32",
         "bfloat16",
       ]),
+    )
+    .addOption(
+      new Option(
+        "--quantize <type>",
+        "hold the base's linear layers in 4 bits, a quarter of bfloat16's memory (needs `setup --bitsandbytes`)",
+      )
+        .choices(["nf4"])
+        .conflicts("engineUrl"),
     )
     .option("--max-model-len <tokens>", "longest sequence (default: the base's)", atLeastOne)
     .addOption(
@@ -182,7 +191,14 @@ function announce(server: RunningServer): void {
   console.log(`export HONE_API_KEY=${server.key}`);
 }
 
-export function describeBase({ name, dtype, device, renderer, memory }: ServedBase): string {
+export function describeBase({
+  name,
+  dtype,
+  quantize,
+  device,
+  renderer,
+  memory,
+}: ServedBase): string {
   const turns = renderer.bridges
     ? "turns extend the one before token for token"
     : "turns are rendered anew (one that does not repeat the sampled tokens begins a new sequence)";
@@ -192,7 +208,7 @@ export function describeBase({ name, dtype, device, renderer, memory }: ServedBa
     none: "no tools: requests that have some are refused",
   }[renderer.tools];
   const texts = renderer.plainTexts ? "" : "; control tokens that a text spells are real ones";
-  return `hone: base ${name}, ${dtype} on ${device}; renderer ${renderer.name}: ${turns}; ${tools}${texts}${memory ? `; memory: ${describeMemory(memory)}` : ""}`;
+  return `hone: base ${name}, ${dtype} on ${device}${quantize ? `, in 4 bits (${quantize})` : ""}; renderer ${renderer.name}: ${turns}; ${tools}${texts}${memory ? `; memory: ${describeMemory(memory)}` : ""}`;
 }
 
 function describeMemory({ base, kv_cache: keysAndValues, trainer }: WorkerMemory): string {
@@ -213,6 +229,7 @@ function optionsOf(flags: ServeFlags): ServerOptions {
     dataDir: flags.dataDir,
     device: flags.device,
     dtype: flags.dtype,
+    quantize: flags.quantize,
     maxModelLen: flags.maxModelLen,
     kvCacheMib: flags.kvCacheMib,
     engineShare: flags.engineShare,

@@ -1,6 +1,7 @@
 import { existsSync } from "node:fs";
 import { HoneError } from "@hone/core";
 import { Command } from "commander";
+import { addBitsandbytes } from "../setup/bitsandbytes.ts";
 import { requirementsOf } from "../setup/environment.ts";
 import { modelNames, setUpModel } from "../setup/models.ts";
 import { checkSetup, setUp } from "../setup/setup.ts";
@@ -12,6 +13,7 @@ interface SetupFlags {
   json?: boolean;
   test?: boolean;
   model?: string;
+  bitsandbytes?: boolean;
 }
 
 export function setupCommand(): Command {
@@ -20,6 +22,10 @@ export function setupCommand(): Command {
     .option("--torch <build>", "auto, cpu, cuda, or the URL of a package index that has torch")
     .option("--check", "only look: is there an environment, and is it whole?")
     .option("--model <name>", `also brings a small base to begin with: ${modelNames.join(", ")}`)
+    .option(
+      "--bitsandbytes",
+      "also what a base in 4 bits (serve --quantize) and 8-bit moments (adamw_8bit) need",
+    )
     .option("--json", "the result as JSON on standard output")
     .option("--test", "also what the tests of Hone's own repository need")
     .addHelpText(
@@ -63,6 +69,7 @@ async function make(flags: SetupFlags): Promise<void> {
       torch: flags.torch,
       signal: stop.signal,
     });
+    if (flags.bitsandbytes) await addBitsandbytes(python, { say, show, signal: stop.signal });
     const model = flags.model
       ? await setUpModel(flags.model, python, { say, show, signal: stop.signal })
       : undefined;

@@ -8,7 +8,9 @@ import {
 } from "@hone/core";
 import type { LimitFunction } from "p-limit";
 import type { z } from "zod";
+import type { Base } from "../operations/context.ts";
 import type { Trainer } from "../ports/trainer.ts";
+import { baseInWords, baseOf, isSameBase, precisionOf } from "../policies/base-of.ts";
 import type { Checkpoints } from "../policies/checkpoints.ts";
 import { canonicalJson } from "../store/canonical.ts";
 import type { LivePolicies } from "../policies/live.ts";
@@ -32,7 +34,7 @@ export function createModelService(options: {
   trainer: Trainer;
   /** Ids of the operations that have not ended. */
   unfinished: (model: string) => string[];
-  base: { name: string; maxModelLen: number };
+  base: Pick<Base, "name" | "maxModelLen" | "dtype" | "quantize">;
   /** Throws `invalid_request` for one that the base's renderer does not know. */
   checkTemplate: (kwargs: ChatTemplateKwargs) => Promise<void>;
   /** Two requests for the same new model must not make it twice. */
@@ -86,6 +88,7 @@ export function createModelService(options: {
           parent: null,
           operationId,
           base: base.name,
+          precision: precisionOf(base),
           lora,
           seed,
           cursor: null,
@@ -94,7 +97,7 @@ export function createModelService(options: {
         files,
       );
       return await models.create(
-        { name, base: base.name, lora, seed, chatTemplateKwargs },
+        { name, base: base.name, quantize: base.quantize ?? null, lora, seed, chatTemplateKwargs },
         operationId,
       );
     } finally {
@@ -114,6 +117,13 @@ export function createModelService(options: {
           throw new HoneError(
             `The model "${name}" is wanted on the base "${wanted}", but this server serves "${base.name}". ` +
               "Start a server with that base, or leave `base` out.",
+            { code: "base_mismatch", param: "base" },
+          );
+        }
+        if (existing && !isSameBase(baseOf(existing), base)) {
+          throw new HoneError(
+            `The model "${name}" was trained on the base ${baseInWords(baseOf(existing))}, but this server holds ${baseInWords(base)}. ` +
+              "Start the server as it was then, or choose another model name.",
             { code: "base_mismatch", param: "base" },
           );
         }

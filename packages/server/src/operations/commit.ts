@@ -1,5 +1,6 @@
 import { HoneError, policyName } from "@hone/core";
 import { fault } from "../faults/fault.ts";
+import { precisionOf } from "../policies/base-of.ts";
 import { checkpointName, type Manifest } from "../policies/checkpoints.ts";
 import { releaseRollouts } from "../rollouts/records.ts";
 import type { OperationContext } from "./context.ts";
@@ -29,6 +30,7 @@ export async function commitPolicy(
     parent: model.learnt,
     operationId: record.id,
     base: model.base,
+    precision: precisionOf(context.base),
     lora: model.lora,
     seed,
     ...(objective && { objective }),

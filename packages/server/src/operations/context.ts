@@ -1,6 +1,7 @@
 import type { LimitFunction } from "p-limit";
 import type { Logger } from "pino";
 import type { StoredLedger } from "../ledger/ledger.ts";
+import type { Quantize } from "../policies/base-of.ts";
 import type { Checkpoints } from "../policies/checkpoints.ts";
 import type { Gradients } from "../policies/gradients.ts";
 import type { LivePolicies } from "../policies/live.ts";
@@ -20,6 +21,7 @@ export interface Base {
   name: string;
   maxModelLen: number;
   dtype: "float32" | "bfloat16";
+  quantize?: Quantize | null | undefined;
 }
 
 /** What operations work with. */

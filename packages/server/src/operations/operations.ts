@@ -1,6 +1,8 @@
 import { HoneError, newId, type OperationInfo } from "@hone/core";
 import pLimit, { type LimitFunction } from "p-limit";
 import { fault } from "../faults/fault.ts";
+import { type AdapterBase, baseInWords, baseOf, isSameBase } from "../policies/base-of.ts";
+import type { Model } from "../policies/models.ts";
 import { claimRollouts } from "../rollouts/records.ts";
 import { nextTurn } from "../store/pauses.ts";
 import type { Statement } from "../store/store.ts";
@@ -99,7 +101,7 @@ export async function createOperations(context: OperationContext): Promise<Opera
       );
     }
     const model = models.require(name);
-    if (model.base !== context.base.name) throw otherBase(name, model.base, context.base.name);
+    if (!isSameBase(baseOf(model), context.base)) throw otherBase(model, context.base);
     requireStep(name, body.expectedStep ?? null, model.learnt);
     const record: OperationRecord = {
       id: newId("op"),
@@ -165,9 +167,9 @@ export async function createOperations(context: OperationContext): Promise<Opera
   };
 }
 
-function otherBase(model: string, modelBase: string, serverBase: string): HoneError {
+function otherBase(model: Model, served: AdapterBase): HoneError {
   return new HoneError(
-    `The model "${model}" is of the base "${modelBase}", this server serves "${serverBase}". Start a server with that base, or choose another model name.`,
+    `The model "${model.name}" is of the base ${baseInWords(baseOf(model))}, this server serves ${baseInWords(served)}. Start a server with that base, or choose another model name.`,
     { code: "base_mismatch", param: "base" },
   );
 }

@@ -18,6 +18,8 @@ const manifestSchema = z.object({
   parent: z.int().nullable(),
   operationId: z.string(),
   base: z.string(),
+  /** The type that the base computed in, and in how many bits it was held if not all. Absent in older ones. */
+  precision: z.object({ dtype: z.string(), quantize: z.literal("nf4").optional() }).optional(),
   lora: z.object({ r: z.int(), alpha: z.number() }),
   seed: z.int(),
   /** What it was trained for; of the operator's own objectives also the hash of the file. */

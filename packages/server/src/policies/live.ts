@@ -3,6 +3,7 @@ import pLimit from "p-limit";
 import type { Logger } from "pino";
 import { fault } from "../faults/fault.ts";
 import type { Engines } from "../ports/engine.ts";
+import { type AdapterBase, baseInWords, baseOf, isSameBase } from "./base-of.ts";
 import type { Checkpoints } from "./checkpoints.ts";
 import type { Model, Models } from "./models.ts";
 
@@ -47,7 +48,7 @@ export function createLivePolicies(options: {
   engines: Engines;
   checkpoints: Checkpoints;
   models: Models;
-  base: string;
+  base: AdapterBase;
   /** What the adapters in the engine may take. Adapters in use stay even past it. @unit bytes */
   memory: number;
   log: Logger;
@@ -85,6 +86,7 @@ export function createLivePolicies(options: {
 
   async function load(model: string, step: number): Promise<void> {
     const policy = policyName(model, step);
+    refuseOtherWeights(models.require(model), options.base);
     await checkpoints.verify(model, step);
     try {
       await engines.load(policy, checkpoints.path(model, step));
@@ -148,8 +150,11 @@ export function createLivePolicies(options: {
   function wanted(): { model: Model; held: number[]; served: number }[] {
     const found: { model: Model; held: number[]; served: number }[] = [];
     for (const model of models.list()) {
-      if (model.base !== options.base) {
-        log.warn({ model: model.name, base: model.base }, "model of another base: not served");
+      if (!isSameBase(baseOf(model), options.base)) {
+        log.warn(
+          { model: model.name, base: model.base, quantize: model.quantize },
+          "model of another base: not served",
+        );
         continue;
       }
       const held = models
@@ -233,6 +238,15 @@ export function createLivePolicies(options: {
         await unloadPastMemory(null);
       }),
   };
+}
+
+/** A model of another base's name may be of the same weights; one of a base in other bits is not. */
+function refuseOtherWeights(model: Model, base: AdapterBase): void {
+  if (model.quantize === (base.quantize ?? null)) return;
+  throw new HoneError(
+    `The model "${model.name}" was trained on the base ${baseInWords(baseOf(model))}, and this server holds ${baseInWords(base)}. Start the server as it was then.`,
+    { code: "base_mismatch", param: "model" },
+  );
 }
 
 function compareRanks(a: readonly number[], b: readonly number[]): number {

@@ -1,11 +1,13 @@
 import { type ChatTemplateKwargs, HoneError } from "@hone/core";
 import type { Clock } from "../ports/clock.ts";
 import { toJson } from "../store/json.ts";
+import type { Quantize } from "./base-of.ts";
 import type { Statement, Store } from "../store/store.ts";
 
 export interface Model {
   name: string;
   base: string;
+  quantize: Quantize | null;
   lora: { r: number; alpha: number };
   seed: number;
   chatTemplateKwargs: ChatTemplateKwargs | null;
@@ -72,6 +74,7 @@ export interface Models {
 interface ModelRow {
   name: string;
   base: string;
+  quantize: Quantize | null;
   lora_r: number;
   lora_alpha: number;
   seed: number;
@@ -106,6 +109,7 @@ export function createModels(store: Store, clock: Clock): Models {
     models.set(row.name, {
       name: row.name,
       base: row.base,
+      quantize: row.quantize,
       lora: { r: row.lora_r, alpha: row.lora_alpha },
       seed: row.seed,
       chatTemplateKwargs:
@@ -171,11 +175,12 @@ export function createModels(store: Store, clock: Clock): Models {
       const model: Model = { ...given, learnt: 0, served: -1, cursor: null, createdAt: clock() };
       await store.write([
         {
-          sql: `INSERT INTO models (name, base, lora_r, lora_alpha, seed, chat_template_kwargs, learnt, served, cursor, created_at)
-                VALUES (?, ?, ?, ?, ?, ?, 0, -1, NULL, ?)`,
+          sql: `INSERT INTO models (name, base, quantize, lora_r, lora_alpha, seed, chat_template_kwargs, learnt, served, cursor, created_at)
+                VALUES (?, ?, ?, ?, ?, ?, ?, 0, -1, NULL, ?)`,
           args: [
             model.name,
             model.base,
+            model.quantize,
             model.lora.r,
             model.lora.alpha,
             model.seed,

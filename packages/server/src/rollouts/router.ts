@@ -1,4 +1,5 @@
 import { HoneError, parseModelRef, policyName, requireModelRef } from "@hone/core";
+import { type AdapterBase, baseOf, isSameBase } from "../policies/base-of.ts";
 import type { LivePolicies } from "../policies/live.ts";
 import type { Models } from "../policies/models.ts";
 import { requireServed } from "../policies/served.ts";
@@ -12,7 +13,7 @@ export function createPolicyRouter(options: {
   models: Models;
   live: LivePolicies;
   engines: Pick<Sampler, "info">;
-  base: string;
+  base: AdapterBase;
   startedAt: number;
 }): PolicyRouter {
   const { rollouts, models, live, engines } = options;
@@ -78,7 +79,7 @@ export function createPolicyRouter(options: {
 
     async leaseForModel(_key, modelRef) {
       // A model can only have the base's name if it was made under another base. It answers, as it does in its rollouts.
-      if (modelRef === options.base && !models.find(modelRef)) {
+      if (modelRef === options.base.name && !models.find(modelRef)) {
         const { base } = await engines.info();
         return {
           policy: base,
@@ -95,9 +96,9 @@ export function createPolicyRouter(options: {
     },
 
     listModels() {
-      const entries = [{ id: options.base, createdAt: options.startedAt }];
+      const entries = [{ id: options.base.name, createdAt: options.startedAt }];
       for (const model of models.list()) {
-        if (model.served < 0 || model.base !== options.base) continue;
+        if (model.served < 0 || !isSameBase(baseOf(model), options.base)) continue;
         entries.push({ id: model.name, createdAt: model.createdAt });
         for (const { step, createdAt, removedAt } of models.policies(model.name)) {
           if (removedAt !== null) continue;

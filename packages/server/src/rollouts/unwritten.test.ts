@@ -47,7 +47,10 @@ beforeEach(async () => {
   folder = await temporaryFolder();
   store = await openStore(folder.path);
   await createModels(store, () => 0).create(
-    { name: "m", base: "b", lora: { r: 1, alpha: 1 }, seed: 0, chatTemplateKwargs: null },
+    {
+      ...{ name: "m", base: "b", quantize: null, lora: { r: 1, alpha: 1 } },
+      ...{ seed: 0, chatTemplateKwargs: null },
+    },
     "create-m",
   );
   full = false;

@@ -153,4 +153,6 @@ export const migrations: readonly string[] = [
      operation_id TEXT PRIMARY KEY,
      tokens BLOB NOT NULL
    ) STRICT;`,
+  // How the base was held that a model's adapters were trained on; NULL: with all of its bits.
+  "ALTER TABLE models ADD COLUMN quantize TEXT;",
 ];

@@ -112,7 +112,7 @@ def worker_routes(
 def memory_route(base: Base, engine: Engine | None, memory: TrainerMemory) -> Route:
     """What each part gets of the memory, in bytes, as it was when the worker started."""
     shares = {
-        "base": sum(parameter.nbytes for parameter in base.model.parameters()),
+        "base": base.weight_bytes,
         "kv_cache": engine.decoder.cache_bytes if engine else 0,
         "trainer": memory.budget(),
     }
@@ -135,6 +135,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--base", required=True, help="folder or hub id of the base model")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--quantize", choices=["nf4"], help="hold the base's linear layers in 4 bits")
     parser.add_argument("--served-name", help="the name that means the bare base")
     parser.add_argument("--max-model-len", type=int)
     parser.add_argument("--max-rows", type=int, default=64, help="sequences decoded at once")
@@ -200,6 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         served_name=options.served_name,
         max_model_len=options.max_model_len,
         paths=ComputePaths.parse(options.paths),
+        quantize=options.quantize,
     )
     reward_models = [_reward_model(text, options) for text in options.reward_model]
     compute = Compute(

@@ -1,4 +1,5 @@
 import { HoneError, policyName, type ResolvedTrainConfig } from "@hone/core";
+import { baseInWords, baseOf, isSameBase } from "../../policies/base-of.ts";
 import { adapterName } from "../../policies/checkpoints.ts";
 import type { Model } from "../../policies/models.ts";
 import type { OperationContext } from "../context.ts";
@@ -28,9 +29,9 @@ export async function findTeacher(
       param: `${param}.model`,
     });
   }
-  if (model.base !== context.base.name) {
+  if (!isSameBase(baseOf(model), context.base)) {
     throw new HoneError(
-      `The teacher "${name}" was made of the base "${model.base}", and this server serves "${context.base.name}". Name a model of the same base.`,
+      `The teacher "${name}" was made of the base ${baseInWords(baseOf(model))}, and this server serves ${baseInWords(context.base)}. Name a model of the same base.`,
       { code: "base_mismatch", param: `${param}.model` },
     );
   }

@@ -111,7 +111,9 @@ class _Joined(torch.autograd.Function):
         outputs = []
         for layer, b, rank in zip(layers, copies.scaled_b, copies.ranks, strict=True):
             if b is None or inner is None:
-                out = F.linear(flat, layer.weight, layer.bias)
+                out = F.linear(flat, layer.matrix(), layer.bias)
+            elif layer.four_bit is not None:
+                out = layer.product(flat, inner[:, rank] @ b.t())
             else:
                 # What the adapter adds is the matmul's summand: base and adapter are rounded once (lora.py).
                 out = inner[:, rank] @ b.t()
@@ -140,7 +142,8 @@ class _Joined(torch.autograd.Function):
                 continue
             grad = out_grad.reshape(-1, layer.out_features)
             if to_x:
-                dx = grad @ layer.weight if dx is None else dx.addmm_(grad, layer.weight)
+                matrix = layer.matrix()
+                dx = grad @ matrix if dx is None else dx.addmm_(grad, matrix)
             if b is not None and d_inner is not None:
                 d_inner[:, rank] = grad @ b
                 if to_masters[number + 1]:

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hone_worker.base.four_bit import four_bit_of
 from hone_worker.process.errors import HoneWorkerError
 
 DEFAULT_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -197,7 +198,8 @@ class LoraLinear(nn.Linear):
         self.path = path
         # In tuples, so that torch does not look into them for modules and parameters.
         self._router = (router,)
-        self.widened = (widened(base.weight, base.bias),)
+        self.four_bit = four_bit_of(base)
+        self.widened = (None if self.four_bit else widened(base.weight, base.bias),)
         if self.widened[0] is not None:
             # The model's own parameter from now on: there is one copy of the weights.
             self.weight.data = self.widened[0][:, : self.in_features]
@@ -208,16 +210,46 @@ class LoraLinear(nn.Linear):
         if together is not None:
             return together
         delta = router.delta(self.path, input)
-        if delta is None:
+        if delta is None and self.four_bit is None:
             return F.linear(input, self.weight, self.bias)
         x = input.reshape(-1, self.in_features)
-        summand = delta.reshape(-1, self.out_features)
-        if self.widened[0] is not None:
-            out = torch.addmm(summand.to(x.dtype), beside_ones(x), self.widened[0].t())
+        summand = None if delta is None else delta.reshape(-1, self.out_features).to(x.dtype)
+        if self.four_bit is None or not torch.is_grad_enabled():
+            out = self.product(x, summand)
         else:
-            summand = summand if self.bias is None else summand + self.bias
-            out = torch.addmm(summand.to(x.dtype), x, self.weight.t())
+            out = _Unkept.apply(x, summand, self)
         return out.view(*input.shape[:-1], self.out_features)
+
+    def product(self, x: Tensor, summand: Tensor | None) -> Tensor:
+        """x [rows, in] times the weight, plus bias and summand [rows, out]."""
+        matrix = self.matrix()
+        if summand is None:
+            return F.linear(x, matrix, self.bias)
+        wide = self.widened[0]
+        if self.four_bit is not None:
+            wide = widened(matrix, self.bias)
+        if wide is not None:
+            return torch.addmm(summand, beside_ones(x), wide.t())
+        return torch.addmm(summand if self.bias is None else summand + self.bias, x, matrix.t())
+
+    def matrix(self) -> Tensor:
+        """[out, in] as matmuls take it. Of a layer in 4 bits it is made anew, to be let go of."""
+        return self.weight if self.four_bit is None else self.four_bit.matrix()
+
+
+class _Unkept(torch.autograd.Function):
+    """`LoraLinear.product` of a layer in 4 bits. Autograd would keep each matrix until the backward: all of the base."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, summand: Tensor | None, layer: LoraLinear) -> Tensor:
+        ctx.layer = layer
+        return layer.product(x, summand)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        to_x, to_summand, _ = ctx.needs_input_grad
+        return grad @ ctx.layer.matrix() if to_x else None, grad if to_summand else None, None
 
 
 #: Columns that a bias takes beside its weight: rows stay aligned.

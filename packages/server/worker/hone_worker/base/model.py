@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from hone_worker.base.compute_paths import AUTO, ComputePaths
 from hone_worker.base.device import require_device
+from hone_worker.base.four_bit import pack_linear_layers
 from hone_worker.base.joined_lora import JoinedLora
 from hone_worker.base.lora import LoraRouter, inject
 from hone_worker.packing.attention import register
@@ -22,6 +22,7 @@ from hone_worker.process.errors import HoneWorkerError
 
 log = logging.getLogger("hone_worker")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+Quantize = Literal["nf4"]
 ATTENTION_KINDS = {"full_attention", "sliding_attention"}
 
 
@@ -37,6 +38,19 @@ class Base:
     paths: ComputePaths  # resolved for the device
 
     @property
+    def weight_bytes(self) -> int:
+        """What the base takes of its device's memory."""
+        packed = (layer.four_bit for layer in self.router.layers.values())
+        scales = sum(one.scale_bytes for one in packed if one is not None)
+        return scales + sum(parameter.nbytes for parameter in self.model.parameters())
+
+    @property
+    def unpacked_bytes(self) -> int:
+        """The largest matrix that is made of 4 bits and let go of. 0 for a base that is not packed."""
+        packed = (layer.four_bit for layer in self.router.layers.values())
+        return max((one.matrix_bytes for one in packed if one is not None), default=0)
+
+    @property
     def vocab_size(self) -> int:
         return int(self.model.get_input_embeddings().weight.shape[0])
 
@@ -49,6 +63,7 @@ def load_base(
     served_name: str | None = None,
     max_model_len: int | None = None,
     paths: ComputePaths = AUTO,
+    quantize: Quantize | None = None,
 ) -> Base:
     """A folder or hub id, from safetensors only and never with code of the model's own."""
     wanted = DTYPES[dtype] if isinstance(dtype, str) else dtype
@@ -68,17 +83,17 @@ def load_base(
     except (OSError, ValueError) as error:
         message = f"Cannot load the base '{base}': {error}"
         raise HoneWorkerError(message, code="bad_base", status=500) from error
+    if quantize is not None:
+        pack_linear_layers(model, target)
     model.to(target)
     return wrap_base(model, tokenizer, served_name or _default_name(base), length, paths)
 
 
-def wrap_base(
-    model: nn.Module, tokenizer: Any, name: str, max_model_len: int, paths: ComputePaths = AUTO
-) -> Base:
+def wrap_base(model: Any, tokenizer: Any, name: str, max_model_len: int, paths: ComputePaths = AUTO) -> Base:
     """Freezes a loaded model and injects LoRA."""
     model.eval()
     model.requires_grad_(False)
-    weight = next(model.parameters())
+    weight = model.get_input_embeddings().weight
     chosen = paths.resolved(weight.device, weight.dtype)
     if paths.attention == "auto" and chosen.attention == "varlen":
         fault = varlen_fault(model.config, weight.device, weight.dtype)

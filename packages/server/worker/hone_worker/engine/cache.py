@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import Cache
 
 
@@ -42,11 +42,11 @@ class _Probe(Cache):
         return 0
 
 
-def probe_shapes(model: nn.Module, device: torch.device) -> list[LayerShape]:
+def probe_shapes(model: Any, device: torch.device) -> list[LayerShape]:
     """The shape of each layer's keys and values, from a forward of one token: exact for every family."""
     probe = _Probe()
     one = torch.zeros(1, 1, dtype=torch.long, device=device)
-    mask = torch.zeros(1, 1, 1, 1, dtype=next(model.parameters()).dtype, device=device)
+    mask = torch.zeros(1, 1, 1, 1, dtype=model.get_input_embeddings().weight.dtype, device=device)
     with torch.inference_mode():
         model(input_ids=one, attention_mask=mask, position_ids=one, past_key_values=probe, use_cache=True)
     return [probe.shapes[i] for i in range(len(probe.shapes))]

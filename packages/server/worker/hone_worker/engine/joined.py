@@ -19,7 +19,7 @@ class Joined:
     """Linear layers that read the same input, side by side."""
 
     layers: tuple[LoraLinear, ...]
-    weight: Tensor  # [out, in]
+    weight: Tensor | None  # [out, in]; None: of layers in 4 bits, each of which is a matmul of its own
     bias: Tensor | None
     widened: Tensor | None  # weight and bias in one
 
@@ -27,6 +27,8 @@ class Joined:
     def of(cls, *layers: nn.Linear) -> Joined:
         members = [layer for layer in layers if isinstance(layer, LoraLinear)]
         assert len(members) == len(layers)
+        if any(layer.four_bit is not None for layer in members):
+            return cls(tuple(members), None, None, None)
         if len(members) == 1:
             (one,) = members
             alone = None if one.bias is None else one.bias.data
@@ -54,8 +56,18 @@ class Joined:
             start += layer.out_features
         return cls(tuple(members), weight, bias, wide)
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of all layers: outputs and inputs."""
+        return sum(layer.out_features for layer in self.layers), self.layers[0].in_features
+
     def apply(self, x: Tensor, delta: Tensor | None) -> Tensor:
         """The layers' output. `delta` is added before it is rounded, and is overwritten."""
+        if self.weight is None:
+            sizes = [layer.out_features for layer in self.layers]
+            summands = [None] * len(sizes) if delta is None else delta.split(sizes, dim=1)
+            parts = [layer.product(x, part) for layer, part in zip(self.layers, summands, strict=True)]
+            return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
         if delta is None:
             return F.linear(x, self.weight, self.bias)
         if self.widened is not None:

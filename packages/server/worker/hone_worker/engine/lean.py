@@ -68,7 +68,7 @@ class LeanStack:
         if not any(path in adapter.tensors for adapter in self.adapters for path in paths):
             return None
         ranks = sum(a.spec.r for a in self.adapters)
-        outer, inner = joined.weight.shape
+        outer, inner = joined.shape
         a_all = torch.zeros(ranks * len(paths), inner, dtype=base.dtype, device=base.device)
         b_all = torch.zeros(ranks * len(paths), outer, dtype=base.dtype, device=base.device)
         row = column = 0
@@ -121,7 +121,7 @@ class LeanForward:
         self.query_heads = int(config.num_attention_heads)
         self.key_heads = int(config.num_key_value_heads)
         self.layers = [self._layer(layer) for layer in body.layers]
-        self.dim = int(self.layers[0].out.weight.shape[1]) // self.query_heads
+        self.dim = int(self.layers[0].out.shape[1]) // self.query_heads
         # Rotation as `x · cos + swapped halves of x · sin`: the sign that one half needs lies in the sine.
         half = torch.ones(self.dim // 2, device=base.device)
         self._sign = torch.cat([-half, half])

@@ -75,7 +75,7 @@ class StaticAdapters:
         for layer in forward.layers:
             pairs, parts = [], []
             for joined in (layer.qkv, layer.out, layer.gate_up, layer.down):
-                outer, inner = joined.weight.shape
+                outer, inner = joined.shape
                 count = len(joined.layers)
                 a, b = (
                     torch.zeros(count, ranks, size, dtype=base.dtype, device=base.device)

@@ -40,9 +40,14 @@ class Kept:
     plain: float
     recomputed: float  # the inputs of all layers, and one layer's activations
     logits: int  # bytes of the loss's logits, a chunk at a time
+    unpacked: int = 0  # bytes of a layer's matrix and a widened copy, where the base is held in 4 bits
 
     def of(self, tokens: int, recompute: bool) -> int:
-        return int(tokens * (self.recomputed if recompute else self.plain) * BACKWARD) + self.logits
+        return (
+            int(tokens * (self.recomputed if recompute else self.plain) * BACKWARD)
+            + self.logits
+            + self.unpacked
+        )
 
 
 class TrainerMemory:
@@ -90,11 +95,12 @@ def measure(base: Base, weights: LoraWeights) -> Kept:
     plain = (many - few) / (PROBES[1] - PROBES[0])
     logits = LOGITS * base.paths.loss_rows * base.vocab_size * 4
     layers = len(decoder_layers(base.model))
+    unpacked = 2 * base.unpacked_bytes
     if layers == 0:
-        return Kept(plain, plain, logits)
+        return Kept(plain, plain, logits, unpacked)
     config: Any = base.model.config.get_text_config()
     inputs = layers * config.hidden_size * base.dtype.itemsize
-    return Kept(plain, inputs + plain / layers, logits)
+    return Kept(plain, inputs + plain / layers, logits, unpacked)
 
 
 def _saved_bytes(base: Base, weights: LoraWeights, tokens: int) -> int:
