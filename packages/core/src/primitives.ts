@@ -124,8 +124,8 @@ const optimStepConfigSchema = z.strictObject({
   ...optimizerSchema.shape,
   /** Optimizer steps over which the rate rises linearly, counted over the model's life. */
   warmupSteps: z.int().min(0).default(0),
-  /** Added to the root of the second moment. */
-  eps: z.number().positive().default(1e-16),
+  /** Added to the root of the second moment. Default: 1e-16, and 1e-8 with `adamw_8bit`. */
+  eps: z.number().positive().optional(),
 });
 export type OptimStepConfig = z.input<typeof optimStepConfigSchema>;
 

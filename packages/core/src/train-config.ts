@@ -21,6 +21,11 @@ import {
 
 /** AdamW's part of a training step. The worker is sent it as it stands. */
 export const optimizerSchema = z.object({
+  /**
+   * "adamw_8bit" holds the moments of large tensors in 8 bits, by bitsandbytes: a quarter of their memory and of the
+   * checkpoint's bytes. A model may change from one to the other at any step. Default: "adamw", in float32.
+   */
+  optimizer: z.enum(["adamw", "adamw_8bit"]).optional(),
   /** Peak learning rate of AdamW. */
   learningRate: z.number().positive().default(1e-4),
   /** Optimizer steps over which the rate rises linearly, counted over the model's life. */

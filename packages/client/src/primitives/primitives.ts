@@ -60,7 +60,16 @@ export interface LoopModel {
 const loopNames = ["expectedStep", "clientToken", "onEvent", "signal"] as const;
 const forwardNames = ["loss", "temperature", "maxTokensPerMicroBatch"] as const;
 const optimNames = [
-  ...["learningRate", "warmupSteps", "beta1", "beta2", "eps", "weightDecay", "maxGradNorm"],
+  ...[
+    "optimizer",
+    "learningRate",
+    "warmupSteps",
+    "beta1",
+    "beta2",
+    "eps",
+    "weightDecay",
+    "maxGradNorm",
+  ],
   "accumulated",
 ] as const;
 

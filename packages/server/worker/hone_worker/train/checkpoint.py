@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -19,6 +19,10 @@ OPTIMIZER_FILE = "optimizer.safetensors"
 TRAINER_FILE = "trainer.json"
 
 
+#: Numbers of a moment in 8 bits that share a scale.
+BLOCK = 256
+
+
 @dataclass(frozen=True)
 class Moments:
     """AdamW's state. `updates` counts the updates in the moments, which the bias correction needs."""
@@ -26,6 +30,8 @@ class Moments:
     updates: int
     exp_avg: dict[str, torch.Tensor]
     exp_avg_sq: dict[str, torch.Tensor]
+    #: Of moments in 8 bits, by `<name>.exp_avg` and `<name>.exp_avg_sq`: the largest of each block.
+    scales: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -52,15 +58,27 @@ def read_moments(folder: Path, parameters: dict[str, torch.Tensor]) -> Moments |
             updates,
             {name: tensors.pop(f"{name}.exp_avg") for name in parameters},
             {name: tensors.pop(f"{name}.exp_avg_sq") for name in parameters},
+            {
+                name.removesuffix(".scale"): tensors.pop(name)
+                for name in list(tensors)
+                if name.endswith(".scale")
+            },
         )
     except (OSError, SafetensorError, KeyError) as cause:
         raise _bad(file, f"it cannot be read: {cause!r}") from cause
     if tensors:
         raise _bad(file, f"it holds `{next(iter(tensors))}`, which the adapter has not")
+    scales = dict(moments.scales)
     for name, parameter in parameters.items():
-        for moment in (moments.exp_avg[name], moments.exp_avg_sq[name]):
-            if moment.shape != parameter.shape or moment.dtype != torch.float32:
+        for key, moment in (("exp_avg", moments.exp_avg[name]), ("exp_avg_sq", moments.exp_avg_sq[name])):
+            scale = scales.pop(f"{name}.{key}", None)
+            blocks = -(-parameter.numel() // BLOCK)
+            whole = scale is None or (scale.shape == (blocks,) and scale.dtype == torch.float32)
+            wanted = torch.float32 if scale is None else torch.uint8
+            if moment.shape != parameter.shape or moment.dtype != wanted or not whole:
                 raise _bad(file, f"`{name}` has another shape or type than the adapter's")
+    if scales:
+        raise _bad(file, f"it holds `{next(iter(scales))}.scale`, which the adapter has not")
     return moments
 
 
@@ -91,6 +109,8 @@ def write_checkpoint(
     for name in moments.exp_avg:
         tensors[f"{name}.exp_avg"] = moments.exp_avg[name].cpu().contiguous()
         tensors[f"{name}.exp_avg_sq"] = moments.exp_avg_sq[name].cpu().contiguous()
+    for name, scale in moments.scales.items():
+        tensors[f"{name}.scale"] = scale.cpu().contiguous()
     write_durably(folder / OPTIMIZER_FILE, save(tensors))
     write_durably(folder / TRAINER_FILE, (json.dumps(trainer, sort_keys=True) + "\n").encode())
     sync_folder(folder)

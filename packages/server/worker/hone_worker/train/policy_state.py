@@ -12,6 +12,7 @@ from hone_worker.base.lora import LoraWeights
 from hone_worker.base.model import Base
 from hone_worker.process.errors import HoneWorkerError
 from hone_worker.process.faults import fault
+from hone_worker.train.adamw import make_adamw, moments_of
 from hone_worker.train.checkpoint import Counters, Moments, read_counters, read_moments, write_checkpoint
 from hone_worker.train.policy_cache import Learning, PolicyCache, digest_of
 from hone_worker.train.step_data import StepConfig
@@ -52,29 +53,7 @@ class PolicyState:
             policy.learning = Learning(on_device, read_counters(folder))
         self.optimizer_steps = policy.learning.counters.optimizer_steps
         self.num_tokens = policy.learning.counters.num_tokens
-        self._load_optimizer(policy.learning.moments)
-
-    def _load_optimizer(self, moments: Moments | None) -> None:
-        options = self.config.optimizer
-        fused = self.optimizer_path == "fused"
-        self.optimizer = torch.optim.AdamW(
-            list(self.parameters.values()),
-            lr=options.learning_rate,
-            betas=(options.beta1, options.beta2),
-            eps=options.eps,
-            weight_decay=options.weight_decay,
-            foreach=self.optimizer_path == "foreach",
-            fused=fused,
-        )
-        if moments is None:
-            return
-        for name, parameter in self.parameters.items():
-            self.optimizer.state[parameter] = {
-                # One kernel for all tensors reads its count where they are.
-                "step": torch.tensor(float(moments.updates), device=parameter.device if fused else "cpu"),
-                "exp_avg": moments.exp_avg[name],
-                "exp_avg_sq": moments.exp_avg_sq[name],
-            }
+        self.optimizer = make_adamw(config.optimizer, self.parameters, policy.learning.moments, base.paths)
 
     def update(self) -> tuple[float, float]:
         """One optimizer step along the gradients, which are let go of. Gives its learning rate and their norm."""
@@ -94,9 +73,8 @@ class PolicyState:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.step()
-        if self.optimizer_path != "loop":
-            # Kernels over lists may not tell that they wrote, and copies of the adapter are kept by its version.
-            torch.autograd.graph.increment_version(parameters)
+        # Kernels over lists and bitsandbytes do not tell that they wrote, and copies of the adapter are kept by its version.
+        torch.autograd.graph.increment_version(parameters)
         fault("worker.optimizer")
         self.optimizer.zero_grad(set_to_none=True)
         return learning_rate, float(norm)
@@ -112,7 +90,7 @@ class PolicyState:
         }
         detached = {path: (a.detach(), b.detach()) for path, (a, b) in self.weights.tensors.items()}
         weights = LoraWeights(self.weights.spec, detached)
-        moments = self._moments()
+        moments = moments_of(self.optimizer, self.parameters)
         try:
             files = write_checkpoint(Path(config.staging), weights, self.base_name, moments, counters)
         except OSError as cause:
@@ -129,14 +107,6 @@ class PolicyState:
             self.policy.digest = digest_of(Path(config.staging))
         return files
 
-    def _moments(self) -> Moments:
-        state = {name: self.optimizer.state[parameter] for name, parameter in self.parameters.items()}
-        return Moments(
-            int(next(iter(state.values()))["step"]),
-            {name: values["exp_avg"] for name, values in state.items()},
-            {name: values["exp_avg_sq"] for name, values in state.items()},
-        )
-
     def release(self) -> None:
         """Gradients and moments are the size of the adapter several times over: what is not kept goes at once."""
         self.policies.give_back(self.policy)
@@ -149,6 +119,7 @@ def _on_device(moments: Moments, device: torch.device) -> Moments:
         moments.updates,
         {name: values.to(device, copy=True) for name, values in moments.exp_avg.items()},
         {name: values.to(device, copy=True) for name, values in moments.exp_avg_sq.items()},
+        {name: values.to(device, copy=True) for name, values in moments.scales.items()},
     )
 
 

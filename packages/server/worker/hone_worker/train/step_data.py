@@ -30,6 +30,7 @@ class LoraConfig(Strict):
 
 
 class OptimizerConfig(Options):
+    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
     learning_rate: Positive = 1e-4
     beta1: Share = 0.9
     beta2: Share = 0.95
