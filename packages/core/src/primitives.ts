@@ -120,13 +120,19 @@ function fits(
 }
 
 /** AdamW's part of an `optim_step`. A rate is taken as it is given: the loop has its own schedule. */
-const optimStepConfigSchema = z.strictObject({
-  ...optimizerSchema.shape,
-  /** Optimizer steps over which the rate rises linearly, counted over the model's life. */
-  warmupSteps: z.int().min(0).default(0),
-  /** Added to the root of the second moment. Default: 1e-16, and 1e-8 with `adamw_8bit`. */
-  eps: z.number().positive().optional(),
-});
+const optimStepConfigSchema = z
+  .strictObject({
+    ...optimizerSchema.shape,
+    /** Optimizer steps over which the rate rises linearly, counted over the model's life. */
+    warmupSteps: z.int().min(0).default(0),
+    /** Added to the root of the second moment. With `adamw_8bit` it is at least 1e-10; 1e-8 is usual. */
+    eps: z.number().positive().default(1e-16),
+  })
+  .refine(({ optimizer, eps }) => optimizer !== "adamw_8bit" || eps >= 1e-10, {
+    // In 8 bits a second moment may be rounded to 0 beside a first one that is not.
+    error: 'with optimizer "adamw_8bit" it must be at least 1e-10. Give 1e-8',
+    path: ["eps"],
+  });
 export type OptimStepConfig = z.input<typeof optimStepConfigSchema>;
 
 /** Policy N+1 from the gradients that `forward_backward` has left of policy N. */

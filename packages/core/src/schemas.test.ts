@@ -79,3 +79,20 @@ describe("train configuration", () => {
     });
   });
 });
+
+describe("steps along gradients", () => {
+  const issues = (config: object) =>
+    submitOperationSchema.safeParse({ clientToken: "t", op: { type: "optim_step", config } }).error
+      ?.issues;
+
+  it("refuse an eps that moments in 8 bits are rounded past", () => {
+    expect(issues({})).toBeUndefined();
+    expect(issues({ optimizer: "adamw_8bit", eps: 1e-8 })).toBeUndefined();
+    for (const given of [{}, { eps: 1e-12 }]) {
+      expect(issues({ optimizer: "adamw_8bit", ...given })?.[0]).toMatchObject({
+        path: ["op", "config", "eps"],
+        message: expect.stringContaining("Give 1e-8"),
+      });
+    }
+  });
+});

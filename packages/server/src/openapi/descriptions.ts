@@ -114,8 +114,6 @@ export const descriptions: Record<string, string> = {
   "datumSchema.weights": "Of `cross_entropy`: what each target counts; 0 leaves it out, and below 0 it is unlearnt.",
   "datumSchema.logprobs": "Of the other losses: the logprob that the sampler gave each target. Any number where the advantage is 0.",
   "datumSchema.advantages": "Of the other losses: how much better each target was than expected; 0 leaves it out.",
-  "optimStepConfigSchema.warmupSteps": "Optimizer steps over which the rate rises linearly, counted over the model's life.",
-  "optimStepConfigSchema.eps": "Added to the root of the second moment. Default: 1e-16, and 1e-8 with `adamw_8bit`.",
   "optimStepOpSchema.accumulated": "How many calls it should go by. If there are others, the operation fails with `no_gradient`.",
   "forwardResultSchema.step": "The policy that it is of.",
   "forwardResultSchema.loss": "The sum over tokens that the loss is.",

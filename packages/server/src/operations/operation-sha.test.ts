@@ -25,15 +25,3 @@ it("is what a version without objectives stored for the same request", async () 
     expect(await operationSha(submit({ learningRate: 1e-4, ...other }))).not.toBe(stored);
   }
 });
-
-it("is what a version with one optimizer stored for a step along gradients", async () => {
-  const stored = "bc1e0a3f960849c23b161887ac34eb74b7cc1711ed38b03f4ae8b33b3be931cd";
-  const step = (config: object) =>
-    submitOperationSchema.parse({ clientToken: "evening-7", op: { type: "optim_step", config } });
-  expect(await operationSha(step({ learningRate: 1e-4 }))).toBe(stored);
-  expect(await operationSha(step({ learningRate: 1e-4, eps: 1e-16 }))).toBe(stored);
-  expect(await operationSha(step({ learningRate: 1e-4, eps: 1e-8 }))).not.toBe(stored);
-  expect(await operationSha(step({ learningRate: 1e-4, optimizer: "adamw_8bit" }))).not.toBe(
-    stored,
-  );
-});

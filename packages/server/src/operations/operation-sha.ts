@@ -11,8 +11,6 @@ export function operationSha({ expectedStep, op }: ParsedSubmit): Promise<string
  * an upgrade finds its step. Their constant stands for one that is not given.
  */
 function asStoredBefore(op: ParsedSubmit["op"]): unknown {
-  // Its default did not depend on the optimizer, of which there was one.
-  if (op.type === "optim_step") return { ...op, config: { eps: 1e-16, ...op.config } };
   if (!("groups" in op) || op.config.type !== "policy_gradient") return op;
   const { type: _, mismatchMask, measureKl, normalizerTokens = 1024, ...config } = op.config;
   const asked = {

@@ -54,7 +54,9 @@ describe.skipIf(!workerPython())("options of core and of the worker", () => {
     // The server's own, stored with each operation.
     const { eps, ...rest } = properties(optimizer);
     expect(eps).toMatchObject({ default: 1e-16 });
-    expect(rest).toEqual(properties(jsonSchema(optimizerSchema)));
+    const asked = properties(jsonSchema(optimizerSchema));
+    // Left out where nothing was asked for: operations of before there was a choice have the same hash.
+    expect(rest).toEqual({ ...asked, optimizer: { ...asked["optimizer"], default: "adamw" } });
 
     for (const option of [...objectiveSchema.options, sftObjectiveSchema, dpoObjectiveSchema]) {
       const ours = properties(jsonSchema(option));

@@ -88,18 +88,10 @@ export function trainerConfig(
 
 /** AdamW's part of a step's options, with what the server adds. */
 export function optimizerOf(config: z.output<typeof optimizerSchema>): TrainerConfig["optimizer"] {
-  return { ...optimizerSchema.parse(config), eps: defaultEps(config) };
-}
-
-/** Added to the root of the second moment where nobody says otherwise. */
-export function defaultEps({
-  optimizer,
-}: {
-  optimizer?: "adamw" | "adamw_8bit" | undefined;
-}): number {
   // In float32 it is below the gradient of any step: its length is the rate's, however short the answers and small the
   // rewards. In 8 bits a second moment may be rounded to 0 beside a first one that is not.
-  return optimizer === "adamw_8bit" ? 1e-8 : 1e-16;
+  const eps = config.optimizer === "adamw_8bit" ? 1e-8 : 1e-16;
+  return { ...optimizerSchema.parse(config), eps };
 }
 
 type Chosen = Pick<StepPlan, "rollouts" | "completions">;

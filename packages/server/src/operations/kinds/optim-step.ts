@@ -1,5 +1,4 @@
 import { HoneError, type OptimStepOp, policyName } from "@hone/core";
-import { defaultEps } from "../../step-data/step-data.ts";
 import { checkpointName } from "../../policies/checkpoints.ts";
 import { type OperationRecord, updateOperation } from "../records.ts";
 import type { OperationKind } from "./kind.ts";
@@ -27,8 +26,6 @@ export const optimStep: OperationKind<OptimRecord> = {
     await context.store.write([updateOperation(record)]);
     const step = model.learnt + 1;
     const seed = seedOf(model, step);
-    const { config } = record.op;
-    const optimizer = { ...config, eps: config.eps ?? defaultEps(config) };
     const made = await stepOnWorker(
       task,
       step,
@@ -37,7 +34,7 @@ export const optimStep: OperationKind<OptimRecord> = {
         Buffer.from(
           JSON.stringify({
             ...{ ...folders, operation_id: record.id, model: model.name, step, seed },
-            ...{ lora: model.lora, optimizer, gradient: gradient.folder },
+            ...{ lora: model.lora, optimizer: record.op.config, gradient: gradient.folder },
           }),
         ),
       "optim_step",
