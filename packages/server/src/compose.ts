@@ -12,7 +12,7 @@ import { gatewayRoutes } from "./gateway/routes.ts";
 import type { AppEnv } from "./http/env.ts";
 import type { ServerKey } from "./http/key-file.ts";
 import { keyRoutes } from "./http/key-routes.ts";
-import type { Quantize } from "./policies/base-of.ts";
+import type { Quantize } from "./ports/trainer.ts";
 import type { RendererInfo } from "./ports/renderer.ts";
 import { createRendererClient } from "./renderer/http-renderer.ts";
 import { workerDir } from "./setup/paths.ts";

@@ -12,7 +12,7 @@ import { compose, type Composition, type ServedBase } from "./compose.ts";
 import { checkExposure, serverKey } from "./http/key-file.ts";
 import { listen } from "./http/listen.ts";
 import { isUnspecified, ownAddresses, urlOf } from "./http/own-address.ts";
-import type { Quantize } from "./policies/base-of.ts";
+import type { Quantize } from "./ports/trainer.ts";
 import { parseRewardModel } from "./scoring/reward-models.ts";
 import { findEnvironment } from "./setup/environment.ts";
 import { brokenEnvironment } from "./setup/verify.ts";

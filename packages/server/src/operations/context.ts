@@ -1,7 +1,6 @@
 import type { LimitFunction } from "p-limit";
 import type { Logger } from "pino";
 import type { StoredLedger } from "../ledger/ledger.ts";
-import type { Quantize } from "../policies/base-of.ts";
 import type { Checkpoints } from "../policies/checkpoints.ts";
 import type { Gradients } from "../policies/gradients.ts";
 import type { LivePolicies } from "../policies/live.ts";
@@ -9,7 +8,7 @@ import type { Models } from "../policies/models.ts";
 import type { Clock } from "../ports/clock.ts";
 import type { Engines } from "../ports/engine.ts";
 import type { Renderer } from "../ports/renderer.ts";
-import type { Trainer } from "../ports/trainer.ts";
+import type { Quantize, Trainer } from "../ports/trainer.ts";
 import type { Retention } from "../retention/retention.ts";
 import type { Rollouts } from "../rollouts/rollouts.ts";
 import type { Store } from "../store/store.ts";

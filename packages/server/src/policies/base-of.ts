@@ -1,5 +1,4 @@
-/** How the base's linear layers are held: in 4 bits, or with all of their bits. */
-export type Quantize = "nf4";
+import type { Quantize } from "../ports/trainer.ts";
 
 /** What an adapter was trained on. With a base of other weights it says something else, without any error. */
 export interface AdapterBase {

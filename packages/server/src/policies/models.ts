@@ -1,7 +1,7 @@
 import { type ChatTemplateKwargs, HoneError } from "@hone/core";
 import type { Clock } from "../ports/clock.ts";
 import { toJson } from "../store/json.ts";
-import type { Quantize } from "./base-of.ts";
+import type { Quantize } from "../ports/trainer.ts";
 import type { Statement, Store } from "../store/store.ts";
 
 export interface Model {

@@ -1,5 +1,8 @@
 import { HoneError } from "@hone/core";
 
+/** In how many bits the base's linear layers are held, if not in all of them. */
+export type Quantize = "nf4";
+
 /** Forward, backward, step, files (docs/worker-contract.md). */
 export interface Trainer {
   /** Writes a fresh adapter (B = 0) into the existing folder `staging`; resolves to the files' names. */

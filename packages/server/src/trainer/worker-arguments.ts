@@ -1,5 +1,5 @@
 import { join, resolve } from "node:path";
-import type { Quantize } from "../policies/base-of.ts";
+import type { Quantize } from "../ports/trainer.ts";
 
 export interface WorkerOptions {
   base: string;
