@@ -2,7 +2,7 @@ import { setMaxListeners } from "node:events";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { makeInbox } from "./corpus.ts";
 import { Mailbox } from "./mailbox.ts";
-import { openMcpMailbox, type McpMailbox } from "./mcp-mailbox.ts";
+import { openMcpMailbox, withMcpMailbox, type McpMailbox } from "./mcp-mailbox.ts";
 import { callTool, tools } from "./tools.ts";
 
 const inbox = makeInbox(7);
@@ -56,5 +56,14 @@ describe("the mailbox as an MCP server", () => {
     await expect(over.call("read_email", '{"message_id":"m1"}', signal)).rejects.toThrow(
       "Not connected",
     );
+  });
+
+  it("is lent to many at once, and opened again after one of them failed", async () => {
+    const read = (one: McpMailbox) => one.call("read_email", '{"message_id":"m1"}', signal);
+    const lent = await Promise.all([1, 2, 3].map(() => withMcpMailbox(7, async (one) => one)));
+    expect(new Set(lent).size).toBe(1);
+    await lent[0]!.close();
+    await expect(withMcpMailbox(7, read)).rejects.toThrow("Not connected");
+    expect(await withMcpMailbox(7, read)).toMatchObject({ kind: "read", found: true });
   });
 });

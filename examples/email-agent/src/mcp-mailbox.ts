@@ -22,6 +22,33 @@ export interface McpMailbox {
   close(): Promise<void>;
 }
 
+const idleMs = 5000;
+const shared = new Map<number, { users: number; opening: Promise<McpMailbox> }>();
+
+/** Lends an inbox's server, which all users share. It ends 5 s after its last user. */
+export async function withMcpMailbox<Result>(
+  inbox: number,
+  use: (mailbox: McpMailbox) => Promise<Result>,
+): Promise<Result> {
+  const one = shared.get(inbox) ?? { users: 0, opening: openMcpMailbox(inbox) };
+  shared.set(inbox, one);
+  one.users += 1;
+  try {
+    return await use(await one.opening);
+  } catch (error) {
+    // It may be the server that failed: who comes next gets another one.
+    if (shared.get(inbox) === one) shared.delete(inbox);
+    throw error;
+  } finally {
+    one.users -= 1;
+    setTimeout(() => {
+      if (one.users > 0) return;
+      if (shared.get(inbox) === one) shared.delete(inbox);
+      one.opening.then((mailbox) => mailbox.close()).catch(() => {});
+    }, idleMs);
+  }
+}
+
 export async function openMcpMailbox(inbox: number): Promise<McpMailbox> {
   const tsx = pathToFileURL(createRequire(import.meta.url).resolve("tsx")).href;
   const program = fileURLToPath(new URL("mcp-server.ts", import.meta.url));

@@ -4,13 +4,14 @@ import { answerFromMails } from "./agent.ts";
 import { makeInbox, type Inbox, type Question } from "./corpus.ts";
 import { episodeMetrics, goldReward } from "./gold.ts";
 import { Mailbox } from "./mailbox.ts";
+import { withMcpMailbox, type McpMailbox } from "./mcp-mailbox.ts";
 import { scoreByRuler } from "./score.ts";
 import { demonstrations } from "./styles.ts";
 
 // An agent that learns to answer questions from a mailbox, as ART-E does, on inboxes that a script writes.
 // `npm run quickstart -- email` serves the base and trains it on this task.
 
-type Settings = { turns: number; reward: string; judge: string; sft: number };
+type Settings = { turns: number; reward: string; judge: string; sft: number; mcp: boolean };
 
 /** The people of the held-out questions are not those of training. */
 const trainInboxes = [0, 1, 2, 3, 4, 5, 6];
@@ -35,11 +36,13 @@ const mostDemonstrations = questionsOf(trainInboxes).length;
 // #region rollout
 async function rollout(model: RolloutModel, question: Question, how: RolloutHow<Settings>) {
   const { temperature, answerTokens, settings } = how;
-  const { tokens, ...episode } = await answerFromMails(
-    model,
-    { ...open(question.inbox), question },
-    { temperature, answerTokens, mostTurns: settings.turns },
-  );
+  const { inbox, mailbox } = open(question.inbox);
+  const options = { temperature, answerTokens, mostTurns: settings.turns };
+  const answer = (from: Mailbox | McpMailbox) =>
+    answerFromMails(model, { inbox, mailbox: from, question }, options);
+  const { tokens, ...episode } = settings.mcp
+    ? await withMcpMailbox(question.inbox, answer)
+    : await answer(mailbox);
   return {
     reward: settings.reward === "gold" ? goldReward(question, episode) : null,
     metadata: settings.reward === "ruler" ? { judge: settings.judge } : {},
@@ -63,7 +66,7 @@ export default defineTask({
   },
   metric: "correct",
   slice: ({ kind }) => kind,
-  settings: { turns: 6, reward: "gold", judge: "", sft: 0 },
+  settings: { turns: 6, reward: "gold", judge: "", sft: 0, mcp: false },
   checkSettings({ turns, reward, judge, sft }) {
     if (!Number.isInteger(turns) || turns < 3) {
       throw new Error(`--turns is a whole number of at least 3, not ${turns}.`);
