@@ -88,6 +88,40 @@ async function playResponses(model: RolloutModel): Promise<{ reward: number }> {
   return { reward: rewardOf(said) };
 }
 
+/** Two sides, each a conversation of its own with its own reward; a frozen opponent and a judge are asked besides. */
+async function selfPlay(model: RolloutModel) {
+  const { model: name, ...connection } = model.connection();
+  const client = new OpenAI(connection);
+  const { model: frozen, ...other } = model.at(0);
+  const opponent = new OpenAI(other);
+  // As a judge's client is made: it knows of no rollout.
+  const judge = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: server.key });
+  const ask = async (who: OpenAI, asked: string, messages: OpenAI.ChatCompletionMessageParam[]) =>
+    await who.chat.completions.create({ model: asked, messages, max_tokens: 5 });
+  const sides = ["first", "second"].map((side) => ({
+    messages: [
+      { role: "user" as const, content: `You are ${side}.` },
+    ] as OpenAI.ChatCompletionMessageParam[],
+    ids: [] as string[],
+  }));
+  for (let turn = 0; turn < 2; turn++) {
+    for (const { messages, ids } of sides) {
+      const { id, choices } = await ask(client, name, messages);
+      ids.push(id);
+      const { choices: answers, model: policy } = await ask(opponent, frozen, messages);
+      expect(policy).toBe(`${name}@0`);
+      messages.push(choices[0]!.message);
+      messages.push({ role: "user", content: answers[0]!.message.content || "Go on." });
+    }
+  }
+  await ask(judge, name, [{ role: "user", content: "Who won?" }]);
+  const won = played++ % 2;
+  const rewards = sides.flatMap(({ ids }, side) =>
+    ids.map((id) => [id, { reward: side === won ? 1 : -1 }] as const),
+  );
+  return { reward: 0, completions: Object.fromEntries(rewards) };
+}
+
 let folder: string;
 let server: TestServer;
 beforeAll(async () => {
@@ -190,6 +224,63 @@ describe("training an agent of Anthropic's SDK", () => {
     const { trajectories, exceptions } = groups[0]!;
     expect(exceptions).toEqual([]);
     expect(trajectories.map(({ usage }) => usage.completions)).toEqual([1, 1, 1]);
+  });
+});
+
+describe("several conversations and policies in one rollout", () => {
+  it("trains both sides by their own rewards, and nothing of whoever else is asked", async () => {
+    const model = await server.hone.model({ name: "both" });
+    const groups = await gather(model, selfPlay, [{}], { groupSize: 2 });
+    expect(groups.flatMap((group) => group.exceptions)).toEqual([]);
+    let tokens = 0;
+    for (const { rolloutId, histories, messages, usage } of groups[0]!.trajectories) {
+      expect(usage.completions).toBe(4);
+      expect(
+        [messages, ...histories.map((one) => one.messages)].map(({ length }) => length),
+      ).toEqual([4, 4]);
+      const data = await completionsOf(rolloutId);
+      expect(data.map(({ parentId, splitReason }) => [parentId, splitReason])).toEqual([
+        [null, null],
+        [null, "new_conversation"],
+        [data[0]!.id, null],
+        [data[1]!.id, null],
+      ]);
+      expect(usage).not.toHaveProperty("splits");
+      tokens += usage.completionTokens;
+    }
+    const result = await model.train(groups, { learningRate: 1e-3 });
+    // The rollouts' own rewards are all 0: what trains are those of the sides.
+    expect(result).toMatchObject({ trained: true, step: 1, reasons: {} });
+    expect(result.metrics["train_tokens"]).toBe(tokens);
+  });
+
+  it("takes the id of a response of any dialect for what is said of single completions", async () => {
+    const model = await server.hone.model({ name: "both" });
+    const groups = await gather(
+      model,
+      async (m) => {
+        const { model: name, ...connection } = m.connection();
+        const said = await new OpenAI(connection).responses.create({
+          ...{ model: name, input: "?", instructions: "Be brief.", max_output_tokens: 4 },
+        });
+        const { model: _name, ...anthropic } = m.anthropic();
+        const left = await new Anthropic(anthropic).messages.create({
+          ...{ model: name, max_tokens: 4, messages: [{ role: "user", content: "?" }] },
+        });
+        const completions = { [said.id]: { weight: 2 }, [left.id]: { trainable: false } };
+        return { reward: rewardOf(0), completions };
+      },
+      [{}],
+      { groupSize: 2 },
+    );
+    expect(groups[0]!.exceptions).toEqual([]);
+    const result = await model.train(groups, { learningRate: 1e-3 });
+    expect(result).toMatchObject({ trained: true, step: 2 });
+    const ids = groups[0]!.trajectories.map(({ rolloutId }) => rolloutId);
+    const lengths = await Promise.all(
+      ids.map(async (id) => (await completionsOf(id))[0]!.sampledIds.length),
+    );
+    expect(result.metrics["train_tokens"]).toBe(lengths.reduce((a, b) => a + b));
   });
 });
 

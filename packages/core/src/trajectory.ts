@@ -77,6 +77,20 @@ export const trajectorySchema = z.object({
     completionTokens: z.int(),
     /** Completions that train only with `allowConstrained`: temperature 0, top_p < 1, a grammar. Absent: none. */
     constrained: z.int().optional(),
+    /** Turns that could not extend an earlier one, because the history had changed. Absent: none. */
+    splits: z
+      .object({
+        /** How many, by reason. */
+        reasons: z.partialRecord(
+          z.enum(["edited_history", "tools_changed", "cannot_bridge"]),
+          z.int(),
+        ),
+        /** Tokens of their prompts that say once more what was read before; an estimate. */
+        tokensAgain: z.int(),
+      })
+      .optional(),
+    /** Tokens of its sequences, where what turns share counts once. Absent in older records and of other APIs. */
+    sequenceTokens: z.int().optional(),
   }),
   startedAt: z.number(),
   durationMs: z.number(),

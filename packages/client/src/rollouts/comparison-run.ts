@@ -37,7 +37,7 @@ export async function runComparison<Scenario>(
     mode: options.mode,
     signal,
     fetch: fetches.following,
-    hasMessages: false,
+    server: null,
     connection: { baseURL, apiKey, model: name, fetch: fetches.own },
   });
   const startedAt = Date.now();

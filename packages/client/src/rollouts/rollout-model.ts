@@ -1,6 +1,6 @@
 import { hideKey, HoneError } from "@hone/core";
 import type { RolloutInfo, RolloutMode } from "@hone/core";
-import type { ConnectionSettings, Fetch } from "@hone/transport";
+import { patientRequest, type ConnectionSettings, type Fetch } from "@hone/transport";
 import { createContextFetch, createRolloutFetch } from "./rollout-fetch.ts";
 import type { RolloutContext } from "./rollout-context.ts";
 
@@ -32,7 +32,7 @@ export class RolloutModel {
   /** For clients made at module level; see `Model.fetch`. */
   readonly fetch: Fetch;
   readonly #connection: Connection;
-  readonly #hasMessages: boolean;
+  readonly #server: ConnectionSettings | null;
 
   constructor(given: {
     rolloutId: string;
@@ -40,8 +40,8 @@ export class RolloutModel {
     signal: AbortSignal;
     fetch: Fetch;
     connection: Connection;
-    /** Whether the API has Anthropic's Messages too. */
-    hasMessages: boolean;
+    /** Null where the model is of another API. */
+    server: ConnectionSettings | null;
   }) {
     this.rolloutId = given.rolloutId;
     this.name = given.connection.model;
@@ -49,11 +49,39 @@ export class RolloutModel {
     this.signal = given.signal;
     this.fetch = given.fetch;
     this.#connection = given.connection;
-    this.#hasMessages = given.hasMessages;
+    this.#server = given.server;
   }
 
   connection(): Connection {
     return hideKey({ ...this.#connection });
+  }
+
+  /**
+   * A connection to a policy that is asked in this rollout and does not train by it: a frozen opponent, a helper, a
+   * judge. A number is a policy of this model, `at(0)` the untrained one; a name is another model of the server, or
+   * `name@N`. What it answers is not recorded. Throws `invalid_config` on a model of another API.
+   */
+  at(policy: number | string): Connection {
+    const server = this.#server;
+    if (server === null) {
+      throw new HoneError(
+        `The model ${this.name} is of another API, which has no policies of this server. Make a client of your own for the other side.`,
+        { code: "invalid_config" },
+      );
+    }
+    if (policy === this.name) {
+      throw new HoneError(
+        `"${policy.slice(0, 80)}" is the model of this rollout. Use model.connection(), or name one of its policies: at(0).`,
+        { code: "invalid_config" },
+      );
+    }
+    const fetch: Fetch = (input, init) => {
+      const signal = init?.signal ? AbortSignal.any([init.signal, this.signal]) : this.signal;
+      return server.fetch(input, patientRequest({ ...init, signal }));
+    };
+    const { serverURL, apiKey } = server;
+    const model = typeof policy === "string" ? policy : `${this.name}@${policy}`;
+    return hideKey({ baseURL: `${serverURL}/v1`, apiKey, model, fetch });
   }
 
   /**
@@ -62,7 +90,7 @@ export class RolloutModel {
    * Throws `invalid_config` on a model of another API, which is asked in chats only.
    */
   anthropic(): AnthropicConnection {
-    if (!this.#hasMessages) {
+    if (!this.#server) {
       throw new HoneError(
         `The model ${this.name} is of another API, which is compared in chats only. Use model.connection() and an ` +
           "OpenAI-compatible client.",
@@ -84,7 +112,7 @@ export function createRolloutModel(
     mode: info.mode,
     signal: context.signal,
     fetch: createContextFetch(settings),
-    hasMessages: true,
+    server: settings,
     connection: {
       baseURL: context.baseURL,
       apiKey: settings.apiKey,

@@ -16,7 +16,8 @@ export interface Warning {
     | "clip_always"
     | "nothing_learnt"
     | "cannot_tell"
-    | "rollouts_fail";
+    | "rollouts_fail"
+    | "history_split";
   message: string;
 }
 
@@ -279,6 +280,30 @@ function failures(now: StepRecord): string | null {
   return `${now.failed} of ${all} rollouts failed. Their exceptions stand in the trajectories' file of this step.`;
 }
 
+/** Said of the first step that is so, and then every so many steps: a framework does the same all along. */
+const splitWindow = 10;
+
+function splits(now: StepRecord, history: readonly StepRecord[]): string | null {
+  const costly = history.filter((step) => (step.splits?.share ?? 0) > 0.1);
+  if (!now.splits || costly.at(-1) !== now || costly.length % splitWindow !== 1) return null;
+  const { reasons, tokensAgain, share } = now.splits;
+  const counted = Object.entries(reasons).map(([reason, count]) => `${reason}: ${count}`);
+  const todo = Object.keys(reasons).map((reason) => whatSplits[reason as keyof typeof reasons]);
+  return (
+    `${Math.round(100 * share)}% more tokens than need be: turns could not extend the turn before (${counted.join(", ")}), so ` +
+    `about ${tokensAgain} tokens of their histories were read, and trained through, once more. ${todo.join(" ")}`
+  );
+}
+
+const whatSplits = {
+  edited_history:
+    "edited_history: the agent or its framework rewrites, trims or summarises what was said; switch that off, or do it less often.",
+  tools_changed:
+    'tools_changed: send the same tools in every turn, and tool_choice "none" where none may be called.',
+  cannot_bridge:
+    "cannot_bridge: the chat template of this base cannot be extended; that of a family with a renderer of its own can.",
+} as const;
+
 const rules: readonly [Warning["code"], Rule][] = [
   ["no_variance", variance],
   ["fill_bound", unfilled],
@@ -291,4 +316,5 @@ const rules: readonly [Warning["code"], Rule][] = [
   ["nothing_learnt", learning],
   ["cannot_tell", unknowable],
   ["rollouts_fail", failures],
+  ["history_split", splits],
 ];

@@ -30,6 +30,8 @@ export interface StepRecord {
   answers: { distinct: number; top: { answer: string; count: number }[] };
   /** Sampled tokens of a rollout. */
   tokens: { mean: number; min: number; max: number } | null;
+  /** Turns that could not extend an earlier one, of all rollouts; `share` is what they cost. Absent: none. */
+  splits?: Splits | undefined;
   /** Sampled tokens a second while the rollouts ran. */
   tokensPerSecond: number;
   /** Wall time by stage: `gather`, `train` as a whole, and the stages that the server tells. */
@@ -38,6 +40,9 @@ export interface StepRecord {
   training: Record<string, number | null>;
   warnings: { code: string; message: string }[];
 }
+
+/** `share`: of all tokens that the step would have without them. */
+type Splits = NonNullable<Trajectory["usage"]["splits"]> & { share: number };
 
 const shownAnswers = 5;
 const answerLength = 80;
@@ -76,6 +81,7 @@ export function stepRecord(given: {
       sampled.length === 0
         ? null
         : { mean: mean(sampled), min: Math.min(...sampled), max: Math.max(...sampled) },
+    ...splitsOf(trajectories),
     tokensPerSecond: sampled.reduce((sum, count) => sum + count, 0) / given.gatherSeconds,
     seconds: {
       gather: given.gatherSeconds,
@@ -118,6 +124,22 @@ function meansOf(trajectories: readonly Trajectory[]): Record<string, number> {
     }
   }
   return Object.fromEntries([...values].map(([name, all]) => [name, mean(all)]));
+}
+
+function splitsOf(trajectories: readonly Trajectory[]): Pick<StepRecord, "splits"> {
+  const reasons: Splits["reasons"] = {};
+  let [tokensAgain, tokens] = [0, 0];
+  for (const { usage } of trajectories) {
+    const { splits, sequenceTokens, promptTokens, completionTokens } = usage;
+    tokensAgain += splits?.tokensAgain ?? 0;
+    tokens += sequenceTokens ?? promptTokens + completionTokens;
+    for (const [reason, count] of Object.entries(splits?.reasons ?? {})) {
+      const known = reason as keyof typeof reasons;
+      reasons[known] = (reasons[known] ?? 0) + count;
+    }
+  }
+  if (Object.keys(reasons).length === 0) return {};
+  return { splits: { reasons, tokensAgain, share: tokensAgain / (tokens - tokensAgain) } };
 }
 
 function answersOf(trajectories: readonly Trajectory[]): StepRecord["answers"] {

@@ -55,7 +55,10 @@ function root(ids: readonly number[], splitReason: SplitReason | null): Prompt {
   return { ids, parentId: null, parentLength: 0, splitReason };
 }
 
-/** Why a request continues no completion: its history was edited if it opens like an earlier one. */
+/**
+ * Why a request continues no completion: its history was edited if it opens like an earlier one, or repeats an answer
+ * that was sampled, as one does that was trimmed.
+ */
 function whyApart(
   earlier: readonly LedgerCompletion[],
   messages: readonly ChatMessage[],
@@ -63,11 +66,13 @@ function whyApart(
   const firstAnswer = messages.findIndex((message) => message.role === "assistant");
   if (firstAnswer < 0) return "new_conversation";
   const opening = messages.slice(0, firstAnswer);
+  const answers = messages.filter(({ role }) => role === "assistant");
   const shared = earlier.some(
     (completion) =>
       completion.kind === "chat" &&
-      completion.messages.length >= opening.length &&
-      opening.every((message, i) => sameMessage(message, completion.messages[i]!)),
+      ((completion.messages.length >= opening.length &&
+        opening.every((message, i) => sameMessage(message, completion.messages[i]!))) ||
+        answers.some((message) => sameMessage(message, completion.answer))),
   );
   return shared ? "edited_history" : "new_conversation";
 }

@@ -2,6 +2,7 @@ import type { ChatMessage, ChatTool, Trajectory } from "@hone/core";
 import { isConstrained } from "../step-data/filter.ts";
 import type { LedgerCompletion } from "../ports/ledger.ts";
 import { continuedIds, repeatedTurns } from "../conversation/continuation.ts";
+import { splitsOf } from "./split-cost.ts";
 
 interface Conversation {
   messages: ChatMessage[];
@@ -64,20 +65,23 @@ function siblings(
 }
 
 /** Tokens that went in and out. A token of a shared prefix counts for each request that carried it. */
-export function usageOf(completions: readonly LedgerCompletion[]): Trajectory["usage"] {
+export function usageOf(all: readonly LedgerCompletion[]): Trajectory["usage"] {
+  const completions = all.filter(({ delivered }) => delivered);
   const total = new Map<string, number>();
-  let promptTokens = 0;
-  let completionTokens = 0;
+  let [promptTokens, completionTokens, sequenceTokens] = [0, 0, 0];
   for (const completion of completions) {
     const before = completion.parentId === null ? 0 : (total.get(completion.parentId) ?? 0);
     const prompt = before + completion.promptSuffix.length;
     total.set(completion.id, prompt + completion.sampled.length);
     promptTokens += prompt;
     completionTokens += completion.sampled.length;
+    sequenceTokens += completion.promptSuffix.length + completion.sampled.length;
   }
   const constrained = completions.filter(isConstrained).length;
+  const splits = splitsOf(all);
   return {
-    ...{ completions: completions.length, promptTokens, completionTokens },
+    ...{ completions: completions.length, promptTokens, completionTokens, sequenceTokens },
     ...(constrained > 0 ? { constrained } : {}),
+    ...(splits && { splits }),
   };
 }

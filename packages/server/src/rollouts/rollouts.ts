@@ -258,7 +258,7 @@ export function createRollouts(options: {
         metrics: record.metrics,
         metadata: record.metadata,
         logs: record.logs,
-        usage: usageOf(completions.filter((completion) => completion.delivered)),
+        usage: usageOf(completions),
         startedAt: record.createdAt,
         durationMs: Math.max(0, (record.closedAt ?? clock()) - record.createdAt),
       };

@@ -8,6 +8,7 @@ import type { Claim } from "./kind.ts";
 import { referenceFolder } from "./reference-folder.ts";
 import { checkGiven } from "./taught.ts";
 import { findTeacher } from "./teacher.ts";
+import { answerIdOf } from "../../ledger/response-id.ts";
 
 type GivenCompletions = Readonly<Record<string, CompletionTraining>>;
 
@@ -65,7 +66,7 @@ export function namedCompletions(
 }
 
 function isNamed(id: string, key: string): boolean {
-  const answer = key.replace(/^chat/, "");
+  const answer = answerIdOf(key);
   return id === answer || (answer.includes("_") && id.startsWith(`${answer}_`));
 }
 

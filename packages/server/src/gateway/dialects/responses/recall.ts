@@ -7,6 +7,7 @@ import {
   type ResponsesOutputItem,
   type ResponsesRequest,
 } from "@hone/core";
+import { answerIdOf } from "../../../ledger/response-id.ts";
 import type { LedgerCompletion } from "../../../ports/ledger.ts";
 
 type Earlier = readonly LedgerCompletion[] | null;
@@ -38,12 +39,15 @@ export function recallAnswer(
   responseId: string,
 ): { id: string; messages: readonly ChatMessage[] } {
   const param = "previous_response_id";
-  const [, own, marks = ""] = /^resp_([0-9a-f]{24})(?:_(i?u?))?$/.exec(responseId) ?? [];
   if (earlier === null) throw outside(param);
-  if (own !== undefined && marks.includes("u")) {
-    throw unknown(param, `"${responseId}" was asked with "store": false. Leave that out there`);
+  const [, marks = ""] = /_([iu]+)$/.exec(responseId) ?? [];
+  if (marks.includes("u")) {
+    throw unknown(
+      param,
+      `"${responseId.slice(0, 80)}" was asked with "store": false. Leave that out there`,
+    );
   }
-  const found = own === undefined ? undefined : completionOf(earlier, own);
+  const found = completionOf(earlier, answerIdOf(responseId));
   if (!found)
     throw unknown(param, `there is no answer "${responseId.slice(0, 80)}" in this rollout`);
   const asked = marks.includes("i") ? found.messages.slice(1) : found.messages;
@@ -58,7 +62,7 @@ export function recallItem(
 ): { id: string; item: GivenItem } {
   if (earlier === null) throw outside(param);
   const [, prefix, own, nth] = /^([a-z]+)_([0-9a-f]{24})_(\d{1,4})$/.exec(itemId) ?? [];
-  const found = own === undefined ? undefined : completionOf(earlier, own);
+  const found = own === undefined ? undefined : completionOf(earlier, `cmpl_${own}`);
   const item = found && itemOf(found.answer as AssistantMessage, prefix, Number(nth));
   if (item) return { id: found.id, item };
   throw unknown(param, `no answer of this rollout has an item "${itemId.slice(0, 80)}"`);
@@ -83,9 +87,9 @@ function itemOf(
 
 function completionOf(
   earlier: readonly LedgerCompletion[],
-  own: string,
+  answerId: string,
 ): LedgerCompletion | undefined {
-  return earlier.find(({ id, kind }) => kind === "chat" && bare(id) === own);
+  return earlier.find(({ id, kind }) => kind === "chat" && id === answerId);
 }
 
 function bare(answerId: string): string {
