@@ -71,6 +71,32 @@ async function planAndAnswer(model: RolloutModel, scenario: { prompt: string }) 
 }
 // #endregion
 
+// #region self-play
+async function selfPlay(model: RolloutModel, { topic }: { topic: string }) {
+  const { model: name, ...connection } = model.connection(); // both sides: recorded, and trained
+  const { model: frozen, ...outside } = model.at(0); // the judge is the untrained model, and stays it
+  const judge = new OpenAI(outside);
+  const player = new OpenAI(connection);
+  const say = (content: string) =>
+    player.chat.completions.create({
+      ...{ model: name, max_tokens: 8 },
+      messages: [{ role: "user", content }],
+    });
+  const pro = await say(`Speak for ${topic}.`);
+  const said = pro.choices[0]?.message.content ?? "";
+  const contra = await say(`Speak against ${topic}. The other side says: ${said}`);
+  const verdict = await judge.chat.completions.create({
+    ...{ model: frozen, max_tokens: 8 },
+    messages: [{ role: "user", content: `Who is right, pro or contra? ${said}` }],
+  });
+  const won = verdict.choices[0]?.message.content?.includes("pro") ? 1 : -1;
+  return {
+    reward: 0, // the mean that both sides are compared with
+    completions: { [pro.id]: { reward: won }, [contra.id]: { reward: -won } },
+  };
+}
+// #endregion
+
 async function training(model: Model, groups: TrajectoryGroup[]) {
   // #region train
   const result = await model.train(groups, {
@@ -206,6 +232,7 @@ export async function run(hone: Hone): Promise<void> {
   await training(model, groups);
   await handle(model, withVariance(await gathering(model, scenarios)));
   await gather(model, planAndAnswer, scenarios, { groupSize: 2 });
+  await gather(model, selfPlay, [{ topic: "tea" }], { groupSize: 2 });
   await gather(model, agentWithOneClient, scenarios, { groupSize: 4 });
   await evaluating(model, scenarios);
   const tasks = Array.from({ length: 8 }, (_, n) => ({ prompt: `Say a word of ${n} letters.` }));

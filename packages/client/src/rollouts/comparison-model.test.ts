@@ -326,15 +326,18 @@ describe("a model to compare with", () => {
   });
 });
 
-it("has no settings for Anthropic's SDK: its calls are read as chats", async () => {
+it.each<[string, (model: RolloutModel) => unknown, string]>([
+  ["settings for Anthropic's SDK", (m) => m.anthropic(), "Use model.connection()"],
+  ["policies of this server", (m) => m.at(0), "a client of your own"],
+])("has no %s", async (_what, ask, said) => {
   const [group] = await gather(
     await elsewhere(),
     (m) => {
-      m.anthropic();
+      ask(m);
       return 0;
     },
     [{}],
     { groupSize: 1, maxExceptions: 1, mode: "eval" },
   );
-  expect(group!.exceptions[0]!.message).toContain("Use model.connection()");
+  expect(group!.exceptions[0]!.message).toContain(said);
 });

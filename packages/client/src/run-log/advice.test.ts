@@ -38,6 +38,22 @@ describe("advice", () => {
     variance: { groups, of: 8 },
   });
 
+  it("says what split histories cost, with figures, once in ten such steps", () => {
+    const reasons = { edited_history: 30, tools_changed: 4 };
+    const split: StepRecord = { ...good, splits: { reasons, tokensAgain: 5300, share: 0.23 } };
+    const [warning] = adviceFor([split]);
+    expect(warning!.message).toMatch(
+      /^23% more tokens.*edited_history: 30, tools_changed: 4.*5300/,
+    );
+    expect(warning!.message).toMatch(/trims or summarises.*same tools in every turn/);
+    const said = Array.from({ length: 21 }, (_, i) =>
+      codesOf(Array.from({ length: i + 1 }, () => split)),
+    );
+    const at = said.flatMap((codes, i) => (codes.includes("history_split") ? [i] : []));
+    expect(at).toEqual([0, 10, 20]);
+    expect(codesOf([{ ...split, splits: { ...split.splits!, share: 0.1 } }])).toEqual([]);
+  });
+
   it("is silent while a run goes well", () => {
     for (let n = 1; n <= rising.length; n++) expect(codesOf(rising.slice(0, n))).toEqual([]);
     expect(codesOf([])).toEqual([]);
@@ -47,6 +63,10 @@ describe("advice", () => {
     [
       "no_variance",
       [...rising, ...[1, 2, 3].map(() => ({ ...rising[19]!, variance: { groups: 1, of: 8 } }))],
+    ],
+    [
+      "history_split",
+      after({ splits: { reasons: { edited_history: 9 }, tokensAgain: 700, share: 0.12 } }),
     ],
     ["fill_bound", after({ fill: { wanted: 8, drawn: 24, equal: 18, kept: 6, missing: 2 } })],
     ["one_answer", after({ answers: { distinct: 2, top: [{ answer: "left", count: 60 }] } })],

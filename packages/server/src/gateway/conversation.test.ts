@@ -3,6 +3,7 @@ import type OpenAI from "openai";
 import { workerPython } from "../testing/running-engine.ts";
 import type { LedgerCompletion } from "../ports/ledger.ts";
 import { fullPrompt } from "../conversation/prompt.ts";
+import { usageOf } from "../ledger/trajectory.ts";
 import { moveCall, tools, useScriptedGateway } from "../testing/scripted-gateway.ts";
 
 type Message = OpenAI.ChatCompletionMessageParam;
@@ -155,6 +156,34 @@ describe.skipIf(!workerPython())("conversations of a rollout", () => {
         on.engine.requests[completion.seq]!.prompt,
       );
     }
+  });
+
+  it("counts what a trimmed history costs, and a sub-agent's nothing", async () => {
+    const long = (word: string): Message => ({ role: "user", content: `${word} `.repeat(40) });
+    const system: Message = { role: "system", content: "You play. ".repeat(10) };
+    for (const content of ["one", "two", "three", "four"])
+      on.engine.lines.push({ answer: { content } });
+    const first = await on.say([system, long("left")]);
+    const second = await on.say([system, long("left"), first, long("right")]);
+    // As frameworks trim: the oldest messages go, the system message stays.
+    const last: Message = { role: "user", content: "Go." };
+    await on.say([system, long("right"), second, last]);
+    await on.say([{ role: "user", content: "Another agent's question. ".repeat(10) }]);
+    const recorded = on.recorded();
+    expect(recorded.map(({ splitReason }) => splitReason)).toEqual([
+      ...[null, null, "edited_history", "new_conversation"],
+    ]);
+    const { splits, sequenceTokens } = usageOf(recorded);
+    expect(splits!.reasons).toEqual({ edited_history: 1 });
+    const ids = async (messages: Message[]) =>
+      (await on.renderer.render(messages as never, null)).length;
+    // Neither the system message, which is shared, nor the new one, but the one between them is read again.
+    const again = (await ids([long("right")])) + on.recorded()[1]!.sampled.length;
+    expect(Math.abs(splits!.tokensAgain - again)).toBeLessThan(again / 5);
+    expect(sequenceTokens).toBe(
+      recorded.reduce((sum, one) => sum + one.promptSuffix.length + one.sampled.length, 0),
+    );
+    expect(usageOf(recorded.slice(0, 2))).not.toHaveProperty("splits");
   });
 
   it("extends an answer that was cut by its length, closing it in the prompt", async () => {

@@ -300,6 +300,7 @@ test("usage counts the whole prompt of each request", () => {
     completions: 3,
     promptTokens: 3 + (5 + 3) + (10 + 3),
     completionTokens: 6,
+    sequenceTokens: 3 + 2 + (3 + 2) + (3 + 2),
     constrained: episode(3).filter(({ constrained }) => constrained).length,
   });
 });

@@ -3,6 +3,6 @@
  * and Responses have marks behind them. Any other text is given back as it is.
  */
 export function answerIdOf(responseId: string): string {
-  const [, own] = /^(?:chatcmpl|msg|resp)_([0-9a-f]{24})(?:_i?u?)?$/.exec(responseId) ?? [];
+  const [, own] = /^(?:chatcmpl|msg|resp)_([0-9a-f]+)(?:_iu?|_u)?$/.exec(responseId) ?? [];
   return own === undefined ? responseId : `cmpl_${own}`;
 }

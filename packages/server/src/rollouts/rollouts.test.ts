@@ -260,7 +260,7 @@ test("the trajectory comes from the ledger", async ({ server, clock, create }) =
     metrics: {},
     metadata: {},
     logs: [],
-    usage: { completions: 1, promptTokens: 3, completionTokens: 2 },
+    usage: { completions: 1, promptTokens: 3, completionTokens: 2, sequenceTokens: 5 },
     startedAt: 1_000_000,
     durationMs: 250,
   });

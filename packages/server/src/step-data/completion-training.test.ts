@@ -84,3 +84,12 @@ test("a completion has its own id and that of its response, and a response all i
   expect(named("chatcmpl_20")).toEqual(["cmpl_20"]);
   expect(named("cmpl_3")).toEqual([]);
 });
+
+test("every dialect's response id names the completion", () => {
+  const own = "0123456789abcdef01234567";
+  const made = [`cmpl_${own}`, `cmpl_${own.replace("0", "f")}`].map((id) => ({ id }));
+  for (const key of ["cmpl_", "chatcmpl_", "msg_", "resp_"].map((prefix) => prefix + own)) {
+    for (const id of key.startsWith("resp") ? [key, `${key}_i`, `${key}_u`, `${key}_iu`] : [key])
+      expect([...namedCompletions(made, { [id]: { weight: 2 } }).keys()]).toEqual([`cmpl_${own}`]);
+  }
+});
