@@ -8,7 +8,7 @@ import type { Claim } from "./kind.ts";
 import { referenceFolder } from "./reference-folder.ts";
 import { checkGiven } from "./taught.ts";
 import { findTeacher } from "./teacher.ts";
-import { answerIdOf } from "../../ledger/response-id.ts";
+import { answerIdOf } from "../../conversation/response-id.ts";
 
 type GivenCompletions = Readonly<Record<string, CompletionTraining>>;
 

@@ -7,7 +7,7 @@ import {
   type ResponsesOutputItem,
   type ResponsesRequest,
 } from "@hone/core";
-import { answerIdOf } from "../../../ledger/response-id.ts";
+import { answerIdOf } from "../../../conversation/response-id.ts";
 import type { LedgerCompletion } from "../../../ports/ledger.ts";
 
 type Earlier = readonly LedgerCompletion[] | null;
