@@ -11,26 +11,28 @@ export const followTheRubric: Scorer = ({ records }, { task }) => {
   const [, attribute, project] = /the (\w+) of (\w+)\?/.exec(asked) ?? [];
   const answer = callsOf(records.at(-1)).find(({ name }) => name === "return_final_answer")?.args;
   if (answer === undefined) return { score: 0, explanation: "It ends without an answer." };
-  if (/don.?t know/i.test(String(answer["answer"]))) {
-    return { score: 0.3, explanation: "It says that it does not know." };
-  }
   const results = records
     .filter(({ role }) => role === "tool")
-    .map(({ content }) => String(content));
-  const read = results.map((text) => JSON.parse(text) as unknown).filter(isMail);
+    .map(({ content }) => JSON.parse(String(content)) as unknown);
+  const hits = results.filter(Array.isArray).flat() as { message_id: string; snippet: string }[];
+  const isAskedFor = (subject: string) =>
+    subject.replace(/^Re: /, "") === `${project} ${attribute}`;
+  if (/don.?t know/i.test(String(answer["answer"]))) {
+    // Honest; and of two attempts that do not get there, the one that came closer scores higher.
+    const close = hits.some(({ snippet }) => isAskedFor(snippet));
+    const amiss = results.some((one) => typeof one === "object" && one !== null && "error" in one);
+    return {
+      score: 0.2 + (close ? 0.1 : 0) - (amiss ? 0.1 : 0),
+      explanation: `It says that it does not know; its search ${close ? "shows" : "misses"} the mails about this${amiss ? ", and it read one that is not there" : ""}.`,
+    };
+  }
+  const read = results.filter(isMail);
   const support = read.find(({ body }) => body.endsWith(`: ${String(answer["answer"])}`));
   if (!support) return { score: 0, explanation: "No mail that it read says so." };
-  if (support.subject.replace(/^Re: /, "") !== `${project} ${attribute}`) {
+  if (!isAskedFor(support.subject)) {
     return { score: 0.05, explanation: "The mail is about something else." };
   }
   // A later mail of the thread, seen in the results and not read, may say something else.
-  const hits = results
-    .map((text) => JSON.parse(text) as unknown)
-    .filter(Array.isArray)
-    .flat() as {
-    message_id: string;
-    snippet: string;
-  }[];
   const newest = hits.find(({ snippet }) => snippet === support.subject);
   if (newest?.message_id !== support.id) {
     return { score: 0.1, explanation: "A newer mail of this subject was not read." };
@@ -43,7 +45,13 @@ export const followTheRubric: Scorer = ({ records }, { task }) => {
 
 function callsOf(record: Shown | undefined): { name: string; args: Shown }[] {
   const calls = (record?.["tool_calls"] ?? []) as { name: string; arguments: string }[];
-  return calls.map((call) => ({ name: call.name, args: JSON.parse(call.arguments) as Shown }));
+  return calls.flatMap((call) => {
+    try {
+      return [{ name: call.name, args: JSON.parse(call.arguments) as Shown }];
+    } catch {
+      return [];
+    }
+  });
 }
 
 function isMail(value: unknown): value is { id: string; subject: string; body: string } {

@@ -56,6 +56,36 @@ it("scores by that program the groups that name no judge, and leaves those of th
   expect(Math.max(...rewards.slice(1).map(Number))).toBeLessThan(1);
 });
 
+it("scores an honest end higher the closer it came, and takes arguments that are no JSON for no answer", () => {
+  const call = (name: string, args: string) => ({
+    ...{ role: "assistant", content: "" },
+    tool_calls: [{ name, arguments: args }],
+  });
+  const tool = (content: unknown) => ({ role: "tool", content: JSON.stringify(content) });
+  const end = (...results: unknown[]) =>
+    scoreOf([
+      call("search_emails", "{}"),
+      ...results.map(tool),
+      call("return_final_answer", '{"answer":"I don\'t know","sources":[]}'),
+    ]);
+  const [hit, other] = ["Ember room", "Ember time"].map((snippet) => ({
+    message_id: "m1",
+    snippet,
+  }));
+  expect(end([hit])).toBeGreaterThan(end([other]));
+  expect(end([hit], { error: "There is no such mail." })).toBeLessThan(end([hit]));
+  expect(scoreOf([call("return_final_answer", '{"answer":')])).toBe(0);
+});
+
+function scoreOf(records: Record<string, unknown>[]): number {
+  const task = [{ role: "user", content: "What is the room of Ember?" }];
+  const attempt = { id: "a", records, finalText: "" };
+  const scored = followTheRubric(attempt, {
+    ...{ system: "", task, tools: [], attempts: [attempt], outside: [] },
+  });
+  return typeof scored === "number" ? scored : scored.score;
+}
+
 function groupOf(
   played: readonly ReturnType<typeof play>[],
   metadata: Trajectory["metadata"] = {},
