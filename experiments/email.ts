@@ -1,4 +1,4 @@
-// `pnpm experiment email [--seeds 1,2,3] [--steps N] [--sft N] [--out FOLDER]` — the email agent, trained by the gold
+// `pnpm experiment email [--seeds 1,2,3] [--arms gold,ruler,control] [--steps N] [--sft N] [--out FOLDER]` — the email agent, trained by the gold
 // reward, by RULER with the program that follows its rubric, and, as a control, by gold rewards that change places
 // within their group: all with the settings of the example, over seeds, on the same held-out questions. With --sft
 // every arm begins with as many transcripts of the expert. What is done stands in FOLDER/results.json, and the same
@@ -23,6 +23,7 @@ import { openResults } from "./inbox/results.ts";
 const { values } = parseArgs({
   options: {
     seeds: { type: "string", default: "1,2,3" },
+    arms: { type: "string", default: "gold,ruler,control" },
     steps: { type: "string" },
     sft: { type: "string", default: "0" },
     out: { type: "string", default: "runs/email" },
@@ -52,7 +53,7 @@ try {
   const hone = new Hone({ baseURL: server.url, apiKey: server.key });
   await keep("base", async () => answered(await hone.model({ name: "base" })));
   for (const seed of values.seeds.split(",").map(Number)) {
-    for (const arm of arms) {
+    for (const arm of arms.filter(({ name }) => values.arms.split(",").includes(name))) {
       await keep(`${arm.name} ${seed}`, async () => answered(await trained(hone, arm, seed)));
     }
   }
@@ -62,13 +63,21 @@ try {
 console.table(evaluationTable(results, { metric }));
 console.table(evaluationTable(results, { metric: "sourcesRight" }));
 // Over the seeds: a question's score is its mean, and the interval is over questions.
-const gains = arms.map((arm) => {
-  const compared = compare(results["base"] ?? [], pooled(arm.name), { metric });
-  console.log(said(`base → ${arm.name}`, compared));
-  return compared.difference;
-});
-console.log(said("gold → ruler", compare(pooled("gold"), pooled("ruler"), { metric })));
-console.log(`RULER's share of gold's gain: ${((gains[1] ?? 0) / (gains[0] ?? 1)).toFixed(3)}`);
+const measured = arms.filter(({ name }) =>
+  Object.keys(results).some((key) => key.startsWith(`${name} `)),
+);
+const gains = new Map(
+  measured.map(({ name }) => {
+    const compared = compare(results["base"] ?? [], pooled(name), { metric });
+    console.log(said(`base → ${name}`, compared));
+    return [name, compared.difference];
+  }),
+);
+const [gold, ruler] = [gains.get("gold"), gains.get("ruler")];
+if (gold !== undefined && ruler !== undefined) {
+  console.log(said("gold → ruler", compare(pooled("gold"), pooled("ruler"), { metric })));
+  console.log(`RULER's share of gold's gain: ${(ruler / gold).toFixed(3)}`);
+}
 
 async function trained(hone: Hone, { name, reward, shuffled }: Arm, seed: number): Promise<Model> {
   const began = performance.now();

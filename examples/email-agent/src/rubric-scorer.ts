@@ -20,10 +20,10 @@ export const followTheRubric: Scorer = ({ records }, { task }) => {
   if (/don.?t know/i.test(String(answer["answer"]))) {
     // Honest; and of two attempts that do not get there, the one that came closer scores higher.
     const close = hits.some(({ snippet }) => isAskedFor(snippet));
-    const amiss = results.some((one) => typeof one === "object" && one !== null && "error" in one);
+    const amiss = results.some(isRefusal);
     return {
-      score: 0.2 + (close ? 0.1 : 0) - (amiss ? 0.1 : 0),
-      explanation: `It says that it does not know; its search ${close ? "shows" : "misses"} the mails about this${amiss ? ", and it read one that is not there" : ""}.`,
+      score: 0.15 + (close ? 0.05 : 0) - (amiss ? 0.05 : 0),
+      explanation: `It says that it does not know; its search ${close ? "shows" : "misses"} the mails about this${amiss ? ", and a call of it was refused" : ""}.`,
     };
   }
   const read = results.filter(isMail);
@@ -37,10 +37,16 @@ export const followTheRubric: Scorer = ({ records }, { task }) => {
   if (newest?.message_id !== support.id) {
     return { score: 0.1, explanation: "A newer mail of this subject was not read." };
   }
-  const cited = Array.isArray(answer["sources"]) && answer["sources"].includes(support.id);
-  return cited
-    ? { score: 1, explanation: "The newest mail says so, and is cited." }
-    : { score: 0.75, explanation: "The newest mail says so, and is not cited." };
+  // As short as the matter allows: neither calls that were refused nor sources that say nothing.
+  const calls = records.flatMap((record) => (record["tool_calls"] ?? []) as unknown[]).length;
+  const extra = calls > results.length + 1 || results.some(isRefusal) ? 0.1 : 0;
+  const sources = Array.isArray(answer["sources"]) ? answer["sources"] : [];
+  if (!sources.includes(support.id)) {
+    return { score: 0.75 - extra, explanation: "The newest mail says so, and is not cited." };
+  }
+  return sources.length > 1
+    ? { score: 0.9 - extra, explanation: "The newest mail says so, and is cited among others." }
+    : { score: 1 - extra, explanation: "The newest mail says so, and is cited." };
 };
 
 function callsOf(record: Shown | undefined): { name: string; args: Shown }[] {
@@ -52,6 +58,10 @@ function callsOf(record: Shown | undefined): { name: string; args: Shown }[] {
       return [];
     }
   });
+}
+
+function isRefusal(value: unknown): boolean {
+  return typeof value === "object" && value !== null && "error" in value;
 }
 
 function isMail(value: unknown): value is { id: string; subject: string; body: string } {

@@ -88,11 +88,13 @@ export default defineTask({
     // A call of the base has at most 20 tokens; a model that says more needs more.
     answerTokens: 40,
     // What suits a base of a million parameters. A rollout has three calls, so a step takes many rollouts.
-    learningRate: 5e-3,
+    learningRate: 4e-3,
     schedule: { type: "linear", end: 0.1 },
     train: {
       ...{ warmupSteps: 2, optimizerSteps: 2, epsilonLow: 0.2, epsilonHigh: 0.28 },
-      scaleRewards: "group",
+      // Divided by each group's own spread, groups without a right answer would teach "I don't know" as loudly as
+      // those with one teach to search.
+      scaleRewards: "none",
       // About what a rollout samples, so that the loss is a mean over tokens in size.
       normalizerTokens: 24,
     },
