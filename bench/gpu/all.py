@@ -38,6 +38,7 @@ STAGES: list[tuple[str, str, str | None, float]] = [
     ("decode", "gpu.decode", "4b", 60),
     ("decode", "gpu.decode", "0.6b", 45),
     ("kernels", "gpu.kernels", None, 25),
+    ("bits", "gpu.bits", "4b", 40),
 ]
 # Whether there is a GPU is asked in a way that leaves it alone: a fork of a process that has used it cannot.
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
@@ -137,7 +138,7 @@ def preload() -> str | None:
     """What stages import anyway, once for all of them; says what is missing."""
     try:
         importlib.import_module("transformers.models.qwen3.modeling_qwen3")
-        for name in ("facts", "own_gemms", "correctness", "trainer", "baseline", "decode", "kernels"):
+        for name in ("facts", "own_gemms", "correctness", "trainer", "baseline", "decode", "kernels", "bits"):
             importlib.import_module(f"gpu.{name}")
     except ImportError:
         return traceback.format_exc()[-2000:]

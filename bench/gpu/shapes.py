@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from hone_worker.base.adapter_files import fresh_adapter
 from hone_worker.base.compute_paths import ComputePaths
+from hone_worker.base.four_bit import pack_linear_layers
 from hone_worker.base.lora import LoraSpec, LoraWeights
 from hone_worker.base.model import Base, wrap_base
 from hone_worker.packing.attention import register
@@ -72,10 +73,19 @@ def random_model(config: Qwen3Config, device: str, dtype: torch.dtype, attention
 
 
 def make_base(
-    config: Qwen3Config, device: str, dtype: torch.dtype, paths: ComputePaths | None = None
+    config: Qwen3Config,
+    device: str,
+    dtype: torch.dtype,
+    paths: ComputePaths | None = None,
+    *,
+    packed: bool = False,
 ) -> Base:
+    """`packed`: with its linear layers in 4 bits."""
     tokenizer = AutoTokenizer.from_pretrained(TOKENIZER)
-    return wrap_base(random_model(config, device, dtype), tokenizer, "bench", 40960, paths or ComputePaths())
+    model = random_model(config, device, dtype)
+    if packed:
+        pack_linear_layers(model, torch.device(device))
+    return wrap_base(model, tokenizer, "bench", 40960, paths or ComputePaths())
 
 
 def adapter_of(base: Base, seed: int = 1, rank: int = 16, size: float = 0.01) -> LoraWeights:

@@ -38,7 +38,15 @@ def plan_of(sequences: Listed[Sequence], packing: str, most_tokens: int) -> list
     return batches
 
 
-def step_body(work: Work, folder: Path, *, packing: str, most_tokens: int, rank: int = 16) -> bytes:
+def step_body(
+    work: Work,
+    folder: Path,
+    *,
+    packing: str,
+    most_tokens: int,
+    rank: int = 16,
+    optimizer: str = "adamw",
+) -> bytes:
     """A completion for each sequence, whose rewards differ within a group. The policy lies in `folder`/policy."""
     flat = [(g, s) for g, members in enumerate(work.groups) for s in members]
     count = len(flat)
@@ -67,7 +75,7 @@ def step_body(work: Work, folder: Path, *, packing: str, most_tokens: int, rank:
         "staging": str(folder / "staging"),
         "checkpoint": str(folder / "policy"),
         "lora": {"r": rank, "alpha": 2.0 * rank},
-        "optimizer": {"learning_rate": 1e-5},
+        "optimizer": {"learning_rate": 1e-5, "optimizer": optimizer, "eps": 1e-8},
         "plan": [plan_of(work.sequences, packing, most_tokens)],
         "packing": packing,
         # The logprobs above are no sampler's.

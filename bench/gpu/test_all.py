@@ -55,10 +55,19 @@ def rows(found: Found, **wanted: Any) -> list[dict[str, Any]]:
 
 def test_every_stage_ends_well_and_says_something(found: Found) -> None:
     names = [stage["name"] for stage in found["stages"]]
-    assert names == ["facts", "own_gemms", "correctness", "trainer", "baseline", "decode", "kernels"]
+    assert names == ["facts", "own_gemms", "correctness", "trainer", "baseline", "decode", "kernels", "bits"]
     assert all(stage["outcome"] == "ok" for stage in found["stages"]), found["stages"]
     assert {row["stage"] for row in found["rows"]} == set(names)
     assert not [row for row in found["rows"] if row["kind"] in ("failed", "skipped")]
+
+
+def test_a_base_in_4_bits_takes_less_and_trains(found: Found) -> None:
+    if rows(found, stage="bits")[-1]["kind"] == "refused":
+        pytest.skip("bitsandbytes is not installed")
+    held = {row["variant"]: row["bytes"] for row in rows(found, kind="weights")}
+    trained = {row["variant"] for row in rows(found, stage="bits", kind="trainer")}
+    assert trained == held.keys() and len(held) == 4
+    assert held["4-bit base"] < 0.75 * held["all bits"] == 0.75 * held["8-bit moments"]
 
 
 def test_every_number_is_finite_and_positive(found: Found) -> None:
@@ -192,4 +201,4 @@ def test_stages_by_shape() -> None:
         ("trainer", "0.6b"),
         ("baseline", "0.6b"),
     ]
-    assert len(names(["tiny"])) == len(set(names(["tiny"]))) == 7
+    assert len(names(["tiny"])) == len(set(names(["tiny"]))) == 8

@@ -121,7 +121,14 @@ def save_policy(base: Base, folder: Path) -> None:
 
 
 def measure(
-    stage: Stage, base: Base, work: Work, folder: Path, where: dict[str, str], *, timed_steps: int
+    stage: Stage,
+    base: Base,
+    work: Work,
+    folder: Path,
+    where: dict[str, str],
+    *,
+    timed_steps: int,
+    optimizer: str = "adamw",
 ) -> float:
     """The median of some steps after two that are not counted, halving the micro-batch where memory ends."""
     memory = TrainerMemory(base, recompute="off")
@@ -129,7 +136,7 @@ def measure(
     while True:
         try:
             free_memory()
-            body = step_body(work, folder, packing="tree", most_tokens=most)
+            body = step_body(work, folder, packing="tree", most_tokens=most, optimizer=optimizer)
             for _ in range(2 if stage.full else 1):
                 step_seconds(memory, body)
             seconds = [step_seconds(memory, body) for _ in range(timed_steps)]
@@ -148,7 +155,6 @@ def measure(
     sizes = Sizes.of(base.model.config, 16)
     median = statistics.median(seconds)
     peak = peak_bytes()
-    weights = sum(p.numel() * p.element_size() for p in base.model.parameters())
     stage.tell(
         kind="trainer",
         **where,
@@ -166,7 +172,7 @@ def measure(
         flops=sizes.flops(unique=unique, trained=trained, keys=keys),
         mfu=sizes.mfu(unique=unique, trained=trained, keys=keys, seconds=median, peak=PEAK),
         peak_bytes=peak,
-        bytes_per_token=None if peak is None else (peak - weights) / max(m.tokens for m in batches),
+        bytes_per_token=None if peak is None else (peak - base.weight_bytes) / max(m.tokens for m in batches),
     )
     return median / unique
 

@@ -12,6 +12,7 @@ import { gatewayRoutes } from "./gateway/routes.ts";
 import type { AppEnv } from "./http/env.ts";
 import type { ServerKey } from "./http/key-file.ts";
 import { keyRoutes } from "./http/key-routes.ts";
+import type { Base } from "./operations/context.ts";
 import type { Quantize } from "./ports/trainer.ts";
 import type { RendererInfo } from "./ports/renderer.ts";
 import { createRendererClient } from "./renderer/http-renderer.ts";
@@ -87,6 +88,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
   let stopping = false;
   let state: State | null = null;
   let served: ServedBase | null = null;
+  let base: Base | null = null;
 
   const children = takeOverChildren(options.dataDir, log);
   const renderer = supervise({
@@ -123,6 +125,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
     deadlines: options.deadlines,
     // With a remote engine the worker only trains. Operations go on once the engine is there too.
     onReady: async () => {
+      await noteWorker();
       if (!watcher) await engines.admit("engine");
       else if (watcher.status().state === "ready") await restore();
     },
@@ -161,6 +164,13 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
     key: worker.key,
     onHang: () => void worker.kill(),
   });
+
+  /** The type of the base is the worker's choice where the operator made none. */
+  async function noteWorker(): Promise<void> {
+    const memory = await readWorkerMemory(worker.rawBaseURL(), worker.key());
+    if (served) Object.assign(served, { dtype: memory.dtype, memory });
+    if (base) base.dtype = memory.dtype;
+  }
 
   async function restore(): Promise<void> {
     await state?.onEngineReady();
@@ -214,21 +224,21 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
     // state.
     await renderer.start();
     const info = await rendererClient.info();
-    served = {
-      ...{ name: baseName, dtype: options.dtype, quantize: options.quantize },
-      ...{ device: options.device, renderer: info },
-    };
+    const dtype = options.dtype ?? "float32";
+    const bits = { name: baseName, dtype, quantize: options.quantize };
+    served = { ...bits, device: options.device, renderer: info };
     const maxModelLen = Math.min(
       options.maxModelLen ?? info.maxModelLen,
       remoteInfo?.maxModelLen ?? info.maxModelLen,
       info.maxModelLen,
     );
+    base = { ...bits, maxModelLen };
     state = await openState({
       dataDir: options.dataDir,
       lock: options.lock,
       engines,
       trainer,
-      base: { name: baseName, maxModelLen, dtype: options.dtype, quantize: options.quantize },
+      base,
       publicURL: options.publicURL,
       log,
       leaseMs: options.leaseMs,
@@ -264,7 +274,6 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       routes: [gateway, state.routes, scoringRoutes(scorer), keyRoutes(options.key), tinker],
     });
     await worker.start();
-    served.memory = await readWorkerMemory(worker.baseURL(), worker.key());
     await watcher?.start();
   }
 
@@ -298,9 +307,10 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
   };
 }
 
-function summaryOf({ renderer, dtype, quantize }: ServedBase): Record<string, unknown> {
+function summaryOf({ renderer, memory, quantize }: ServedBase): Record<string, unknown> {
   const { name, bridges, tools, plainTexts } = renderer;
-  return { name, bridges, tools, plainTexts, dtype, ...(quantize && { quantize }) };
+  const dtype = memory && { dtype: memory.dtype };
+  return { name, bridges, tools, plainTexts, ...dtype, ...(quantize && { quantize }) };
 }
 
 function pythonModule(

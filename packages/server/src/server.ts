@@ -32,7 +32,7 @@ export interface ServerOptions {
   dataDir?: string | undefined;
   /** @default cpu */
   device?: "cpu" | "cuda" | undefined;
-  /** @default float32 on cpu, bfloat16 on cuda */
+  /** @default bfloat16 on cuda, and on a cpu with AVX512-BF16 for a base of 100M parameters or more; else float32 */
   dtype?: "float32" | "bfloat16" | undefined;
   /**
    * Holds the base's linear layers in 4 bits, a quarter of bfloat16's memory: QLoRA. Needs bitsandbytes
@@ -154,7 +154,6 @@ async function startLocked(
     base,
     dataDir,
     device,
-    dtype: options.dtype ?? (device === "cuda" ? "bfloat16" : "float32"),
     python,
     lock,
     hosts: [...(options.hosts ?? []), host, ...own],

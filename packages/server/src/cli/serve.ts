@@ -60,10 +60,10 @@ export function serveCommand(): Command {
         .default("cpu"),
     )
     .addOption(
-      new Option("--dtype <type>", "default: float32 on cpu, bfloat16 on cuda").choices([
-        "float32",
-        "bfloat16",
-      ]),
+      new Option(
+        "--dtype <type>",
+        "default: bfloat16 on cuda, and on a cpu with AVX512-BF16 from 100M parameters on; else float32",
+      ).choices(["float32", "bfloat16"]),
     )
     .addOption(
       new Option(

@@ -5,7 +5,8 @@ export interface WorkerOptions {
   base: string;
   dataDir: string;
   device: "cpu" | "cuda";
-  dtype: "float32" | "bfloat16";
+  /** @default what the worker finds fit for the base and the device */
+  dtype?: "float32" | "bfloat16" | undefined;
   quantize?: Quantize | undefined;
   maxModelLen?: number | undefined;
   kvCacheMib?: number | undefined;
@@ -24,7 +25,7 @@ export function workerArguments(
 ): string[] {
   return [
     ...["--base", options.base, "--served-name", baseName],
-    ...["--device", options.device, "--dtype", options.dtype],
+    ...["--device", options.device, "--dtype", options.dtype ?? "auto"],
     ...flag("--quantize", options.quantize),
     ...flag("--max-model-len", options.maxModelLen),
     ...flag("--cache-mib", options.kvCacheMib),

@@ -2,6 +2,8 @@ import { z } from "zod";
 
 /** Bytes, as they were when the worker started. */
 const memorySchema = z.object({
+  /** Of the base, which the worker chooses where it is not told. */
+  dtype: z.enum(["float32", "bfloat16"]),
   base: z.number(),
   /** 0 where the worker does not generate. */
   kv_cache: z.number(),

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -110,8 +111,9 @@ def worker_routes(
 
 
 def memory_route(base: Base, engine: Engine | None, memory: TrainerMemory) -> Route:
-    """What each part gets of the memory, in bytes, as it was when the worker started."""
-    shares = {
+    """What each part gets of the memory, in bytes, as it was when the worker started, and the base's type."""
+    shares: dict[str, Any] = {
+        "dtype": next(name for name, dtype in DTYPES.items() if dtype == base.dtype),
         "base": base.weight_bytes,
         "kv_cache": engine.decoder.cache_bytes if engine else 0,
         "trainer": memory.budget(),
@@ -134,7 +136,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser = argparse.ArgumentParser(prog="hone_worker.worker", description=__doc__)
     parser.add_argument("--base", required=True, help="folder or hub id of the base model")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "auto"])
     parser.add_argument("--quantize", choices=["nf4"], help="hold the base's linear layers in 4 bits")
     parser.add_argument("--served-name", help="the name that means the bare base")
     parser.add_argument("--max-model-len", type=int)
@@ -180,10 +182,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     return parser.parse_args(arguments)
 
 
-def _reward_model(text: str, options: argparse.Namespace) -> RewardModel:
+def _reward_model(text: str, options: argparse.Namespace, of_base: torch.dtype) -> RewardModel:
     name, _, source = text.partition("=")
     # On a CPU a small model loses more by rounding than it gains.
-    dtype = DTYPES["float32"] if options.device == "cpu" else DTYPES[options.dtype]
+    dtype = torch.float32 if options.device == "cpu" else of_base
     return load_reward_model(name, source, device=options.device, dtype=dtype)
 
 
@@ -197,13 +199,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     base = load_base(
         options.base,
         device=options.device,
-        dtype=options.dtype,
+        dtype=None if options.dtype == "auto" else options.dtype,
         served_name=options.served_name,
         max_model_len=options.max_model_len,
         paths=ComputePaths.parse(options.paths),
         quantize=options.quantize,
     )
-    reward_models = [_reward_model(text, options) for text in options.reward_model]
+    reward_models = [_reward_model(text, options, base.dtype) for text in options.reward_model]
     compute = Compute(
         decode_threads=options.threads_decode or measured(base, rows=16, width=1),
         train_threads=options.threads_train

@@ -11,6 +11,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from hone_worker.base.compute_paths import AUTO, ComputePaths
+from hone_worker.base.default_dtype import default_dtype
 from hone_worker.base.device import require_device
 from hone_worker.base.four_bit import pack_linear_layers
 from hone_worker.base.joined_lora import JoinedLora
@@ -59,18 +60,19 @@ def load_base(
     base: str,
     *,
     device: str = "cpu",
-    dtype: str | torch.dtype = "float32",
+    dtype: str | torch.dtype | None = "float32",
     served_name: str | None = None,
     max_model_len: int | None = None,
     paths: ComputePaths = AUTO,
     quantize: Quantize | None = None,
 ) -> Base:
-    """A folder or hub id, from safetensors only and never with code of the model's own."""
-    wanted = DTYPES[dtype] if isinstance(dtype, str) else dtype
+    """A folder or hub id, from safetensors only and never with code of the model's own. `dtype` None: as fits."""
     target = require_device(device)
     try:
         config = AutoConfig.from_pretrained(base, trust_remote_code=False)
         length = _length_limit(config, max_model_len)
+        given = DTYPES[dtype] if isinstance(dtype, str) else dtype
+        wanted = given or default_dtype(config, target)
         model: Any = AutoModelForCausalLM.from_pretrained(
             base,
             config=config,
