@@ -24,6 +24,7 @@ it("calls each tool, and says of a bad call what is wrong with it", () => {
   expect(call("search_emails", { keywords: ["a"], max_results: 11 })).toMatchObject({
     ...{ kind: "bad_arguments", text: expect.stringContaining("max_results") },
   });
+  expect(call("search_emails", { keywords: ["a\0b"] })).toMatchObject({ kind: "bad_arguments" });
   expect(call("return_final_answer", { answer: 2 })).toMatchObject({ kind: "bad_arguments" });
   expect(tools.map((tool) => tool.function.name)).toEqual([
     ...["search_emails", "read_email", "return_final_answer"],

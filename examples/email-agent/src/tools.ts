@@ -2,9 +2,15 @@ import type OpenAI from "openai";
 import { z } from "zod";
 import type { Mailbox } from "./mailbox.ts";
 
+/** The search would take a NUL for its end. */
+const keyword = z
+  .string()
+  .min(1)
+  .refine((text) => !text.includes("\0"), "it holds a NUL");
+
 const schemas = {
   search_emails: z.strictObject({
-    keywords: z.array(z.string().min(1)).min(1),
+    keywords: z.array(keyword).min(1),
     from_addr: z.string().optional(),
     to_addr: z.string().optional(),
     sent_after: z.string().optional(),

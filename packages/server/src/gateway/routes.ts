@@ -119,18 +119,19 @@ export function gatewayRoutes(deps: GatewayDeps): Hono<AppEnv> {
     return asked.recall(rolloutId === null ? null : await parts.ledger.list(rolloutId));
   }
 
-  function leaseFor(c: Context<AppEnv>, model: string): Promise<PolicyLease> {
+  function leaseFor(c: Context<AppEnv>, model: string, pins = true): Promise<PolicyLease> {
     const key = c.get("keyId");
     const rolloutId = c.req.param("rollout");
     return rolloutId === undefined
       ? router.leaseForModel(key, model)
-      : router.leaseForRollout(key, rolloutId, model);
+      : router.leaseForRollout(key, rolloutId, model, pins);
   }
 
   /** What the prompt of these messages would have, where they were asked for now. */
   async function count(c: Context<AppEnv>): Promise<TokenCount> {
     const ask = readPrompt(await readJson(c, countTokensRequestSchema));
-    const lease = await leaseFor(c, ask.model);
+    // The rollout's policy is that of its first completion, which this is not.
+    const lease = await leaseFor(c, ask.model, false);
     try {
       const renderer = parts.renderer.withTemplate(lease.chatTemplateKwargs);
       return { input_tokens: await countPrompt({ ...parts, renderer }, lease, ask) };

@@ -32,8 +32,8 @@ export interface Operations {
   exclusively<T>(model: string, work: () => Promise<T>): Promise<T>;
   /** Resolves when the running one has ended too. */
   abortAll(model: string): Promise<void>;
-  /** Ids of a model's operations that are queued or running, in their order. */
-  unfinished(model: string): string[];
+  /** Ids of a model's operations that are queued or running, in their order: of all keys, or of one. */
+  unfinished(model: string, keyId?: string): string[];
   /** Begins to work on what is queued, and goes on with what a restart cut off. */
   start(): void;
   /** Stops without ending anything: running operations are redone at the next start. */
@@ -157,7 +157,11 @@ export async function createOperations(context: OperationContext): Promise<Opera
       await queue.idle(model);
     },
 
-    unfinished: (model) => queue.unfinished(model).map(({ id }) => id),
+    unfinished: (model, keyId) =>
+      queue
+        .unfinished(model)
+        .filter((one) => keyId === undefined || one.keyId === keyId)
+        .map(({ id }) => id),
     start: () => queue.start(),
 
     async close() {

@@ -4,10 +4,15 @@ import type { ChatTemplateKwargs } from "@hone/core";
 export interface PolicyRouter {
   /**
    * Leases the policy for a request under a rollout's base URL. The first request pins the rollout to the
-   * newest served policy (or to the step that it was made for). Throws `rollout_not_found`, `rollout_closed`,
+   * newest served policy (or to the step that it was made for), unless `pins` is false. Throws `rollout_not_found`, `rollout_closed`,
    * `model_mismatch` (the body's `model` is not the rollout's), `policy_not_found`.
    */
-  leaseForRollout(key: string, rolloutId: string, modelRef: string): Promise<PolicyLease>;
+  leaseForRollout(
+    key: string,
+    rolloutId: string,
+    modelRef: string,
+    pins?: boolean,
+  ): Promise<PolicyLease>;
   /** Leases the policy for a request outside of any rollout: `name`, `name@N`, or the base's own name. */
   leaseForModel(key: string, modelRef: string): Promise<PolicyLease>;
   /** Names for `GET /v1/models`: aliases, served policies and the base. */

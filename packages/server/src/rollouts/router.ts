@@ -63,7 +63,7 @@ export function createPolicyRouter(options: {
   }
 
   return {
-    async leaseForRollout(key, rolloutId, modelRef) {
+    async leaseForRollout(key, rolloutId, modelRef, pins = true) {
       const record = rollouts.require(key, rolloutId);
       if (record.status !== "open") {
         throw new HoneError(
@@ -73,7 +73,7 @@ export function createPolicyRouter(options: {
       }
       const step = stepFor(record, modelRef);
       // Pinned before anything is awaited, so that two first requests at once get the same policy.
-      if (record.policyStep === null) rollouts.pin(record, step);
+      if (pins && record.policyStep === null) rollouts.pin(record, step);
       return lease(record.model, step, record.id, rollouts.beginCall(record));
     },
 

@@ -107,7 +107,7 @@ function decodeTensor(value: WireField | null): WireTensor {
     if (field.number === 1) tensor.dense = messageOf(field);
     if (field.number === 2) tensor.dense = null;
     if (field.number === 3) tensor.dtype = intOf(field);
-    if (field.number === 4) tensor.shape.push(...intsOf(field));
+    if (field.number === 4) tensor.shape = tensor.shape.concat(intsOf(field));
   }
   return tensor;
 }

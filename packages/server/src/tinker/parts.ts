@@ -29,8 +29,8 @@ export interface TinkerParts {
       body: z.output<typeof submitOperationSchema>,
     ): Promise<OperationInfo>;
     get(keyId: string, id: string): OperationInfo;
-    /** Ids of a model's operations that are queued or running, in their order. */
-    unfinished(model: string): string[];
+    /** Ids of a model's operations that are queued or running, in their order: of all keys, or of one. */
+    unfinished(model: string, keyId?: string): string[];
     /** Resolves when the operation has ended, or with the signal. */
     ended(id: string, signal: AbortSignal): Promise<void>;
     /** `forward_backward` of a program since its last step (operations/calls.ts). */

@@ -198,11 +198,11 @@ async function stepAfterAll(
   model: string,
   signal: AbortSignal,
 ): Promise<number> {
-  const { learnt } = models.info(model);
-  const last = operations.unfinished(model).at(-1);
-  if (last === undefined) return learnt;
+  const last = operations.unfinished(model, keyId).at(-1);
+  if (last === undefined) return models.info(model).learnt;
   await operations.ended(last, signal);
   signal.throwIfAborted();
   const { result, fromStep } = operations.get(keyId, last);
-  return result?.step ?? fromStep ?? learnt;
+  // One that was aborted while it waited knows no step.
+  return result?.step ?? fromStep ?? models.info(model).learnt;
 }

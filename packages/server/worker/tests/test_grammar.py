@@ -192,14 +192,17 @@ def test_a_sequence_that_made_room_for_another_goes_on_where_it_was(tiny_base: B
     assert [tight.of(c).token_ids for c in choices] == [roomy.of(c).token_ids for c in expected]
 
 
-def test_a_grammar_that_fails_ends_its_own_row_only(tiny_base: Base) -> None:
+@pytest.mark.parametrize(
+    "failure", [HoneWorkerError("too complex", code="unsupported_grammar"), IndexError("of another kind")]
+)
+def test_a_grammar_that_fails_ends_its_own_row_only(tiny_base: Base, failure: Exception) -> None:
     class Failing(Grammar):
         steps = 0
 
         def allowed(self) -> Any:
             self.steps += 1
             if self.steps > 3:
-                raise HoneWorkerError("too complex", code="unsupported_grammar")
+                raise failure
             return super().allowed()
 
     run = Decoding(tiny_base)
@@ -340,3 +343,10 @@ def test_a_mark_that_a_grammar_names_is_sampled_there_and_is_no_text(tiny_base: 
     assert np.flatnonzero(grammar.allowed()).tolist() == [PAD]
     grammar.accept(PAD)
     assert np.flatnonzero(grammar.allowed()).tolist() == [END]
+
+
+@pytest.mark.parametrize("mark", [99999999, 99999999999999999999])
+def test_what_callers_write_is_no_mark(tiny_base: Base, mark: int) -> None:
+    source = f'start: <[{PAD}]> "<[{mark}]>" inner\ninner: %json {{"enum": ["<[{mark}]>"]}}\n'
+    grammar = Grammars(tiny_base).compile_source(source, {END})
+    assert np.flatnonzero(grammar.allowed()).tolist() == [PAD]

@@ -49,6 +49,9 @@ describe("what a request asks for", () => {
       const ask = read({ tool_choice: choice });
       expect(ask).toMatchObject({ tools: two, callable: [two[1]], mustCall: true });
     }
+    // A named function is one call.
+    expect(read({ tool_choice: stay })).toMatchObject({ oneCall: true });
+    expect(read({ tool_choice: allowed("required", [stay]) })).not.toHaveProperty("oneCall");
     const all = read({ tool_choice: allowed("auto", [stay, two[0]!]) });
     expect(all).toEqual(read({ tool_choice: "auto" }));
     expect(all).not.toHaveProperty("mustCall");

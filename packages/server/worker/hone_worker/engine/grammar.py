@@ -20,6 +20,8 @@ from hone_worker.schema.schema_process import SchemaChecks
 
 #: A token by its id, in the library's language.
 MARKS = re.compile(r"<\[(\d+)\]>")
+#: What callers wrote, in which the same characters are only text.
+QUOTED = re.compile(r'%json .*|"(?:[^"\\]|\\.)*"')
 
 
 class Grammar:
@@ -88,8 +90,9 @@ class Grammars:
 
     def compile_source(self, source: str, ends: Iterable[int]) -> Grammar:
         """A grammar in the library's own language, as the renderer writes it of calls. Not for the event loop."""
-        marks = frozenset(int(found) for found in MARKS.findall(source))
-        return self._made(LLMatcher.grammar_from_lark(source), ends, marks)
+        marks = {int(found) for found in MARKS.findall(QUOTED.sub("", source))}
+        known = frozenset(mark for mark in marks if mark < self.vocab_size)
+        return self._made(LLMatcher.grammar_from_lark(source), ends, known)
 
     def _made(self, source: str, ends: Iterable[int], marks: frozenset[int] = frozenset()) -> Grammar:
         tokenizer = self._ll_tokenizer()
@@ -146,6 +149,8 @@ def mask(
             places.append(row)
         except HoneWorkerError as error:
             errors[row] = error
+        except Exception as error:  # one answer's grammar must not end the others
+            errors[row] = failed(f"The answer's grammar failed ({error}). Use a simpler schema.")
     if places:
         cut = torch.from_numpy(np.stack(forbidden)).to(logits.device)
         logits[places] = logits[places].masked_fill(cut, float("-inf"))

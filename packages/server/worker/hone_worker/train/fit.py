@@ -66,7 +66,7 @@ class Fit:
             if len(parts) > 1:
                 self._most = min(
                     self._most,
-                    max(kept.of(m.tokens, self._always) for m in parts),
+                    max(kept.of(m.tokens, recompute) for m in parts),
                 )
                 self._part(micro_batches, at, parts, "found too little memory and begins again")
             elif not recompute and self.memory.can_recompute:

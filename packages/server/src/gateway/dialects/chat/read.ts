@@ -41,7 +41,8 @@ function callsOf(request: ChatRequest): CallWish {
   if (!choice) return wish;
   if (typeof choice === "string") return { ...wish, choice };
   if (choice.type === "function") {
-    return { ...wish, choice: "required", only: [choice.function.name] };
+    // OpenAI's API answers a named function with one call.
+    return { ...wish, choice: "required", only: [choice.function.name], single: true };
   }
   const { mode, tools } = choice.allowed_tools;
   return { ...wish, choice: mode, only: tools.map((tool) => tool.function.name) };

@@ -57,7 +57,11 @@ function callsOf({ tools, tool_choice: choice }: CountTokensRequest): CallWish {
     choice:
       !choice || choice.type === "auto" ? "auto" : choice.type === "none" ? "none" : "required",
     only: choice?.type === "tool" ? [choice.name] : null,
-    single: choice != null && choice.type !== "none" && choice.disable_parallel_tool_use === true,
+    // A named tool is one call, unless several are asked for.
+    single:
+      choice != null &&
+      choice.type !== "none" &&
+      (choice.disable_parallel_tool_use ?? choice.type === "tool"),
     param: "tool_choice",
   };
 }

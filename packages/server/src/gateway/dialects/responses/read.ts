@@ -76,7 +76,10 @@ function callsOf({
   };
   if (!choice) return wish;
   if (typeof choice === "string") return { ...wish, choice };
-  if (choice.type === "function") return { ...wish, choice: "required", only: [choice.name] };
+  // As in chats, a named function is one call.
+  if (choice.type === "function") {
+    return { ...wish, choice: "required", only: [choice.name], single: true };
+  }
   return { ...wish, choice: choice.mode, only: choice.tools.map(({ name }) => name) };
 }
 
