@@ -1,3 +1,6 @@
+import { execFileSync } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { gather, type RolloutModel } from "@hone/client";
 import OpenAI from "openai";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -28,6 +31,16 @@ async function twoWords(model: RolloutModel): Promise<{ reward: number }> {
     length += message.content?.length ?? 0;
   }
   return { reward: length };
+}
+
+/** A process of the group that its child leads, by the start of its name. */
+function processOf(leader: number, name: string): number {
+  const lines = execFileSync("ps", ["-eo", "pid=,pgid=,comm="], { encoding: "utf8" }).split("\n");
+  for (const line of lines) {
+    const [pid, group, ...command] = line.trim().split(/\s+/);
+    if (Number(group) === leader && command.join(" ").startsWith(name)) return Number(pid);
+  }
+  throw new Error(`The group ${leader} has no process ${name}.`);
 }
 
 /** The names that vLLM answers to. */
@@ -92,4 +105,55 @@ describe.skipIf(!wanted.includes("vllm"))("the server with --engine-url of a vLL
     };
     expect(Math.abs(mean(2) - mean(0))).toBeGreaterThan(1e-3);
   });
+});
+
+describe.skipIf(!wanted.includes("vllm"))("the server with --engine vllm", () => {
+  let server: TestServer;
+  beforeAll(async () => {
+    server = await startTestServer(undefined, { engine: "vllm", replicas: 2 });
+  }, 600_000);
+  afterAll(() => server?.close());
+
+  const states = async (): Promise<Record<string, { state: string; pid: number }>> => {
+    const response = await server.fetch("/health");
+    return ((await response.json()) as { components: Record<string, never> }).components;
+  };
+
+  it("goes on when the core of one dies, and gives the new one what is live", async () => {
+    const model = await server.hone.model({ name: "words" });
+    const options = { learningRate: 5e-3, warmupSteps: 0, normalizerTokens: 8 };
+    const groups = await gather(model, twoWords, [{}], { groupSize: 8, concurrency: 8 });
+    expect(await model.train(groups, options)).toMatchObject({ policy: "words@1" });
+    const sampled = async (): Promise<unknown> => {
+      const { url: baseURL, key: apiKey } = server;
+      const client = new OpenAI({ baseURL: `${baseURL}/v1`, apiKey, maxRetries: 8 });
+      const { model: policy, choices } = await client.chat.completions.create({
+        model: "words",
+        temperature: 0,
+        max_tokens: 8,
+        messages: [{ role: "user", content: "Say a word." }],
+      });
+      return { policy, text: choices[0]?.message.content };
+    };
+    const before = await sampled();
+    expect(before).toMatchObject({ policy: "words@1" });
+
+    const kill = async (name: string): Promise<void> => {
+      const leader = (await states())[name]?.pid ?? 0;
+      process.kill(processOf(leader, "VLLM"), "SIGKILL");
+      await expect
+        .poll(async () => (await states())[name]?.state, { interval: 50, timeout: 60_000 })
+        .toBe("restarting");
+    };
+    await kill("engine-1");
+    // The other one takes all of it meanwhile.
+    for (let request = 0; request < 4; request++) expect(await sampled()).toEqual(before);
+    await expect
+      .poll(async () => (await states())["engine-1"]?.state, { interval: 500, timeout: 400_000 })
+      .toBe("ready");
+    // Only the new one is there now: what it answers shows that it has the trained policy.
+    await kill("engine-2");
+    expect(await sampled()).toEqual(before);
+    expect(readFileSync(join(server.dataDir, "logs", "engine-2.log"), "utf8")).toMatch(/vLLM|vllm/);
+  }, 900_000);
 });

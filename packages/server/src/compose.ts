@@ -5,8 +5,9 @@ import type { Hono } from "hono";
 import type { Logger } from "pino";
 import { createApp, shuttingDown } from "./app.ts";
 import { engineMetrics } from "./engines/engine-metrics.ts";
-import { createHttpEngine, type HttpEngine } from "./engines/http-engine.ts";
-import { createEnginePool } from "./engines/pool.ts";
+import { createHttpEngine } from "./engines/http-engine.ts";
+import { connectEngines, keepEngines, type VllmReplicas } from "./engines/outside.ts";
+import { createEnginePool, type EnginePool } from "./engines/pool.ts";
 import { createGatewayCounters, formatGatewayCounters } from "./gateway/counters.ts";
 import { gatewayRoutes } from "./gateway/routes.ts";
 import type { AppEnv } from "./http/env.ts";
@@ -21,7 +22,6 @@ import { createHttpScorer } from "./scoring/http-scorer.ts";
 import { scoringRoutes } from "./scoring/routes.ts";
 import { openState, type State } from "./state.ts";
 import type { DataLock } from "./store/lock.ts";
-import { watchRemoteEngine, type RemoteEngine } from "./supervise/remote-engine.ts";
 import {
   firstStartMs,
   supervise,
@@ -39,8 +39,11 @@ const rendererMemory = 4 * 1024 ** 3;
 
 export interface ComposeOptions extends WorkerOptions {
   servedName?: string | undefined;
-  engineURL?: string | undefined;
+  /** Engines that others run, with one key. */
+  engineURLs?: readonly string[] | undefined;
   engineKey?: string | undefined;
+  /** vLLMs that this server runs. They are started with a type, which the worker has to have too. */
+  vllm?: Pick<VllmReplicas, "python" | "replicas" | "flags" | "dtype"> | undefined;
   python: string;
   renderer?: string | undefined;
   deadlines?: Partial<Deadlines> | undefined;
@@ -83,7 +86,7 @@ const closeStateMs = 3_000;
 
 /** Makes every part and joins them; nothing runs before `start`. */
 export async function compose(options: ComposeOptions): Promise<Composition> {
-  const { log, engineURL } = options;
+  const { log } = options;
   const counters = createGatewayCounters();
   let stopping = false;
   let state: State | null = null;
@@ -106,13 +109,21 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
   });
   const rendererClient = createRendererClient({ baseURL: renderer.baseURL, key: renderer.key });
 
-  // A remote engine is asked which base it serves. The embedded one is started with the base's name.
-  const remote =
-    engineURL === undefined ? null : remoteEngine(engineURL, options.engineKey ?? null);
-  const remoteInfo = await remote?.info().catch((cause: unknown) => {
-    throw noEngine(engineURL ?? "", cause);
-  });
-  const baseName = options.servedName ?? remoteInfo?.base ?? nameOf(options.base);
+  // Remote engines are asked which base they serve. Others are started with the base's name.
+  const remotes = await connectEngines(options.engineURLs ?? [], options.engineKey ?? null);
+  const baseName = options.servedName ?? remotes.base ?? nameOf(options.base);
+  const kept = keepEngines(
+    remotes,
+    options.vllm
+      ? {
+          ...options,
+          ...options.vllm,
+          ...{ servedName: baseName, children },
+          maxLoraRank: () => state?.highestRank() ?? 0,
+        }
+      : null,
+    { pool: () => engines, log },
+  );
   const worker = supervise({
     name: "worker",
     onSpawn: (pid) => children.note("worker", pid),
@@ -120,41 +131,36 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
     ...pythonModule(
       options,
       "hone_worker.worker",
-      workerArguments(options, { baseName, hasEngine: remote === null }),
+      workerArguments(options, { baseName, hasEngine: kept.length === 0 }),
     ),
     deadlines: options.deadlines,
-    // With a remote engine the worker only trains. Operations go on once the engine is there too.
+    // Where others generate, the worker only trains. Operations go on once an engine is there too.
     onReady: async () => {
       await noteWorker();
-      if (!watcher) await engines.admit("engine");
-      else if (watcher.status().state === "ready") await restore();
+      if (embedded) await engines.admit(embedded.name);
+      else if (kept.some((one) => one.status().state === "ready")) await restore();
     },
     onLost: () => {
-      if (!watcher) engines.fence("engine");
+      if (embedded) engines.fence(embedded.name);
     },
     log,
   });
 
-  const watcher: RemoteEngine | null =
-    engineURL === undefined
+  const embedded =
+    kept.length > 0
       ? null
-      : watchRemoteEngine({
-          url: engineURL,
-          missing: () => engines.missing("engine"),
-          onReady: () => engines.admit("engine"),
-          onLost: () => engines.fence("engine"),
-          log,
-        });
-  const engine =
-    remote ?? createHttpEngine({ kind: "embedded", baseURL: worker.rawBaseURL, key: worker.key });
-  const engines = createEnginePool({
-    replicas: [
-      {
-        ...{ name: "engine", engine },
-        requireUp: () => (watcher ?? worker).baseURL(),
-        onFenced: () => (watcher ?? worker).doubt(),
-      },
-    ],
+      : {
+          name: "engine",
+          engine: createHttpEngine({
+            kind: "embedded",
+            baseURL: worker.rawBaseURL,
+            key: worker.key,
+          }),
+          requireUp: () => worker.baseURL(),
+          onFenced: () => worker.doubt(),
+        };
+  const engines: EnginePool = createEnginePool({
+    replicas: embedded ? [embedded] : kept,
     restore,
     log,
   });
@@ -180,7 +186,8 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
     const components = {
       renderer: { ...publicStatus(renderer.status()), ...(served && summaryOf(served)) },
       worker: publicStatus(worker.status()),
-      engine: watcher?.status() ?? { state: worker.status().state },
+      ...(embedded && { engine: { state: worker.status().state } }),
+      ...Object.fromEntries(kept.map((one) => [one.name, one.status()])),
     };
     const states = Object.values(components).map((component) => component.state);
     return { status: overall(states), base: baseName, components };
@@ -202,8 +209,8 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       log,
       health,
       metrics: async () => {
-        // A remote engine shows its metrics itself.
-        const ofEngine = remote ? "" : await engineMetrics(worker.baseURL, worker.key);
+        // Other engines show their metrics themselves.
+        const ofEngine = embedded ? await engineMetrics(worker.baseURL, worker.key) : "";
         return formatGatewayCounters(counters) + ofEngine;
       },
       admit() {
@@ -229,7 +236,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
     served = { ...bits, device: options.device, renderer: info };
     const maxModelLen = Math.min(
       options.maxModelLen ?? info.maxModelLen,
-      remoteInfo?.maxModelLen ?? info.maxModelLen,
+      remotes.maxModelLen ?? info.maxModelLen,
       info.maxModelLen,
     );
     base = { ...bits, maxModelLen };
@@ -273,8 +280,9 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       ...appOptions(),
       routes: [gateway, state.routes, scoringRoutes(scorer), keyRoutes(options.key), tinker],
     });
+    // An engine that is there lets operations go on, for which the worker has to be there as well.
     await worker.start();
-    await watcher?.start();
+    await Promise.all(kept.map((one) => one.start()));
   }
 
   return {
@@ -297,12 +305,15 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       // Operations get some time to note that they were interrupted. Then the processes that they wait for are ended.
       const closing = state?.close();
       await settled(closing, closeStateMs);
-      await watcher?.stop();
-      await Promise.all([worker.stop(), renderer.stop()]);
+      await Promise.all([worker, renderer, ...kept].map((one) => one.stop()));
       children.clear();
       await starting.catch(() => undefined);
       await (closing ?? state?.close());
-      await Promise.all([rendererClient.close(), scorer.close(), engine.close()]);
+      const drivers = embedded ? [embedded] : kept;
+      await Promise.all([
+        ...[rendererClient.close(), scorer.close()],
+        ...drivers.map(({ engine }) => engine.close()),
+      ]);
     },
   };
 }
@@ -330,28 +341,6 @@ function pythonModule(
       TOKENIZERS_PARALLELISM: "false",
     },
   };
-}
-
-function remoteEngine(url: string, key: string | null): HttpEngine {
-  return createHttpEngine({ kind: "vllm", baseURL: () => url, key: () => key });
-}
-
-/** At the start the engine cannot be restarting, so the URL is wrong or nothing listens there yet. */
-function noEngine(url: string, cause: unknown): HoneError {
-  const reason = (cause as { cause?: { code?: unknown } }).cause?.code;
-  const isAway = HoneError.isInstance(cause) && cause.code === "engine_unavailable";
-  const what = isAway
-    ? `No engine answers at ${originOf(url)}${typeof reason === "string" ? ` (${reason})` : ""}`
-    : `What answers at ${originOf(url)} is not a vLLM server that Hone can use: ${(cause as Error).message}`;
-  return new HoneError(
-    `${what.replace(/[.\s]+$/, "")}. Start vLLM there first (docs/server.md has its flags), mend --engine-url, or leave it out: the embedded engine then generates.`,
-    { code: isAway ? "engine_unavailable" : "engine_error", param: "engineURL", cause },
-  );
-}
-
-/** The origin of a URL, which leaves out a password that may stand in it. */
-function originOf(url: string): string {
-  return URL.canParse(url) ? new URL(url).origin : url;
 }
 
 /** The base's name: the hub id, or the name of the folder. */

@@ -8,13 +8,15 @@ import { unlessAborted } from "@hone/transport";
 import { announce, defaultDataDir, withdraw } from "@hone/transport/node";
 import { pino, type Logger } from "pino";
 import { shuttingDown } from "./app.ts";
-import { compose, type Composition, type ServedBase } from "./compose.ts";
+import { compose, type ComposeOptions, type Composition, type ServedBase } from "./compose.ts";
+import { checkVllmFlags } from "./engines/vllm/flags.ts";
 import { checkExposure, serverKey } from "./http/key-file.ts";
 import { listen } from "./http/listen.ts";
 import { isUnspecified, ownAddresses, urlOf } from "./http/own-address.ts";
 import type { Quantize } from "./ports/trainer.ts";
 import { parseRewardModel } from "./scoring/reward-models.ts";
 import { findEnvironment } from "./setup/environment.ts";
+import { findVllm } from "./setup/vllm.ts";
 import { brokenEnvironment } from "./setup/verify.ts";
 import { lockDataDir, type DataLock } from "./store/lock.ts";
 import type { Deadlines } from "./supervise/supervisor.ts";
@@ -56,8 +58,15 @@ export interface ServerOptions {
    * where a micro-batch would not fit otherwise. @default auto
    */
   recompute?: "auto" | "on" | "off" | undefined;
-  /** A vLLM server that generates instead of the worker. It sees the same disk. */
-  engineURL?: string | undefined;
+  /** What generates: the worker, or vLLM as a child of this server. @default embedded */
+  engine?: "embedded" | "vllm" | undefined;
+  /** How many vLLMs, each on a card of its own where there are cards. @default 1 */
+  replicas?: number | undefined;
+  /** Flags for vLLM besides those that Hone sets. */
+  vllmFlags?: readonly string[] | undefined;
+  /** vLLM servers that others run, which generate instead of the worker. They see the same disk. */
+  engineURL?: string | readonly string[] | undefined;
+  /** The key of all of them. */
   engineKey?: string | undefined;
   /** The interpreter of renderer and worker. @default HONE_PYTHON, else the one that setup made */
   python?: string | undefined;
@@ -110,7 +119,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const base = checkModel(options.base, "base");
   const rewardModels = checkRewardModels(options.rewardModels ?? {});
   for (const file of options.objectives ?? []) requireFile(file);
-  if (options.quantize && options.engineURL !== undefined) throw otherWeights();
+  const engines = checkEngines(options);
   const python = options.python ?? (await findEnvironment());
   makeDataDir(dataDir);
   // From before the key is read until the end: what takes the lock to change something beside a server,
@@ -119,7 +128,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   try {
     return await startLocked(
       { ...options, rewardModels },
-      { log, host, dataDir, base, python, lock },
+      { log, host, dataDir, base, python, engines, lock },
     );
   } catch (error) {
     lock.release();
@@ -136,10 +145,11 @@ async function startLocked(
     dataDir: string;
     base: string;
     python: string;
+    engines: Pick<ComposeOptions, "engineURLs" | "vllm" | "dtype">;
     lock: DataLock;
   },
 ): Promise<RunningServer> {
-  const { log, host, dataDir, base, python, lock } = settled;
+  const { log, host, dataDir, base, python, engines, lock } = settled;
   const port = checkPort(options.port ?? 0);
   const key = serverKey(dataDir);
   checkExposure(host, key.key);
@@ -151,6 +161,7 @@ async function startLocked(
   const own = isUnspecified(host) ? ownAddresses() : [];
   const composition = await compose({
     ...options,
+    ...engines,
     base,
     dataDir,
     device,
@@ -217,11 +228,50 @@ async function closeAll(server: Server, composition: Composition): Promise<void>
   await composition.close();
 }
 
-function otherWeights(): HoneError {
-  return new HoneError(
-    "A base in 4 bits is for the embedded engine: what vLLM serves has other weights, so its samples would not be those of the policy that is trained. Leave out --quantize or --engine-url.",
-    { code: "invalid_config", param: "quantize" },
-  );
+/** Which engines are wanted, or why these options do not go together. */
+function checkEngines(
+  options: ServerOptions,
+): Pick<ComposeOptions, "engineURLs" | "vllm" | "dtype"> {
+  const { engine = "embedded", engineURL = [], replicas, vllmFlags = [] } = options;
+  const engineURLs = [engineURL].flat();
+  const refuse = (param: string, message: string): never => {
+    throw new HoneError(message, { code: "invalid_config", param });
+  };
+  if (engineURLs.length > 0 && options.engine !== undefined) {
+    refuse("engine", "An engine by its URL and --engine exclude each other. Leave one out.");
+  }
+  if (new Set(engineURLs).size < engineURLs.length) {
+    refuse("engineURL", "Two engines have the same URL. Give each one once.");
+  }
+  if (options.quantize && (engine === "vllm" || engineURLs.length > 0)) {
+    refuse(
+      "quantize",
+      "A base in 4 bits is for the embedded engine: what vLLM serves has other weights, so its samples would not be those of the policy that is trained. Leave out --quantize or vLLM.",
+    );
+  }
+  for (const param of ["kvCacheMib", "engineShare"] as const) {
+    if (options[param] === undefined || (engine === "embedded" && engineURLs.length === 0))
+      continue;
+    refuse(
+      param,
+      `${param} is of the embedded engine. Give vLLM its own flag, such as --gpu-memory-utilization.`,
+    );
+  }
+  if (engine === "embedded") {
+    if (replicas !== undefined)
+      refuse("replicas", "--replicas is of --engine vllm. Add that, or leave it out.");
+    if (vllmFlags.length > 0) {
+      refuse(
+        "vllmFlags",
+        `${vllmFlags.join(" ")} would go to vLLM. Add --engine vllm, or leave it out.`,
+      );
+    }
+    return { engineURLs };
+  }
+  checkVllmFlags(vllmFlags);
+  const python = findVllm(options.device ?? "cpu");
+  const dtype = options.dtype ?? (options.device === "cuda" ? "bfloat16" : "float32");
+  return { engineURLs, dtype, vllm: { python, replicas: replicas ?? 1, flags: vllmFlags, dtype } };
 }
 
 function requireFile(file: string): void {

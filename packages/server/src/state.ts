@@ -75,6 +75,8 @@ export interface State {
   routes: Hono<AppEnv>;
   /** The same models and operations, for another API over them. */
   tinker: Pick<TinkerParts, "models" | "operations">;
+  /** Of the adapters of all models; 0 where there is none. */
+  highestRank(): number;
   /**
    * To be called each time that an engine or the worker has come up, and awaited before an engine takes traffic:
    * it loads the policies that are served, then goes on with the operations.
@@ -239,6 +241,7 @@ export async function openState(options: StateOptions): Promise<State> {
       router,
       tokenTable,
       routes,
+      highestRank: () => Math.max(0, ...models.list().map(({ lora }) => lora.r)),
       tinker: {
         models: { ...service, pin: (name, step) => policies.pin(name, step, true) },
         operations: {

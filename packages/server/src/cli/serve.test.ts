@@ -42,11 +42,47 @@ describe.skipIf(!workerPython())("serve says in one line", () => {
     ["--engine-share", "1", /argument '1' is invalid/],
     ["--recompute", "often", /Allowed choices are auto, on, off/],
     ["--device", "tpu", /Allowed choices are cpu, cuda/],
+    ["--engine", "sglang", /Allowed choices are embedded, vllm/],
+    ["--replicas", "0", /argument '0' is invalid/],
   ])("that %s %s is nothing it can take", async (flag, value, message) => {
     const { code, error } = await runCli(["serve", "--base", base, flag, value]);
     expect(code).toBe(1);
     expect(error).toMatch(message);
     expect(error).not.toContain("    at ");
+  });
+
+  test.each([
+    [["--replicas", "2"], /--replicas is of --engine vllm/],
+    [["--", "--max-num-seqs", "8"], /--max-num-seqs 8 would go to vLLM\. Add --engine vllm/],
+    [["--engine", "vllm", "--kv-cache-mib", "100"], /kvCacheMib is of the embedded engine/],
+    [["--engine", "vllm", "--", "--port=8000"], /vLLM's --port is set by Hone/],
+    [
+      ["--engine", "vllm", "--", "--logprobs_mode", "raw_logprobs"],
+      /vLLM's --logprobs-mode is set/,
+    ],
+    [
+      ["--engine", "vllm", "--engine-url", "http://127.0.0.1:9"],
+      /An engine by its URL and --engine exclude each other/,
+    ],
+    [
+      ["--engine-url", "http://127.0.0.1:9", "--engine-url", "http://127.0.0.1:9/v1/"],
+      /Two engines have the same URL/,
+    ],
+  ])("that %j do not go together", async (args, message) => {
+    const dataDir = mkdtempSync(join(parent, "data-"));
+    expect(await refusal(["--base", base, "--data-dir", dataDir, ...args])).toMatch(message);
+  });
+
+  test("how vLLM is installed, where it is not", async () => {
+    const cache = mkdtempSync(join(parent, "cache-"));
+    const dataDir = mkdtempSync(join(parent, "data-"));
+    const args = ["--base", base, "--data-dir", dataDir, "--engine", "vllm"];
+    const env = { HONE_CACHE: cache, HONE_VLLM_PYTHON: "" };
+    expect(await refusal(args, env)).toMatch(
+      /vLLM is not installed\. Run `npx @hone\/server setup/,
+    );
+    const named = { HONE_VLLM_PYTHON: join(cache, "python") };
+    expect(await refusal(args, named)).toMatch(/HONE_VLLM_PYTHON is .*, which does not exist/);
   });
 
   test("that nobody is behind --engine-url, and what it needs to find there", async () => {

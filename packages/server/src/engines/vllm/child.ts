@@ -13,10 +13,14 @@ interface VllmOptions {
   dtype?: "float32" | "bfloat16" | undefined;
   /** @unit tokens @default what the base allows */
   maxModelLen?: number | undefined;
+  /** @default "cpu" */
+  device?: "cpu" | "cuda" | undefined;
   /** How many policies it samples from at a time. Requests for others wait. @default 4 */
   maxLoras?: number | undefined;
-  /** @default 16 */
-  maxLoraRank?: number | undefined;
+  /** The highest rank of the models that there are, asked at each start. There is room for 16 in any case. */
+  maxLoraRank?: (() => number) | undefined;
+  /** Flags of the operator's own, which come last and so win. */
+  flags?: readonly string[] | undefined;
   /** Added to its environment, before what is set here. */
   env?: Readonly<Record<string, string>> | undefined;
 }
@@ -30,19 +34,21 @@ export function vllmChild(options: VllmOptions): Omit<ChildOptions, "log"> {
   return {
     name: "vLLM",
     command: options.python,
-    args: [
+    args: () => [
       join(workerDir, "hone_vllm.py"),
       ...["--model", options.base, "--served-model-name", options.servedName],
       ...["--dtype", options.dtype ?? "float32", "--lora-dtype", "auto"],
       ...(maxModelLen === undefined ? [] : ["--max-model-len", String(maxModelLen)]),
       ...["--enable-lora", "--max-loras", String(options.maxLoras ?? 4)],
-      ...["--max-lora-rank", String(options.maxLoraRank ?? 16)],
+      ...["--max-lora-rank", String(slotRank(options.maxLoraRank?.() ?? 0))],
       // Of the distribution that was sampled from, which is the request's alone.
       ...["--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"],
       ...["--structured-outputs-config.backend", "guidance"],
       ...["--structured-outputs-config.disable_any_whitespace", "true"],
-      "--enforce-eager",
+      // Without a GPU compiling takes minutes, and there are no graphs to gain.
+      ...(options.device === "cuda" ? [] : ["--enforce-eager"]),
       "--disable-uvicorn-access-log",
+      ...(options.flags ?? []),
     ],
     env: {
       VLLM_CPU_KVCACHE_SPACE: process.env["VLLM_CPU_KVCACHE_SPACE"] ?? "1",
@@ -57,4 +63,11 @@ export function vllmChild(options: VllmOptions): Omit<ChildOptions, "log"> {
     // It drains open streams; what is left then of its group holds the model's memory.
     stopTimeoutMs: 8_000,
   };
+}
+
+/** The ranks that vLLM has slots for. */
+const ranks = [16, 32, 64, 128, 256, 320, 512];
+
+function slotRank(rank: number): number {
+  return ranks.find((one) => one >= rank) ?? rank;
 }

@@ -1,0 +1,82 @@
+import type { Logger } from "pino";
+import { watchRemoteEngine } from "../supervise/remote-engine.ts";
+import { supervise, type SupervisorOptions } from "../supervise/supervisor.ts";
+import { createHttpEngine, type HttpEngine } from "./http-engine.ts";
+import type { EnginePool } from "./pool.ts";
+import { readVllmHealth } from "./vllm/health.ts";
+
+/** An engine besides the worker, and whoever looks after its process. */
+export interface KeptEngine {
+  name: string;
+  engine: HttpEngine;
+  /** Throws why it takes no traffic, while it does not. */
+  requireUp: () => string;
+  /** It lags behind and is made ready again. */
+  onFenced: () => void;
+  status: () => { state: string; restarts: number };
+  /** Resolves once it takes traffic. */
+  start: () => Promise<void>;
+  stop: () => Promise<void>;
+}
+
+export interface Keeping {
+  /** For logs, and the name of its part in the server's health. */
+  name: string;
+  /** It tells the pool when the engine may be used, and when not. The pool is made with the engine, so after it. */
+  pool: () => Pick<EnginePool, "admit" | "fence" | "missing">;
+  log: Logger;
+}
+
+/** An engine that others run. */
+export function keepRemoteEngine(
+  options: Keeping & { url: string; engine: HttpEngine },
+): KeptEngine {
+  const { name, pool, url, engine, log } = options;
+  const watcher = watchRemoteEngine({
+    url,
+    missing: () => pool().missing(name),
+    onReady: () => pool().admit(name),
+    onLost: () => pool().fence(name),
+    log,
+  });
+  return {
+    name,
+    engine,
+    requireUp: () => watcher.baseURL(),
+    onFenced: () => watcher.doubt(),
+    status: () => watcher.status(),
+    start: () => watcher.start(),
+    stop: () => watcher.stop(),
+  };
+}
+
+/** A vLLM that is a child of this server: started, kept alive and ended by it. */
+export function keepVllm(
+  options: Keeping & { child: Omit<SupervisorOptions, "log" | "health" | "onReady" | "onLost"> },
+): KeptEngine {
+  const { name, pool, child, log } = options;
+  const supervised = supervise({
+    ...child,
+    health: readVllmHealth,
+    onReady: () => pool().admit(name),
+    onLost: () => pool().fence(name),
+    log,
+  });
+  return {
+    name,
+    engine: createHttpEngine({
+      kind: "vllm",
+      baseURL: supervised.rawBaseURL,
+      key: supervised.key,
+    }),
+    requireUp: () => supervised.baseURL(),
+    onFenced: () => supervised.doubt(),
+    status() {
+      // What it wrote before it died may hold paths, and is in its log.
+      const { lastFailure: _, ...status } = supervised.status();
+      return status;
+    },
+    start: () => supervised.start(),
+    stop: () => supervised.stop(),
+  };
+}

@@ -1,0 +1,22 @@
+import { describe, expect, it } from "vitest";
+import { missingFor } from "./vllm.ts";
+
+const machine = { platform: "linux", arch: "x64", glibc: "2.36", cpuFlags: new Set(["avx2"]) };
+
+describe("what a machine lacks for vLLM", () => {
+  it.each([
+    ["nothing", {}, []],
+    ["Linux", { platform: "darwin" }, [/^Linux: this is darwin/]],
+    ["glibc", { glibc: "2.27" }, [/^glibc 2\.28 or newer: this is 2\.27$/]],
+    ["the C library", { glibc: null }, [/another C library/]],
+    ["AVX2", { cpuFlags: new Set(["sse4_2"]) }, [/AVX2/]],
+    ["two things", { glibc: "2.17", cpuFlags: new Set<string>() }, [/2\.17/, /AVX2/]],
+  ])("is told: %s", async (_, lacking, told) => {
+    const missing = await missingFor("cpu", { ...machine, ...lacking });
+    expect(missing).toEqual(told.map((one) => expect.stringMatching(one)));
+  });
+
+  it("is no AVX2 on ARM", async () => {
+    expect(await missingFor("cpu", { ...machine, arch: "arm64", cpuFlags: new Set() })).toEqual([]);
+  });
+});
