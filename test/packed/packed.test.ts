@@ -131,7 +131,9 @@ describe.runIf(tarballs)("the packed packages in an empty project", { shuffle: f
     const modules = /^hone_worker\/(\w+\/)*\w+\.py$/;
     const rest = filesUnder(worker).filter((file) => !modules.test(file));
     expect(rest).toContain("requirements/worker.txt");
-    expect(rest.filter((file) => !/^requirements\/[\w-]+\.txt$/.test(file))).toEqual(["hone_vllm.py"]);
+    expect(rest.filter((file) => !/^requirements\/[\w-]+\.txt$/.test(file))).toEqual([
+      "hone_vllm.py",
+    ]);
   });
 
   it("judge, and check a reward function", async () => {
