@@ -22,12 +22,7 @@ import { createHttpScorer } from "./scoring/http-scorer.ts";
 import { scoringRoutes } from "./scoring/routes.ts";
 import { openState, type State } from "./state.ts";
 import type { DataLock } from "./store/lock.ts";
-import {
-  firstStartMs,
-  supervise,
-  type Deadlines,
-  type SupervisedStatus,
-} from "./supervise/supervisor.ts";
+import { firstStartMs, publicStatus, supervise, type Deadlines } from "./supervise/supervisor.ts";
 import { takeOverChildren } from "./supervise/orphans.ts";
 import { tinkerRoutes } from "./tinker/routes.ts";
 import { createTrainerClient } from "./trainer/client.ts";
@@ -346,12 +341,6 @@ function pythonModule(
 /** The base's name: the hub id, or the name of the folder. */
 function nameOf(base: string): string {
   return /^[\w.-]+\/[\w.-]+$/.test(base) && !base.startsWith(".") ? base : basename(base);
-}
-
-/** Leaves out what a child wrote before it died, which may hold paths. It is in the server's log. */
-function publicStatus(status: SupervisedStatus): Omit<SupervisedStatus, "lastFailure"> {
-  const { lastFailure: _, ...rest } = status;
-  return rest;
 }
 
 function overall(states: readonly string[]): Health["status"] {

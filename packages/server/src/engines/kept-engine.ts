@@ -1,6 +1,6 @@
 import type { Logger } from "pino";
 import { watchRemoteEngine } from "../supervise/remote-engine.ts";
-import { supervise, type SupervisorOptions } from "../supervise/supervisor.ts";
+import { publicStatus, supervise, type SupervisorOptions } from "../supervise/supervisor.ts";
 import { createHttpEngine, type HttpEngine } from "./http-engine.ts";
 import type { EnginePool } from "./pool.ts";
 import { readVllmHealth } from "./vllm/health.ts";
@@ -71,11 +71,7 @@ export function keepVllm(
     }),
     requireUp: () => supervised.baseURL(),
     onFenced: () => supervised.doubt(),
-    status() {
-      // What it wrote before it died may hold paths, and is in its log.
-      const { lastFailure: _, ...status } = supervised.status();
-      return status;
-    },
+    status: () => publicStatus(supervised.status()),
     start: () => supervised.start(),
     stop: () => supervised.stop(),
   };

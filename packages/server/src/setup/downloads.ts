@@ -2,6 +2,7 @@ import { spawn } from "node:child_process";
 import { mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { text } from "node:stream/consumers";
+import { HoneError } from "@hone/core";
 import { z } from "zod";
 import type { EnvironmentPlan } from "./environment.ts";
 import { workerDir } from "./paths.ts";
@@ -51,6 +52,15 @@ export async function queryDownload(
     // An index that does not answer HEAD; the download itself may well succeed.
     return { download: { args, size: null } };
   }
+}
+
+/** The download that the index tells of. Throws where it cannot be asked. */
+export function requireDownload(query: Query, { name }: EnvironmentPlan): Download {
+  if ("download" in query) return query.download;
+  throw new HoneError(
+    `Setting up the ${name} environment failed: ${query.failure}\nIt needs a package index: check the network, or pip's index settings.`,
+    { code: "invalid_config" },
+  );
 }
 
 /** Installs, and shows how much of it has come. */

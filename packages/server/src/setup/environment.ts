@@ -75,9 +75,9 @@ export async function findEnvironment(): Promise<string> {
   );
 }
 
-const markerOf = (plan: EnvironmentPlan): string => join(plan.dir, completeMarker);
+const markerOf = (plan: Pick<EnvironmentPlan, "dir">): string => join(plan.dir, completeMarker);
 
-export function isComplete(plan: EnvironmentPlan): boolean {
+export function isComplete(plan: Pick<EnvironmentPlan, "dir" | "python">): boolean {
   // The interpreter is a link, and what it leads to may have been removed since.
   return existsSync(markerOf(plan)) && existsSync(plan.python);
 }

@@ -1,7 +1,6 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { HoneError } from "@hone/core";
-import { describeSize, install, queryDownload } from "./downloads.ts";
+import { describeSize, install, queryDownload, requireDownload } from "./downloads.ts";
 import {
   findEnvironment,
   planEnvironment,
@@ -72,16 +71,11 @@ async function installWorker(plan: EnvironmentPlan, options: SetupOptions): Prom
     findTorch(plan, options, requirementsOf("worker")),
   ]);
   options.show?.(null);
-  if ("failure" in packages) {
-    throw new HoneError(
-      `Setting up the ${plan.name} environment failed: ${packages.failure}\nIt needs a package index: check the network, or pip's index settings.`,
-      { code: "invalid_config" },
-    );
-  }
-  const { size } = packages.download;
+  const download = requireDownload(packages, plan);
+  const { size } = download;
   options.say(`torch ${torchVersion}, ${torch.what}: ${describeSize([torch.size])}.`);
   options.say(`Everything else: ${describeSize([size])}. Downloading and installing …`);
-  checkSpace(plan, [packages.download, torch]);
+  checkSpace(plan, [download, torch]);
   await install(plan, { args: pinnedBy("worker"), size }, "requirements/worker.txt", options);
   await install(plan, torch, "torch", options);
 }

@@ -3,11 +3,11 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { HoneError } from "@hone/core";
-import type { EnvironmentPlan } from "./environment.ts";
-import { describeSize, install, queryDownload } from "./downloads.ts";
+import { isComplete, type EnvironmentPlan } from "./environment.ts";
+import { describeSize, install, queryDownload, requireDownload } from "./downloads.ts";
 import { checkSpace, installTorch } from "./install-torch.ts";
 import { nvidiaDriver } from "./nvidia.ts";
-import { cacheDir, completeMarker, workerDir } from "./paths.ts";
+import { cacheDir, workerDir } from "./paths.ts";
 import { supportedPythons } from "./python.ts";
 import { oldestDriver, torchVersion } from "./torch.ts";
 import { makeEnvironment, pip, type SetupOptions } from "./virtual-environment.ts";
@@ -30,11 +30,12 @@ function filesOf(build: VllmBuild): string[] {
   return requirementFiles[build].map((name) => join(workerDir, "requirements", name));
 }
 
-/** The folder of the environment, whether it exists or not. */
-function folderOf(build: VllmBuild): string {
+/** Where the environment lies, whether it exists or not. */
+function placeOf(build: VllmBuild): Pick<EnvironmentPlan, "dir" | "python"> {
   const hash = createHash("sha256").update(torchVersion);
   for (const file of filesOf(build)) hash.update(readFileSync(file));
-  return join(cacheDir(), "envs", `vllm-${hash.digest("hex").slice(0, 16)}`);
+  const dir = join(cacheDir(), "envs", `vllm-${hash.digest("hex").slice(0, 16)}`);
+  return { dir, python: join(dir, "bin", "python") };
 }
 
 /**
@@ -50,9 +51,8 @@ export function findVllm(build: VllmBuild): string {
       { code: "invalid_config" },
     );
   }
-  const dir = folderOf(build);
-  const python = join(dir, "bin", "python");
-  if (existsSync(join(dir, completeMarker)) && existsSync(python)) return python;
+  const place = placeOf(build);
+  if (isComplete(place)) return place.python;
   throw new HoneError(
     "vLLM is not installed. Run `npx @hone/server setup --engine vllm` once (in a clone: `npm run hone -- setup --engine vllm`).",
     { code: "invalid_config", param: "engine" },
@@ -83,10 +83,9 @@ export async function setUpVllm(
 
 /** One folder, whichever Python it is made with: whoever starts vLLM need not look for that Python. */
 async function* plans(build: VllmBuild): AsyncGenerator<EnvironmentPlan> {
-  const dir = folderOf(build);
   for await (const interpreter of supportedPythons()) {
     const torch = (build === "cpu" && process.env["HONE_TORCH_INDEX"]) || build;
-    yield { name: "vLLM", dir, python: join(dir, "bin", "python"), interpreter, torch };
+    yield { name: "vLLM", ...placeOf(build), interpreter, torch };
   }
 }
 
@@ -100,14 +99,7 @@ async function fillForCpu(plan: EnvironmentPlan, options: SetupOptions): Promise
 
 async function fillForCuda(plan: EnvironmentPlan, options: SetupOptions): Promise<void> {
   const args = filesOf("cuda").flatMap((file) => ["--requirement", file]);
-  const query = await queryDownload(plan, args, options);
-  if ("failure" in query) {
-    throw new HoneError(
-      `Setting up the vLLM environment failed: ${query.failure}\nIt needs a package index: check the network, or pip's index settings.`,
-      { code: "invalid_config" },
-    );
-  }
-  const { download } = query;
+  const download = requireDownload(await queryDownload(plan, args, options), plan);
   options.say(`vLLM ${vllmVersion} with CUDA: ${describeSize([download.size])}. Installing …`);
   checkSpace(plan, [download]);
   await install(plan, download, "vLLM", options);

@@ -48,6 +48,12 @@ export interface SupervisedStatus {
   lastFailure: string | null;
 }
 
+/** Leaves out what a child wrote before it died, which may hold paths. It is in the server's log. */
+export function publicStatus(status: SupervisedStatus): Omit<SupervisedStatus, "lastFailure"> {
+  const { lastFailure: _, ...rest } = status;
+  return rest;
+}
+
 /** A child that is kept alive. */
 export interface Supervised {
   /** Resolves once the child is ready. A first start that fails is not tried again: it would fail again. */
