@@ -9,7 +9,7 @@ import torch
 import transformers
 
 import card
-from tokenizer import save
+from tokenizer import build, pieces, save
 from train import train
 
 if __name__ == "__main__":
@@ -23,7 +23,7 @@ if __name__ == "__main__":
     if not options.card_only:
         folder.mkdir(parents=True, exist_ok=True)
         began = time.time()
-        tokenizer = save(folder)
+        tokenizer = save(folder, build(pieces()))
         (folder / "hone.json").write_text(json.dumps({"renderer": "lean"}) + "\n")
         train(tokenizer.backend_tokenizer, folder, seed=options.seed, scale=options.scale)
         made = {

@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 import transformers
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3ForCausalLM
+from tokenizers import Regex, Tokenizer, pre_tokenizers
+from transformers import GenerationConfig, Qwen3ForCausalLM
 
-from tokenizer import CONTROL, MARKS, byte_alphabet
+from tokenizer import build, save
 from train import config
 
 # One pre-token each: a tool's definition, how a call begins, a key of JSON with its marks, a word with the space before
@@ -52,40 +52,6 @@ def pieces_of(plays: list[dict]) -> list[str]:
 def called(call: dict) -> str:
     function = call["function"]
     return f'{{"name": {json.dumps(function["name"])}, "arguments": {function["arguments"]}}}'
-
-
-def build(pieces: list[str]) -> Tokenizer:
-    alphabet = byte_alphabet()
-    vocab = {character: i for i, character in enumerate(alphabet[b] for b in range(256))}
-    for piece in pieces:
-        vocab.setdefault("".join(alphabet[b] for b in piece.encode()), len(vocab))
-    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[], ignore_merges=True))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(name, normalized=False) for name in CONTROL])
-    tokenizer.add_tokens([AddedToken(name, normalized=False, special=False) for name in MARKS])
-    return tokenizer
-
-
-def save(folder: Path, built: Tokenizer) -> None:
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=built,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        clean_up_tokenization_spaces=False,
-        model_max_length=8192,
-    )
-    tokenizer.chat_template = (Path(__file__).parent / "chat_template.jinja").read_text().rstrip("\n")
-    tokenizer.save_pretrained(folder, save_jinja_files=False)
-    settings = json.loads((folder / "tokenizer_config.json").read_text())
-    settings["tokenizer_class"] = "PreTrainedTokenizerFast"
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
-    (folder / "hone.json").write_text(json.dumps({"renderer": "lean"}) + "\n")
 
 
 def encode(tokenizer: Tokenizer, play: dict) -> tuple[list[int], list[bool]]:
@@ -170,8 +136,9 @@ if __name__ == "__main__":
     plays = [json.loads(line) for line in options.plays.read_text().splitlines()]
     options.folder.mkdir(parents=True, exist_ok=True)
     pieces = pieces_of(plays)
-    built = build(pieces)
+    built = build(pieces, SPLIT)
     save(options.folder, built)
+    (options.folder / "hone.json").write_text(json.dumps({"renderer": "lean"}) + "\n")
     rows = [encode(built, play) for play in plays]
     print(
         f"{built.get_vocab_size()} tokens; {sum(len(ids) for ids, _ in rows) / len(rows):.0f} a play",

@@ -188,17 +188,17 @@ def byte_alphabet() -> dict[int, str]:
     return {b: chr(b) for b in printable} | {b: chr(256 + i) for i, b in enumerate(others)}
 
 
-def build() -> Tokenizer:
+def build(words: list[str], split: str = SPLIT) -> Tokenizer:
     alphabet = byte_alphabet()
     vocab = {character: i for i, character in enumerate(alphabet[b] for b in range(256))}
-    for piece in pieces():
+    for piece in words:
         spelled = "".join(alphabet[b] for b in piece.encode())
         vocab.setdefault(spelled, len(vocab))
     # ignore_merges: a pre-token that the vocabulary holds is taken whole, so no merge rules are needed.
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[], ignore_merges=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"),
+            pre_tokenizers.Split(Regex(split), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -208,9 +208,9 @@ def build() -> Tokenizer:
     return tokenizer
 
 
-def save(folder: Path) -> PreTrainedTokenizerFast:
+def save(folder: Path, built: Tokenizer) -> PreTrainedTokenizerFast:
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=build(),
+        tokenizer_object=built,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         clean_up_tokenization_spaces=False,
