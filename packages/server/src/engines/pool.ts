@@ -4,6 +4,7 @@ import pLimit, { type LimitFunction } from "p-limit";
 import type { Logger } from "pino";
 import { fault } from "../faults/fault.ts";
 import type { Engine, Engines } from "../ports/engine.ts";
+import { createEngineRouter, type EngineLease, type Routable } from "./router.ts";
 
 /** One engine process, as whoever watches it describes it. */
 interface Replica {
@@ -14,13 +15,6 @@ interface Replica {
   requireUp: () => unknown;
   /** It lags behind the others and gets no traffic until it was admitted again. */
   onFenced?: (() => void) | undefined;
-}
-
-/** An engine for one request. */
-interface EngineLease {
-  replica: string;
-  engine: Engine;
-  release: () => void;
 }
 
 /** The engines between traffic and drivers. One engine is a pool of one. */
@@ -43,7 +37,6 @@ interface Member extends Replica {
   adapters: Set<string>;
   /** One load or unload at a time: the same policy may be wanted by a publication and an admission. */
   turn: LimitFunction;
-  leases: number;
 }
 
 export function createEnginePool(options: {
@@ -58,8 +51,8 @@ export function createEnginePool(options: {
     state: "away",
     adapters: new Set(),
     turn: pLimit(1),
-    leases: 0,
   }));
+  const router = createEngineRouter();
   /** What every member that takes traffic serves, and from which folder. */
   const live = new Map<string, string>();
   /** What is being loaded on all and is not live yet. An admission must not take it for what nobody needs. */
@@ -97,23 +90,17 @@ export function createEnginePool(options: {
     memberOf(name).state = "away";
   }
 
-  function lease(policy: string): EngineLease {
-    const able = members.filter(
+  /** The engines that may sample from the policy. Throws why there is none. */
+  function able(policy: string): [Routable, ...Routable[]] {
+    const [first, ...rest] = members.filter(
       ({ state, adapters }) => state === "serving" && (!live.has(policy) || adapters.has(policy)),
     );
-    const [first, ...rest] = able;
     if (!first) throw noneUp();
-    const member = rest.reduce((least, one) => (one.leases < least.leases ? one : least), first);
-    member.leases++;
-    let released = false;
-    return {
-      replica: member.name,
-      engine: member.engine,
-      release() {
-        if (!released) member.leases--;
-        released = true;
-      },
-    };
+    return [first, ...rest];
+  }
+
+  function lease(policy: string): EngineLease {
+    return router.lease(able(policy));
   }
 
   /**
@@ -221,14 +208,7 @@ export function createEnginePool(options: {
       return engine.info();
     },
 
-    async *generate(request) {
-      const { engine, release } = lease(request.model);
-      try {
-        yield* engine.generate(request);
-      } finally {
-        release();
-      }
-    },
+    generate: (request) => router.generate(request, () => able(request.model)),
 
     admit: (name) =>
       oneByOne(async () => {
