@@ -1,8 +1,7 @@
 import { HoneError, newId, type OperationInfo } from "@hone/core";
 import pLimit, { type LimitFunction } from "p-limit";
 import { fault } from "../faults/fault.ts";
-import { type AdapterBase, baseInWords, baseOf, isSameBase } from "../policies/base-of.ts";
-import type { Model } from "../policies/models.ts";
+import { requireSameBase } from "../policies/base-of.ts";
 import { claimRollouts } from "../rollouts/records.ts";
 import { nextTurn } from "../store/pauses.ts";
 import type { Statement } from "../store/store.ts";
@@ -101,7 +100,7 @@ export async function createOperations(context: OperationContext): Promise<Opera
       );
     }
     const model = models.require(name);
-    if (!isSameBase(baseOf(model), context.base)) throw otherBase(model, context.base);
+    requireSameBase(model, context.base);
     requireStep(name, body.expectedStep ?? null, model.learnt);
     const record: OperationRecord = {
       id: newId("op"),
@@ -169,11 +168,4 @@ export async function createOperations(context: OperationContext): Promise<Opera
       await queue.close();
     },
   };
-}
-
-function otherBase(model: Model, served: AdapterBase): HoneError {
-  return new HoneError(
-    `The model "${model.name}" is of the base ${baseInWords(baseOf(model))}, this server serves ${baseInWords(served)}. Start a server with that base, or choose another model name.`,
-    { code: "base_mismatch", param: "base" },
-  );
 }

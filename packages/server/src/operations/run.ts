@@ -2,6 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { HoneError } from "@hone/core";
 import { fault } from "../faults/fault.ts";
 import { releaseRollouts } from "../rollouts/records.ts";
+import { requireSameBase } from "../policies/base-of.ts";
 import { diskFullError } from "../store/files.ts";
 import { commitPolicy, emitCommitted, isCommitted, publishNewest } from "./commit.ts";
 import type { OperationContext } from "./context.ts";
@@ -48,7 +49,10 @@ export function createRunner(context: OperationContext, serverEnds: AbortSignal)
   }
 
   async function begin(record: OperationRecord, emit: Emit): Promise<void> {
-    const { learnt } = models.require(record.model);
+    const model = models.require(record.model);
+    // It may have been submitted to an earlier server of this data directory.
+    requireSameBase(model, context.base);
+    const { learnt } = model;
     requireStep(record.model, record.expectedStep, learnt);
     const again = record.status === "running";
     record.status = "running";

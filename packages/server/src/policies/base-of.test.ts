@@ -1,6 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect } from "vitest";
+import { ended } from "../testing/fixtures.ts";
 import { test } from "../testing/state-test.ts";
 
 const plain = { name: "base", maxModelLen: 512, dtype: "float32" } as const;
@@ -48,3 +49,35 @@ test("a policy's manifest says what its numbers were made with", async ({ server
   expect(await precision("m/policies/1")).toEqual({ dtype: "float32" });
   expect(await precision("small/policies/0")).toEqual({ dtype: "bfloat16", quantize: "nf4" });
 });
+
+test.for([packed, { ...plain, name: "other" }])(
+  "an operation that an earlier server left is not done over the base %j",
+  async (base, { server, trainer, engine }) => {
+    trainer.before.push(
+      (signal) =>
+        new Promise((_, reject) =>
+          signal.addEventListener("abort", () => reject(signal.reason as Error)),
+        ),
+    );
+    const ids = [await server.submitStep(), await server.submitStep()];
+    await expect.poll(async () => (await statusOf(ids[0]!)).status).toBe("running");
+    await server.close();
+    await server.open({ base });
+    for (const id of ids) {
+      const { status, error, result } = await ended(server, id);
+      expect({ status, code: error?.code, result }).toEqual({
+        ...{ status: "failed", code: "base_mismatch", result: null },
+      });
+    }
+    expect(trainer.trained).toHaveLength(0);
+    expect(await server.model()).toMatchObject({ learnt: 0, operations: [] });
+    expect([...engine.names]).not.toContain("m@1");
+    await server.close();
+    await server.open({ base: plain });
+    await server.train();
+
+    async function statusOf(id: string) {
+      return (await server.call("GET", `/v1/operations/${id}`)).json;
+    }
+  },
+);
