@@ -7,8 +7,8 @@ const mostBytesTogether = 1024 * 1024;
 const passedOver = new Set([".git", "node_modules"]);
 
 /**
- * The texts of a folder by their path, with `/`. What is too long, no text or no plain file is left out by name; links
- * are not followed.
+ * The texts of a folder by their path, with `/`. What is too long, unreadable, no text or no plain file is left out by
+ * name; links are not followed.
  */
 export async function readFolder(
   folder: string,
@@ -17,7 +17,7 @@ export async function readFolder(
   const leftOut: string[] = [];
   let together = 0;
   for await (const { path, unread } of entries(folder, folder)) {
-    const why = unread ?? (await read(path));
+    const why = unread ?? (await read(path).catch(cannotBeRead));
     if (why !== null) leftOut.push(`${path} (${why})`);
   }
   return { files, leftOut };
@@ -44,12 +44,24 @@ async function* entries(
   root: string,
   folder: string,
 ): AsyncGenerator<{ path: string; unread: string | null }> {
-  const found = await readdir(folder, { withFileTypes: true });
+  const found = await readdir(folder, { withFileTypes: true }).catch(cannotBeRead);
+  if (typeof found === "string") {
+    yield { path: `${pathOf(root, folder)}/`, unread: found };
+    return;
+  }
   for (const entry of found.sort((a, b) => (a.name < b.name ? -1 : 1))) {
     const at = join(folder, entry.name);
-    const path = relative(root, at).split(sep).join("/");
+    const path = pathOf(root, at);
     if (!entry.isDirectory()) yield { path, unread: entry.isFile() ? null : "no plain file" };
     else if (passedOver.has(entry.name)) yield { path: `${path}/`, unread: "not looked into" };
     else yield* entries(root, at);
   }
+}
+
+function pathOf(root: string, at: string): string {
+  return relative(root, at).split(sep).join("/") || ".";
+}
+
+function cannotBeRead(error: unknown): string {
+  return `cannot be read: ${(error as NodeJS.ErrnoException).code ?? "unknown"}`;
 }

@@ -1,6 +1,6 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, readFileSync } from "node:fs";
+import { chmodSync, existsSync, readdirSync, readFileSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -124,6 +124,47 @@ it("kills all of it when the rollout is out of time, and removes the folder", as
   expect(end.run).toBeUndefined();
   expect(alive(noted(file))).toBe(false);
   expect(existsSync(readFileSync(where, "utf8"))).toBe(false);
+});
+
+const asked = (signal: AbortSignal) => {
+  const connection = () => ({ baseURL: "http://h/v1", apiKey: "k", model: "m", fetch });
+  return { signal, connection, anthropic: () => ({ ...connection(), authToken: null }) };
+};
+
+it("does not begin where the rollout ends while its folder is made", async () => {
+  const file = join(notes, "ran");
+  const ending = new AbortController();
+  const run = runHarness(asked(ending.signal), { command: ["/bin/sh", "-c", `touch ${file}`] });
+  ending.abort(new Error("the time is up"));
+  await expect(run).rejects.toThrow("the time is up");
+  expect(existsSync(file)).toBe(false);
+});
+
+// Whoever may do everything can read and remove everything too.
+it("leaves out by name what cannot be read, and removes what was made read-only", async () => {
+  const program = `
+    import(${JSON.stringify(join(import.meta.dirname, "harness.ts"))}).then(async ({ runHarness }) => {
+      if (process.getuid() === 0) process.setuid(65534);
+      const connection = () => ({ baseURL: "h", apiKey: "k", model: "m" });
+      const model = { signal: new AbortController().signal, connection, anthropic: connection };
+      const script = "mkdir -p shut $HOME/cache/of && echo x > file && echo x > $HOME/cache/of/it && chmod 000 shut file && chmod -R a-w $HOME/cache";
+      const { files, leftOut } = await runHarness(model, { command: ["/bin/sh", "-c", script], files: { "..kept": "y" } });
+      console.log(JSON.stringify({ files, leftOut }));
+    });`;
+  chmodSync(notes, 0o777);
+  const child = spawn(
+    process.execPath,
+    ["--import", "tsx", "--conditions=@hone/source", "-e", program],
+    { stdio: ["ignore", "pipe", "inherit"], env: { ...process.env, TMPDIR: notes, HOME: notes } },
+  );
+  let said = "";
+  child.stdout.on("data", (data: Buffer) => (said += data.toString()));
+  await once(child, "close");
+  expect(JSON.parse(said)).toEqual({
+    files: { "..kept": "y" },
+    leftOut: ["file (cannot be read: EACCES)", "shut/ (cannot be read: EACCES)"],
+  });
+  expect(readdirSync(notes).filter((name) => name.startsWith("hone-harness-"))).toEqual([]);
 });
 
 it("says what to do where the program is missing, or a file is outside", async () => {

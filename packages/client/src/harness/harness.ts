@@ -1,6 +1,6 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join, relative } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
@@ -75,7 +75,23 @@ export async function runHarness(model: Asked, options: HarnessOptions): Promise
     });
     return { ...ended, ...(await readFolder(folder)) };
   } finally {
-    await rm(root, { recursive: true, force: true, maxRetries: 3 });
+    await removeAll(root);
+  }
+}
+
+/** Also what the program has made read-only, as caches of packages are. */
+async function removeAll(root: string): Promise<void> {
+  const remove = () => rm(root, { recursive: true, force: true, maxRetries: 3 });
+  await remove().catch(async () => {
+    await openFolders(root);
+    await remove();
+  });
+}
+
+async function openFolders(folder: string): Promise<void> {
+  await chmod(folder, 0o700);
+  for (const entry of await readdir(folder, { withFileTypes: true })) {
+    if (entry.isDirectory()) await openFolders(join(folder, entry.name));
   }
 }
 
@@ -99,7 +115,7 @@ function environment(model: Asked): Record<string, string> {
 
 async function writeText(folder: string, path: string, text: string): Promise<void> {
   const file = join(folder, path);
-  if (relative(folder, file).startsWith("..")) {
+  if (/^(\.\.)?(\/|$)/.test(relative(folder, file))) {
     throw invalid(`files has "${path}", which is outside of the folder. Give paths within it.`);
   }
   await mkdir(dirname(file), { recursive: true });
@@ -111,6 +127,8 @@ async function runToEnd(
   { command, input }: HarnessOptions,
   { cwd, env }: { cwd: string; env: Record<string, string> },
 ): Promise<Omit<HarnessRun, "files" | "leftOut">> {
+  // The rollout may have ended while the folder was made.
+  signal.throwIfAborted();
   const child = spawn("/bin/sh", ["-c", launch, "sh", ...command], {
     ...{ cwd, env, detached: true },
     stdio: ["pipe", "pipe", "pipe", "pipe"],
