@@ -157,6 +157,10 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
   const engines: EnginePool = createEnginePool({
     replicas: embedded ? [embedded] : kept,
     restore,
+    base: () => ({
+      ...{ name: baseName, quantize: options.quantize },
+      dtype: served?.dtype ?? options.dtype ?? "float32",
+    }),
     log,
   });
   const scorer = createHttpScorer({ baseURL: worker.baseURL, key: worker.key });

@@ -156,7 +156,7 @@ export function createHttpEngine(options: HttpEngineOptions): HttpEngine {
       return { base: known.base, maxModelLen: known.maxModelLen };
     },
 
-    async load(policy, path) {
+    async load({ policy, path }) {
       const body = { lora_name: policy, lora_path: path };
       const { status, text } = await control("POST", "/v1/load_lora_adapter", body);
       if (status !== 200) throw adapterError("load", status, text, policy);

@@ -4,11 +4,13 @@ import { pino } from "pino";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { watchRemoteEngine, type RemoteEngine } from "../supervise/remote-engine.ts";
 import { supervise, type Supervised } from "../supervise/supervisor.ts";
+import { adapterAt } from "../testing/adapters.ts";
 import { startListedEngine, type ListedEngine } from "../testing/listed-engine.ts";
 import { sampleOne } from "../testing/sampling.ts";
 import { createEnginePool, type EnginePool } from "./pool.ts";
 
 const log = pino({ level: "silent" });
+const base = () => ({ name: "base", dtype: "float32" as const });
 /** A limit for what hangs. */
 const soon = { timeout: 60_000, interval: 5 };
 let a: ListedEngine;
@@ -36,7 +38,7 @@ beforeEach(async () => {
       onFenced: () => watcher.doubt(),
     };
   });
-  pool = createEnginePool({ replicas, restore: () => restore(), log });
+  pool = createEnginePool({ replicas, restore: () => restore(), base, log });
 });
 afterEach(async () => {
   await stopWatching();
@@ -66,7 +68,7 @@ function gate(): { held: Promise<void>; open: () => void } {
 describe("leases", () => {
   it("go to the engine with the fewest, and back when they are released", async () => {
     await start();
-    await pool.load("m@1", "/policies/1");
+    await pool.load(adapterAt("m@1"));
     expect(leases("m@1", 4)).toEqual(["a", "b", "a", "b"]);
     const first = pool.lease("m@1");
     expect(leases("m@1", 3)).toEqual(["b", "a", "b"]);
@@ -94,7 +96,7 @@ describe("leases", () => {
       message: expect.stringContaining("does not answer"),
     });
     await expect(pool.info()).rejects.toMatchObject({ code: "engine_unavailable" });
-    await expect(pool.load("m@1", "/policies/1")).rejects.toMatchObject({ status: 503 });
+    await expect(pool.load(adapterAt("m@1"))).rejects.toMatchObject({ status: 503 });
     await start();
     expect(await pool.info()).toEqual({ base: "base", maxModelLen: 512 });
   });
@@ -106,7 +108,7 @@ describe("publication", () => {
     const { held, open } = gate();
     b.held = held;
     let published = false;
-    const load = pool.load("m@1", "/policies/1").then(() => (published = true));
+    const load = pool.load(adapterAt("m@1")).then(() => (published = true));
     await vi.waitFor(() => expect(a.adapters.get("m@1")).toBe("/policies/1"), soon);
     await new Promise((resolve) => setTimeout(resolve, 30));
     expect(published).toBe(false);
@@ -119,13 +121,13 @@ describe("publication", () => {
 
   it("fences an engine that fails, which then gets no lease until it serves all that is live", async () => {
     await start();
-    await pool.load("m@1", "/policies/1");
+    await pool.load(adapterAt("m@1"));
     b.refuses = 500;
-    await pool.load("m@2", "/policies/2");
+    await pool.load(adapterAt("m@2"));
     // Of the older policy neither: it is the engine that is not trusted.
     expect(leases("m@2", 3)).toEqual(["a", "a", "a"]);
     expect(leases("m@1", 2)).toEqual(["a", "a"]);
-    await pool.load("m@3", "/policies/3");
+    await pool.load(adapterAt("m@3"));
     b.refuses = null;
     await vi.waitFor(() => expect(leases("m@3", 2)).toEqual(["a", "b"]), soon);
     expect([...b.adapters.keys()]).toEqual(["m@1", "m@2", "m@3"]);
@@ -134,9 +136,9 @@ describe("publication", () => {
 
   it("fails where no engine takes the adapter, and all stay as they were", async () => {
     await start();
-    await pool.load("m@1", "/policies/1");
+    await pool.load(adapterAt("m@1"));
     a.refuses = b.refuses = 400;
-    await expect(pool.load("m@2", "/policies/2")).rejects.toMatchObject({ code: "bad_adapter" });
+    await expect(pool.load(adapterAt("m@2"))).rejects.toMatchObject({ code: "bad_adapter" });
     expect(leases("m@1", 2)).toEqual(["a", "b"]);
     await expect(asked("m@2")).rejects.toMatchObject({ code: "policy_not_found" });
   });
@@ -144,7 +146,7 @@ describe("publication", () => {
   it("replaces weights of another server under the same name, on the engine that has them", async () => {
     await start();
     b.adapters.set("m@1", "/elsewhere/1");
-    await pool.load("m@1", "/policies/1");
+    await pool.load(adapterAt("m@1"));
     expect(a.calls).toEqual(["load m@1"]);
     expect(b.calls).toEqual(["unload m@1", "load m@1"]);
     expect(b.adapters.get("m@1")).toBe("/policies/1");
@@ -154,10 +156,10 @@ describe("publication", () => {
 describe("an engine that comes back", () => {
   it("is brought up to date before it takes traffic", async () => {
     await start();
-    await pool.load("m@1", "/policies/1");
+    await pool.load(adapterAt("m@1"));
     b.down = true;
     await vi.waitFor(() => expect(leases("m@1", 2)).toEqual(["a", "a"]), soon);
-    await pool.load("m@2", "/policies/2");
+    await pool.load(adapterAt("m@2"));
     await pool.unload("m@1");
     const { held, open } = gate();
     b.held = held;
@@ -165,7 +167,7 @@ describe("an engine that comes back", () => {
     await vi.waitFor(() => expect(b.calls.at(-1)).toBe("load m@2"), soon);
     expect(leases("m@2", 2)).toEqual(["a", "a"]);
     // Published while it is getting the rest: it gets this as well.
-    const load = pool.load("m@3", "/policies/3");
+    const load = pool.load(adapterAt("m@3"));
     open();
     await load;
     await vi.waitFor(() => expect(leases("m@3", 2)).toEqual(["a", "b"]), soon);
@@ -174,8 +176,8 @@ describe("an engine that comes back", () => {
 
   it("as the same process lets go of what went meanwhile", async () => {
     await start();
-    await pool.load("m@1", "/policies/1");
-    await pool.load("m@2", "/policies/2");
+    await pool.load(adapterAt("m@1"));
+    await pool.load(adapterAt("m@2"));
     b.down = true;
     await vi.waitFor(() => expect(leases("m@1", 2)).toEqual(["a", "a"]), soon);
     await pool.unload("m@1");
@@ -187,7 +189,7 @@ describe("an engine that comes back", () => {
 
   it("keeps what is published while it comes, though it is not live yet", async () => {
     await start();
-    await pool.load("m@1", "/policies/1");
+    await pool.load(adapterAt("m@1"));
     await stopWatching();
     pool.fence("b");
     const [coming, loading] = [gate(), gate()];
@@ -196,7 +198,7 @@ describe("an engine that comes back", () => {
     const admission = pool.admit("b");
     await vi.waitFor(() => expect(restoring).toBe(true), soon);
     a.held = loading.held;
-    const load = pool.load("m@2", "/policies/2");
+    const load = pool.load(adapterAt("m@2"));
     await vi.waitFor(() => expect(b.adapters.has("m@2")).toBe(true), soon);
     coming.open();
     await admission;
@@ -212,7 +214,7 @@ describe("an engine that comes back", () => {
     pool.fence("b");
     const { held, open } = gate();
     a.held = held;
-    const load = pool.load("m@1", "/policies/1");
+    const load = pool.load(adapterAt("m@1"));
     await vi.waitFor(() => expect(a.calls).toEqual(["load m@1"]), soon);
     await pool.admit("b");
     expect(b.calls).toEqual([]);
@@ -223,7 +225,7 @@ describe("an engine that comes back", () => {
 
   it("lets go of a policy before it loads it again", async () => {
     await start();
-    await pool.load("m@1", "/policies/1");
+    await pool.load(adapterAt("m@1"));
     await stopWatching();
     pool.fence("b");
     await pool.unload("m@1");
@@ -231,7 +233,7 @@ describe("an engine that comes back", () => {
     b.held = held;
     const admission = pool.admit("b");
     await vi.waitFor(() => expect(b.calls.at(-1)).toBe("unload m@1"), soon);
-    const load = pool.load("m@1", "/policies/1");
+    const load = pool.load(adapterAt("m@1"));
     await vi.waitFor(() => expect(a.calls.at(-1)).toBe("load m@1"), soon);
     open();
     await Promise.all([admission, load]);
@@ -241,19 +243,19 @@ describe("an engine that comes back", () => {
 
   it("lets go of a policy whose publication failed while all were away", async () => {
     await start();
-    await pool.load("m@1", "/policies/1");
+    await pool.load(adapterAt("m@1"));
     await stopWatching();
     pool.fence("a");
     pool.fence("b");
-    await expect(pool.load("m@1", "/policies/1")).rejects.toMatchObject({ status: 503 });
+    await expect(pool.load(adapterAt("m@1"))).rejects.toMatchObject({ status: 503 });
     await pool.admit("a");
     expect(a.adapters.size).toBe(0);
   });
 
   it("loads one policy that others have unloaded, and only that", async () => {
     await start();
-    await pool.load("m@1", "/policies/1");
-    await pool.load("m@2", "/policies/2");
+    await pool.load(adapterAt("m@1"));
+    await pool.load(adapterAt("m@2"));
     b.calls.length = 0;
     b.adapters.delete("m@1");
     await vi.waitFor(() => expect(b.calls).toEqual(["load m@1"]), soon);
@@ -265,7 +267,7 @@ describe("an engine that comes back", () => {
     await expect(pool.admit("a")).rejects.toThrow("the disk is away");
     expect(() => pool.lease("base")).toThrow(HoneError);
     // As the policies service does it: by loading through the pool.
-    restore = () => pool.load("m@1", "/policies/1");
+    restore = () => pool.load(adapterAt("m@1"));
     await pool.admit("a");
     expect(leases("m@1", 2)).toEqual(["a", "a"]);
     expect(b.calls).toEqual([]);
@@ -296,17 +298,18 @@ describe("an engine that the server runs itself", () => {
         },
       ],
       restore: () => Promise.resolve(),
+      base,
       log,
     });
     await pool.admit("a");
     await worker.start();
-    await pool.load("m@1", "/policies/1");
+    await pool.load(adapterAt("m@1"));
   });
   afterEach(() => worker.stop());
 
   it("serves again after a fence, without a new process", async () => {
     b.refuseNext = 500;
-    await pool.load("m@2", "/policies/2");
+    await pool.load(adapterAt("m@2"));
     await vi.waitFor(() => expect(leases("m@2", 2)).toEqual(["a", "b"]), soon);
     expect(leases("m@1", 2)).toEqual(["a", "b"]);
     expect(b.calls).toEqual(["load m@1", "load m@2", "load m@2"]);
@@ -315,7 +318,7 @@ describe("an engine that the server runs itself", () => {
 
   it("is started anew where it still does not take what is live, and gets all of it", async () => {
     b.refuses = 500;
-    await pool.load("m@2", "/policies/2");
+    await pool.load(adapterAt("m@2"));
     expect(leases("m@1", 2)).toEqual(["a", "a"]);
     await vi.waitFor(() => expect(worker.status().restarts).toBeGreaterThan(0), soon);
     b.refuses = null;
@@ -327,8 +330,8 @@ describe("an engine that the server runs itself", () => {
 
 it("what no engine serves any more is told once, and is live no more", async () => {
   await start();
-  await pool.load("m@1", "/policies/1");
-  await pool.load("m@2", "/policies/2");
+  await pool.load(adapterAt("m@1"));
+  await pool.load(adapterAt("m@2"));
   await stopWatching();
   a.adapters.delete("m@1");
   expect(await pool.takeLost()).toEqual([]);
@@ -340,7 +343,7 @@ it("what no engine serves any more is told once, and is live no more", async () 
 
 it("what is not live goes where it is known to be over", async () => {
   await start();
-  await pool.load("m@1", "/policies/1");
+  await pool.load(adapterAt("m@1"));
   a.adapters.set("gone@1", "/gone/1");
   b.adapters.set("theirs@1", "/theirs/1");
   await pool.unloadStale((policy) => policy !== "theirs@1");

@@ -4,6 +4,8 @@ import pLimit, { type LimitFunction } from "p-limit";
 import type { Logger } from "pino";
 import { fault } from "../faults/fault.ts";
 import type { Engine, Engines } from "../ports/engine.ts";
+import type { LiveAdapter, LiveBase } from "../ports/live-set.ts";
+import { createLiveAdapters, type LiveSetView } from "./live-set.ts";
 import { createEngineRouter, type EngineLease, type Routable } from "./router.ts";
 
 /** One engine process, as whoever watches it describes it. */
@@ -27,6 +29,8 @@ export interface EnginePool extends Engines {
   fence(name: string): void;
   /** Asks the engine now which live policies it does not serve from their folders. */
   missing(name: string): Promise<string[]>;
+  /** What every engine that takes traffic serves. */
+  readonly liveSet: LiveSetView;
 }
 
 interface Member extends Replica {
@@ -43,6 +47,8 @@ export function createEnginePool(options: {
   replicas: readonly Replica[];
   /** Makes live, by `load`, what must be; runs in each admission. */
   restore: () => Promise<void>;
+  /** What all engines sample from. Asked when somebody asks for the live set. */
+  base: () => LiveBase;
   log: Logger;
 }): EnginePool {
   const { log } = options;
@@ -53,8 +59,8 @@ export function createEnginePool(options: {
     turn: pLimit(1),
   }));
   const router = createEngineRouter();
-  /** What every member that takes traffic serves, and from which folder. */
-  const live = new Map<string, string>();
+  /** What every member that takes traffic serves. */
+  const live = createLiveAdapters(options.base);
   /** What is being loaded on all and is not live yet. An admission must not take it for what nobody needs. */
   const publishing = new Set<string>();
   const oneByOne = pLimit(1);
@@ -108,9 +114,10 @@ export function createEnginePool(options: {
    * list says which folder: one that outlives a server, or that two servers use, serves other weights under
    * the same name.
    */
-  async function load({ engine, adapters }: Member, policy: string, path: string): Promise<void> {
+  async function load({ engine, adapters }: Member, adapter: LiveAdapter): Promise<void> {
+    const { policy } = adapter;
     const served = await engine.served();
-    const isOurs = await isFrom(served, policy, path);
+    const isOurs = await isFrom(served, policy, adapter);
     if (adapters.has(policy) && isOurs) return;
     adapters.delete(policy);
     if (served.has(policy)) {
@@ -125,9 +132,9 @@ export function createEnginePool(options: {
       }
       await engine.unload(policy);
     }
-    await engine.load(policy, path);
+    await engine.load(adapter);
     fault("publish.after-load");
-    if (!(await isFrom(await engine.served(), policy, path))) {
+    if (!(await isFrom(await engine.served(), policy, adapter))) {
       throw new HoneError(
         `The engine took ${policy} but does not serve it from its checkpoint. ` +
           "Look whether another server loads policies of the same name into this engine.",
@@ -143,11 +150,11 @@ export function createEnginePool(options: {
     const before = [...member.adapters];
     const served = await member.engine.served();
     for (const policy of before) {
-      const path = live.get(policy) ?? served.get(policy);
-      if (path === undefined || !(await isFrom(served, policy, path)))
-        member.adapters.delete(policy);
+      const adapter = live.get(policy);
+      const isThere = adapter ? await isFrom(served, policy, adapter) : served.has(policy);
+      if (!isThere) member.adapters.delete(policy);
     }
-    return [...live.keys()].filter((policy) => !member.adapters.has(policy));
+    return live.policies().filter((policy) => !member.adapters.has(policy));
   }
 
   /** Resolves once the member holds what is live and nothing else. What it kept while it was away may be over. */
@@ -162,9 +169,9 @@ export function createEnginePool(options: {
     }
     for (;;) {
       // Looked up anew each time: what is live changes while the member loads.
-      const lacking = [...live].find(([policy]) => !member.adapters.has(policy));
+      const lacking = live.current().adapters.find(({ policy }) => !member.adapters.has(policy));
       if (!lacking) return;
-      await member.turn(load, member, ...lacking);
+      await member.turn(load, member, lacking);
     }
   }
 
@@ -176,7 +183,8 @@ export function createEnginePool(options: {
   }
 
   /** Loads on all that are present, also on those that come while others load. Gives those that failed. */
-  async function loadOnAll(policy: string, path: string): Promise<Map<Member, unknown>> {
+  async function loadOnAll(adapter: LiveAdapter): Promise<Map<Member, unknown>> {
+    const { policy } = adapter;
     const failures = new Map<Member, unknown>();
     const asked = new Set<Member>();
     let targets = present();
@@ -185,7 +193,7 @@ export function createEnginePool(options: {
         targets.map(async (member) => {
           asked.add(member);
           await member
-            .turn(load, member, policy, path)
+            .turn(load, member, adapter)
             .catch((error: unknown) => failures.set(member, error));
         }),
       );
@@ -226,16 +234,17 @@ export function createEnginePool(options: {
         }
       }),
 
-    async load(policy, path) {
+    async load(adapter) {
+      const { policy } = adapter;
       publishing.add(policy);
       let failures: ReadonlyMap<Member, unknown>;
       try {
-        failures = await loadOnAll(policy, path);
-        live.set(policy, path);
+        failures = await loadOnAll(adapter);
+        live.add(adapter);
       } catch (error) {
         // Also where no engine is there to be asked: the caller counts it no more, so one that comes back
         // with it has to let go of it.
-        live.delete(policy);
+        live.remove(policy);
         throw error;
       } finally {
         publishing.delete(policy);
@@ -248,7 +257,7 @@ export function createEnginePool(options: {
     },
 
     async unload(policy) {
-      live.delete(policy);
+      live.remove(policy);
       const results = await Promise.allSettled(
         present().map(({ engine, adapters, turn }) =>
           turn(() => {
@@ -260,12 +269,14 @@ export function createEnginePool(options: {
       for (const result of results) if (result.status === "rejected") throw result.reason;
     },
 
+    liveSet: live,
+
     missing: (name) => lostBy(memberOf(name)),
 
     async takeLost() {
       const lost = await Promise.all(present().map(lostBy));
       const byAll = lost.reduce((some, more) => some.filter((policy) => more.includes(policy)));
-      for (const policy of byAll) live.delete(policy);
+      for (const policy of byAll) live.remove(policy);
       return byAll;
     },
 
@@ -285,10 +296,11 @@ export function createEnginePool(options: {
 async function isFrom(
   served: ReadonlyMap<string, string>,
   policy: string,
-  path: string,
+  { path, sha256 }: LiveAdapter,
 ): Promise<boolean> {
   const root = served.get(policy);
-  if (root === undefined || root === path) return root === path;
+  if (root === undefined) return false;
+  if (root === path || root === `sha256:${sha256}`) return true;
   const [real, realPath] = await Promise.all(
     [root, path].map((folder) => realpath(folder).catch(() => null)),
   );

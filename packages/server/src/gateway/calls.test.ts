@@ -12,6 +12,7 @@ import {
 } from "../testing/running-engine.ts";
 import { createScriptedEngine } from "../testing/scripted-engine.ts";
 import { serveGateway, type ServedGateway } from "../testing/served-gateway.ts";
+import { adapterAt } from "../testing/adapters.ts";
 
 type Message = OpenAI.ChatCompletionMessageParam;
 type Asked = Partial<OpenAI.ChatCompletionCreateParamsNonStreaming>;
@@ -37,7 +38,7 @@ describe.skipIf(!workerPython())("calls that have to be", () => {
   beforeAll(async () => {
     [child, running] = await Promise.all([startRendererChild(), startEmbedded()]);
     renderer = createRendererClient({ baseURL: () => child.baseURL, key: () => child.key });
-    await running.engine.load("m@1", `${running.adapters}/mild`);
+    await running.engine.load(adapterAt("m@1", `${running.adapters}/mild`));
     gateway = await serveGateway(running.engine, renderer);
     client = gateway.client("ro_1");
   });

@@ -14,6 +14,7 @@ import { createRendererClient, type RendererClient } from "../renderer/http-rend
 import type { Child } from "../supervise/child.ts";
 import { createScriptedEngine } from "../testing/scripted-engine.ts";
 import { serveGateway, type ServedGateway } from "../testing/served-gateway.ts";
+import { adapterAt } from "../testing/adapters.ts";
 
 type Message = OpenAI.ChatCompletionMessageParam;
 const question: Message = { role: "user", content: "Which way?" };
@@ -30,7 +31,7 @@ describe.skipIf(!workerPython())("response_format", () => {
   beforeAll(async () => {
     [child, running] = await Promise.all([startRendererChild(), startEmbedded()]);
     renderer = createRendererClient({ baseURL: () => child.baseURL, key: () => child.key });
-    await running.engine.load("m@1", `${running.adapters}/mild`);
+    await running.engine.load(adapterAt("m@1", `${running.adapters}/mild`));
     gateway = await serveGateway(running.engine, renderer);
     client = gateway.client("ro_1");
   });

@@ -13,6 +13,7 @@ import { createRendererClient, type RendererClient } from "../renderer/http-rend
 import type { Child } from "../supervise/child.ts";
 import { fullPrompt } from "../conversation/prompt.ts";
 import { serveGateway, type ServedGateway } from "../testing/served-gateway.ts";
+import { adapterAt } from "../testing/adapters.ts";
 
 type Message = OpenAI.ChatCompletionMessageParam;
 
@@ -34,7 +35,7 @@ describe.skipIf(!workerPython())("gateway over the embedded engine", { shuffle: 
   beforeAll(async () => {
     [child, running] = await Promise.all([startRendererChild(), startEmbedded()]);
     renderer = createRendererClient({ baseURL: () => child.baseURL, key: () => child.key });
-    await running.engine.load("m@1", `${running.adapters}/mild`);
+    await running.engine.load(adapterAt("m@1", `${running.adapters}/mild`));
     gateway = await serveGateway(running.engine, renderer);
     client = gateway.client("ro_1");
   });
@@ -212,7 +213,7 @@ describe.skipIf(!workerPython())("gateway over the embedded engine", { shuffle: 
   const talk = { model: "m", messages: [question], temperature: 0, stream: true as const };
 
   it("stops the worker's decoding when the reader leaves", async () => {
-    await running.engine.load("m@2", `${running.adapters}/say-100`);
+    await running.engine.load(adapterAt("m@2", `${running.adapters}/say-100`));
     const talker = await serveGateway(running.engine, renderer, "m@2");
     const whole = await talker
       .client("ro_whole")

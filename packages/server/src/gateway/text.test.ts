@@ -12,6 +12,7 @@ import { createRendererClient, type RendererClient } from "../renderer/http-rend
 import type { Child } from "../supervise/child.ts";
 import { fullPrompt } from "../conversation/prompt.ts";
 import { serveGateway, type ServedGateway } from "../testing/served-gateway.ts";
+import { adapterAt } from "../testing/adapters.ts";
 
 /** vLLM's extension, which openai-node does not know. */
 interface Ids {
@@ -35,7 +36,7 @@ describe.skipIf(!workerPython())("plain prompts", () => {
   beforeAll(async () => {
     [child, running] = await Promise.all([startRendererChild(), startEmbedded()]);
     renderer = createRendererClient({ baseURL: () => child.baseURL, key: () => child.key });
-    await running.engine.load("m@1", `${running.adapters}/mild`);
+    await running.engine.load(adapterAt("m@1", `${running.adapters}/mild`));
     gateway = await serveGateway(running.engine, renderer);
     client = gateway.client();
   });

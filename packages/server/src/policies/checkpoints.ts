@@ -1,14 +1,17 @@
 import { readdir, readFile, rename, rm, stat, statfs } from "node:fs/promises";
 import { join } from "node:path";
-import { HoneError } from "@hone/core";
+import { HoneError, policyName } from "@hone/core";
 import type { Logger } from "pino";
 import { z } from "zod";
 import { fault } from "../faults/fault.ts";
+import type { LiveAdapter } from "../ports/live-set.ts";
 import { makeFolder, sha256OfFile, syncFolder, writeSynced } from "../store/files.ts";
 
 const manifestName = "manifest.json";
 const optimizerName = "optimizer.safetensors";
 export const adapterName = "adapter_model.safetensors";
+/** What an engine loads. */
+const engineFiles = ["adapter_config.json", adapterName];
 
 const manifestSchema = z.object({
   version: z.literal(1),
@@ -56,6 +59,11 @@ export interface Checkpoints {
   readManifest(model: string, step: number): Promise<Manifest | null>;
   /** Compares every file with its SHA-256. Throws `bad_adapter`. */
   verify(model: string, step: number): Promise<void>;
+  /**
+   * What engines have to serve as this policy, by its manifest. The files that they load are compared with their
+   * SHA-256 before. Throws `bad_adapter`.
+   */
+  adapter(model: string, step: number): Promise<LiveAdapter>;
   remove(model: string, step: number): Promise<void>;
   /** Removes the model's folder with everything in it. */
   removeModel(model: string): Promise<void>;
@@ -91,6 +99,12 @@ export function createCheckpoints(dataDir: string, bootId: string, log: Logger):
     } catch {
       return null;
     }
+  }
+
+  async function requireManifest(model: string, step: number): Promise<Manifest> {
+    const manifest = await readManifest(model, step);
+    if (manifest) return manifest;
+    throw damaged(model, step, "its manifest is missing or cannot be read");
   }
 
   async function stagingOfOthers(): Promise<string[]> {
@@ -143,12 +157,24 @@ export function createCheckpoints(dataDir: string, bootId: string, log: Logger):
     async verify(model, step) {
       // Retention may drop the optimizer's file meanwhile. The manifest is without it then, and is read once more.
       for (let look = 1; ; look++) {
-        const manifest = await readManifest(model, step);
-        if (!manifest) throw damaged(model, step, "its manifest is missing or cannot be read");
-        const damage = await damageOf(path(model, step), manifest);
+        const { files } = await requireManifest(model, step);
+        const damage = await damageOf(path(model, step), files);
         if (damage === null) return;
         if (look === 2) throw damaged(model, step, damage);
       }
+    },
+
+    async adapter(model, step) {
+      const { files, lora } = await requireManifest(model, step);
+      const weights = files[adapterName];
+      if (!weights) throw damaged(model, step, `its manifest does not name ${adapterName}`);
+      const loaded = Object.entries(files).filter(([name]) => engineFiles.includes(name));
+      const damage = await damageOf(path(model, step), Object.fromEntries(loaded));
+      if (damage !== null) throw damaged(model, step, damage);
+      return {
+        ...{ policy: policyName(model, step), path: path(model, step) },
+        ...{ ...weights, rank: lora.r },
+      };
     },
 
     async remove(model, step) {
@@ -220,7 +246,7 @@ export function createCheckpoints(dataDir: string, bootId: string, log: Logger):
 }
 
 /** What is wrong with the files. Null if nothing is. */
-async function damageOf(folder: string, { files }: Manifest): Promise<string | null> {
+async function damageOf(folder: string, files: Manifest["files"]): Promise<string | null> {
   for (const [name, { sha256 }] of Object.entries(files)) {
     const actual = await sha256OfFile(join(folder, name)).catch(() => null);
     if (actual === null) return `${name} is missing`;

@@ -75,7 +75,7 @@ describe("weights of another server under the same name", () => {
     server,
   }) => {
     const { load } = engine;
-    engine.load = (policy) => load(policy, "/elsewhere");
+    engine.load = (adapter) => load({ ...adapter, path: "/elsewhere" });
     const reply = await server.call("PUT", "/v1/models/n", {});
     expect(reply.json.error).toMatchObject({ code: "engine_error" });
     expect((await server.call("GET", "/v1/models/n/state")).json.served).toBe(-1);
@@ -135,8 +135,8 @@ describe("a model whose adapter the engine refuses", () => {
     await server.close();
     engine.names.clear();
     const { load } = engine;
-    engine.load = (policy, path) =>
-      policy === "a@0" ? Promise.reject(failure()) : load(policy, path);
+    engine.load = (adapter) =>
+      adapter.policy === "a@0" ? Promise.reject(failure()) : load(adapter);
     await server.open();
     expect([...engine.names]).toEqual(["m@0"]);
   });

@@ -87,15 +87,14 @@ export function createLivePolicies(options: {
   async function load(model: string, step: number): Promise<void> {
     const policy = policyName(model, step);
     refuseOtherWeights(models.require(model), options.base);
-    await checkpoints.verify(model, step);
+    const adapter = await checkpoints.adapter(model, step);
     try {
-      await engines.load(policy, checkpoints.path(model, step));
+      await engines.load(adapter);
     } catch (error) {
       live.delete(policy);
       throw error;
     }
-    const bytes = await checkpoints.adapterBytes(model, step);
-    if (!live.has(policy)) live.set(policy, { model, step, bytes });
+    if (!live.has(policy)) live.set(policy, { model, step, bytes: adapter.bytes });
   }
 
   /** Loads a policy. One that cannot be served must not keep the others from being served, so that is only logged. */

@@ -1,3 +1,5 @@
+import type { LiveAdapter } from "./live-set.ts";
+
 /** What traffic asks of an engine: token ids in, token ids out. */
 export interface Sampler {
   /** The name under which the bare base answers, and its context length in tokens. */
@@ -14,12 +16,12 @@ export interface Sampler {
 export interface Engine extends Sampler {
   readonly kind: "embedded" | "vllm";
   /** Makes an adapter servable under a name that was never used before. */
-  load(policy: string, path: string): Promise<void>;
+  load(adapter: LiveAdapter): Promise<void>;
   /** Unloads it. Requests that are using it finish. */
   unload(policy: string): Promise<void>;
   /**
    * The adapters that it serves now, with the folder of each, because a name alone does not say whose weights
-   * answer to it.
+   * answer to it. An engine on another disk names the weights instead: `sha256:<digest>`.
    */
   served(): Promise<Map<string, string>>;
 }
@@ -30,7 +32,7 @@ export interface Engines extends Sampler {
    * Makes an adapter live. Resolves once every engine that takes traffic serves it from this folder; one that
    * does not gets no traffic until it does. Rejects, and nothing is live, where no engine takes it.
    */
-  load(policy: string, path: string): Promise<void>;
+  load(adapter: LiveAdapter): Promise<void>;
   /** It is not live any more; rejects where an engine did not let go of it. */
   unload(policy: string): Promise<void>;
   /** Asks the engines what they serve. What none of them does any more is not live from now on: those are told. */

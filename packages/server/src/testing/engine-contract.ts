@@ -13,6 +13,7 @@ import {
   type Ask,
   type Sampled,
 } from "./sampling.ts";
+import { adapterAt } from "./adapters.ts";
 
 /** What every engine behind the server must do (docs/worker-contract.md). Tests run in order. */
 export function describeEngine(name: string, start: () => Promise<RunningEngine>): void {
@@ -141,9 +142,9 @@ export function describeEngine(name: string, start: () => Promise<RunningEngine>
 
     it("loads adapters under names that it then serves, each once", async () => {
       const { engine } = running;
-      await engine.load("m@0", adapter("zero"));
-      await engine.load("m@1", adapter(`say-${spoken.a}`));
-      await engine.load("m@2", adapter(`say-${spoken.b}`));
+      await engine.load(adapterAt("m@0", adapter("zero")));
+      await engine.load(adapterAt("m@1", adapter(`say-${spoken.a}`)));
+      await engine.load(adapterAt("m@2", adapter(`say-${spoken.b}`)));
       expect(await engine.served()).toEqual(
         new Map([
           ["m@0", adapter("zero")],
@@ -152,12 +153,12 @@ export function describeEngine(name: string, start: () => Promise<RunningEngine>
         ]),
       );
       // The name under which an import is tried.
-      await engine.load("m@3.check-op_1", adapter("mild"));
+      await engine.load(adapterAt("m@3.check-op_1", adapter("mild")));
       await engine.unload("m@3.check-op_1");
       expect((await engine.served()).has("m@3.check-op_1")).toBe(false);
       expect((await engine.info()).base).toBe("base");
-      await expectCode(engine.load("m@1", adapter(`say-${spoken.b}`)), "bad_adapter");
-      await expectCode(engine.load("m@9", adapter("missing")), "not_found");
+      await expectCode(engine.load(adapterAt("m@1", adapter(`say-${spoken.b}`))), "bad_adapter");
+      await expectCode(engine.load(adapterAt("m@9", adapter("missing"))), "not_found");
       await expectCode(engine.unload("nobody@1"), "policy_not_found");
       expect((await one({ model: "m@1", prompt: promptOf(1) })).ids).toEqual(
         Array(12).fill(spoken.a),
@@ -167,13 +168,13 @@ export function describeEngine(name: string, start: () => Promise<RunningEngine>
     // vLLM checks ranks only: a wrong shape has to be refused before it gets there.
     const misfits = name === "vllm" ? ["bad-rank"] : ["bad-rank", "bad-shape"];
     it.each(misfits)("refuses an adapter that does not fit: %s", async (bad) => {
-      const failure = await failureOf(running.engine.load("m@8", adapter(bad)));
+      const failure = await failureOf(running.engine.load(adapterAt("m@8", adapter(bad))));
       expect(["bad_adapter", "engine_error"]).toContain(failure.code);
       expect((await running.engine.served()).has("m@8")).toBe(false);
     });
 
     it("mixes base and adapters in one forward with all slots full", async () => {
-      await running.engine.load("m@3", adapter("mild"));
+      await running.engine.load(adapterAt("m@3", adapter("mild")));
       const models = ["m@0", "m@1", "m@2", "m@3", ...(running.bareBaseAlwaysRight ? ["base"] : [])];
       const asks = models.flatMap((model) => [0, 1, 2, 3, 4, 5].map((i) => ({ model, i })));
       const alone = new Map<string, Sampled>();
@@ -279,7 +280,7 @@ export function describeEngine(name: string, start: () => Promise<RunningEngine>
         chunksOf({ model: i % 2 ? "m@1" : "m@2", prompt: promptOf(i), maxTokens: 120 }),
       );
       const firsts = await Promise.all(streams.map((stream) => stream.next()));
-      await engine.load("m@4", adapter("mild"));
+      await engine.load(adapterAt("m@4", adapter("mild")));
       expect((await one({ model: "m@4", prompt: promptOf(1) })).ids.length).toBeGreaterThan(0);
       for (const [i, stream] of streams.entries()) {
         const ids = [...firsts[i]!.value!.tokenIds];
@@ -338,7 +339,7 @@ export function describeEngine(name: string, start: () => Promise<RunningEngine>
         expect(attempt).toBeLessThan(5);
         await running.stop();
         running = await start();
-        await running.engine.load("m@1", adapter(`say-${spoken.a}`));
+        await running.engine.load(adapterAt("m@1", adapter(`say-${spoken.a}`)));
       }
       await expectCode(one({ prompt: promptOf(1) }), "engine_unavailable");
     });

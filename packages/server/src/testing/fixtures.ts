@@ -16,6 +16,8 @@ import { openState, type State, type StateOptions } from "../state.ts";
 
 export const silent = pino({ level: process.env["HONE_TEST_LOG"] ?? "silent" });
 
+const testBase = { name: "base", dtype: "float32" as const };
+
 /** An engine's list of adapters, for tests in which nothing is sampled. */
 export interface AdapterList extends Engine {
   names: Set<string>;
@@ -39,7 +41,7 @@ export function adapterList(): AdapterList {
     async *generate() {
       throw new HoneError("nothing is sampled here", { code: "engine_unavailable" });
     },
-    load(policy, path) {
+    load({ policy, path }) {
       list.calls.push(`load ${policy}`);
       const failure = list.failNext;
       list.failNext = null;
@@ -185,12 +187,13 @@ export async function openTestState(
         };
       }),
       restore: () => state.onEngineReady(),
+      base: () => testBase,
       log: silent,
     });
     const state: State = await openState({
       engines,
       dataDir,
-      base: { name: "base", maxModelLen: 512, dtype: "float32" },
+      base: { ...testBase, maxModelLen: 512 },
       publicURL: () => "http://127.0.0.1:9",
       log: silent,
       ...options,

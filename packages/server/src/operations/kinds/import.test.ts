@@ -62,8 +62,8 @@ test("one that was refused and stays loaded is never served as the next step", a
   const { load, unload } = engine;
   engine.unload = () => Promise.reject(away());
   // It takes the adapter and fails after it: the name is in its list.
-  engine.load = async (policy, path) => {
-    await load(policy, path);
+  engine.load = async (given) => {
+    await load(given);
     throw new HoneError("NaN", { code: "bad_adapter" });
   };
   const id = await submitImport();
@@ -119,8 +119,8 @@ test("a server that ends during the check leaves an adapter that the next one un
   const { load } = engine;
   let began: () => void = () => undefined;
   const checking = new Promise<void>((resolve) => void (began = resolve));
-  engine.load = async (policy, path) => {
-    await load(policy, path);
+  engine.load = async (given) => {
+    await load(given);
     began();
     // The adapter is there, and the connection breaks before the answer.
     throw away();

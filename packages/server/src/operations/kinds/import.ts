@@ -1,10 +1,11 @@
-import { readFile, realpath } from "node:fs/promises";
+import { readFile, realpath, stat } from "node:fs/promises";
 import { join, sep } from "node:path";
 import { HoneError, policyName } from "@hone/core";
 import { unlessAborted } from "@hone/transport";
 import { z } from "zod";
 import { checkpointName } from "../../policies/checkpoints.ts";
-import { syncFolder } from "../../store/files.ts";
+import type { LiveAdapter } from "../../ports/live-set.ts";
+import { sha256OfFile, syncFolder } from "../../store/files.ts";
 import {
   badAdapter,
   checkWeights,
@@ -151,10 +152,14 @@ async function checkInEngine(
   name: string,
   staging: string,
 ): Promise<void> {
+  const weights = join(staging, weightsName);
+  const { r: rank } = await readConfig(staging);
+  const [sha256, { size: bytes }] = await Promise.all([sha256OfFile(weights), stat(weights)]);
+  const adapter: LiveAdapter = { policy: name, path: staging, sha256, bytes, rank };
   for (let nth = 1; ; nth++) {
     const generation = context.ready.generation();
     try {
-      return await tryInEngine(context, name, staging);
+      return await tryInEngine(context, adapter);
     } catch (error) {
       const away = HoneError.isInstance(error) && error.status === 503;
       if (!away || nth === checkTries) throw error;
@@ -172,18 +177,14 @@ async function checkInEngine(
  * Loads it from staging and lets it go again. The name is no policy's, so that no request reaches the adapter
  * and no later step finds it under its own name, should the unloading fail or the server end before it.
  */
-async function tryInEngine(
-  context: OperationContext,
-  name: string,
-  staging: string,
-): Promise<void> {
+async function tryInEngine(context: OperationContext, adapter: LiveAdapter): Promise<void> {
   try {
-    await context.engines.load(name, staging);
+    await context.engines.load(adapter);
   } catch (cause) {
     if (HoneError.isInstance(cause) && cause.status === 503) throw cause;
     throw badAdapter(`the engine refuses it: ${(cause as Error).message}`, cause);
   } finally {
-    await letGo(context, name);
+    await letGo(context, adapter.policy);
   }
 }
 
