@@ -1,6 +1,6 @@
-import type { Trajectory } from "@hone/core";
-import { fullPrompt } from "../conversation/prompt.ts";
+import { messageText, type ChatMessage, type Trajectory } from "@hone/core";
 import type { LedgerCompletion } from "../ports/ledger.ts";
+import { createKnownSequences } from "./known-sequences.ts";
 
 type Splits = NonNullable<Trajectory["usage"]["splits"]>;
 
@@ -9,17 +9,23 @@ type Splits = NonNullable<Trajectory["usage"]["splits"]>;
  * has nothing to extend. Null where there are none.
  */
 export function splitsOf(completions: readonly LedgerCompletion[]): Splits | null {
-  const delivered = completions.filter((one) => one.delivered);
+  if (!completions.some(isSplit)) return null;
+  const known = createKnownSequences();
   const reasons: Splits["reasons"] = {};
   let again = 0;
-  for (const one of delivered) {
-    const { splitReason: reason } = one;
-    if (reason === null || reason === "new_conversation") continue;
-    reasons[reason] = (reasons[reason] ?? 0) + 1;
-    again += readAgain(one, completions);
+  for (const one of completions) {
+    const shared = known.add(one);
+    if (!isSplit(one)) continue;
+    reasons[one.splitReason] = (reasons[one.splitReason] ?? 0) + 1;
+    again += readAgain(one, shared);
   }
-  if (Object.keys(reasons).length === 0) return null;
   return { reasons, tokensAgain: again };
+}
+
+type Split = LedgerCompletion & { splitReason: keyof Splits["reasons"] };
+
+function isSplit(one: LedgerCompletion): one is Split {
+  return one.delivered && one.splitReason !== null && one.splitReason !== "new_conversation";
 }
 
 /**
@@ -27,25 +33,35 @@ export function splitsOf(completions: readonly LedgerCompletion[]): Splits | nul
  * token on is none: a step computes that once. Neither is what came after the last answer, whose tokens are estimated
  * by its share of the text.
  */
-function readAgain(one: LedgerCompletion, completions: readonly LedgerCompletion[]): number {
-  const { length } = one.promptSuffix;
-  const before = completions.filter(({ seq }) => seq < one.seq);
-  const shared = Math.max(0, ...before.map((other) => sharedLength(one, other, completions)));
-  const last = one.messages.findLastIndex(({ role }) => role === "assistant");
-  const sizeOf = (value: unknown): number => JSON.stringify(value).length;
-  const added = sizeOf(one.messages.slice(last + 1)) / sizeOf([one.messages, one.tools]);
-  return Math.max(0, length - shared - Math.ceil(length * added));
+function readAgain({ promptSuffix, messages, tools }: LedgerCompletion, shared: number): number {
+  const { length } = promptSuffix;
+  const last = messages.findLastIndex(({ role }) => role === "assistant");
+  const added = sizeOf(messages.slice(last + 1));
+  const share = added / (added + sizeOf(messages.slice(0, last + 1)) + sizeOfTools(tools));
+  return Math.max(0, length - shared - Math.ceil(length * share));
 }
 
-/** How many tokens the prompt has in common with the prompt of another completion and its answer. */
-function sharedLength(
-  { promptSuffix }: LedgerCompletion,
-  other: LedgerCompletion,
-  completions: readonly LedgerCompletion[],
-): number {
-  const ids = fullPrompt(other, completions);
-  const at = (i: number): number | undefined => ids[i] ?? other.sampled[i - ids.length];
-  let shared = 0;
-  while (shared < promptSuffix.length && promptSuffix[shared] === at(shared)) shared += 1;
-  return shared;
+/** About what the chat template writes around a message. */
+const frame = 20;
+
+function sizeOf(messages: readonly ChatMessage[]): number {
+  let size = 0;
+  for (const message of messages) {
+    size += frame + messageText({ content: message.content ?? "" }).length;
+    if (message.role !== "assistant") continue;
+    size += message.reasoning_content?.length ?? 0;
+    for (const { function: called } of message.tool_calls ?? []) {
+      size += frame + called.name.length + called.arguments.length;
+    }
+  }
+  return size;
+}
+
+const toolSizes = new WeakMap<object, number>();
+
+function sizeOfTools(tools: LedgerCompletion["tools"]): number {
+  if (tools === null) return 0;
+  const size = toolSizes.get(tools) ?? JSON.stringify(tools).length;
+  toolSizes.set(tools, size);
+  return size;
 }
