@@ -5,6 +5,7 @@ import type { Deadlines } from "../supervise/supervisor.ts";
 import { createHttpEngine, type HttpEngine } from "./http-engine.ts";
 import { keepRemoteEngine, keepVllm, type KeptEngine, type Keeping } from "./kept-engine.ts";
 import { vllmChild } from "./vllm/child.ts";
+import { cardsOf } from "./vllm/flags.ts";
 
 export interface RemoteEngines {
   engines: readonly { url: string; engine: HttpEngine }[];
@@ -47,7 +48,7 @@ export async function connectEngines(
 
 export interface VllmReplicas {
   python: string;
-  /** How many, each on a card of its own where there are cards. */
+  /** How many, each on cards of its own where there are cards. */
   replicas: number;
   flags: readonly string[];
   base: string;
@@ -79,7 +80,10 @@ export function keepEngines(
       const name = nameOf(remotes.engines.length + at);
       const child = vllmChild({
         ...options,
-        env: options.device === "cuda" ? { CUDA_VISIBLE_DEVICES: cardOf(at) } : {},
+        env:
+          options.device === "cuda"
+            ? { CUDA_VISIBLE_DEVICES: cardsOfReplica(at, cardsOf(options.flags)) }
+            : {},
       });
       return keepVllm({
         ...keeping,
@@ -96,10 +100,16 @@ export function keepEngines(
   ];
 }
 
-/** The replica's card: of those that the operator allows, in turn. */
-function cardOf(at: number): string {
-  const allowed = process.env["CUDA_VISIBLE_DEVICES"]?.split(",").filter(Boolean);
-  return allowed && allowed.length > 0 ? (allowed[at % allowed.length] as string) : String(at);
+/** The replica's cards, so many: of those that the operator allows, in turn. */
+export function cardsOfReplica(
+  at: number,
+  count: number,
+  allowed = process.env["CUDA_VISIBLE_DEVICES"],
+): string {
+  const cards = (allowed ?? "").split(",").filter(Boolean);
+  const card = (nth: number): string =>
+    cards.length > 0 ? (cards[nth % cards.length] as string) : String(nth);
+  return [...new Set(Array.from({ length: count }, (_, nth) => card(at * count + nth)))].join(",");
 }
 
 /** At the start the engine cannot be restarting, so the URL is wrong or nothing listens there yet. */

@@ -1,5 +1,9 @@
-import { describe, expect, it } from "vitest";
-import { missingFor } from "./vllm.ts";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { describe, expect, it, vi } from "vitest";
+import { completeMarker } from "./paths.ts";
+import { findVllm, missingFor, placeOf } from "./vllm.ts";
 
 const machine = { platform: "linux", arch: "x64", glibc: "2.36", cpuFlags: new Set(["avx2"]) };
 
@@ -19,4 +23,21 @@ describe("what a machine lacks for vLLM", () => {
   it("is no AVX2 on ARM", async () => {
     expect(await missingFor("cpu", { ...machine, arch: "arm64", cpuFlags: new Set() })).toEqual([]);
   });
+});
+
+it("says for which device vLLM is installed where that is another one", () => {
+  const cache = mkdtempSync(join(tmpdir(), "hone-cache-"));
+  vi.stubEnv("HONE_CACHE", cache);
+  vi.stubEnv("HONE_VLLM_PYTHON", "");
+  try {
+    expect(() => findVllm("cpu")).toThrow(/Run `npx @hone\/server setup --engine vllm`/);
+    const { dir, python } = placeOf("cuda");
+    mkdirSync(join(dir, "bin"), { recursive: true });
+    for (const file of [python, join(dir, completeMarker)]) writeFileSync(file, "");
+    expect(findVllm("cuda")).toBe(python);
+    expect(() => findVllm("cpu")).toThrow(/installed for --device cuda.*Add --device cuda/);
+  } finally {
+    vi.unstubAllEnvs();
+    rmSync(cache, { recursive: true });
+  }
 });

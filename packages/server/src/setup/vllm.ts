@@ -31,7 +31,7 @@ function filesOf(build: VllmBuild): string[] {
 }
 
 /** Where the environment lies, whether it exists or not. */
-function placeOf(build: VllmBuild): Pick<EnvironmentPlan, "dir" | "python"> {
+export function placeOf(build: VllmBuild): Pick<EnvironmentPlan, "dir" | "python"> {
   const hash = createHash("sha256").update(torchVersion);
   for (const file of filesOf(build)) hash.update(readFileSync(file));
   const dir = join(cacheDir(), "envs", `vllm-${hash.digest("hex").slice(0, 16)}`);
@@ -53,6 +53,13 @@ export function findVllm(build: VllmBuild): string {
   }
   const place = placeOf(build);
   if (isComplete(place)) return place.python;
+  const other = build === "cpu" ? "cuda" : "cpu";
+  if (isComplete(placeOf(other))) {
+    throw new HoneError(
+      `vLLM is installed for --device ${other}, and this server is for ${build}. ${build === "cpu" ? "Add --device cuda" : "Leave out --device cuda, or run setup --engine vllm where the GPU and its driver are seen"}.`,
+      { code: "invalid_config", param: "engine" },
+    );
+  }
   throw new HoneError(
     "vLLM is not installed. Run `npx @hone/server setup --engine vllm` once (in a clone: `npm run hone -- setup --engine vllm`).",
     { code: "invalid_config", param: "engine" },

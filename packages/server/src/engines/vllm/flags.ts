@@ -12,6 +12,13 @@ const ours: Readonly<Record<string, string>> = {
   "--no-enable-lora": "policies are adapters",
   "--logprobs-mode": "training needs the logprobs of what was sampled from",
   "--generation-config": "requests say how to sample",
+  "--override-generation-config": "requests say how to sample",
+  "--quantization":
+    "the trainer computes with all bits of the base, and the engine has to sample from the same weights",
+  "-q": "the trainer computes with all bits of the base, and the engine has to sample from the same weights",
+  "--lora-modules": "policies are loaded while it runs",
+  "--disable-log-stats": "its metrics tell whether it makes progress",
+  "--config": "flags from a file would not be looked at; give them one by one",
   "--data-parallel-size": "an adapter would reach one of its engines only; use --replicas",
   "-dp": "an adapter would reach one of its engines only; use --replicas",
 };
@@ -19,12 +26,38 @@ const ours: Readonly<Record<string, string>> = {
 /** Throws where one of the flags would break what Hone relies on. vLLM itself refuses those that it does not know. */
 export function checkVllmFlags(flags: readonly string[]): void {
   for (const flag of flags) {
-    const name = (flag.split("=")[0] ?? "").replaceAll("_", "-");
+    const name = ourName((flag.split("=")[0] ?? "").replaceAll("_", "-"));
+    if (name === undefined) continue;
     const why = ours[name];
-    if (why === undefined) continue;
     throw new HoneError(`vLLM's ${name} is set by Hone: ${why}. Leave it out.`, {
       code: "invalid_config",
       param: "vllmFlags",
     });
   }
+}
+
+/** vLLM takes a name as one of its flags' that begins so, too. */
+function ourName(given: string): string | undefined {
+  if (Object.hasOwn(ours, given)) return given;
+  if (!given.startsWith("--") || given.length < 5) return undefined;
+  return Object.keys(ours).find((name) => name.startsWith(given));
+}
+
+/** How many cards one vLLM with these flags computes on. */
+export function cardsOf(flags: readonly string[]): number {
+  return (
+    numberOf(flags, "--tensor-parallel-size", "-tp") *
+    numberOf(flags, "--pipeline-parallel-size", "-pp")
+  );
+}
+
+/** The last one counts. 1 where there is none, or none that is a number: vLLM says so itself. */
+function numberOf(flags: readonly string[], ...names: readonly string[]): number {
+  let found = 1;
+  flags.forEach((flag, at) => {
+    const [name = "", value = flags[at + 1]] = flag.split("=");
+    if (!names.includes(name.startsWith("--") ? name.replaceAll("_", "-") : name)) return;
+    found = /^[1-9]\d?$/.test(value ?? "") ? Number(value) : 1;
+  });
+  return found;
 }
