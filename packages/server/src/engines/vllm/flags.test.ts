@@ -10,6 +10,8 @@ describe("flags for vLLM", () => {
     ["--logprobs-m", "raw_logprobs"],
     ["--quantization", "fp8"],
     ["-q", "fp8"],
+    ["--max-model-len", "4096"],
+    ["--trust-remote-code"],
     ["--config", "flags.yaml"],
     ["--disable-log-stats"],
     ["--override-generation-config", '{"temperature": 0.5}'],
@@ -20,7 +22,7 @@ describe("flags for vLLM", () => {
 
   it.each([
     ["--gpu-memory-utilization", "0.5"],
-    ["--max-model-len=4096"],
+    ["--max-num-batched-tokens=4096"],
     ["--config-format", "hf"],
     ["--data-parallel-size-local", "1"],
     ["-tp", "2", "--no-enable-prefix-caching"],
