@@ -139,6 +139,7 @@ export async function openState(options: StateOptions): Promise<State> {
       checkpoints,
       held: (name) => {
         const steps = rollouts.openSteps(name);
+        for (const step of operations.readsOf(name)) steps.add(step);
         for (const { step } of models.policies(name)) {
           if (live.isHeld(policyName(name, step))) steps.add(step);
         }

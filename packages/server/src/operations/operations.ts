@@ -33,6 +33,8 @@ export interface Operations {
   abortAll(model: string): Promise<void>;
   /** Ids of a model's operations that are queued or running, in their order: of all keys, or of one. */
   unfinished(model: string, keyId?: string): string[];
+  /** Policies of a model that operations, queued or running, of any model will read besides the newest ones. */
+  readsOf(model: string): number[];
   /** Begins to work on what is queued, and goes on with what a restart cut off. */
   start(): void;
   /** Stops without ending anything: running operations are redone at the next start. */
@@ -161,6 +163,11 @@ export async function createOperations(context: OperationContext): Promise<Opera
         .unfinished(model)
         .filter((one) => keyId === undefined || one.keyId === keyId)
         .map(({ id }) => id),
+    readsOf: (model) =>
+      queue
+        .unfinished()
+        .flatMap((record) => kindOf(record).reads?.(record) ?? [])
+        .flatMap((one) => (one.model === model ? [one.step] : [])),
     start: () => queue.start(),
 
     async close() {

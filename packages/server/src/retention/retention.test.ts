@@ -122,6 +122,28 @@ describe("retention", () => {
     expect(await folders()).toEqual([0, 5, 6]);
   });
 
+  test.for([
+    { type: "distill", teacher: { model: "m", policy: 1 } },
+    { type: "grpo", beta: 0.1, reference: 1 },
+  ])(
+    "leaves what an operation in the queue will read, until that has ended: %j",
+    async (config, { server, trainer, folders, gc }) => {
+      await server.train();
+      let go = (): void => undefined;
+      trainer.before.push(() => new Promise((resolve) => (go = resolve)));
+      const before = [];
+      for (let step = 0; step < 3; step++) before.push(await server.submitStep());
+      const reader = await server.submitStep({ config });
+      await expect.poll(() => trainer.before.length).toBe(0);
+      go();
+      for (const id of before) await ended(server, id);
+      const { status, error } = await ended(server, reader);
+      expect({ status, error }).toEqual({ status: "succeeded", error: null });
+      await gc();
+      expect(await folders()).toEqual([0, 4, 5]);
+    },
+  );
+
   test("leaves what is pinned, and the one that did best in evaluations", async ({
     server,
     folders,

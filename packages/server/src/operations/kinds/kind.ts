@@ -23,6 +23,8 @@ export interface OperationKind<R extends OperationRecord = OperationRecord> {
     model: Model,
     op: R["op"],
   ): Promise<readonly Claim[]>;
+  /** Policies that it will read besides the newest one of its model: retention leaves them until it has ended. */
+  reads?(record: R): readonly { model: string; step: number }[];
   /** Of the rollouts that it claimed those that its step used up; the others are free again. */
   used?(record: R): readonly string[];
   /** Of what is stored for it, what nobody needs once it has ended in whatever way: goes in the same transaction. */

@@ -77,6 +77,11 @@ export function supervised<O extends SupervisedOp>(
       return [];
     },
 
+    reads({ model, op }) {
+      const step = learning.reference(op.config);
+      return step === null ? [] : [{ model, step }];
+    },
+
     async run(task) {
       const { context, record, emit } = task;
       const model = context.models.require(record.model);

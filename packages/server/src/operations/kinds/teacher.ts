@@ -43,6 +43,16 @@ export async function findTeacher(
   return { model: name, step, sha256 };
 }
 
+/** The policy that the configuration names by its number; null where it is the one that is newest then, or there is none. */
+export function namedTeacher(
+  student: string,
+  config: ResolvedTrainConfig,
+): Pick<Teacher, "model" | "step"> | null {
+  if (config.type !== "distill" || typeof config.teacher === "string") return null;
+  const { model = student, policy } = config.teacher;
+  return policy === undefined ? null : { model, step: policy };
+}
+
 /** The teacher's folder, which has to hold what it held when the step was planned. */
 export async function teacherFolder(
   context: OperationContext,

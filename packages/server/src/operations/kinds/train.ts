@@ -25,7 +25,7 @@ import { seedOf, stepOnWorker } from "./worker-step.ts";
 import { type OperationKind, type Outcome, type Staged, type Task, timed } from "./kind.ts";
 import { referenceFolder } from "./reference-folder.ts";
 import { givenLogprobs, readFeedback, type Taught } from "./taught.ts";
-import { findTeacher, type Teacher, teacherFolder } from "./teacher.ts";
+import { findTeacher, namedTeacher, type Teacher, teacherFolder } from "./teacher.ts";
 import { claimRewarded, namedCompletions, referenceOf } from "./train-claims.ts";
 import { whileHeld } from "./while-held.ts";
 
@@ -56,6 +56,15 @@ export const train: OperationKind<TrainRecord> = {
     (stored?.work.rollouts ?? [])
       .filter(({ group }) => stored?.outcome.groups[group]?.reason === null)
       .map(({ id }) => id),
+
+  reads({ model, op: { config }, work: stored }) {
+    const reference = referenceOf(config);
+    const teacher = stored?.teacher ?? namedTeacher(model, config);
+    return [
+      ...(typeof reference === "number" ? [{ model, step: reference }] : []),
+      ...(teacher ? [teacher] : []),
+    ];
+  },
 
   async run(task) {
     const { record, emit } = task;
