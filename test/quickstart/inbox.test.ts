@@ -11,8 +11,12 @@ import { startTestServer, type TestServer } from "../support/server.ts";
 const run = promisify(execFile);
 const file = (path: string) => fileURLToPath(new URL(path, import.meta.url));
 
-/** `npx @hone/client train`, by default on a task that the base of the repository can learn. */
-function train(
+const train = (server: TestServer, args: string[], task?: string) =>
+  client("train", server, args, task);
+
+/** `npx @hone/client`, by default on a task that the base of the repository can learn. */
+function client(
+  command: "train" | "probe",
   server: TestServer,
   args: string[],
   task = "one-word-task.ts",
@@ -21,7 +25,7 @@ function train(
   return new Promise((resolve) => {
     execFile(
       process.execPath,
-      [...program, file("../../packages/client/src/run/cli.ts"), "train", file(task), ...args],
+      [...program, file("../../packages/client/src/run/cli.ts"), command, file(task), ...args],
       {
         env: { ...process.env, HONE_URL: server.url, HONE_API_KEY: server.key },
         timeout: 240_000,
@@ -132,6 +136,27 @@ describe("the training of a task of one's own", () => {
     expect(existsSync(join(out, "refused"))).toBe(false);
     const named = await train(server, ["--resume", "--out", join(out, "control"), "--name", "b"]);
     expect(named.stderr).toMatch(/invalid_config: .* trains the model control, not b\./);
+  });
+
+  it("is probed before: whether there is something to learn, and what it would take", async () => {
+    const price = ["--usd-per-hour", "2", "--json"];
+    const probed = await client("probe", server, price);
+    const report = JSON.parse(probed.stdout);
+    // 64 rollouts in groups of 16; the word that earns something comes now and then.
+    expect(report.figures).toMatchObject({ groups: 4, rollouts: 64, failed: 0 });
+    expect(report.figures.pass).toMatchObject({ metric: "yes", at: 1, k: 16 });
+    expect(report.figures.pass.atK).toBeGreaterThan(report.figures.pass.at1);
+    expect(report.verdict).toBe("go");
+    expect(report.measured.training).toBeGreaterThan(0);
+    expect(report.estimate).toMatchObject({ steps: 10, rollouts: 704, withTraining: true });
+    expect(report.estimate.machineUsd).toBeCloseTo(2 * report.estimate.hours, 9);
+    expect(probed.status).toBe(0);
+    const text = await client("probe", server, ["--rollouts", "32", "--no-train-step"]);
+    expect(text.stdout).toMatch(/Go: there is something to learn from\.\n {2}- Rewards differ in/);
+    expect(text.stdout).toContain("training not counted");
+    // Its models are gone.
+    const models = await (await server.fetch("/v1/states")).text();
+    expect(models).not.toContain("probe-");
   });
 
   it("says what a task file lacks", async () => {

@@ -134,7 +134,7 @@ function scheduleOf({ schedule: type, lastRate }: Given, before: Schedule): Sche
  * A setting `boardSize: 4` is `--board-size 4`. A setting that is true or false has two options, so that a run that
  * goes on can take back what it began with.
  */
-function ownOptions(name: string, value: string | number | boolean): Option[] {
+export function ownOptions(name: string, value: string | number | boolean): Option[] {
   const words = name.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
   if (typeof value === "boolean") {
     const on = new Option(`--${words}`).default(value);

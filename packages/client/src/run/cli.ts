@@ -1,7 +1,9 @@
 #!/usr/bin/env node
-// `npx @hone/client train my-task.ts`: a run of the task in that file, from start to verdict.
+// `npx @hone/client train my-task.ts`: a run of the task in that file, from start to verdict. `probe my-task.ts`
+// looks before a run is paid for.
 import { resolve } from "node:path";
 import { HoneError } from "@hone/core";
+import { probeCommand } from "../probe/probe-command.ts";
 import { readCommandLine, type CommandLine } from "./cli-options.ts";
 import { createReporter } from "./reporter.ts";
 import { findRun, keepRun, newRun } from "./run-folders.ts";
@@ -10,11 +12,13 @@ import { loadTask } from "./task-file.ts";
 import { trainRun } from "./train-run.ts";
 
 const usage = `npx @hone/client train TASK.ts [options]
+npx @hone/client probe TASK.ts [options]
 
 Trains the model behind an agent on a task: a file whose default export is what defineTask gives.
 The server is found by HONE_URL and HONE_API_KEY, or is that of this machine.
 
-  train TASK.ts --help       all options, those of the task among them
+  probe TASK.ts              some rollouts of the base: is there something to learn, and what would it take?
+  train TASK.ts --help       all options, those of the task among them; probe has them too
   train TASK.ts --resume     go on with the newest run of the task
 `;
 
@@ -39,13 +43,18 @@ function interrupt(): void {
 const [command, file, ...args] = process.argv.slice(2);
 if (command === undefined || command === "--help" || command === "-h" || file === "--help") {
   console.log(usage);
-} else if (command !== "train" || file === undefined || file.startsWith("-")) {
-  console.error(
-    `error: ${command === "train" ? "name the task's file after train" : `there is no command "${command}"`}\n\n${usage}`,
-  );
-  process.exitCode = 1;
+} else if (command !== "train" && command !== "probe") {
+  refuse(`there is no command "${command}"`);
+} else if (file === undefined || file.startsWith("-")) {
+  refuse(`name the task's file after ${command}`);
 } else {
-  process.exitCode = await train(file, args).catch(exitCodeOf);
+  const done = command === "train" ? train(file, args) : probeCommand(file, args, stop.signal);
+  process.exitCode = await done.catch(exitCodeOf);
+}
+
+function refuse(why: string): void {
+  console.error(`error: ${why}\n\n${usage}`);
+  process.exitCode = 1;
 }
 
 async function train(taskFile: string, given: string[]): Promise<number> {

@@ -1,0 +1,197 @@
+import { printableLine } from "@hone/core";
+import type { Trajectory, TrajectoryGroup } from "@hone/core";
+import { valueOf } from "../evaluation/scores.ts";
+import { mean, standardDeviation } from "../statistics.ts";
+
+/** What a probe has counted and measured of the base's rollouts. */
+export interface ProbeFigures {
+  groups: number;
+  /** Rollouts that ended. */
+  rollouts: number;
+  failed: number;
+  /** The last failure in words; null where none failed. */
+  lastFailure: string | null;
+  /** Of the rollouts that have one; null where none has. */
+  reward: { mean: number; least: number; most: number; count: number } | null;
+  /** Null where nothing says what passes; `whyNot` has the reason in words. */
+  pass: Pass | null;
+  whyNoPass: string | null;
+  /** Groups of at least two rewards, and in how many of them these differ. */
+  varied: { groups: number; of: number };
+  /** Means over the rollouts. */
+  length: { turns: number; promptTokens: number; completionTokens: number; sequenceTokens: number };
+  /** The share of the turns that ended at their limit of tokens. */
+  cut: number;
+  /** The share of the completions that would not be trained: temperature 0, top_p below 1, a grammar. */
+  constrained: number;
+  /** The share of the rollouts that end with the commonest of the last answers. */
+  commonest: number;
+}
+
+export interface Pass {
+  /** What is looked at: `reward` or a metric. */
+  metric: string;
+  /** A rollout passes from this value on. */
+  at: number;
+  /** The share of the rollouts that pass. */
+  at1: number;
+  /** The share of the scenarios that pass at least once in k rollouts, estimated without bias. */
+  atK: number;
+  k: number;
+}
+
+/** What decides whether a rollout passes. */
+export interface PassRule {
+  metric: string;
+  /** @default 1, where all values lie between 0 and 1 */
+  at?: number | undefined;
+  /** Rewards compare the rollouts of a group with one another, as a judge's do that ranks them. */
+  relative: boolean;
+}
+
+/**
+ * The chance that at least one of k rollouts passes, from n of which c did: 1 − C(n−c, k)/C(n, k)
+ * (https://arxiv.org/abs/2107.03374, equation 1). Null where k is more than n.
+ */
+export function passAtK(n: number, c: number, k: number): number | null {
+  if (k > n) return null;
+  let allFail = 1;
+  for (let i = 0; i < k; i += 1) allFail *= Math.max(0, n - c - i) / (n - i);
+  return 1 - allFail;
+}
+
+export function figuresOf(
+  groups: readonly TrajectoryGroup[],
+  rule: PassRule,
+  k: number,
+): ProbeFigures {
+  const trajectories = groups.flatMap((group) => group.trajectories);
+  const exceptions = groups.flatMap((group) => group.exceptions);
+  const rewards = trajectories.flatMap((one) => valueOf(one, "reward"));
+  const compared = groups
+    .map((group) => group.trajectories.flatMap((one) => valueOf(one, "reward")))
+    .filter((values) => values.length > 1);
+  const usage = trajectories.map((one) => one.usage);
+  const turns = trajectories.flatMap((one) => one.turns ?? []);
+  const completions = sum(usage.map((one) => one.completions));
+  const last = exceptions.at(-1);
+  return {
+    groups: groups.length,
+    rollouts: trajectories.length,
+    failed: exceptions.length,
+    lastFailure: last ? printableLine(`${last.type}: ${last.message}`) : null,
+    reward:
+      rewards.length === 0
+        ? null
+        : {
+            mean: mean(rewards),
+            least: Math.min(...rewards),
+            most: Math.max(...rewards),
+            count: rewards.length,
+          },
+    ...passOf(groups, rule, k),
+    varied: {
+      groups: compared.filter((values) => values.some((value) => value !== values[0])).length,
+      of: compared.length,
+    },
+    length: {
+      turns: meanOr0(usage.map((one) => one.completions)),
+      promptTokens: meanOr0(usage.map((one) => one.promptTokens)),
+      completionTokens: meanOr0(usage.map((one) => one.completionTokens)),
+      sequenceTokens: meanOr0(
+        usage.map((one) => one.sequenceTokens ?? one.promptTokens + one.completionTokens),
+      ),
+    },
+    cut: share(
+      turns.filter((one) => one.finish_reason === "length").length,
+      turns.filter((one) => one.finish_reason !== null).length,
+    ),
+    constrained: share(sum(usage.map((one) => one.constrained ?? 0)), completions),
+    commonest: commonestShare(trajectories),
+  };
+}
+
+function passOf(
+  groups: readonly TrajectoryGroup[],
+  { metric, at, relative }: PassRule,
+  k: number,
+): { pass: Pass | null; whyNoPass: string | null } {
+  const none = (whyNoPass: string) => ({ pass: null, whyNoPass });
+  if (relative && metric === "reward") {
+    return none("the rewards compare a group's rollouts with one another and have no level");
+  }
+  const values = groups.map((group) => group.trajectories.flatMap((one) => valueOf(one, metric)));
+  const all = values.flat();
+  if (all.length === 0) return none(`no rollout has "${metric}"`);
+  if (at === undefined && all.some((value) => value < 0 || value > 1)) {
+    return none(
+      `"${metric}" is not between 0 and 1: say with passAt from which value on it passes`,
+    );
+  }
+  const bar = at ?? 1;
+  const counted = values.map((group) => ({
+    n: group.length,
+    c: group.filter((value) => value >= bar).length,
+  }));
+  const most = Math.min(k, Math.max(...counted.map(({ n }) => n)));
+  const estimates = counted.flatMap(({ n, c }) => passAtK(n, c, most) ?? []);
+  const passed = sum(counted.map(({ c }) => c));
+  return {
+    pass: { metric, at: bar, at1: passed / all.length, atK: mean(estimates), k: most },
+    whyNoPass: null,
+  };
+}
+
+/**
+ * How much of the difference between a group's rewards is the judge's own noise: the variance of two judgements of
+ * the same rollout over the variance within groups. Null where no group's rewards differ or none was judged twice.
+ */
+export function judgeNoise(
+  first: readonly TrajectoryGroup[],
+  second: readonly TrajectoryGroup[],
+): number | null {
+  const again = new Map(
+    second.flatMap((group) =>
+      group.trajectories.map((one) => [one.rolloutId, one.reward] as const),
+    ),
+  );
+  const between: number[] = [];
+  const within: number[] = [];
+  for (const group of first) {
+    const pairs = group.trajectories.flatMap((one): [number, number][] => {
+      const other = again.get(one.rolloutId);
+      return one.reward === null || other === null || other === undefined
+        ? []
+        : [[one.reward, other]];
+    });
+    // The variance of two values is half the square of their difference.
+    between.push(...pairs.map(([a, b]) => (a - b) ** 2 / 2));
+    const spread = standardDeviation(pairs.map(([a]) => a));
+    if (spread !== null) within.push(spread ** 2);
+  }
+  if (between.length === 0 || within.length === 0) return null;
+  const signal = mean(within);
+  return signal === 0 ? null : mean(between) / signal;
+}
+
+function commonestShare(trajectories: readonly Trajectory[]): number {
+  const counts = new Map<string, number>();
+  for (const { messages } of trajectories) {
+    const last = messages.findLast((one) => one["role"] === "assistant");
+    const key = JSON.stringify([last?.["content"], last?.["tool_calls"]]);
+    counts.set(key, (counts.get(key) ?? 0) + 1);
+  }
+  return share(Math.max(0, ...counts.values()), trajectories.length);
+}
+
+function sum(values: readonly number[]): number {
+  return values.reduce((total, value) => total + value, 0);
+}
+
+function share(part: number, whole: number): number {
+  return whole === 0 ? 0 : part / whole;
+}
+
+function meanOr0(values: readonly number[]): number {
+  return values.length === 0 ? 0 : mean(values);
+}
