@@ -3,7 +3,7 @@
 // looks before a run is paid for.
 import { resolve } from "node:path";
 import { HoneError } from "@hone/core";
-import { probeCommand } from "../probe/probe-command.ts";
+import { probeCommand } from "./probe-command.ts";
 import { readCommandLine, type CommandLine } from "./cli-options.ts";
 import { createReporter } from "./reporter.ts";
 import { findRun, keepRun, newRun } from "./run-folders.ts";

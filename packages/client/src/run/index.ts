@@ -9,5 +9,5 @@ export type { MetricChange, RunSummary } from "./summary.ts";
 export type { Outcome } from "./verdict.ts";
 export { summaryText } from "./summary-text.ts";
 export { createReporter } from "./reporter.ts";
-export { probeTask } from "../probe/probe.ts";
-export type { ProbeEvent, ProbeOptions, ProbeReport } from "../probe/probe.ts";
+export { probeTask } from "./probe.ts";
+export type { ProbeEvent, ProbeOptions, ProbeReport } from "./probe.ts";

@@ -11,11 +11,11 @@ import { Hone } from "../hone.ts";
 import type { Model } from "../model.ts";
 import { gather } from "../rollouts/gather.ts";
 import { warn } from "../warn.ts";
-import { readSettings, settingNames, type RunSettings } from "../run/run-options.ts";
-import { readOwnSettings, requireTask, type Task, type TaskSettings } from "../run/task.ts";
-import { estimateOf, type Estimate, type Measured } from "./estimate.ts";
-import { figuresOf, judgeNoise, type ProbeFigures } from "./figures.ts";
-import { judgeFigures, type Judged } from "./verdict.ts";
+import { readSettings, settingNames, type RunSettings } from "./run-options.ts";
+import { readOwnSettings, requireTask, type Task, type TaskSettings } from "./task.ts";
+import { estimateOf, type Estimate, type Measured } from "./probe-estimate.ts";
+import { figuresOf, judgeNoise, type ProbeFigures } from "./probe-figures.ts";
+import { judgeFigures, type Judged } from "./probe-verdict.ts";
 
 export interface ProbeOptions<Settings> extends Partial<RunSettings> {
   /** Rollouts in all, as many groups of `groupSize` as they make, at least two. @default 64 */

@@ -1,5 +1,5 @@
-import type { RunSettings } from "../run/run-options.ts";
-import type { ProbeFigures } from "./figures.ts";
+import type { RunSettings } from "./run-options.ts";
+import type { ProbeFigures } from "./probe-figures.ts";
 
 /** What a probe has measured of time and money. */
 export interface Measured {

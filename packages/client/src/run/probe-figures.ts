@@ -28,7 +28,7 @@ export interface ProbeFigures {
   commonest: number;
 }
 
-export interface Pass {
+interface Pass {
   /** What is looked at: `reward` or a metric. */
   metric: string;
   /** A rollout passes from this value on. */

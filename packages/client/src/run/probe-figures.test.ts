@@ -1,8 +1,8 @@
 import type { Trajectory, TrajectoryGroup } from "@hone/core";
 import { describe, expect, it } from "vitest";
-import { figuresOf, judgeNoise, passAtK } from "./figures.ts";
-import { judgeFigures } from "./verdict.ts";
-import { estimateOf } from "./estimate.ts";
+import { figuresOf, judgeNoise, passAtK } from "./probe-figures.ts";
+import { judgeFigures } from "./probe-verdict.ts";
+import { estimateOf } from "./probe-estimate.ts";
 
 function trajectory(reward: number | null, over: Partial<Trajectory> = {}): Trajectory {
   return {

@@ -1,9 +1,9 @@
 import { Command, InvalidArgumentError } from "commander";
 import { numberReader } from "@hone/core";
-import { ownOptions } from "../run/cli-options.ts";
-import { loadTask } from "../run/task-file.ts";
-import { readSettings, type RunSettings } from "../run/run-options.ts";
-import type { Task, TaskSettings } from "../run/task.ts";
+import { ownOptions } from "./cli-options.ts";
+import { loadTask } from "./task-file.ts";
+import { readSettings, type RunSettings } from "./run-options.ts";
+import type { Task, TaskSettings } from "./task.ts";
 import { probeTask, type ProbeEvent, type ProbeOptions } from "./probe.ts";
 import { probeText } from "./probe-text.ts";
 
@@ -27,7 +27,7 @@ export async function probeCommand(
 }
 
 /** The options of `probe FILE`, with the task's own settings among them; ends the process where one is wrong. */
-export function readProbeLine(
+function readProbeLine(
   file: string,
   task: Pick<Task<unknown>, "settings" | "options" | "heldOut">,
   args: string[],

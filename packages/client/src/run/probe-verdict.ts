@@ -1,4 +1,4 @@
-import type { ProbeFigures } from "./figures.ts";
+import type { ProbeFigures } from "./probe-figures.ts";
 
 /** What to do before paying for a run. */
 export type ProbeVerdict = "go" | "change_the_prompt" | "change_the_reward" | "no_go";
@@ -10,7 +10,7 @@ export interface Judged {
 }
 
 /** Our own thresholds, as shares: no publication has them. */
-export const thresholds = {
+const thresholds = {
   /** More failed rollouts than this, and the run would stop. */
   failed: 0.1,
   /** Groups whose rewards differ: below the first a run learns next to nothing, below the second slowly. */

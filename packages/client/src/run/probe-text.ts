@@ -1,7 +1,7 @@
-import { figure } from "../run/reporter.ts";
-import { durationText } from "../run/summary-text.ts";
+import { figure } from "./reporter.ts";
+import { durationText } from "./summary-text.ts";
 import type { ProbeReport } from "./probe.ts";
-import { percent, type ProbeVerdict } from "./verdict.ts";
+import { percent, type ProbeVerdict } from "./probe-verdict.ts";
 
 const verdicts: Record<ProbeVerdict, string> = {
   go: "Go: there is something to learn from.",
