@@ -16,7 +16,9 @@ export function workerMetrics(pid: number): () => Promise<WorkerMetrics> {
   )?.[1];
   const url = `http://127.0.0.1:${listeningPort(pid)}/metrics`;
   return async () => {
-    const response = await fetch(url, { headers: { authorization: `Bearer ${key}` } });
+    const ask = () => fetch(url, { headers: { authorization: `Bearer ${key}` } });
+    // A socket that idled for 5 s is closed by uvicorn, also at the moment at which it is used again.
+    const response = await ask().catch(ask);
     const text = await response.text();
     const value = (name: string): number => {
       const found = new RegExp(`^vllm:${name}\\{[^}]*\\} ([\\d.]+)`, "m").exec(text)?.[1];
