@@ -8,6 +8,7 @@ import {
   Hone,
   HoneError,
   openRunLog,
+  playAhead,
   readGroups,
   splitScenarios,
   writeGroups,
@@ -182,6 +183,18 @@ async function filled(model: Model, train: { prompt: string }[]) {
   }
 }
 
+async function overlapped(model: Model, train: { prompt: string }[]) {
+  // #region overlap
+  const batches = model.batches(train, { groupsPerStep: 1, steps: 2 });
+  const play = (scenarios: readonly { prompt: string }[], { signal }: { signal: AbortSignal }) =>
+    gather(model, rollout, scenarios, { groupSize: 8, signal });
+  for await (const { batch, groups, overlap } of playAhead(model, batches, play)) {
+    await model.train(groups, { batch }); // the next batch is played meanwhile
+    console.log(`the training waited ${overlap.waitedForRollouts.toFixed(1)} s for its rollouts`);
+  }
+  // #endregion
+}
+
 async function table(model: Model, heldOut: { prompt: string }[], other: ComparisonModel) {
   // #region table
   const rows = evaluationTable(
@@ -239,6 +252,7 @@ export async function run(hone: Hone): Promise<void> {
   const { train, heldOut } = await splitting(tasks);
   await logged(model, train, heldOut);
   await filled(model, train);
+  await overlapped(model, train);
   const { serverURL, apiKey } = model.transport.settings;
   const other = new ComparisonModel({ baseURL: `${serverURL}/v1`, apiKey, model: model.name });
   await table(model, heldOut, other);

@@ -11,6 +11,8 @@ export type { Batch, BatchCursor, BatchesOptions } from "./training/batch.ts";
 export type { CurriculumOptions, CurriculumShares } from "./training/curriculum.ts";
 export { fillBatch } from "./training/fill.ts";
 export type { FillCounts, FillOptions } from "./training/fill.ts";
+export { playAhead } from "./training/play-ahead.ts";
+export type { OverlapCounts, Play, PlayAheadOptions, PlayedBatch } from "./training/play-ahead.ts";
 export type { AnthropicConnection, Connection, RolloutModel } from "./rollouts/rollout-model.ts";
 export type { Rollout } from "./rollouts/rollout-run.ts";
 export type { RolloutResult } from "./rollouts/rollout-outcome.ts";

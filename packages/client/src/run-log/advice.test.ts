@@ -89,6 +89,22 @@ describe("advice", () => {
     expect(found[0]?.message).toMatch(/^[A-Z0-9].{40,}\.$/s);
   });
 
+  it("says after each ten steps which side of an overlap stands still, if one does", () => {
+    const waits = (waitedForRollouts: number, waitedForTraining: number) =>
+      rising.slice(0, 11).map((step) => ({
+        ...step,
+        seconds: { gather: 4, train: 4 },
+        overlap: {
+          ...{ played: 4, waitedForRollouts, waitedForTraining, resampled: 0 },
+          staleness: { mean: 1, max: 1 },
+        },
+      }));
+    expect(adviceFor(waits(4, 0))[0]?.message).toMatch(/Training waited for rollouts for 50%/);
+    expect(adviceFor(waits(0, 3))[0]?.message).toMatch(/Rollouts waited for training for 75%/);
+    expect(codesOf(waits(0.5, 0.5))).toEqual([]);
+    expect(codesOf(waits(4, 0).slice(0, 10))).toEqual([]);
+  });
+
   describe("of the gradient's clip", () => {
     const clipped = (norm: number, ratio: number, steps = 10) =>
       rising.slice(0, steps).map((step) => ({

@@ -17,7 +17,8 @@ export interface Warning {
     | "nothing_learnt"
     | "cannot_tell"
     | "rollouts_fail"
-    | "history_split";
+    | "history_split"
+    | "overlap_waits";
   message: string;
 }
 
@@ -304,6 +305,29 @@ const whatSplits = {
     "cannot_bridge: the chat template of this base cannot be extended; that of a family with a renderer of its own can.",
 } as const;
 
+/** Steps that the waits of a run with overlap are judged by. It is told of every so many steps. */
+const waitWindow = 10;
+
+/** Said where one side stands still more than a third of the time, and three times as long as the other. */
+function overlapWaits(_: StepRecord, history: readonly StepRecord[]): string | null {
+  const known = history.filter(({ overlap }) => overlap !== undefined);
+  // The first step has to wait for its rollouts.
+  const recent = known.slice(1).slice(-waitWindow);
+  if (recent.length < waitWindow || (known.length - 1) % waitWindow !== 0) return null;
+  const sum = (read: (step: StepRecord) => number) =>
+    recent.reduce((total, step) => total + read(step), 0);
+  const rollouts = sum(({ overlap }) => overlap?.waitedForRollouts ?? 0);
+  const training = sum(({ overlap }) => overlap?.waitedForTraining ?? 0);
+  const share =
+    Math.max(rollouts, training) / (sum(({ seconds }) => seconds["train"] ?? 0) + rollouts);
+  if (!(share > 1 / 3) || Math.max(rollouts, training) < 3 * Math.min(rollouts, training))
+    return null;
+  const stands = `${Math.round(100 * share)}% of the last ${waitWindow} steps`;
+  return rollouts > training
+    ? `Training waited for rollouts for ${stands}: more rollouts at once (concurrency), more engines, shorter answers or smaller groups bring the two closer.`
+    : `Rollouts waited for training for ${stands}: the time would be enough for larger groups or longer answers. Playing more batches ahead makes rollouts older and not faster.`;
+}
+
 const rules: readonly [Warning["code"], Rule][] = [
   ["no_variance", variance],
   ["fill_bound", unfilled],
@@ -317,4 +341,5 @@ const rules: readonly [Warning["code"], Rule][] = [
   ["cannot_tell", unknowable],
   ["rollouts_fail", failures],
   ["history_split", splits],
+  ["overlap_waits", overlapWaits],
 ];

@@ -52,6 +52,17 @@ const stepCurves: StepCurve[] = [
   ["tokens of a rollout", ({ tokens }) => tokens?.mean],
   ["tokens a second", ({ tokensPerSecond }) => tokensPerSecond],
   [
+    "staleness",
+    ({ overlap }) => overlap?.staleness?.mean,
+    ({ overlap }) => `most ${overlap?.staleness?.max}`,
+  ],
+  [
+    "seconds of waiting",
+    ({ overlap }) => overlap && overlap.waitedForRollouts + overlap.waitedForTraining,
+    ({ overlap }) =>
+      `for rollouts ${short(overlap?.waitedForRollouts ?? 0)}, for training ${short(overlap?.waitedForTraining ?? 0)}`,
+  ],
+  [
     "seconds of a step",
     ({ seconds }) => (seconds["gather"] ?? Number.NaN) + (seconds["train"] ?? Number.NaN),
     ({ seconds }) =>

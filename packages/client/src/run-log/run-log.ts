@@ -6,6 +6,7 @@ import { writeGroups } from "../training/group-files.ts";
 import { refuseUnknownOptions } from "@hone/core";
 import type { CurriculumShares } from "../training/curriculum.ts";
 import type { FillCounts } from "../training/fill.ts";
+import type { OverlapCounts } from "../training/play-ahead.ts";
 import { adviceFor } from "./advice.ts";
 import { curves, type CurvesOptions, type RunRecord } from "./curves.ts";
 import {
@@ -20,8 +21,15 @@ import { addStage, type StepRecord, stepRecord } from "./step-record.ts";
 
 /** A step that is being played and trained. Its clock starts with `RunLog.step`. */
 export interface StepLog {
-  /** Call it when the rollouts are gathered. It gives them back. `fill` is what `fillBatch` says of them. */
-  gathered(groups: TrajectoryGroup[], fill?: FillCounts | null): TrajectoryGroup[];
+  /**
+   * Call it when the rollouts are gathered. It gives them back. `fill` is what `fillBatch` says of them, `overlap` what
+   * `playAhead` does: how long they took is then known from it.
+   */
+  gathered(
+    groups: TrajectoryGroup[],
+    fill?: FillCounts | null,
+    overlap?: OverlapCounts | null,
+  ): TrajectoryGroup[];
   /** Pass it to `train`: it adds up the seconds of the stages. */
   readonly onEvent: (event: OperationEvent) => void;
   /** Writes the step's line, its trajectories and the curves. */
@@ -45,6 +53,14 @@ export interface RunLog {
   ): Promise<EvaluationRecord[]>;
   /** The curves for a terminal, one on each line: the first value, the curve, the last value and its notes. */
   lines(): string[];
+}
+
+interface Gathered {
+  groups: TrajectoryGroup[];
+  fill: FillCounts | null;
+  overlap: OverlapCounts | null;
+  /** When it was. */
+  at: number;
 }
 
 interface LoggedBatch {
@@ -110,11 +126,10 @@ export async function openRunLog(folder: string, options: RunLogOptions = {}): P
       const step = batch.step + 1;
       const began = performance.now();
       const stages = new Map<string, number>();
-      let gathered: { groups: TrajectoryGroup[]; fill: FillCounts | null; at: number } | null =
-        null;
+      let gathered: Gathered | null = null;
       return {
-        gathered(groups, fill = null) {
-          gathered = { groups, fill, at: performance.now() };
+        gathered(groups, fill = null, overlap = null) {
+          gathered = { groups, fill, overlap, at: performance.now() };
           return groups;
         },
         onEvent: (event) => addStage(stages, event),
@@ -124,14 +139,15 @@ export async function openRunLog(folder: string, options: RunLogOptions = {}): P
               code: "invalid_config",
             });
           }
-          const { groups, fill, at } = gathered;
+          const { groups, fill, overlap, at } = gathered;
           const record = stepRecord({
             step,
             groups,
             fill,
+            overlap,
             curriculum: batch.curriculum ?? null,
             result,
-            gatherSeconds: (at - began) / 1000,
+            gatherSeconds: overlap?.played ?? (at - began) / 1000,
             trainSeconds: (performance.now() - at) / 1000,
             stages,
           });

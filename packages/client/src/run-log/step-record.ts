@@ -4,6 +4,7 @@ import { bootstrapInterval, type Interval, mean, standardDeviation } from "../st
 import { whyGroupNotCompared } from "../training/compared.ts";
 import type { CurriculumShares } from "../training/curriculum.ts";
 import type { FillCounts } from "../training/fill.ts";
+import type { OverlapCounts } from "../training/play-ahead.ts";
 
 /** What one step of a run was like: a line of metrics.jsonl. */
 export interface StepRecord {
@@ -24,6 +25,8 @@ export interface StepRecord {
   variance: { groups: number; of: number };
   /** How the batch was filled. Absent if it was not, and in older records. */
   fill?: FillCounts | undefined;
+  /** How playing and training went beside one another. Absent if they did not, and in older records. */
+  overlap?: OverlapCounts | undefined;
   /** What the curriculum drew. Absent without one. */
   curriculum?: CurriculumShares | undefined;
   /** The most frequent last answers, long ones cut, and how many rollouts gave each. */
@@ -51,13 +54,14 @@ export function stepRecord(given: {
   step: number;
   groups: readonly TrajectoryGroup[];
   fill: FillCounts | null;
+  overlap: OverlapCounts | null;
   curriculum: CurriculumShares | null;
   result: TrainResult;
   gatherSeconds: number;
   trainSeconds: number;
   stages: ReadonlyMap<string, number>;
 }): StepRecord {
-  const { groups, fill, curriculum, result } = given;
+  const { groups, fill, overlap, curriculum, result } = given;
   const trajectories = groups.flatMap((group) => group.trajectories);
   const sampled = trajectories.map(({ usage }) => usage.completionTokens);
   return {
@@ -75,6 +79,7 @@ export function stepRecord(given: {
       of: groups.length,
     },
     ...(fill && { fill }),
+    ...(overlap && { overlap }),
     ...(curriculum && { curriculum }),
     answers: answersOf(trajectories),
     tokens:

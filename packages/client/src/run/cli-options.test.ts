@@ -33,6 +33,16 @@ it("switches fill and curriculum on and off; what is only switched on is as the 
   });
 });
 
+it("plays ahead by --overlap, as far as it says", () => {
+  const read = (...args: string[]) => readCommandLine("t.ts", task, args).run.overlap;
+  expect([
+    read(),
+    read("--overlap"),
+    read("--overlap", "2"),
+    read("--overlap", "--no-overlap"),
+  ]).toEqual([undefined, true, { ahead: 2 }, false]);
+});
+
 it("switches a setting on and off, so that the options of a run that goes on can take back earlier ones", () => {
   expect(settingsOf("--shaped")).toMatchObject({ shaped: true });
   expect(settingsOf("--shaped", "--no-shaped")).toMatchObject({ shaped: false });

@@ -46,6 +46,12 @@ export function readCommandLine(
     .option("--no-fill", "take --fill back")
     .option("--curriculum", "draw scenarios by their success so far")
     .option("--no-curriculum", "take --curriculum back")
+    .option(
+      "--overlap [batches]",
+      "play so many batches ahead while a step trains (default: 1)",
+      (text) => ({ ahead: whole(1, 8)(text) }),
+    )
+    .option("--no-overlap", "take --overlap back")
     .option("--concurrency <n>", "rollouts at once", whole(1), defaults.concurrency)
     .option(
       "--temperature <t>",

@@ -2,7 +2,7 @@ export { defineTask } from "./task.ts";
 export type { RolloutHow, Task, TaskCurves, TaskSettings } from "./task.ts";
 export { trainRun } from "./train-run.ts";
 export type { RunEvent } from "./run-event.ts";
-export type { RunOptions, RunSettings } from "./run-options.ts";
+export type { OverlapOptions, RunOptions, RunSettings } from "./run-options.ts";
 export { otherModel } from "./other-models.ts";
 export type { OtherModel, OtherModelSettings } from "./other-models.ts";
 export type { MetricChange, RunSummary } from "./summary.ts";

@@ -51,6 +51,16 @@ describe("a step's line", () => {
     expect(stepLine({ ...event, record })).toContain(" | 8 of 14 groups differ (8 wanted) | ");
   });
 
+  it("says which side waited for the other, and how old the rollouts were", () => {
+    const overlap = {
+      ...{ played: 4, waitedForRollouts: 0.24, waitedForTraining: 1.26, resampled: 3 },
+      staleness: { mean: 0.75, max: 1 },
+    };
+    expect(stepLine({ ...event, record: { ...event.record, overlap } })).toContain(
+      " | waited 0.2 s for rollouts, 1.3 s for training | staleness 0.8 (most 1) | 3 stale rollouts played again | ",
+    );
+  });
+
   it("says that nothing trained", () => {
     const nothing: StepEnded = {
       ...event,

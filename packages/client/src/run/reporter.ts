@@ -54,7 +54,7 @@ type StepEnded = Extract<RunEvent, { type: "step-ended" }>;
 
 export function stepLine(event: StepEnded): string {
   const { record, metric } = event;
-  const { reward, seconds, training, variance, fill } = record;
+  const { reward, seconds, training, variance, fill, overlap } = record;
   const loss = training["loss"];
   const gap = training["sampling/sampling_logp_difference/mean"];
   const score = record.metrics[metric];
@@ -67,12 +67,22 @@ export function stepLine(event: StepEnded): string {
     `${record.tokensPerSecond.toFixed(0)} tokens/s`,
     `played ${(seconds["gather"] ?? 0).toFixed(1)} s`,
     `trained ${(seconds["train"] ?? 0).toFixed(1)} s`,
+    ...(overlap ? overlapNotes(overlap) : []),
     `loss ${typeof loss === "number" ? loss.toFixed(4) : "none"}`,
     ...(typeof gap === "number" ? [`sampler/trainer ${gap.toFixed(4)}`] : []),
     record.policy,
     droppedNote(event),
   ];
   return parts.filter(Boolean).join(" | ");
+}
+
+function overlapNotes(overlap: NonNullable<StepEnded["record"]["overlap"]>): string[] {
+  const { waitedForRollouts, waitedForTraining, staleness, resampled } = overlap;
+  return [
+    `waited ${waitedForRollouts.toFixed(1)} s for rollouts, ${waitedForTraining.toFixed(1)} s for training`,
+    ...(staleness ? [`staleness ${staleness.mean.toFixed(1)} (most ${staleness.max})`] : []),
+    ...(resampled > 0 ? [`${resampled} stale rollouts played again`] : []),
+  ];
 }
 
 /** What did not train, and why. */

@@ -57,3 +57,17 @@ it("fills no steps of an objective that trains equal groups too", () => {
   expect(() => readSettings(task, { train, fill: true })).toThrow(refused);
   expect(readSettings(task, { train }).fill).toBe(false);
 });
+
+it("plays no further ahead than rollouts may be old", () => {
+  const train = { maxStaleness: 1 };
+  expect(readSettings(task, { train, overlap: true }).overlap).toBe(true);
+  for (const [given, param] of [
+    [{ train, overlap: { ahead: 2 } }, "maxStaleness"],
+    [{ train: { maxStaleness: 0 }, overlap: true }, "maxStaleness"],
+    [{ overlap: { ahead: 0 } }, "ahead"],
+  ] as const) {
+    const refused = expect.objectContaining({ code: "invalid_config", param });
+    expect(() => readSettings(task, given)).toThrow(refused);
+  }
+  expect(() => readSettings(task, { overlap: { batches: 2 } as object })).toThrow(/batches/);
+});

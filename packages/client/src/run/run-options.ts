@@ -9,6 +9,7 @@ import type { TrainConfig } from "@hone/core";
 import type { Hone } from "../hone.ts";
 import { readCurriculum, type CurriculumOptions } from "../training/curriculum.ts";
 import { readFill, type FillOptions } from "../training/fill.ts";
+import { defaultMaxStaleness, requireAhead } from "../training/play-ahead.ts";
 import { checkSchedule, type Schedule } from "../training/schedule.ts";
 import { checkTrainConfig } from "../training/train-config.ts";
 import type { OtherModel } from "./other-models.ts";
@@ -59,8 +60,18 @@ export interface RunSettings {
    * reward, from 0 to 1, or what `success` makes of a trajectory. @default false
    */
   curriculum: boolean | CurriculumOptions;
+  /**
+   * Plays the rollouts of the next batch while a step trains, or of so many batches. Rollouts are then up to `ahead`
+   * policies old; no rollout older than `train.maxStaleness` is trained. @default false
+   */
+  overlap: boolean | OverlapOptions;
   /** Seed of the adapter's first weights and of the order of the scenarios. @default 0 */
   seed: number;
+}
+
+export interface OverlapOptions {
+  /** Batches that are played ahead at most. @default 1 */
+  ahead?: number | undefined;
 }
 
 export interface RunOptions<Settings> extends Partial<RunSettings> {
@@ -88,7 +99,7 @@ const defaults: RunSettings = {
   ...{ steps: 20, groupsPerStep: 8, groupSize: 8, concurrency: 32 },
   ...{ temperature: 1, answerTokens: 512, learningRate: 1e-4, schedule: { type: "constant" } },
   ...{ train: {}, verdict: "greedy", heldOut: Infinity, evalEvery: 0, evalHeldOut: 64, seed: 0 },
-  ...{ fill: false, curriculum: false },
+  ...{ fill: false, curriculum: false, overlap: false },
 };
 
 /** The options of `trainRun` that are no settings. */
@@ -117,6 +128,7 @@ export function readSettings(task: ForSettings, given: Partial<RunSettings>): Ru
     train: trainOptions(task.options?.train, given.train),
     fill: switchedOn(task.options?.fill, given.fill),
     curriculum: switchedOn(task.options?.curriculum, given.curriculum),
+    overlap: switchedOn(task.options?.overlap, given.overlap),
   });
   checkSettings(settings);
   return {
@@ -179,6 +191,16 @@ function checkSettings(settings: RunSettings): void {
     );
   }
   readCurriculum("The run's", settings.curriculum);
+  readOverlap(settings);
+}
+
+/** How many batches are played ahead; 0 without overlap. */
+export function readOverlap({ overlap, train }: Pick<RunSettings, "overlap" | "train">): number {
+  if (overlap === false) return 0;
+  const { ahead = 1 } = overlap === true ? {} : overlap;
+  if (overlap !== true) refuseUnknownOptions("The run's overlap", overlap, ["ahead"]);
+  requireAhead(ahead, train.maxStaleness ?? defaultMaxStaleness);
+  return ahead;
 }
 
 /** Called before anything is played, because a step would refuse its options only after hours. */

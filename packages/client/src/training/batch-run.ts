@@ -2,22 +2,32 @@ import { HoneError } from "@hone/core";
 import type { TrainResult } from "@hone/core";
 import { defaultMaxIdleBatches, planBatches, trainedSteps } from "./batches.ts";
 import type { Batch, BatchCursor, BatchesOptions } from "./batch.ts";
+import { noteEnded, noteSubmitted } from "./dealer.ts";
 import { warn } from "../warn.ts";
 
 /** What became of a batch; null if its step failed and committed nothing. */
-type Outcome = Pick<TrainResult, "trained" | "reasons"> | null;
+type Outcome = Pick<TrainResult, "trained" | "reasons" | "groups"> | null;
 
 const outcomes = new WeakMap<BatchCursor, Promise<Outcome>>();
 
 /** Notes the step that trains a batch. Until that step ends, the batch counts as one of the run's steps. */
 export function noteStep(cursor: BatchCursor, result: Promise<TrainResult>): void {
-  outcomes.set(
-    cursor,
-    result.catch(() => null),
-  );
+  const outcome = result.catch(() => null);
+  outcomes.set(cursor, outcome);
+  noteSubmitted(cursor);
+  void outcome.then((ended) => noteEnded(cursor, ended?.trained ?? false));
 }
 
+/** What becomes of the step that trains the batch of a cursor; undefined if there is none yet. */
+export function resultOf(cursor: BatchCursor): Promise<Outcome> | undefined {
+  return outcomes.get(cursor);
+}
+
+/** Batches that a loop may have taken and not yet trained: those before them are not going to be. */
+const mostOpen = 16;
+
 interface Watched {
+  cursor: BatchCursor;
   step: Promise<Outcome>;
   /** undefined while the step is under way. */
   outcome: Outcome | undefined;
@@ -36,30 +46,43 @@ export async function* runBatches<Scenario>(
   const most = options.maxIdleBatches ?? defaultMaxIdleBatches;
   sayWhatIsLeft(model, options.steps, committed);
   const plan = planBatches(scenarios, options, committed);
+  /** Batches without a step so far: one that is played ahead gets its step after the next was dealt out. */
+  let open: Batch<Scenario>[] = [];
   /** Steps under way, in the order of their batches. */
   let watched: Watched[] = [];
+  let trained = trainedSteps(committed);
   let idle: Outcome[] = [];
   for (let next = plan.next(); !next.done;) {
     yield next.value;
-    // It may have moved: the batch may have drawn more.
-    const { cursor } = next.value;
-    const step = outcomes.get(cursor);
-    if (step) watched.push(watch(step));
-    // The last step of the run, if all before it count: whether they do decides whether there is another.
-    if (cursor.trained >= options.steps) await Promise.all(watched.map((one) => one.step));
+    open.push(next.value);
+    open = open.slice(-mostOpen).filter(({ cursor }) => {
+      const step = outcomes.get(cursor);
+      if (step) watched.push(watch(cursor, step));
+      return !step;
+    });
+    // The last step of the run, if all before it count: whether they do decides whether there is another. Its cursor
+    // is read now: the batch may have drawn more, or count less since.
+    if (next.value.cursor.trained >= options.steps)
+      await Promise.all(watched.map((one) => one.step));
     // One turn of the loop lets a step that has ended say so.
     await Promise.resolve();
-    const ended = watched.flatMap(({ outcome }) => (outcome === undefined ? [] : [outcome]));
+    const ended = watched.flatMap(({ cursor, outcome }) => {
+      if (outcome === undefined) return [];
+      // Before the next batch is dealt out, which is told of it below.
+      noteEnded(cursor, outcome?.trained ?? false);
+      return [outcome];
+    });
     watched = watched.filter(({ outcome }) => outcome === undefined);
     let untrained = 0;
     for (const outcome of ended) {
-      if (outcome?.trained) idle = [];
-      else {
+      if (outcome?.trained) {
+        idle = [];
+        trained += 1;
+      } else {
         idle.push(outcome);
         untrained += 1;
       }
     }
-    const trained = cursor.trained - untrained;
     if (idle.length >= most) {
       stop(model, idle, { trained, steps: options.steps });
       return;
@@ -68,8 +91,8 @@ export async function* runBatches<Scenario>(
   }
 }
 
-function watch(step: Promise<Outcome>): Watched {
-  const one: Watched = { step, outcome: undefined };
+function watch(cursor: BatchCursor, step: Promise<Outcome>): Watched {
+  const one: Watched = { cursor, step, outcome: undefined };
   void step.then((outcome) => {
     one.outcome = outcome;
   });

@@ -14,6 +14,16 @@ export function cursorWith(cursor: BatchCursor, groups: readonly TrajectoryGroup
   return batches.get(cursor)?.note(groups) ?? cursor;
 }
 
+/** Says that a batch has its step. */
+export function noteSubmitted(cursor: BatchCursor): void {
+  batches.get(cursor)?.submitted();
+}
+
+/** Says what became of it. Only the first time counts. */
+export function noteEnded(cursor: BatchCursor, trained: boolean): void {
+  batches.get(cursor)?.ended(trained);
+}
+
 /** Deals out the scenarios from a cursor on. What it deals follows from the cursor and the groups that were noted. */
 export class Dealer<Scenario> {
   readonly scenarios: readonly Scenario[];
@@ -22,6 +32,8 @@ export class Dealer<Scenario> {
   /** Behind everything that was dealt out. Its `trained` is that of the batch. */
   cursor: BatchCursor;
   current: DealtBatch<Scenario> | null = null;
+  /** Batches that were dealt out and have no step so far. */
+  readonly open = new Set<DealtBatch<Scenario>>();
   readonly #groupsPerStep: number;
   #order: readonly number[];
   #indices: ReadonlyMap<string, number> | null = null;
@@ -42,6 +54,7 @@ export class Dealer<Scenario> {
     this.cursor = { ...this.cursor, step: step + 1, trained: trained + 1 };
     const batch = new DealtBatch(this, { step, trained, epoch, all });
     this.current = batch;
+    this.open.add(batch);
     batch.scenarios = batch.draw(this.#groupsPerStep);
     return batch;
   }
@@ -83,7 +96,7 @@ export class Dealer<Scenario> {
 class DealtBatch<Scenario> implements Batch<Scenario> {
   scenarios: readonly Scenario[] = [];
   readonly step: number;
-  readonly trained: number;
+  trained: number;
   readonly steps: number;
   readonly epoch: number;
   cursor: BatchCursor;
@@ -92,6 +105,9 @@ class DealtBatch<Scenario> implements Batch<Scenario> {
   readonly #drawn = new Set<number>();
   /** Groups that the curriculum has heard of, so that a step that is tried again does not count twice. */
   readonly #noted = new Set<string>();
+  #ended = false;
+  /** Whether its step counts as one of the run's, once it has ended. */
+  #counts = true;
 
   constructor(
     dealer: Dealer<Scenario>,
@@ -121,8 +137,30 @@ class DealtBatch<Scenario> implements Batch<Scenario> {
       this.curriculum = { ...this.curriculum, drawn };
     }
     for (const index of indices) this.#drawn.add(index);
-    this.#setCursor(this.#dealer.cursor);
+    this.#setCursor({ ...this.#dealer.cursor, trained: this.trained + 1 });
     return indices.map((index) => this.#dealer.scenarios[index] as Scenario);
+  }
+
+  submitted(): void {
+    const { open } = this.#dealer;
+    // Those before it that the loop has passed over get no step any more.
+    for (const batch of open) if (batch.step <= this.step) open.delete(batch);
+    // Its step is tried once more after one that failed.
+    if (this.#ended && !this.#counts) for (const batch of open) batch.#move(1);
+    this.#ended = false;
+  }
+
+  /** If its step has trained nothing, the batches that were dealt out meanwhile move up. */
+  ended(trained: boolean): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#counts = trained;
+    if (!trained) for (const batch of this.#dealer.open) batch.#move(-1);
+  }
+
+  #move(steps: number): void {
+    this.trained += steps;
+    this.#setCursor({ ...this.cursor, trained: this.cursor.trained + steps });
   }
 
   /** Tells the curriculum how the batch's scenarios went, and gives the cursor that says so. */

@@ -1,0 +1,162 @@
+// `pnpm experiment overlap [--seeds 1,2,3] [--steps 24] [--chunk 8] [--answer-tokens 24]` — runs with and without
+// playing the next batch while a step trains, on the base of the repository with the embedded engine. The two take
+// turns, so many steps each, on one server: samples a second (medians over the turns) and what each has learnt.
+import { mkdtemp, rm } from "node:fs/promises";
+import { loadavg, tmpdir } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { fileURLToPath } from "node:url";
+import { compare, gather, Hone, playAhead, type Model, type RolloutModel } from "@hone/client";
+import { startServer } from "@hone/server";
+import OpenAI from "openai";
+
+const { values } = parseArgs({
+  options: {
+    seeds: { type: "string", default: "1,2,3" },
+    steps: { type: "string", default: "24" },
+    chunk: { type: "string", default: "8" },
+    "answer-tokens": { type: "string", default: "24" },
+    "group-size": { type: "string", default: "16" },
+    groups: { type: "string", default: "4" },
+  },
+});
+const [steps, chunk, answerTokens, groupSize, groupsPerStep] = [
+  Number(values.steps),
+  Number(values.chunk),
+  Number(values["answer-tokens"]),
+  Number(values["group-size"]),
+  Number(values.groups),
+];
+
+const train = Array.from({ length: 40 }, (_, n) => `Say a word. ${n}`);
+const heldOut = Array.from({ length: 32 }, (_, n) => `Say a word. ${n + 40}`);
+
+/** The share of the answer that is one letter: every rollout of a group has another reward. */
+async function rollout(model: RolloutModel, content: string) {
+  const connection = model.connection();
+  const completion = await new OpenAI(connection).chat.completions.create({
+    ...{ model: connection.model, max_tokens: answerTokens },
+    messages: [{ role: "user", content }],
+  });
+  const answer = completion.choices[0]?.message.content ?? "";
+  const letters = answer.split("e").length - 1;
+  return { reward: answer === "" ? 0 : letters / answer.length };
+}
+
+const how = { groupSize, concurrency: 64 };
+
+interface Turn {
+  seconds: number;
+  played: number;
+  trained: number;
+  waits: number[];
+}
+
+/** The next steps of a run, up to `until`. */
+async function turn(model: Model, seed: number, until: number, overlapped: boolean) {
+  const batches = model.batches(train, { groupsPerStep, steps: until, seed });
+  const play = (scenarios: readonly string[], signal?: AbortSignal) =>
+    gather(model, rollout, scenarios, { ...how, signal });
+  const curve: number[] = [];
+  const one: Turn = { seconds: 0, played: 0, trained: 0, waits: [0, 0] };
+  const began = performance.now();
+  const step = async (
+    batch: NonNullable<Parameters<Model["train"]>[1]>["batch"],
+    groups: Awaited<ReturnType<typeof play>>,
+  ) => {
+    const rewards = groups.flatMap(({ trajectories }) => trajectories.map((t) => t.reward ?? 0));
+    curve.push(rewards.reduce((sum, reward) => sum + reward, 0) / rewards.length);
+    const from = performance.now();
+    await model.train(groups, {
+      ...{ batch, learningRate: 2e-3, warmupSteps: 3, maxTokensPerMicroBatch: 2048 },
+    });
+    one.trained += (performance.now() - from) / 1000;
+  };
+  if (overlapped) {
+    const ahead = playAhead(model, batches, (given, { signal }) => play(given, signal));
+    for await (const { batch, groups, overlap } of ahead) {
+      one.played += overlap.played;
+      one.waits = [
+        (one.waits[0] ?? 0) + overlap.waitedForRollouts,
+        (one.waits[1] ?? 0) + overlap.waitedForTraining,
+      ];
+      await step(batch, groups);
+    }
+  } else {
+    for await (const batch of batches) {
+      const from = performance.now();
+      const groups = await play(batch.scenarios);
+      one.played += (performance.now() - from) / 1000;
+      await step(batch, groups);
+    }
+  }
+  one.seconds = (performance.now() - began) / 1000;
+  return { ...one, curve };
+}
+
+const median = (numbers: number[]) =>
+  numbers.toSorted((a, b) => a - b)[Math.floor(numbers.length / 2)] ?? Number.NaN;
+const round = (value: number, digits = 2) => Number(value.toFixed(digits));
+
+const dataDir = await mkdtemp(join(tmpdir(), "hone-overlap-"));
+const base = fileURLToPath(new URL("../models/hone-2048-1m", import.meta.url));
+const server = await startServer({ base, port: 0, dataDir });
+try {
+  const hone = new Hone({ baseURL: server.url, apiKey: server.key });
+  const rates: Record<string, number[]> = { "in turn": [], overlap: [] };
+  const ratios: number[] = [];
+  const ends: Record<string, Awaited<ReturnType<typeof gather<string>>>> = {
+    ...{ "in turn": [], overlap: [] },
+  };
+  for (const seed of values.seeds.split(",").map(Number)) {
+    const arms = await Promise.all(
+      ["in turn", "overlap"].map(async (name) => ({
+        name,
+        model: await hone.model({ name: `${name.replace(" ", "-")}-${seed}`, seed }),
+        curve: [] as number[],
+      })),
+    );
+    for (let until = chunk; until <= steps; until += chunk) {
+      const pair: Record<string, number> = {};
+      // Each goes first in every second turn.
+      for (const arm of (until / chunk) % 2 ? arms : arms.toReversed()) {
+        const made = await turn(arm.model, seed, until, arm.name === "overlap");
+        arm.curve.push(...made.curve);
+        const rate = (made.curve.length * groupsPerStep * groupSize) / made.seconds;
+        rates[arm.name]?.push(rate);
+        pair[arm.name] = rate;
+        const { seconds, played, trained, waits } = made;
+        console.log(
+          `seed ${seed} ${arm.name.padEnd(7)} to step ${until}: ${seconds.toFixed(1)} s, played ${played.toFixed(1)}, trained ${trained.toFixed(1)}, waited ${waits.map((w) => w.toFixed(1)).join(" and ")}, ${rate.toFixed(1)} samples/s, load ${loadavg()[0]?.toFixed(1)}`,
+        );
+      }
+      ratios.push((pair["overlap"] ?? 0) / (pair["in turn"] ?? 1));
+    }
+    for (const { name, model, curve } of arms) {
+      console.log(`seed ${seed} ${name}: ${curve.map((value) => value.toFixed(3)).join(" ")}`);
+      ends[name]?.push(...(await gather(model, rollout, heldOut, { mode: "eval", groupSize: 16 })));
+    }
+  }
+  console.table(
+    Object.entries(rates).map(([name, all]) => ({
+      run: name,
+      "samples/s, median": round(median(all), 1),
+      least: round(Math.min(...all), 1),
+      most: round(Math.max(...all), 1),
+    })),
+  );
+  console.log(
+    `overlap / in turn, of neighbouring turns: median ${median(ratios).toFixed(2)}, from ${Math.min(...ratios).toFixed(2)} to ${Math.max(...ratios).toFixed(2)}`,
+  );
+  const { difference, low, high, before, after } = compare(
+    ends["in turn"] ?? [],
+    ends["overlap"] ?? [],
+    {},
+  );
+  console.log(
+    `held out: in turn ${before.toFixed(3)}, overlap ${after.toFixed(3)}, difference ${difference.toFixed(3)} [${low.toFixed(3)}, ${high.toFixed(3)}]`,
+  );
+} finally {
+  await server.close();
+  await rm(dataDir, { recursive: true, force: true });
+}

@@ -1,0 +1,164 @@
+import { join } from "node:path";
+import type { RolloutMode, TrajectoryGroup } from "@hone/core";
+import { valueOf } from "../evaluation/scores.ts";
+import type { ComparisonModel } from "../rollouts/comparison-model.ts";
+import { gather, type GatherEvent } from "../rollouts/gather.ts";
+import type { Policy } from "../rollouts/policy.ts";
+import { readOutcome } from "../rollouts/rollout-outcome.ts";
+import type { Rollout } from "../rollouts/rollout-run.ts";
+import type { RunLog } from "../run-log/run-log.ts";
+import { readGroups } from "../training/group-files.ts";
+import type { OtherModel } from "./other-models.ts";
+import type { RunEvent } from "./run-event.ts";
+import type { RunSettings } from "./run-options.ts";
+import { canBeJudged } from "./summary.ts";
+import type { Task, TaskSettings } from "./task.ts";
+import type { RunTotals } from "./totals.ts";
+
+/** The share of the rollouts that may fail. */
+export const toleratedFailures = 0.1;
+
+export function decidingTemperature({ verdict, temperature }: RunSettings): number {
+  return verdict === "greedy" ? 0 : temperature;
+}
+
+export type Run = ReturnType<typeof createRun>;
+
+/** Another model may think long before each of a hundred turns, and its answers cost money: none is asked for twice. */
+const patient = { timeoutMs: 12 * 3_600_000, retries: 0 };
+
+/** What decides how a scenario is played. */
+export interface Playing {
+  task: Task<unknown>;
+  settings: RunSettings;
+  /** Values of the task's own settings. */
+  own: TaskSettings;
+}
+
+interface RunContext extends Playing {
+  contextTokens: number;
+  /** Those whose held-out scores are written down. The first one decides. */
+  metrics: readonly string[];
+  log: RunLog;
+  totals: RunTotals;
+  onEvent: (event: RunEvent) => void;
+  signal: AbortSignal;
+}
+
+/** Other models' conversations end as they end: how much of them fits is for their own API to say. */
+export function rolloutOfOthers({ task, settings, own }: Playing) {
+  return ({ answerTokens = settings.answerTokens }: OtherModel): Rollout<unknown> =>
+    async (model, scenario) => {
+      const how = { temperature: decidingTemperature(settings), contextTokens: null, answerTokens };
+      const result = await task.rollout(model, scenario, { ...how, settings: own });
+      const { metadata, ...outcome } = readOutcome(result);
+      return { ...outcome, metadata: { ...metadata, answerTokens } };
+    };
+}
+
+export function createRun(context: RunContext) {
+  const { task, settings, log, totals, onEvent, signal } = context;
+  const { metric = "reward" } = task;
+  const heldOut = task.heldOut.slice(0, settings.heldOut);
+
+  const rolloutAt =
+    (temperature: number): Rollout<unknown> =>
+    (model, scenario) => {
+      const { own, contextTokens } = context;
+      const { answerTokens } = settings;
+      return task.rollout(model, scenario, {
+        temperature,
+        answerTokens,
+        contextTokens,
+        settings: own,
+      });
+    };
+
+  async function play(
+    policy: Policy | ComparisonModel,
+    rollout: Rollout<unknown>,
+    scenarios: readonly unknown[],
+    how: {
+      label: string;
+      groupSize: number;
+      mode: RolloutMode;
+      timeoutMs?: number;
+      retries?: number;
+      maxExceptions?: number;
+      /** @default the run's */
+      signal?: AbortSignal;
+      /** @default the run's */
+      onEvent?: (event: RunEvent) => void;
+    },
+  ): Promise<TrajectoryGroup[]> {
+    const { label, mode, onEvent: tell = onEvent, signal: ending = signal, ...limits } = how;
+    tell({ type: "began", label, total: scenarios.length * how.groupSize });
+    const groups = await totals.time(mode === "train" ? "playing" : "evaluating", () =>
+      gather(policy, rollout, scenarios, {
+        ...{ retries: 1, maxExceptions: toleratedFailures, ...limits, mode, signal: ending },
+        concurrency: settings.concurrency,
+        onProgress: (event) =>
+          tell({ type: "progressed", done: event.done, note: noteOf(event, metric) }),
+      }),
+    );
+    const turns = groups.flatMap(({ trajectories }) => trajectories.map(({ usage }) => usage));
+    totals.addTurns(turns.reduce((sum, { completions }) => sum + completions, 0));
+    const { score } = task;
+    return score
+      ? await totals.time("scoring", async () => score(groups, { mode, signal: ending }))
+      : groups;
+  }
+
+  async function evaluate(
+    policy: Policy | ComparisonModel,
+    label: string,
+    rollout: Rollout<unknown>,
+    how: { scenarios?: readonly unknown[]; timeoutMs?: number; retries?: number } = {},
+  ): Promise<TrajectoryGroup[]> {
+    const { scenarios = heldOut, ...limits } = how;
+    const began = performance.now();
+    const eager = { label: `evaluating ${label}`, groupSize: 1, mode: "eval", ...limits } as const;
+    const groups = await play(policy, rollout, scenarios, eager);
+    const [record] = await log.evaluation(label, groups, { metrics: context.metrics });
+    await totals.save();
+    const seconds = (performance.now() - began) / 1000;
+    onEvent({ type: "evaluated", label, metric, score: record?.score?.mean ?? null, seconds });
+    return groups;
+  }
+
+  /** The rollouts of an evaluation that an earlier start of this run has made; null where there is none. */
+  async function made(label: string): Promise<TrajectoryGroup[] | null> {
+    const record = log.records.findLast((one) => one.type === "evaluation" && one.label === label);
+    if (record?.type !== "evaluation" || record.file === undefined) return null;
+    const groups = await readGroups(join(log.folder, "trajectories", record.file));
+    return groups.length >= heldOut.length ? groups.slice(0, heldOut.length) : null;
+  }
+
+  return {
+    ...{ context, heldOut, rolloutAt, play, evaluate },
+    /** How greedy evaluations are answered, or sampled ones where these decide. */
+    decidingRollout: () => rolloutAt(decidingTemperature(settings)),
+    /** Evaluates, unless an earlier start of this run has done so and a verdict can be made of it. */
+    async evaluateOnce(policy: Policy, label: string, rollout: Rollout<unknown>) {
+      const groups = await made(label);
+      if (groups && canBeJudged(groups, metric)) return groups;
+      return await evaluate(policy, label, rollout);
+    },
+    async evaluateOther(other: OtherModel): Promise<TrajectoryGroup[]> {
+      const { label, model, answerTokens = settings.answerTokens } = other;
+      const groups = await made(label);
+      // A model that had too little room for its answers answers again with more.
+      const same = groups?.every(({ trajectories }) =>
+        trajectories.every(({ metadata }) => metadata["answerTokens"] === answerTokens),
+      );
+      if (groups && same) return groups;
+      return await evaluate(model, label, rolloutOfOthers(context)(other), patient);
+    },
+  };
+}
+
+function noteOf(event: GatherEvent, metric: string): string {
+  if (event.type !== "rollout-finished") return event.exception.message;
+  const [value = "none yet"] = valueOf(event.trajectory, metric);
+  return `${metric} ${value}`;
+}

@@ -1,0 +1,149 @@
+import type { TrajectoryGroup } from "@hone/core";
+import type { Model } from "../model.ts";
+import type { Batch } from "../training/batch.ts";
+import { shuffleRewards } from "../training/control.ts";
+import { fillBatch } from "../training/fill.ts";
+import { playAhead, type PlayedBatch } from "../training/play-ahead.ts";
+import { readOverlap } from "./run-options.ts";
+import type { RunEvent } from "./run-event.ts";
+import { toleratedFailures, type Run } from "./run-play.ts";
+
+/** A batch that was played. `overlap` is null where nothing was trained meanwhile. */
+type Played = Pick<PlayedBatch<unknown>, "batch" | "groups" | "fill"> & {
+  overlap: PlayedBatch<unknown>["overlap"] | null;
+};
+
+/** Plays and trains the steps that the run still has. */
+export async function trainSteps(model: Model, run: Run, shuffled: boolean): Promise<void> {
+  const { task, settings, log, totals, onEvent, signal } = run.context;
+  const { groupsPerStep, steps, seed, curriculum, evalEvery, evalHeldOut } = settings;
+  const { shuffle, heldOut, metric = "reward" } = task;
+  const plan = { groupsPerStep, steps, seed, shuffle, heldOut, curriculum, signal };
+  const batches = model.batches(task.train, plan);
+  const stage = new Stage(onEvent);
+  const played =
+    readOverlap(settings) > 0
+      ? playedAhead(model, run, batches, stage)
+      : playedInTurn(model, run, batches);
+  for await (const { batch, groups: given, fill, overlap } of played) {
+    stage.take();
+    const label = labelOf(batch);
+    const step = log.step(batch);
+    const groups = step.gathered(
+      shuffled ? shuffleRewards(given, seed * 1_000_003 + batch.step) : given,
+      fill,
+      overlap,
+    );
+    onEvent({ type: "began", label: `${label} training`, total: 1 });
+    const { learningRate, schedule } = settings;
+    const result = await totals.time("training", () =>
+      model.train(groups, {
+        ...{ ...settings.train, learningRate, schedule, batch, signal },
+        onEvent: (event) => {
+          step.onEvent(event);
+          totals.onEvent(event);
+          if (event.type !== "progress") return;
+          onEvent({ type: "progressed", done: event.done / event.total, note: "" });
+        },
+      }),
+    );
+    const record = await step.trained(result);
+    await totals.save();
+    const done = batch.trained + (result.trained ? 1 : 0);
+    onEvent({ type: "step-ended", step: done, steps, metric, record, result });
+    if (result.trained && evalEvery > 0 && done % evalEvery === 0 && done < steps) {
+      const scenarios = run.heldOut.slice(0, evalHeldOut);
+      // No step is under way: the policy that is served is the one that was just trained.
+      await run.evaluate(model, `step-${done}`, run.decidingRollout(), { scenarios });
+    }
+    stage.leave();
+  }
+}
+
+async function* playedInTurn(
+  model: Model,
+  run: Run,
+  batches: AsyncIterable<Batch<unknown>>,
+): AsyncGenerator<Played, void, undefined> {
+  const { fill } = run.context.settings;
+  const { onEvent, signal } = run.context;
+  for await (const batch of batches) {
+    const play = playerOf(model, run, onEvent);
+    const playing = (scenarios: readonly unknown[]) => play(scenarios, { batch, signal });
+    const { groups, fill: counts } = fill
+      ? await fillBatch(batch, playing, fill === true ? {} : fill)
+      : { groups: await playing(batch.scenarios), fill: null };
+    yield { batch, groups, fill: counts, overlap: null };
+  }
+}
+
+function playedAhead(
+  model: Model,
+  run: Run,
+  batches: AsyncIterable<Batch<unknown>>,
+  stage: Stage,
+): AsyncIterable<Played> {
+  const { settings, signal } = run.context;
+  const { fill, train } = settings;
+  const play = playerOf(model, run, (event) => stage.tell(event));
+  const ahead = readOverlap(settings);
+  return playAhead(model, batches, play, { ahead, fill, maxStaleness: train.maxStaleness, signal });
+}
+
+/** Plays the scenarios of a batch, and further ones of it, and lets so many of its rollouts fail. */
+function playerOf(model: Model, run: Run, onEvent: (event: RunEvent) => void) {
+  const { groupSize, temperature } = run.context.settings;
+  const rollout = run.rolloutAt(temperature);
+  const played = new WeakMap<Batch<unknown>, { rollouts: number; failed: number }>();
+  return async (
+    scenarios: readonly unknown[],
+    { batch, signal }: { batch: Batch<unknown>; signal: AbortSignal },
+  ): Promise<TrajectoryGroup[]> => {
+    const so = played.get(batch) ?? { rollouts: 0, failed: 0 };
+    played.set(batch, so);
+    const what = so.rollouts === 0 ? "playing" : "filling";
+    so.rollouts += scenarios.length * groupSize;
+    // Of the step: a tenth of a few rollouts that fill it up would be none.
+    const maxExceptions = Math.max(0, Math.floor(toleratedFailures * so.rollouts) - so.failed);
+    const label = `${labelOf(batch)} ${what}`;
+    const how = { label, groupSize, mode: "train", maxExceptions, signal, onEvent } as const;
+    const groups = await run.play(model, rollout, scenarios, how);
+    so.failed += groups.reduce((sum, { exceptions }) => sum + exceptions.length, 0);
+    return groups;
+  };
+}
+
+function labelOf({ trained, steps }: Batch<unknown>): string {
+  return `step ${trained + 1}/${steps}`;
+}
+
+/**
+ * What is told of rollouts that are played beside something else: nothing while that tells of itself, and then where
+ * they have come to.
+ */
+class Stage {
+  readonly #onEvent: (event: RunEvent) => void;
+  #taken = false;
+  /** The newest of each type. */
+  #missed: Partial<Record<"began" | "progressed", RunEvent>> = {};
+
+  constructor(onEvent: (event: RunEvent) => void) {
+    this.#onEvent = onEvent;
+  }
+
+  tell(event: RunEvent): void {
+    if (!this.#taken) return this.#onEvent(event);
+    if (event.type === "began") this.#missed = { began: event };
+    if (event.type === "progressed") this.#missed.progressed = event;
+  }
+
+  take(): void {
+    this.#taken = true;
+    this.#missed = {};
+  }
+
+  leave(): void {
+    this.#taken = false;
+    for (const event of Object.values(this.#missed)) this.#onEvent(event);
+  }
+}
