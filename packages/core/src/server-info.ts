@@ -12,7 +12,17 @@ export const healthSchema = z.object({
   components: z.record(
     z.string(),
     z.looseObject({
-      state: z.enum(["starting", "ready", "restarting", "failed", "stopped", "unreachable"]),
+      state: z.enum([
+        "starting",
+        "ready",
+        "restarting",
+        "failed",
+        "stopped",
+        "unreachable",
+        "fenced",
+      ]),
+      /** Why an engine is fenced: it gets no requests until it serves what is live. */
+      reason: z.string().optional(),
     }),
   ),
 });

@@ -4,10 +4,10 @@ import { HoneError, type Health, type Keep } from "@hone/core";
 import type { Hono } from "hono";
 import type { Logger } from "pino";
 import { createApp, shuttingDown } from "./app.ts";
-import { engineMetrics } from "./engines/engine-metrics.ts";
+import { engineMetrics, formatPoolMetrics } from "./engines/engine-metrics.ts";
 import { createHttpEngine } from "./engines/http-engine.ts";
 import { connectEngines, keepEngines, type VllmReplicas } from "./engines/outside.ts";
-import { createEnginePool, type EnginePool } from "./engines/pool.ts";
+import { createEnginePool, type EnginePool, type EngineStatus } from "./engines/pool.ts";
 import { createGatewayCounters, formatGatewayCounters } from "./gateway/counters.ts";
 import { gatewayRoutes } from "./gateway/routes.ts";
 import type { AppEnv } from "./http/env.ts";
@@ -45,6 +45,8 @@ export interface ComposeOptions extends WorkerOptions {
   leaseMs?: number | undefined;
   keep?: Keep | undefined;
   adapterMemory?: number | undefined;
+  publishDeadlineMs?: number | undefined;
+  probeTolerance?: number | undefined;
   hosts?: readonly string[] | undefined;
   origins?: readonly string[] | undefined;
   key: ServerKey;
@@ -161,6 +163,8 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       ...{ name: baseName, quantize: options.quantize },
       dtype: served?.dtype ?? options.dtype ?? "float32",
     }),
+    deadlineMs: options.publishDeadlineMs,
+    tolerance: options.probeTolerance,
     log,
   });
   const scorer = createHttpScorer({ baseURL: worker.baseURL, key: worker.key });
@@ -182,11 +186,14 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
   }
 
   function health(): Health {
-    const components = {
+    const watched: [name: string, status: Health["components"][string]][] = embedded
+      ? [[embedded.name, { state: worker.status().state }]]
+      : kept.map((one) => [one.name, one.status() as Health["components"][string]]);
+    const pool = new Map(engines.status().map((one) => [one.name, one]));
+    const components: Health["components"] = {
       renderer: { ...publicStatus(renderer.status()), ...(served && summaryOf(served)) },
       worker: publicStatus(worker.status()),
-      ...(embedded && { engine: { state: worker.status().state } }),
-      ...Object.fromEntries(kept.map((one) => [one.name, one.status()])),
+      ...Object.fromEntries(watched.map(([name, one]) => [name, withFence(one, pool.get(name))])),
     };
     const states = Object.values(components).map((component) => component.state);
     return { status: overall(states), base: baseName, components };
@@ -210,7 +217,11 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       metrics: async () => {
         // Other engines show their metrics themselves.
         const ofEngine = embedded ? await engineMetrics(worker.baseURL, worker.key) : "";
-        return formatGatewayCounters(counters) + ofEngine;
+        return (
+          formatGatewayCounters(counters) +
+          formatPoolMetrics(engines.status(), engines.liveSet.current()) +
+          ofEngine
+        );
       },
       admit() {
         if (stopping) throw shuttingDown();
@@ -321,6 +332,16 @@ function summaryOf({ renderer, memory, quantize }: ServedBase): Record<string, u
   const { name, bridges, tools, plainTexts } = renderer;
   const dtype = memory && { dtype: memory.dtype };
   return { name, bridges, tools, plainTexts, ...dtype, ...(quantize && { quantize }) };
+}
+
+/** An engine that answers, and is kept from traffic until it serves what is live. */
+function withFence(
+  watched: Health["components"][string],
+  pool: EngineStatus | undefined,
+): Health["components"][string] {
+  const isOver = watched.state === "failed" || watched.state === "stopped";
+  if (isOver || !pool || pool.state === "serving" || pool.reason === null) return watched;
+  return { ...watched, state: "fenced", reason: pool.reason };
 }
 
 function pythonModule(

@@ -88,6 +88,16 @@ export interface ServerOptions {
   keep?: Keep | undefined;
   /** What the weights of policies in the engine may take, besides those in use. @unit bytes @default 512 MiB */
   adapterMemory?: number | undefined;
+  /**
+   * From when on an engine that is not ready for a new policy is fenced, if another engine is ready. Where the first one
+   * took long, the others may take twice as long. @unit ms @default 10000
+   */
+  publishDeadlineMs?: number | undefined;
+  /**
+   * What an engine's logprobs may differ by from the trainer's when a policy is published: on average over the probe's
+   * prompt, and at the token after it. @default 0.001 in float32, 0.2 in bfloat16
+   */
+  probeTolerance?: number | undefined;
   /** Gives the start up, and ends what it has started. */
   signal?: AbortSignal | undefined;
   /** @default silent */

@@ -12,7 +12,7 @@ import { startServer, type RunningServer, type ServerOptions } from "../server.t
 import type { ServedBase } from "../compose.ts";
 import type { WorkerMemory } from "../trainer/worker-memory.ts";
 import { keepOf } from "./keep.ts";
-import { atLeastOne, share, wholeNumber } from "./number-options.ts";
+import { atLeastOne, notNegative, share, wholeNumber } from "./number-options.ts";
 
 const mebibyte = 1024 * 1024;
 
@@ -41,6 +41,8 @@ interface ServeFlags {
   trainingDeadline?: number;
   keep: Keep;
   adapterMemory: number;
+  publishDeadline?: number;
+  probeTolerance?: number;
   stopAtEof?: boolean;
   logLevel: string;
 }
@@ -155,6 +157,16 @@ export function serveCommand(): Command {
       atLeastOne,
       defaultAdapterMemory / mebibyte,
     )
+    .option(
+      "--publish-deadline <seconds>",
+      "an engine that is not ready for a new policy by then gets no requests until it is, if another is ready (default: 10)",
+      atLeastOne,
+    )
+    .option(
+      "--probe-tolerance <number>",
+      "what an engine's logprobs may differ by from the trainer's at a publish (default: 0.001 in float32, 0.2 in bfloat16)",
+      notNegative,
+    )
     .option("--stop-at-eof", "stop when standard input ends, as a child of another program")
     .addOption(
       new Option("--log-level <level>", "what is logged on standard error")
@@ -265,6 +277,8 @@ function optionsOf(flags: ServeFlags): ServerOptions {
     origins: flags.allowOrigin,
     keep: flags.keep,
     adapterMemory: flags.adapterMemory * mebibyte,
+    publishDeadlineMs: flags.publishDeadline && flags.publishDeadline * 1000,
+    probeTolerance: flags.probeTolerance,
     deadlines: {
       trainingMs: flags.trainingDeadline === undefined ? undefined : flags.trainingDeadline * 1000,
     } as ServerOptions["deadlines"],

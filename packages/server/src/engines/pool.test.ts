@@ -312,7 +312,7 @@ describe("an engine that the server runs itself", () => {
     await pool.load(adapterAt("m@2"));
     await vi.waitFor(() => expect(leases("m@2", 2)).toEqual(["a", "b"]), soon);
     expect(leases("m@1", 2)).toEqual(["a", "b"]);
-    expect(b.calls).toEqual(["load m@1", "load m@2", "load m@2"]);
+    expect(b.calls).toEqual(["load m@1", "load m@2", "unload m@2", "load m@2"]);
     expect(worker.status()).toMatchObject({ state: "ready", restarts: 0 });
   });
 

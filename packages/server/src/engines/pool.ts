@@ -1,11 +1,11 @@
-import { realpath } from "node:fs/promises";
 import { HoneError } from "@hone/core";
 import pLimit, { type LimitFunction } from "p-limit";
 import type { Logger } from "pino";
-import { fault } from "../faults/fault.ts";
 import type { Engine, Engines } from "../ports/engine.ts";
 import type { LiveAdapter, LiveBase } from "../ports/live-set.ts";
 import { createLiveAdapters, type LiveSetView } from "./live-set.ts";
+import { type Holding, isFrom, letGo, prepare } from "./prepare.ts";
+import { untilReadyOrLate } from "./publication.ts";
 import { createEngineRouter, type EngineLease, type Routable } from "./router.ts";
 
 /** One engine process, as whoever watches it describes it. */
@@ -31,14 +31,28 @@ export interface EnginePool extends Engines {
   missing(name: string): Promise<string[]>;
   /** What every engine that takes traffic serves. */
   readonly liveSet: LiveSetView;
+  /** Whether each engine takes traffic, and why one is kept from it. */
+  status(): EngineStatus[];
 }
 
-interface Member extends Replica {
+export interface EngineStatus {
+  name: string;
   /** While it is loading, it gets the policies that others get, and no traffic. */
   state: "away" | "loading" | "serving";
-  /** What this server loaded itself. Other adapters are not trusted, also under our names and paths: an earlier data
-   * directory may have stood in the same place. */
-  adapters: Set<string>;
+  /** Why it is fenced; null while it is not, or is merely gone. */
+  reason: string | null;
+  /** How often a publication has fenced it. */
+  fences: number;
+}
+
+const defaultPublishDeadlineMs = 10_000;
+
+interface Member extends Replica, Holding {
+  /** While it is loading, it gets the policies that others get, and no traffic. */
+  state: "away" | "loading" | "serving";
+  /** Why it takes no traffic although it may answer. Null while it serves, and where whoever watches it knows. */
+  reason: string | null;
+  fences: number;
   /** One load or unload at a time: the same policy may be wanted by a publication and an admission. */
   turn: LimitFunction;
 }
@@ -49,13 +63,20 @@ export function createEnginePool(options: {
   restore: () => Promise<void>;
   /** What all engines sample from. Asked when somebody asks for the live set. */
   base: () => LiveBase;
+  /** From when on an engine that is not ready for a policy is fenced, if another is. @default 10 s */
+  deadlineMs?: number | undefined;
+  /** What an engine's logprobs may differ by from the trainer's. @default 0.001 in float32, 0.2 in bfloat16 */
+  tolerance?: number | undefined;
   log: Logger;
 }): EnginePool {
-  const { log } = options;
+  const { log, deadlineMs = defaultPublishDeadlineMs } = options;
   const members = options.replicas.map((replica): Member => ({
     ...replica,
     state: "away",
+    reason: null,
+    fences: 0,
     adapters: new Set(),
+    leftovers: new Set(),
     turn: pLimit(1),
   }));
   const router = createEngineRouter();
@@ -109,40 +130,14 @@ export function createEnginePool(options: {
     return router.lease(able(policy));
   }
 
-  /**
-   * Asks the engine also where memory says that it serves the policy: it may be another process by now. Its
-   * list says which folder: one that outlives a server, or that two servers use, serves other weights under
-   * the same name.
-   */
-  async function load({ engine, adapters }: Member, adapter: LiveAdapter): Promise<void> {
-    const { policy } = adapter;
-    const served = await engine.served();
-    const isOurs = await isFrom(served, policy, adapter);
-    if (adapters.has(policy) && isOurs) return;
-    adapters.delete(policy);
-    if (served.has(policy)) {
-      if (isOurs) {
-        log.info({ policy }, "an earlier server loaded this policy: loading it again");
-      } else {
-        log.warn(
-          { policy, root: served.get(policy) },
-          "the engine serves other weights under this name: they give way to this server's. " +
-            "Servers that share an engine need model names of their own",
-        );
-      }
-      await engine.unload(policy);
-    }
-    await engine.load(adapter);
-    fault("publish.after-load");
-    if (!(await isFrom(await engine.served(), policy, adapter))) {
-      throw new HoneError(
-        `The engine took ${policy} but does not serve it from its checkpoint. ` +
-          "Look whether another server loads policies of the same name into this engine.",
-        { code: "engine_error" },
-      );
-    }
-    adapters.add(policy);
-  }
+  const isUnwanted = (policy: string): boolean => !live.has(policy) && !publishing.has(policy);
+
+  /** Resolves once the member is ready to serve the adapter. It does not keep one that came too late to be wanted. */
+  const getReady = (member: Member, adapter: LiveAdapter): Promise<void> =>
+    member.turn(async () => {
+      await prepare(member.engine, member, adapter, options);
+      if (isUnwanted(adapter.policy)) await letGo(member.engine, member, adapter.policy, log);
+    });
 
   /** The live policies that the member does not serve. They are taken out of its `adapters`. */
   async function lostBy(member: Member): Promise<string[]> {
@@ -151,7 +146,7 @@ export function createEnginePool(options: {
     const served = await member.engine.served();
     for (const policy of before) {
       const adapter = live.get(policy);
-      const isThere = adapter ? await isFrom(served, policy, adapter) : served.has(policy);
+      const isThere = adapter ? await isFrom(served, adapter) : served.has(policy);
       if (!isThere) member.adapters.delete(policy);
     }
     return live.policies().filter((policy) => !member.adapters.has(policy));
@@ -159,51 +154,60 @@ export function createEnginePool(options: {
 
   /** Resolves once the member holds what is live and nothing else. What it kept while it was away may be over. */
   async function catchUp(member: Member): Promise<void> {
-    const isOver = (policy: string): boolean => !live.has(policy) && !publishing.has(policy);
     await lostBy(member);
-    for (const policy of [...member.adapters].filter(isOver)) {
+    for (const policy of [...member.adapters, ...member.leftovers].filter(isUnwanted)) {
       await member.turn(async () => {
         // It may have been published again while this waited for its turn.
-        if (isOver(policy)) await letGo(member, policy);
+        if (isUnwanted(policy)) await letGo(member.engine, member, policy, log);
       });
     }
     for (;;) {
       // Looked up anew each time: what is live changes while the member loads.
       const lacking = live.current().adapters.find(({ policy }) => !member.adapters.has(policy));
       if (!lacking) return;
-      await member.turn(load, member, lacking);
+      await getReady(member, lacking);
     }
   }
 
-  async function letGo({ engine, adapters }: Member, policy: string): Promise<void> {
-    adapters.delete(policy);
-    await engine.unload(policy).catch((error: unknown) => {
-      log.warn({ policy, err: error }, "a policy that nobody needs could not be unloaded");
-    });
-  }
-
-  /** Loads on all that are present, also on those that come while others load. Gives those that failed. */
-  async function loadOnAll(adapter: LiveAdapter): Promise<Map<Member, unknown>> {
+  /**
+   * Makes all that are present ready, also those that come while others load. Resolves, once the adapter may become live,
+   * to why engines that take traffic are not ready. Throws where none is.
+   */
+  async function prepareOnAll(adapter: LiveAdapter): Promise<Map<Member, unknown>> {
     const { policy } = adapter;
     const failures = new Map<Member, unknown>();
     const asked = new Set<Member>();
+    const isReady = ({ state, adapters }: Member): boolean =>
+      state !== "away" && adapters.has(policy);
     let targets = present();
     while (targets.length > 0) {
-      await Promise.all(
-        targets.map(async (member) => {
-          asked.add(member);
-          await member
-            .turn(load, member, adapter)
-            .catch((error: unknown) => failures.set(member, error));
-        }),
-      );
+      const tries = targets.map(async (member) => {
+        asked.add(member);
+        await getReady(member, adapter).catch((error: unknown) => failures.set(member, error));
+        return { ready: isReady(member) };
+      });
+      await untilReadyOrLate(tries, deadlineMs);
       targets = members.filter(
-        (member) =>
-          member.state !== "away" && !failures.has(member) && !member.adapters.has(policy),
+        (member) => member.state !== "away" && !asked.has(member) && !isReady(member),
       );
     }
-    if (failures.size === asked.size) throw [...failures.values()][0];
+    if (!members.some(isReady)) {
+      throw noneReady(policy, new Map(members.map((one) => [one.name, failures.get(one)])));
+    }
+    for (const member of members) {
+      if (member.state === "serving" && !isReady(member) && !failures.has(member)) {
+        failures.set(member, lateError(policy, deadlineMs));
+      }
+    }
     return failures;
+  }
+
+  function fenceOff(member: Member, policy: string, error: unknown): void {
+    log.error({ engine: member.name, policy, err: error }, "the engine lags and is fenced off");
+    member.fences++;
+    member.reason = reasonOf(error);
+    fence(member.name);
+    member.onFenced?.();
   }
 
   return {
@@ -221,15 +225,21 @@ export function createEnginePool(options: {
     admit: (name) =>
       oneByOne(async () => {
         const member = memberOf(name);
-        member.state = "loading";
         try {
+          // Before others wait for it.
+          await lostBy(member);
+          member.state = "loading";
           await options.restore();
           await catchUp(member);
           // It may have been fenced while it loaded.
           if ((member.state as Member["state"]) === "away") throw noneUp();
           member.state = "serving";
+          member.reason = null;
         } catch (error) {
           member.state = "away";
+          // Of one that does not answer, whoever watches it knows more.
+          const isAway = HoneError.isInstance(error) && error.status === 503;
+          if (!isAway) member.reason = reasonOf(error);
           throw error;
         }
       }),
@@ -239,7 +249,7 @@ export function createEnginePool(options: {
       publishing.add(policy);
       let failures: ReadonlyMap<Member, unknown>;
       try {
-        failures = await loadOnAll(adapter);
+        failures = await prepareOnAll(adapter);
         live.add(adapter);
       } catch (error) {
         // Also where no engine is there to be asked: the caller counts it no more, so one that comes back
@@ -249,20 +259,18 @@ export function createEnginePool(options: {
       } finally {
         publishing.delete(policy);
       }
-      for (const [member, error] of failures) {
-        log.error({ engine: member.name, policy, err: error }, "the engine lags and is fenced off");
-        fence(member.name);
-        member.onFenced?.();
-      }
+      for (const [member, error] of failures) fenceOff(member, policy, error);
     },
 
     async unload(policy) {
       live.remove(policy);
       const results = await Promise.allSettled(
-        present().map(({ engine, adapters, turn }) =>
-          turn(() => {
+        present().map(({ engine, adapters, leftovers, turn }) =>
+          turn(async () => {
             adapters.delete(policy);
-            return engine.unload(policy);
+            leftovers.add(policy);
+            await engine.unload(policy);
+            leftovers.delete(policy);
           }),
         ),
       );
@@ -270,11 +278,14 @@ export function createEnginePool(options: {
     },
 
     liveSet: live,
+    status: () =>
+      members.map(({ name, state, reason, fences }) => ({ name, state, reason, fences })),
 
     missing: (name) => lostBy(memberOf(name)),
 
     async takeLost() {
-      const lost = await Promise.all(present().map(lostBy));
+      // Of one that does not answer nothing is lost: it is asked again before it takes traffic.
+      const lost = await Promise.all(present().map((one) => lostBy(one).catch((): string[] => [])));
       const byAll = lost.reduce((some, more) => some.filter((policy) => more.includes(policy)));
       for (const policy of byAll) live.remove(policy);
       return byAll;
@@ -282,7 +293,8 @@ export function createEnginePool(options: {
 
     async unloadStale(isOver) {
       for (const { engine } of present()) {
-        for (const [policy, path] of await engine.served()) {
+        const served = await engine.served().catch(() => new Map<string, string>());
+        for (const [policy, path] of served) {
           if (live.has(policy) || !isOver(policy, path)) continue;
           await engine.unload(policy).catch((error: unknown) => {
             log.warn({ policy, err: error }, "a policy of a deleted model stays in the engine");
@@ -293,16 +305,25 @@ export function createEnginePool(options: {
   };
 }
 
-async function isFrom(
-  served: ReadonlyMap<string, string>,
-  policy: string,
-  { path, sha256 }: LiveAdapter,
-): Promise<boolean> {
-  const root = served.get(policy);
-  if (root === undefined) return false;
-  if (root === path || root === `sha256:${sha256}`) return true;
-  const [real, realPath] = await Promise.all(
-    [root, path].map((folder) => realpath(folder).catch(() => null)),
+function reasonOf(error: unknown): string {
+  return HoneError.isInstance(error) ? error.message : "it failed; the server's log says more";
+}
+
+function lateError(policy: string, deadlineMs: number): HoneError {
+  return new HoneError(
+    `It was not ready for ${policy} after ${deadlineMs / 1000} s, when another engine was.`,
+    { code: "engine_unavailable" },
   );
-  return real !== null && real === realPath;
+}
+
+/** Why an adapter can be served by none: the engine's own error, or those of all. */
+function noneReady(policy: string, byEngine: ReadonlyMap<string, unknown>): unknown {
+  const failures = [...byEngine].filter(([, error]) => error !== undefined);
+  const [first] = failures;
+  if (first && failures.length === 1) return first[1];
+  const reasons = failures.map(([name, error]) => `${name}: ${reasonOf(error)}`);
+  return new HoneError(`No engine can serve ${policy}. ${reasons.join(" ")}`.trim(), {
+    code: first && HoneError.isInstance(first[1]) ? first[1].code : "engine_unavailable",
+    cause: new AggregateError(failures.map(([, error]) => error)),
+  });
 }

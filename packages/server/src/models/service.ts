@@ -93,6 +93,7 @@ export function createModelService(options: {
           seed,
           cursor: null,
           metrics: {},
+          probe: await trainer.probe(staging),
         },
         files,
       );

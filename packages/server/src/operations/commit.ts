@@ -6,6 +6,7 @@ import { releaseRollouts } from "../rollouts/records.ts";
 import type { OperationContext } from "./context.ts";
 import { type Emit, type Staged, timed } from "./kinds/kind.ts";
 import { kindOf } from "./kinds/kinds.ts";
+import { probeOf } from "./kinds/probe-of.ts";
 import { deathNoticeMs, restartTimeoutMs } from "./ready.ts";
 import { type OperationRecord, updateOperation } from "./records.ts";
 
@@ -18,13 +19,14 @@ const publishTries = 3;
 export async function commitPolicy(
   context: OperationContext,
   record: OperationRecord,
-  { staging, files, metrics, seed, objective, teacher, cursor }: Staged,
+  { staging, files, metrics, seed, objective, teacher, cursor, ...staged }: Staged,
   emit: Emit,
+  signal: AbortSignal,
 ): Promise<void> {
   const { models, checkpoints } = context;
   const model = models.require(record.model);
   const step = model.learnt + 1;
-  const manifest = {
+  let manifest: Omit<Manifest, "version" | "files"> = {
     model: model.name,
     step,
     parent: model.learnt,
@@ -39,6 +41,8 @@ export async function commitPolicy(
     metrics,
   };
   try {
+    const probe = staged.probe ?? (await probeOf(context, staging, emit, signal));
+    manifest = { ...manifest, ...(probe && { probe }) };
     // The database has no N+1, so a folder of that name was left by an operation that failed.
     await checkpoints.remove(model.name, step);
     await checkpoints.commit(staging, manifest, files);

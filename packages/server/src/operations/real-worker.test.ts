@@ -4,7 +4,9 @@ import { cp } from "node:fs/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { startWorkerChild, workerPython } from "../testing/running-engine.ts";
 import { createHttpEngine, type HttpEngine } from "../engines/http-engine.ts";
+import { probeEngine } from "../engines/probe.ts";
 import { createCheckpoints } from "../policies/checkpoints.ts";
+import type { Probe } from "../ports/live-set.ts";
 import type { Trainer } from "../ports/trainer.ts";
 import type { Child } from "../supervise/child.ts";
 import { createRendererClient } from "../renderer/http-renderer.ts";
@@ -150,8 +152,14 @@ describe.skipIf(workerPython() === null)("with the real worker", () => {
     expect(reply.status).toBe(200);
     return reply.json.id;
   };
-  const files = async (server: TestState, step: number) =>
-    (await createCheckpoints(server.dataDir, "none", silent).readManifest("m", step))?.files;
+  const manifest = (server: TestState, step: number) =>
+    createCheckpoints(server.dataDir, "none", silent).readManifest("m", step);
+  const files = async (server: TestState, step: number) => (await manifest(server, step))?.files;
+  async function probe(server: TestState, step: number): Promise<Probe> {
+    const found = (await manifest(server, step))?.probe;
+    if (!found) throw new Error(`m@${step} has no probe`);
+    return found;
+  }
 
   test("a step trains, commits and is served; logprobs of engine and trainer agree", async () => {
     const server = await copy("once");
@@ -180,6 +188,25 @@ describe.skipIf(workerPython() === null)("with the real worker", () => {
       "trainer.json",
     ]);
     expect(after?.["adapter_model.safetensors"]).not.toEqual(before?.["adapter_model.safetensors"]);
+    await server.state.close();
+  });
+
+  test("a probe tells the trained policy from its base, and from the base of other weights", async () => {
+    const server = await copy("probed");
+    await ended(server, await submit(server, "t"));
+    const [fresh, trained] = [await probe(server, 0), await probe(server, 1)];
+    expect(fresh.policy).toEqual(fresh.base);
+    const fp32 = { dtype: "float32" } as const;
+    const { difference, tellsApart } = await probeEngine(engine, { policy: "m@1" }, trained, fp32);
+    expect(difference).toBeLessThan(1e-4);
+    expect(tellsApart).toBe(true);
+    await expect(probeEngine(engine, { policy: "m@0" }, trained, fp32)).rejects.toMatchObject({
+      code: "engine_error",
+      message: expect.stringContaining("They are the base's"),
+    });
+    await expect(probeEngine(engine, { policy: "m@1" }, fresh, fp32)).rejects.toMatchObject({
+      code: "engine_error",
+    });
     await server.state.close();
   });
 
@@ -238,6 +265,7 @@ describe.skipIf(workerPython() === null)("with the real worker", () => {
     const calm = await copy(`calm ${name}`, from);
     expect((await ended(calm, await submit(calm, "t", op))).status).toBe("succeeded");
     const expected = await files(calm, 1);
+    const expectedProbe = await probe(calm, 1);
     await calm.state.close();
 
     await stopInStep();
@@ -252,6 +280,7 @@ describe.skipIf(workerPython() === null)("with the real worker", () => {
     const told = await (await server.app.request(`/v1/operations/${id}/events`)).text();
     expect(told).toContain("The worker died.");
     expect(await files(server, 1)).toEqual(expected);
+    expect(await probe(server, 1)).toEqual(expectedProbe);
     const served = [...(await engine.served()).keys()];
     expect(served.filter((policy) => policy.startsWith("m@"))).toEqual(["m@0", "m@1"]);
     await server.state.close();

@@ -39,7 +39,7 @@ export function createRunner(context: OperationContext, serverEnds: AbortSignal)
       const outcome = await kind.run({ context, record, emit, signal });
       if (outcome === "nothing") return;
       if (outcome !== "publish") {
-        await timed(emit, "commit", () => commitPolicy(context, record, outcome, emit));
+        await timed(emit, "commit", () => commitPolicy(context, record, outcome, emit, signal));
       }
     }
     // Past the commit point an abort comes too late; only the server's own end stops the publishing.

@@ -1,5 +1,6 @@
 import { execFileSync } from "node:child_process";
-import { open, rm, writeFile } from "node:fs/promises";
+import { createHash } from "node:crypto";
+import { open, readFile, rm, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { silent, temporaryFolder } from "../testing/fixtures.ts";
@@ -72,3 +73,29 @@ test("a policy that is removed while it is looked at is not there", async () => 
   });
   await expect(removed).rejects.toThrow("its manifest is missing");
 });
+
+test.each<[string, (file: string) => Promise<void>, string]>([
+  ["a flipped bit", flipBit, `${weights} is not what was written`],
+  ["its end cut off", (file) => truncate(file, 5), `${weights} is not what was written`],
+  ["no weights", (file) => rm(file), `${weights} is missing`],
+])("an adapter with %s is no engine's to load", async (_, damage, why) => {
+  expect(await checkpoints.adapter("m", 1)).toMatchObject({
+    ...{ policy: "m@1", path: checkpoints.path("m", 1), bytes: weights.length, rank: 1 },
+    sha256: createHash("sha256").update(weights).digest("hex"),
+  });
+  await damage(fileOf(weights));
+  await expect(checkpoints.adapter("m", 1)).rejects.toMatchObject({
+    code: "bad_adapter",
+    message: expect.stringContaining(why),
+  });
+  // What only training needs is not looked at.
+  await writeFile(fileOf(weights), weights);
+  await flipBit(fileOf(optimizer));
+  expect(await checkpoints.adapter("m", 1)).toMatchObject({ rank: 1 });
+});
+
+async function flipBit(file: string): Promise<void> {
+  const bytes = await readFile(file);
+  bytes[3]! ^= 1;
+  await writeFile(file, bytes);
+}

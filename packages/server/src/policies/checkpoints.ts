@@ -4,7 +4,7 @@ import { HoneError, policyName } from "@hone/core";
 import type { Logger } from "pino";
 import { z } from "zod";
 import { fault } from "../faults/fault.ts";
-import type { LiveAdapter } from "../ports/live-set.ts";
+import { type LiveAdapter, probeSchema } from "../ports/live-set.ts";
 import { makeFolder, sha256OfFile, syncFolder, writeSynced } from "../store/files.ts";
 
 const manifestName = "manifest.json";
@@ -34,6 +34,8 @@ const manifestSchema = z.object({
   cursor: z.unknown(),
   /** What the trainer measured, so that a commit can be completed from the folder alone. */
   metrics: z.record(z.string(), z.number().nullable()),
+  /** What an engine has to answer with it. Absent in older ones. */
+  probe: probeSchema.optional(),
   files: z.record(z.string(), z.object({ sha256: z.string(), bytes: z.int() })),
 });
 /** Describes a checkpoint. It is written last, so if it is there, every file beside it is whole. */
@@ -165,7 +167,7 @@ export function createCheckpoints(dataDir: string, bootId: string, log: Logger):
     },
 
     async adapter(model, step) {
-      const { files, lora } = await requireManifest(model, step);
+      const { files, lora, probe } = await requireManifest(model, step);
       const weights = files[adapterName];
       if (!weights) throw damaged(model, step, `its manifest does not name ${adapterName}`);
       const loaded = Object.entries(files).filter(([name]) => engineFiles.includes(name));
@@ -173,7 +175,7 @@ export function createCheckpoints(dataDir: string, bootId: string, log: Logger):
       if (damage !== null) throw damaged(model, step, damage);
       return {
         ...{ policy: policyName(model, step), path: path(model, step) },
-        ...{ ...weights, rank: lora.r },
+        ...{ ...weights, rank: lora.r, probe },
       };
     },
 

@@ -1,4 +1,4 @@
-import type { Quantize } from "./trainer.ts";
+import { z } from "zod";
 
 /** An adapter as engines have to serve it: the files of one policy, by what they hold and not only by where they lie. */
 export interface LiveAdapter {
@@ -15,29 +15,38 @@ export interface LiveAdapter {
   probe?: Probe | undefined;
 }
 
-/** What the trainer computes for a short text, so that an engine's answers show whether it serves the same weights. */
-interface Probe {
-  /** A prompt of token ids that every answer of the base's vocabulary could begin with. */
-  ids: readonly number[];
-  /** With the adapter. */
-  policy: ProbeAnswer;
-  /** Without it. Where both are alike, the probe cannot tell the adapter from none. */
-  base: ProbeAnswer;
-}
-
-/** Logprobs at temperature 1. */
-interface ProbeAnswer {
+const answerSchema = z.object({
   /** Of each token of the prompt but the first. */
-  prompt: readonly number[];
+  prompt: z.array(z.number()).min(1),
   /** Of the likeliest token after the prompt. */
-  next: number;
-}
+  next: z.number(),
+});
+/** Logprobs at temperature 1. */
+export type ProbeAnswer = Readonly<z.infer<typeof answerSchema>>;
+
+export const probeSchema = z
+  .object({
+    /** A prompt of ordinary token ids. */
+    ids: z.array(z.int()).min(2),
+    /** With the adapter. */
+    policy: answerSchema,
+    /** Without it. Where both are alike, the probe cannot tell the adapter from none. */
+    base: answerSchema,
+  })
+  .refine(
+    ({ ids, policy, base }) =>
+      policy.prompt.length === ids.length - 1 && base.prompt.length === ids.length - 1,
+    "there is a logprob for each token of the prompt but the first",
+  );
+/** What the trainer computes for a short text, so that an engine's answers show whether it serves the same weights. */
+export type Probe = Readonly<z.infer<typeof probeSchema>>;
 
 /** What all engines of a server sample from. */
 export interface LiveBase {
   name: string;
   dtype: "float32" | "bfloat16";
-  quantize?: Quantize | null | undefined;
+  /** In how many bits its linear layers are held, if not in all of them. */
+  quantize?: string | null | undefined;
 }
 
 /** What every engine that takes traffic serves. */

@@ -1,4 +1,5 @@
 import { HoneError } from "@hone/core";
+import type { Probe } from "./live-set.ts";
 
 /** In how many bits the base's linear layers are held, if not in all of them. */
 export type Quantize = "nf4";
@@ -12,6 +13,11 @@ export interface Trainer {
     alpha: number;
     seed: number;
   }): Promise<string[]>;
+  /**
+   * What an engine has to answer with the adapter in this folder. Throws `bad_adapter` for one that does not fit the
+   * base or whose numbers are not finite.
+   */
+  probe(adapter: string): Promise<Probe>;
   /**
    * Whether a step can be planned with this objective of the operator's and these options of its; resolves to the
    * hash of its file. Throws `invalid_request` where it cannot.

@@ -6,11 +6,13 @@ import { Hono } from "hono";
 import Database from "libsql";
 import { pino } from "pino";
 import { encodeSafetensors } from "../step-data/safetensors.ts";
+import { answerTo, testProbe } from "./adapters.ts";
 import { createEnginePool, type EnginePool } from "../engines/pool.ts";
 import type { AppEnv } from "../http/env.ts";
 import { installErrors } from "../http/errors.ts";
 import type { Engine } from "../ports/engine.ts";
 import type { LedgerCompletion } from "../ports/ledger.ts";
+import type { ProbeAnswer } from "../ports/live-set.ts";
 import type { Trainer } from "../ports/trainer.ts";
 import { openState, type State, type StateOptions } from "../state.ts";
 
@@ -27,6 +29,8 @@ export interface AdapterList extends Engine {
   calls: string[];
   /** Refuses the next load. */
   failNext: HoneError | null;
+  /** What it answers to a probe. */
+  answers: ProbeAnswer;
 }
 
 export function adapterList(): AdapterList {
@@ -36,10 +40,13 @@ export function adapterList(): AdapterList {
     roots: new Map(),
     calls: [],
     failNext: null,
+    answers: testProbe.policy,
     info: () => Promise.resolve({ base: "base", maxModelLen: 512 }),
-    // oxlint-disable-next-line require-yield
-    async *generate() {
-      throw new HoneError("nothing is sampled here", { code: "engine_unavailable" });
+    async *generate({ promptLogprobs }) {
+      if (!promptLogprobs) {
+        throw new HoneError("nothing is sampled here", { code: "engine_unavailable" });
+      }
+      yield answerTo(list.answers);
     },
     load({ policy, path }) {
       list.calls.push(`load ${policy}`);
@@ -89,6 +96,7 @@ export function fileTrainer(): FileTrainer {
       await writeFile(join(staging, "adapter_model.safetensors"), encodeSafetensors(weights, {}));
       return ["adapter_config.json", "adapter_model.safetensors"];
     },
+    probe: () => Promise.resolve(testProbe),
     async train({ stepData, signal, onEvent, onAccepted }) {
       if (!trainer.away) onAccepted();
       await trainer.before.shift()?.(signal);

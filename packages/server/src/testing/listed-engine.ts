@@ -2,6 +2,8 @@ import { once } from "node:events";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { createHttpEngine, type HttpEngine } from "../engines/http-engine.ts";
+import type { ProbeAnswer } from "../ports/live-set.ts";
+import { testProbe } from "./adapters.ts";
 
 /** An engine process in small: an HTTP server that keeps the list of its adapters, and says its own name. */
 export interface ListedEngine {
@@ -17,11 +19,21 @@ export interface ListedEngine {
   refuseNext: number | null;
   /** Loads and completions wait for it. */
   held: Promise<void> | null;
+  /** What it answers to a probe; null: 200, and no token. */
+  answers: ProbeAnswer | null;
   /** Every request fails, as on a socket that nobody listens on. */
   down: boolean;
   /** Another process under the same address: it has no adapters. */
   restart(): void;
   close(): Promise<void>;
+}
+
+interface Asked {
+  lora_name: string;
+  lora_path: string;
+  model: string;
+  prompt: number[];
+  prompt_logprobs?: number;
 }
 
 export async function startListedEngine(name: string): Promise<ListedEngine> {
@@ -32,6 +44,7 @@ export async function startListedEngine(name: string): Promise<ListedEngine> {
     refuses: null,
     refuseNext: null,
     held: null,
+    answers: testProbe.policy,
     down: false,
     restart() {
       listed.adapters.clear();
@@ -49,18 +62,27 @@ export async function startListedEngine(name: string): Promise<ListedEngine> {
     },
   };
 
+  function probed(prompt: readonly number[]): object {
+    const rest = { index: 0, text: "", finish_reason: "length" };
+    const { answers } = listed;
+    const told = prompt.slice(1).map((id, at) => ({ [id]: { logprob: answers?.prompt[at] ?? 0 } }));
+    const logprobs = { token_logprobs: answers ? [answers.next] : [] };
+    return { ...rest, token_ids: answers ? [1] : [], logprobs, prompt_logprobs: [null, ...told] };
+  }
+
   async function answer(path: string, text: string): Promise<[number, unknown]> {
     if (path === "/v1/models") {
       const adapters = [...listed.adapters].map(([id, root]) => ({ id, root, parent: "base" }));
       return [200, { data: [{ id: "base", parent: null, max_model_len: 512 }, ...adapters] }];
     }
-    const body = JSON.parse(text) as { lora_name: string; lora_path: string; model: string };
+    const body = JSON.parse(text) as Asked;
     const action = path === "/v1/load_lora_adapter" ? "load" : "unload";
     if (path !== "/v1/completions") listed.calls.push(`${action} ${body.lora_name}`);
     await listed.held;
     if (path === "/v1/completions") {
       const logprobs = { token_logprobs: [-0.5] };
-      const choice = { index: 0, text: name, token_ids: [1], logprobs, finish_reason: "stop" };
+      const sampled = { index: 0, text: name, token_ids: [1], logprobs, finish_reason: "stop" };
+      const choice = body.prompt_logprobs === undefined ? sampled : probed(body.prompt);
       const isServed = body.model === "base" || listed.adapters.has(body.model);
       return isServed ? [200, { choices: [choice] }] : [404, "no such model"];
     }

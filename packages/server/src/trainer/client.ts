@@ -1,11 +1,14 @@
 import { HoneError } from "@hone/core";
 import { Agent, request } from "undici";
 import { z } from "zod";
+import { probeSchema } from "../ports/live-set.ts";
 import { type Trainer, type TrainerEvent, WorkerFault } from "../ports/trainer.ts";
 import { readLines } from "./lines.ts";
 
 /** The worker writes a line at least once a second; silence for this long is a hang. */
 const defaultSilenceMs = 60_000;
+/** A probe is computed between two micro-batches of whatever else is trained. */
+const probeTimeoutMs = 300_000;
 /** How long the worker may take to notice an abort: one micro-batch. */
 const abortGraceMs = 30_000;
 
@@ -86,6 +89,20 @@ export function createTrainerClient(options: {
         return filesSchema.parse(JSON.parse(text)).files;
       } catch (error) {
         throw toTrainError(error);
+      }
+    },
+
+    async probe(adapter) {
+      try {
+        const body = JSON.stringify({ adapter });
+        const response = await post("/probe", body, AbortSignal.timeout(probeTimeoutMs));
+        const text = await response.body.text();
+        if (response.statusCode >= 400) throw refused(response.statusCode, text);
+        return probeSchema.parse(JSON.parse(text));
+      } catch (error) {
+        if (!(error instanceof WorkerFault) || error.code !== "bad_adapter")
+          throw toTrainError(error);
+        throw new HoneError(error.message, { code: "bad_adapter", cause: error });
       }
     },
 

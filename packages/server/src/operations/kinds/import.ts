@@ -4,7 +4,7 @@ import { HoneError, policyName } from "@hone/core";
 import { unlessAborted } from "@hone/transport";
 import { z } from "zod";
 import { checkpointName } from "../../policies/checkpoints.ts";
-import type { LiveAdapter } from "../../ports/live-set.ts";
+import type { LiveAdapter, Probe } from "../../ports/live-set.ts";
 import { sha256OfFile, syncFolder } from "../../store/files.ts";
 import {
   badAdapter,
@@ -14,6 +14,7 @@ import {
   maxConfigBytes,
 } from "./adapter-files.ts";
 import type { OperationContext } from "../context.ts";
+import { probeOf } from "./probe-of.ts";
 import { restartTimeoutMs } from "../ready.ts";
 import type { Op, OperationRecord } from "../records.ts";
 import { aborted, type OperationKind, type Task, timed } from "./kind.ts";
@@ -34,7 +35,7 @@ type AdapterConfig = z.infer<typeof adapterConfigSchema>;
 type ImportRecord = OperationRecord<Extract<Op, { type: "import" }>>;
 
 /**
- * A PEFT folder becomes policy N+1. Only the adapter is taken: the optimizer begins anew. The engine judges
+ * A PEFT folder becomes policy N+1. Only the adapter is taken: the optimizer begins anew. Trainer and engine judge
  * it (rank, shapes, NaN) before anything is committed.
  */
 export const importAdapter: OperationKind<ImportRecord> = {
@@ -45,18 +46,29 @@ export const importAdapter: OperationKind<ImportRecord> = {
     const source = await allowedFolder(context, record.op.path);
     await checkpoints.requireSpace(name, 0);
     const staging = await checkpoints.stage(name, record.id, record.deaths);
+    let probe: Probe | undefined;
     try {
       await timed(emit, "copy", () =>
         inTime(signal, (limit) => copyAdapter(context, name, source, staging, limit)),
       );
-      await timed(emit, "validate", () =>
-        checkInEngine(task, `${policyName(name, learnt + 1)}.check-${record.id}`, staging),
-      );
+      probe = await timed(emit, "validate", async () => {
+        // The trainer looks at names, shapes and numbers, which not every engine does.
+        const told = await probeOf(context, staging, emit, signal);
+        const checkName = `${policyName(name, learnt + 1)}.check-${record.id}`;
+        await checkInEngine(task, checkName, staging, told);
+        return told;
+      });
     } catch (error) {
       await checkpoints.discard(staging);
       throw error;
     }
-    return { staging, files: [configName, weightsName], metrics: {}, seed };
+    return {
+      staging,
+      files: [configName, weightsName],
+      metrics: {},
+      seed,
+      ...(probe && { probe }),
+    };
   },
 
   result: (_context, { model }, step) => ({
@@ -151,11 +163,12 @@ async function checkInEngine(
   { context, emit, signal }: Task<ImportRecord>,
   name: string,
   staging: string,
+  probe: Probe | undefined,
 ): Promise<void> {
   const weights = join(staging, weightsName);
   const { r: rank } = await readConfig(staging);
   const [sha256, { size: bytes }] = await Promise.all([sha256OfFile(weights), stat(weights)]);
-  const adapter: LiveAdapter = { policy: name, path: staging, sha256, bytes, rank };
+  const adapter: LiveAdapter = { policy: name, path: staging, sha256, bytes, rank, probe };
   for (let nth = 1; ; nth++) {
     const generation = context.ready.generation();
     try {

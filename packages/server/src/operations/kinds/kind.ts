@@ -77,6 +77,8 @@ export interface Staged {
   objective?: Manifest["objective"];
   /** A policy of this server that it learnt from. */
   teacher?: Manifest["teacher"];
+  /** @default asked of the trainer when the policy is committed */
+  probe?: Manifest["probe"];
   /** Where `batches` goes on after the step. @default where it is now */
   cursor?: unknown;
 }

@@ -8,6 +8,7 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Generator
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from pydantic import Field
@@ -26,6 +27,7 @@ from hone_worker.train.operation import Event, train_steps
 from hone_worker.train.options import Strict
 from hone_worker.train.primitives.data import parse_forward, parse_optim
 from hone_worker.train.primitives.operations import forward_backward, optim_step
+from hone_worker.train.probe import probe
 from hone_worker.train.step_data import parse_step_data
 
 log = logging.getLogger("hone_worker")
@@ -39,6 +41,10 @@ HEARTBEAT_SECONDS = 0.9
 class ObjectiveBody(Strict):
     name: str
     options: Annotated[dict[str, Any], Field(default_factory=dict)]
+
+
+class ProbeBody(Strict):
+    adapter: str
 
 
 def _card(found: CustomObjective) -> dict[str, Any]:
@@ -103,7 +109,15 @@ def routes(base: Base, compute: Compute, memory: TrainerMemory) -> list[Route]:
         found.options(body.options)
         return JSONResponse(_card(found))
 
+    async def probed(request: Request) -> Response:
+        body = await read_body(request, ProbeBody)
+        if not Path(body.adapter).is_absolute():
+            raise HoneWorkerError("Give an absolute path.", code="invalid_request", param="adapter")
+        future = compute.submit(lambda: probe(base, Path(body.adapter)))
+        return JSONResponse(await asyncio.wrap_future(future))
+
     return [
+        Route("/probe", probed, methods=["POST"]),
         Route("/objectives", objectives, methods=["GET"]),
         Route("/objectives", check, methods=["POST"]),
         Route("/train", train, methods=["POST"]),

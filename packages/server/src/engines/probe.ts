@@ -1,0 +1,66 @@
+import { HoneError } from "@hone/core";
+import type { Engine } from "../ports/engine.ts";
+import type { LiveAdapter, LiveBase, Probe, ProbeAnswer } from "../ports/live-set.ts";
+
+/** How far an engine's logprobs may be from the trainer's: on average over the prompt, and at the token after it. */
+const tolerances: Record<LiveBase["dtype"], number> = { float32: 1e-3, bfloat16: 0.2 };
+/** From which distance on policy and base are told apart, as a part of the tolerance. */
+const apart = 0.1;
+
+/** Long enough for a queue; an engine that hangs is noticed by whoever watches it. */
+const probeTimeoutMs = 300_000;
+
+/**
+ * Samples one token with the adapter and compares what the engine tells with what the trainer computed. Resolves to
+ * whether that tells the adapter from none. Throws `engine_error` where the engine serves other weights, or answers with
+ * no token.
+ */
+export async function probeEngine(
+  engine: Engine,
+  { policy }: Pick<LiveAdapter, "policy">,
+  probe: Probe,
+  limits: { dtype: LiveBase["dtype"]; tolerance?: number | undefined },
+): Promise<{ difference: number; tellsApart: boolean }> {
+  const tolerance = limits.tolerance ?? tolerances[limits.dtype];
+  const found = await answerOf(engine, policy, probe);
+  const difference = distance(found, probe.policy);
+  const toBase = distance(found, probe.base);
+  const tellsApart = distance(probe.policy, probe.base) > apart * tolerance;
+  const isBase = tellsApart && toBase < difference;
+  if (difference <= tolerance && !isBase) return { difference, tellsApart };
+  throw new HoneError(
+    `Its logprobs for ${policy} are not the trainer's: they differ by ${shown(difference)} on average, ` +
+      `and ${shown(tolerance)} is allowed in ${limits.dtype}. ${isBase ? "They are the base's, so the adapter has no effect there" : "It serves other weights, or computes otherwise"}.`,
+    { code: "engine_error" },
+  );
+}
+
+async function answerOf(engine: Engine, policy: string, { ids }: Probe): Promise<ProbeAnswer> {
+  for await (const chunk of engine.generate({
+    ...{ model: policy, prompt: ids, n: 1, maxTokens: 1, temperature: 0, topP: 1, seed: null },
+    ...{ stop: [], stopTokenIds: [], promptLogprobs: true, stream: false },
+    signal: AbortSignal.timeout(probeTimeoutMs),
+  })) {
+    const { promptLogprobs: prompt, logprobs } = chunk;
+    const [next] = logprobs;
+    if (next === undefined) break;
+    if (prompt?.length === ids.length - 1 && [...prompt, next].every(Number.isFinite)) {
+      return { prompt: [...prompt], next };
+    }
+    throw new HoneError(`It answered the probe of ${policy} with logprobs that are no numbers.`, {
+      code: "engine_error",
+    });
+  }
+  throw new HoneError(`It answered the probe of ${policy} with no token.`, {
+    code: "engine_error",
+  });
+}
+
+function distance(a: ProbeAnswer, b: ProbeAnswer): number {
+  const total = a.prompt.reduce((sum, value, at) => sum + Math.abs(value - (b.prompt[at] ?? 0)), 0);
+  return Math.max(total / a.prompt.length, Math.abs(a.next - b.next));
+}
+
+function shown(value: number): string {
+  return value >= 1e-3 ? String(Number(value.toPrecision(2))) : value.toExponential(1);
+}

@@ -1,0 +1,202 @@
+import { pino } from "pino";
+import { describe, expect, it as base, vi } from "vitest";
+import type { ProbeAnswer } from "../ports/live-set.ts";
+import { watchRemoteEngine, type RemoteEngine } from "../supervise/remote-engine.ts";
+import { adapterAt, testProbe } from "../testing/adapters.ts";
+import { startListedEngine, type ListedEngine } from "../testing/listed-engine.ts";
+import { createEnginePool, type EnginePool } from "./pool.ts";
+
+const log = pino({ level: "silent" });
+const soon = { timeout: 60_000, interval: 5 };
+const deadlineMs = 150;
+const checked = (policy: string) => ({ ...adapterAt(policy), probe: testProbe });
+
+interface Engines {
+  a: ListedEngine;
+  b: ListedEngine;
+  pool: EnginePool;
+  /** Those of both engines, which bring back what was fenced. They may be stopped to look at what is before. */
+  watchers: RemoteEngine[];
+}
+
+const it = base.extend<{ engines: Engines }>({
+  // oxlint-disable-next-line no-empty-pattern
+  engines: async ({}, use) => {
+    const [a, b] = await Promise.all([startListedEngine("a"), startListedEngine("b")]);
+    const watched = [a, b].map(({ name, engine }) => {
+      const watcher = watchRemoteEngine({
+        url: `http://${name}`,
+        missing: () => pool.missing(name),
+        onReady: () => pool.admit(name),
+        onLost: () => pool.fence(name),
+        ...{ log, pollMs: 10 },
+      });
+      const replica = { name, engine, requireUp: () => watcher.baseURL() };
+      return { watcher, replica: { ...replica, onFenced: () => watcher.doubt() } };
+    });
+    const pool = createEnginePool({
+      replicas: watched.map(({ replica }) => replica),
+      restore: () => Promise.resolve(),
+      base: () => ({ name: "base", dtype: "float32" }),
+      ...{ deadlineMs, log },
+    });
+    const watchers = watched.map(({ watcher }) => watcher);
+    await Promise.all(watchers.map((watcher) => watcher.start()));
+    await pool.load(checked("m@1"));
+    await use({ a, b, pool, watchers });
+    await Promise.all(watchers.map((watcher) => watcher.stop()));
+    await Promise.all([a.close(), b.close()]);
+  },
+});
+
+/** Which engines take requests for a policy. */
+function able(pool: EnginePool, policy: string): string[] {
+  const held = [pool.lease(policy), pool.lease(policy)];
+  for (const { release } of held) release();
+  return [...new Set(held.map(({ replica }) => replica))].toSorted();
+}
+const stop = ({ watchers }: Engines) => Promise.all(watchers.map((watcher) => watcher.stop()));
+const reasonOf = (pool: EnginePool, name: string) =>
+  pool.status().find((one) => one.name === name)?.reason;
+function gate(): { held: Promise<void>; open: () => void } {
+  let open: () => void = () => undefined;
+  return { held: new Promise((resolve) => (open = resolve)), open: () => open() };
+}
+
+describe("a publication", () => {
+  it("goes on without an engine that is late, which gets it before it takes traffic again", async ({
+    engines,
+  }) => {
+    const { a, b, pool } = engines;
+    const { held, open } = gate();
+    b.held = held;
+    const began = performance.now();
+    await pool.load(checked("m@2"));
+    expect(performance.now() - began).toBeGreaterThan(deadlineMs - 10);
+    expect(able(pool, "m@2")).toEqual(["a"]);
+    expect(able(pool, "m@1")).toEqual(["a"]);
+    expect(pool.liveSet.current()).toMatchObject({
+      generation: 2,
+      adapters: [{ policy: "m@1" }, { policy: "m@2" }],
+    });
+    expect(reasonOf(pool, "b")).toMatch("not ready for m@2 after 0.15 s");
+    open();
+    await vi.waitFor(() => expect(able(pool, "m@2")).toEqual(["a", "b"]), soon);
+    expect(b.adapters.get("m@2")).toBe(a.adapters.get("m@2"));
+    expect(pool.status()[1]).toMatchObject({ state: "serving", reason: null, fences: 1 });
+  });
+
+  it("takes no engine for late while none is ready", async ({ engines: { a, b, pool } }) => {
+    const { held, open } = gate();
+    a.held = b.held = held;
+    const load = pool.load(checked("m@2"));
+    await new Promise((resolve) => setTimeout(resolve, 2 * deadlineMs));
+    open();
+    await load;
+    await vi.waitFor(() => expect(able(pool, "m@2")).toEqual(["a", "b"]), soon);
+    expect(pool.status().map(({ fences }) => fences)).toEqual([0, 0]);
+  });
+
+  it.for<[string, ProbeAnswer | null, RegExp]>([
+    [
+      "other logprobs",
+      { prompt: [-1, -2.1], next: -0.5 },
+      /differ by 0.05 .* serves other weights/,
+    ],
+    ["another next token", { prompt: [-1, -2], next: -0.6 }, /differ by 0.1 /],
+    ["the base's logprobs", testProbe.base, /They are the base's/],
+    ["no token", null, /with no token/],
+  ])("keeps an engine from traffic that answers the probe with %s", async (row, { engines }) => {
+    const [, answers, reason] = row;
+    const { b, pool, watchers } = engines;
+    b.answers = answers;
+    await pool.load(checked("m@2"));
+    expect(able(pool, "m@2")).toEqual(["a"]);
+    expect(reasonOf(pool, "b")).toMatch(reason);
+    // It is tried again, and believed no sooner than it answers as it should.
+    await vi.waitFor(() => expect(b.calls.length).toBeGreaterThan(5), soon);
+    expect(able(pool, "m@2")).toEqual(["a"]);
+    expect(watchers[1]?.status().state).toBe("unreachable");
+    b.answers = testProbe.policy;
+    await vi.waitFor(() => expect(able(pool, "m@2")).toEqual(["a", "b"]), soon);
+  });
+
+  it("fails where none gives the trainer's logprobs: all stay, none keeps it, and each has its reason", async ({
+    engines: { a, b, pool },
+  }) => {
+    a.answers = null;
+    b.refuses = 500;
+    await expect(pool.load(checked("m@2"))).rejects.toMatchObject({
+      code: "engine_error",
+      message: expect.stringMatching(
+        /^No engine can serve m@2\. a: It answered .* no token\. b: The engine could not load "m@2"/,
+      ),
+    });
+    expect(able(pool, "m@1")).toEqual(["a", "b"]);
+    expect([...a.adapters.keys()]).toEqual(["m@1"]);
+    expect(pool.liveSet.current()).toMatchObject({ generation: 1 });
+  });
+
+  it("goes on without an engine that dies while it gets ready, and replays to its successor", async ({
+    engines,
+  }) => {
+    const { b, pool } = engines;
+    await stop(engines);
+    const { held, open } = gate();
+    b.held = held;
+    const load = pool.load(checked("m@2"));
+    await vi.waitFor(() => expect(b.calls.at(-1)).toBe("load m@2"), soon);
+    b.down = true;
+    open();
+    await load;
+    expect(able(pool, "m@2")).toEqual(["a"]);
+    b.restart();
+    b.calls.length = 0;
+    b.answers = testProbe.base;
+    await expect(pool.admit("b")).rejects.toMatchObject({ code: "engine_error" });
+    expect(able(pool, "m@1")).toEqual(["a"]);
+    b.answers = testProbe.policy;
+    await pool.admit("b");
+    expect(able(pool, "m@2")).toEqual(["a", "b"]);
+    expect([...b.adapters.keys()].toSorted()).toEqual(["m@1", "m@2"]);
+  });
+
+  it("leaves nothing in an engine that was so late that nobody wants the policy any more", async ({
+    engines,
+  }) => {
+    const { a, b, pool } = engines;
+    await stop(engines);
+    const { held, open } = gate();
+    b.held = held;
+    await pool.load(checked("m@2"));
+    await pool.unload("m@2");
+    open();
+    await vi.waitFor(() => expect(b.calls.at(-1)).toBe("unload m@2"), soon);
+    await pool.admit("b");
+    expect([...b.adapters.keys()]).toEqual(["m@1"]);
+    expect([...a.adapters.keys()]).toEqual(["m@1"]);
+  });
+
+  it("lets go later of what an engine could not be asked to let go of", async ({ engines }) => {
+    const { b, pool } = engines;
+    await stop(engines);
+    const { load } = b.engine;
+    b.engine.load = async (adapter) => {
+      await load(adapter);
+      b.down = true;
+    };
+    await pool.load(checked("m@2"));
+    await pool.unload("m@2");
+    expect(b.adapters.has("m@2")).toBe(true);
+    b.engine.load = load;
+    b.down = false;
+    await pool.admit("b");
+    expect([...b.adapters.keys()]).toEqual(["m@1"]);
+  });
+
+  it("of a policy without a probe asks the list alone", async ({ engines: { b, pool } }) => {
+    b.answers = null;
+    await pool.load(adapterAt("m@2"));
+    expect(able(pool, "m@2")).toEqual(["a", "b"]);
+  });
+});
