@@ -2,7 +2,8 @@
 // `pnpm bench [NAME] [options]` measures what something costs: loop (a training loop here), engine (engines beside
 // each other), trainer (training steps beside TRL's and plain PEFT's), packing (a training step with shared tokens once, and with a row for each sequence), histories (more
 // rollouts than rows), lengths (rows of very different lengths decoded together), judge (what RULER sends), store (a
-// data directory of a million rollouts), bodies (what the largest requests cost all others).
+// data directory of a million rollouts), bodies (what the largest requests cost all others), router (rollouts over several
+// engines: whether turns find their prefix, how even the load is).
 // `pnpm experiment NAME [options]` trains or judges and shows how well: seeds repeats the quickstart over seeds, with
 // controls and baselines, styles shows which way of playing a run of 2048 has learnt, learn trains beside TRL,
 // own-judge lets a small local model be the judge, strangers has the inbox agent read mails in words that nobody
@@ -28,6 +29,7 @@ const known = {
     "judge",
     "store",
     "bodies",
+    "router",
   ],
   experiments: [
     ...["seeds", "styles", "learn", "own-judge", "strangers", "sft-rl", "rates", "draws", "email"],

@@ -31,6 +31,7 @@ export const errorCodes = {
   client_token_reused: { status: 422, type: "invalid_request_error" },
   bad_adapter: { status: 422, type: "invalid_request_error" },
   too_many_requests: { status: 429, type: "rate_limit_error" },
+  engine_busy: { status: 429, type: "rate_limit_error" },
   aborted: { status: 499, type: "aborted_error" },
   internal_error: { status: 500, type: "server_error" },
   train_failed: { status: 500, type: "server_error" },

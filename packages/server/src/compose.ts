@@ -8,6 +8,7 @@ import { engineMetrics, formatPoolMetrics } from "./engines/engine-metrics.ts";
 import { createHttpEngine } from "./engines/http-engine.ts";
 import { connectEngines, keepEngines, type VllmReplicas } from "./engines/outside.ts";
 import { createEnginePool, type EnginePool, type EngineStatus } from "./engines/pool.ts";
+import { formatEngineFigures } from "./engines/router-figures.ts";
 import { createGatewayCounters, formatGatewayCounters } from "./gateway/counters.ts";
 import { gatewayRoutes } from "./gateway/routes.ts";
 import type { AppEnv } from "./http/env.ts";
@@ -80,6 +81,7 @@ export interface ServedBase {
 
 /** How long operations may take to note that they were interrupted, before their worker is ended. */
 const closeStateMs = 3_000;
+const readLoadsEveryMs = 1_000;
 
 /** Makes every part and joins them; nothing runs before `start`. */
 export async function compose(options: ComposeOptions): Promise<Composition> {
@@ -189,11 +191,17 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
     const watched: [name: string, status: Health["components"][string]][] = embedded
       ? [[embedded.name, { state: worker.status().state }]]
       : kept.map((one) => [one.name, one.status() as Health["components"][string]]);
+    const loads = new Map(engines.loads().map(({ name, ...load }) => [name, load]));
     const pool = new Map(engines.status().map((one) => [one.name, one]));
     const components: Health["components"] = {
       renderer: { ...publicStatus(renderer.status()), ...(served && summaryOf(served)) },
       worker: publicStatus(worker.status()),
-      ...Object.fromEntries(watched.map(([name, one]) => [name, withFence(one, pool.get(name))])),
+      ...Object.fromEntries(
+        watched.map(([name, one]) => [
+          name,
+          withFence({ ...one, ...loads.get(name) }, pool.get(name)),
+        ]),
+      ),
     };
     const states = Object.values(components).map((component) => component.state);
     return { status: overall(states), base: baseName, components };
@@ -220,6 +228,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
         return (
           formatGatewayCounters(counters) +
           formatPoolMetrics(engines.status(), engines.liveSet.current()) +
+          formatEngineFigures(engines.loads()) +
           ofEngine
         );
       },
@@ -234,6 +243,13 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       },
     };
   }
+
+  const reading = setInterval(() => {
+    engines.readLoads().catch((error: unknown) => {
+      log.error({ err: error }, "the engines' loads could not be read");
+    });
+  }, readLoadsEveryMs);
+  reading.unref();
 
   let starting: Promise<void> = Promise.resolve();
   async function start(): Promise<void> {
@@ -312,6 +328,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
     },
     async close() {
       stopping = true;
+      clearInterval(reading);
       // Operations get some time to note that they were interrupted. Then the processes that they wait for are ended.
       const closing = state?.close();
       await settled(closing, closeStateMs);

@@ -129,6 +129,7 @@ export async function openState(options: StateOptions): Promise<State> {
         text: (ids) => tokenTable.text(ids),
         stopIds: async () => (await renderer.info()).stopTokenIds,
       },
+      onEnded: (id) => engines.rolloutEnded(id),
       log,
     });
     const keep = options.keep ?? defaultKeep;

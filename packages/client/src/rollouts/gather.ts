@@ -15,6 +15,7 @@ import {
   requireList,
   requireSignal,
 } from "../argument-kinds.ts";
+import { untilFree } from "./busy-server.ts";
 import { ComparisonModel } from "./comparison-model.ts";
 import { runComparison } from "./comparison-run.ts";
 import { GatherError } from "./gather-error.ts";
@@ -212,7 +213,10 @@ function runnerOf<Scenario>(
     return (scenario, how) => runComparison(policy, rollout, scenario, how);
   }
   const requests = createRolloutRequests(policy.transport, signal);
-  return (scenario, how) => runRollout(policy, rollout, scenario, { ...how, requests });
+  return async (scenario, how) => {
+    await untilFree(policy.transport.settings, signal);
+    return await runRollout(policy, rollout, scenario, { ...how, requests });
+  };
 }
 
 /** Whether the fault is in the rollout's code, so that a retry would fail too: no reward, or another's client. */

@@ -2,6 +2,7 @@ import { errorWithoutKey, originOf, patientRequest } from "@hone/transport";
 import type { ConnectionSettings, Fetch } from "@hone/transport";
 import { asksForModel, readCall, urlOf, withoutKey } from "../request-call.ts";
 import type { Call } from "../request-call.ts";
+import { sendWhenFree } from "./busy-server.ts";
 import { currentRollout, openRollout } from "./rollout-context.ts";
 import type { RolloutContext } from "./rollout-context.ts";
 import { mismatch, refusal, refuseLate, strayCall } from "./rollout-mismatch.ts";
@@ -96,9 +97,9 @@ async function sendInRollout(
   const end = context.calls.begin();
   const signal = call.signal ? AbortSignal.any([call.signal, context.signal]) : context.signal;
   try {
-    const response = await settings.fetch(
-      `${context.baseURL}/${route}`,
-      patientRequest({ ...call, signal }),
+    const url = `${context.baseURL}/${route}`;
+    const response = await sendWhenFree(settings, { ...call, signal }, (sent) =>
+      settings.fetch(url, patientRequest(sent)),
     );
     if (!response.ok) context.calls.refusal = response.status;
     const streams = response.headers.get("content-type")?.startsWith("text/event-stream") ?? false;

@@ -33,6 +33,9 @@ export interface HttpEngine extends Engine {
   close(): Promise<void>;
 }
 
+/** They are read every second, and are only a hint. */
+const metricsTimeoutMs = 900;
+
 /** The driver of the engine contract (docs/worker-contract.md), the same for every engine. */
 export function createHttpEngine(options: HttpEngineOptions): HttpEngine {
   const controlTimeoutMs = options.controlTimeoutMs ?? 60_000;
@@ -71,14 +74,19 @@ export function createHttpEngine(options: HttpEngineOptions): HttpEngine {
     }
   }
 
-  async function control(method: "GET" | "POST", path: string, body?: unknown) {
-    const signal = AbortSignal.timeout(controlTimeoutMs);
+  async function control(
+    method: "GET" | "POST",
+    path: string,
+    body?: unknown,
+    timeoutMs = controlTimeoutMs,
+  ) {
+    const signal = AbortSignal.timeout(timeoutMs);
     try {
       const response = await call(method, path, body, signal);
       return { status: response.statusCode, text: await response.body.text() };
     } catch (error) {
       if (HoneError.isInstance(error)) throw error;
-      throw new HoneError(`The engine did not answer ${path} in ${controlTimeoutMs} ms.`, {
+      throw new HoneError(`The engine did not answer ${path} in ${timeoutMs} ms.`, {
         code: "engine_unavailable",
         cause: error,
         retryAfterMs: 1000,
@@ -172,6 +180,14 @@ export function createHttpEngine(options: HttpEngineOptions): HttpEngine {
     async served() {
       const adapters = (await models()).filter((model) => (model.parent ?? null) !== null);
       return new Map(adapters.map(({ id, root }) => [id, root ?? ""]));
+    },
+
+    async metrics() {
+      const { status, text } = await control("GET", "/metrics", undefined, metricsTimeoutMs);
+      if (status === 200) return text;
+      throw new HoneError(`The engine answered GET /metrics with ${status}.`, {
+        code: "engine_error",
+      });
     },
 
     close: () => agent.destroy(),

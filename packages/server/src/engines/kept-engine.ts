@@ -9,6 +9,8 @@ import { readVllmHealth } from "./vllm/health.ts";
 export interface KeptEngine {
   name: string;
   engine: HttpEngine;
+  /** How many sequences it batches, where that is known. */
+  maxSequences?: number | undefined;
   /** Throws why it takes no traffic, while it does not. */
   requireUp: () => string;
   /** It lags behind and is made ready again. */
@@ -52,9 +54,12 @@ export function keepRemoteEngine(
 
 /** A vLLM that is a child of this server: started, kept alive and ended by it. */
 export function keepVllm(
-  options: Keeping & { child: Omit<SupervisorOptions, "log" | "health" | "onReady" | "onLost"> },
+  options: Keeping & {
+    child: Omit<SupervisorOptions, "log" | "health" | "onReady" | "onLost">;
+    maxSequences?: number | undefined;
+  },
 ): KeptEngine {
-  const { name, pool, child, log } = options;
+  const { name, pool, child, maxSequences, log } = options;
   const supervised = supervise({
     ...child,
     health: readVllmHealth,
@@ -64,6 +69,7 @@ export function keepVllm(
   });
   return {
     name,
+    maxSequences,
     engine: createHttpEngine({
       kind: "vllm",
       baseURL: supervised.rawBaseURL,

@@ -5,7 +5,7 @@ import type { Deadlines } from "../supervise/supervisor.ts";
 import { createHttpEngine, type HttpEngine } from "./http-engine.ts";
 import { keepRemoteEngine, keepVllm, type KeptEngine, type Keeping } from "./kept-engine.ts";
 import { vllmChild } from "./vllm/child.ts";
-import { cardsOf } from "./vllm/flags.ts";
+import { cardsOf, givenFlag } from "./vllm/flags.ts";
 
 export interface RemoteEngines {
   engines: readonly { url: string; engine: HttpEngine }[];
@@ -88,6 +88,7 @@ export function keepEngines(
       return keepVllm({
         ...keeping,
         name,
+        maxSequences: Number(givenFlag(options.flags, "--max-num-seqs")) || undefined,
         child: {
           ...child,
           name: count === 1 ? child.name : `${child.name} (${name})`,

@@ -6,7 +6,9 @@ import type { LiveAdapter, LiveBase } from "../ports/live-set.ts";
 import { createLiveAdapters, type LiveSetView } from "./live-set.ts";
 import { type Holding, isFrom, letGo, prepare } from "./prepare.ts";
 import { untilReadyOrLate } from "./publication.ts";
-import { createEngineRouter, type EngineLease, type Routable } from "./router.ts";
+import type { Route } from "./placement.ts";
+import type { EngineSnapshot } from "./router-figures.ts";
+import { createEngineRouter, type EngineLease } from "./router.ts";
 
 /** One engine process, as whoever watches it describes it. */
 interface Replica {
@@ -17,11 +19,13 @@ interface Replica {
   requireUp: () => unknown;
   /** It lags behind the others and gets no traffic until it was admitted again. */
   onFenced?: (() => void) | undefined;
+  /** How many sequences it batches, where that is known. */
+  maxSequences?: number | undefined;
 }
 
 /** The engines between traffic and drivers. One engine is a pool of one. */
 export interface EnginePool extends Engines {
-  /** Of those that serve the policy the one with the fewest leases. Throws why there is none. */
+  /** Of those that serve the policy the least loaded one. Throws why there is none. */
   lease(policy: string): EngineLease;
   /** It answers: it gets what is live, and takes traffic once this resolves. Where it rejects, it takes none. */
   admit(name: string): Promise<void>;
@@ -33,6 +37,10 @@ export interface EnginePool extends Engines {
   readonly liveSet: LiveSetView;
   /** Whether each engine takes traffic, and why one is kept from it. */
   status(): EngineStatus[];
+  /** Reads the engines' metrics, by which requests are spread. To be called every second. */
+  readLoads(): Promise<void>;
+  /** How loaded each engine is. */
+  loads(): EngineSnapshot[];
 }
 
 export interface EngineStatus {
@@ -79,9 +87,14 @@ export function createEnginePool(options: {
     leftovers: new Set(),
     turn: pLimit(1),
   }));
-  const router = createEngineRouter();
   /** What every member that takes traffic serves. */
   const live = createLiveAdapters(options.base);
+  const router = createEngineRouter({
+    routes,
+    noneOpen: noneUp,
+    maxSequences: (name) => memberOf(name).maxSequences,
+    log,
+  });
   /** What is being loaded on all and is not live yet. An admission must not take it for what nobody needs. */
   const publishing = new Set<string>();
   const oneByOne = pLimit(1);
@@ -115,19 +128,16 @@ export function createEnginePool(options: {
 
   function fence(name: string): void {
     memberOf(name).state = "away";
+    router.changed();
   }
 
-  /** The engines that may sample from the policy. Throws why there is none. */
-  function able(policy: string): [Routable, ...Routable[]] {
-    const [first, ...rest] = members.filter(
-      ({ state, adapters }) => state === "serving" && (!live.has(policy) || adapters.has(policy)),
-    );
-    if (!first) throw noneUp();
-    return [first, ...rest];
-  }
-
-  function lease(policy: string): EngineLease {
-    return router.lease(able(policy));
+  /** How each engine stands to requests for the policy. */
+  function routes(policy: string): Route[] {
+    return members.map(({ name, engine, state, adapters }): Route => {
+      if (state !== "serving") return { name, engine, shut: "fenced" };
+      const lacks = live.has(policy) && !adapters.has(policy);
+      return { name, engine, shut: lacks ? "lacks_policy" : null };
+    });
   }
 
   const isUnwanted = (policy: string): boolean => !live.has(policy) && !publishing.has(policy);
@@ -211,16 +221,18 @@ export function createEnginePool(options: {
   }
 
   return {
-    lease,
+    lease: (policy) => router.lease(policy),
+    generate: (request) => router.generate(request),
+    rolloutEnded: (rollout) => router.rolloutEnded(rollout),
+    readLoads: () => router.tick(),
+    loads: () => router.figures(),
     fence,
 
     async info() {
-      const { engine, release } = lease("");
+      const { engine, release } = router.lease("");
       release();
       return engine.info();
     },
-
-    generate: (request) => router.generate(request, () => able(request.model)),
 
     admit: (name) =>
       oneByOne(async () => {
@@ -235,6 +247,7 @@ export function createEnginePool(options: {
           if ((member.state as Member["state"]) === "away") throw noneUp();
           member.state = "serving";
           member.reason = null;
+          router.changed();
         } catch (error) {
           member.state = "away";
           // Of one that does not answer, whoever watches it knows more.

@@ -106,8 +106,13 @@ describe.skipIf(!workerPython())("every dialect", () => {
       const turns: Turn[] = [{ role: "system", text: "You play." }, question];
       await chat.say(urlOf("ro_chat"), turns, wish, false);
       await say(turns, wish);
-      const [asked, same] = on.engine.requests.map((request) => ({ ...request, signal: null }));
+      const [asked, same] = on.engine.requests.map((request) => ({
+        ...{ ...request, signal: null, affinity: null },
+      }));
       expect(same).toEqual(asked);
+      // An engine keeps what the turns of a rollout have in common.
+      const affinities = on.engine.requests.map(({ affinity }) => affinity);
+      expect(affinities).toEqual(["ro_chat", "ro_1"].map((rollout) => ({ rollout, group: null })));
       const [record] = on.recorded();
       const held = wish.schema !== undefined || (wish.choice ?? "none") !== "none";
       expect(record).toMatchObject({

@@ -73,7 +73,7 @@ export async function prepareAsk(
   // The engine would make 0 of a temperature this small. The record has to say what was sampled at.
   const temperature = ask.temperature < leastTemperature ? 0 : ask.temperature;
   const { kind, topP, seed } = ask;
-  const { policy, rolloutId } = requester.lease;
+  const { policy, rolloutId, group } = requester.lease;
   counters.promptTokens += prompt.ids.length;
   if (prompt.splitReason) counters.splits[prompt.splitReason]++;
   const answerId = newId("cmpl");
@@ -82,6 +82,7 @@ export async function prepareAsk(
     answerId,
     engineRequest: {
       model: policy,
+      affinity: rolloutId === null ? null : { rollout: rolloutId, group },
       prompt: prompt.ids,
       n: ask.n,
       maxTokens: Math.min(ask.maxTokens ?? room, room),

@@ -43,6 +43,7 @@ const samplingErrors: readonly ErrorCode[] = [
   "policy_not_found",
   "aborted",
   "engine_error",
+  "engine_busy",
   "engine_unavailable",
   "renderer_unavailable",
 ];

@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { expect } from "vitest";
 import { startListedEngine, type ListedEngine } from "../testing/listed-engine.ts";
+import { sampleOne } from "../testing/sampling.ts";
 import { test as stateTest } from "../testing/state-test.ts";
 
 const test = stateTest
@@ -17,6 +18,7 @@ const test = stateTest
     return engine;
   })
   .extend("engines", ({ a, b }) => [a.engine, b.engine])
+  .extend("options", ({ clock }) => ({ clock: () => clock.now }))
   /** Where leases go that are held at the same time. */
   .extend("replicas", ({ server }) => (policy: string): string[] => {
     const leases = [server.engines.lease(policy), server.engines.lease(policy)];
@@ -89,4 +91,28 @@ test("where both are gone, the one that comes first gets what is needed, and the
   await server.engines.admit("engine");
   expect([...a.adapters.keys()]).toEqual(["m@2"]);
   expect(replicas("m@2")).toEqual(["engine", "engine 2"]);
+});
+
+test("a rollout has its place on an engine until it ends, is failed or expires", async ({
+  server,
+  clock,
+}) => {
+  await server.train();
+  const places = () => server.engines.loads().map(({ rollouts }) => rollouts);
+  const openOne = async (): Promise<string> => {
+    const { id } = (await server.call("POST", "/v1/rollouts", { model: "m" })).json;
+    await sampleOne(server.engines, {
+      ...{ model: "m@1", prompt: [1] },
+      affinity: { rollout: id, group: null },
+    });
+    return id;
+  };
+  const [finished, , failed] = [await openOne(), await openOne(), await openOne()];
+  expect(places()).toEqual([2, 1]);
+  await server.call("PATCH", `/v1/rollouts/${finished}`, { status: "finished", reward: 1 });
+  await server.call("PATCH", `/v1/rollouts/${failed}`, { status: "failed" });
+  expect(places()).toEqual([0, 1]);
+  clock.now += 11 * 60_000;
+  await server.state.sweep();
+  expect(places()).toEqual([0, 0]);
 });

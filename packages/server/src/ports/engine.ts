@@ -7,7 +7,8 @@ export interface Sampler {
   /**
    * Samples `n` choices. With `stream` the chunks come as they are sampled, without it there is one chunk for
    * each choice. The generator ends only when every choice has finished. An engine that dies throws
-   * `engine_error`, an engine that is not there `engine_unavailable`. Aborting the signal ends the generation.
+   * `engine_error`, an engine that is not there `engine_unavailable`. Where every place is taken for too long it
+   * throws `engine_busy`. Aborting the signal ends the generation.
    */
   generate(request: EngineRequest): AsyncIterable<EngineChunk>;
 }
@@ -24,6 +25,8 @@ export interface Engine extends Sampler {
    * answer to it. An engine on another disk names the weights instead: `sha256:<digest>`.
    */
   served(): Promise<Map<string, string>>;
+  /** Its own counters as Prometheus text, where it has such a page. */
+  metrics?(): Promise<string>;
 }
 
 /** All engines behind the server, as traffic and policies see them: what is live is served by every one that takes traffic. */
@@ -37,13 +40,24 @@ export interface Engines extends Sampler {
   unload(policy: string): Promise<void>;
   /** Asks the engines what they serve. What none of them does any more is not live from now on: those are told. */
   takeLost(): Promise<string[]>;
+  /** The rollout is over: no request of it follows. */
+  rolloutEnded(rollout: string): void;
   /** Unloads what engines serve although it is not live, as far as `isOver` knows it. */
   unloadStale(isOver: (policy: string, path: string) => boolean): Promise<void>;
+}
+
+/** Whose request it is: what has tokens in common is best sampled in one place. */
+export interface Affinity {
+  rollout: string;
+  /** The rollouts of one group share their prompt. */
+  group: string | null;
 }
 
 export interface EngineRequest {
   /** `name@N`, or the base's name. */
   model: string;
+  /** @default null: a request outside of rollouts */
+  affinity?: Affinity | null | undefined;
   prompt: readonly number[];
   n: number;
   maxTokens: number;

@@ -23,6 +23,8 @@ export interface PolicyLease {
   /** The engine's name for it: `name@N`, or the base's name. */
   policy: string;
   rolloutId: string | null;
+  /** The group of the rollout, whose members share their prompt. */
+  group: string | null;
   /** Arguments of the chat template; null for the renderer's defaults. */
   chatTemplateKwargs: ChatTemplateKwargs | null;
   /** Ends the lease when the request is over: the policy may be unloaded, the rollout's own lease is renewed. */

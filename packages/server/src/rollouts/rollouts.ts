@@ -76,6 +76,8 @@ export function createRollouts(options: {
   leaseMs: number;
   publicURL: () => string;
   texts: TokenTexts;
+  /** Hears that a rollout is over, however it ended. */
+  onEnded?: ((id: string) => void) | undefined;
   log: Logger;
 }): Rollouts {
   const { store, ledger, models, live, clock, leaseMs, log } = options;
@@ -117,6 +119,7 @@ export function createRollouts(options: {
     record.closedAt = clock();
     leases.delete(record.id);
     if (record.policyStep !== null) live.release(policyName(record.model, record.policyStep));
+    options.onEnded?.(record.id);
   }
 
   function openOf(model: string): string[] {

@@ -21,7 +21,7 @@ export function createPolicyRouter(options: {
   async function lease(
     model: string,
     step: number,
-    rolloutId: string | null,
+    rollout: Pick<RolloutRecord, "id" | "group"> | null,
     over: () => void,
   ): Promise<PolicyLease> {
     const policy = policyName(model, step);
@@ -37,7 +37,8 @@ export function createPolicyRouter(options: {
       if (!live.isLive(policy)) await live.ensure(model, step);
       // The model may have been deleted while its policy was loaded.
       const { chatTemplateKwargs } = models.require(model);
-      return { policy, rolloutId, chatTemplateKwargs, release };
+      const { id: rolloutId = null, group = null } = rollout ?? {};
+      return { policy, rolloutId, group, chatTemplateKwargs, release };
     } catch (error) {
       release();
       throw error;
@@ -74,7 +75,7 @@ export function createPolicyRouter(options: {
       const step = stepFor(record, modelRef);
       // Pinned before anything is awaited, so that two first requests at once get the same policy.
       if (pins && record.policyStep === null) rollouts.pin(record, step);
-      return lease(record.model, step, record.id, rollouts.beginCall(record));
+      return lease(record.model, step, record, rollouts.beginCall(record));
     },
 
     async leaseForModel(_key, modelRef) {
@@ -83,7 +84,7 @@ export function createPolicyRouter(options: {
         const { base } = await engines.info();
         return {
           policy: base,
-          rolloutId: null,
+          ...{ rolloutId: null, group: null },
           chatTemplateKwargs: null,
           release: () => undefined,
         };

@@ -43,7 +43,7 @@ export function createMemoryRouter(
       });
     }
     leases++;
-    return { policy, rolloutId, chatTemplateKwargs, release: () => void leases-- };
+    return { policy, rolloutId, group: null, chatTemplateKwargs, release: () => void leases-- };
   }
   return {
     get leases() {

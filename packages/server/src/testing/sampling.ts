@@ -14,7 +14,7 @@ export interface Sampled {
 export type Ask = Partial<EngineRequest> & { prompt: readonly number[] };
 
 /** Samples to the end and joins the chunks of each choice. */
-export async function sample(engine: Sampler, ask: Ask): Promise<Sampled[]> {
+export async function sample(engine: Pick<Sampler, "generate">, ask: Ask): Promise<Sampled[]> {
   const request: EngineRequest = {
     model: "base",
     n: 1,
@@ -48,7 +48,7 @@ export async function sample(engine: Sampler, ask: Ask): Promise<Sampled[]> {
   return choices;
 }
 
-export async function sampleOne(engine: Sampler, ask: Ask): Promise<Sampled> {
+export async function sampleOne(engine: Pick<Sampler, "generate">, ask: Ask): Promise<Sampled> {
   const [choice] = await sample(engine, ask);
   if (!choice) throw new Error("the engine sent no choice");
   return choice;

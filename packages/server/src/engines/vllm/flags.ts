@@ -55,13 +55,21 @@ export function cardsOf(flags: readonly string[]): number {
   );
 }
 
-/** The last one counts. 1 where there is none, or none that is a number: vLLM says so itself. */
+/** 1 where there is none, or none that is a number: vLLM says so itself. */
 function numberOf(flags: readonly string[], ...names: readonly string[]): number {
-  let found = 1;
+  const value = givenFlag(flags, ...names);
+  return value !== undefined && /^[1-9]\d?$/.test(value) ? Number(value) : 1;
+}
+
+/** What the operator gave a flag of vLLM's under one of its names. The last one counts. */
+export function givenFlag(
+  flags: readonly string[],
+  ...names: readonly string[]
+): string | undefined {
+  let found: string | undefined;
   flags.forEach((flag, at) => {
     const [name = "", value = flags[at + 1]] = flag.split("=");
-    if (!names.includes(name.startsWith("--") ? name.replaceAll("_", "-") : name)) return;
-    found = /^[1-9]\d?$/.test(value ?? "") ? Number(value) : 1;
+    if (names.includes(name.startsWith("--") ? name.replaceAll("_", "-") : name)) found = value;
   });
   return found;
 }

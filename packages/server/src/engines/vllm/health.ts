@@ -1,5 +1,6 @@
 import type { Child } from "../../supervise/child.ts";
 import type { Health } from "../../supervise/health.ts";
+import { sumOf } from "../prometheus.ts";
 
 const answerTimeoutMs = 5_000;
 
@@ -23,15 +24,4 @@ export async function readVllmHealth(
     phase: requests > 0 ? "decoding" : "idle",
     progress: sumOf(page, "vllm:iteration_tokens_total_count"),
   };
-}
-
-/** Over all labels: several engines behind one server count apart. */
-function sumOf(page: string, name: string): number {
-  let sum = 0;
-  for (const line of page.split("\n")) {
-    if (line.startsWith(`${name}{`) || line.startsWith(`${name} `)) {
-      sum += Number(line.slice(line.lastIndexOf(" ") + 1));
-    }
-  }
-  return sum;
 }

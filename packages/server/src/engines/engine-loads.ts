@@ -1,0 +1,125 @@
+import type { Logger } from "pino";
+import type { Engine } from "../ports/engine.ts";
+import { createInFlightBound, type EngineHint, type InFlightBound } from "./in-flight-bound.ts";
+import { sumOf, valuesOf } from "./prometheus.ts";
+
+/** What the router knows of one engine besides whether it serves. */
+export interface EngineLoad {
+  readonly name: string;
+  /** Open rollouts that stick to it. */
+  rollouts: number;
+  /** Sequences that it samples for this server. */
+  inFlight: number;
+  /** Requests that wait in this server until it may have them. */
+  waiting: number;
+  /** Null where the engine has a queue of its own that is not to be bounded: the embedded one. */
+  readonly bound: InFlightBound | null;
+  /** What its metrics said last; null where they cannot be read. */
+  hint: EngineHint | null;
+  /** Whether it gave up keys and values between the last two readings. */
+  preempting: boolean;
+  /** How many rollouts may still leave it before the next reading because its KV memory is full. */
+  kvMovesLeft: number;
+  /** Failed a moment ago: new rollouts go elsewhere until then. @unit ms of the router's clock */
+  suspectUntil: number;
+  /** The time between two ends of requests, smoothed, and the last end. @unit ms */
+  endsEveryMs: number | null;
+  lastEndAt: number | null;
+  /** Refused with 429. */
+  busy: number;
+}
+
+/** A full KV memory counts as so many rollouts. */
+const kvWeight = 8;
+
+/** Everything in one number, of which only the order matters: rollouts, requests, and the KV memory in use. */
+export function loadOf({ rollouts, inFlight, waiting, hint }: EngineLoad): number {
+  const told = hint ? hint.waiting + kvWeight * hint.kvUse : 0;
+  return rollouts + inFlight + waiting + told;
+}
+
+export function hasCapacity({ bound, inFlight }: EngineLoad, sequences: number): boolean {
+  return bound === null || inFlight === 0 || inFlight + sequences <= bound.value;
+}
+
+export interface EngineLoads {
+  of(engine: { name: string; engine: Pick<Engine, "kind"> }): EngineLoad;
+  /** Those that were asked for, in that order. */
+  all(): EngineLoad[];
+  /** Reads the metrics of these engines. What cannot be read is a warning, and then counts as unknown. */
+  read(engines: readonly { name: string; engine: Engine }[]): Promise<void>;
+}
+
+export function createEngineLoads(options: {
+  /** `--max-num-seqs` of an engine, where it is known. */
+  maxSequences?: ((name: string) => number | undefined) | undefined;
+  log: Logger;
+}): EngineLoads {
+  const loads = new Map<string, EngineLoad>();
+  const silent = new Set<string>();
+
+  function of({ name, engine }: { name: string; engine: Pick<Engine, "kind"> }): EngineLoad {
+    const known = loads.get(name);
+    if (known) return known;
+    const load: EngineLoad = {
+      ...{ name, rollouts: 0, inFlight: 0, waiting: 0, busy: 0 },
+      bound: engine.kind === "embedded" ? null : createInFlightBound(options.maxSequences?.(name)),
+      ...{ hint: null, preempting: false, kvMovesLeft: 0 },
+      ...{ suspectUntil: 0, endsEveryMs: null, lastEndAt: null },
+    };
+    loads.set(name, load);
+    return load;
+  }
+
+  async function readOne(route: { name: string; engine: Engine }): Promise<void> {
+    const load = of(route);
+    if (!load.bound || !route.engine.metrics) return;
+    let hint: EngineHint;
+    try {
+      hint = hintOf(await route.engine.metrics());
+      silent.delete(load.name);
+    } catch (error) {
+      load.hint = null;
+      load.preempting = false;
+      if (silent.has(load.name)) return;
+      silent.add(load.name);
+      options.log.warn(
+        { engine: load.name, err: error },
+        "the engine's metrics cannot be read: requests go on, and how full its KV memory is stays unknown",
+      );
+      return;
+    }
+    // A restarted engine begins to count anew.
+    const preempted = load.hint !== null && hint.preemptions > load.hint.preemptions;
+    load.hint = hint;
+    load.preempting = preempted;
+    load.kvMovesLeft = Math.max(1, Math.ceil(load.rollouts / 8));
+    const wanted = load.waiting > 0 || load.inFlight >= load.bound.value;
+    load.bound.read(hint, { inFlight: load.inFlight, wanted, preempted });
+  }
+
+  return {
+    of,
+    all: () => [...loads.values()],
+    async read(engines) {
+      for (const { name, rollouts, inFlight, waiting } of loads.values()) {
+        if (engines.some((one) => one.name === name) || rollouts + inFlight + waiting > 0) continue;
+        // It has left the pool.
+        loads.delete(name);
+        silent.delete(name);
+      }
+      await Promise.all(engines.map(readOne));
+    },
+  };
+}
+
+/** vLLM's names; throws where the page is another server's. */
+function hintOf(page: string): EngineHint {
+  const use = valuesOf(page, "vllm:kv_cache_usage_perc");
+  if (use.length === 0) throw new Error("the page has no vllm:kv_cache_usage_perc");
+  return {
+    waiting: sumOf(page, "vllm:num_requests_waiting"),
+    kvUse: Math.max(...use),
+    preemptions: sumOf(page, "vllm:num_preemptions_total"),
+  };
+}
