@@ -125,6 +125,16 @@ export function adapterError(
   if (status === 404) {
     return new HoneError(text, { code: action === "load" ? "not_found" : "policy_not_found" });
   }
+  // vLLM calls it a failure of its own. It would fail again, and other policies can be served all the same.
+  const [, rank, highest] =
+    /LoRA rank (\d+) is greater than max_lora_rank (\d+)/.exec(message) ?? [];
+  if (rank) {
+    return new HoneError(
+      `The engine could not ${action} "${policy}": its rank is ${rank}, and vLLM was started for ${highest} at most. ` +
+        `A server with --engine vllm starts vLLM for the highest rank of its models: start it again. A vLLM of your own needs --max-lora-rank ${rank}.`,
+      { code: "bad_adapter" },
+    );
+  }
   if (status >= 400 && status < 500) return new HoneError(text, { code: "bad_adapter", status });
   return new HoneError(text, { code: "engine_error" });
 }

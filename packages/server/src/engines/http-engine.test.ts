@@ -4,6 +4,7 @@ import type { AddressInfo } from "node:net";
 import { HoneError } from "@hone/core";
 import { afterEach, describe, expect, it } from "vitest";
 import { createHttpEngine, type HttpEngine } from "./http-engine.ts";
+import { adapterAt } from "../testing/adapters.ts";
 import { sample } from "../testing/sampling.ts";
 
 // Faults that no healthy engine shows: a server that breaks in the ways that engines were seen to break.
@@ -55,6 +56,21 @@ describe("driver of the engine contract", () => {
     const error = await work.catch((failure: unknown) => failure);
     return HoneError.isInstance(error) ? error.code : error;
   };
+
+  it("a rank that vLLM was not started for is the adapter's fault, and says what to do", async () => {
+    const said =
+      "Call to add_lora method failed: Worker failed with error 'LoRA rank 32 is greater than max_lora_rank 16.', please check the stack trace above for the root cause";
+    const engine = await engineOf((_request, response) => {
+      response.writeHead(500, { "content-type": "application/json" });
+      response.end(
+        JSON.stringify({ error: { message: said, type: "InternalServerError", code: 500 } }),
+      );
+    });
+    await expect(engine.load(adapterAt("b@0"))).rejects.toMatchObject({
+      code: "bad_adapter",
+      message: expect.stringMatching(/its rank is 32.*for 16 at most.*--max-lora-rank 32/),
+    });
+  });
 
   it.each<[string, string]>([
     ["no [DONE]", events(choice({ finish_reason: "stop" }))],
