@@ -14,11 +14,13 @@ from engine_process import LIMIT
 from engine_reference import reference_logprobs
 
 from hone_worker.base.adapter_files import read_adapter
+from hone_worker.base.decoder_layers import decoder_layers
 from hone_worker.base.model import Base
 from hone_worker.engine.engine import Engine
 from hone_worker.engine.sampling import SamplingParams
 from hone_worker.process.compute import Compute
 from hone_worker.process.errors import HoneWorkerError
+from hone_worker.train.prompt_logprobs import prompt_logprobs
 
 
 @pytest.fixture
@@ -154,3 +156,34 @@ def test_what_is_left_at_the_end_is_told(compute: Compute) -> None:
     assert caught.value.status == 503
     with pytest.raises(HoneWorkerError):
         compute.submit(lambda: None).result(LIMIT)
+
+
+def test_calls_that_come_many_at_once_take_turns_with_the_decoder(compute: Compute) -> None:
+    class Endless:
+        steps = 0
+
+        def has_work(self) -> bool:
+            return True
+
+        def step(self) -> None:
+            self.steps += 1
+
+    decoder = Endless()
+    held = threading.Event()
+    first = compute.submit(lambda: held.wait(LIMIT))
+    seen = [compute.submit(lambda: decoder.steps) for _ in range(4)]
+    compute.start(decoder)
+    held.set()
+    assert first.result(LIMIT)
+    steps = [one.result(LIMIT) for one in seen]
+    assert steps == sorted(set(steps))
+
+
+def test_a_forward_that_scores_tells_how_far_it_is(tiny_base: Base, compute: Compute) -> None:
+    engine = Engine(tiny_base, compute, cache_bytes=1 << 24, scorer=prompt_logprobs)
+    compute.start(engine.decoder)
+    before = compute.progress
+    found = asyncio.run(engine.score("tiny", [5, 6, 7, 8]))
+    assert len(found) == 3
+    assert compute.progress - before > len(decoder_layers(tiny_base.model)) > 0
+    assert all(not layer._forward_hooks for layer in decoder_layers(tiny_base.model))

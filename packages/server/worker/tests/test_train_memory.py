@@ -23,13 +23,13 @@ from train_tiny import (
 )
 
 from hone_worker.base.compute_paths import ComputePaths
+from hone_worker.base.decoder_layers import decoder_layers
 from hone_worker.base.free_memory import out_of_memory
 from hone_worker.base.model import wrap_base
 from hone_worker.process.errors import HoneWorkerError
 from hone_worker.train.forward import logprobs
 from hone_worker.train.memory import BACKWARD, TrainerMemory, measure
 from hone_worker.train.operation import train_steps
-from hone_worker.train.recompute import decoder_layers
 from hone_worker.train.rows import mini_batches
 from hone_worker.train.step_data import parse_step_data
 

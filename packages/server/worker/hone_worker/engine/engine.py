@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 
 from hone_worker.base.adapter_files import read_adapter
+from hone_worker.base.decoder_layers import telling
 from hone_worker.base.free_memory import free_bytes, total_bytes
 from hone_worker.base.lora import LoraWeights
 from hone_worker.base.model import Base
@@ -169,7 +170,8 @@ class Engine:
             raise HoneWorkerError(message, code="invalid_request", param="prompt_logprobs")
 
         def scored() -> list[float]:
-            found = scorer(self.base, adapter, prompt)
+            with telling(self.base.model, self.compute.tick):
+                found = scorer(self.base, adapter, prompt)
             self.compute.tick()
             return found
 

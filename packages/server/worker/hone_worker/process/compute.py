@@ -132,20 +132,26 @@ class Compute:
                     return
                 calls = list(self._calls)
                 self._calls.clear()
-            for call, future in calls:
+            for number, (call, future) in enumerate(calls):
+                # Forwards that score come many at once, and each may take as long as a thousand tokens.
+                if number > 0 and self._live():
+                    self._decode()
                 self._call(call, future)
             live = self._live()
             if live:
-                self.phase = "decoding"
-                self._set_threads(self.decode_threads)
-                assert self._decoder is not None
-                self._decoder.step()
+                self._decode()
             if self._training is not None and (not live or time.monotonic() >= self._decode_until):
                 self.phase = "training"
                 self._train()
 
     def _live(self) -> bool:
         return self._decoder is not None and self._decoder.has_work()
+
+    def _decode(self) -> None:
+        assert self._decoder is not None
+        self.phase = "decoding"
+        self._set_threads(self.decode_threads)
+        self._decoder.step()
 
     def _call(self, call: Callable[[], Any], future: Future[Any]) -> None:
         if not future.set_running_or_notify_cancel():

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from hone_worker.base.decoder_layers import telling
 from hone_worker.process.compute import Compute
 from hone_worker.process.errors import HoneWorkerError
 from hone_worker.process.service import read_body
@@ -82,7 +83,8 @@ class ScoreRoutes:
         return JSONResponse({"model": _card(model), "data": data})
 
     def _run(self, model: RewardModel, sequences: list[list[int]], label: int) -> list[float]:
-        values = model.score(sequences, label)
+        with telling(model.model, self.compute.tick):
+            values = model.score(sequences, label)
         self.compute.tick()
         return values
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from hone_worker.base.decoder_layers import decoder_layers
 from hone_worker.base.free_memory import free_bytes
 from hone_worker.base.lora import LoraSpec, LoraWeights
 from hone_worker.base.model import Base
@@ -18,7 +19,6 @@ from hone_worker.packing.tree_attention import obstacle
 from hone_worker.process.errors import HoneWorkerError
 from hone_worker.train.forward import hidden_states
 from hone_worker.train.policy_cache import PolicyCache
-from hone_worker.train.recompute import decoder_layers
 from hone_worker.train.token_logprobs import token_logprobs
 
 Recompute = Literal["auto", "on", "off"]

@@ -17,14 +17,9 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from transformers.modeling_layers import GradientCheckpointingLayer
 
+from hone_worker.base.decoder_layers import decoder_layers
 from hone_worker.base.lora import LoraRouter, LoraWeights
-
-
-def decoder_layers(model: nn.Module) -> list[nn.Module]:
-    """Those that can be computed again; empty for a model that does not say which they are."""
-    return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
 
 
 @contextmanager
