@@ -39,7 +39,7 @@ const arms = [
 ] as const;
 type Arm = (typeof arms)[number];
 const ownSettings = (reward: Arm["reward"]) => ({
-  ...{ turns: 6, judge: "", sft: Number(values.sft), mcp: false, reward },
+  ...{ turns: 6, agent: "openai", judge: "", sft: Number(values.sft), mcp: false, reward },
 });
 const signal = new AbortController().signal;
 const metric = "correct";

@@ -8,8 +8,9 @@
 // controls and baselines, styles shows which way of playing a run of 2048 has learnt, learn trains beside TRL,
 // own-judge lets a small local model be the judge, strangers has the inbox agent read mails in words that nobody
 // trained or tuned it with, sft-rl compares demonstrations, rewards and both, rates compares learning rates, draws ways
-// to draw scenarios where half of them teach nothing, overlap plays the next batch while a step trains, email trains the email agent by gold labels, by RULER and by
-// shuffled rewards.
+// to draw scenarios where half of them teach nothing, overlap plays the next batch while a step trains, email trains the
+// email agent by gold labels, by RULER and by shuffled rewards, email-agents answers through every framework with one
+// policy, mcp trains agents of MCP servers.
 import { join } from "node:path";
 import process from "node:process";
 import { installPackages, root, setUpModel, setUpPython, tsx } from "./install.mjs";
@@ -33,7 +34,7 @@ const known = {
   ],
   experiments: [
     ...["seeds", "styles", "learn", "own-judge", "strangers", "sft-rl", "rates", "draws", "email"],
-    "overlap",
+    ...["overlap", "email-agents", "mcp"],
   ],
 };
 const [folder, first, ...rest] = process.argv.slice(2);

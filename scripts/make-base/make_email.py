@@ -38,8 +38,9 @@ COMMON_ENOUGH = 20  # occurrences that make a piece a token
 def pieces_of(plays: list[dict]) -> list[str]:
     splitter = pre_tokenizers.Split(Regex(SPLIT), behavior="isolated")
     counted: Counter[str] = Counter()
-    # Definitions are the same in all plays, and long.
-    texts = ["\n".join(json.dumps(t, ensure_ascii=False) for t in plays[0]["tools"])] * COMMON_ENOUGH
+    # Definitions are few, and long.
+    tools = {json.dumps(tool, ensure_ascii=False): None for play in plays for tool in play["tools"]}
+    texts = ["\n".join(tools)] * COMMON_ENOUGH
     for play in plays:
         for message in play["messages"]:
             texts.append(message.get("content") or "")
@@ -97,15 +98,19 @@ def train(
     seed: int,
     updates: int,
     peak: float,
+    alike: bool,
 ) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.98), weight_decay=0.01)
     rng = random.Random(seed)
     began = time.time()
+    if alike:
+        rows = sorted(rows, key=lambda row: len(row[0]))
     for done in range(updates):
         rate = min(1.0, (done + 1) / 30, 0.03 + (updates - done) / (0.4 * updates))
         for group in optimizer.param_groups:
             group["lr"] = peak * rate
-        batch = rng.sample(rows, ROWS)
+        first = rng.randrange(len(rows) - ROWS) if alike else 0
+        batch = rows[first : first + ROWS] if alike else rng.sample(rows, ROWS)
         length = max(len(ids) for ids, _ in batch)
         ids = torch.tensor([one + [0] * (length - len(one)) for one, _ in batch])
         said = torch.tensor([said + [False] * (length - len(said)) for _, said in batch])[:, 1:]
@@ -129,6 +134,7 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--updates", type=int, default=450)
     parser.add_argument("--peak", type=float, default=4e-3, help="the highest learning rate")
+    parser.add_argument("--alike", action="store_true", help="batches of plays of like length: less is padded")
     parser.add_argument("--more", action="store_true", help="train the model that the folder holds once more")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -149,7 +155,7 @@ if __name__ == "__main__":
         if options.more
         else new_model(built, pieces, options.seed)
     )
-    train(model.train(), rows, seed=options.seed, updates=options.updates, peak=options.peak)
+    train(model.train(), rows, seed=options.seed, updates=options.updates, peak=options.peak, alike=options.alike)
     model.save_pretrained(options.folder)
     (options.folder / "model.safetensors").chmod(0o644)
     made = {

@@ -8,7 +8,7 @@ import task from "../../examples/email-agent/src/task.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
 
 const base = fileURLToPath(new URL("../../models/hone-email-1m", import.meta.url));
-const settings = { turns: 6, reward: "ruler", judge: "", sft: 0, mcp: false };
+const settings = { turns: 6, agent: "openai", reward: "ruler", judge: "", sft: 0, mcp: false };
 
 let server: TestServer;
 let model: Model;

@@ -20,7 +20,7 @@ it("trains a step on rollouts over a real MCP server, which RULER compares", asy
   }));
   // The base knows no tools: a grammar holds it to calls, and what it calls is its own choice.
   const task = mcpTask({ ...memory, only: ["read_graph"] }, scenarios);
-  const settings = { turns: 2, judge: "", mustCall: true };
+  const settings = { turns: 2, judge: "", mustCall: true, sft: 0 };
   const how = { temperature: 1, answerTokens: 40, contextTokens: null, settings };
   const model = await server.hone.model({ name: "graph-reader" });
   const groups = await gather(

@@ -1,15 +1,19 @@
 import type { RolloutModel } from "@hone/client";
 import OpenAI from "openai";
+import { loadAgent, type AgentName } from "./agents.ts";
 import type { Inbox, Question } from "./corpus.ts";
+import { Desk, type Work } from "./desk.ts";
 import type { Episode } from "./gold.ts";
 import { Mailbox } from "./mailbox.ts";
 import type { McpMailbox } from "./mcp-mailbox.ts";
-import { callTool, tools as ownTools } from "./tools.ts";
+import { callTool, tools } from "./tools.ts";
 
 export interface AgentOptions {
   mostTurns: number;
   temperature: number;
   answerTokens: number;
+  /** Which framework it is written in. @default "openai" */
+  agent?: AgentName | undefined;
 }
 
 export function opening(
@@ -18,62 +22,55 @@ export function opening(
   mostTurns: number,
 ): OpenAI.ChatCompletionMessageParam[] {
   return [
-    {
-      role: "system",
-      content: `You answer questions from the mails of ${owner}. Call one tool a turn, ${mostTurns} turns at most. Today is ${today}.`,
-    },
+    { role: "system", content: systemText({ owner, today }, mostTurns) },
     { role: "user", content: question },
   ];
 }
 
-// #region agent
-/** Searches, reads and answers. Of several calls in one turn only the first is made. */
+function systemText({ owner, today }: Pick<Inbox, "owner" | "today">, mostTurns: number): string {
+  return `You answer questions from the mails of ${owner}. Call one tool a turn, ${mostTurns} turns at most. Today is ${today}.`;
+}
+
+/** Lets an agent answer a question, and tells what it did. */
 export async function answerFromMails(
   model: RolloutModel,
   { inbox, mailbox, question }: { inbox: Inbox; mailbox: Mailbox | McpMailbox; question: Question },
-  { mostTurns, temperature, answerTokens }: AgentOptions,
+  { agent = "openai", ...options }: AgentOptions,
 ): Promise<Episode & { tokens: number }> {
-  const connection = model.connection();
+  const desk = new Desk(
+    mailbox instanceof Mailbox
+      ? { tools, call: (name, given) => callTool(mailbox, name, given) }
+      : { tools: mailbox.tools, call: (name, given) => mailbox.call(name, given, model.signal) },
+  );
+  const system = systemText(inbox, options.mostTurns);
+  const work = { model, system, question: question.question, desk, ...options };
+  await (agent === "openai" ? chat(work) : (await loadAgent(agent))(work));
+  return desk.episode(options.mostTurns);
+}
+
+// #region agent
+/** Searches, reads and answers, over chat completions. */
+async function chat({ model, system, question, desk, mostTurns, ...options }: Work) {
+  const { model: name, ...connection } = desk.counted(model.connection());
   const client = new OpenAI(connection);
-  const own = mailbox instanceof Mailbox;
-  const tools = own ? ownTools : mailbox.tools;
-  const messages = opening(inbox, question, mostTurns);
-  const [found, read] = [new Set<string>(), new Set<string>()];
-  let [invalidReads, tokens, turns] = [0, 0, 0];
-  const end = (answer: string | null, sources: string[], failure: Episode["failure"] = null) => ({
-    ...{ answer, sources, failure, found, read, invalidReads, turns, mostTurns, tokens },
-  });
-  while (turns < mostTurns) {
-    turns += 1;
-    const completion = await client.chat.completions.create(
-      {
-        ...{ model: connection.model, messages, tools, temperature },
-        max_completion_tokens: answerTokens,
-      },
+  const { temperature, answerTokens: max_completion_tokens } = options;
+  const messages: OpenAI.ChatCompletionMessageParam[] = [
+    { role: "system", content: system },
+    { role: "user", content: question },
+  ];
+  while (!desk.ended && desk.turns < mostTurns) {
+    const { choices } = await client.chat.completions.create(
+      { model: name, messages, tools: [...desk.tools], temperature, max_completion_tokens },
       { signal: model.signal },
     );
-    tokens += completion.usage?.completion_tokens ?? 0;
-    const message = completion.choices[0]?.message;
-    const call = message?.tool_calls?.[0];
-    if (!message || call?.type !== "function") return end(null, [], "unparseable");
-    const { name, arguments: given } = call.function;
-    const outcome = own
-      ? callTool(mailbox, name, given)
-      : await mailbox.call(name, given, model.signal);
-    if (outcome.kind === "answer") return end(outcome.answer, outcome.sources);
-    if (outcome.kind === "bad_tool" || outcome.kind === "bad_arguments") {
-      return end(null, [], outcome.kind);
-    }
-    if (outcome.kind === "found") for (const id of outcome.ids) found.add(id);
-    else if (outcome.found) read.add(outcome.id);
-    else invalidReads += 1;
-    // Every call needs its result; the others were not made.
+    const { message } = choices[0]!;
+    if (!message.tool_calls?.length) return;
     messages.push(message);
-    for (const { id } of message.tool_calls ?? []) {
-      const content = id === call.id ? outcome.text : '{"error":"One call a turn."}';
-      messages.push({ role: "tool", tool_call_id: id, content });
+    for (const call of message.tool_calls) {
+      if (call.type !== "function") continue;
+      const content = await desk.run(call.function.name, call.function.arguments);
+      messages.push({ role: "tool", tool_call_id: call.id, content });
     }
   }
-  return end(null, []);
 }
 // #endregion

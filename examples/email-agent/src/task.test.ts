@@ -3,7 +3,15 @@ import task from "./task.ts";
 
 it("refuses settings that would do nothing or cannot be played", () => {
   const check = (given: object) => () =>
-    task.checkSettings?.({ turns: 6, reward: "gold", judge: "", sft: 0, mcp: false, ...given });
+    task.checkSettings?.({
+      turns: 6,
+      agent: "openai",
+      reward: "gold",
+      judge: "",
+      sft: 0,
+      mcp: false,
+      ...given,
+    });
   expect(check({})).not.toThrow();
   expect(check({ reward: "ruler", judge: "openai/o4-mini" })).not.toThrow();
   expect(check({ reward: "ruler" })).not.toThrow();

@@ -1,6 +1,7 @@
 import type { RolloutModel } from "@hone/client";
 import { defineTask, type RolloutHow } from "@hone/client/run";
 import { answerFromMails } from "./agent.ts";
+import { agentNames, isAgentName } from "./agents.ts";
 import { makeInbox, type Inbox, type Question } from "./corpus.ts";
 import { episodeMetrics, goldReward } from "./gold.ts";
 import { Mailbox } from "./mailbox.ts";
@@ -11,7 +12,14 @@ import { demonstrations } from "./styles.ts";
 // An agent that learns to answer questions from a mailbox, as ART-E does, on inboxes that a script writes.
 // `npm run quickstart -- email` serves the base and trains it on this task.
 
-type Settings = { turns: number; reward: string; judge: string; sft: number; mcp: boolean };
+type Settings = {
+  turns: number;
+  agent: string;
+  reward: string;
+  judge: string;
+  sft: number;
+  mcp: boolean;
+};
 
 /** The people of the held-out questions are not those of training. */
 const trainInboxes = [0, 1, 2, 3, 4, 5, 6];
@@ -37,7 +45,8 @@ const mostDemonstrations = questionsOf(trainInboxes).length;
 async function rollout(model: RolloutModel, question: Question, how: RolloutHow<Settings>) {
   const { temperature, answerTokens, settings } = how;
   const { inbox, mailbox } = open(question.inbox);
-  const options = { temperature, answerTokens, mostTurns: settings.turns };
+  const agent = isAgentName(settings.agent) ? settings.agent : "openai";
+  const options = { temperature, answerTokens, mostTurns: settings.turns, agent };
   const answer = (from: Mailbox | McpMailbox) =>
     answerFromMails(model, { inbox, mailbox: from, question }, options);
   const { tokens, ...episode } = settings.mcp
@@ -66,10 +75,13 @@ export default defineTask({
   },
   metric: "correct",
   slice: ({ kind }) => kind,
-  settings: { turns: 6, reward: "gold", judge: "", sft: 0, mcp: false },
-  checkSettings({ turns, reward, judge, sft }) {
+  settings: { turns: 6, agent: "openai", reward: "gold", judge: "", sft: 0, mcp: false },
+  checkSettings({ turns, agent, reward, judge, sft }) {
     if (!Number.isInteger(turns) || turns < 3) {
       throw new Error(`--turns is a whole number of at least 3, not ${turns}.`);
+    }
+    if (!isAgentName(agent)) {
+      throw new Error(`--agent is one of ${agentNames.join(", ")}, not ${agent}.`);
     }
     if (reward !== "gold" && reward !== "ruler") {
       throw new Error(`--reward is gold or ruler, not ${reward}.`);

@@ -27,7 +27,8 @@ export interface Episode {
   tokens: number;
 }
 
-const completeTask: OpenAI.ChatCompletionFunctionTool = {
+/** Ends a rollout. The server's own tools keep their names clear of it. */
+export const completeTask: OpenAI.ChatCompletionFunctionTool = {
   type: "function",
   function: {
     name: "complete_task",
@@ -97,7 +98,7 @@ export async function playScenario(
 }
 // #endregion
 
-function opening(
+export function opening(
   task: string,
   instructions: string,
   mostTurns: number,

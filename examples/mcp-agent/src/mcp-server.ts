@@ -19,6 +19,8 @@ export interface McpServer {
   prepare?: ((folder: string) => Promise<void>) | undefined;
   /** Which tools the agent gets. @default all */
   only?: readonly string[] | undefined;
+  /** Whether rollouts may share one process, because nothing that the agent can do changes anything. @default false */
+  shared?: boolean | undefined;
   /** Values that scenarios use for a parameter of this name. */
   words?: Readonly<Record<string, readonly unknown[]>> | undefined;
 }

@@ -83,15 +83,19 @@ it("counts as done what calls without an error did, each once", () => {
 it("has enough scenarios for a verdict, and refuses settings that cannot be", () => {
   for (const task of [filesystemTask, memoryTask]) expect(task.heldOut).toHaveLength(16);
   const check = (given: object) => () =>
-    memoryTask.checkSettings?.({ turns: 6, judge: "", mustCall: false, ...given });
+    memoryTask.checkSettings?.({ turns: 6, judge: "", mustCall: false, sft: 0, ...given });
   expect(check({})).not.toThrow();
   expect(check({ turns: 0 })).toThrow("--turns");
+  expect(check({ sft: 48 })).not.toThrow();
+  expect(check({ sft: 49 })).toThrow("--sft is a number of transcripts from 0 to 48");
   const written = Array.from({ length: 8 }, (_, n) => ({
     ...{ task: `${n}`, difficulty: 1, tools: ["read_graph"] },
   }));
   const { checkSettings } = mcpTask(memory, written);
-  expect(() => checkSettings?.({ turns: 6, judge: "", mustCall: false })).toThrow("--judge");
+  expect(() => checkSettings?.({ turns: 6, judge: "", mustCall: false, sft: 0 })).toThrow(
+    "--judge",
+  );
   expect(() =>
-    checkSettings?.({ turns: 6, judge: "openai/o4-mini", mustCall: false }),
+    checkSettings?.({ turns: 6, judge: "openai/o4-mini", mustCall: false, sft: 0 }),
   ).not.toThrow();
 });

@@ -3,12 +3,14 @@ import { defineTask, type RolloutHow } from "@hone/client/run";
 import { rulerScoreGroup } from "@hone/ruler";
 import { score, ScriptedJudge } from "@hone/ruler/testing";
 import { playScenario, type Episode } from "./agent.ts";
+import { demonstrations } from "./demonstrations.ts";
 import { withServer, type McpServer } from "./mcp-server.ts";
 import { followTheRubric, mcpRubric } from "./rubric-scorer.ts";
 import { same } from "./same.ts";
 import type { Scenario } from "./scenarios.ts";
+import { withSharedServer } from "./shared-server.ts";
 
-type Settings = { turns: number; judge: string; mustCall: boolean };
+type Settings = { turns: number; judge: string; mustCall: boolean; sft: number };
 
 /** An agent of this server that is trained with RULER: a task for `trainRun` and its command. */
 export function mcpTask(server: McpServer, scenarios: readonly Scenario[]) {
@@ -17,24 +19,40 @@ export function mcpTask(server: McpServer, scenarios: readonly Scenario[]) {
     const { temperature, answerTokens, settings } = how;
     const { turns: mostTurns, judge, mustCall: held } = settings;
     const options = { temperature, answerTokens, mostTurns, held };
-    const episode = await withServer(server, model.signal, (running) =>
+    const lend = server.shared ? withSharedServer : withServer;
+    const episode = await lend(server, model.signal, (running) =>
       playScenario(model, running, scenario, options),
     );
     return { reward: null, metadata: { judge }, metrics: episodeMetrics(scenario, episode) };
   }
   // #endregion
 
+  const { train, heldOut } = splitScenarios(scenarios, { heldOut: 0.25 });
   return defineTask({
-    ...splitScenarios(scenarios, { heldOut: 0.25 }),
+    ...{ train, heldOut },
     rollout,
     // RULER compares the rollouts of a group; in an evaluation there is one, and the metric decides.
     score: (groups, { mode, signal }) => (mode === "eval" ? groups : scoreByRuler(groups, signal)),
+    async warmUp(model, { settings: { sft, turns, mustCall }, seed, signal }) {
+      if (sft === 0) return false;
+      const how = { mostTurns: turns, held: mustCall, signal };
+      const shown = await demonstrations(server, train.slice(0, sft), how);
+      const rate = { learningRate: 5e-3, schedule: { type: "linear", end: 0.1 } } as const;
+      await model.sft(shown, { ...rate, epochs: 4, batchSize: 8, warmupSteps: 2, seed, signal });
+      return true;
+    },
     metric: "done",
     slice: ({ difficulty }) => difficulty,
-    settings: { turns: 6, judge: "", mustCall: false },
-    checkSettings({ turns, judge }) {
+    settings: { turns: 6, judge: "", mustCall: false, sft: 0 },
+    checkSettings({ turns, judge, sft }) {
       if (!Number.isInteger(turns) || turns < 1) {
         throw new Error(`--turns is a whole number of at least 1, not ${turns}.`);
+      }
+      const written = train.filter(({ calls }) => calls !== undefined).length;
+      if (!Number.isInteger(sft) || sft < 0 || sft > written) {
+        throw new Error(
+          `--sft is a number of transcripts from 0 to ${written}, the scenarios for training that were made of schemas, not ${sft}.`,
+        );
       }
       if (judge === "" && scenarios.some(({ calls }) => calls === undefined)) {
         throw new Error(

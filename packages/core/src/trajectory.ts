@@ -77,6 +77,13 @@ export const trajectorySchema = z.object({
     completionTokens: z.int(),
     /** Completions that train only with `allowConstrained`: temperature 0, top_p < 1, a grammar. Absent: none. */
     constrained: z.int().optional(),
+    /**
+     * What constrained them, each once. `tool_choice` stands for all grammars under which the answer called: also tools
+     * beside a `response_format`. Absent: nothing, or an older record.
+     */
+    constrainedBy: z
+      .array(z.enum(["temperature", "top_p", "response_format", "tool_choice"]))
+      .optional(),
     /** Turns that could not extend an earlier one, because the history had changed. Absent: none. */
     splits: z
       .object({

@@ -101,6 +101,19 @@ describe("what a step would only count is said in words, once", () => {
     ]);
     await gather(model, rollout, [1], { groupSize: 2, mode: "eval" });
     expect(await said()).toHaveLength(1);
+
+    const held = async (m: RolloutModel) => {
+      await say(m);
+      const constrainedBy = ["tool_choice"];
+      Object.assign(rollouts.get(m.rolloutId)!, { constrained: 1, constrainedBy });
+      return 1;
+    };
+    await gather(model, held, [1], { groupSize: 2 });
+    const [, last] = await said();
+    expect(last).toMatch(
+      /own: with a tool_choice that requires a call.*Ask with tool_choice "auto"/,
+    );
+    expect(last).not.toContain("temperature");
   });
 
   it("groups of one", async () => {

@@ -1,4 +1,4 @@
-import type { RolloutMode, TrajectoryGroup } from "@hone/core";
+import type { RolloutMode, Trajectory, TrajectoryGroup } from "@hone/core";
 import type { CallCounter } from "./rollout-context.ts";
 
 interface Gathering {
@@ -29,8 +29,7 @@ export function gatherWarnings(
   if (constrained.length > 0) {
     warnings.push(
       `gather(): ${constrained.length} of ${trajectories.length} rollouts were sampled by other rules than the model's own: ` +
-        "at temperature 0 (some frameworks set it unasked), with top_p below 1, or with a response_format. " +
-        "They train nothing (`constrained`). Ask for temperature 1 and top_p 1, or pass allowConstrained to train().",
+        `${whyConstrained(constrained)}, or pass allowConstrained to train().`,
     );
   }
   const small = groups.filter((group) => group.trajectories.length < 2);
@@ -44,6 +43,29 @@ export function gatherWarnings(
     );
   }
   return warnings;
+}
+
+type Cause = NonNullable<Trajectory["usage"]["constrainedBy"]>[number];
+
+const causes: Record<Cause, [what: string, instead: string]> = {
+  temperature: ["at temperature 0 (some frameworks set it unasked)", "Ask for temperature 1"],
+  top_p: ["with top_p below 1", "Ask for top_p 1"],
+  response_format: ["with a response_format", "Ask without response_format"],
+  tool_choice: [
+    "with a tool_choice that requires a call, or tools beside a response_format",
+    'Ask with tool_choice "auto"',
+  ],
+};
+
+/** Of all causes where an older server does not say which. */
+function whyConstrained(trajectories: readonly Trajectory[]): string {
+  const known = new Set(trajectories.flatMap(({ usage }) => usage.constrainedBy ?? []));
+  const named = (Object.keys(causes) as Cause[]).filter(
+    (one) => known.size === 0 || known.has(one),
+  );
+  const what = named.map((one) => causes[one][0]).join(", ");
+  const instead = named.map((one) => causes[one][1]).join(", ");
+  return `${what}. They train nothing (\`constrained\`). ${instead}`;
 }
 
 function whyIdle(idle: readonly CallCounter[]): string {

@@ -225,6 +225,7 @@ function trajectoryOf(rollout: any): Trajectory {
     usage: {
       ...{ completions, promptTokens: 0, completionTokens: 0 },
       ...(rollout.constrained ? { constrained: rollout.constrained } : {}),
+      ...(rollout.constrainedBy ? { constrainedBy: rollout.constrainedBy } : {}),
     },
     startedAt: 1,
     durationMs: 1,

@@ -41,6 +41,28 @@ describe.skipIf(!workerPython())("OpenAI's own client of Responses", () => {
     expect(events.at(-1)!.type).toBe("response.completed");
   });
 
+  it.each([true, false])(
+    "keeps two answers that follow each other apart (ids sent back: %s)",
+    async (withIds) => {
+      const sent = (output: OpenAI.Responses.ResponseOutputItem[]): Item[] =>
+        output.map((item) => {
+          const { id: _, ...rest } = item as { id?: string };
+          return (withIds ? item : rest) as Item;
+        });
+      on.engine.lines.push({ answer: { content: "One." } }, { answer: { content: "Two." } });
+      on.engine.lines.push({ answer: { content: "Three." } });
+      const first = await say(false, ask);
+      const second = await say(true, [...ask, ...sent(first.output)]);
+      const go: Item = { role: "user", content: "Go on." };
+      await say(false, [...ask, ...sent(first.output), ...sent(second.output), go]);
+      const [, two, three] = on.recorded();
+      expect(three!.messages.map(({ content }) => content)).toEqual([
+        ...["Play.", "One.", "Two.", "Go on."],
+      ]);
+      expect(three).toMatchObject({ parentId: two!.id, splitReason: null });
+    },
+  );
+
   it("throws a failure within a stream, and nothing of it trains", async () => {
     on.engine.lines.push({
       answer: { content: "one two three four" },

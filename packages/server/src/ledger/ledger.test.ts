@@ -290,7 +290,17 @@ test("usage counts what trains only where that is allowed", () => {
     { ...b, topP: 0.9 },
     { ...c, constrained: true },
   ];
-  expect(usageOf(odd)).toMatchObject({ completions: 3, constrained: 3 });
+  expect(usageOf(odd)).toMatchObject({
+    ...{ completions: 3, constrained: 3 },
+    constrainedBy: ["response_format", "temperature", "top_p"],
+  });
+  const call = {
+    id: "call",
+    type: "function" as const,
+    function: { name: "look", arguments: "{}" },
+  };
+  const called = { ...c, constrained: true, answer: { ...c.answer, tool_calls: [call] } };
+  expect(usageOf([called as LedgerCompletion])).toMatchObject({ constrainedBy: ["tool_choice"] });
   expect(usageOf([a, odd[1]!, c])).toMatchObject({ constrained: 1 });
   expect("constrained" in usageOf([a, b, c])).toBe(false);
 });
@@ -302,6 +312,7 @@ test("usage counts the whole prompt of each request", () => {
     completionTokens: 6,
     sequenceTokens: 3 + 2 + (3 + 2) + (3 + 2),
     constrained: episode(3).filter(({ constrained }) => constrained).length,
+    constrainedBy: ["response_format"],
   });
 });
 

@@ -64,6 +64,17 @@ function siblings(
   );
 }
 
+type Cause = NonNullable<Trajectory["usage"]["constrainedBy"]>[number];
+
+function constrainedBy({ temperature, topP, constrained, answer }: LedgerCompletion): Cause[] {
+  const held = "tool_calls" in answer ? "tool_choice" : "response_format";
+  return [
+    ...(temperature === 0 ? (["temperature"] as const) : []),
+    ...(topP < 1 ? (["top_p"] as const) : []),
+    ...(constrained ? ([held] as const) : []),
+  ];
+}
+
 /** Tokens that went in and out. A token of a shared prefix counts for each request that carried it. */
 export function usageOf(all: readonly LedgerCompletion[]): Trajectory["usage"] {
   const completions = all.filter(({ delivered }) => delivered);
@@ -77,11 +88,14 @@ export function usageOf(all: readonly LedgerCompletion[]): Trajectory["usage"] {
     completionTokens += completion.sampled.length;
     sequenceTokens += completion.promptSuffix.length + completion.sampled.length;
   }
-  const constrained = completions.filter(isConstrained).length;
+  const constrained = completions.filter(isConstrained);
   const splits = splitsOf(all);
   return {
     ...{ completions: completions.length, promptTokens, completionTokens, sequenceTokens },
-    ...(constrained > 0 ? { constrained } : {}),
+    ...(constrained.length > 0 && {
+      constrained: constrained.length,
+      constrainedBy: [...new Set(constrained.flatMap(constrainedBy))].toSorted(),
+    }),
     ...(splits && { splits }),
   };
 }

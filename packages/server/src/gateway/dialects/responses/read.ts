@@ -13,7 +13,7 @@ import type { ChatAsk, RecallingAsk } from "../../ask.ts";
 import type { LedgerCompletion } from "../../../ports/ledger.ts";
 import { refusal } from "../openai.ts";
 import { readCalls, type CallWish } from "../tool-choice.ts";
-import { recallAnswer, recallItem, type GivenItem } from "./recall.ts";
+import { recallAnswer, ownerOf, recallItem, type GivenItem } from "./recall.ts";
 
 /** `POST /v1/responses`. What its schema cannot say is checked here. */
 export function readResponses(request: ResponsesRequest): ChatAsk | RecallingAsk {
@@ -99,6 +99,7 @@ function readTool({ name, description, parameters, strict }: ResponsesTool): Cha
 function readItems(items: readonly GivenItem[]): ChatMessage[] {
   const messages: ChatMessage[] = [];
   let answer: AssistantMessage | null = null;
+  let owner: string | null = null;
   for (const item of items) {
     if (item.type === "function_call_output") {
       answer = null;
@@ -108,10 +109,13 @@ function readItems(items: readonly GivenItem[]): ChatMessage[] {
       answer = null;
       messages.push({ role: item.role, content: textOf(item.content) });
     } else {
-      if (answer === null) {
+      const own = ownerOf(item);
+      if (answer === null || (own && owner ? own !== owner : goesBack(answer, item))) {
         answer = { role: "assistant", content: null };
         messages.push(answer);
+        owner = null;
       }
+      owner ??= own;
       addTo(answer, item);
     }
   }
@@ -119,6 +123,13 @@ function readItems(items: readonly GivenItem[]): ChatMessage[] {
     if (message.role === "assistant" && !message.tool_calls) message.content ??= "";
   }
   return messages;
+}
+
+/** Two answers may follow each other. Where ids do not say so: an answer's thoughts come first, then its text, then its calls. */
+function goesBack({ content, tool_calls: calls, ...answer }: AssistantMessage, item: GivenItem) {
+  if (item.type === "function_call") return false;
+  const begun = content !== null || calls !== undefined;
+  return item.type === "reasoning" ? begun || Boolean(answer.reasoning_content) : begun;
 }
 
 function addTo(answer: AssistantMessage, item: GivenItem): void {

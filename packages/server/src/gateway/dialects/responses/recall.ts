@@ -33,6 +33,11 @@ export function itemIdOf(answerId: string, type: ItemType, nth: number): string 
   return `${prefixes[type]}_${bare(answerId)}_${nth}`;
 }
 
+/** The answer that an item is of, where its id is one of ours. */
+export function ownerOf({ id }: GivenItem): string | null {
+  return typeof id === "string" ? (/^[a-z]+_([0-9a-f]{24})_\d{1,4}$/.exec(id)?.[1] ?? null) : null;
+}
+
 /** The conversation up to an answer and with it, without the instructions of that request. */
 export function recallAnswer(
   earlier: Earlier,
@@ -64,7 +69,7 @@ export function recallItem(
   const [, prefix, own, nth] = /^([a-z]+)_([0-9a-f]{24})_(\d{1,4})$/.exec(itemId) ?? [];
   const found = own === undefined ? undefined : completionOf(earlier, `cmpl_${own}`);
   const item = found && itemOf(found.answer as AssistantMessage, prefix, Number(nth));
-  if (item) return { id: found.id, item };
+  if (item) return { id: found.id, item: { ...item, id: itemId } };
   throw unknown(param, `no answer of this rollout has an item "${itemId.slice(0, 80)}"`);
 }
 
