@@ -88,7 +88,8 @@ async function trained(hone: Hone, { name, reward, shuffled }: Arm, seed: number
     const played = await gather(model, rolloutBy(reward), batch.scenarios, {
       ...{ groupSize, concurrency, timeoutMs: 600_000 },
     });
-    const scored = (await task.score?.(played, { mode: "train", signal })) ?? played;
+    const how = { mode: "train", policy: model, concurrency: concurrency ?? 32, signal } as const;
+    const scored = (await task.score?.(played, { ...how, alsoTrain() {} })) ?? played;
     const groups = shuffled ? shuffleRewards(scored, seed * 1_000_003 + batch.step) : scored;
     const { groups: sent } = await model.train(groups, {
       ...{ ...train, learningRate, schedule, batch },

@@ -95,7 +95,8 @@ async function trained(
         ...{ groupSize, concurrency: 32, timeoutMs: 600_000 },
       },
     );
-    const scored = (await task.score?.(played, { mode: "train", signal })) ?? played;
+    const scoreHow = { mode: "train", policy: model, concurrency: 32, signal } as const;
+    const scored = (await task.score?.(played, { ...scoreHow, alsoTrain() {} })) ?? played;
     const groups =
       arm === "control" ? shuffleRewards(scored, seed * 1_000_003 + batch.step) : scored;
     await model.train(groups, {

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { root } from "./install.mjs";
 
-const packages = ["core", "transport", "client", "ruler", "server"];
+const packages = ["core", "transport", "client", "ruler", "recipes", "server"];
 for (const name of packages) {
   rmSync(join(root, "packages", name, "dist"), { recursive: true, force: true });
   rmSync(join(root, "packages", name, "tsconfig.tsbuildinfo"), { force: true });

@@ -18,6 +18,7 @@ const packages: Record<string, { ours: string[]; node: RegExp }> = {
     ours: ["core", "transport"],
     node: /-node\.ts$|^cli\.ts$|^cli\/|^testing\/|^rewards\/syntax-thread\.ts$|\.test\.ts$/,
   },
+  recipes: { ours: ["core", "client", "ruler"], node: /./ },
   server: { ours: ["core", "transport"], node: /./ },
 };
 

@@ -31,7 +31,8 @@ it("trains a step on rollouts over a real MCP server, which RULER compares", asy
   );
   expect(groups.flatMap(({ exceptions }) => exceptions)).toEqual([]);
   const { signal } = new AbortController();
-  const scored = (await task.score?.(groups, { mode: "train", signal })) ?? [];
+  const scoreHow = { mode: "train", policy: model, concurrency: 6, alsoTrain() {} } as const;
+  const scored = (await task.score?.(groups, { ...scoreHow, signal })) ?? [];
   const [{ trajectories } = { trajectories: [] }] = scored;
   // The program that follows the rubric saw in the results what the metric knows from the server.
   for (const { reward, metrics } of trajectories) {

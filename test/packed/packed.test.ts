@@ -49,6 +49,8 @@ const { scores } = await ruler([say("0.25"), say("0.75")], judge.endpoint, { cac
 await judge.close();
 console.log(JSON.stringify(scores.map((one) => one.score)), typeof numericMatch);
 `;
+const longest =
+  "export default (outputs) => outputs.map(({ messages }) => messages.at(-1).content.length);";
 const scoreByLength = "export default ({ messages }) => messages.at(-1).content.length;";
 
 /** A task in TypeScript, as docs/run.md shows one: the base of this repository learns it in seconds. */
@@ -101,7 +103,7 @@ describe.runIf(tarballs)("the packed packages in an empty project", { shuffle: f
 
   it("are what was meant to be shipped", () => {
     const names = readdirSync(join(project.folder, "node_modules", "@hone"));
-    expect(names).toEqual(expect.arrayContaining(["client", "core", "server"]));
+    expect(names).toEqual(expect.arrayContaining(["client", "core", "recipes", "ruler", "server"]));
     for (const name of names) {
       const at = join(project.folder, "node_modules", "@hone", name);
       const files = filesUnder(at);
@@ -164,6 +166,18 @@ describe.runIf(tarballs)("the packed packages in an empty project", { shuffle: f
     const checked = await project.run("npx", [...check, "./reward.mjs"]);
     expect(checked, checked.stderr).toMatchObject({ status: 0 });
     expect(checked.stdout).toMatch(/groups/);
+
+    writeFileSync(at("judge.mjs"), longest);
+    const doctor = ["--no", "@hone/recipes", "judge-doctor", "--groups", "groups.jsonl"];
+    const examined = await project.run("npx", [
+      ...doctor,
+      "--judges",
+      "./judge.mjs",
+      "--gold",
+      "none",
+    ]);
+    expect(examined, examined.stderr).toMatchObject({ status: 0 });
+    expect(examined.stdout).toMatch(/verdict +good/);
   });
 
   it("find their command, and set up Python", async () => {

@@ -2,7 +2,7 @@ export { rulerScoreGroup } from "./judging/score-group.ts";
 export type { ScoredGroup, ScoreGroupOptions } from "./judging/score-group.ts";
 export { ruler } from "./judging/ruler.ts";
 export type { RulerOptions } from "./judging/ruler.ts";
-export type { JudgedMembers, Judgement, MemberScore } from "./judging/judgement.ts";
+export type { JudgedMembers, JudgedPass, Judgement, MemberScore } from "./judging/judgement.ts";
 export type { Judge, JudgeEndpoint, StructuredOutput } from "./judge/judge-target.ts";
 export type { JudgeOptions } from "./judging/settings.ts";
 export { JudgeError } from "./judge/judge-error.ts";

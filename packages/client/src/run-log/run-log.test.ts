@@ -64,6 +64,21 @@ describe("a run's log", () => {
     expect(log.lines()[0]).toMatch(/^reward +0.75 ▄ 0.75$/);
   });
 
+  it("keeps groups of another kind that train in the same step apart", async () => {
+    const log = await openRunLog(folder);
+    const groups = [group([0, 1])];
+    const judged = { ...group([0.25, 0.75, 0.5]), metadata: { kind: "judge" } };
+    const open = log.step({ step: 0 });
+    open.gathered(groups, null, null, [judged]);
+    const record = await open.trained(trained(1));
+    expect(record).toMatchObject({ rollouts: 2, reward: { mean: 0.5 }, variance: { of: 1 } });
+    expect(record.kinds).toMatchObject({
+      judge: { rollouts: 3, reward: { mean: 0.5 }, variance: { groups: 1, of: 1 } },
+    });
+    const written = await readGroups(join(folder, "trajectories", "step-0001.jsonl"));
+    expect(written).toEqual([...groups, judged]);
+  });
+
   it("goes on where it was cut off: a step that is played again has one line", async () => {
     const first = await openRunLog(folder);
     await first.evaluation("base", [group([0, 1])], { metrics: ["reward", "score"] });

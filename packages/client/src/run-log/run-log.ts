@@ -23,12 +23,14 @@ import { addStage, type StepRecord, stepRecord } from "./step-record.ts";
 export interface StepLog {
   /**
    * Call it when the rollouts are gathered. It gives them back. `fill` is what `fillBatch` says of them, `overlap` what
-   * `playAhead` does: how long they took is then known from it.
+   * `playAhead` does: how long they took is then known from it. `also` are groups of another kind that train in the
+   * same step: they stand in the record by their `metadata.kind`.
    */
   gathered(
     groups: TrajectoryGroup[],
     fill?: FillCounts | null,
     overlap?: OverlapCounts | null,
+    also?: readonly TrajectoryGroup[],
   ): TrajectoryGroup[];
   /** Pass it to `train`: it adds up the seconds of the stages. */
   readonly onEvent: (event: OperationEvent) => void;
@@ -59,6 +61,7 @@ interface Gathered {
   groups: TrajectoryGroup[];
   fill: FillCounts | null;
   overlap: OverlapCounts | null;
+  also: readonly TrajectoryGroup[];
   /** When it was. */
   at: number;
 }
@@ -128,8 +131,8 @@ export async function openRunLog(folder: string, options: RunLogOptions = {}): P
       const stages = new Map<string, number>();
       let gathered: Gathered | null = null;
       return {
-        gathered(groups, fill = null, overlap = null) {
-          gathered = { groups, fill, overlap, at: performance.now() };
+        gathered(groups, fill = null, overlap = null, also = []) {
+          gathered = { groups, fill, overlap, also, at: performance.now() };
           return groups;
         },
         onEvent: (event) => addStage(stages, event),
@@ -139,12 +142,13 @@ export async function openRunLog(folder: string, options: RunLogOptions = {}): P
               code: "invalid_config",
             });
           }
-          const { groups, fill, overlap, at } = gathered;
+          const { groups, fill, overlap, also, at } = gathered;
           const record = stepRecord({
             step,
             groups,
             fill,
             overlap,
+            also,
             curriculum: batch.curriculum ?? null,
             result,
             gatherSeconds: overlap?.played ?? (at - began) / 1000,
@@ -157,7 +161,7 @@ export async function openRunLog(folder: string, options: RunLogOptions = {}): P
             ...adviceFor([...earlier, record], { plannedSteps: planned, evaluations }),
           );
           await inTurn(async () => {
-            await writeGroups(join(folder, "trajectories", stepFile(step)), groups);
+            await writeGroups(join(folder, "trajectories", stepFile(step)), [...groups, ...also]);
             await write(record);
           });
           return record;

@@ -21,6 +21,8 @@ export interface StepRecord {
   reward: ({ mean: number; std: number | null } & Interval) | null;
   /** Means of the rollouts' own metrics. */
   metrics: Record<string, number>;
+  /** Groups of other kinds that trained in the same step, by kind. Absent: there were none. */
+  kinds?: Record<string, KindRecord> | undefined;
   /** Groups that can be compared because their rewards differ, of all. */
   variance: { groups: number; of: number };
   /** How the batch was filled. Absent if it was not, and in older records. */
@@ -44,6 +46,9 @@ export interface StepRecord {
   warnings: { code: string; message: string }[];
 }
 
+/** What a step's groups of another kind were like; the step's own figures leave them out. */
+type KindRecord = Pick<StepRecord, "rollouts" | "reward" | "metrics" | "variance">;
+
 /** `share`: of all tokens that the step would have without them. */
 type Splits = NonNullable<Trajectory["usage"]["splits"]> & { share: number };
 
@@ -55,13 +60,14 @@ export function stepRecord(given: {
   groups: readonly TrajectoryGroup[];
   fill: FillCounts | null;
   overlap: OverlapCounts | null;
+  also?: readonly TrajectoryGroup[];
   curriculum: CurriculumShares | null;
   result: TrainResult;
   gatherSeconds: number;
   trainSeconds: number;
   stages: ReadonlyMap<string, number>;
 }): StepRecord {
-  const { groups, fill, overlap, curriculum, result } = given;
+  const { groups, fill, overlap, also = [], curriculum, result } = given;
   const trajectories = groups.flatMap((group) => group.trajectories);
   const sampled = trajectories.map(({ usage }) => usage.completionTokens);
   return {
@@ -70,14 +76,9 @@ export function stepRecord(given: {
     policy: result.policy,
     trained: result.trained,
     reasons: { ...result.reasons },
-    rollouts: trajectories.length,
     failed: groups.reduce((sum, { exceptions }) => sum + exceptions.length, 0),
-    reward: rewardOf(groups),
-    metrics: meansOf(trajectories),
-    variance: {
-      groups: groups.filter((group) => whyGroupNotCompared(group) === null).length,
-      of: groups.length,
-    },
+    ...kindRecord(groups),
+    ...(also.length > 0 && { kinds: kindsOf(also) }),
     ...(fill && { fill }),
     ...(overlap && { overlap }),
     ...(curriculum && { curriculum }),
@@ -96,6 +97,30 @@ export function stepRecord(given: {
     training: { ...result.metrics },
     warnings: result.warnings.map((message) => ({ code: "server", message })),
   };
+}
+
+function kindRecord(groups: readonly TrajectoryGroup[]): KindRecord {
+  const trajectories = groups.flatMap((group) => group.trajectories);
+  return {
+    rollouts: trajectories.length,
+    reward: rewardOf(groups),
+    metrics: meansOf(trajectories),
+    variance: {
+      groups: groups.filter((group) => whyGroupNotCompared(group) === null).length,
+      of: groups.length,
+    },
+  };
+}
+
+function kindsOf(also: readonly TrajectoryGroup[]): Record<string, KindRecord> {
+  const kindOf = ({ metadata: { kind } }: TrajectoryGroup) =>
+    typeof kind === "string" ? kind : "other";
+  return Object.fromEntries(
+    [...new Set(also.map(kindOf))].map((kind) => [
+      kind,
+      kindRecord(also.filter((group) => kindOf(group) === kind)),
+    ]),
+  );
 }
 
 /** Adds up the seconds of the stages that the server tells of. */

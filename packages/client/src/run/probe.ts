@@ -103,16 +103,20 @@ export async function probeTask<Scenario, Settings extends TaskSettings>(
       ...{ playing: playing(), scoring: 0, training: null, judgeUsd: null },
     };
     let groups = played;
+    const also: TrajectoryGroup[] = [];
     let noise: number | null = null;
     if (task.score) {
       onEvent({ stage: "judging", done: 0, total: 1 });
       const scoring = stopwatch();
-      groups = await task.score(played, { mode: "train", signal });
+      const { concurrency } = settings;
+      const scoreHow = { mode: "train", policy: model, concurrency, signal } as const;
+      const alsoTrain = (more: readonly TrajectoryGroup[]) => void also.push(...more);
+      groups = await task.score(played, { ...scoreHow, alsoTrain });
       measured.scoring = scoring();
       measured.judgeUsd = judgeCost(groups);
       if (judgeTwice) {
         onEvent({ stage: "judging again", done: 0, total: 1 });
-        const again = await task.score(played.map(backwards), { mode: "train", signal });
+        const again = await task.score(played.map(backwards), { ...scoreHow, alsoTrain() {} });
         noise = judgeNoise(groups, again);
       }
     }
@@ -122,7 +126,10 @@ export async function probeTask<Scenario, Settings extends TaskSettings>(
     );
     const figures = figuresOf(groups, { metric, at: passAt, relative }, settings.groupSize);
     if (trainStep && figures.varied.groups > 0) {
-      measured.training = await stepSeconds(model, groups, settings, { onEvent, signal });
+      measured.training = await stepSeconds(model, [...groups, ...also], settings, {
+        onEvent,
+        signal,
+      });
     }
     return {
       ...judgeFigures(figures, noise),

@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { HoneError } from "@hone/core";
 import type { RolloutMode, TrajectoryGroup } from "@hone/core";
 import { valueOf } from "../evaluation/scores.ts";
 import type { ComparisonModel } from "../rollouts/comparison-model.ts";
@@ -89,9 +90,12 @@ export function createRun(context: RunContext) {
       signal?: AbortSignal;
       /** @default the run's */
       onEvent?: (event: RunEvent) => void;
+      /** Where groups go that `score` wants trained as well. */
+      also?: TrajectoryGroup[];
     },
   ): Promise<TrajectoryGroup[]> {
-    const { label, mode, onEvent: tell = onEvent, signal: ending = signal, ...limits } = how;
+    const { label, mode, also, ...others } = how;
+    const { onEvent: tell = onEvent, signal: ending = signal, ...limits } = others;
     tell({ type: "began", label, total: scenarios.length * how.groupSize });
     const groups = await totals.time(mode === "train" ? "playing" : "evaluating", () =>
       gather(policy, rollout, scenarios, {
@@ -104,9 +108,12 @@ export function createRun(context: RunContext) {
     const turns = groups.flatMap(({ trajectories }) => trajectories.map(({ usage }) => usage));
     totals.addTurns(turns.reduce((sum, { completions }) => sum + completions, 0));
     const { score } = task;
-    return score
-      ? await totals.time("scoring", async () => score(groups, { mode, signal: ending }))
-      : groups;
+    if (!score) return groups;
+    const { concurrency } = settings;
+    const alsoTrain = (more: readonly TrajectoryGroup[]) => keepToTrain(also, more);
+    return await totals.time("scoring", async () =>
+      score(groups, { mode, policy, concurrency, alsoTrain, signal: ending }),
+    );
   }
 
   async function evaluate(
@@ -155,6 +162,17 @@ export function createRun(context: RunContext) {
       return await evaluate(model, label, rolloutOfOthers(context)(other), patient);
     },
   };
+}
+
+function keepToTrain(also: TrajectoryGroup[] | undefined, more: readonly TrajectoryGroup[]): void {
+  if (also) {
+    also.push(...more);
+    return;
+  }
+  throw new HoneError("score(): an evaluation trains nothing. Call alsoTrain in mode train only.", {
+    code: "invalid_config",
+    param: "score",
+  });
 }
 
 function noteOf(event: GatherEvent, metric: string): string {

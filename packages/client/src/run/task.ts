@@ -1,6 +1,8 @@
 import { HoneError, refuseUnknownOptions, requireObject } from "@hone/core";
 import type { RolloutMode, TrajectoryGroup } from "@hone/core";
 import type { Model } from "../model.ts";
+import type { ComparisonModel } from "../rollouts/comparison-model.ts";
+import type { Policy } from "../rollouts/policy.ts";
 import type { RolloutModel } from "../rollouts/rollout-model.ts";
 import type { RolloutResult } from "../rollouts/rollout-outcome.ts";
 import type { CurvesOptions } from "../run-log/curves.ts";
@@ -20,6 +22,22 @@ export interface RolloutHow<Settings extends TaskSettings = TaskSettings> {
   /** How many tokens a conversation may have. Null if another model plays, because only its API knows. */
   contextTokens: number | null;
   settings: Settings;
+}
+
+/** What a task's `score` is told besides the groups. */
+export interface ScoreHow {
+  mode: RolloutMode;
+  /** Who played the groups, for a `score` that asks the same policy: `gather` takes it. */
+  policy: Policy | ComparisonModel;
+  /** Rollouts at the same time: the run's `concurrency`. */
+  concurrency: number;
+  /**
+   * Has further groups trained in the step of these ones, in the same `model.train` call, such as judgements that the
+   * policy gave. They count neither for `fill` nor for a curriculum, and the run log keeps them apart by their
+   * `metadata.kind` (a text). Throws `invalid_config` in an evaluation, which trains nothing.
+   */
+  alsoTrain(groups: readonly TrajectoryGroup[]): void;
+  signal: AbortSignal;
 }
 
 /** What is learnt, and how it is judged. The run is `trainRun`'s. */
@@ -51,10 +69,7 @@ export interface Task<Scenario, Settings extends TaskSettings = TaskSettings> {
    * rollouts of a group has nothing to compare there: give the groups back, and let a metric decide.
    */
   score?:
-    | ((
-        groups: TrajectoryGroup[],
-        how: { mode: RolloutMode; signal: AbortSignal },
-      ) => TrajectoryGroup[] | Promise<TrajectoryGroup[]>)
+    | ((groups: TrajectoryGroup[], how: ScoreHow) => TrajectoryGroup[] | Promise<TrajectoryGroup[]>)
     | undefined;
   /** What decides whether it learnt: `reward`, or one of the rollouts' metrics. @default "reward" */
   metric?: string | undefined;

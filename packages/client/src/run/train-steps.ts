@@ -13,6 +13,9 @@ type Played = Pick<PlayedBatch<unknown>, "batch" | "groups" | "fill"> & {
   overlap: PlayedBatch<unknown>["overlap"] | null;
 };
 
+/** What `score` wants trained beside the groups of a batch. */
+const beside = new WeakMap<Batch<unknown>, TrajectoryGroup[]>();
+
 /** Plays and trains the steps that the run still has. */
 export async function trainSteps(model: Model, run: Run, shuffled: boolean): Promise<void> {
   const { task, settings, log, totals, onEvent, signal } = run.context;
@@ -29,11 +32,10 @@ export async function trainSteps(model: Model, run: Run, shuffled: boolean): Pro
     stage.take();
     const label = labelOf(batch);
     const step = log.step(batch);
-    const groups = step.gathered(
-      shuffled ? shuffleRewards(given, seed * 1_000_003 + batch.step) : given,
-      fill,
-      overlap,
-    );
+    const controlled = (those: TrajectoryGroup[], salt: number) =>
+      shuffled ? shuffleRewards(those, seed * 1_000_003 + batch.step + salt) : those;
+    const also = controlled(beside.get(batch) ?? [], 500_009);
+    const groups = [...step.gathered(controlled(given, 0), fill, overlap, also), ...also];
     onEvent({ type: "began", label: `${label} training`, total: 1 });
     const { learningRate, schedule } = settings;
     const result = await totals.time("training", () =>
@@ -106,7 +108,9 @@ function playerOf(model: Model, run: Run, onEvent: (event: RunEvent) => void) {
     // Of the step: a tenth of a few rollouts that fill it up would be none.
     const maxExceptions = Math.max(0, Math.floor(toleratedFailures * so.rollouts) - so.failed);
     const label = `${labelOf(batch)} ${what}`;
-    const how = { label, groupSize, mode: "train", maxExceptions, signal, onEvent } as const;
+    const also = beside.get(batch) ?? [];
+    beside.set(batch, also);
+    const how = { label, groupSize, mode: "train", maxExceptions, signal, onEvent, also } as const;
     const groups = await run.play(model, rollout, scenarios, how);
     so.failed += groups.reduce((sum, { exceptions }) => sum + exceptions.length, 0);
     return groups;

@@ -13,6 +13,12 @@ export interface MemberScore {
   passes: readonly number[];
 }
 
+/** One valid pass, by member: its score, and the place at which it was shown, from 0 for the first to 1 for the last. */
+export interface JudgedPass {
+  scores: readonly number[];
+  places: readonly number[];
+}
+
 /** What a judging took and found, beside the scores. */
 export interface Judgement {
   /** `zero_variance`: all members did the same, or there is only one, so the judge was not asked. */
@@ -36,6 +42,8 @@ export interface Judgement {
   positionBias: number | null;
   passSpread: number | null;
   failedPasses: number;
+  /** Each valid pass. */
+  passes: readonly JudgedPass[];
   /** What the token budget left out. */
   cuts: string[];
   error: HoneError | null;
@@ -80,6 +88,7 @@ export function emptyJudgement(settings: Settings, attempts: number): Judgement 
     positionBias: null,
     passSpread: null,
     failedPasses: 0,
+    passes: [],
     cuts: [],
     error: null,
   };
@@ -116,6 +125,7 @@ export function summarise(
     positionBias: positionBias(numbers),
     passSpread: passSpread(numbers),
     failedPasses: passes.length - valid.length,
+    passes: numbers.map((pass) => byMember(pass, attempts, members)),
     error: passes.find(({ error }) => error)?.error ?? null,
   };
   const scores: (MemberScore | null)[] = Array.from({ length: members }, () => null);
@@ -132,4 +142,19 @@ export function summarise(
     }
   }
   return { scores, judgement };
+}
+
+function byMember(
+  { order, scores }: { order: readonly number[]; scores: readonly number[] },
+  attempts: readonly Attempt[],
+  members: number,
+): JudgedPass {
+  const given = { scores: Array<number>(members).fill(0), places: Array<number>(members).fill(0) };
+  for (const [at, attempt] of order.entries()) {
+    for (const member of attempts[attempt]?.members ?? []) {
+      given.scores[member] = scores[attempt] ?? 0;
+      given.places[member] = order.length > 1 ? at / (order.length - 1) : 0;
+    }
+  }
+  return given;
 }

@@ -1,0 +1,24 @@
+import type { Rollout } from "../rollouts/rollout-run.ts";
+import { readSettings } from "./run-options.ts";
+import { readOwnSettings, requireTask, type Task, type TaskSettings } from "./task.ts";
+
+/**
+ * A task's rollout for `gather`, as a run of the task would play it: with the run's temperature and answer limit and
+ * the task's own settings, where none are given. `contextTokens` is `maxModelLen` of `model.info()`.
+ */
+export function taskRollout<Scenario, Settings extends TaskSettings>(
+  task: Task<Scenario, Settings>,
+  how: {
+    contextTokens: number | null;
+    temperature?: number | undefined;
+    answerTokens?: number | undefined;
+    settings?: Partial<Settings> | undefined;
+  },
+): Rollout<Scenario> {
+  requireTask("taskRollout()", task);
+  const run = readSettings(task, {});
+  const { temperature = run.temperature, answerTokens = run.answerTokens, contextTokens } = how;
+  const settings = readOwnSettings(task, how.settings);
+  return (model, scenario) =>
+    task.rollout(model, scenario, { temperature, answerTokens, contextTokens, settings });
+}
