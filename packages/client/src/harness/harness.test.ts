@@ -1,6 +1,6 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { chmodSync, existsSync, readdirSync, readFileSync } from "node:fs";
+import { chmodSync, existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -173,6 +173,12 @@ it("says what to do where the program is missing, or a file is outside", async (
     code: "invalid_config",
     message: expect.stringMatching(/no-such-harness could not be started.*Install it/s),
   });
+  const text = join(notes, "text");
+  writeFileSync(text, "no program", { mode: 0o600 });
+  const closed = await played("", { command: [text] });
+  expect(closed.failure).toMatchObject({ code: "invalid_config" });
+  const own = await played('console.error("it was not found"); process.exit(127)');
+  expect(own.run).toMatchObject({ exitCode: 127 });
   const outside = await played("", { files: { "../x": "" } });
   expect(outside.failure).toMatchObject({ code: "invalid_config" });
 });

@@ -150,7 +150,8 @@ async function runToEnd(
     // One that left the group may hold the pipes open: it is not waited for.
     await Promise.race([closed, delay(1_000, undefined, { ref: false })]);
     signal.throwIfAborted();
-    if (exitCode === 127 && stderr().includes("not found")) {
+    // The shell's own words: it found no program, or may not run it.
+    if ((exitCode === 126 || exitCode === 127) && /^sh: (line )?\d+: /.test(stderr())) {
       throw invalid(
         `${command[0]} could not be started: ${stderr().trim()}. Install it, or name its path.`,
       );

@@ -141,6 +141,12 @@ describe.skipIf(!workerPython())("OpenAI's own client of Responses", () => {
         code: "previous_response_not_found",
         message: expect.stringContaining('"store": false'),
       });
+      const item = { type: "item_reference" as const, id: second.output[0]!.id! };
+      const named = client.responses.create({ model: "m", input: [...ask, item, ...ask] });
+      await expect(named).rejects.toMatchObject({
+        ...{ status: 400, code: "previous_response_not_found" },
+        message: expect.stringContaining('"store": false'),
+      });
     });
 
     it("takes back an answer that its client asks for again, and no other", async () => {

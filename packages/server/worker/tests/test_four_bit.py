@@ -189,6 +189,8 @@ def test_one_frozen_layer_has_the_gradient_of_its_matrix():
 
 def test_without_the_library_it_says_what_to_install(monkeypatch, tiny_folder: Path):
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    # A large base takes minutes to load: it is said before.
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", None)
     with pytest.raises(HoneWorkerError, match="setup --bitsandbytes") as caught:
         load_base(str(tiny_folder), quantize="nf4")
     assert caught.value.code == "bad_option" and caught.value.param == "quantize"

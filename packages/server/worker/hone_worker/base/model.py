@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from hone_worker.base.bits import require_bitsandbytes
 from hone_worker.base.compute_paths import AUTO, ComputePaths
 from hone_worker.base.default_dtype import default_dtype
 from hone_worker.base.device import require_device
@@ -68,6 +69,9 @@ def load_base(
 ) -> Base:
     """A folder or hub id, from safetensors only and never with code of the model's own. `dtype` None: as fits."""
     target = require_device(device)
+    if quantize is not None:
+        # Before a base is loaded that takes minutes.
+        require_bitsandbytes(f"quantize {quantize}", "quantize")
     try:
         config = AutoConfig.from_pretrained(base, trust_remote_code=False)
         length = _length_limit(config, max_model_len)

@@ -28,9 +28,14 @@ export function responseIdOf(
   return `resp_${bare(answerId)}${marks && `_${marks}`}`;
 }
 
-/** The id of an item: of the answer, and which of its kind it is. */
-export function itemIdOf(answerId: string, type: ItemType, nth: number): string {
-  return `${prefixes[type]}_${bare(answerId)}_${nth}`;
+/** The id of an item: of the answer, which of its kind it is, and whether the answer was asked with `store: false`. */
+export function itemIdOf(
+  answerId: string,
+  { store }: Pick<ResponsesRequest, "store">,
+  type: ItemType,
+  nth: number,
+): string {
+  return `${prefixes[type]}_${bare(answerId)}_${nth}${store === false ? "_u" : ""}`;
 }
 
 /** The answer that an item is of, where its id is one of ours. */
@@ -46,12 +51,7 @@ export function recallAnswer(
   const param = "previous_response_id";
   if (earlier === null) throw outside(param);
   const [, marks = ""] = /_([iu]+)$/.exec(responseId) ?? [];
-  if (marks.includes("u")) {
-    throw unknown(
-      param,
-      `"${responseId.slice(0, 80)}" was asked with "store": false. Leave that out there`,
-    );
-  }
+  if (marks.includes("u")) throw unstored(param, responseId);
   const found = completionOf(earlier, answerIdOf(responseId));
   if (!found)
     throw unknown(param, `there is no answer "${responseId.slice(0, 80)}" in this rollout`);
@@ -66,7 +66,8 @@ export function recallItem(
   param: string,
 ): { id: string; item: GivenItem } {
   if (earlier === null) throw outside(param);
-  const [, prefix, own, nth] = /^([a-z]+)_([0-9a-f]{24})_(\d{1,4})$/.exec(itemId) ?? [];
+  const [, prefix, own, nth, mark] = /^([a-z]+)_([0-9a-f]{24})_(\d{1,4})(_u)?$/.exec(itemId) ?? [];
+  if (mark) throw unstored(param, itemId);
   const found = own === undefined ? undefined : completionOf(earlier, `cmpl_${own}`);
   const item = found && itemOf(found.answer as AssistantMessage, prefix, Number(nth));
   if (item) return { id: found.id, item: { ...item, id: itemId } };
@@ -99,6 +100,10 @@ function completionOf(
 
 function bare(answerId: string): string {
   return answerId.replace(/^cmpl_/, "");
+}
+
+function unstored(param: string, id: string): HoneError {
+  return unknown(param, `"${id.slice(0, 80)}" was asked with "store": false. Leave that out there`);
 }
 
 function outside(param: string): HoneError {

@@ -25,7 +25,7 @@ export function writeResponses(request: ResponsesRequest, prepared: PreparedAsk)
     `event: ${event.type}\ndata: ${JSON.stringify({ ...event, sequence_number: sequence++ })}\n\n`;
   const idOf = (type: ResponsesOutputItem["type"]): string => {
     const nth = output.filter((item) => item.type === type).length;
-    return itemIdOf(prepared.answerId, type, nth);
+    return itemIdOf(prepared.answerId, request, type, nth);
   };
 
   function begin(type: Open["type"]): string {
