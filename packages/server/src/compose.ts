@@ -54,6 +54,7 @@ export interface ComposeOptions extends WorkerOptions {
   /** Of the data directory. The caller releases it, after `close`. */
   lock: DataLock;
   publicURL: () => string;
+  onNotice?: ((line: string) => void) | undefined;
   log: Logger;
 }
 
@@ -119,6 +120,8 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
           ...options.vllm,
           ...{ servedName: baseName, children },
           maxLoraRank: () => state?.highestRank() ?? 0,
+          trainer: () => served?.memory ?? null,
+          tell: (line) => options.onNotice?.(line),
         }
       : null,
     { pool: () => engines, log },

@@ -98,6 +98,8 @@ export interface ServerOptions {
    * prompt, and at the token after it. @default 0.001 in float32, 0.2 in bfloat16
    */
   probeTolerance?: number | undefined;
+  /** Hears what an operator wants to know before the server is ready, a line each. */
+  onNotice?: ((line: string) => void) | undefined;
   /** Gives the start up, and ends what it has started. */
   signal?: AbortSignal | undefined;
   /** @default silent */

@@ -192,7 +192,8 @@ async function serve(vllmFlags: string[], flags: ServeFlags): Promise<void> {
   let server: RunningServer;
   try {
     const options = optionsOf(await withBase(flags));
-    server = await startServer({ ...options, vllmFlags, log, signal: stop.signal });
+    const onNotice = (line: string): void => console.error(`hone: ${line}`);
+    server = await startServer({ ...options, vllmFlags, log, onNotice, signal: stop.signal });
   } catch (error) {
     if (stop.signal.aborted) process.exit(130);
     throw error;

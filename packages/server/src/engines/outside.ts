@@ -1,9 +1,12 @@
 import { join, resolve } from "node:path";
 import { HoneError } from "@hone/core";
+import type { Logger } from "pino";
+import { cardMemory } from "../setup/nvidia.ts";
 import type { ChildRegister } from "../supervise/orphans.ts";
 import type { Deadlines } from "../supervise/supervisor.ts";
 import { createHttpEngine, type HttpEngine } from "./http-engine.ts";
 import { keepRemoteEngine, keepVllm, type KeptEngine, type Keeping } from "./kept-engine.ts";
+import { createCardGuard, type CardGuard } from "./vllm/card-memory.ts";
 import { vllmChild } from "./vllm/child.ts";
 import { cardsOf, givenFlag } from "./vllm/flags.ts";
 
@@ -56,6 +59,10 @@ export interface VllmReplicas {
   device: "cpu" | "cuda";
   dtype: "float32" | "bfloat16";
   maxModelLen?: number | undefined;
+  /** What the trainer has and needs of its card, once it has started; null before. */
+  trainer: () => { base: number; step: number } | null;
+  /** Hears what an operator wants to see before a vLLM is started. */
+  tell: (line: string) => void;
   /** The highest rank of the models that there are; 0 without any. */
   maxLoraRank: () => number;
   dataDir: string;
@@ -78,12 +85,15 @@ export function keepEngines(
     ...Array.from({ length: vllm?.replicas ?? 0 }, (_, at) => {
       const { dataDir, children, deadlines, ...options } = vllm as VllmReplicas;
       const name = nameOf(remotes.engines.length + at);
+      const title = count === 1 ? "vLLM" : `vLLM (${name})`;
+      // With its own word on keys and values, vLLM does not look at its share.
+      const decides = givenFlag(options.flags, "--kv-cache-memory-bytes") === undefined;
+      const onCards = options.device === "cuda";
+      const guard = onCards && decides ? guardOf(at, title, options, keeping.log) : null;
       const child = vllmChild({
         ...options,
-        env:
-          options.device === "cuda"
-            ? { CUDA_VISIBLE_DEVICES: cardsOfReplica(at, cardsOf(options.flags)) }
-            : {},
+        env: onCards ? { CUDA_VISIBLE_DEVICES: cardsOfReplica(at, cardsOf(options.flags)) } : {},
+        memoryShare: () => guard?.share() ?? null,
       });
       return keepVllm({
         ...keeping,
@@ -91,7 +101,8 @@ export function keepEngines(
         maxSequences: Number(givenFlag(options.flags, "--max-num-seqs")) || undefined,
         child: {
           ...child,
-          name: count === 1 ? child.name : `${child.name} (${name})`,
+          name: title,
+          ...(guard && { beforeStart: (signal) => guard.beforeStart(signal) }),
           onSpawn: (pid) => children.note(name, pid),
           logFile: join(resolve(dataDir), "logs", `${name}.log`),
           deadlines,
@@ -99,6 +110,36 @@ export function keepEngines(
       });
     }),
   ];
+}
+
+/** Decides what a replica takes of its cards. The trainer is on the first card of all. */
+function guardOf(
+  at: number,
+  name: string,
+  options: Omit<VllmReplicas, "dataDir" | "children" | "deadlines">,
+  log: Logger,
+): CardGuard {
+  const cardsEach = cardsOf(options.flags);
+  const cards = cardsOfReplica(at, cardsEach);
+  const isOnMine = (replica: number): boolean =>
+    cardsOfReplica(replica, cardsEach)
+      .split(",")
+      .some((card) => cards.split(",").includes(card));
+  const engines = Array.from({ length: options.replicas }, (_, one) => one).filter(isOnMine).length;
+  const withTrainer = cards.split(",").includes(cardsOfReplica(0, 1));
+  const given = Number(givenFlag(options.flags, "--gpu-memory-utilization"));
+  return createCardGuard({
+    name,
+    cards: cards.split(","),
+    readCard: cardMemory,
+    given: given > 0 ? given : null,
+    needs: () => {
+      const { base, step } = options.trainer() ?? { base: 0, step: 0 };
+      return { base: base / cardsEach, step: withTrainer ? step : 0, engines };
+    },
+    tell: options.tell,
+    log,
+  });
 }
 
 /** The replica's cards, so many: of those that the operator allows, in turn. */

@@ -31,8 +31,9 @@ afterEach(async () => {
   await folder.remove();
 });
 
-const lives = (): boolean =>
-  existsSync(`/proc/${pid}`) && !/\) Z /.test(readFileSync(`/proc/${pid}/stat`, "utf8"));
+const isRunning = (one: number): boolean =>
+  existsSync(`/proc/${one}`) && !/\) Z /.test(readFileSync(`/proc/${one}/stat`, "utf8"));
+const lives = (): boolean => isRunning(pid);
 
 describe.skipIf(process.platform !== "linux")("a child that outlived its server", () => {
   test("is ended at the next start, also where it is stopped", async () => {
@@ -58,5 +59,42 @@ describe.skipIf(process.platform !== "linux")("a child that outlived its server"
     writeFileSync(join(folder.path, "children.json"), '{"worker": {"pi');
     takeOverChildren(folder.path, log);
     expect(lives()).toBe(true);
+  });
+
+  test("is looked for beyond its own end: vLLM's engine core outlives its API server", async () => {
+    const script = [
+      "(exec -a VLLM::EngineCore sleep 600) & echo $!",
+      "VLLM_RPC_BASE_PATH=/tmp/hone-vllm-x sleep 600 & echo $!",
+      // In the same group, and nothing says that it is ours.
+      "sleep 600 & echo $!",
+      "wait",
+    ];
+    const leader = spawn("bash", ["-c", script.join("\n")], {
+      ...{
+        detached: true,
+        stdio: ["ignore", "pipe", "ignore"],
+        env: { PATH: process.env["PATH"] },
+      },
+    });
+    const gone = new Promise((done) => leader.once("exit", done));
+    let text = "";
+    leader.stdout.on("data", (part: Buffer) => void (text += part.toString()));
+    await expect.poll(() => text.trim().split("\n").length).toBe(3);
+    const [core, tracker, other] = text.trim().split("\n").map(Number) as [number, number, number];
+    const pidOf = leader.pid as number;
+    try {
+      await expect
+        .poll(() => readFileSync(`/proc/${core}/cmdline`, "utf8"))
+        .toMatch(/^VLLM::EngineCore/);
+      takeOverChildren(folder.path, log).note("engine", pidOf);
+      process.kill(pidOf, "SIGKILL");
+      await gone;
+      expect([core, tracker, other].map(isRunning)).toEqual([true, true, true]);
+      takeOverChildren(folder.path, log);
+      await expect.poll(() => [core, tracker].some(isRunning)).toBe(false);
+      expect(isRunning(other)).toBe(true);
+    } finally {
+      process.kill(-pidOf, "SIGKILL");
+    }
   });
 });

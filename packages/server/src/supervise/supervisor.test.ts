@@ -278,3 +278,22 @@ it.skipIf(process.platform !== "linux")("restarts a child past its memory", asyn
   await delay(200);
   expect(roomy.status()).toMatchObject({ state: "ready", restarts: 0 });
 });
+
+it("starts nothing before what has to be done first is done, each time", async () => {
+  const hook = vi.fn<(signal: AbortSignal) => Promise<void>>();
+  hook.mockRejectedValueOnce(new Error("the card is full"));
+  const supervised = child("", { beforeStart: hook });
+  await expect(supervised.start()).rejects.toThrow("the card is full");
+  expect(supervised.status()).toMatchObject({ state: "failed", pid: null });
+  const next = child("", { beforeStart: hook });
+  await next.start();
+  // A start that is refused is tried again, as any other that fails.
+  hook.mockRejectedValueOnce(new Error("not free yet"));
+  process.kill(pidOf(next), "SIGKILL");
+  await vi.waitFor(
+    () => expect(next.status()).toMatchObject({ state: "ready", restarts: 2 }),
+    soon,
+  );
+  expect(hook).toHaveBeenCalledTimes(4);
+  expect(hook).toHaveBeenLastCalledWith(expect.any(AbortSignal));
+});

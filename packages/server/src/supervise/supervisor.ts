@@ -31,6 +31,8 @@ export interface SupervisorOptions extends Omit<ChildOptions, "readyTimeoutMs" |
   maxMemoryBytes?: number | undefined;
   /** First wait before a restart; it doubles up to 10 s. */
   backoffMs?: number | undefined;
+  /** Runs before each start, which fails where it rejects. */
+  beforeStart?: ((signal: AbortSignal) => Promise<void>) | undefined;
   /** Runs after each start, before others may use the child. A child whose hook fails is restarted. */
   onReady?: (() => Promise<void>) | undefined;
   /** Runs when the child is gone or doubted. Nobody may use it until the hook has run again. */
@@ -102,6 +104,7 @@ export function supervise(options: SupervisorOptions): Supervised {
 
   /** One start up to the point where others may use the child. */
   async function launch(): Promise<Child> {
+    await options.beforeStart?.(stopping.signal);
     const startedAt = performance.now();
     const launched = await startChild({
       ...options,

@@ -9,6 +9,8 @@ const memorySchema = z.object({
   kv_cache: z.number(),
   /** For the activations of one micro-batch. */
   trainer: z.number(),
+  /** What a step of an adapter of the usual shape takes besides the base. 0 where no engine shares the card. */
+  step: z.number(),
 });
 export type WorkerMemory = z.infer<typeof memorySchema>;
 

@@ -42,7 +42,7 @@ from hone_worker.process.service import (
 )
 from hone_worker.score.reward_model import RewardModel, load_reward_model
 from hone_worker.score.routes import ScoreRoutes
-from hone_worker.train.memory import TrainerMemory
+from hone_worker.train.memory import TrainerMemory, step_bytes
 from hone_worker.train.objectives import OBJECTIVES
 from hone_worker.train.objectives.custom import load_objectives
 from hone_worker.train.prompt_logprobs import prompt_logprobs
@@ -117,6 +117,8 @@ def memory_route(base: Base, engine: Engine | None, memory: TrainerMemory) -> Ro
         "base": base.weight_bytes,
         "kv_cache": engine.decoder.cache_bytes if engine else 0,
         "trainer": memory.budget(),
+        # Asked by whoever shares the card.
+        "step": step_bytes(memory) if engine is None and base.device.type == "cuda" else 0,
     }
 
     async def show(_request: Request) -> Response:

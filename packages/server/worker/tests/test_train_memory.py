@@ -28,7 +28,14 @@ from hone_worker.base.free_memory import out_of_memory
 from hone_worker.base.model import wrap_base
 from hone_worker.process.errors import HoneWorkerError
 from hone_worker.train.forward import logprobs
-from hone_worker.train.memory import BACKWARD, TrainerMemory, measure
+from hone_worker.train.memory import (
+    BACKWARD,
+    PARAMETER_BYTES,
+    STEP_TOKENS,
+    TrainerMemory,
+    measure,
+    step_bytes,
+)
 from hone_worker.train.operation import train_steps
 from hone_worker.train.rows import mini_batches
 from hone_worker.train.step_data import parse_step_data
@@ -342,3 +349,17 @@ def test_a_real_limit_of_the_memory_is_survived(tmp_path):
     assert int(done.stdout) >= 1
     ours, theirs = (last_gradient(tmp_path / name, 0.9) for name in ("halves", "whole"))
     assert relative_difference(ours, theirs) < 1e-6
+
+
+def test_a_step_needs_its_adapter_and_a_micro_batch_recomputed_where_it_may_be():
+    base = tiny_base()
+    memory = TrainerMemory(base)
+    needed = step_bytes(memory)
+    (kept,) = memory._kept.values()
+    (spec,) = memory._kept
+    assert spec.r == 16
+    adapter = needed - kept.of(STEP_TOKENS, True)
+    assert adapter > 0
+    assert adapter % (PARAMETER_BYTES * 16) == 0
+    # Without recomputation every layer keeps what it computed.
+    assert step_bytes(TrainerMemory(base, recompute="off")) > needed

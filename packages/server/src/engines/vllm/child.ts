@@ -19,6 +19,8 @@ interface VllmOptions {
   maxLoras?: number | undefined;
   /** The highest rank of the models that there are, asked at each start. There is room for 16 in any case. */
   maxLoraRank?: (() => number) | undefined;
+  /** The share of its card that it may take, asked at each start. @default vLLM's own */
+  memoryShare?: (() => number | null) | undefined;
   /** Flags of the operator's own, which come last and so win. */
   flags?: readonly string[] | undefined;
   /** Added to its environment, before what is set here. */
@@ -48,6 +50,7 @@ export function vllmChild(options: VllmOptions): Omit<ChildOptions, "log"> {
       // Without a GPU compiling takes minutes, and there are no graphs to gain.
       ...(options.device === "cuda" ? [] : ["--enforce-eager"]),
       "--disable-uvicorn-access-log",
+      ...shareFlag(options.memoryShare?.() ?? null),
       ...(options.flags ?? []),
     ],
     env: {
@@ -63,6 +66,10 @@ export function vllmChild(options: VllmOptions): Omit<ChildOptions, "log"> {
     // It drains open streams; what is left then of its group holds the model's memory.
     stopTimeoutMs: 8_000,
   };
+}
+
+function shareFlag(share: number | null): string[] {
+  return share === null ? [] : ["--gpu-memory-utilization", String(share)];
 }
 
 /** The ranks that vLLM has slots for. */

@@ -9,9 +9,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from hone_worker.base.adapter_files import fresh_adapter
 from hone_worker.base.decoder_layers import decoder_layers
 from hone_worker.base.free_memory import free_bytes
-from hone_worker.base.lora import LoraSpec, LoraWeights
+from hone_worker.base.lora import LoraSpec, LoraWeights, default_targets
 from hone_worker.base.model import Base
 from hone_worker.packing.attention import NAME
 from hone_worker.packing.pack import pack
@@ -31,6 +32,10 @@ BACKWARD = 1.2
 LOGITS = 4
 #: Of the free memory, what no micro-batch is planned to fill: allocators round up, and others allocate too.
 SPARED = 0.1
+#: Tokens of the micro-batch that `step_bytes` counts: the planner's default.
+STEP_TOKENS = 16_384
+#: Of a parameter of the adapter, in float32: the weight that is trained, its gradient, two moments.
+PARAMETER_BYTES = 16
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,23 @@ class TrainerMemory:
     @property
     def can_recompute(self) -> bool:
         return self.recompute != "off" and bool(decoder_layers(self.base.model))
+
+
+def step_bytes(memory: TrainerMemory) -> int:
+    """What a step takes besides the base, for an engine that shares the device.
+
+    An adapter of rank 16 and one micro-batch of the planner's default size, its layers recomputed where they may be.
+    With less, the trainer parts micro-batches.
+    """
+    base = memory.base
+    spec = LoraSpec(target_modules=default_targets(base.model))
+    weights = fresh_adapter(base.model, spec, 0).to(base.device).trainable()
+    adapter = PARAMETER_BYTES * sum(tensor.numel() for tensor in weights.parameters())
+    activations = memory.kept(weights).of(STEP_TOKENS, memory.can_recompute)
+    if base.device.type == "cuda":
+        # Whoever asks the driver what is free is to see it.
+        torch.cuda.empty_cache()
+    return adapter + activations
 
 
 def measure(base: Base, weights: LoraWeights) -> Kept:
