@@ -3,7 +3,10 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { gather, type RolloutModel } from "@hone/client";
 import OpenAI from "openai";
+import { pino } from "pino";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { probeEngine } from "../../packages/server/src/engines/probe.ts";
+import { createCheckpoints } from "../../packages/server/src/policies/checkpoints.ts";
 import { startVllm, type RunningEngine } from "../../packages/server/src/testing/running-engine.ts";
 import { expectSameLogprobs } from "../support/sampler-difference.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
@@ -69,6 +72,30 @@ describe.skipIf(!wanted.includes("vllm"))("the server with --engine-url of a vLL
     await vllm?.stop();
   });
 
+  /** Each policy was published by its probe. It would not have been by that of another. */
+  async function expectProbed(): Promise<void> {
+    const checkpoints = createCheckpoints(server.dataDir, "none", pino({ level: "silent" }));
+    const fp32 = { dtype: "float32" } as const;
+    const probes = await Promise.all(
+      [2, 3].map(async (step) => (await checkpoints.readManifest("words", step))?.probe),
+    );
+    for (const [at, probe] of probes.entries()) {
+      if (!probe) throw new Error("a policy has no probe");
+      const [own, other] = at === 0 ? ["words@2", "words@3"] : ["words@3", "words@2"];
+      const { difference, tellsApart } = await probeEngine(
+        vllm.engine,
+        { policy: own },
+        probe,
+        fp32,
+      );
+      console.log(`vllm: probe of ${own}: ${difference} from the trainer's`);
+      expect({ tellsApart, close: difference < 1e-4 }).toEqual({ tellsApart: true, close: true });
+      await expect(probeEngine(vllm.engine, { policy: other }, probe, fp32)).rejects.toMatchObject({
+        code: "bad_adapter",
+      });
+    }
+  }
+
   it("trains what vLLM sampled, and samples from what was trained", async () => {
     const model = await server.hone.model({ name: "words" });
     for (let step = 1; step <= 3; step++) {
@@ -98,6 +125,7 @@ describe.skipIf(!wanted.includes("vllm"))("the server with --engine-url of a vLL
       [2],
     ]);
     expectTrainedWereSampled(batches, wire.sampled());
+    await expectProbed();
     // The trained adapters say something else than the base does.
     const mean = (batch: number): number => {
       const all = (batches[batch] ?? []).flatMap(({ logprobs }) => logprobs);

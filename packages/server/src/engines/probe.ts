@@ -12,8 +12,8 @@ const probeTimeoutMs = 300_000;
 
 /**
  * Samples one token with the adapter and compares what the engine tells with what the trainer computed. Resolves to
- * whether that tells the adapter from none. Throws `engine_error` where the engine serves other weights, or answers with
- * no token.
+ * whether that tells the adapter from none. Throws `bad_adapter` where the logprobs are others, and `engine_error` where
+ * the engine answers with no token.
  */
 export async function probeEngine(
   engine: Engine,
@@ -21,7 +21,9 @@ export async function probeEngine(
   probe: Probe,
   limits: { dtype: LiveBase["dtype"]; tolerance?: number | undefined },
 ): Promise<{ difference: number; tellsApart: boolean }> {
-  const tolerance = limits.tolerance ?? tolerances[limits.dtype];
+  // It may have been computed by another server, in the other type.
+  const both = [limits.dtype, probe.dtype].map((dtype) => tolerances[dtype]);
+  const tolerance = limits.tolerance ?? Math.max(...both);
   const found = await answerOf(engine, policy, probe);
   const difference = distance(found, probe.policy);
   const toBase = distance(found, probe.base);
@@ -29,9 +31,11 @@ export async function probeEngine(
   const isBase = tellsApart && toBase < difference;
   if (difference <= tolerance && !isBase) return { difference, tellsApart };
   throw new HoneError(
-    `Its logprobs for ${policy} are not the trainer's: they differ by ${shown(difference)} on average, ` +
-      `and ${shown(tolerance)} is allowed in ${limits.dtype}. ${isBase ? "They are the base's, so the adapter has no effect there" : "It serves other weights, or computes otherwise"}.`,
-    { code: "engine_error" },
+    `Its logprobs for ${policy} are not the trainer's: they differ by ${shown(difference)}, and at most ${shown(tolerance)} is allowed. ` +
+      (isBase
+        ? "They are those of the base without the adapter."
+        : "It serves other weights or another base, or computes in another way (--probe-tolerance allows more)."),
+    { code: "bad_adapter" },
   );
 }
 

@@ -101,10 +101,10 @@ describe("a publication", () => {
     [
       "other logprobs",
       { prompt: [-1, -2.1], next: -0.5 },
-      /differ by 0.05 .* serves other weights/,
+      /differ by 0.05, .* serves other weights/,
     ],
-    ["another next token", { prompt: [-1, -2], next: -0.6 }, /differ by 0.1 /],
-    ["the base's logprobs", testProbe.base, /They are the base's/],
+    ["another next token", { prompt: [-1, -2], next: -0.6 }, /differ by 0.1, /],
+    ["the base's logprobs", testProbe.base, /those of the base without the adapter/],
     ["no token", null, /with no token/],
   ])("keeps an engine from traffic that answers the probe with %s", async (row, { engines }) => {
     const [, answers, reason] = row;
@@ -153,7 +153,7 @@ describe("a publication", () => {
     b.restart();
     b.calls.length = 0;
     b.answers = testProbe.base;
-    await expect(pool.admit("b")).rejects.toMatchObject({ code: "engine_error" });
+    await expect(pool.admit("b")).rejects.toMatchObject({ code: "bad_adapter" });
     expect(able(pool, "m@1")).toEqual(["a"]);
     b.answers = testProbe.policy;
     await pool.admit("b");

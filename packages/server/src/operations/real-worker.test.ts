@@ -201,11 +201,11 @@ describe.skipIf(workerPython() === null)("with the real worker", () => {
     expect(difference).toBeLessThan(1e-4);
     expect(tellsApart).toBe(true);
     await expect(probeEngine(engine, { policy: "m@0" }, trained, fp32)).rejects.toMatchObject({
-      code: "engine_error",
-      message: expect.stringContaining("They are the base's"),
+      code: "bad_adapter",
+      message: expect.stringContaining("those of the base"),
     });
     await expect(probeEngine(engine, { policy: "m@1" }, fresh, fp32)).rejects.toMatchObject({
-      code: "engine_error",
+      code: "bad_adapter",
     });
     await server.state.close();
   });

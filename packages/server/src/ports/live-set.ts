@@ -26,6 +26,8 @@ export type ProbeAnswer = Readonly<z.infer<typeof answerSchema>>;
 
 export const probeSchema = z
   .object({
+    /** What the base computed in. */
+    dtype: z.enum(["float32", "bfloat16"]),
     /** A prompt of ordinary token ids. */
     ids: z.array(z.int()).min(2),
     /** With the adapter. */

@@ -10,6 +10,7 @@ export function adapterAt(policy: string, path = `/policies/${policy.split("@")[
 
 /** What the trainer of such tests tells of every adapter. */
 export const testProbe: Probe = {
+  dtype: "float32",
   ids: [11, 12, 13],
   policy: { prompt: [-1, -2], next: -0.5 },
   base: { prompt: [-1.5, -2.5], next: -0.25 },

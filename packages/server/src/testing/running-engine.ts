@@ -87,7 +87,8 @@ export function vllmOptions(env: Readonly<Record<string, string>> = {}): ChildOp
   if (!python) throw new Error("HONE_VLLM_PYTHON does not name a Python that has vLLM");
   return {
     ...vllmChild({
-      ...{ python, base: testBase, servedName: "base", maxModelLen },
+      // As many slots as the contract's tests fill.
+      ...{ python, base: testBase, servedName: "base", maxModelLen, maxLoras: 4 },
       env: { ...quiet, ...env },
     }),
     log: pino({ level: process.env["HONE_TEST_LOG"] ?? "silent" }),

@@ -15,7 +15,8 @@ interface VllmOptions {
   maxModelLen?: number | undefined;
   /** @default "cpu" */
   device?: "cpu" | "cuda" | undefined;
-  /** How many policies it samples from at a time. Requests for others wait. @default 4 */
+  /** How many policies it samples from at a time. Requests for others wait. @default 6: those of a model that may be
+   * trained on, the one that is published, and one more */
   maxLoras?: number | undefined;
   /** The highest rank of the models that there are, asked at each start. There is room for 16 in any case. */
   maxLoraRank?: (() => number) | undefined;
@@ -41,7 +42,7 @@ export function vllmChild(options: VllmOptions): Omit<ChildOptions, "log"> {
       ...["--model", options.base, "--served-model-name", options.servedName],
       ...["--dtype", options.dtype ?? "float32", "--lora-dtype", "auto"],
       ...(maxModelLen === undefined ? [] : ["--max-model-len", String(maxModelLen)]),
-      ...["--enable-lora", "--max-loras", String(options.maxLoras ?? 4)],
+      ...["--enable-lora", "--max-loras", String(options.maxLoras ?? 6)],
       ...["--max-lora-rank", String(slotRank(options.maxLoraRank?.() ?? 0))],
       // Of the distribution that was sampled from, which is the request's alone.
       ...["--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"],

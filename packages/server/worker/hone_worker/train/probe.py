@@ -10,7 +10,7 @@ import torch
 
 from hone_worker.base.adapter_files import read_adapter
 from hone_worker.base.lora import LoraWeights
-from hone_worker.base.model import Base
+from hone_worker.base.model import DTYPES, Base
 from hone_worker.process.errors import HoneWorkerError
 from hone_worker.train.forward import logit_shape
 from hone_worker.train.policy_cache import own
@@ -41,7 +41,8 @@ def probe(base: Base, folder: Path) -> dict[str, Any]:
                 "Not a usable adapter: what the model computes with it is not a finite number.",
                 code="bad_adapter",
             )
-    return {"ids": ids, **answers}
+    dtype = next(name for name, dtype in DTYPES.items() if dtype == base.dtype)
+    return {"dtype": dtype, "ids": ids, **answers}
 
 
 def probe_ids(base: Base) -> list[int]:
