@@ -234,12 +234,12 @@ export function createEnginePool(options: {
       return engine.info();
     },
 
-    admit: (name) =>
-      oneByOne(async () => {
-        const member = memberOf(name);
+    async admit(name) {
+      const member = memberOf(name);
+      // One that does not answer must not keep others from being admitted.
+      await lostBy(member);
+      await oneByOne(async () => {
         try {
-          // Before others wait for it.
-          await lostBy(member);
           member.state = "loading";
           await options.restore();
           await catchUp(member);
@@ -250,12 +250,11 @@ export function createEnginePool(options: {
           router.changed();
         } catch (error) {
           member.state = "away";
-          // Of one that does not answer, whoever watches it knows more.
-          const isAway = HoneError.isInstance(error) && error.status === 503;
-          if (!isAway) member.reason = reasonOf(error);
+          member.reason = reasonOf(error) ?? member.reason;
           throw error;
         }
-      }),
+      });
+    },
 
     async load(adapter) {
       const { policy } = adapter;
@@ -318,14 +317,16 @@ export function createEnginePool(options: {
   };
 }
 
-function reasonOf(error: unknown): string {
-  return HoneError.isInstance(error) ? error.message : "it failed; the server's log says more";
+/** Null for one that does not answer: whoever watches it knows more. */
+function reasonOf(error: unknown): string | null {
+  if (!HoneError.isInstance(error)) return "it failed; the server's log says more";
+  return error.status === 503 ? null : error.message;
 }
 
 function lateError(policy: string, deadlineMs: number): HoneError {
   return new HoneError(
     `It was not ready for ${policy} after ${deadlineMs / 1000} s, when another engine was.`,
-    { code: "engine_unavailable" },
+    { code: "engine_error" },
   );
 }
 
@@ -334,7 +335,7 @@ function noneReady(policy: string, byEngine: ReadonlyMap<string, unknown>): unkn
   const failures = [...byEngine].filter(([, error]) => error !== undefined);
   const [first] = failures;
   if (first && failures.length === 1) return first[1];
-  const reasons = failures.map(([name, error]) => `${name}: ${reasonOf(error)}`);
+  const reasons = failures.map(([name, error]) => `${name}: ${(error as Error).message}`);
   return new HoneError(`No engine can serve ${policy}. ${reasons.join(" ")}`.trim(), {
     code: first && HoneError.isInstance(first[1]) ? first[1].code : "engine_unavailable",
     cause: new AggregateError(failures.map(([, error]) => error)),

@@ -4,6 +4,7 @@ import type { ProbeAnswer } from "../ports/live-set.ts";
 import { watchRemoteEngine, type RemoteEngine } from "../supervise/remote-engine.ts";
 import { adapterAt, testProbe } from "../testing/adapters.ts";
 import { startListedEngine, type ListedEngine } from "../testing/listed-engine.ts";
+import { formatPoolMetrics } from "./engine-metrics.ts";
 import { createEnginePool, type EnginePool } from "./pool.ts";
 
 const log = pino({ level: "silent" });
@@ -80,6 +81,10 @@ describe("a publication", () => {
       adapters: [{ policy: "m@1" }, { policy: "m@2" }],
     });
     expect(reasonOf(pool, "b")).toMatch("not ready for m@2 after 0.15 s");
+    const metrics = formatPoolMetrics(pool.status(), pool.liveSet.current());
+    expect(metrics).toContain('hone_engine_serving{engine="b"} 0');
+    expect(metrics).toContain('hone_engine_fenced_total{engine="b"} 1');
+    expect(metrics).toContain("hone_live_generation 2");
     open();
     await vi.waitFor(() => expect(able(pool, "m@2")).toEqual(["a", "b"]), soon);
     expect(b.adapters.get("m@2")).toBe(a.adapters.get("m@2"));

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { HoneError } from "@hone/core";
 import { expect } from "vitest";
 import { encodeSafetensors } from "../../step-data/safetensors.ts";
+import { testProbe } from "../../testing/adapters.ts";
 import { ended } from "../../testing/fixtures.ts";
 import { test as stateTest } from "../../testing/state-test.ts";
 
@@ -187,3 +188,45 @@ async function replace(file: string, make: (file: string) => Promise<unknown>): 
 const pipe = (file: string) =>
   replace(file, (name) => Promise.resolve(execFileSync("mkfifo", [name])));
 const cutData = (file: string): Promise<void> => truncate(file, adapter.byteLength - 4);
+
+test("one that the trainer finds unfit reaches no engine", async ({
+  engine,
+  server,
+  trainer,
+  submitImport,
+}) => {
+  trainer.probe = () =>
+    Promise.reject(
+      new HoneError("q_proj holds values that are not finite", { code: "bad_adapter" }),
+    );
+  expect(await ended(server, await submitImport())).toMatchObject({
+    status: "failed",
+    error: { code: "bad_adapter", message: "q_proj holds values that are not finite" },
+  });
+  expect(engine.calls).toEqual(["load m@0"]);
+});
+
+test("one of which the trainer cannot tell the probe is imported without it, and a warning says so", async ({
+  server,
+  trainer,
+  submitImport,
+}) => {
+  trainer.probe = () => Promise.reject(new HoneError("no", { code: "train_failed" }));
+  const id = await submitImport();
+  expect((await ended(server, id)).status).toBe("succeeded");
+  const told = await (await server.app.request(`/v1/operations/${id}/events`)).text();
+  expect(told).toContain("The policy's probe could not be computed (no).");
+});
+
+test("one whose logprobs in the engine are others is refused, and the engine does not keep it", async ({
+  engine,
+  server,
+  submitImport,
+}) => {
+  engine.answers = testProbe.base;
+  expect(await ended(server, await submitImport())).toMatchObject({
+    status: "failed",
+    error: { code: "bad_adapter", message: expect.stringContaining("of the base without the") },
+  });
+  expect([...engine.names]).toEqual(["m@0"]);
+});
