@@ -13,6 +13,7 @@ import type { ServedBase } from "../compose.ts";
 import type { WorkerMemory } from "../trainer/worker-memory.ts";
 import { keepOf } from "./keep.ts";
 import { atLeastOne, notNegative, share, wholeNumber } from "./number-options.ts";
+import { tellWhileStarting } from "./starting.ts";
 
 const mebibyte = 1024 * 1024;
 
@@ -190,6 +191,8 @@ async function serve(vllmFlags: string[], flags: ServeFlags): Promise<void> {
   }
   if (flags.stopAtEof) process.stdin.once("close", () => stop.abort()).resume();
   let server: RunningServer;
+  const tells = log.isLevelEnabled("warn") && !log.isLevelEnabled("info");
+  const started = tells ? tellWhileStarting(console.error) : () => undefined;
   try {
     const options = optionsOf(await withBase(flags));
     const onNotice = (line: string): void => console.error(`hone: ${line}`);
@@ -197,6 +200,8 @@ async function serve(vllmFlags: string[], flags: ServeFlags): Promise<void> {
   } catch (error) {
     if (stop.signal.aborted) process.exit(130);
     throw error;
+  } finally {
+    started();
   }
   announce(server);
   if (!stop.signal.aborted) await once(stop.signal, "abort");
