@@ -166,6 +166,16 @@ describe.skipIf(!wanted.includes("vllm"))("the server with --engine vllm", () =>
     const before = await sampled();
     expect(before).toMatchObject({ policy: "words@1" });
 
+    // Each vLLM's own metrics are read, and rollouts had their places only until they ended.
+    const metrics = async () => (await server.fetch("/metrics")).text();
+    for (const engine of ["engine-1", "engine-2"]) {
+      await expect
+        .poll(metrics, { timeout: 20_000 })
+        .toMatch(new RegExp(`^hone_engine_kv_use\\{engine="${engine}"\\} [\\d.]+$`, "m"));
+      expect(await metrics()).toContain(`hone_engine_open_rollouts{engine="${engine}"} 0\n`);
+      expect(await metrics()).toContain(`hone_engine_in_flight_bound{engine="${engine}"} 256\n`);
+    }
+
     const kill = async (name: string): Promise<void> => {
       const leader = (await states())[name]?.pid ?? 0;
       process.kill(processOf(leader, "VLLM"), "SIGKILL");

@@ -21,7 +21,7 @@ const trimAbove = 0.8;
 const trimTo = 0.8;
 /** An engine that is allowed fewer than this would batch nothing. */
 const leastInFlight = 8;
-/** vLLM's own default of `--max-num-seqs`. */
+/** vLLM's own default of `--max-num-seqs` on most cards. */
 const defaultInFlight = 256;
 
 /**

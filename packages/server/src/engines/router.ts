@@ -36,9 +36,9 @@ export interface RouterOptions {
   routes: (policy: string) => readonly Route[];
   /** What is thrown where no route is open. */
   noneOpen: () => unknown;
-  /** `--max-num-seqs` of an engine, where it is known. @default vLLM's own default */
+  /** `--max-num-seqs` of an engine, where it is known. @default 256 */
   maxSequences?: ((name: string) => number | undefined) | undefined;
-  /** How long a request waits for its engine. @unit ms @default 60000 */
+  /** How long a request waits for its engine. @unit ms @default 300000 */
   waitMs?: number | undefined;
   /** @default a clock that never goes back @unit ms */
   now?: (() => number) | undefined;
@@ -61,7 +61,7 @@ interface Waiter {
 
 /** How long an engine that was found away gets no new rollouts, unless all are. The pool fences it meanwhile. */
 const suspectMs = 2_000;
-const defaultWaitMs = 60_000;
+const defaultWaitMs = 300_000;
 
 export function createEngineRouter(options: RouterOptions): EngineRouter {
   const { log } = options;

@@ -2,6 +2,7 @@ import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Hono } from "hono";
 import { pino } from "pino";
+import { HoneError } from "@hone/core";
 import { expect } from "vitest";
 import type { AppEnv } from "../http/env.ts";
 import { installErrors } from "../http/errors.ts";
@@ -32,13 +33,18 @@ function loopTrainer(): FileTrainer {
 const test = base.extend("trainer", () => loopTrainer());
 
 /** An engine that says the ids 5 and 6, and keeps what it was asked. */
-function sayingEngine(): Sampler & { asked: EngineRequest[] } {
+function sayingEngine(): Sampler & { asked: EngineRequest[]; full: number } {
   const asked: EngineRequest[] = [];
-  return {
+  const engine = {
     asked,
+    /** How many requests it has no place for. */
+    full: 0,
     info: async () => ({ base: "base", maxModelLen: 512 }),
-    async *generate(request) {
+    async *generate(request: EngineRequest) {
       asked.push(request);
+      if (engine.full-- > 0) {
+        throw new HoneError("full", { code: "engine_busy", retryAfterMs: 5 });
+      }
       for (let index = 0; index < request.n; index++) {
         const said = { tokenIds: [5, 6], logprobs: [-0.5, -0.25], finishReason: "stop" as const };
         const prompt = request.promptLogprobs
@@ -48,6 +54,7 @@ function sayingEngine(): Sampler & { asked: EngineRequest[] } {
       }
     },
   };
+  return engine;
 }
 
 function speak(server: TestState) {
@@ -204,6 +211,11 @@ test("samples are of the policy that was saved", async ({ server }) => {
   // Sent again it is not sampled again.
   await later("asample", request);
   expect(engine.asked).toHaveLength(1);
+
+  // Where the engines are full, it waits.
+  engine.full = 2;
+  expect((await later("asample", { ...request, seq_id: 1 })).proto?.length).toBeGreaterThan(30);
+  expect(engine.asked).toHaveLength(4);
 
   const refuse = async (changes: object, message: RegExp) => {
     const { status, json: body } = await call("asample", { ...request, seq_id: 9, ...changes });

@@ -1,5 +1,6 @@
+import { setTimeout as delay } from "node:timers/promises";
 import { HoneError } from "@hone/core";
-import type { EngineRequest } from "../ports/engine.ts";
+import type { EngineChunk, EngineRequest } from "../ports/engine.ts";
 import { addChunk, createSamples } from "../gateway/sample.ts";
 import type { Answer } from "./futures.ts";
 import { readPath, readSamplerId, requireSession, samplerIdOf } from "./ids.ts";
@@ -61,7 +62,7 @@ export async function sample(
   try {
     const asked = await engineRequest(parts, request, lease.policy, signal);
     const samples = createSamples(asked.n);
-    for await (const chunk of parts.engine.generate(asked)) addChunk(samples, chunk);
+    for await (const chunk of onceFree(parts.engine, asked)) addChunk(samples, chunk);
     const prompt = samples[0]?.promptLogprobs;
     return {
       proto: encodeSamples(
@@ -72,6 +73,23 @@ export async function sample(
     };
   } finally {
     lease.release();
+  }
+}
+
+/** The client has its request's future already: where the engines are full, the request waits here. */
+async function* onceFree(
+  engine: TinkerParts["engine"],
+  asked: EngineRequest,
+): AsyncGenerator<EngineChunk> {
+  for (;;) {
+    try {
+      yield* engine.generate(asked);
+      return;
+    } catch (error) {
+      // Nothing was sampled then.
+      if (!HoneError.isInstance(error) || error.code !== "engine_busy") throw error;
+      await delay(error.retryAfterMs ?? 1_000, undefined, { signal: asked.signal });
+    }
   }
 }
 

@@ -14,7 +14,7 @@ export interface CardNeeds {
 }
 
 const gibibyte = 1024 ** 3;
-/** vLLM's own default: above it, what its kernels allocate outside of its plan no longer fits. */
+/** A little below vLLM's own default of .92: what its kernels allocate outside of its plan has to fit, too. */
 const mostShare = 0.9;
 /** Contexts of CUDA, and what allocators round up. */
 const spared = { least: gibibyte, share: 0.02 };

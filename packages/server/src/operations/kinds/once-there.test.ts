@@ -31,8 +31,8 @@ test("one that comes back is asked again, and after three restarts no more", asy
 });
 
 test("one that has too much to do is asked again; an error without a restart ends it", async () => {
-  const busy = ["engine_unavailable", "engine_unavailable"] as const;
-  expect(await asked(busy, false)).toEqual({ said: "answer", asks: 3 });
+  const busy = ["engine_unavailable", "engine_busy", "engine_busy"] as const;
+  expect(await asked(busy, false)).toEqual({ said: "answer", asks: 4 });
   expect(await asked(["engine_error"], false)).toEqual({ said: "engine_error", asks: 1 });
   expect(await asked(["invalid_request"], true)).toEqual({ said: "invalid_request", asks: 1 });
 });

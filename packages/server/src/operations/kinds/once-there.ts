@@ -29,6 +29,9 @@ export async function onceThere<T>(
         const restarted = await ready.after(generation, noticeMs, signal);
         if (restarted) restarts++;
         else if (code === "engine_error" || signal.aborted || Date.now() > givesUpAt) throw error;
+      } else if (HoneError.isInstance(error) && code === "engine_busy") {
+        await ready.after(generation, error.retryAfterMs ?? noticeMs, signal);
+        if (signal.aborted || Date.now() > givesUpAt) throw error;
       } else throw error;
       if (restarts >= maxRestarts) throw error;
     }
