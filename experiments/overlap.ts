@@ -1,5 +1,5 @@
-// `pnpm experiment overlap [--seeds 1,2,3] [--steps 24] [--chunk 8] [--answer-tokens 24]` — runs with and without
-// playing the next batch while a step trains, on the base of the repository with the embedded engine. The two take
+// `pnpm experiment overlap [--seeds 1,2,3] [--steps 24] [--chunk 8] [--answer-tokens 24] [--optimizer-steps 2]` —
+// runs with and without playing the next batch while a step trains, on the base of the repository with the embedded engine. The two take
 // turns, so many steps each, on one server: samples a second (medians over the turns) and what each has learnt.
 import { mkdtemp, rm } from "node:fs/promises";
 import { loadavg, tmpdir } from "node:os";
@@ -18,6 +18,7 @@ const { values } = parseArgs({
     "answer-tokens": { type: "string", default: "24" },
     "group-size": { type: "string", default: "16" },
     groups: { type: "string", default: "4" },
+    "optimizer-steps": { type: "string", default: "2" },
   },
 });
 const [steps, chunk, answerTokens, groupSize, groupsPerStep] = [
@@ -69,6 +70,7 @@ async function turn(model: Model, seed: number, until: number, overlapped: boole
     const from = performance.now();
     await model.train(groups, {
       ...{ batch, learningRate: 2e-3, warmupSteps: 3, maxTokensPerMicroBatch: 2048 },
+      optimizerSteps: Number(values["optimizer-steps"]),
     });
     one.trained += (performance.now() - from) / 1000;
   };

@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { HoneError, printableLine } from "@hone/core";
 import { Command, CommanderError } from "commander";
+import { doctorCommand } from "./doctor.ts";
 import { exportCommand } from "./export.ts";
 import { gcCommand } from "./gc.ts";
 import { importCommand } from "./import.ts";
@@ -54,6 +55,7 @@ function createProgram(): Command {
     pinCommand(),
     unpinCommand(),
     gcCommand(),
+    doctorCommand(),
     keysCommand(),
   ];
   for (const command of commands) program.addCommand(command.copyInheritedSettings(program));

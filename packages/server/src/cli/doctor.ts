@@ -1,0 +1,137 @@
+import { HoneError } from "@hone/core";
+import type { Command } from "commander";
+import { connect, serverCommand, type Connection, type ServerFlags } from "./connection.ts";
+import { examine, type Finding } from "./doctor/checks.ts";
+import { Subject } from "./doctor/subject.ts";
+import { number, printJson, table } from "./print.ts";
+
+interface DoctorFlags extends ServerFlags {
+  engineUrl?: string[];
+}
+
+/** What a step warns of, on average over its tokens. @unit logprob */
+const tolerances: Readonly<Record<string, number>> = { float32: 1e-3 };
+const toleranceElsewhere = 0.1;
+const metricsTimeoutMs = 2_000;
+
+export function doctorCommand(): Command {
+  return serverCommand("doctor")
+    .description("Examines a running server: whether its engines answer with what is trained")
+    .option(
+      "--engine-url <url>",
+      "where an engine that is not the embedded one shows its metrics; may be given several times",
+      (url: string, before: string[] | undefined) => [...(before ?? []), url],
+    )
+    .addHelpText(
+      "after",
+      `
+It makes a model of its own, trains it a few large steps, asks the engines for its policies in turn and beside one
+another, and deletes it. Agents may go on meanwhile; the times are then longer. The exit status is 0 if no check
+failed.
+
+Examples:
+  hone doctor
+  hone doctor --url http://10.0.0.7:7777 --json
+  hone doctor --engine-url http://127.0.0.1:8000     vLLM that was started by hand`,
+    )
+    .action(doctor);
+}
+
+async function doctor(flags: DoctorFlags): Promise<void> {
+  const connection = connect(flags);
+  const { transport } = connection;
+  const stop = new AbortController();
+  const interrupt = () => stop.abort(new HoneError("Stopped.", { code: "aborted" }));
+  for (const name of ["SIGINT", "SIGTERM"] as const) process.once(name, interrupt);
+  const subject = new Subject(transport, stop.signal);
+  const findings: Finding[] = [];
+  const say = (text: string) => console.error(`doctor: ${text}`);
+  try {
+    const { base, dtype, maxModelLen } = await begun(subject, connection);
+    say(`${base} (${dtype}) at ${connection.url}, by the model ${subject.name}`);
+    const tolerance = tolerances[dtype] ?? toleranceElsewhere;
+    const running = () => runningOn(connection, flags.engineUrl ?? []);
+    await examine({ subject, tolerance, maxModelLen, running, say }, (finding) => {
+      findings.push(finding);
+      say(`${finding.check}: ${verdictOf(finding)}`);
+    });
+    const failed = findings.filter(({ verdict }) => verdict === "failed").length;
+    const passed = failed === 0;
+    if (flags.json) printJson({ url: connection.url, base, dtype, passed, findings });
+    else console.log(tableOf(findings));
+    if (passed) return;
+    throw new HoneError(
+      `${failed} of ${findings.length} checks failed. The table says what to do.`,
+      { code: "engine_error" },
+    );
+  } finally {
+    for (const name of ["SIGINT", "SIGTERM"] as const) process.removeListener(name, interrupt);
+    await subject.end();
+  }
+}
+
+async function begun(subject: Subject, connection: Connection) {
+  try {
+    return await subject.begin();
+  } catch (error) {
+    if (!HoneError.isInstance(error) || error.code !== "connection_failed") throw error;
+    throw new HoneError(
+      `No Hone server answers at ${connection.url}. Start one with \`npx @hone/server serve --base <model>\`, or name another with --url.`,
+      { code: error.code, cause: error },
+    );
+  }
+}
+
+/** Requests that the engines are working on, by their metrics; null where none tells. */
+async function runningOn(
+  { transport }: Connection,
+  engineURLs: readonly string[],
+): Promise<number | null> {
+  const pages = await Promise.all([
+    transport.open("GET", "/metrics").then((response) => response.text()),
+    ...engineURLs.map((url) => metricsOf(url)),
+  ]);
+  const counts = pages.flatMap((page) =>
+    [...page.matchAll(/^[\w:]*num_requests_running(?:\{[^}]*\})? ([\d.e+]+)$/gm)].map(([, count]) =>
+      Number(count),
+    ),
+  );
+  return counts.length === 0 ? null : counts.reduce((sum, count) => sum + count, 0);
+}
+
+async function metricsOf(url: string): Promise<string> {
+  const key = process.env["HONE_ENGINE_KEY"];
+  try {
+    const response = await fetch(new URL("/metrics", url), {
+      ...(key && { headers: { authorization: `Bearer ${key}` } }),
+      signal: AbortSignal.timeout(metricsTimeoutMs),
+    });
+    if (response.ok) return await response.text();
+    throw new Error(`it answered with ${response.status}`);
+  } catch (cause) {
+    throw new HoneError(
+      `The engine at ${url} does not show its metrics (${(cause as Error).message}). Look at --engine-url and HONE_ENGINE_KEY.`,
+      { code: "engine_unavailable", cause },
+    );
+  }
+}
+
+function verdictOf({ verdict, measured, unit }: Finding): string {
+  const words = { ok: "ok", failed: "FAILED", not_seen: "not seen" };
+  return measured === null ? words[verdict] : `${words[verdict]} (${number(measured, 2)} ${unit})`;
+}
+
+function tableOf(findings: readonly Finding[]): string {
+  const columns = [
+    ...[{ title: "CHECK" }, { title: "MEASURED", right: true }, { title: "AT MOST", right: true }],
+    ...[{ title: "UNIT" }, { title: "VERDICT" }, { title: "NOTE" }],
+  ];
+  const words = { ok: "ok", failed: "FAILED", not_seen: "not seen" };
+  return table(
+    columns,
+    findings.map(({ check, measured, threshold, unit, verdict, note }) => [
+      ...[check, number(measured, 2), number(threshold, 2), unit],
+      ...[words[verdict], note],
+    ]),
+  );
+}

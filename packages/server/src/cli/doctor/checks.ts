@@ -1,0 +1,257 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { HoneError } from "@hone/core";
+import { distances, meanOf, outsideNucleus } from "./differences.ts";
+import type { Answer, Sampling, Subject } from "./subject.ts";
+
+export interface Finding {
+  check: string;
+  /** In `unit`; null where nothing could be measured. */
+  measured: number | null;
+  /** The most that it may be. */
+  threshold: number;
+  unit: "logprob" | "s";
+  verdict: "ok" | "failed" | "not_seen";
+  /** What else is known, or what to do. */
+  note: string;
+}
+
+/** What a check compares with, and how. */
+export interface Examination {
+  subject: Subject;
+  /** The mean distance between engine and trainer that may be. @unit logprob */
+  tolerance: number;
+  maxModelLen: number;
+  /** Requests that the engines are working on; null where nobody tells. */
+  running: () => Promise<number | null>;
+  say: (text: string) => void;
+}
+
+const mostSteps = 6;
+const rate = 0.02;
+/** How much clearer than the tolerance two policies must differ, to tell one from the other. */
+const contrast = 5;
+const slowestPublish = 2;
+/** Of answers that take much longer than this, even from a small base. */
+const slowestAbort = 1.5;
+/** How long the engine has to begin with them. @unit s */
+const slowestBegin = 15;
+const topP = 0.9;
+
+const whatToDo = {
+  parity:
+    "Engine and trainer do not compute the same: serve both from the same base files and in the same type, vLLM with --logprobs-mode processed_logprobs, and try --dtype float32.",
+  swap: "The engine answers with other weights than the name says: start it anew, and do not load or unload adapters on it by hand.",
+  cache:
+    "Keys and values of one policy are used for another: with vLLM take a supported version, or switch its prefix cache off.",
+  abort:
+    "The engine goes on with answers that nobody waits for: look for a proxy between server and engine that keeps connections open.",
+  publish:
+    "Each step waits for this: put the data directory on a faster disk, nearer to the engine.",
+  weak: "The policies are too alike to tell them apart. Run it again; if it stays so, write to us with this table.",
+} as const;
+
+/** All checks in their order. `found` hears of each as it is made. */
+export async function examine(
+  { subject, tolerance, maxModelLen, running, say }: Examination,
+  found: (finding: Finding) => void,
+): Promise<void> {
+  const compared = (check: string, values: readonly number[], advice: string, note = "") => {
+    const measured = meanOf(values);
+    // Not a number, as of an answer without tokens, is no pass.
+    const failed = !(measured <= tolerance);
+    const most = values.length === 0 ? "no tokens" : `most ${Math.max(...values).toPrecision(2)}`;
+    found({
+      ...{ check, measured, threshold: tolerance, unit: "logprob" },
+      verdict: failed ? "failed" : "ok",
+      note: [most, note, failed ? advice : ""].filter(Boolean).join("; "),
+    });
+  };
+  const failing = async (check: string, work: () => Promise<void>) => {
+    try {
+      await work();
+    } catch (error) {
+      // Without the server there is nothing to examine.
+      if (!HoneError.isInstance(error)) throw error;
+      if (error.code === "connection_failed" || error.code === "aborted") throw error;
+      const { message: note } = error;
+      found({
+        check,
+        measured: null,
+        threshold: tolerance,
+        unit: "logprob",
+        verdict: "failed",
+        note,
+      });
+    }
+  };
+
+  say("sampling from the base");
+  const base = await Promise.all(prompts.map((prompt) => subject.sampled(prompt, 0)));
+  const sequences = base.map(wholeOf);
+  const [one, other] = [
+    sequences.filter((_, at) => at % 2 === 0),
+    sequences.filter((_, at) => at % 2),
+  ];
+  const known = new Map<number, number[][]>([[0, await subject.trained(sequences)]]);
+
+  /** Steps until the newest policy can be told from the one that it began with. */
+  const grow = async (what: string, towards: number[][], away: number[][]): Promise<number> => {
+    const before = known.get(subject.step) ?? [];
+    for (let step = 0; step < mostSteps; step += 1) {
+      say(`training ${what}, step ${step + 1}`);
+      await subject.learn(towards, away, rate);
+      const now = await subject.trained(sequences);
+      known.set(subject.step, now);
+      if (
+        step > 0 &&
+        meanOf(now.flatMap((own, at) => distances(own, before[at] ?? []))) > contrast * tolerance
+      )
+        break;
+    }
+    return subject.step;
+  };
+
+  /** Answers to the prompts, beside what the trainer says of their tokens. Of the newest policy. */
+  const beside = async (step: number, how: Sampling) => {
+    const answers = await Promise.all(prompts.map((prompt) => subject.sampled(prompt, step, how)));
+    const trained = await subject.trained(answers.map(wholeOf), how.temperature || 1);
+    return answers.map((answer, at) => ({
+      engine: answer.logprobs,
+      trainer: (trained[at] ?? []).slice(answer.prompt.length - 1),
+    }));
+  };
+
+  const a = await grow("policy A", one, other);
+  say("comparing engine and trainer");
+  for (const temperature of [0, 0.5, 1, 1.5]) {
+    const check = temperature === 0 ? "parity, greedy" : `parity, temperature ${temperature}`;
+    await failing(check, async () => {
+      const pairs = await beside(a, { temperature });
+      compared(
+        check,
+        pairs.flatMap(({ engine, trainer }) => distances(engine, trainer)),
+        whatToDo.parity,
+      );
+    });
+  }
+  await failing(`parity, top_p ${topP}`, async () => {
+    const pairs = await beside(a, { topP });
+    const values = pairs.flatMap(({ engine, trainer }) => outsideNucleus(engine, trainer, topP));
+    compared(`parity, top_p ${topP}`, values, whatToDo.parity);
+  });
+
+  const b = await grow("policy B", other, one);
+  const apart = meanOf(
+    (known.get(a) ?? []).flatMap((own, at) => distances(own, known.get(b)?.[at] ?? [])),
+  );
+  say("swapping policies");
+  const told = `A and B differ by ${apart.toPrecision(2)}`;
+  if (!(apart > contrast * tolerance)) {
+    found({
+      ...{ check: "two policies that differ", measured: apart, threshold: contrast * tolerance },
+      ...{ unit: "logprob", verdict: "failed", note: whatToDo.weak },
+    });
+  }
+  await failing("swap A, B, A", async () => {
+    const values: number[] = [];
+    for (const step of [a, b, a]) {
+      const scored = await Promise.all(sequences.map((ids) => subject.scored(ids, step)));
+      values.push(meanOf(scored.flatMap((own, at) => distances(own, known.get(step)?.[at] ?? []))));
+    }
+    // The worst of the three: two that are right must not hide one that is not.
+    compared("swap A, B, A", [Math.max(...values)], whatToDo.swap, told);
+  });
+  await failing("A and B interleaved", async () => {
+    const answers = await Promise.all(
+      [...prompts, ...prompts].map(async (prompt, at) => {
+        const step = at % 2 === 0 ? a : b;
+        return { step, answer: await subject.sampled(prompt, step) };
+      }),
+    );
+    const values = await Promise.all(
+      answers.map(async ({ step, answer }) => {
+        if (answer.policy !== subject.at(step)) return [Infinity];
+        const own = await subject.scored(wholeOf(answer), step);
+        return distances(answer.logprobs, own.slice(answer.prompt.length - 1));
+      }),
+    );
+    compared("A and B interleaved", values.flat(), whatToDo.swap, told);
+  });
+  await failing("prompt under A, then B", async () => {
+    // The keys and values of A are there when B is asked.
+    await Promise.all(prompts.map((prompt) => subject.sampled(prompt, a, { maxTokens: 1 })));
+    const pairs = await beside(b, { temperature: 1 });
+    const values = pairs.flatMap(({ engine, trainer }) => distances(engine, trainer));
+    compared("prompt under A, then B", values, whatToDo.cache, told);
+  });
+
+  say("hanging up on answers");
+  found(await hungUp({ subject, maxModelLen, running }));
+
+  const slowest = Math.max(...subject.publishes);
+  const published = slowest <= slowestPublish;
+  found({
+    ...{ check: "publish", measured: slowest, threshold: slowestPublish, unit: "s" },
+    verdict: published ? "ok" : "failed",
+    note: `the slowest of ${subject.publishes.length}${published ? "" : `; ${whatToDo.publish}`}`,
+  });
+}
+
+/** Many long answers whose reader hangs up: how long until the engine has stopped. */
+async function hungUp({
+  subject,
+  maxModelLen,
+  running,
+}: Pick<Examination, "subject" | "maxModelLen" | "running">): Promise<Finding> {
+  const check = "disconnect, abort";
+  const common = { check, threshold: slowestAbort, unit: "s" } as const;
+  const before = await running();
+  if (before === null) {
+    const note =
+      "The server does not tell what its engines are working on: name their addresses with --engine-url.";
+    return { ...common, measured: null, verdict: "not_seen", note };
+  }
+  const hangUp = new AbortController();
+  const tokens = Math.max(16, Math.min(4096, maxModelLen - 64));
+  const reading = subject.stream(prompts[0] ?? "", tokens, hangUp.signal).catch(() => {});
+  try {
+    if (!(await until(slowestBegin, async () => ((await running()) ?? 0) > before))) {
+      const note =
+        "The engine was never seen at work on them: they were too short, or it was busy.";
+      return { ...common, measured: null, verdict: "not_seen", note };
+    }
+    await Promise.race([reading, delay(1000)]);
+  } finally {
+    hangUp.abort();
+  }
+  const began = performance.now();
+  const fell = await until(slowestAbort, async () => ((await running()) ?? Infinity) <= before);
+  const measured = (performance.now() - began) / 1000;
+  return fell
+    ? { ...common, measured, verdict: "ok", note: "" }
+    : { ...common, measured, verdict: "failed", note: whatToDo.abort };
+}
+
+async function until(seconds: number, holds: () => Promise<boolean>): Promise<boolean> {
+  const end = performance.now() + seconds * 1000;
+  while (performance.now() < end) {
+    if (await holds()) return true;
+    await delay(20);
+  }
+  return false;
+}
+
+function wholeOf({ prompt, ids }: Answer): number[] {
+  return [...prompt, ...ids];
+}
+
+const prompts = [
+  "The harbour was quiet when the first boat came in, and",
+  "To make a good soup one begins with onions and",
+  "In the year of the long winter the bridge",
+  "A list of five things that are blue:",
+  "Dear Sir, thank you for your letter of the",
+  "If seven times eight is fifty-six, then",
+  "The function takes two arguments and returns",
+  "She asked him why the lamp was still burning, and he said",
+];
