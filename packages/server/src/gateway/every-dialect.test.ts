@@ -65,6 +65,19 @@ describe.skipIf(!workerPython())("every dialect", () => {
       },
     );
 
+    it.each(bothWays)("says 429 and when to come again (streamed: %s)", async (streamed) => {
+      const error = new HoneError("full", { code: "engine_busy", retryAfterMs: 1500 });
+      on.engine.lines.push({ answer: { content: "x" }, dies: { after: 0, error } });
+      const refused = (await say([question], {}, streamed).catch((thrown: unknown) => thrown)) as {
+        status: number;
+        headers: Headers;
+      };
+      expect(refused.status).toBe(429);
+      const said = ["x-should-retry", "retry-after-ms", "retry-after"];
+      expect(said.map((name) => refused.headers.get(name))).toEqual(["true", "1500", "2"]);
+      expect(on.recorded()).toEqual([]);
+    });
+
     it("takes back an answer that its client asks for again", async () => {
       on.engine.lines.push({ answer: { content: "a" } }, { answer: { content: "b" } });
       await say([question]);
