@@ -37,10 +37,11 @@ for (const path of documents) {
     process.exitCode = 1;
   }
   const next = text.replace(
-    /(<!-- snippet: (\S+) -->\n```(?:ts|python)\n)[\s\S]*?(\n```)/g,
-    (_all, head, reference, tail) => {
+    // A block may be empty yet: its end is the next one, and not that of another block.
+    /(<!-- snippet: (\S+) -->\n```(?:ts|python)\n)(?:[\s\S]*?\n)??```/g,
+    (_all, head, reference) => {
       count++;
-      return head + source(reference) + tail;
+      return `${head}${source(reference)}\n\`\`\``;
     },
   );
   if (next === text) continue;

@@ -1,10 +1,15 @@
 /** Every framework within rollouts of a real server: what it samples is what is trained. */
+import { once } from "node:events";
+import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
 import { gather, runHarness, type Connection, type TrajectoryGroup } from "@hone/client";
 import { completionListSchema, type TrainResult } from "@hone/core";
+import OpenAI from "openai";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { startTestServer, type TestServer } from "../support/server.ts";
 import { expectSameLogprobs } from "../support/sampler-difference.ts";
 import { expectTrainedWereSampled, recordWire, type Wire } from "../support/wire.ts";
+import { describe as described, question as asked, schemas } from "./house.ts";
 import { entriesOf, load, runnable, type Entry } from "./matrix.ts";
 import { shapeOf } from "./reward.ts";
 
@@ -18,6 +23,11 @@ afterAll(async () => {
   wire?.close();
   await server?.close();
 });
+
+const functions = (["look", "open"] as const).map((name) => ({
+  type: "function" as const,
+  function: { name, description: described[name], parameters: schemas[name] },
+}));
 
 const single = { parallel_tool_calls: false };
 /** By the route: one call, whichever; and no more calls. */
@@ -150,6 +160,111 @@ it("captures a program that knows only its environment, with the files that it l
   expect(result).toMatchObject({ trained: true });
   const batch = wire.batches().at(-1)!;
   expect(batch).toHaveLength(4 * 3);
+  expectTrainedWereSampled([batch], wire.sampled());
+  expectSameLogprobs(result);
+});
+
+/** A server that passes a rollout's requests on, as `holding` changes them: for an agent in another language. */
+async function holdingServer({ baseURL, apiKey, fetch }: Connection) {
+  const line = holding(fetch);
+  const pass = async (request: IncomingMessage, response: ServerResponse) => {
+    const answer = await line.fetch(`${baseURL}${request.url}`, {
+      method: "POST",
+      headers: { authorization: `Bearer ${apiKey}`, "content-type": "application/json" },
+      body: (await request.toArray()).join(""),
+    });
+    const type = answer.headers.get("content-type") ?? "application/json";
+    response.writeHead(answer.status, { "content-type": type });
+    response.end(await answer.text());
+  };
+  const between = createServer((request, response) => {
+    pass(request, response).catch((error: Error) => response.destroy(error));
+  });
+  await once(between.listen(0, "127.0.0.1"), "listening");
+  const { port } = between.address() as AddressInfo;
+  return { url: `http://127.0.0.1:${port}`, line, close: () => between.close() };
+}
+
+it("trains openai-python on what it sampled, streamed and whole", async () => {
+  const model = await server.hone.model({ name: "python" });
+  const [entry] = entriesOf(".").filter(({ name }) => name === "openai-python");
+  const agent = await load(entry!, ".");
+  let played = 0;
+  const [group] = await gather(
+    model,
+    async (rollout) => {
+      const number = played++;
+      const between = await holdingServer(rollout.connection());
+      try {
+        const openai = { ...rollout.connection(), baseURL: between.url };
+        await agent({ openai, anthropic: rollout.anthropic(), streamed: number % 2 === 0 });
+      } catch (error) {
+        // As above: last words that a limit cut are thrown by its stream helper.
+        if (between.line.requests < 3) throw error;
+      } finally {
+        between.close();
+      }
+      return number;
+    },
+    [{}],
+    { groupSize: 4 },
+  );
+  expect(group!.exceptions).toEqual([]);
+  for (const trajectory of group!.trajectories) {
+    const calls = ["system", "user", "1 calls", "tool", "1 calls", "tool", "answer"];
+    expect(shapeOf(trajectory)).toEqual(calls);
+    expect(trajectory.histories).toEqual([]);
+  }
+  const result = await model.train([group!], { learningRate: 1e-4, allowConstrained: true });
+  expect(result).toMatchObject({ trained: true });
+  const batch = wire.batches().at(-1)!;
+  expect(batch).toHaveLength(4 * 3);
+  expectTrainedWereSampled([batch], wire.sampled());
+  expectSameLogprobs(result);
+});
+
+it("goes on from several calls that a real engine sampled in one answer, and trains them", async () => {
+  const model = await server.hone.model({ name: "parallel", seed: 1 });
+  const messages: OpenAI.ChatCompletionMessageParam[] = [{ role: "user", content: asked }];
+  const ask = { model: "parallel", messages, tools: functions, max_tokens: 200 };
+  const must = { ...ask, tool_choice: "required" as const };
+  // How many calls an untrained base makes is chance: of many seeds one makes several, and again on an idle engine.
+  const outside = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: server.key });
+  let seed = 0;
+  for (let calls = 0; calls < 2 && seed < 300;) {
+    const { choices } = await outside.chat.completions.create({ ...must, seed: ++seed });
+    calls = choices[0]?.message.tool_calls?.length ?? 0;
+  }
+  let played = 0;
+  const [group] = await gather(
+    model,
+    async (rollout) => {
+      const { model: name, ...connection } = rollout.connection();
+      const client = new OpenAI(connection);
+      const number = played++;
+      const body = { ...must, model: name, seed };
+      const { choices } =
+        number % 2
+          ? await client.chat.completions.stream(body).finalChatCompletion()
+          : await client.chat.completions.create(body);
+      const { message } = choices[0]!;
+      expect(message.tool_calls?.length).toBeGreaterThan(1);
+      const results = message.tool_calls!.map(({ id }) => ({
+        ...{ role: "tool" as const, tool_call_id: id, content: "a chest" },
+      }));
+      const next = { model: name, messages: [...messages, message, ...results], max_tokens: 8 };
+      await client.chat.completions.create({ ...ask, ...next, tool_choice: "none" });
+      return number;
+    },
+    [{}],
+    { groupSize: 4, concurrency: 1 },
+  );
+  expect(group!.exceptions).toEqual([]);
+  for (const { histories } of group!.trajectories) expect(histories).toEqual([]);
+  const result = await model.train([group!], { learningRate: 1e-4, allowConstrained: true });
+  expect(result).toMatchObject({ trained: true });
+  const batch = wire.batches().at(-1)!;
+  expect(batch).toHaveLength(4 * 2);
   expectTrainedWereSampled([batch], wire.sampled());
   expectSameLogprobs(result);
 });

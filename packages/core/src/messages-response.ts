@@ -2,7 +2,7 @@ import { z } from "zod";
 
 /** What the gateway answers in Anthropic's Messages. `model` is the policy sampled from, as `name@N`. */
 const contentBlockSchema = z.discriminatedUnion("type", [
-  z.object({ type: z.literal("text"), text: z.string(), citations: z.null() }),
+  z.object({ type: z.literal("text"), text: z.string() }),
   z.object({ type: z.literal("thinking"), thinking: z.string(), signature: z.string() }),
   z.object({
     type: z.literal("tool_use"),

@@ -21,6 +21,10 @@ const tools = [move, stay];
 const question: Turn = { role: "user", text: "Play." };
 const half = "😀".slice(0, 1);
 const turnsOf = (text: string): Turn[] => [{ role: "user", text }];
+const ownNames: Record<string, string[]> = {
+  "chat completions": ["tools[0].function.parameters", "response_format.json_schema.schema"],
+  "Anthropic's Messages": ["tools[0].input_schema", "output_config.format.schema"],
+};
 const bothWays = [false, true];
 
 // What the policy says is the test's; renderer, gateway, HTTP and the clients are the real ones.
@@ -143,6 +147,22 @@ describe.skipIf(!workerPython())("every dialect", () => {
       expect(asked.text).toBe("b");
       const [first, second] = on.engine.requests;
       expect(second!.prompt).toEqual(first!.prompt);
+    });
+
+    it("names its own fields where a tool or a schema cannot be held to", async () => {
+      const bad = { ...move, parameters: { type: "array", items: {} } };
+      const asks = [
+        { tools: [bad], choice: "required" as const },
+        { schema: { type: "object", properties: { a: { not: {} } } } },
+      ];
+      const told = [];
+      for (const wish of asks) {
+        const error: unknown = await say([question], wish).catch((failure: unknown) => failure);
+        expect(error).toMatchObject({ status: 400 });
+        told.push(JSON.stringify(error));
+      }
+      const names = ownNames[dialect.name] ?? ["tools[0].parameters", "text.format.schema"];
+      for (const [at, name] of names.entries()) expect(told[at]).toContain(`"param":"${name}"`);
     });
 
     it("refuses how much to think by name, and says what to do", async () => {

@@ -31,6 +31,12 @@ import { writeCompletion } from "./dialects/completions/write.ts";
 import { listModels, modelOf } from "./dialects/messages/models.ts";
 import { readMessages, readPrompt } from "./dialects/messages/read.ts";
 import { writeMessages } from "./dialects/messages/write.ts";
+import {
+  inOwnWords,
+  messagesFields,
+  responsesFields,
+  type OwnFields,
+} from "./dialects/own-fields.ts";
 import { readResponses } from "./dialects/responses/read.ts";
 import { writeResponses } from "./dialects/responses/write.ts";
 import { createRecorder } from "./recorder.ts";
@@ -63,15 +69,15 @@ export function gatewayRoutes(deps: GatewayDeps): Hono<AppEnv> {
     schema: S,
     read: (request: z.output<S>) => Ask | RecallingAsk,
     write: (request: z.output<S>, prepared: PreparedAsk, requestId: string) => Writer,
+    fields: OwnFields = [],
   ): void {
     for (const prefix of prefixes) {
       app.post(prefix + path, async (c) => {
         // Before the first wait: a client that leaves while the prompt is rendered must be noticed too.
         const sink = createSink(c);
         const request = await readJson(c, schema);
-        return answer(c, sink, read(request), (prepared) =>
-          write(request, prepared, c.get("requestId")),
-        );
+        const writer = (prepared: PreparedAsk) => write(request, prepared, c.get("requestId"));
+        return answer(c, sink, { asked: read(request), fields }, writer);
       });
     }
   }
@@ -79,7 +85,7 @@ export function gatewayRoutes(deps: GatewayDeps): Hono<AppEnv> {
   async function answer(
     c: Context<AppEnv>,
     sink: ResponseSink,
-    asked: Ask | RecallingAsk,
+    { asked, fields }: { asked: Ask | RecallingAsk; fields: OwnFields },
     write: (prepared: PreparedAsk) => Writer,
   ): Promise<Response> {
     const rolloutId = c.req.param("rollout") ?? null;
@@ -104,7 +110,7 @@ export function gatewayRoutes(deps: GatewayDeps): Hono<AppEnv> {
         await respond(own, prepared, sink, write(prepared));
       } catch (error) {
         if (rolloutId !== null) parts.retries.failed(rolloutId, key);
-        if (!sink.signal.aborted) throw error;
+        if (!sink.signal.aborted) throw inOwnWords(error, fields);
         counters.abandoned++;
         throw clientGone(error);
       } finally {
@@ -160,8 +166,8 @@ export function gatewayRoutes(deps: GatewayDeps): Hono<AppEnv> {
 
   dialect("/chat/completions", chatRequestSchema, readChat, writeChat);
   dialect("/completions", completionRequestSchema, readCompletion, writeCompletion);
-  dialect("/messages", messagesRequestSchema, readMessages, writeMessages);
-  dialect("/responses", responsesRequestSchema, readResponses, writeResponses);
+  dialect("/messages", messagesRequestSchema, readMessages, writeMessages, messagesFields);
+  dialect("/responses", responsesRequestSchema, readResponses, writeResponses, responsesFields);
   for (const prefix of prefixes) {
     app.post(`${prefix}/messages/count_tokens`, async (c) => c.json(await count(c)));
     app.get(`${prefix}/models`, async (c) => {

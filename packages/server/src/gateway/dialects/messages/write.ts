@@ -146,7 +146,7 @@ function usage(input: number, output: number): MessagesAnswer["usage"] {
 }
 
 function text(said: string): MessagesBlock {
-  return { type: "text", text: said, citations: null };
+  return { type: "text", text: said };
 }
 
 function thinking(said: string, signature: string): MessagesBlock {
