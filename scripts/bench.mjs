@@ -3,7 +3,7 @@
 // each other), trainer (training steps beside TRL's and plain PEFT's), packing (a training step with shared tokens once, and with a row for each sequence), histories (more
 // rollouts than rows), lengths (rows of very different lengths decoded together), judge (what RULER sends), store (a
 // data directory of a million rollouts), bodies (what the largest requests cost all others), router (rollouts over several
-// engines: whether turns find their prefix, how even the load is).
+// engines: whether turns find their prefix, how even the load is), joined-engines (publications on vLLMs with sidecars).
 // `pnpm experiment NAME [options]` trains or judges and shows how well: seeds repeats the quickstart over seeds, with
 // controls and baselines, styles shows which way of playing a run of 2048 has learnt, learn trains beside TRL,
 // own-judge lets a small local model be the judge, strangers has the inbox agent read mails in words that nobody
@@ -31,6 +31,7 @@ const known = {
     "store",
     "bodies",
     "router",
+    "joined-engines",
   ],
   experiments: [
     ...["seeds", "styles", "learn", "own-judge", "strangers", "sft-rl", "rates", "draws", "email"],
@@ -49,7 +50,10 @@ await installPackages();
 const options = named ? rest : process.argv.slice(3);
 const file = join(root, folder, `${name}.ts`);
 const env = { ...process.env };
-if (["engine", "trainer", "learn"].includes(name) && !options.includes("--help")) {
+if (
+  ["engine", "trainer", "learn", "joined-engines"].includes(name) &&
+  !options.includes("--help")
+) {
   // What is compared with, PEFT and TRL, is in the environment of the tests alone.
   env.HONE_PYTHON ??= await setUpPython({ test: true });
   const bases = options[options.indexOf("--bases") + 1] ?? "";

@@ -256,6 +256,21 @@ export type {
   RotatedKey,
 } from "./listing.ts";
 export {
+  engineInfoSchema,
+  engineListSchema,
+  engineNameSchema,
+  engineTokenRequestSchema,
+  engineTokenSchema,
+  removedEngineSchema,
+} from "./engines.ts";
+export type {
+  EngineInfo,
+  EngineList,
+  EngineToken,
+  EngineTokenRequest,
+  RemovedEngine,
+} from "./engines.ts";
+export {
   rewardModelListSchema,
   rewardModelSchema,
   scoreRequestSchema,

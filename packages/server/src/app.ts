@@ -31,7 +31,7 @@ export function createApp(options: AppOptions): Hono<AppEnv> {
 
   app.route("/", openApiRoutes());
 
-  for (const path of ["/v1/*", "/tinker/*"]) {
+  for (const path of ["/v1/*", "/tinker/*", "/engine/*"]) {
     app.use(path, async (_c, next) => {
       options.admit();
       await next();

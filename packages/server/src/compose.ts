@@ -4,10 +4,13 @@ import { HoneError, type Health, type Keep } from "@hone/core";
 import type { Hono } from "hono";
 import type { Logger } from "pino";
 import { createApp, shuttingDown } from "./app.ts";
+import { baseFingerprint } from "./engines/base-fingerprint.ts";
 import { engineMetrics, formatPoolMetrics } from "./engines/engine-metrics.ts";
 import { createHttpEngine } from "./engines/http-engine.ts";
+import { createJoinedEngines, type JoinedEngines } from "./engines/joined/joined-engines.ts";
+import { engineRealm, joinedEngineRoutes, operatorEngineRoutes } from "./engines/joined/routes.ts";
 import { connectEngines, keepEngines, type VllmReplicas } from "./engines/outside.ts";
-import { createEnginePool, type EnginePool, type EngineStatus } from "./engines/pool.ts";
+import { createEnginePool, type EnginePool } from "./engines/pool.ts";
 import { formatEngineFigures } from "./engines/router-figures.ts";
 import { createGatewayCounters, formatGatewayCounters } from "./gateway/counters.ts";
 import { gatewayRoutes } from "./gateway/routes.ts";
@@ -18,9 +21,10 @@ import type { Base } from "./operations/context.ts";
 import type { Quantize } from "./ports/trainer.ts";
 import type { RendererInfo } from "./ports/renderer.ts";
 import { createRendererClient } from "./renderer/http-renderer.ts";
-import { workerDir } from "./setup/paths.ts";
+import { pythonModule } from "./python-module.ts";
 import { createHttpScorer } from "./scoring/http-scorer.ts";
 import { scoringRoutes } from "./scoring/routes.ts";
+import { engineComponents, overall } from "./server-health.ts";
 import { openState, type State } from "./state.ts";
 import type { DataLock } from "./store/lock.ts";
 import { firstStartMs, publicStatus, supervise, type Deadlines } from "./supervise/supervisor.ts";
@@ -40,6 +44,8 @@ export interface ComposeOptions extends WorkerOptions {
   engineKey?: string | undefined;
   /** vLLMs that this server runs. They are started with a type, which the worker has to have too. */
   vllm?: Pick<VllmReplicas, "python" | "replicas" | "flags" | "dtype"> | undefined;
+  /** Only engines that join generate. @default false */
+  joinedOnly?: boolean | undefined;
   python: string;
   renderer?: string | undefined;
   deadlines?: Partial<Deadlines> | undefined;
@@ -126,6 +132,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       : null,
     { pool: () => engines, log },
   );
+  const isEmbedded = kept.length === 0 && !options.joinedOnly;
   const worker = supervise({
     name: "worker",
     onSpawn: (pid) => children.note("worker", pid),
@@ -133,14 +140,14 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
     ...pythonModule(
       options,
       "hone_worker.worker",
-      workerArguments(options, { baseName, hasEngine: kept.length === 0 }),
+      workerArguments(options, { baseName, hasEngine: isEmbedded }),
     ),
     deadlines: options.deadlines,
     // Where others generate, the worker only trains. Operations go on once an engine is there too.
     onReady: async () => {
       await noteWorker();
       if (embedded) await engines.admit(embedded.name);
-      else if (kept.some((one) => one.status().state === "ready")) await restore();
+      else if (anyServes()) await restore();
     },
     onLost: () => {
       if (embedded) engines.fence(embedded.name);
@@ -148,19 +155,18 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
     log,
   });
 
-  const embedded =
-    kept.length > 0
-      ? null
-      : {
-          name: "engine",
-          engine: createHttpEngine({
-            kind: "embedded",
-            baseURL: worker.rawBaseURL,
-            key: worker.key,
-          }),
-          requireUp: () => worker.baseURL(),
-          onFenced: () => worker.doubt(),
-        };
+  const embedded = isEmbedded
+    ? {
+        name: "engine",
+        engine: createHttpEngine({
+          kind: "embedded",
+          baseURL: worker.rawBaseURL,
+          key: worker.key,
+        }),
+        requireUp: () => worker.baseURL(),
+        onFenced: () => worker.doubt(),
+      }
+    : null;
   const engines: EnginePool = createEnginePool({
     replicas: embedded ? [embedded] : kept,
     restore,
@@ -172,6 +178,25 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
     tolerance: options.probeTolerance,
     log,
   });
+  let fingerprint: string | null = null;
+  const joined: JoinedEngines = createJoinedEngines({
+    dataDir: options.dataDir,
+    pool: () => engines,
+    closed: isEmbedded
+      ? "This server generates by its embedded engine. Start it with --engine joined, or with vLLM, for engines to join."
+      : null,
+    base: () => ({
+      ...{ name: baseName, dtype: served?.dtype ?? options.dtype ?? "float32" },
+      ...{ quantize: options.quantize ?? null, fingerprint },
+      ...{ maxModelLen: base?.maxModelLen ?? 1, rank: state?.highestRank() ?? 0 },
+    }),
+    taken: ["renderer", "worker", "engine", "engines", ...kept.map(({ name }) => name)],
+    log,
+  });
+  function anyServes(): boolean {
+    return kept.some((one) => one.status().state === "ready") || joined.anyServes();
+  }
+
   const scorer = createHttpScorer({ baseURL: worker.baseURL, key: worker.key });
   const trainer = createTrainerClient({
     baseURL: worker.rawBaseURL,
@@ -194,20 +219,16 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
     const watched: [name: string, status: Health["components"][string]][] = embedded
       ? [[embedded.name, { state: worker.status().state }]]
       : kept.map((one) => [one.name, one.status() as Health["components"][string]]);
-    const loads = new Map(engines.loads().map(({ name, ...load }) => [name, load]));
-    const pool = new Map(engines.status().map((one) => [one.name, one]));
     const components: Health["components"] = {
       renderer: { ...publicStatus(renderer.status()), ...(served && summaryOf(served)) },
       worker: publicStatus(worker.status()),
-      ...Object.fromEntries(
-        watched.map(([name, one]) => [
-          name,
-          withFence({ ...one, ...loads.get(name) }, pool.get(name)),
-        ]),
-      ),
+      ...engineComponents(watched, engines),
     };
     const states = Object.values(components).map((component) => component.state);
-    return { status: overall(states), base: baseName, components };
+    const others = joined.status();
+    // Of engines that join some may be away for long: what counts is that one serves.
+    if (options.joinedOnly) states.push(joined.anyServes() ? "ready" : "starting");
+    return { status: overall(states), base: baseName, components: { ...components, ...others } };
   }
 
   let app = createApp({ ...appOptions(), routes: [] });
@@ -221,6 +242,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
           },
         },
       ],
+      realms: [engineRealm(joined)],
       hosts: options.hosts,
       origins: options.origins,
       log,
@@ -307,11 +329,16 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
     });
     app = createApp({
       ...appOptions(),
-      routes: [gateway, state.routes, scoringRoutes(scorer), keyRoutes(options.key), tinker],
+      routes: [
+        ...[gateway, state.routes, scoringRoutes(scorer), keyRoutes(options.key), tinker],
+        ...[operatorEngineRoutes(joined), joinedEngineRoutes(joined)],
+      ],
     });
     // An engine that is there lets operations go on, for which the worker has to be there as well.
     await worker.start();
     await Promise.all(kept.map((one) => one.start()));
+    if (!isEmbedded) fingerprint = await baseFingerprint(options.base);
+    joined.start();
   }
 
   return {
@@ -328,6 +355,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
     },
     refuse() {
       stopping = true;
+      joined.refuse();
     },
     async close() {
       stopping = true;
@@ -335,7 +363,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       // Operations get some time to note that they were interrupted. Then the processes that they wait for are ended.
       const closing = state?.close();
       await settled(closing, closeStateMs);
-      await Promise.all([worker, renderer, ...kept].map((one) => one.stop()));
+      await Promise.all([worker, renderer, joined, ...kept].map((one) => one.stop()));
       children.clear();
       await starting.catch(() => undefined);
       await (closing ?? state?.close());
@@ -354,45 +382,9 @@ function summaryOf({ renderer, memory, quantize }: ServedBase): Record<string, u
   return { name, bridges, tools, plainTexts, ...dtype, ...(quantize && { quantize }) };
 }
 
-/** An engine that answers, and is kept from traffic until it serves what is live. */
-function withFence(
-  watched: Health["components"][string],
-  pool: EngineStatus | undefined,
-): Health["components"][string] {
-  const isOver = watched.state === "failed" || watched.state === "stopped";
-  if (isOver || !pool || pool.state === "serving" || pool.reason === null) return watched;
-  return { ...watched, state: "fenced", reason: pool.reason };
-}
-
-function pythonModule(
-  options: Pick<ComposeOptions, "python">,
-  module: string,
-  args: string[],
-): { command: string; args: string[]; env: Record<string, string | null> } {
-  return {
-    command: options.python,
-    // -s: packages of the user's home are not the environment's.
-    args: ["-s", "-m", module, ...args],
-    env: {
-      PYTHONPATH: workerDir,
-      PYTHONHOME: null,
-      PYTHONUNBUFFERED: "1",
-      OMP_WAIT_POLICY: "passive",
-      TOKENIZERS_PARALLELISM: "false",
-    },
-  };
-}
-
 /** The base's name: the hub id, or the name of the folder. */
 function nameOf(base: string): string {
   return /^[\w.-]+\/[\w.-]+$/.test(base) && !base.startsWith(".") ? base : basename(base);
-}
-
-function overall(states: readonly string[]): Health["status"] {
-  if (states.every((state) => state === "ready")) return "ok";
-  return states.every((state) => state === "ready" || state === "starting")
-    ? "starting"
-    : "degraded";
 }
 
 async function settled(promise: Promise<unknown> | undefined, limitMs: number): Promise<void> {

@@ -58,8 +58,8 @@ export interface ServerOptions {
    * where a micro-batch would not fit otherwise. @default auto
    */
   recompute?: "auto" | "on" | "off" | undefined;
-  /** What generates: the worker, or vLLM as a child of this server. @default embedded */
-  engine?: "embedded" | "vllm" | undefined;
+  /** What generates: the worker, vLLM as a child of this server, or engines that join. @default embedded */
+  engine?: "embedded" | "vllm" | "joined" | undefined;
   /** How many vLLMs, each on a card of its own where there are cards. @default 1 */
   replicas?: number | undefined;
   /** Flags for vLLM besides those that Hone sets. */
@@ -157,7 +157,7 @@ async function startLocked(
     dataDir: string;
     base: string;
     python: string;
-    engines: Pick<ComposeOptions, "engineURLs" | "vllm" | "dtype">;
+    engines: Pick<ComposeOptions, "engineURLs" | "vllm" | "dtype" | "joinedOnly">;
     lock: DataLock;
   },
 ): Promise<RunningServer> {
@@ -243,7 +243,7 @@ async function closeAll(server: Server, composition: Composition): Promise<void>
 /** Which engines are wanted, or why these options do not go together. */
 function checkEngines(
   options: ServerOptions,
-): Pick<ComposeOptions, "engineURLs" | "vllm" | "dtype"> {
+): Pick<ComposeOptions, "engineURLs" | "vllm" | "dtype" | "joinedOnly"> {
   const { engine = "embedded", engineURL = [], replicas, vllmFlags = [] } = options;
   const engineURLs = [engineURL].flat();
   const refuse = (param: string, message: string): never => {
@@ -255,7 +255,7 @@ function checkEngines(
   if (new Set(engineURLs).size < engineURLs.length) {
     refuse("engineURL", "Two engines have the same URL. Give each one once.");
   }
-  if (options.quantize && (engine === "vllm" || engineURLs.length > 0)) {
+  if (options.quantize && (engine !== "embedded" || engineURLs.length > 0)) {
     refuse(
       "quantize",
       "A base in 4 bits is for the embedded engine: what vLLM serves has other weights, so its samples would not be those of the policy that is trained. Leave out --quantize or vLLM.",
@@ -269,7 +269,7 @@ function checkEngines(
       `${param} is of the embedded engine. Give vLLM its own flag, such as --gpu-memory-utilization.`,
     );
   }
-  if (engine === "embedded") {
+  if (engine !== "vllm") {
     if (replicas !== undefined)
       refuse("replicas", "--replicas is of --engine vllm. Add that, or leave it out.");
     if (vllmFlags.length > 0) {
@@ -278,7 +278,7 @@ function checkEngines(
         `${vllmFlags.join(" ")} would go to vLLM. Add --engine vllm, or leave it out.`,
       );
     }
-    return { engineURLs };
+    return { engineURLs, joinedOnly: engine === "joined" };
   }
   checkVllmFlags(vllmFlags);
   const python = findVllm(options.device ?? "cpu");

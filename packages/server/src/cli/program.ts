@@ -2,6 +2,8 @@ import { readFileSync } from "node:fs";
 import { HoneError, printableLine } from "@hone/core";
 import { Command, CommanderError } from "commander";
 import { doctorCommand } from "./doctor.ts";
+import { engineCommand } from "./engine.ts";
+import { enginesCommand } from "./engines.ts";
 import { exportCommand } from "./export.ts";
 import { gcCommand } from "./gc.ts";
 import { importCommand } from "./import.ts";
@@ -57,6 +59,8 @@ function createProgram(): Command {
     gcCommand(),
     doctorCommand(),
     keysCommand(),
+    engineCommand(),
+    enginesCommand(),
   ];
   for (const command of commands) program.addCommand(command.copyInheritedSettings(program));
   return program;

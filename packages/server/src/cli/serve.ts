@@ -30,7 +30,7 @@ interface ServeFlags {
   kvCacheMib?: number;
   engineShare?: number;
   recompute: "auto" | "on" | "off";
-  engine?: "embedded" | "vllm";
+  engine?: "embedded" | "vllm" | "joined";
   replicas?: number;
   engineUrl?: string[];
   engineKey?: string;
@@ -117,8 +117,8 @@ export function serveCommand(): Command {
     .addOption(
       new Option(
         "--engine <engine>",
-        "what generates: the embedded engine, or vLLM, which this server then runs (default: embedded)",
-      ).choices(["embedded", "vllm"]),
+        "what generates: the embedded engine, vLLM, which this server then runs, or engines that join with `hone engine` (default: embedded)",
+      ).choices(["embedded", "vllm", "joined"]),
     )
     .option(
       "--replicas <number>",

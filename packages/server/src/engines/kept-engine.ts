@@ -58,7 +58,7 @@ export function keepVllm(
     child: Omit<SupervisorOptions, "log" | "health" | "onReady" | "onLost">;
     maxSequences?: number | undefined;
   },
-): KeptEngine {
+): KeptEngine & { key: () => string } {
   const { name, pool, child, maxSequences, log } = options;
   const supervised = supervise({
     ...child,
@@ -75,6 +75,7 @@ export function keepVllm(
       baseURL: supervised.rawBaseURL,
       key: supervised.key,
     }),
+    key: supervised.key,
     requireUp: () => supervised.baseURL(),
     onFenced: () => supervised.doubt(),
     status: () => publicStatus(supervised.status()),

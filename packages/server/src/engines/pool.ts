@@ -11,7 +11,7 @@ import type { EngineSnapshot } from "./router-figures.ts";
 import { createEngineRouter, type EngineLease } from "./router.ts";
 
 /** One engine process, as whoever watches it describes it. */
-interface Replica {
+export interface Replica {
   /** For logs and for those who report on it. */
   name: string;
   engine: Engine;
@@ -41,6 +41,10 @@ export interface EnginePool extends Engines {
   readLoads(): Promise<void>;
   /** How loaded each engine is. */
   loads(): EngineSnapshot[];
+  /** One more, which takes no traffic until it was admitted. */
+  add(replica: Replica): void;
+  /** It is no part of the pool any more. The requests in flight on it finish there. */
+  remove(name: string): void;
 }
 
 export interface EngineStatus {
@@ -51,6 +55,8 @@ export interface EngineStatus {
   reason: string | null;
   /** How often a publication has fenced it. */
   fences: number;
+  /** What it was given. */
+  policies: string[];
 }
 
 const defaultPublishDeadlineMs = 10_000;
@@ -78,26 +84,30 @@ export function createEnginePool(options: {
   log: Logger;
 }): EnginePool {
   const { log, deadlineMs = defaultPublishDeadlineMs } = options;
-  const members = options.replicas.map((replica): Member => ({
-    ...replica,
-    state: "away",
-    reason: null,
-    fences: 0,
-    adapters: new Set(),
-    leftovers: new Set(),
-    turn: pLimit(1),
-  }));
+  const members: Member[] = [];
+  for (const replica of options.replicas) add(replica);
   /** What every member that takes traffic serves. */
   const live = createLiveAdapters(options.base);
   const router = createEngineRouter({
     routes,
     noneOpen: noneUp,
-    maxSequences: (name) => memberOf(name).maxSequences,
+    maxSequences: (name) => members.find((one) => one.name === name)?.maxSequences,
     log,
   });
   /** What is being loaded on all and is not live yet. An admission must not take it for what nobody needs. */
   const publishing = new Set<string>();
   const oneByOne = pLimit(1);
+
+  function add(replica: Replica): void {
+    if (members.some(({ name }) => name === replica.name)) {
+      throw new Error(`there are two engines "${replica.name}"`);
+    }
+    members.push({
+      ...replica,
+      ...{ state: "away", reason: null, fences: 0 },
+      ...{ adapters: new Set(), leftovers: new Set(), turn: pLimit(1) },
+    });
+  }
 
   function memberOf(name: string): Member {
     const found = members.find((member) => member.name === name);
@@ -117,6 +127,12 @@ export function createEnginePool(options: {
     } catch (error) {
       return error;
     }
+    if (members.length === 0) {
+      return new HoneError(
+        "No engine has joined yet. `hone engines token` makes a token for `hone engine --join`.",
+        { code: "engine_unavailable", retryAfterMs: 5_000 },
+      );
+    }
     return new HoneError(
       "The engine is getting its policies. Send the request again in a moment.",
       {
@@ -127,7 +143,9 @@ export function createEnginePool(options: {
   }
 
   function fence(name: string): void {
-    memberOf(name).state = "away";
+    const member = members.find((one) => one.name === name);
+    // It may have been removed meanwhile.
+    if (member) member.state = "away";
     router.changed();
   }
 
@@ -227,6 +245,14 @@ export function createEnginePool(options: {
     readLoads: () => router.tick(),
     loads: () => router.figures(),
     fence,
+    add,
+
+    remove(name) {
+      const at = members.findIndex((member) => member.name === name);
+      if (at < 0) return;
+      fence(name);
+      members.splice(at, 1);
+    },
 
     async info() {
       const { engine, release } = router.lease("");
@@ -291,7 +317,10 @@ export function createEnginePool(options: {
 
     liveSet: live,
     status: () =>
-      members.map(({ name, state, reason, fences }) => ({ name, state, reason, fences })),
+      members.map(({ name, state, reason, fences, adapters }) => ({
+        ...{ name, state, reason, fences },
+        policies: [...adapters],
+      })),
 
     missing: (name) => lostBy(memberOf(name)),
 

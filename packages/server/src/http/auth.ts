@@ -13,6 +13,14 @@ export interface GuardOptions {
   origins?: readonly string[] | undefined;
   /** Paths that may be read without a key. Host and Origin are checked there too. */
   open?: readonly string[] | undefined;
+  realms?: readonly KeyRealm[] | undefined;
+}
+
+/** Paths with keys of their own: those open nothing else, and the server's keys do not open them. */
+export interface KeyRealm {
+  prefix: string;
+  /** Whose key one of these is. Throws `invalid_api_key` where it is nobody's that may ask for this path. */
+  identify(path: string, given: readonly string[]): string;
 }
 
 const loopbackNames = ["localhost", "127.0.0.1", "[::1]"];
@@ -31,7 +39,9 @@ export function guard(options: GuardOptions): MiddlewareHandler<AppEnv> {
     checkHost(c, hosts);
     checkOrigin(c, origins);
     const reads = c.req.method === "GET" || c.req.method === "HEAD";
-    if (!(reads && open.has(c.req.path))) c.set("keyId", identify(c, options.keys));
+    const realm = options.realms?.find(({ prefix }) => c.req.path.startsWith(prefix));
+    if (realm) c.set("keyId", realm.identify(c.req.path, givenKeys(c)));
+    else if (!(reads && open.has(c.req.path))) c.set("keyId", identify(c, options.keys));
     if (hasBody(c) && !(isTinker(c) && isProtobuf(c))) requireJsonType(c);
     await next();
   };
@@ -66,7 +76,7 @@ function isTinker(c: Context<AppEnv>): boolean {
 const tinkerPrefix = /^tml-/;
 
 /** Anthropic's SDK and Tinker's send the key in a header of their own, and the first may send a token beside it. */
-function givenKeys(c: Context<AppEnv>): string[] {
+export function givenKeys(c: Context<AppEnv>): string[] {
   const own = c.req.header("x-api-key");
   if (isTinker(c)) return own === undefined ? [] : [own.replace(tinkerPrefix, "")];
   const bearer = /^Bearer +(\S+) *$/i.exec(c.req.header("authorization") ?? "")?.[1];

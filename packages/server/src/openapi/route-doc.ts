@@ -70,6 +70,7 @@ export const bodyErrors = [
 ] as const satisfies readonly ErrorCode[];
 
 export const parameters: Record<string, string> = {
+  engine: "The engine's name.",
   model: "The model's name; where it is read, `name@N` and the base's name too.",
   rollout: "The rollout's id.",
   id: "The id of the rollout or operation.",

@@ -122,7 +122,7 @@ async function running(
 }
 
 /** Trains the adapters, once for as long as base and script stay the same: it takes half a minute. */
-async function trainedAdapters(): Promise<string> {
+export async function trainedAdapters(): Promise<string> {
   const hash = createHash("sha256");
   for (const file of [join(testBase, "model.safetensors"), join(fixtures, "make.py")]) {
     hash.update(await readFile(file));

@@ -76,6 +76,6 @@ function shareFlag(share: number | null): string[] {
 /** The ranks that vLLM has slots for. */
 const ranks = [16, 32, 64, 128, 256, 320, 512];
 
-function slotRank(rank: number): number {
+export function slotRank(rank: number): number {
   return ranks.find((one) => one >= rank) ?? rank;
 }

@@ -1,0 +1,143 @@
+// Publications on vLLMs that joined by their sidecars, under traffic: what a publication takes, and whether any answer
+// fails or is of other weights than of the policy that it names.
+//   pnpm bench joined-engines [--engines 2] [--publications 20] [--streams 16]
+// Needs `hone setup --engine vllm` (3.4 GB) and HONE_PYTHON. On two cores it takes about three minutes.
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { parseArgs } from "node:util";
+import type { LiveAdapter } from "../packages/server/src/ports/live-set.ts";
+import { startJoinableServer } from "../packages/server/src/testing/joinable-server.ts";
+import { startCli } from "../packages/server/src/testing/run-cli.ts";
+import {
+  spoken,
+  testBase,
+  trainedAdapters,
+} from "../packages/server/src/testing/running-engine.ts";
+import { promptOf, sampleOne } from "../packages/server/src/testing/sampling.ts";
+
+const { values } = parseArgs({
+  options: {
+    engines: { type: "string", default: "2" },
+    publications: { type: "string", default: "20" },
+    streams: { type: "string", default: "16" },
+  },
+});
+const [engines, publications, streams] = [
+  Number(values.engines),
+  Number(values.publications),
+  Number(values.streams),
+];
+const folder = mkdtempSync(join(tmpdir(), "hone-joined-engines-"));
+mkdirSync(join(folder, "server"));
+const adapters = await trainedAdapters();
+const server = await startJoinableServer({ dataDir: join(folder, "server") });
+const sidecars: ReturnType<typeof startCli>[] = [];
+try {
+  for (let at = 1; at <= engines; at++) {
+    const args = ["engine", "--join", server.url, "--name", `e${at}`, "--base", testBase];
+    sidecars.push(
+      startCli(
+        [...args, "--data-dir", join(folder, `e${at}`), "--log-level", "warn", "--max-loras", "6"],
+        { HONE_JOIN_TOKEN: await server.token(), OMP_NUM_THREADS: "1", HF_HUB_OFFLINE: "1" },
+      ),
+    );
+  }
+  await untilAllServe();
+  await measure();
+} finally {
+  for (const { child } of sidecars) child.kill("SIGTERM");
+  const ends = await Promise.all(sidecars.map(({ ended }) => ended));
+  for (const { code, error } of ends) if (code !== 0) console.error(`status ${code}: ${error}`);
+  await server.close();
+  rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
+}
+
+async function untilAllServe(): Promise<void> {
+  for (;;) {
+    const all = await server.engines();
+    if (all.filter(({ state }) => state === "serving").length === engines) return;
+    const gone = sidecars.find(({ child }) => child.exitCode !== null);
+    if (gone) throw new Error((await gone.ended).error);
+    await delay(200);
+  }
+}
+
+/** The policies of a model say one token and the other in turn, so that neighbours cannot be taken for each other. */
+function policyOf(model: string, step: number): { adapter: LiveAdapter; token: number } {
+  const token = step % 2 === 0 ? spoken.a : spoken.b;
+  const path = join(adapters, `say-${token}`);
+  const file = join(path, "adapter_model.safetensors");
+  const sha256 = createHash("sha256").update(readFileSync(file)).digest("hex");
+  const adapter = { policy: `${model}@${step}`, path, sha256, bytes: statSync(file).size, rank: 8 };
+  return { adapter, token };
+}
+
+async function measure(): Promise<void> {
+  const models = ["m", "n"] as const;
+  const newest = new Map<string, number>();
+  const publish = async (model: string, step: number): Promise<number> => {
+    const begun = performance.now();
+    await server.pool.load(policyOf(model, step).adapter);
+    newest.set(model, step);
+    return performance.now() - begun;
+  };
+  for (const model of models) await publish(model, 0);
+
+  const over = new AbortController();
+  let [answers, failed, mixed] = [0, 0, 0];
+  const held = new Map<string, number>();
+  const ask = async (model: string, nth: number): Promise<void> => {
+    const step = newest.get(model)!;
+    const { adapter, token } = policyOf(model, step);
+    held.set(adapter.policy, (held.get(adapter.policy) ?? 0) + 1);
+    try {
+      const request = { model: adapter.policy, prompt: promptOf(nth), maxTokens: 24, stream: true };
+      const { ids } = await sampleOne(server.pool, { ...request, temperature: 1 });
+      answers++;
+      if (ids.some((id) => id !== token)) mixed++;
+    } catch (error) {
+      failed++;
+      console.error(adapter.policy, (error as Error).message);
+      await delay(500);
+    } finally {
+      held.set(adapter.policy, held.get(adapter.policy)! - 1);
+    }
+  };
+  const running = Array.from({ length: streams }, async (_, nth) => {
+    while (!over.signal.aborted) await ask(models[nth % models.length]!, nth);
+  });
+
+  const took: number[] = [];
+  for (let at = 1; at <= publications; at++) {
+    const model = models[at % models.length]!;
+    const step = newest.get(model)! + 1;
+    took.push(await publish(model, step));
+    const old = `${model}@${step - 2}`;
+    if (step >= 2) {
+      while ((held.get(old) ?? 0) > 0) await delay(20);
+      await server.pool.unload(old);
+    }
+    await delay(500);
+  }
+  over.abort();
+  await Promise.all(running);
+  took.sort((a, b) => a - b);
+  const quantile = (share: number): string =>
+    `${Math.round(took[Math.min(took.length - 1, Math.ceil(share * took.length) - 1)]!)} ms`;
+  console.log(
+    [
+      `${engines} engines, ${publications} publications, ${streams} streams of ${models.length} models`,
+      `answers ${answers}, failed ${failed}, of other weights ${mixed}`,
+      `a publication: median ${quantile(0.5)}, p95 ${quantile(0.95)}, longest ${quantile(1)}`,
+      (await server.engines()).map(
+        ({ name, state, reason }) => `${name}: ${state} ${reason ?? ""}`,
+      ),
+    ]
+      .flat()
+      .join("\n"),
+  );
+  if (failed + mixed > 0) process.exitCode = 1;
+}

@@ -1,0 +1,211 @@
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { HoneError } from "@hone/core";
+import type { LiveAdapter } from "../../ports/live-set.ts";
+import { brokenStream } from "../engine-errors.ts";
+import { createHttpEngine, type HttpEngine } from "../http-engine.ts";
+import type { Announcement, Report, WantedAdapter } from "./wire.ts";
+
+/**
+ * The driver of an engine that joined. Traffic goes to its sidecar as to any engine. Adapters do not: a load puts one
+ * into the set that the sidecar has to serve and waits until it reports that it does, or why it does not.
+ */
+export interface JoinedDriver extends HttpEngine {
+  readonly generation: number;
+  /** Requests that are under way on it. */
+  readonly inFlight: number;
+  wanted(): WantedAdapter[];
+  /** The file of the weights with this digest, if the engine shall have them. */
+  fileOf(sha256: string): string | null;
+  /** Where the sidecar is from now on: nothing that it said before counts. */
+  moved(to: Announcement): void;
+  heard(report: Report): void;
+  /** What it said last. */
+  report(): Report | null;
+  /** Wants nothing besides these and what is being loaded: what timed out may be over. */
+  keepOnly(policies: ReadonlySet<string>): void;
+  /** Ends what streams from it: nobody hears of it any more. */
+  hangUp(): void;
+  /** Resolves at the next change of what is wanted, or when the signal aborts. */
+  changed(signal: AbortSignal): Promise<void>;
+}
+
+export function createJoinedDriver(options: {
+  name: string;
+  /** How long a load or an unload may take; the pool does not wait as long. @unit ms @default 30 s */
+  deadlineMs?: number | undefined;
+  clock?: () => number;
+}): JoinedDriver {
+  const { name, deadlineMs = 30_000 } = options;
+  let address: Announcement | null = null;
+  let last: Report | null = null;
+  // The sidecar compares it with what it has from an earlier start of this server.
+  let generation = (options.clock ?? Date.now)();
+  const wanted = new Map<string, { entry: WantedAdapter; file: string }>();
+  /** Who waits for a report, and for which policy. */
+  const waiting = new Map<(report: Report) => void, string>();
+  const watchers = new Set<() => void>();
+  let line = new AbortController();
+  let inFlight = 0;
+
+  function requireAddress(): Announcement {
+    if (address) return address;
+    throw new HoneError(`The engine ${name} has not said where it is. Ask again in a moment.`, {
+      code: "engine_unavailable",
+      retryAfterMs: 1000,
+    });
+  }
+  const http = createHttpEngine({
+    kind: "vllm",
+    baseURL: () => requireAddress().url,
+    key: () => requireAddress().key,
+    controlTimeoutMs: 10_000,
+  });
+
+  function change(): void {
+    generation++;
+    for (const watcher of [...watchers]) watcher();
+  }
+
+  /** Resolves once `verdict` says of a report that it is the one, and rejects with the error that it gives. */
+  function untilHeard(
+    policy: string,
+    what: string,
+    verdict: (report: Report) => boolean | HoneError,
+  ): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const settle = (result: true | HoneError): void => {
+        clearTimeout(late);
+        waiting.delete(hear);
+        if (result === true) resolve();
+        else reject(result);
+      };
+      const late = setTimeout(() => {
+        const text = `The engine ${name} did not ${what} ${policy} within ${deadlineMs / 1000} s.`;
+        settle(new HoneError(text, { code: "engine_unavailable", retryAfterMs: 1000 }));
+      }, deadlineMs);
+      const hear = (report: Report): void => {
+        const result = verdict(report);
+        if (result !== false) settle(result);
+      };
+      waiting.set(hear, policy);
+      if (last) hear(last);
+    });
+  }
+
+  /** Whether the report is that it serves it, or why it does not. A refusal of an earlier set is of an earlier load. */
+  function loaded(entry: WantedAdapter, since: number) {
+    return (report: Report): boolean | HoneError => {
+      if (serves(report, entry)) return true;
+      const no = report.refused.find(
+        ({ policy, sha256 }) => policy === entry.policy && sha256 === entry.sha256,
+      );
+      if (!no || report.generation < since) return false;
+      const text = `The engine ${name} refuses ${entry.policy}: ${no.reason}`;
+      return new HoneError(text, { code: "bad_adapter" });
+    };
+  }
+
+  function serves({ served }: Report, { policy, sha256 }: WantedAdapter): boolean {
+    return served.some((one) => one.policy === policy && one.sha256 === sha256);
+  }
+
+  return {
+    ...http,
+    get generation() {
+      return generation;
+    },
+    get inFlight() {
+      return inFlight;
+    },
+    wanted: () => [...wanted.values()].map(({ entry }) => entry),
+
+    fileOf(sha256) {
+      return [...wanted.values()].find(({ entry }) => entry.sha256 === sha256)?.file ?? null;
+    },
+
+    moved(to) {
+      address = to;
+      last = null;
+      line.abort();
+      line = new AbortController();
+    },
+
+    heard(report) {
+      last = report;
+      for (const hear of [...waiting.keys()]) hear(report);
+    },
+
+    report: () => last,
+
+    async *generate(request) {
+      const signal = AbortSignal.any([request.signal, line.signal]);
+      inFlight++;
+      try {
+        yield* http.generate({ ...request, signal });
+      } catch (error) {
+        if (signal.aborted && !request.signal.aborted) throw brokenStream(error);
+        throw error;
+      } finally {
+        inFlight--;
+      }
+    },
+
+    async load(adapter: LiveAdapter) {
+      const { policy, path, sha256, bytes, rank, probe } = adapter;
+      const named = { policy, sha256, bytes, rank };
+      const config = await readFile(join(path, "adapter_config.json"), "utf8");
+      const entry: WantedAdapter = { ...named, config, ...(probe && { probe }) };
+      const before = wanted.get(policy);
+      wanted.set(policy, { entry, file: join(path, "adapter_model.safetensors") });
+      if (before?.entry.sha256 !== sha256 || (last && !serves(last, entry))) change();
+      try {
+        await untilHeard(policy, "load", loaded(entry, generation));
+      } catch (error) {
+        // What only was late may still come, and may be live elsewhere: `keepOnly` tells then.
+        if ((error as HoneError).code === "bad_adapter") {
+          wanted.delete(policy);
+          change();
+        }
+        throw error;
+      }
+    },
+
+    async unload(policy) {
+      const isGone = ({ served }: Report): boolean => !served.some((one) => one.policy === policy);
+      if (wanted.delete(policy)) change();
+      await untilHeard(policy, "unload", isGone);
+    },
+
+    keepOnly(policies) {
+      const loading = new Set(waiting.values());
+      const over = [...wanted.keys()].filter((one) => !policies.has(one) && !loading.has(one));
+      for (const policy of over) wanted.delete(policy);
+      if (over.length > 0) change();
+    },
+
+    async close() {
+      // Its sidecar hears at once that it is known no more.
+      change();
+      await http.close();
+    },
+
+    hangUp() {
+      line.abort();
+      line = new AbortController();
+    },
+
+    changed(signal) {
+      return new Promise((resolve) => {
+        const done = (): void => {
+          watchers.delete(done);
+          signal.removeEventListener("abort", done);
+          resolve();
+        };
+        if (signal.aborted) return resolve();
+        watchers.add(done);
+        signal.addEventListener("abort", done, { once: true });
+      });
+    },
+  };
+}

@@ -1,0 +1,341 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { HoneError, type EngineInfo } from "@hone/core";
+import type { Logger } from "pino";
+import { createHttpEngine } from "../http-engine.ts";
+import type { EnginePool, Replica } from "../pool.ts";
+import { createJoinedDriver, type JoinedDriver } from "./driver.ts";
+import { openEngineRegistry, type EngineRegistry } from "./registry.ts";
+import { longestPollMs, type Announcement, type Report, type ServedBaseOnWire } from "./wire.ts";
+
+/** An engine that joined, or may come back: its key is known. */
+export interface JoinedEngine {
+  readonly name: string;
+  readonly driver: JoinedDriver;
+  readonly state: EngineInfo["state"];
+  /** Which start of its sidecar is known; null where none is. */
+  readonly boot: string | null;
+  /** Every request of its sidecar is a sign of life. */
+  heard(): void;
+  /** Throws why an engine that is so cannot be used. */
+  announced(announcement: Announcement): Promise<void>;
+  reported(report: Report): void;
+  drain(): void;
+}
+
+export interface JoinedEngines {
+  readonly registry: EngineRegistry;
+  /** Throws why engines cannot join this server. */
+  requireOpen(): void;
+  base(): ServedBaseOnWire;
+  find(name: string): JoinedEngine;
+  /** Adds one that has just got its key. */
+  add(name: string): void;
+  /** Its key is worth nothing any more; what streams from it may finish. */
+  remove(name: string): Promise<void>;
+  /** All engines of the pool, these among them. */
+  list(): EngineInfo[];
+  /** For the server's health. */
+  status(): Record<string, { state: "ready" | "starting" | "unreachable" | "stopped" }>;
+  anyServes(): boolean;
+  /** From now on engines may come and take traffic. */
+  start(): void;
+  /** Aborts when the server stops: nobody waits for news any more. */
+  readonly stopping: AbortSignal;
+  /** The server stops. */
+  refuse(): void;
+  stop(): Promise<void>;
+}
+
+const lookEveryMs = 1_000;
+const longestBackoffMs = 15_000;
+/** Longer than the sidecar waits for news. */
+const silenceMs = longestPollMs + 5_000;
+
+export function createJoinedEngines(options: {
+  dataDir: string;
+  pool: () => EnginePool;
+  /** Why engines cannot join, if so. */
+  closed: string | null;
+  base: () => ServedBaseOnWire;
+  /** Names of other parts of the server. */
+  taken: readonly string[];
+  log: Logger;
+}): JoinedEngines {
+  const { pool, log, closed } = options;
+  const registry = openEngineRegistry(options);
+  const engines = new Map<string, Kept>();
+  const stopping = new AbortController();
+  let isOpen = false;
+  let open: () => void = () => undefined;
+  const started = new Promise<void>((resolve) => void (open = resolve));
+  if (closed === null) for (const name of registry.names()) add(name);
+
+  function add(name: string): void {
+    const one = keepJoinedEngine({ ...options, name, started, stopping });
+    engines.set(name, one);
+    pool().add(one.replica);
+  }
+
+  function find(name: string): Kept {
+    const found = engines.get(name);
+    if (found) return found;
+    throw new HoneError(`There is no engine "${name}" that joined. \`hone engines\` lists all.`, {
+      code: "not_found",
+    });
+  }
+
+  return {
+    registry,
+    base: options.base,
+    stopping: stopping.signal,
+    find,
+    add,
+    requireOpen() {
+      if (closed !== null) throw new HoneError(closed, { code: "invalid_request" });
+      if (isOpen) return;
+      throw new HoneError("The server is starting. Send the request again in a moment.", {
+        ...{ code: "worker_unavailable", retryAfterMs: 1_000 },
+      });
+    },
+    async remove(name) {
+      const one = find(name);
+      registry.remove(name);
+      engines.delete(name);
+      pool().remove(name);
+      log.info({ engine: name }, "the engine was removed");
+      await one.stop();
+    },
+    list: () =>
+      pool()
+        .status()
+        .map(({ name, state, reason, policies }) => {
+          const joined = engines.get(name);
+          return {
+            object: "hone.engine",
+            name,
+            joined: joined !== undefined,
+            url: joined?.url() ?? null,
+            state: joined?.state === "draining" ? "draining" : state,
+            reason: reason ?? joined?.reason() ?? null,
+            generation: joined?.driver.report()?.generation ?? null,
+            policies,
+          };
+        }),
+    status: () =>
+      Object.fromEntries([...engines.values()].map((one) => [one.name, { state: one.health() }])),
+    anyServes: () => [...engines.values()].some(({ state }) => state === "serving"),
+    start() {
+      isOpen = true;
+      open();
+    },
+    refuse: () => stopping.abort(),
+    async stop() {
+      stopping.abort();
+      open();
+      await Promise.all([...engines.values()].map((one) => one.stop()));
+    },
+  };
+}
+
+interface Kept extends JoinedEngine {
+  replica: Replica;
+  url(): string | null;
+  reason(): string | null;
+  health(): "ready" | "starting" | "unreachable" | "stopped";
+  stop(): Promise<void>;
+}
+
+/** Looks after one: admits it when it can be used, fences it when it cannot. */
+function keepJoinedEngine(options: {
+  name: string;
+  pool: () => EnginePool;
+  base: () => ServedBaseOnWire;
+  started: Promise<void>;
+  stopping: AbortController;
+  log: Logger;
+}): Kept {
+  const { name, pool, log } = options;
+  const driver = createJoinedDriver(options);
+  const ended = new AbortController();
+  const over = AbortSignal.any([ended.signal, options.stopping.signal]);
+  let wake = new AbortController();
+  let state: EngineInfo["state"] = "away";
+  let reason: string | null = "It has not come yet.";
+  let known: Announcement | null = null;
+  let heardAt = 0;
+  let backoffMs = lookEveryMs;
+
+  function lose(why: string): void {
+    if (state === "serving") log.warn({ engine: name, why }, "the engine takes no traffic now");
+    if (state !== "draining") state = "away";
+    reason = why;
+    pool().fence(name);
+  }
+
+  /** Why it cannot be used now; null where it can. */
+  function fault(): string | null {
+    if (!known) return "It has not come yet.";
+    const silentMs = performance.now() - heardAt;
+    if (silentMs > silenceMs) {
+      driver.hangUp();
+      if (state === "draining") state = "away";
+      return `It has not been heard of for ${Math.round(silentMs / 1000)} s.`;
+    }
+    if (state === "draining") return "It is about to leave.";
+    return driver.report()?.ready ? null : "The engine behind it is not ready.";
+  }
+
+  async function look(): Promise<void> {
+    const why = fault();
+    if (why !== null) {
+      if (state === "serving" || why !== reason) lose(why);
+      return;
+    }
+    if (state === "serving") {
+      const lost = await pool().missing(name);
+      if (lost.length === 0) return;
+      lose(`It does not serve ${lost.join(", ")}.`);
+    }
+    state = "loading";
+    await pool().admit(name);
+    const now = pool().status();
+    driver.keepOnly(new Set(now.find((one) => one.name === name)?.policies));
+    // It may have begun to leave while it was admitted.
+    if ((state as EngineInfo["state"]) !== "loading") return pool().fence(name);
+    state = "serving";
+    reason = null;
+    backoffMs = lookEveryMs;
+    log.info({ engine: name, url: known?.url }, "the engine takes traffic");
+  }
+
+  async function watch(): Promise<void> {
+    await options.started;
+    while (!over.aborted) {
+      wake = new AbortController();
+      await look().catch((error: unknown) => {
+        log.warn({ engine: name, err: error }, "the engine cannot take traffic");
+        lose((error as Error).message);
+        backoffMs = Math.min(backoffMs * 2, longestBackoffMs);
+      });
+      const signal = AbortSignal.any([over, wake.signal]);
+      await delay(backoffMs, undefined, { signal }).catch(() => undefined);
+    }
+  }
+
+  function soon(): void {
+    backoffMs = lookEveryMs;
+    wake.abort();
+  }
+
+  const watching = watch();
+
+  return {
+    name,
+    driver,
+    get state() {
+      return state;
+    },
+    get boot() {
+      return known?.boot ?? null;
+    },
+    replica: {
+      name,
+      engine: driver,
+      requireUp() {
+        if (state === "serving") return;
+        throw new HoneError(`The engine ${name} takes no traffic now. Send the request again.`, {
+          code: "engine_unavailable",
+          retryAfterMs: lookEveryMs,
+        });
+      },
+      onFenced() {
+        lose("It lags behind the others.");
+      },
+    },
+    url: () => known?.url ?? null,
+    reason: () => reason,
+    health() {
+      if (state === "serving") return "ready";
+      if (state === "draining") return "stopped";
+      return state === "loading" ? "starting" : "unreachable";
+    },
+    heard() {
+      heardAt = performance.now();
+    },
+    async announced(announcement) {
+      checkFit(name, announcement, options.base());
+      await checkReach(announcement);
+      if (state === "draining") state = "away";
+      lose("It has just come.");
+      known = announcement;
+      driver.moved(announcement);
+      soon();
+    },
+    reported(report) {
+      const wasReady = driver.report()?.ready ?? false;
+      driver.heard(report);
+      if (report.ready !== wasReady) soon();
+    },
+    drain() {
+      if (state === "draining") return;
+      state = "draining";
+      lose("It is about to leave.");
+      log.info({ engine: name }, "the engine is about to leave");
+    },
+    async stop() {
+      ended.abort();
+      known = null;
+      await watching;
+      await driver.close();
+    },
+  };
+}
+
+function checkFit(name: string, given: Announcement, base: ServedBaseOnWire): void {
+  const mismatch = (message: string): HoneError =>
+    new HoneError(`${message} (engine ${name})`, { code: "base_mismatch", param: "base" });
+  if (given.base.name !== base.name) {
+    throw mismatch(
+      `The engine serves "${given.base.name}", this server "${base.name}". Start it with the same base and --served-model-name ${base.name}.`,
+    );
+  }
+  const [theirs, ours] = [given.base.fingerprint, base.fingerprint];
+  if (theirs !== null && ours !== null && theirs !== ours) {
+    throw mismatch(`The engine's files of "${base.name}" are not those of this server.`);
+  }
+  if (given.maxModelLen < base.maxModelLen) {
+    throw mismatch(
+      `The engine takes ${given.maxModelLen} tokens, this server's requests may have ${base.maxModelLen}. Start the engine with --max-model-len ${base.maxModelLen}, or the server with a smaller one.`,
+    );
+  }
+  if (given.maxRank !== null && given.maxRank < base.rank) {
+    throw mismatch(
+      `The engine takes adapters up to rank ${given.maxRank}, a model here has ${base.rank}. Start it with --max-lora-rank ${base.rank}.`,
+    );
+  }
+}
+
+/** Whether this server reaches the sidecar where it says that it is, and the engine answers behind it. */
+async function checkReach({ url, key, base }: Announcement): Promise<void> {
+  const engine = createHttpEngine({
+    ...{ kind: "vllm", controlTimeoutMs: 5_000 },
+    baseURL: () => url,
+    key: () => key,
+  });
+  try {
+    const info = await engine.info();
+    if (info.base === base.name) return;
+    throw new HoneError(`another engine answers there, which serves "${info.base}"`, {
+      code: "engine_error",
+    });
+  } catch (cause) {
+    const code = (cause as { cause?: { code?: unknown } }).cause?.code;
+    const why = typeof code === "string" ? code : (cause as Error).message.replace(/\.$/, "");
+    throw new HoneError(
+      `This server cannot use the engine at ${new URL(url).origin}: ${why}. Give \`hone engine\` a --listen address and an --advertise URL that the server reaches.`,
+      { code: "engine_unavailable", cause, retryAfterMs: 2_000 },
+    );
+  } finally {
+    await engine.close();
+  }
+}

@@ -1,0 +1,128 @@
+import { engineNameSchema } from "@hone/core";
+import { z } from "zod";
+import { probeSchema } from "../../ports/live-set.ts";
+
+/**
+ * What an engine on another machine and the server say to each other. Every request comes from the engine's
+ * sidecar but traffic, which goes the other way. Both ends are of one version of Hone: unknown fields are refused.
+ */
+export const enginePaths = {
+  /** Everything below it is for engines alone, with keys that open nothing else. */
+  prefix: "/engine/",
+  /** `POST`, with a join token in place of a key. */
+  join: "/engine/join",
+  /** `GET`: what the server serves. */
+  base: "/engine/base",
+  /** `POST`, each time that the sidecar has started, and where the server has forgotten it. */
+  announce: "/engine/announce",
+  /** `GET`: the adapters to serve, once they are others than at `after`, or after `longestPollMs`. */
+  live: "/engine/live",
+  /** `GET /engine/adapters/<sha256>`: the bytes of `adapter_model.safetensors`. */
+  adapters: "/engine/adapters",
+  /** `POST`: what is served now. */
+  report: "/engine/report",
+  /** `POST`: nothing new is wanted; answers how much is under way. */
+  drain: "/engine/drain",
+  /** `POST`: it is gone for good, and its key is worth nothing from now on. */
+  leave: "/engine/leave",
+} as const;
+
+export const longestPollMs = 10_000;
+/** The limit of a request's body. @unit bytes */
+export const engineBodyLimit = 4 * 1024 * 1024;
+
+export const sha256Schema = z.string().regex(/^[0-9a-f]{64}$/);
+const policySchema = z.string().min(1).max(512);
+
+/** What both sides have to agree on before an adapter of one fits the other. */
+export const servedBaseSchema = z.strictObject({
+  name: z.string().min(1).max(512),
+  dtype: z.enum(["float32", "bfloat16"]),
+  quantize: z.enum(["nf4"]).nullable(),
+  /** Of the base's files (`base-fingerprint.ts`); null where they are not in a folder of this machine. */
+  fingerprint: sha256Schema.nullable(),
+  /** The longest sequence that is asked for. @unit tokens */
+  maxModelLen: z.int().min(1),
+  /** The highest rank of the models that there are; 0 without any. */
+  rank: z.int().min(0),
+});
+export type ServedBaseOnWire = z.infer<typeof servedBaseSchema>;
+
+export const joinSchema = z.strictObject({ name: engineNameSchema.optional() });
+export const joinedSchema = z.strictObject({ name: engineNameSchema, key: z.string().min(22) });
+export type Joined = z.infer<typeof joinedSchema>;
+
+export const announceSchema = z.strictObject({
+  /** Of this start of the sidecar. */
+  boot: z.uuid(),
+  /** Where the server reaches it, without `/v1`. */
+  url: z.url({ protocol: /^https?$/ }).max(2048),
+  /** What the sidecar lets the server in by: made at each start, and kept in memory alone. */
+  key: z.string().regex(/^[\w-]{43}$/),
+  base: z.strictObject({
+    name: z.string().min(1).max(512),
+    fingerprint: sha256Schema.nullable(),
+  }),
+  /** @unit tokens */
+  maxModelLen: z.int().min(1),
+  /** The highest rank that it takes; null where that is unknown. */
+  maxRank: z.int().min(1).nullable(),
+});
+export type Announcement = z.infer<typeof announceSchema>;
+
+export const liveQuerySchema = z.strictObject({
+  boot: z.uuid(),
+  after: z.coerce.number().pipe(z.int().min(0)),
+});
+
+const wantedAdapterSchema = z.strictObject({
+  policy: policySchema,
+  sha256: sha256Schema,
+  /** @unit bytes */
+  bytes: z.int().min(1),
+  rank: z.int().min(1),
+  /** The text of `adapter_config.json`. */
+  config: z.string().max(65_536),
+  /** What the engine has to answer with it. */
+  probe: probeSchema.optional(),
+});
+export type WantedAdapter = z.infer<typeof wantedAdapterSchema>;
+
+/** Not `known`: the server has started anew or has given the engine up, and it has to be announced again. */
+export const liveAnswerSchema = z.discriminatedUnion("known", [
+  z.strictObject({ known: z.literal(false) }),
+  z.strictObject({
+    known: z.literal(true),
+    /** Grows with each change, also over starts of the server. */
+    generation: z.int().min(0),
+    /** The base's name; adapters of another are refused. */
+    base: z.string(),
+    adapters: z.array(wantedAdapterSchema),
+  }),
+]);
+export type LiveAnswer = z.infer<typeof liveAnswerSchema>;
+
+export const reportSchema = z.strictObject({
+  boot: z.uuid(),
+  /** Which set of adapters this is about. */
+  generation: z.int().min(0),
+  /** Whether the engine behind the sidecar answers. */
+  ready: z.boolean(),
+  served: z.array(z.strictObject({ policy: policySchema, sha256: sha256Schema })).max(10_000),
+  refused: z
+    .array(
+      z.strictObject({
+        policy: policySchema,
+        sha256: sha256Schema,
+        /** What is wrong with it, in words. */
+        reason: z.string().max(2_000),
+      }),
+    )
+    .max(10_000),
+});
+export type Report = z.infer<typeof reportSchema>;
+
+export const knownSchema = z.strictObject({ known: z.boolean() });
+export const drainSchema = z.strictObject({ boot: z.uuid() });
+/** Requests that the server has under way on it. */
+export const drainingSchema = z.strictObject({ inFlight: z.int().min(0) });

@@ -1,0 +1,143 @@
+import { createHash, randomUUID } from "node:crypto";
+import { mkdir, open, readdir, readFile, rename, rm, stat, utimes } from "node:fs/promises";
+import { basename, join } from "node:path";
+import { HoneError } from "@hone/core";
+import type { Logger } from "pino";
+import { diskFullError, makeFolder, syncFolder, writeSynced } from "../../store/files.ts";
+import type { WantedAdapter } from "../joined/wire.ts";
+import { badAdapter, configFile, weightsFile } from "./adapter-check.ts";
+
+/** Adapters on this disk, by what they hold. */
+export interface AdapterCache {
+  /** The adapter's folder, whole and checked; it is fetched where it is missing. */
+  folderOf(wanted: WantedAdapter): Promise<string>;
+  /** The digest of the weights in one of these folders; null for any other folder. */
+  digestOf(folder: string): string | null;
+  /** Removes what was used longest ago, down to the limit, but not what is wanted. */
+  trim(wanted: readonly WantedAdapter[]): Promise<void>;
+}
+
+const staging = ".staging-";
+
+/** Makes the folder, and removes what an earlier end left half written. */
+export async function openAdapterCache(options: {
+  folder: string;
+  /** @unit bytes */
+  maxBytes: number;
+  /** The weights with this digest, as the server sends them. */
+  fetch: (sha256: string) => Promise<AsyncIterable<Uint8Array>>;
+  /** Throws what is wrong with the files in a folder. */
+  check: (folder: string, wanted: WantedAdapter) => Promise<void>;
+  log: Logger;
+}): Promise<AdapterCache> {
+  const { folder, check, log } = options;
+  await makeFolder(folder);
+  for (const name of await readdir(folder)) {
+    if (name.startsWith(staging)) await rm(join(folder, name), { recursive: true, force: true });
+  }
+  /** What this process has looked at, or is about to. */
+  const checked = new Map<string, Promise<string>>();
+
+  /** One adapter's weights may be there with several configurations, which make other policies of them. */
+  function placeOf({ sha256, config }: WantedAdapter): string {
+    const ofConfig = createHash("sha256").update(config).digest("hex").slice(0, 16);
+    return join(folder, `${sha256}-${ofConfig}`);
+  }
+
+  async function find(wanted: WantedAdapter, place: string): Promise<string> {
+    const config = await readFile(join(place, configFile), "utf8").catch(() => null);
+    if (config !== null) {
+      try {
+        if (config !== wanted.config) throw badAdapter(`its ${configFile} was changed`);
+        await check(place, wanted);
+        return place;
+      } catch (error) {
+        log.warn({ policy: wanted.policy, err: error }, "a kept adapter is damaged: fetching it");
+      }
+    }
+    await rm(place, { recursive: true, force: true });
+    return await bring(wanted, place);
+  }
+
+  async function bring(wanted: WantedAdapter, place: string): Promise<string> {
+    const made = join(folder, `${staging}${randomUUID()}`);
+    try {
+      await mkdir(made, { mode: 0o700 });
+      await receive(await options.fetch(wanted.sha256), join(made, weightsFile), wanted.bytes);
+      await writeSynced(join(made, configFile), wanted.config);
+      await check(made, wanted);
+      await syncFolder(made);
+      await rename(made, place);
+      await syncFolder(folder);
+      return place;
+    } catch (error) {
+      await rm(made, { recursive: true, force: true });
+      throw diskFullError(error) ?? error;
+    }
+  }
+
+  return {
+    async folderOf(wanted) {
+      const place = placeOf(wanted);
+      let found = checked.get(place);
+      if (!found) {
+        found = find(wanted, place);
+        checked.set(place, found);
+        // What failed may come whole the next time.
+        found.catch(() => checked.delete(place));
+      }
+      await found;
+      const now = new Date();
+      await utimes(place, now, now).catch(() => undefined);
+      return place;
+    },
+
+    digestOf(path) {
+      const digest = /^([0-9a-f]{64})-[0-9a-f]{16}$/.exec(basename(path))?.[1];
+      return digest !== undefined && path === join(folder, basename(path)) ? digest : null;
+    },
+
+    async trim(wanted) {
+      const needed = new Set(wanted.map(placeOf));
+      const entries: { place: string; bytes: number; usedAt: number }[] = [];
+      for (const name of await readdir(folder)) {
+        const place = join(folder, name);
+        if (name.startsWith(staging)) continue;
+        const { size } = await stat(join(place, weightsFile)).catch(() => ({ size: 0 }));
+        const { mtimeMs } = await stat(place).catch(() => ({ mtimeMs: 0 }));
+        entries.push({ place, bytes: size, usedAt: mtimeMs });
+      }
+      let total = entries.reduce((sum, { bytes }) => sum + bytes, 0);
+      for (const { place, bytes } of entries.toSorted((a, b) => a.usedAt - b.usedAt)) {
+        if (total <= options.maxBytes) return;
+        if (needed.has(place)) continue;
+        checked.delete(place);
+        await rm(place, { recursive: true, force: true });
+        total -= bytes;
+      }
+    },
+  };
+}
+
+/** Writes what comes, no more than is due, and syncs it. */
+async function receive(
+  stream: AsyncIterable<Uint8Array>,
+  file: string,
+  bytes: number,
+): Promise<void> {
+  const handle = await open(file, "wx", 0o600);
+  try {
+    let received = 0;
+    for await (const part of stream) {
+      received += part.byteLength;
+      if (received > bytes) throw badAdapter(`more than its ${bytes} bytes came`);
+      await handle.write(part);
+    }
+    await handle.sync();
+  } catch (error) {
+    if (HoneError.isInstance(error) || diskFullError(error)) throw error;
+    throw badAdapter(`its weights did not arrive (${(error as Error).message})`, error);
+  } finally {
+    await handle.close();
+  }
+}

@@ -1,0 +1,74 @@
+import { HoneError } from "@hone/core";
+import { Transport } from "@hone/transport";
+import { z } from "zod";
+import {
+  drainingSchema,
+  enginePaths as paths,
+  joinedSchema,
+  knownSchema,
+  liveAnswerSchema,
+  longestPollMs,
+  servedBaseSchema,
+  type Announcement,
+  type Joined,
+  type LiveAnswer,
+  type Report,
+  type ServedBaseOnWire,
+} from "../joined/wire.ts";
+
+const timeoutMs = 15_000;
+
+/** The server, as an engine's sidecar speaks to it. No request is sent twice: the caller knows when it makes sense. */
+export interface ServerLink {
+  base(signal: AbortSignal): Promise<ServedBaseOnWire>;
+  announce(announcement: Announcement, signal: AbortSignal): Promise<void>;
+  live(boot: string, after: number, signal: AbortSignal): Promise<LiveAnswer>;
+  adapter(sha256: string): Promise<AsyncIterable<Uint8Array>>;
+  report(report: Report): Promise<{ known: boolean }>;
+  drain(boot: string): Promise<{ inFlight: number }>;
+  leave(): Promise<void>;
+}
+
+/** Redeems a join token. */
+export async function join(
+  serverURL: string,
+  token: string,
+  name: string | undefined,
+  signal: AbortSignal,
+): Promise<Joined> {
+  const transport = transportTo(serverURL, token);
+  return await transport.json("POST", paths.join, joinedSchema, {
+    body: name === undefined ? {} : { name },
+    signal,
+  });
+}
+
+export function linkTo(serverURL: string, key: string): ServerLink {
+  const transport = transportTo(serverURL, key);
+  return {
+    base: (signal) => transport.json("GET", paths.base, servedBaseSchema, { signal }),
+    async announce(body, signal) {
+      await transport.json("POST", paths.announce, knownSchema, { body, signal });
+    },
+    live(boot, after, signal) {
+      const query = new URLSearchParams({ boot, after: String(after) });
+      return transport.json("GET", `${paths.live}?${query.toString()}`, liveAnswerSchema, {
+        ...{ signal, timeoutMs: longestPollMs + timeoutMs },
+      });
+    },
+    async adapter(sha256) {
+      const response = await transport.open("GET", `${paths.adapters}/${sha256}`);
+      if (response.body) return response.body;
+      throw new HoneError("The server sent no adapter.", { code: "invalid_response" });
+    },
+    report: (body) => transport.json("POST", paths.report, knownSchema, { body }),
+    drain: (boot) => transport.json("POST", paths.drain, drainingSchema, { body: { boot } }),
+    async leave() {
+      await transport.json("POST", paths.leave, z.unknown(), { body: {} });
+    },
+  };
+}
+
+function transportTo(serverURL: string, apiKey: string): Transport {
+  return new Transport({ serverURL, apiKey, fetch: globalThis.fetch, maxRetries: 0, timeoutMs });
+}

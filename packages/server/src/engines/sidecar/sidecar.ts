@@ -1,0 +1,258 @@
+import { randomBytes, randomUUID } from "node:crypto";
+import { existsSync, mkdirSync } from "node:fs";
+import { join as joinPath, resolve } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { HoneError } from "@hone/core";
+import { ownAddresses, isUnspecified, urlOf } from "../../http/own-address.ts";
+import { lockDataDir } from "../../store/lock.ts";
+import { takeOverChildren } from "../../supervise/orphans.ts";
+import { baseFingerprint } from "../base-fingerprint.ts";
+import { createHttpEngine } from "../http-engine.ts";
+import { keepRemoteEngine, keepVllm, type KeptEngine } from "../kept-engine.ts";
+import { createEnginePool, type EnginePool } from "../pool.ts";
+import { slotRank, vllmChild } from "../vllm/child.ts";
+import type { ServedBaseOnWire } from "../joined/wire.ts";
+import { openAdapterCache } from "./adapter-cache.ts";
+import { checkAdapter } from "./adapter-check.ts";
+import { enter } from "./enter.ts";
+import { follow, patiently } from "./follow.ts";
+import { forgetIdentity } from "./identity.ts";
+import { startProxy } from "./proxy.ts";
+import { createReconciler } from "./reconciler.ts";
+import { shapesIn } from "./safetensors-file.ts";
+import type { SidecarOptions } from "./sidecar-options.ts";
+
+export interface RunningSidecar {
+  name: string;
+  /** Where the server reaches it. */
+  url: string;
+  /** Rejects when it cannot go on: the engine was removed, or the server serves another base. */
+  failed: Promise<never>;
+  /** Tells the server, lets requests end within the limit, then stops everything. Aborting the signal cuts that short. */
+  stop(hurry?: AbortSignal): Promise<void>;
+}
+
+const replica = "engine";
+
+/** Joins a server with an engine on this machine. Resolves once the server knows it. */
+export async function startSidecar(options: SidecarOptions): Promise<RunningSidecar> {
+  const dataDir = resolve(options.dataDir);
+  mkdirSync(dataDir, { recursive: true, mode: 0o700 });
+  const lock = lockDataDir(dataDir);
+  const undo: (() => unknown)[] = [() => lock.release()];
+  const undoAll = async (): Promise<void> => {
+    for (const one of undo.toReversed()) await one();
+  };
+  try {
+    return await start({ ...options, dataDir }, undo, undoAll);
+  } catch (error) {
+    await undoAll();
+    throw error;
+  }
+}
+
+async function start(
+  options: SidecarOptions,
+  undo: (() => unknown)[],
+  undoAll: () => Promise<void>,
+): Promise<RunningSidecar> {
+  const { dataDir, log, signal } = options;
+  const ending = new AbortController();
+  undo.push(() => ending.abort());
+  const { identity, link, base } = await enter(options);
+  const { folder, fingerprint } = await checkBase(options, base);
+  const isOwn = "python" in options.engine;
+  const wantedRank = options.maxLoraRank ?? (isOwn ? base.rank : null);
+  const maxRank = wantedRank !== null && isOwn ? slotRank(wantedRank) : wantedRank;
+  const baseShapes = folder === null ? new Map() : await shapesIn(folder);
+
+  const cache = await openAdapterCache({
+    folder: joinPath(dataDir, "adapters"),
+    maxBytes: options.cacheBytes,
+    fetch: (sha256) => link.adapter(sha256),
+    check: (place, wanted) => checkAdapter(place, wanted, { maxRank, baseShapes }),
+    log,
+  });
+  let ready = false;
+  let told: () => void = () => undefined;
+  const reconciler = createReconciler({
+    ...{ pool: () => pool, cache, base: base.name, signal: ending.signal, log },
+    onChange: () => told(),
+  });
+  const setReady = (is: boolean): void => {
+    ready = is;
+    told();
+  };
+  const kept = keepLocal(options, base, folder, maxRank, () => ({
+    async admit(name) {
+      await pool.admit(name);
+      setReady(true);
+    },
+    fence(name) {
+      pool.fence(name);
+      setReady(false);
+    },
+    missing: (name) => pool.missing(name),
+  }));
+  undo.push(() => kept.engine.close());
+  undo.push(() => kept.stop());
+  // The engine of this machine is a pool of one: it gets what is live again whenever it comes back.
+  const pool: EnginePool = createEnginePool({
+    replicas: [kept],
+    restore: () => reconciler.apply(),
+    base: () => base,
+    log,
+  });
+
+  const key = randomBytes(32).toString("base64url");
+  const proxy = await startProxy({
+    ...options.listen,
+    ...{ key, log },
+    engine: () => ({ baseURL: kept.requireUp(), key: kept.key() }),
+    rootOf(path) {
+      const digest = cache.digestOf(path);
+      return digest === null ? path : `sha256:${digest}`;
+    },
+  });
+  undo.push(() => proxy.close());
+  const url = options.advertise ?? advertised(options.listen.host, proxy.port);
+
+  await patiently(() => kept.start(), signal, log, "the engine does not answer yet");
+  const { maxModelLen } = await infoOf(kept, base);
+  const boot = randomUUID();
+  const following = follow({
+    ...{ link, reconciler, boot, log, signal: ending.signal },
+    announcement: { boot, url, key, base: { name: base.name, fingerprint }, maxModelLen, maxRank },
+    isReady: () => ready,
+  });
+  told = following.report;
+  undo.push(async () => {
+    ending.abort();
+    await following.ended.catch(() => undefined);
+  });
+  await Promise.race([following.known, following.ended, abortOf(signal)]);
+  log.info({ engine: identity.name, url }, "the engine has joined");
+
+  return {
+    name: identity.name,
+    url,
+    failed: following.ended,
+    async stop(hurry) {
+      const until = performance.now() + options.drainMs;
+      for (;;) {
+        // A server that is away routes nothing here.
+        const { inFlight } = await link.drain(boot).catch(() => ({ inFlight: 0 }));
+        if ((inFlight === 0 && proxy.inFlight === 0) || hurry?.aborted) break;
+        if (performance.now() > until) {
+          log.warn({ inFlight: proxy.inFlight }, "requests are cut off: the time to drain is over");
+          break;
+        }
+        await delay(100, undefined, { signal: hurry }).catch(() => undefined);
+      }
+      if (options.ephemeral) {
+        await link.leave().catch((error: unknown) => {
+          log.warn({ err: error }, "the server was not told that the engine is gone for good");
+        });
+        forgetIdentity(dataDir);
+      }
+      await undoAll();
+    },
+  };
+}
+
+/** What the engine says of itself, which has to be the server's base. */
+async function infoOf({ engine }: KeptEngine, { name }: ServedBaseOnWire) {
+  const info = await engine.info();
+  if (info.base === name) return info;
+  throw new HoneError(
+    `The engine serves "${info.base}", the server "${name}". Start it with the same base and --served-model-name ${name}.`,
+    { code: "base_mismatch", param: "base" },
+  );
+}
+
+function abortOf(signal: AbortSignal): Promise<never> {
+  return new Promise((_, reject) => {
+    const stop = (): void => reject(new HoneError("Stopped.", { code: "aborted" }));
+    if (signal.aborted) stop();
+    signal.addEventListener("abort", stop, { once: true });
+  });
+}
+
+/** Where the base's files are, if in a folder, and whether they can be the server's. */
+async function checkBase(
+  { base, engine }: SidecarOptions,
+  served: ServedBaseOnWire,
+): Promise<{ folder: string | null; fingerprint: string | null }> {
+  if (served.quantize !== null) {
+    throw new HoneError(
+      "The server holds its base in 4 bits. What vLLM serves has other weights, so its samples would not be those of the policy that is trained.",
+      { code: "base_mismatch", param: "base" },
+    );
+  }
+  const given = base ?? served.name;
+  const folder = existsSync(given) ? resolve(given) : null;
+  const isHubId = /^[\w.-]+\/[\w.-]+$/.test(given) && !given.startsWith(".");
+  if (folder === null && "python" in engine && !isHubId) {
+    throw new HoneError(
+      `"${given}" is neither a folder nor a hub id. Give the base's folder on this machine as --base.`,
+      { code: "invalid_config", param: "base" },
+    );
+  }
+  const fingerprint = folder === null ? null : await baseFingerprint(folder);
+  if (fingerprint !== null && served.fingerprint !== null && fingerprint !== served.fingerprint) {
+    throw new HoneError(
+      `The files in ${folder} are not those of the server's base "${served.name}". Give the same base.`,
+      { code: "base_mismatch", param: "base" },
+    );
+  }
+  return { folder, fingerprint };
+}
+
+function keepLocal(
+  options: SidecarOptions,
+  base: ServedBaseOnWire,
+  folder: string | null,
+  maxRank: number | null,
+  pool: () => Pick<EnginePool, "admit" | "fence" | "missing">,
+): KeptEngine & { key: () => string | null } {
+  const { engine, dataDir, log } = options;
+  const keeping = { name: replica, pool, log };
+  if ("url" in engine) {
+    const { url, key } = engine;
+    const http = createHttpEngine({ kind: "vllm", baseURL: () => url, key: () => key });
+    return { ...keepRemoteEngine({ ...keeping, url, engine: http }), key: () => key };
+  }
+  const children = takeOverChildren(dataDir, log);
+  const kept = keepVllm({
+    ...keeping,
+    child: {
+      ...vllmChild({
+        ...engine,
+        base: folder ?? options.base ?? base.name,
+        servedName: base.name,
+        dtype: base.dtype,
+        maxModelLen: options.maxModelLen ?? base.maxModelLen,
+        maxLoraRank: () => maxRank ?? 0,
+      }),
+      onSpawn: (pid) => children.note(replica, pid),
+      logFile: joinPath(dataDir, "logs", `${replica}.log`),
+    },
+  });
+  return {
+    ...kept,
+    async stop() {
+      await kept.stop();
+      children.clear();
+    },
+  };
+}
+
+function advertised(host: string, port: number): string {
+  if (!isUnspecified(host)) return urlOf(host, port);
+  const [own] = ownAddresses();
+  if (own !== undefined) return `http://${own}:${port}`;
+  throw new HoneError("This machine has no address that others can reach. Give --advertise.", {
+    code: "invalid_config",
+    param: "advertise",
+  });
+}
