@@ -109,6 +109,62 @@ it("uses an engine by its URL, and gives it the live policies when it comes back
   await vi.waitFor(async () => expect((await chat("remote-model")).status).toBe(200), soon);
 });
 
+it("publishes without an engine that hangs, and gives it what it missed before it is asked again", async () => {
+  const [a, b] = await Promise.all([startEngine(), startEngine()]);
+  const server = await startServer({
+    ...{ base, engineKey, dataDir: join(dataDir, "two"), publishDeadlineMs: 2_000 },
+    engineURL: [a.baseURL, b.baseURL],
+  });
+  closers.push(() => server.close());
+  const ask = async (path: string, method = "GET", body?: object) => {
+    const response = await fetch(server.url + path, {
+      method,
+      headers: { authorization: `Bearer ${server.key}`, "content-type": "application/json" },
+      ...(body && { body: JSON.stringify(body) }),
+    });
+    // oxlint-disable-next-line typescript/no-explicit-any
+    return { status: response.status, json: (await response.json()) as any };
+  };
+  const question = [{ role: "user", content: "Say a word." }];
+  const said = async () => {
+    const settings = { model: "m", messages: question, max_tokens: 8, temperature: 0 };
+    const { status, json } = await ask("/v1/chat/completions", "POST", settings);
+    return { status, model: json.model, content: json.choices?.[0]?.message.content };
+  };
+  const engine2 = async () => (await ask("/health")).json.components["engine-2"];
+  const soon = { timeout: 60_000, interval: 100 };
+
+  expect((await ask("/v1/models/m", "PUT", { lora: { r: 4 } })).status).toBeLessThan(300);
+  const before = await said();
+  process.kill(-b.pid, "SIGSTOP");
+  try {
+    const { json } = await ask("/v1/models/m/operations", "POST", {
+      clientToken: "step",
+      op: {
+        type: "sft",
+        examples: [{ messages: [...question, { role: "assistant", content: "2048" }] }],
+        config: { learningRate: 0.05, warmupSteps: 0 },
+      },
+    });
+    await vi.waitFor(async () => {
+      expect((await ask(`/v1/operations/${json.id}`)).json).toMatchObject({ status: "succeeded" });
+    }, soon);
+    expect(await engine2()).toMatchObject({
+      state: "fenced",
+      reason: expect.stringContaining("not ready for m@1 after 2 s"),
+    });
+    expect(await said()).toMatchObject({ status: 200, model: "m@1" });
+  } finally {
+    process.kill(-b.pid, "SIGCONT");
+  }
+  const trained = await said();
+  expect(trained.content).not.toBe(before.content);
+  await vi.waitFor(async () => expect(await engine2()).toMatchObject({ state: "ready" }), soon);
+  // Only the one that was late is there now: what it answers shows what it serves.
+  await a.kill();
+  await vi.waitFor(async () => expect(await said()).toEqual(trained), soon);
+});
+
 it("says so when no engine answers there", async () => {
   await expect(
     startServer({ base, dataDir: join(dataDir, "none"), engineURL: "http://127.0.0.1:9" }),
