@@ -1,9 +1,11 @@
-// `pnpm experiment overlap [--seeds 1,2,3] [--steps 24] [--chunk 8] [--answer-tokens 24] [--optimizer-steps 2]` —
-// runs with and without playing the next batch while a step trains, on the base of the repository with the embedded engine. The two take
-// turns, so many steps each, on one server: samples a second (medians over the turns) and what each has learnt.
+// `pnpm experiment overlap [--seeds 1,2,3] [--steps 24] [--chunk 8] [--answer-tokens 24] [--optimizer-steps 2]
+// [--tool-ms 0]` — runs with and without playing the next batch while a step trains, on the base of the repository
+// with the embedded engine. The two take turns, so many steps each, on one server: samples a second (medians over the
+// turns) and what each has learnt. With --tool-ms each rollout waits so long after its answer, as for a tool.
 import { mkdtemp, rm } from "node:fs/promises";
 import { loadavg, tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { fileURLToPath } from "node:url";
 import { compare, gather, Hone, playAhead, type Model, type RolloutModel } from "@hone/client";
@@ -19,6 +21,7 @@ const { values } = parseArgs({
     "group-size": { type: "string", default: "16" },
     groups: { type: "string", default: "4" },
     "optimizer-steps": { type: "string", default: "2" },
+    "tool-ms": { type: "string", default: "0" },
   },
 });
 const [steps, chunk, answerTokens, groupSize, groupsPerStep] = [
@@ -39,6 +42,7 @@ async function rollout(model: RolloutModel, content: string) {
     ...{ model: connection.model, max_tokens: answerTokens },
     messages: [{ role: "user", content }],
   });
+  if (values["tool-ms"] !== "0") await delay(Number(values["tool-ms"]));
   const answer = completion.choices[0]?.message.content ?? "";
   const letters = answer.split("e").length - 1;
   return { reward: answer === "" ? 0 : letters / answer.length };

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { startServer, type RunningServer } from "../server.ts";
-import { runHere } from "../testing/run-cli.ts";
+import { runHere, startCli } from "../testing/run-cli.ts";
 import { startWorkerChild, testBase, workerPython } from "../testing/running-engine.ts";
 import type { Finding } from "./doctor/checks.ts";
 
@@ -57,6 +57,18 @@ describe.skipIf(!workerPython())("doctor", { timeout: 120_000 }, () => {
     // It says how far it is, and that its policies could be told apart.
     expect(error).toMatch(/doctor: training policy A, step 1\n/);
     expect(Number(/differ by ([\d.]+)/.exec(out)?.[1])).toBeGreaterThan(0.1);
+    expect(await modelsOf(server)).toEqual([]);
+
+    // Stopped on its way, it leaves nothing either.
+    const { child, ended } = startCli(["doctor", "--data-dir", dataDir]);
+    child.stderr?.on("data", (text) => {
+      if (String(text).includes("training policy")) child.kill("SIGINT");
+    });
+    expect(await ended).toMatchObject({
+      code: 1,
+      out: "",
+      error: expect.stringContaining("hone: "),
+    });
     expect(await modelsOf(server)).toEqual([]);
   });
 
