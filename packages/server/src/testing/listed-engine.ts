@@ -75,6 +75,7 @@ export async function startListedEngine(name: string): Promise<ListedEngine> {
       const adapters = [...listed.adapters].map(([id, root]) => ({ id, root, parent: "base" }));
       return [200, { data: [{ id: "base", parent: null, max_model_len: 512 }, ...adapters] }];
     }
+    if (path === "/metrics") return [200, "vllm:kv_cache_usage_perc 0\n"];
     const body = JSON.parse(text) as Asked;
     const action = path === "/v1/load_lora_adapter" ? "load" : "unload";
     if (path !== "/v1/completions") listed.calls.push(`${action} ${body.lora_name}`);
