@@ -171,7 +171,7 @@ describe.skipIf(!wanted.includes("vllm"))("the server with --engine vllm", () =>
     for (const engine of ["engine-1", "engine-2"]) {
       await expect
         .poll(metrics, { timeout: 20_000 })
-        .toMatch(new RegExp(`^hone_engine_kv_use\\{engine="${engine}"\\} [\\d.]+$`, "m"));
+        .toMatch(new RegExp(`^hone_engine_kv_use\\{engine="${engine}"\\} [\\d.e-]+$`, "m"));
       expect(await metrics()).toContain(`hone_engine_open_rollouts{engine="${engine}"} 0\n`);
       expect(await metrics()).toContain(`hone_engine_in_flight_bound{engine="${engine}"} 256\n`);
     }
