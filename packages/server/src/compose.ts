@@ -225,7 +225,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       ...engineComponents(watched, engines),
     };
     const states = Object.values(components).map((component) => component.state);
-    const others = joined.status();
+    const others = engineComponents(Object.entries(joined.status()), engines);
     // Of engines that join some may be away for long: what counts is that one serves.
     if (options.joinedOnly) states.push(joined.anyServes() ? "ready" : "starting");
     return { status: overall(states), base: baseName, components: { ...components, ...others } };

@@ -59,7 +59,8 @@ export function createJoinedDriver(options: {
     kind: "vllm",
     baseURL: () => requireAddress().url,
     key: () => requireAddress().key,
-    controlTimeoutMs: 10_000,
+    // A vLLM that works on a large batch may answer late. A sidecar that is gone is noticed by its silence.
+    controlTimeoutMs: deadlineMs,
   });
 
   function change(): void {

@@ -172,15 +172,21 @@ function keepJoinedEngine(options: {
     pool().fence(name);
   }
 
+  const isSilent = (): boolean => performance.now() - heardAt > silenceMs;
+
+  /** Beside `watch`, which may wait for the very engine that says nothing any more. */
+  const listening = setInterval(() => {
+    if (!known || !isSilent() || state === "away") return;
+    if (state === "draining") state = "away";
+    lose(fault() ?? "");
+    driver.hangUp();
+  }, lookEveryMs);
+  listening.unref();
+
   /** Why it cannot be used now; null where it can. */
   function fault(): string | null {
     if (!known) return "It has not come yet.";
-    const silentMs = performance.now() - heardAt;
-    if (silentMs > silenceMs) {
-      driver.hangUp();
-      if (state === "draining") state = "away";
-      return `It has not been heard of for ${Math.round(silentMs / 1000)} s.`;
-    }
+    if (isSilent()) return `It has not been heard of for ${silenceMs / 1000} s.`;
     if (state === "draining") return "It is about to leave.";
     return driver.report()?.ready ? null : "The engine behind it is not ready.";
   }
@@ -193,7 +199,8 @@ function keepJoinedEngine(options: {
     }
     if (state === "serving") {
       const lost = await pool().missing(name);
-      if (lost.length === 0) return;
+      // It may have been lost meanwhile.
+      if (lost.length === 0 || (state as EngineInfo["state"]) !== "serving") return;
       lose(`It does not serve ${lost.join(", ")}.`);
     }
     state = "loading";
@@ -284,6 +291,7 @@ function keepJoinedEngine(options: {
     },
     async stop() {
       ended.abort();
+      clearInterval(listening);
       known = null;
       await watching;
       await driver.close();
