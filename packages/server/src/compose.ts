@@ -5,7 +5,7 @@ import type { Hono } from "hono";
 import type { Logger } from "pino";
 import { createApp, shuttingDown } from "./app.ts";
 import { baseFingerprint } from "./engines/base-fingerprint.ts";
-import { engineMetrics, formatPoolMetrics } from "./engines/engine-metrics.ts";
+import { engineMetrics, formatPoolMetrics, requestsRunning } from "./engines/engine-metrics.ts";
 import { createHttpEngine } from "./engines/http-engine.ts";
 import { createJoinedEngines, type JoinedEngines } from "./engines/joined/joined-engines.ts";
 import { engineRealm, joinedEngineRoutes, operatorEngineRoutes } from "./engines/joined/routes.ts";
@@ -248,8 +248,10 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       log,
       health,
       metrics: async () => {
-        // Other engines show their metrics themselves.
-        const ofEngine = embedded ? await engineMetrics(worker.baseURL, worker.key) : "";
+        // Other engines show their metrics themselves, but for what `hone doctor` has to see.
+        const ofEngine = embedded
+          ? await engineMetrics(worker.baseURL, worker.key)
+          : await requestsRunning(kept);
         return (
           formatGatewayCounters(counters) +
           formatPoolMetrics(engines.status(), engines.liveSet.current()) +

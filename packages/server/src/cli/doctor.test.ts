@@ -3,7 +3,7 @@ import { createServer, request, type IncomingMessage, type ServerResponse } from
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { startServer, type RunningServer } from "../server.ts";
 import { runHere, startCli } from "../testing/run-cli.ts";
 import { startWorkerChild, testBase, workerPython } from "../testing/running-engine.ts";
@@ -23,8 +23,8 @@ async function serve(name: string, engine: { engineURL?: string; engineKey?: str
   return { server, dataDir };
 }
 
-async function examined(dataDir: string, ...args: string[]) {
-  const { code, out, error } = await runHere(["doctor", "--json", "--data-dir", dataDir, ...args]);
+async function examined(dataDir: string) {
+  const { code, out, error } = await runHere(["doctor", "--json", "--data-dir", dataDir]);
   const { findings = [] } = (out ? JSON.parse(out) : {}) as { findings?: Finding[] };
   const failed = findings.filter(({ verdict }) => verdict === "failed");
   return { code, error, findings, failed: failed.map(({ check }) => check) };
@@ -75,8 +75,6 @@ describe.skipIf(!workerPython())("doctor", { timeout: 120_000 }, () => {
   describe("beside an engine with a fault", { shuffle: false }, () => {
     let fault: keyof typeof faults | null = null;
     let at: Awaited<ReturnType<typeof serve>>;
-    let proxy = "";
-    let key = "";
     beforeAll(async () => {
       const engine = await startWorkerChild(["--served-name", "base"]);
       closers.push(() => engine.stop());
@@ -85,19 +83,17 @@ describe.skipIf(!workerPython())("doctor", { timeout: 120_000 }, () => {
       });
       await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
       closers.push(() => new Promise((resolve) => server.close(resolve)));
-      proxy = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+      const proxy = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
       at = await serve("proxied", { engineURL: proxy, engineKey: engine.key });
-      key = engine.key;
     }, 120_000);
 
     it.each([
       ["logprobs", /^parity|interleaved|then B/, 7],
-      ["stale", /^swap|then B/, 2],
+      ["stale", /interleaved|then B/, 2],
       ["noAbort", /^disconnect/, 1],
     ] as const)("notices %s", async (planted, checks, count) => {
       fault = planted;
-      vi.stubEnv("HONE_ENGINE_KEY", key);
-      const { code, error, failed } = await examined(at.dataDir, "--engine-url", proxy);
+      const { code, error, failed } = await examined(at.dataDir);
       expect({ code, error }).toMatchObject({ code: 1 });
       for (const check of failed) expect(check).toMatch(checks);
       expect(failed, error).toHaveLength(count);
@@ -107,7 +103,10 @@ describe.skipIf(!workerPython())("doctor", { timeout: 120_000 }, () => {
   });
 });
 
-/** What goes wrong between the server and a good engine. */
+/**
+ * What goes wrong between the server and a good engine. Only with answers of many tokens: what goes wrong with a single
+ * one, the server notices when it probes a new policy.
+ */
 const faults = {
   /** Logprobs of another temperature. */
   logprobs: {
@@ -135,11 +134,12 @@ async function pass(
   faultNow: () => keyof typeof faults | null,
 ): Promise<void> {
   const name = faultNow();
-  const planted: { ask?: (text: string) => string; answer?: (text: string) => string } =
-    name && given.url === "/v1/completions" ? faults[name] : {};
   const chunks: Buffer[] = [];
   for await (const chunk of given) chunks.push(chunk as Buffer);
   const asked = Buffer.concat(chunks).toString();
+  const isLong = asked.includes('"max_tokens":24,');
+  const planted: { ask?: (text: string) => string; answer?: (text: string) => string } =
+    name && isLong ? faults[name] : {};
   const body = planted.ask?.(asked) ?? asked;
   const model = /"model":"([^"]+)"/.exec(asked)?.[1];
   const { "content-length": _, host: __, ...headers } = given.headers;

@@ -5,23 +5,13 @@ import { examine, type Finding } from "./doctor/checks.ts";
 import { Subject } from "./doctor/subject.ts";
 import { number, printJson, table } from "./print.ts";
 
-interface DoctorFlags extends ServerFlags {
-  engineUrl?: string[];
-}
-
 /** What a step warns of, on average over its tokens. @unit logprob */
 const tolerances: Readonly<Record<string, number>> = { float32: 1e-3 };
 const toleranceElsewhere = 0.1;
-const metricsTimeoutMs = 2_000;
 
 export function doctorCommand(): Command {
   return serverCommand("doctor")
     .description("Examines a running server: whether its engines answer with what is trained")
-    .option(
-      "--engine-url <url>",
-      "where an engine that is not the embedded one shows its metrics; may be given several times",
-      (url: string, before: string[] | undefined) => [...(before ?? []), url],
-    )
     .addHelpText(
       "after",
       `
@@ -31,13 +21,12 @@ failed.
 
 Examples:
   hone doctor
-  hone doctor --url http://10.0.0.7:7777 --json
-  hone doctor --engine-url http://127.0.0.1:8000     vLLM that was started by hand`,
+  hone doctor --url http://10.0.0.7:7777 --json`,
     )
     .action(doctor);
 }
 
-async function doctor(flags: DoctorFlags): Promise<void> {
+async function doctor(flags: ServerFlags): Promise<void> {
   const connection = connect(flags);
   const { transport } = connection;
   const stop = new AbortController();
@@ -50,7 +39,7 @@ async function doctor(flags: DoctorFlags): Promise<void> {
     const { base, dtype, maxModelLen } = await begun(subject, connection);
     say(`${base} (${dtype}) at ${connection.url}, by the model ${subject.name}`);
     const tolerance = tolerances[dtype] ?? toleranceElsewhere;
-    const running = () => runningOn(connection, flags.engineUrl ?? []);
+    const running = () => runningOn(connection);
     await examine({ subject, tolerance, maxModelLen, running, say }, (finding) => {
       findings.push(finding);
       say(`${finding.check}: ${verdictOf(finding)}`);
@@ -82,38 +71,13 @@ async function begun(subject: Subject, connection: Connection) {
   }
 }
 
-/** Requests that the engines are working on, by their metrics; null where none tells. */
-async function runningOn(
-  { transport }: Connection,
-  engineURLs: readonly string[],
-): Promise<number | null> {
-  const pages = await Promise.all([
-    transport.open("GET", "/metrics").then((response) => response.text()),
-    ...engineURLs.map((url) => metricsOf(url)),
-  ]);
-  const counts = pages.flatMap((page) =>
-    [...page.matchAll(/^[\w:]*num_requests_running(?:\{[^}]*\})? ([\d.e+]+)$/gm)].map(([, count]) =>
-      Number(count),
-    ),
-  );
+/** Requests that the engines are working on, as the server tells; null where none tells. */
+async function runningOn({ transport }: Connection): Promise<number | null> {
+  const page = await (await transport.open("GET", "/metrics")).text();
+  const told =
+    /^[\w:]*(?:num_requests_running|hone_engine_requests_running)(?:\{[^}]*\})? ([\d.e+]+)$/gm;
+  const counts = [...page.matchAll(told)].map(([, count]) => Number(count));
   return counts.length === 0 ? null : counts.reduce((sum, count) => sum + count, 0);
-}
-
-async function metricsOf(url: string): Promise<string> {
-  const key = process.env["HONE_ENGINE_KEY"];
-  try {
-    const response = await fetch(new URL("/metrics", url), {
-      ...(key && { headers: { authorization: `Bearer ${key}` } }),
-      signal: AbortSignal.timeout(metricsTimeoutMs),
-    });
-    if (response.ok) return await response.text();
-    throw new Error(`it answered with ${response.status}`);
-  } catch (cause) {
-    throw new HoneError(
-      `The engine at ${url} does not show its metrics (${(cause as Error).message}). Look at --engine-url and HONE_ENGINE_KEY.`,
-      { code: "engine_unavailable", cause },
-    );
-  }
 }
 
 function verdictOf({ verdict, measured, unit }: Finding): string {

@@ -1,3 +1,4 @@
+import type { Engine } from "../ports/engine.ts";
 import type { LiveSet } from "../ports/live-set.ts";
 import type { EngineStatus } from "./pool.ts";
 
@@ -17,6 +18,26 @@ export async function engineMetrics(
   } catch {
     return "";
   }
+}
+
+/**
+ * How many requests each of these engines is sampling for now, by its own metrics, as Prometheus text. One that does
+ * not tell has no line.
+ */
+export async function requestsRunning(
+  engines: readonly { name: string; engine: Pick<Engine, "metrics"> }[],
+): Promise<string> {
+  const lines = await Promise.all(
+    engines.map(async ({ name, engine }) => {
+      const page = (await engine.metrics?.().catch(() => "")) ?? "";
+      const told = [...page.matchAll(/^[\w:]*num_requests_running(?:\{[^}]*\})? ([\d.e+]+)$/gm)];
+      if (told.length === 0) return [];
+      const sum = told.reduce((total, [, value]) => total + Number(value), 0);
+      return [`hone_engine_requests_running{engine=${JSON.stringify(name)}} ${sum}\n`];
+    }),
+  );
+  const all = lines.flat();
+  return all.length === 0 ? "" : `# TYPE hone_engine_requests_running gauge\n${all.join("")}`;
 }
 
 /** Which engines take traffic, and what they serve, as Prometheus text. */

@@ -208,7 +208,7 @@ async function hungUp({
   const before = await running();
   if (before === null) {
     const note =
-      "The server does not tell what its engines are working on: name their addresses with --engine-url.";
+      "No engine tells how many requests it is working on: look at what the server logs of their metrics.";
     return { ...common, measured: null, verdict: "not_seen", note };
   }
   const hangUp = new AbortController();
