@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // `pnpm bench [NAME] [options]` measures what something costs: loop (a training loop here), engine (engines beside
 // each other), trainer (training steps beside TRL's and plain PEFT's), packing (a training step with shared tokens once, and with a row for each sequence), histories (more
-// rollouts than rows), lengths (rows of very different lengths decoded together), judge (what RULER sends), store (a
+// rollouts than rows), lengths (rows of very different lengths decoded together), judge (what RULER sends), close-groups (close attempts ordered by passes and by a tournament), store (a
 // data directory of a million rollouts), bodies (what the largest requests cost all others), router (rollouts over several
 // engines: whether turns find their prefix, how even the load is), joined-engines (publications on vLLMs with sidecars).
 // `pnpm experiment NAME [options]` trains or judges and shows how well: seeds repeats the quickstart over seeds, with
@@ -28,6 +28,7 @@ const known = {
     "histories",
     "lengths",
     "judge",
+    "close-groups",
     "store",
     "bodies",
     "router",

@@ -42,6 +42,8 @@ export interface Judgement {
   positionBias: number | null;
   passSpread: number | null;
   failedPasses: number;
+  /** The matches that ordered a close group, and how many of them gave no valid scores; null without a tournament. */
+  tournament: { matches: number; failed: number } | null;
   /** Each valid pass. */
   passes: readonly JudgedPass[];
   /** What the token budget left out. */
@@ -88,6 +90,7 @@ export function emptyJudgement(settings: Settings, attempts: number): Judgement 
     positionBias: null,
     passSpread: null,
     failedPasses: 0,
+    tournament: null,
     passes: [],
     cuts: [],
     error: null,

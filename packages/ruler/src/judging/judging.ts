@@ -13,6 +13,7 @@ import type { CallSettings } from "../judge/judge-call.ts";
 import { JudgeError } from "../judge/judge-error.ts";
 import type { JudgeMessage, JudgeReply } from "../judge/judge-reply.ts";
 import { addReply, newTrajectory } from "./judge-trajectory.ts";
+import { byTournament, isClose } from "./close-groups.ts";
 import { addCost, emptyJudgement, summarise } from "./judgement.ts";
 import type { JudgedMembers, Pass } from "./judgement.ts";
 import { promptParts, userMessage } from "../prompt/prompt.ts";
@@ -54,7 +55,14 @@ export async function judgeMembers(
   const passes = await Promise.all(
     orders.map((order) => judgePass(groupId, parts, ids, order, settings)),
   );
-  return summarise(candidates.length, attempts, passes, { ...empty, cuts: parts.cuts });
+  const judged = summarise(candidates.length, attempts, passes, { ...empty, cuts: parts.cuts });
+  if (!isClose(judged, attempts, settings)) return judged;
+  return await byTournament(judged, attempts, seed, async (pair) => {
+    const chosen = { ...set, attempts: pair.map((at) => attempts[at]!) };
+    const pairIds = pair.map((at) => ids[at]!);
+    const shown = promptParts(chosen, { fence: keys.fence, ids: pairIds }, settings);
+    return await judgePass(groupId, shown, pairIds, [0, 1], settings);
+  });
 }
 
 async function judgePass(

@@ -136,6 +136,7 @@ function groupMetrics(judgement: Judgement): Record<string, number> {
     "ruler/cached_tokens": judgement.cachedTokens,
     "ruler/completion_tokens": judgement.completionTokens,
   };
+  if (judgement.tournament) metrics["ruler/tournament_matches"] = judgement.tournament.matches;
   // What is not known has no metric.
   if (judgement.costUsd !== null) metrics["ruler/cost_usd"] = judgement.costUsd;
   if (judgement.positionBias !== null) metrics["ruler/position_bias"] = judgement.positionBias;

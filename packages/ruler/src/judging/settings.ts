@@ -21,6 +21,17 @@ export interface JudgeOptions {
   rubric?: string | undefined;
   /** In how many orders the group is judged. The scores are averaged. @default 1 */
   passes?: number | undefined;
+  /**
+   * What becomes of a group whose scores differ by less than the judge's noise: `tournament` has the judge compare two
+   * attempts at a time, a request for each match, and scores each attempt by the share of the rounds that it survives.
+   * Needs `judgeNoise`, or two passes or more. @default false: the listwise scores stay
+   */
+  closeGroups?: "tournament" | false | undefined;
+  /**
+   * Standard deviation of a score between judgings, as the judge doctor measures it.
+   * @default the spread between the passes of this judging
+   */
+  judgeNoise?: number | undefined;
   /** Seed of the orders. @default 0 */
   seed?: number | undefined;
   /** Asks the judge even if there is nothing to compare. For evaluation, not for training. @default false */
@@ -62,6 +73,8 @@ export interface JudgeOptions {
 export const judgeOptionNames = [
   "rubric",
   "passes",
+  "closeGroups",
+  "judgeNoise",
   "seed",
   "alwaysJudge",
   "tokenBudget",
@@ -89,6 +102,8 @@ export interface Settings {
   platform: Platform;
   rubric: string;
   passes: number;
+  closeGroups: "tournament" | false;
+  judgeNoise: number | null;
   seed: number;
   alwaysJudge: boolean;
   tokenBudget: number;
@@ -155,6 +170,8 @@ export async function resolveSettings(
     platform,
     rubric,
     passes,
+    closeGroups: readCloseGroups(where, options, passes),
+    judgeNoise: options.judgeNoise ?? null,
     seed,
     alwaysJudge: options.alwaysJudge ?? false,
     tokenBudget,
@@ -181,4 +198,21 @@ export async function resolveSettings(
       fetch,
     }),
   };
+}
+
+function readCloseGroups(where: string, options: JudgeOptions, passes: number) {
+  const { closeGroups = false, judgeNoise } = options;
+  if (judgeNoise !== undefined) requireNumber("judgeNoise", judgeNoise, { least: 0 });
+  if (closeGroups !== false && closeGroups !== "tournament") {
+    throw new HoneError(`${where}: closeGroups is "tournament" or false.`, {
+      ...{ code: "invalid_config", param: "closeGroups" },
+    });
+  }
+  if (closeGroups === "tournament" && judgeNoise === undefined && passes < 2) {
+    throw new HoneError(
+      `${where}: closeGroups needs to know the judge's noise. Give judgeNoise, as the judge doctor measures it, or passes: 2.`,
+      { code: "invalid_config", param: "judgeNoise" },
+    );
+  }
+  return closeGroups;
 }

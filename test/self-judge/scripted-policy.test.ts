@@ -1,0 +1,181 @@
+import type { Trajectory, TrajectoryGroup } from "@hone/core";
+import type { ScoreHow } from "@hone/client/run";
+import { expect, it, onTestFinished } from "vitest";
+import {
+  rolloutRoutes,
+  send,
+  sendError,
+  sendItems,
+  startRouteServer,
+} from "../../packages/client/src/testing/route-server.ts";
+import { groupOf } from "../../packages/recipes/src/doctor/outputs.test-support.ts";
+import { selfJudge, type SelfJudgeOptions } from "@hone/recipes";
+
+/** What the policy answers to the nth judging prompt about a group; null breaks the request. */
+type Says = (group: string, nth: number, order: readonly number[]) => string | null;
+
+/** A server whose policy judges as the test says, and what `score` was told with it. */
+async function policyThat(says: Says) {
+  const { rollouts, routes } = rolloutRoutes();
+  const answers = new Map<string, string>();
+  const asked = new Map<string, number>();
+  const server = await startRouteServer([
+    [
+      "POST /v1/rollouts/[^/]+/v1/chat/completions",
+      ({ path, body }, response) => {
+        const text = String(body.messages.at(-1).content);
+        // The candidates are "g0, output 2": the group, and which of its outputs is shown where.
+        const order = [...text.matchAll(/"(g\d+), output (\d+)"/g)];
+        const group = order[0]?.[1] ?? "";
+        const nth = asked.get(group) ?? 0;
+        asked.set(group, nth + 1);
+        const answer = says(
+          group,
+          nth,
+          order.map((match) => Number(match[2])),
+        );
+        if (answer === null) return sendError(response, 400, "invalid_request", "no");
+        answers.set(path.split("/")[3] as string, answer);
+        const message = { role: "assistant", content: answer, refusal: null };
+        send(response, { choices: [{ index: 0, message, finish_reason: "stop" }] });
+      },
+    ],
+    [
+      "PATCH /v1/batch/rollouts",
+      ({ body }, response) => {
+        const items = body.rollouts.map(({ id, ...change }: { id: string }) => {
+          const rollout = Object.assign(rollouts.get(id)!, change);
+          const trajectory = {
+            ...{ rolloutId: id, model: "m", policy: "m@0", tools: null, histories: [] },
+            messages: [{ role: "assistant", content: answers.get(id) ?? "" }],
+            turns: [{ id: `c-${id}`, message: 0, text: null, finish_reason: "stop" }],
+            ...{ reward: null, metrics: {}, metadata: {}, logs: [], startedAt: 1, durationMs: 1 },
+            usage: { completions: 1, promptTokens: 1, completionTokens: 1 },
+          };
+          return { rollout, trajectory };
+        });
+        sendItems(response, items);
+      },
+    ],
+    ...routes,
+  ]);
+  onTestFinished(() => server.close());
+  const policy = await server.hone({ maxRetries: 0 }).model({ name: "m" });
+  const also: TrajectoryGroup[] = [];
+  const how: ScoreHow = {
+    ...{ mode: "train", policy, concurrency: 8, signal: new AbortController().signal },
+    alsoTrain: (groups) => void also.push(...groups),
+  };
+  return { how, also, rollouts };
+}
+
+const rewardsOf = ({ trajectories }: TrajectoryGroup) => trajectories.map(({ reward }) => reward);
+const rising = (a: number | null = null, b: number | null = null) => (a ?? -1) - (b ?? -1);
+const judgesOf = (given: SelfJudgeOptions) => selfJudge({ judgementsWithGold: 4, ...given });
+const listed = (scores: readonly number[]) => `I think [${scores.join(", ")}]`;
+
+it("with gold the rollouts get gold, and judgements are trained by how they agree with it", async () => {
+  const golds = [1, 0, 0, 1];
+  const { how, also, rollouts } = await policyThat((_, nth, order) => {
+    const right = order.map((output) => golds[output]!);
+    const answers = [right, right.map(() => 0.5), null, right.map((gold) => 1 - gold)];
+    const scores = answers[nth];
+    return scores ? listed(scores) : "I cannot say.";
+  });
+  const score = judgesOf({ goldFraction: 1, judgeWeight: 0.25 });
+  const [solved] = await score([groupOf("g0", golds)], how);
+  expect(rewardsOf(solved!)).toEqual(golds);
+  expect(solved!.trajectories[0]!.metrics).toMatchObject({ gold_reward: 1, filtered_count: 0 });
+  const [judgements] = also;
+  expect(judgements!.metadata).toMatchObject({ kind: "judge" });
+  // Right, all the same, unreadable, the wrong way round: in the order in which they ended.
+  expect(rewardsOf(judgements!).toSorted(rising)).toEqual([0, 0, 0, 1]);
+  const told = judgements!.trajectories.map(({ metrics }) => metrics["judge_success"]);
+  expect(told.toSorted(rising)).toEqual([0, 1, 1, 1]);
+  for (const { completions, rolloutId } of judgements!.trajectories) {
+    expect(completions).toEqual({ [`c-${rolloutId}`]: { weight: 0.25 } });
+  }
+  expect([...rollouts.values()].map(({ mode }) => mode)).toEqual(Array(4).fill("train"));
+});
+
+it("without gold judgements score the rollouts, and none of them is trained", async () => {
+  const { how, also, rollouts } = await policyThat((group, nth, order) => {
+    if (group === "g1") return "No list.";
+    if (group === "g2") return null;
+    return nth === 0 ? "No list." : listed(order.map((output) => output / 4));
+  });
+  const groups = ["g0", "g1", "g2"].map((id) => groupOf(id, [9, 9, 9]));
+  const score = judgesOf({ goldFraction: 0, judgementsWithoutGold: 3 });
+  const [judged, unreadable, failed] = await score(groups, how);
+  // By output, whatever the order in which they were shown; the unreadable one of three counts for nothing.
+  expect(rewardsOf(judged!)).toEqual([0, 0.25, 0.5]);
+  expect(judged!.trajectories[0]!.metrics["judge_success"]).toBeCloseTo(2 / 3, 12);
+  for (const group of [unreadable!, failed!]) {
+    expect(rewardsOf(group)).toEqual([null, null, null]);
+    expect(group.metadata["failed"]).toBe("judge_failed");
+  }
+  expect(also).toEqual([]);
+  expect(new Set([...rollouts.values()].map(({ mode }) => mode))).toEqual(new Set(["eval"]));
+});
+
+it("leaves out and counts what hardly differs, of rollouts and judgements", async () => {
+  const { how, also } = await policyThat((_, __, order) =>
+    listed(order.map((output) => output / 4)),
+  );
+  const groups = [groupOf("g0", [0.5, 0.50005]), groupOf("g1", [0, 1])];
+  const [close, apart] = await judgesOf({ goldFraction: 1 })(groups, how);
+  expect(close!.metadata["failed"]).toBe("zero_variance");
+  expect(apart!.metadata["failed"]).toBeUndefined();
+  expect(close!.trajectories[0]!.metrics["filtered_count"]).toBe(1);
+  // All four judgements of a group are alike here.
+  expect(also.map(({ metadata }) => metadata["failed"])).toEqual([
+    "zero_variance",
+    "zero_variance",
+  ]);
+  expect(also[0]!.trajectories[0]!.metrics["filtered_count"]).toBe(2);
+});
+
+it("judgements say nothing where gold tells no rollouts apart", async () => {
+  const { how, also } = await policyThat((_, __, order) => listed(order.map(() => 1)));
+  await judgesOf({ goldFraction: 1 })([groupOf("g0", [1, 1])], how);
+  expect(rewardsOf(also[0]!)).toEqual([null, null, null, null]);
+});
+
+it("with parity rewards and reads as Trinity-RFT does", async () => {
+  const { how, also } = await policyThat((_, __, order) =>
+    // Beyond 1 is clipped.
+    listed(order.map((output) => [7, 0][output]!)),
+  );
+  const score = judgesOf({ goldFraction: 1, parity: true });
+  await score([groupOf("g0", [1.1, -0.1])], how);
+  for (const reward of rewardsOf(also[0]!)) expect(reward).toBeCloseTo(1, 12);
+});
+
+it("evaluates by gold alone, with no judgement", async () => {
+  const { how, rollouts } = await policyThat(() => null);
+  const gold = ({ reward }: Trajectory) => ({
+    reward: (reward ?? 0) + 0.1,
+    accuracy: 1,
+    formatScore: 0.1,
+  });
+  const alsoTrain = () => {
+    throw new Error("An evaluation trains nothing.");
+  };
+  const evaluation: ScoreHow = { ...how, mode: "eval", alsoTrain };
+  const [group] = await selfJudge({ goldFraction: 0, gold })([groupOf("g0", [1])], evaluation);
+  expect(group!.trajectories[0]).toMatchObject({
+    reward: 1.1,
+    metrics: { gold_reward: 1.1, accuracy: 1, format_score: 0.1, eval_accuracy: 1 },
+  });
+  expect(rollouts.size).toBe(0);
+});
+
+it.each([
+  [{ goldFraction: 2 }, "goldFraction"],
+  [{ judgementsWithGold: 1 }, "judgementsWithGold"],
+  [{ seed: 0.5 }, "seed"],
+])("refuses by name what it cannot honour: %j", (options, param) => {
+  expect(() => selfJudge(options)).toThrow(
+    expect.objectContaining({ code: "invalid_config", param }),
+  );
+});
