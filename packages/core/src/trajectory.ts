@@ -78,8 +78,8 @@ export const trajectorySchema = z.object({
     /** Completions that train only with `allowConstrained`: temperature 0, top_p < 1, a grammar. Absent: none. */
     constrained: z.int().optional(),
     /**
-     * What constrained them, each once. `tool_choice` stands for all grammars under which the answer called: also tools
-     * beside a `response_format`. Absent: nothing, or an older record.
+     * What constrained them, each once. `tool_choice` stands for every grammar of a request that has tools, also for
+     * that of a `response_format` beside them. Absent: nothing, or an older record.
      */
     constrainedBy: z
       .array(z.enum(["temperature", "top_p", "response_format", "tool_choice"]))

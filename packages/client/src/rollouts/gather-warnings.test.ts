@@ -111,7 +111,7 @@ describe("what a step would only count is said in words, once", () => {
     await gather(model, held, [1], { groupSize: 2 });
     const [, last] = await said();
     expect(last).toMatch(
-      /own: with a tool_choice that requires a call.*Ask with tool_choice "auto"/,
+      /own: with a tool_choice that requires a call.*Ask for tool_choice "auto", or pass/,
     );
     expect(last).not.toContain("temperature");
   });

@@ -48,12 +48,12 @@ export function gatherWarnings(
 type Cause = NonNullable<Trajectory["usage"]["constrainedBy"]>[number];
 
 const causes: Record<Cause, [what: string, instead: string]> = {
-  temperature: ["at temperature 0 (some frameworks set it unasked)", "Ask for temperature 1"],
-  top_p: ["with top_p below 1", "Ask for top_p 1"],
-  response_format: ["with a response_format", "Ask without response_format"],
+  temperature: ["at temperature 0 (some frameworks set it unasked)", "temperature 1"],
+  top_p: ["with top_p below 1", "top_p 1"],
+  response_format: ["with a response_format", "no response_format"],
   tool_choice: [
     "with a tool_choice that requires a call, or tools beside a response_format",
-    'Ask with tool_choice "auto"',
+    'tool_choice "auto"',
   ],
 };
 
@@ -65,7 +65,7 @@ function whyConstrained(trajectories: readonly Trajectory[]): string {
   );
   const what = named.map((one) => causes[one][0]).join(", ");
   const instead = named.map((one) => causes[one][1]).join(", ");
-  return `${what}. They train nothing (\`constrained\`). ${instead}`;
+  return `${what}. They train nothing (\`constrained\`). Ask for ${instead}`;
 }
 
 function whyIdle(idle: readonly CallCounter[]): string {

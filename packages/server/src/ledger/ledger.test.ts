@@ -292,15 +292,15 @@ test("usage counts what trains only where that is allowed", () => {
   ];
   expect(usageOf(odd)).toMatchObject({
     ...{ completions: 3, constrained: 3 },
-    constrainedBy: ["response_format", "temperature", "top_p"],
+    constrainedBy: ["temperature", "tool_choice", "top_p"],
   });
-  const call = {
-    id: "call",
-    type: "function" as const,
-    function: { name: "look", arguments: "{}" },
+  const held = {
+    ...c,
+    constrained: true,
+    tools: [{ type: "function" as const, function: { name: "look" } }],
   };
-  const called = { ...c, constrained: true, answer: { ...c.answer, tool_calls: [call] } };
-  expect(usageOf([called as LedgerCompletion])).toMatchObject({ constrainedBy: ["tool_choice"] });
+  expect(usageOf([held])).toMatchObject({ constrainedBy: ["tool_choice"] });
+  expect(usageOf([{ ...held, tools: null }])).toMatchObject({ constrainedBy: ["response_format"] });
   expect(usageOf([a, odd[1]!, c])).toMatchObject({ constrained: 1 });
   expect("constrained" in usageOf([a, b, c])).toBe(false);
 });
@@ -312,7 +312,7 @@ test("usage counts the whole prompt of each request", () => {
     completionTokens: 6,
     sequenceTokens: 3 + 2 + (3 + 2) + (3 + 2),
     constrained: episode(3).filter(({ constrained }) => constrained).length,
-    constrainedBy: ["response_format"],
+    constrainedBy: ["tool_choice"],
   });
 });
 

@@ -66,8 +66,9 @@ function siblings(
 
 type Cause = NonNullable<Trajectory["usage"]["constrainedBy"]>[number];
 
-function constrainedBy({ temperature, topP, constrained, answer }: LedgerCompletion): Cause[] {
-  const held = "tool_calls" in answer ? "tool_choice" : "response_format";
+function constrainedBy({ temperature, topP, constrained, tools }: LedgerCompletion): Cause[] {
+  // The record knows that there was a grammar, and not of what. What it held may have been cut before it was a call.
+  const held = tools === null ? "response_format" : "tool_choice";
   return [
     ...(temperature === 0 ? (["temperature"] as const) : []),
     ...(topP < 1 ? (["top_p"] as const) : []),

@@ -7,6 +7,8 @@ export const responsesFields: OwnFields = [
   [/\bresponse_format\.json_schema\.schema\b/g, "text.format.schema"],
   [/\bresponse_format\b/g, "text.format"],
   [/\btools\[(\d+)\]\.function\.parameters\b/g, "tools[$1].parameters"],
+  // As a `param` alone. Which item a message was made of is not known any more.
+  [/^messages(\[\S*)?$/g, "input"],
 ];
 
 export const messagesFields: OwnFields = [
