@@ -88,8 +88,8 @@ describe.skipIf(!workerPython())("doctor", { timeout: 120_000 }, () => {
     }, 120_000);
 
     it.each([
-      ["logprobs", /^parity|interleaved|then B/, 7],
-      ["stale", /interleaved|then B/, 2],
+      ["logprobs", /^parity|^swap|then B/, 7],
+      ["stale", /^swap|then B/, 2],
       ["noAbort", /^disconnect/, 1],
     ] as const)("notices %s", async (planted, checks, count) => {
       fault = planted;

@@ -116,17 +116,20 @@ export async function examine(
     const answers = await Promise.all(prompts.map((prompt) => subject.sampled(prompt, step, how)));
     const trained = await subject.trained(answers.map(wholeOf), how.temperature || 1);
     return answers.map((answer, at) => ({
+      answer,
       engine: answer.logprobs,
       trainer: (trained[at] ?? []).slice(answer.prompt.length - 1),
     }));
   };
 
   const a = await grow("policy A", one, other);
+  let answersOfA: Answer[] = [];
   say("comparing engine and trainer");
   for (const temperature of [0, 0.5, 1, 1.5]) {
     const check = temperature === 0 ? "parity, greedy" : `parity, temperature ${temperature}`;
     await failing(check, async () => {
       const pairs = await beside(a, { temperature });
+      if (temperature === 0) answersOfA = pairs.map(({ answer }) => answer);
       compared(
         check,
         pairs.flatMap(({ engine, trainer }) => distances(engine, trainer)),
@@ -152,30 +155,36 @@ export async function examine(
       ...{ unit: "logprob", verdict: "failed", note: whatToDo.weak },
     });
   }
+  /** Greedy answers of each policy as the trainer has seen them, while the policy was the newest. */
+  const first = new Map<number, Answer[]>([[a, answersOfA]]);
   await failing("swap A, B, A", async () => {
-    const values: number[] = [];
-    for (const step of [a, b, a]) {
-      const scored = await Promise.all(sequences.map((ids) => subject.scored(ids, step)));
-      values.push(meanOf(scored.flatMap((own, at) => distances(own, known.get(step)?.[at] ?? []))));
-    }
+    const again = async (step: number) => {
+      const answers = await Promise.all(
+        prompts.map((prompt) => subject.sampled(prompt, step, { temperature: 0 })),
+      );
+      return meanOf(sameAs(first.get(step) ?? [], answers));
+    };
+    const before = await again(a);
+    const pairs = await beside(b, { temperature: 0 });
+    first.set(
+      b,
+      pairs.map(({ answer }) => answer),
+    );
+    const ofB = meanOf(pairs.flatMap(({ engine, trainer }) => distances(engine, trainer)));
     // The worst of the three: two that are right must not hide one that is not.
-    compared("swap A, B, A", [Math.max(...values)], whatToDo.swap, told);
+    compared("swap A, B, A", [Math.max(before, ofB, await again(a))], whatToDo.swap, told);
   });
   await failing("A and B interleaved", async () => {
     const answers = await Promise.all(
-      [...prompts, ...prompts].map(async (prompt, at) => {
-        const step = at % 2 === 0 ? a : b;
-        return { step, answer: await subject.sampled(prompt, step) };
-      }),
+      prompts.flatMap((prompt) =>
+        [a, b].map((step) => subject.sampled(prompt, step, { temperature: 0 })),
+      ),
     );
-    const values = await Promise.all(
-      answers.map(async ({ step, answer }) => {
-        if (answer.policy !== subject.at(step)) return [Infinity];
-        const own = await subject.scored(wholeOf(answer), step);
-        return distances(answer.logprobs, own.slice(answer.prompt.length - 1));
-      }),
-    );
-    compared("A and B interleaved", values.flat(), whatToDo.swap, told);
+    const values = [a, b].flatMap((step) => {
+      const own = answers.filter(({ policy }) => policy === subject.at(step));
+      return sameAs(first.get(step) ?? [], own);
+    });
+    compared("A and B interleaved", values, whatToDo.swap, told);
   });
   await failing("prompt under A, then B", async () => {
     // The keys and values of A are there when B is asked.
@@ -239,6 +248,20 @@ async function until(seconds: number, holds: () => Promise<boolean>): Promise<bo
     await delay(20);
   }
   return false;
+}
+
+/** Of greedy answers to the same prompts, by the same policy: the distances as far as they say the same. */
+function sameAs(known: readonly Answer[], answers: readonly Answer[]): number[] {
+  if (known.length === 0 || known.length !== answers.length) return [Infinity];
+  return known.flatMap(({ ids, logprobs }, at) => {
+    const { ids: now = [], logprobs: told = [] } = answers[at] ?? {};
+    const differs = ids.findIndex((id, place) => id !== now[place]);
+    // A tie may go the other way. Of an answer that begins otherwise nothing can be compared.
+    if (differs === 0 && Math.abs((logprobs[0] ?? 0) - (told[0] ?? Infinity)) > 0.05)
+      return [Infinity];
+    const length = differs < 0 ? ids.length : differs;
+    return distances(logprobs.slice(0, length), told.slice(0, length));
+  });
 }
 
 function wholeOf({ prompt, ids }: Answer): number[] {

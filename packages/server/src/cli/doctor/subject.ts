@@ -8,7 +8,6 @@ import {
   operationInfoSchema,
   type OperationResult,
   policyName,
-  scoredPromptSchema,
   textCompletionSchema,
 } from "@hone/core";
 import { followOperation, type Transport } from "@hone/transport";
@@ -84,22 +83,6 @@ export class Subject {
     const result = await this.#operation({ type: "forward", data, temperature });
     if (result.type !== "forward") throw unexpected(result);
     return result.logprobs;
-  }
-
-  /** The engine's logprob of each token but the first, at temperature 1. */
-  async scored(ids: readonly number[], step: number): Promise<number[]> {
-    const body = { model: this.at(step), prompt: ids, max_tokens: 1, prompt_logprobs: 0 };
-    const answer = await this.#transport.json("POST", "/v1/completions", scoredPromptSchema, {
-      ...{ body, signal: this.#signal },
-    });
-    const told = answer.choices[0]?.prompt_logprobs ?? [];
-    return ids.slice(1).map((id, at) => {
-      const logprob = told[at + 1]?.[String(id)]?.logprob;
-      if (logprob !== undefined) return logprob;
-      throw new HoneError(`The engine told no logprob of token ${at + 1} of a prompt.`, {
-        code: "invalid_response",
-      });
-    });
   }
 
   async sampled(
