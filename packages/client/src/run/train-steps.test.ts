@@ -1,0 +1,89 @@
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { TrajectoryGroup } from "@hone/core";
+import { afterEach, beforeEach, expect, it } from "vitest";
+import type { Model } from "../model.ts";
+import { openRunLog } from "../run-log/run-log.ts";
+import { group, trained } from "../testing/run-log.ts";
+import { startRouteServer, rolloutRoutes, type RouteServer } from "../testing/route-server.ts";
+import type { Batch } from "../training/batch.ts";
+import { readSettings } from "./run-options.ts";
+import { createRun } from "./run-play.ts";
+import { defineTask } from "./task.ts";
+import { openTotals } from "./totals.ts";
+import { trainSteps } from "./train-steps.ts";
+
+let folder: string;
+let server: RouteServer;
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), "hone-steps-"));
+  server = await startRouteServer(rolloutRoutes().routes);
+});
+afterEach(async () => {
+  await server.close();
+  await rm(folder, { recursive: true });
+});
+
+const judged: TrajectoryGroup = {
+  ...group([0.25, 0.75]),
+  id: "judged",
+  metadata: { kind: "judge" },
+};
+
+async function runOf(name: string) {
+  const task = defineTask({
+    train: ["a"],
+    heldOut: ["b", "c"],
+    rollout: () => 1,
+    score(groups, { alsoTrain }) {
+      alsoTrain([judged]);
+      return groups;
+    },
+  });
+  const signal = new AbortController().signal;
+  const settings = readSettings(task, { steps: 1, groupSize: 2 });
+  const log = await openRunLog(join(folder, name));
+  const totals = await openTotals(join(folder, `${name}.json`));
+  const run = createRun({
+    ...{ task: task as never, settings, own: {}, contextTokens: 512, metrics: ["reward"] },
+    ...{ log, totals, onEvent: () => {}, signal },
+  });
+  const model = await server.hone().model({ name: "m" });
+  const sent: TrajectoryGroup[][] = [];
+  // Only the dealing and the operation are not the real ones: both need a trainer.
+  const batch = { scenarios: ["a"], step: 0, trained: 0, steps: 1, curriculum: null, cursor: {} };
+  const dealing = Object.assign(Object.create(model) as Model, {
+    async *batches() {
+      yield batch as unknown as Batch<unknown>;
+    },
+    async train(groups: TrajectoryGroup[]) {
+      sent.push(groups);
+      return trained(1);
+    },
+  });
+  return { run, dealing, sent, metrics: join(folder, name, "metrics.jsonl") };
+}
+
+it("trains what score adds in the same step, and keeps it apart in the record", async () => {
+  const { run, dealing, sent, metrics } = await runOf("plain");
+  await trainSteps(dealing, run, false);
+  expect(sent).toHaveLength(1);
+  expect(sent[0]!.map(({ scenario, metadata }) => metadata["kind"] ?? scenario)).toEqual([
+    "a",
+    "judge",
+  ]);
+  const record = JSON.parse((await readFile(metrics, "utf8")).trim()) as Record<string, unknown>;
+  expect(record).toMatchObject({
+    rollouts: 2,
+    reward: { mean: 1 },
+    kinds: { judge: { rollouts: 2, reward: { mean: 0.5 } } },
+  });
+});
+
+it("an evaluation refuses further groups", async () => {
+  const { run, dealing } = await runOf("eval");
+  await expect(run.evaluate(dealing, "base", run.decidingRollout())).rejects.toThrow(
+    /an evaluation trains nothing/,
+  );
+});
