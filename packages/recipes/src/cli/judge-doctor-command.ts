@@ -150,7 +150,8 @@ async function played(given: Given, signal: AbortSignal): Promise<TrajectoryGrou
     onProgress: ({ done, total }) => progress(`${policy.name}: ${done}/${total} outputs`),
   });
   progress("");
-  return groups;
+  // Where all but one have failed, nothing is left to compare: that says nothing of a judge.
+  return groups.filter(({ trajectories }) => trajectories.length > 1);
 }
 
 async function policyOf(

@@ -238,7 +238,9 @@ export async function examineJudges(
   options: DoctorOptions = {},
 ): Promise<JudgeReport[]> {
   const { passes = 2, seed = 0, gold = ({ reward }) => reward, onProgress } = options;
-  const signal = options.signal ?? new AbortController().signal;
+  // One that ends the examination ends the others: what they would ask for costs money.
+  const ending = new AbortController();
+  const signal = options.signal ? AbortSignal.any([options.signal, ending.signal]) : ending.signal;
   const truths = groups.map(({ trajectories }) => trajectories.map(gold));
   // Gold must not be seen: a judge gets the outputs as if nobody had scored them.
   const shown = groups.map((group) => ({
@@ -261,7 +263,11 @@ export async function examineJudges(
         onProgress?.(done, shown.length, judge.label);
       }
     };
-    await Promise.all(Array.from({ length: Math.min(inFlight, shown.length) }, work));
+    const workers = Array.from({ length: Math.min(inFlight, shown.length) }, work);
+    await Promise.all(workers).catch((error: unknown) => {
+      ending.abort(error);
+      throw error;
+    });
     reports.push(judgeReport(judge, judged, truths, { seed }));
   }
   return reports;

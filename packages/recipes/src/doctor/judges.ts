@@ -48,18 +48,15 @@ export function rewardModelJudge(options: RewardModelOptions): ExaminedJudge {
     label: `rm:${options.model}`,
     scale: null,
     async judge(group, { passes, signal }) {
-      const began = performance.now();
-      const judgings = [];
-      for (let pass = 0; pass < passes; pass += 1) {
+      const judged = await inTurn(passes, signal, async () => {
         const scores = await Promise.all(
           group.trajectories.map(
             async (trajectory, index) => await score(trajectory, { group, index, signal }),
           ),
         );
-        judgings.push({ scores, places: null });
-      }
-      const seconds = (performance.now() - began) / 1000 / passes;
-      return { judgings, asked: passes, repaired: 0, costUsd: 0, seconds, error: null };
+        return { scores, places: null };
+      });
+      return { ...judged, costUsd: 0 };
     },
   };
 }
@@ -70,21 +67,46 @@ export function functionJudge(label: string, fn: JudgeFunction): ExaminedJudge {
     label,
     scale: null,
     async judge({ scenario, trajectories }, { passes, seed, signal }) {
-      const began = performance.now();
       const random = mulberry32(seed);
-      const judgings = [];
       let order: number[] = [];
-      for (let pass = 0; pass < passes; pass += 1) {
+      const judged = await inTurn(passes, signal, async (pass) => {
         order = pass % 2 === 1 ? order.toReversed() : shuffledIndices(trajectories.length, random);
         const shown = order.map((at) => trajectories[at]!);
         const given = await fn(shown, { scenario, signal });
-        judgings.push(inOwnOrder(label, given, order));
-      }
-      const seconds = (performance.now() - began) / 1000 / passes;
-      return { judgings, asked: passes, repaired: 0, costUsd: 0, seconds, error: null };
+        return inOwnOrder(label, given, order);
+      });
+      // Whom it asks, and at what price, only its writer knows.
+      return { ...judged, costUsd: null };
     },
   };
 }
+
+/** A judging that fails is left out, and said. A wrong option or an abort ends the examination. */
+async function inTurn<Judging>(
+  passes: number,
+  signal: AbortSignal,
+  judge: (pass: number) => Promise<Judging>,
+) {
+  const began = performance.now();
+  const judgings: Judging[] = [];
+  let error: string | null = null;
+  for (let pass = 0; pass < passes; pass += 1) {
+    try {
+      judgings.push(await judge(pass));
+    } catch (cause) {
+      signal.throwIfAborted();
+      if (HoneError.isInstance(cause) && endsIt.has(cause.code)) throw cause;
+      error = cause instanceof Error ? cause.message : String(cause);
+    }
+  }
+  const seconds = (performance.now() - began) / 1000 / passes;
+  return { judgings, asked: passes, repaired: 0, seconds, error };
+}
+
+/** What the next judging would fail at too. */
+const endsIt: ReadonlySet<string> = new Set([
+  ...["invalid_config", "invalid_api_key", "not_found", "model_not_found"],
+]);
 
 function inOwnOrder(label: string, given: unknown, order: readonly number[]) {
   const scores: (number | null)[] = order.map(() => null);
