@@ -103,8 +103,10 @@ export type {
   RolloutBatchItem,
 } from "./rollout-batch.ts";
 export {
+  askedAgain,
   completionsTrainingSchema,
   groupSchema,
+  isAskedAgain,
   rolloutExceptionSchema,
   trajectorySchema,
   turnSchema,

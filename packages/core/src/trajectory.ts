@@ -126,3 +126,18 @@ export const groupSchema = z.object({
   logs: z.array(z.string()),
 });
 export type TrajectoryGroup = z.infer<typeof groupSchema>;
+
+const askedAgainKey = "judgedAgain";
+
+/**
+ * A group as a judge is to see it that has judged it before, to learn how far it agrees with itself: in the reverse
+ * order, and marked, so that RULER reverses its own order too and remembers no answer.
+ */
+export function askedAgain(group: TrajectoryGroup): TrajectoryGroup {
+  const metadata = { ...group.metadata, [askedAgainKey]: true };
+  return { ...group, trajectories: group.trajectories.toReversed(), metadata };
+}
+
+export function isAskedAgain({ metadata }: Pick<TrajectoryGroup, "metadata">): boolean {
+  return metadata[askedAgainKey] === true;
+}

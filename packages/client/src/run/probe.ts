@@ -1,4 +1,5 @@
 import {
+  askedAgain,
   deletedModelSchema,
   mulberry32,
   newId,
@@ -116,7 +117,7 @@ export async function probeTask<Scenario, Settings extends TaskSettings>(
       measured.judgeUsd = judgeCost(groups);
       if (judgeTwice) {
         onEvent({ stage: "judging again", done: 0, total: 1 });
-        const again = await task.score(played.map(backwards), { ...scoreHow, alsoTrain() {} });
+        const again = await task.score(played.map(askedAgain), { ...scoreHow, alsoTrain() {} });
         noise = judgeNoise(groups, again);
       }
     }
@@ -185,11 +186,6 @@ async function discard({ name, transport }: Model): Promise<void> {
 function judgeCost(groups: readonly TrajectoryGroup[]): number | null {
   const costs = groups.flatMap(({ metrics }) => metrics["ruler/cost_usd"] ?? []);
   return costs.length === 0 ? null : costs.reduce((sum, cost) => sum + cost, 0);
-}
-
-/** The same rollouts in another order, as a judge sees them. */
-function backwards(group: TrajectoryGroup): TrajectoryGroup {
-  return { ...group, trajectories: group.trajectories.toReversed() };
 }
 
 /** @unit s */

@@ -51,7 +51,8 @@ export async function judgeMembers(
     return { scores: nothing, judgement: { ...empty, status: "failed", error } };
   }
   const seed = (settings.seed ^ Number.parseInt(keys.fence.slice(0, 8), 16)) | 0;
-  const orders = seededOrders(attempts.length, settings.passes, seed);
+  const seeded = seededOrders(attempts.length, settings.passes, seed);
+  const orders = settings.reversed ? seeded.map((order) => order.toReversed()) : seeded;
   const passes = await Promise.all(
     orders.map((order) => judgePass(groupId, parts, ids, order, settings)),
   );

@@ -1,4 +1,4 @@
-import { HoneError, printableLine } from "@hone/core";
+import { HoneError, isAskedAgain, printableLine } from "@hone/core";
 import type { Trajectory, TrajectoryGroup } from "@hone/core";
 import { debugText } from "./debug-text.ts";
 import type { Judge } from "../judge/judge-target.ts";
@@ -37,7 +37,9 @@ export async function rulerScoreGroup(
     ...judgeOptionNames,
     "swallowErrors",
   ]);
-  const judged = await judgeMembers(group.id, group.trajectories, settings);
+  const again = isAskedAgain(group);
+  const how = again ? { ...settings, answers: null, reversed: true } : settings;
+  const judged = await judgeMembers(group.id, group.trajectories, how);
   const { judgement } = judged;
   settings.debug?.(debugText(group, judged));
   if (judgement.status === "failed") {

@@ -105,6 +105,8 @@ export interface Settings {
   closeGroups: "tournament" | false;
   judgeNoise: number | null;
   seed: number;
+  /** Each order that the seed gives is reversed. */
+  reversed: boolean;
   alwaysJudge: boolean;
   tokenBudget: number;
   countTokens: (text: string) => number;
@@ -173,6 +175,7 @@ export async function resolveSettings(
     closeGroups: readCloseGroups(where, options, passes),
     judgeNoise: options.judgeNoise ?? null,
     seed,
+    reversed: false,
     alwaysJudge: options.alwaysJudge ?? false,
     tokenBudget,
     countTokens: options.countTokens ?? estimateTokens,
