@@ -1,4 +1,13 @@
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
@@ -280,3 +289,24 @@ it("an engine of another base, or without a token, does not join", async () => {
     error: expect.stringContaining("needs a join token"),
   });
 });
+
+it("who gives up while vLLM starts waits for it no more, and leaves nothing behind", async () => {
+  const python = join(folder, "python");
+  const note = join(folder, "pid");
+  writeFileSync(python, `#!/bin/sh\necho $$ > ${note}\nexec sleep 300\n`, { mode: 0o755 });
+  const base = join(folder, "base");
+  mkdirSync(base);
+  const giveUp = new AbortController();
+  const starting = startSidecar({
+    ...{ server: server.url, token: await server.token(), base },
+    ...{ engine: { python, device: "cpu", flags: [] }, dataDir: join(folder, "a") },
+    ...{ listen: { host: "127.0.0.1", port: 0 }, cacheBytes: 1e9, drainMs: 0, ephemeral: false },
+    ...{ log: silent, signal: giveUp.signal },
+  });
+  const ended = expect(starting).rejects.toMatchObject({ code: "aborted" });
+  await vi.waitFor(() => expect(existsSync(note)).toBe(true), soon);
+  const pid = Number(readFileSync(note, "utf8"));
+  giveUp.abort();
+  await ended;
+  expect(() => process.kill(pid, 0)).toThrow("ESRCH");
+}, 20_000);
