@@ -175,7 +175,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       dtype: served?.dtype ?? options.dtype ?? "float32",
     }),
     deadlineMs: options.publishDeadlineMs,
-    tolerance: options.probeTolerance,
+    tolerance: () => options.probeTolerance,
     log,
   });
   let fingerprint: string | null = null;
@@ -190,6 +190,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       ...{ quantize: options.quantize ?? null, fingerprint },
       ...{ maxModelLen: base?.maxModelLen ?? 1, rank: state?.highestRank() ?? 0 },
     }),
+    probeTolerance: options.probeTolerance,
     taken: ["renderer", "worker", "engine", "engines", ...kept.map(({ name }) => name)],
     log,
   });

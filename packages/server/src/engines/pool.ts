@@ -80,7 +80,7 @@ export function createEnginePool(options: {
   /** From when on an engine that is not ready for a policy is fenced, if another is. @default 10 s */
   deadlineMs?: number | undefined;
   /** What an engine's logprobs may differ by from the trainer's. @default 0.001 in float32, 0.2 in bfloat16 */
-  tolerance?: number | undefined;
+  tolerance?: (() => number | undefined) | undefined;
   log: Logger;
 }): EnginePool {
   const { log, deadlineMs = defaultPublishDeadlineMs } = options;

@@ -18,7 +18,7 @@ export interface Holding {
 export interface PrepareOptions {
   base: () => LiveBase;
   /** What the probe may differ by. @default by the base's type */
-  tolerance?: number | undefined;
+  tolerance?: (() => number | undefined) | undefined;
   log: Logger;
 }
 
@@ -67,7 +67,7 @@ export async function prepare(
     if (probe) {
       const { difference, tellsApart } = await probeEngine(engine, adapter, probe, {
         dtype: base().dtype,
-        tolerance,
+        tolerance: tolerance?.(),
       });
       log.debug({ policy, difference, tellsApart }, "the engine answers as the trainer does");
     } else {

@@ -37,6 +37,7 @@ export async function startJoinableServer(options: {
   live?: readonly LiveAdapter[];
   deadlineMs?: number;
   base?: string;
+  probeTolerance?: number;
 }): Promise<JoinableServer> {
   const { dataDir, base = "base" } = options;
   const log = pino({ level: process.env["HONE_TEST_LOG"] ?? "silent" });
@@ -52,10 +53,12 @@ export async function startJoinableServer(options: {
     },
     base: () => ({ name: base, dtype: "float32" }),
     deadlineMs: options.deadlineMs,
+    tolerance: () => options.probeTolerance,
     log,
   });
   const joined = createJoinedEngines({
     ...{ dataDir, pool: () => pool, closed: null, taken: ["worker"], log },
+    probeTolerance: options.probeTolerance,
     base: () => ({
       ...{ name: base, dtype: "float32", quantize: null, fingerprint: null },
       ...{ maxModelLen: 512, rank: 8 },

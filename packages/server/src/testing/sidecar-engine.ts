@@ -49,12 +49,16 @@ export async function startSidecarEngine(base = "base", port = 0): Promise<Sidec
   async function complete(body: Record<string, unknown>, response: ServerResponse): Promise<void> {
     const {
       model,
+      prompt,
       max_tokens: count,
       stream,
+      prompt_logprobs: promptLogprobs,
     } = body as {
       model: string;
+      prompt: number[];
       max_tokens: number;
       stream: boolean;
+      prompt_logprobs?: number;
     };
     const token = model === base ? 0 : engine.adapters.get(model)?.token;
     if (token === undefined) return void response.writeHead(404).end("no such model");
@@ -64,6 +68,11 @@ export async function startSidecarEngine(base = "base", port = 0): Promise<Sidec
           ...{ index: 0, text: "", token_ids: ids },
           logprobs: { token_logprobs: ids.map(() => -0.5) },
           finish_reason: isLast ? "length" : null,
+          ...(promptLogprobs !== undefined && {
+            prompt_logprobs: prompt.map((id, at) =>
+              at === 0 ? null : { [id]: { logprob: -0.5 } },
+            ),
+          }),
         },
       ],
     });

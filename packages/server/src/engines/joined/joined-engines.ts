@@ -27,6 +27,8 @@ export interface JoinedEngines {
   /** Throws why engines cannot join this server. */
   requireOpen(): void;
   base(): ServedBaseOnWire;
+  /** What the operator lets engines differ by from the trainer; null where nothing was said. */
+  readonly probeTolerance: number | null;
   find(name: string): JoinedEngine;
   /** Adds one that has just got its key. */
   add(name: string): void;
@@ -57,6 +59,7 @@ export function createJoinedEngines(options: {
   /** Why engines cannot join, if so. */
   closed: string | null;
   base: () => ServedBaseOnWire;
+  probeTolerance?: number | undefined;
   /** Names of other parts of the server. */
   taken: readonly string[];
   log: Logger;
@@ -87,6 +90,7 @@ export function createJoinedEngines(options: {
   return {
     registry,
     base: options.base,
+    probeTolerance: options.probeTolerance ?? null,
     stopping: stopping.signal,
     find,
     add,

@@ -111,7 +111,8 @@ export function joinedEngineRoutes(joined: JoinedEngines): Hono<AppEnv> {
       one.boot === boot
         ? {
             ...{ known: true, generation: driver.generation },
-            ...{ base: joined.base().name, adapters: driver.wanted() },
+            ...{ base: joined.base().name, probeTolerance: joined.probeTolerance },
+            adapters: driver.wanted(),
           }
         : { known: false };
     return c.json(answer);

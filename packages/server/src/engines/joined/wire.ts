@@ -97,6 +97,8 @@ export const liveAnswerSchema = z.discriminatedUnion("known", [
     generation: z.int().min(0),
     /** The base's name; adapters of another are refused. */
     base: z.string(),
+    /** What an engine's logprobs may differ by from the probe's; null where that follows from the base's type. */
+    probeTolerance: z.number().positive().nullable(),
     adapters: z.array(wantedAdapterSchema),
   }),
 ]);

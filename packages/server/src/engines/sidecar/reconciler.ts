@@ -12,6 +12,8 @@ export interface Reconciler {
   take(answer: Extract<LiveAnswer, { known: true }>): void;
   /** Resolves once the engine serves all that is wanted and can be served. Throws where the engine is not there. */
   apply(): Promise<void>;
+  /** What the server lets the engine's logprobs differ by; undefined where that follows from the base's type. */
+  tolerance(): number | undefined;
   snapshot(): Pick<Report, "generation" | "served" | "refused">;
 }
 
@@ -34,6 +36,7 @@ export function createReconciler(options: {
   const { cache, pool, log } = options;
   let generation = 0;
   let base = options.base;
+  let tolerance: number | null = null;
   let wanted: ReadonlyMap<string, WantedAdapter> = new Map();
   const refused = new Map<string, Report["refused"][number]>();
   const turns = new Map<string, LimitFunction>();
@@ -113,12 +116,13 @@ export function createReconciler(options: {
 
   return {
     take(answer) {
-      ({ generation, base } = answer);
+      ({ generation, base, probeTolerance: tolerance } = answer);
       wanted = new Map(answer.adapters.map((one) => [one.policy, one]));
       // What was refused is tried again: it may have been the way here.
       refused.clear();
     },
     apply,
+    tolerance: () => tolerance ?? undefined,
     snapshot: () => ({
       generation,
       served: [...have().values()].map(({ policy, sha256 }) => ({ policy, sha256 })),

@@ -153,6 +153,26 @@ it.each<[string, AdapterFaults, RegExp]>([
   expect(readdirSync(join(folder, "a", "adapters"))).toHaveLength(1);
 });
 
+it("an engine may differ from the trainer by what the server's operator allows, also in its sidecar", async () => {
+  const far = { prompt: [-3], next: -3 };
+  const near = { prompt: [-0.51], next: -0.51 };
+  const probe = { dtype: "float32" as const, ids: [1, 2], policy: near, base: far };
+  const one = { ...adapter("m@1"), probe };
+  await joinHere("a");
+  await expect(server.pool.load(one)).rejects.toMatchObject({
+    code: "bad_adapter",
+    message: expect.stringContaining("--probe-tolerance"),
+  });
+  await server.close();
+  server = await startJoinableServer({
+    ...{ dataDir: join(folder, "server"), probeTolerance: 0.05 },
+    port: Number(new URL(server.url).port),
+  });
+  await untilState("a", "serving");
+  await server.pool.load(one);
+  expect((await say("m@1")).ids).toEqual(Array(3).fill(tokenOf(one.weights)));
+});
+
 it("an engine that cannot take an adapter is fenced with the reason, and the others go on", async () => {
   const { engine: a } = await joinHere("a", { maxLoraRank: 8 });
   const { engine: b } = await joinHere("b", { maxLoraRank: 16 });

@@ -101,6 +101,7 @@ async function start(
     replicas: [kept],
     restore: () => reconciler.apply(),
     base: () => base,
+    tolerance: () => reconciler.tolerance(),
     log,
   });
 
