@@ -2,7 +2,7 @@ import { readFile, writeFile } from "node:fs/promises";
 import process from "node:process";
 import { Command, InvalidArgumentError } from "commander";
 import { gather, Hone, readGroups, type Model, type Policy } from "@hone/client";
-import { loadTask, taskRollout } from "@hone/client/run";
+import { loadTask, taskRollout, type LoadedTask } from "@hone/client/run";
 import {
   HoneError,
   mulberry32,
@@ -85,6 +85,8 @@ export async function judgeDoctorCommand(
   const parameters = given.judgeTokens === undefined ? {} : { max_tokens: given.judgeTokens };
   const rubric = given.rubric === undefined ? undefined : await readFile(given.rubric, "utf8");
   const apiKey = process.env["JUDGE_API_KEY"];
+  // First: it brings what reads TypeScript, for a judge in a file too.
+  const task = given.task === undefined ? null : (await loadTask(given.task)).task;
   const judges = [];
   for (const name of given.judges.split(",").map((one) => one.trim())) {
     // The key is for servers of one's own: a provider's own key comes from its own variable.
@@ -94,7 +96,8 @@ export async function judgeDoctorCommand(
     const ruler = { parameters, timeoutMs, deadlineMs, ...(rubric && { rubric }), ...own };
     judges.push(await namedJudge(name, { ruler }));
   }
-  const groups = given.groups === undefined ? await played(given, signal) : await recorded(given);
+  const groups =
+    given.groups === undefined ? await played(given, task, signal) : await recorded(given);
   const reports = await examineJudges(groups, judges, {
     ...{ passes, seed, signal },
     gold: (trajectory) =>
@@ -136,10 +139,12 @@ function drawn<One>(all: readonly One[], { scenarios, seed }: Given): One[] {
 }
 
 /** On-policy outputs: rollouts of mode "eval", so that none of them is ever trained on. */
-async function played(given: Given, signal: AbortSignal): Promise<TrajectoryGroup[]> {
-  if (given.task === undefined)
-    throw invalid("Give --task, or --groups with recorded ones.", "task");
-  const { task } = await loadTask(given.task);
+async function played(
+  given: Given,
+  task: LoadedTask["task"] | null,
+  signal: AbortSignal,
+): Promise<TrajectoryGroup[]> {
+  if (!task) throw invalid("Give --task, or --groups with recorded ones.", "task");
   const { model, policy } = await policyOf(given.model, signal);
   const { maxModelLen: contextTokens } = await model.info({ signal });
   const rollout = taskRollout(task, { contextTokens, temperature: given.temperature });

@@ -165,7 +165,9 @@ async function moduleFunction(name: string, folder: string): Promise<JudgeFuncti
       ...{ code: "invalid_config", param: "judges", cause: error },
     });
   }
-  const fn = module[exported];
+  // A file that is read as CommonJS has its exports in its default one.
+  const inner = module["default"] as Record<string, unknown> | undefined;
+  const fn = typeof module[exported] === "function" ? module[exported] : inner?.[exported];
   if (typeof fn === "function") return fn as JudgeFunction;
   throw invalid(
     `${path} has no function as its ${exported === "default" ? "default export" : `export ${exported}`}. Export (trajectories, { scenario, signal }) => scores.`,
