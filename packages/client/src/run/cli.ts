@@ -18,7 +18,7 @@ Trains the model behind an agent on a task: a file whose default export is what 
 The server is found by HONE_URL and HONE_API_KEY, or is that of this machine.
 
   probe TASK.ts              some rollouts of the base: is there something to learn, and what would it take?
-  train TASK.ts --help       all options, those of the task among them; probe has them too
+  train TASK.ts --help       all options, those of the task among them; probe TASK.ts --help: its own
   train TASK.ts --resume     go on with the newest run of the task
 `;
 

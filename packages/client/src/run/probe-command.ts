@@ -1,5 +1,5 @@
 import { Command, InvalidArgumentError } from "commander";
-import { numberReader } from "@hone/core";
+import { HoneError, numberReader } from "@hone/core";
 import { ownOptions } from "./cli-options.ts";
 import { loadTask } from "./task-file.ts";
 import { readSettings, type RunSettings } from "./run-options.ts";
@@ -65,7 +65,9 @@ function readProbeLine(
     .option("--eval-every <n>", "steps between evaluations", whole(0), defaults.evalEvery)
     .option("--seed <n>", "of adapter and choice of scenarios", whole(0, 1e6), defaults.seed)
     .optionsGroup("Settings of the task:");
+  const taken = new Set(program.options.map((option) => option.attributeName()));
   for (const [name, value] of own) {
+    if (taken.has(name)) throw takenName(name);
     for (const option of ownOptions(name, value)) program.addOption(option);
   }
   program.parse(args, { from: "user" });
@@ -82,6 +84,13 @@ function readProbeLine(
     },
     json,
   };
+}
+
+function takenName(name: string): HoneError {
+  return new HoneError(
+    `The task's setting "${name}" is an option of the probe's too, so that the command cannot tell them apart. Call it something else, or probe from code: probeTask(task, { settings }).`,
+    { code: "invalid_config", param: `settings.${name}` },
+  );
 }
 
 /** On a terminal a line that shows how far it is; elsewhere a line for each stage. */

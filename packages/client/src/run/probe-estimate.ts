@@ -3,6 +3,8 @@ import type { ProbeFigures } from "./probe-figures.ts";
 
 /** What a probe has measured of time and money. */
 export interface Measured {
+  /** The task's `warmUp`; 0 where it trained nothing. @unit s */
+  warmingUp: number;
   /** Playing its rollouts, at the run's own concurrency. @unit s */
   playing: number;
   /** Judging its groups once. @unit s */
@@ -46,9 +48,12 @@ export function estimateOf(
   const trainingRollouts = steps * groupsPerStep * groupSize;
   const looks = verdict === "greedy" ? 2 : 1;
   const between = evalEvery > 0 ? Math.max(0, Math.ceil(steps / evalEvery) - 1) : 0;
-  const evaluationRollouts = 2 * looks * heldOut + between * Math.min(heldOut, evalHeldOut);
+  // A run answers once more after its warm-up.
+  const ends = 2 * looks + (measured.warmingUp > 0 ? 1 : 0);
+  const evaluationRollouts = ends * heldOut + between * Math.min(heldOut, evalHeldOut);
   const rollouts = trainingRollouts + evaluationRollouts;
   const seconds =
+    measured.warmingUp +
     (measured.playing / played) * rollouts +
     (measured.scoring / played) * trainingRollouts +
     ((measured.training ?? 0) / played) * trainingRollouts;

@@ -100,6 +100,26 @@ describe("the verdict of a probe", () => {
     expect(reasons.length).toBeGreaterThan(1);
   });
 
+  it("does not take agents for alike that only end with the same word", () => {
+    const called = (name: string) =>
+      ({ type: "function", function: { name, arguments: "{}" } }) as const;
+    const worked = (name: string, id: string): Trajectory["messages"] => [
+      { role: "assistant", content: null, tool_calls: [{ id, ...called(name) }] },
+      { role: "tool", tool_call_id: id, content: "ok" },
+      { role: "assistant", content: "Done." },
+    ];
+    const groupOfCalls = (name: (at: number) => string) => {
+      const one = group([1, 0, 0, 1]);
+      const trajectories = one.trajectories.map((each, at) => ({
+        ...each,
+        messages: worked(name(at), `call_${at}`),
+      }));
+      return [{ ...one, trajectories }];
+    };
+    expect(judged(groupOfCalls((at) => `tool_${at}`)).verdict).toBe("go");
+    expect(judged(groupOfCalls(() => "tool")).verdict).toBe("change_the_prompt");
+  });
+
   it("names cut answers, one answer for all, and a judge that does not agree with itself", () => {
     const groups = [group([1, 0, 0, 1])];
     const figures = figuresOf(groups, rule, 4);
@@ -117,7 +137,7 @@ it("reckons a run from what was measured", () => {
     ...{ steps: 10, groupsPerStep: 4, groupSize: 8, heldOut: 20, evalEvery: 0, evalHeldOut: 64 },
     verdict: "greedy",
   } as const;
-  const measured = { playing: 4, scoring: 2, training: 1, judgeUsd: 0.02 };
+  const measured = { warmingUp: 0, playing: 4, scoring: 2, training: 1, judgeUsd: 0.02 };
   expect(estimateOf(figures, measured, settings, 3.6)).toEqual({
     ...{ steps: 10, rollouts: 400, evaluationRollouts: 80, withTraining: true },
     ...{ promptTokens: 40_000, completionTokens: 4000 },

@@ -24,7 +24,7 @@ export interface ProbeFigures {
   cut: number;
   /** The share of the completions that would not be trained: temperature 0, top_p below 1, a grammar. */
   constrained: number;
-  /** The share of the rollouts that end with the commonest of the last answers. */
+  /** The share of the rollouts in which the model said and called the same, as the commonest of them. */
   commonest: number;
 }
 
@@ -174,14 +174,23 @@ export function judgeNoise(
   return signal === 0 ? null : mean(between) / signal;
 }
 
+/** By all that the model said and called: many agents end with the same word, whatever they did before. */
 function commonestShare(trajectories: readonly Trajectory[]): number {
   const counts = new Map<string, number>();
   for (const { messages } of trajectories) {
-    const last = messages.findLast((one) => one["role"] === "assistant");
-    const key = JSON.stringify([last?.["content"], last?.["tool_calls"]]);
+    const said = messages
+      .filter((one) => one["role"] === "assistant")
+      .map((one) => [one["content"], callsOf(one["tool_calls"])]);
+    const key = JSON.stringify(said);
     counts.set(key, (counts.get(key) ?? 0) + 1);
   }
   return share(Math.max(0, ...counts.values()), trajectories.length);
+}
+
+/** Without their ids, which are others each time. */
+function callsOf(calls: unknown): unknown[] {
+  if (!Array.isArray(calls)) return [];
+  return calls.map((call: { function?: unknown }) => call.function);
 }
 
 function sum(values: readonly number[]): number {

@@ -43,6 +43,7 @@ export function probeText(report: ProbeReport): string {
     [
       "measured",
       [
+        ...(measured.warmingUp > 0 ? [`warmed up ${seconds(measured.warmingUp)}`] : []),
         `played ${seconds(measured.playing)}`,
         ...(measured.scoring > 0 ? [`judged ${seconds(measured.scoring)}`] : []),
         measured.training === null ? "no step trained" : `a step ${seconds(measured.training)}`,

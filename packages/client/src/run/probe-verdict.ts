@@ -22,7 +22,7 @@ const thresholds = {
   noise: 0.5,
   /** From here on nothing is left to learn. */
   solved: 0.95,
-  /** Rollouts that end in the same answer whatever the scenario. */
+  /** Rollouts with the same answers whatever the scenario. */
   commonest: 0.9,
 } as const;
 
@@ -87,7 +87,7 @@ const rules: readonly Rule[] = [
       ? null
       : {
           verdict: "change_the_prompt",
-          reason: `${percent(commonest)} of the rollouts end with the same answer whatever the scenario: see whether the prompt shows the scenario to the model.`,
+          reason: `${percent(commonest)} of the rollouts have the same answers whatever the scenario: see whether the prompt shows the scenario to the model.`,
         },
   (_, noise) =>
     noise === null || noise <= thresholds.noise

@@ -1,3 +1,5 @@
+import { once } from "node:events";
+import { setTimeout as delay } from "node:timers/promises";
 import {
   askedAgain,
   deletedModelSchema,
@@ -11,6 +13,7 @@ import type { TrajectoryGroup } from "@hone/core";
 import { Hone } from "../hone.ts";
 import type { Model } from "../model.ts";
 import { gather } from "../rollouts/gather.ts";
+import { throwIfAborted } from "@hone/transport";
 import { warn } from "../warn.ts";
 import { readSettings, settingNames, type RunSettings } from "./run-options.ts";
 import { readOwnSettings, requireTask, type Task, type TaskSettings } from "./task.ts";
@@ -39,7 +42,7 @@ export interface ProbeOptions<Settings> extends Partial<RunSettings> {
 
 /** What it is at, and how far. */
 export interface ProbeEvent {
-  stage: "playing" | "judging" | "judging again" | "training";
+  stage: "warming up" | "playing" | "judging" | "judging again" | "training";
   done: number;
   total: number;
 }
@@ -52,6 +55,9 @@ export interface ProbeReport extends Judged {
   measured: Measured;
   estimate: Estimate;
 }
+
+/** How long a stop waits for a model that is being made, to delete it. */
+const mostSecondsToStop = 5;
 
 const ownOptions = [
   ...["rollouts", "passAt", "judgeTwice", "trainStep", "usdPerHour"],
@@ -78,8 +84,12 @@ export async function probeTask<Scenario, Settings extends TaskSettings>(
   const scenarios = someOf(task.train, Math.ceil(rollouts / settings.groupSize), settings.seed);
   const hone = options.hone ?? new Hone();
   const name = `probe-${newId("op").slice(-12).toLowerCase()}`;
-  const model = await hone.model({ name, seed: settings.seed }, { signal });
+  const model = await madeModel(hone, { name, seed: settings.seed }, signal);
   try {
+    const warmingUp = await warmUpSeconds(task, model, {
+      how: { settings: own, seed: settings.seed, signal },
+      onEvent,
+    });
     const { base, maxModelLen } = await model.info({ signal });
     const how = {
       temperature: settings.temperature,
@@ -94,19 +104,21 @@ export async function probeTask<Scenario, Settings extends TaskSettings>(
       scenarios,
       {
         ...{ groupSize: settings.groupSize, concurrency: settings.concurrency, mode: "train" },
-        // The failures are counted: a probe tells of them in place of ending with them.
+        // As a run has it. Failures are counted: a probe tells of them in place of ending with them.
+        retries: 1,
         maxExceptions: scenarios.length * settings.groupSize,
         signal,
         onProgress: ({ done, total }) => onEvent({ stage: "playing", done, total }),
       },
     );
     const measured: Measured = {
-      ...{ playing: playing(), scoring: 0, training: null, judgeUsd: null },
+      ...{ warmingUp, playing: playing(), scoring: 0, training: null, judgeUsd: null },
     };
     let groups = played;
     const also: TrajectoryGroup[] = [];
     let noise: number | null = null;
-    if (task.score) {
+    // Where every rollout has failed there is nothing to judge, and the verdict says what failed.
+    if (task.score && played.some(({ trajectories }) => trajectories.length > 0)) {
       onEvent({ stage: "judging", done: 0, total: 1 });
       const scoring = stopwatch();
       const { concurrency } = settings;
@@ -140,6 +152,42 @@ export async function probeTask<Scenario, Settings extends TaskSettings>(
   } finally {
     await discard(model);
   }
+}
+
+/** Where it is stopped meanwhile, the server may make the model all the same: then it is deleted again. */
+async function madeModel(
+  hone: Hone,
+  options: { name: string; seed: number },
+  signal: AbortSignal,
+): Promise<Model> {
+  throwIfAborted(signal);
+  const making = hone.model(options);
+  const stopped = new AbortController();
+  const stopping = once(signal, "abort", { signal: stopped.signal }).catch(() => {});
+  await Promise.race([making.catch(() => {}), stopping]);
+  stopped.abort();
+  if (!signal.aborted) return await making;
+  const deleted = making.then(discard, () => {});
+  await Promise.race([deleted, delay(mostSecondsToStop * 1000, undefined, { ref: false })]);
+  throw signal.reason;
+}
+
+/** 0 where the task does not warm up, or had nothing to train. */
+async function warmUpSeconds<Scenario, Settings extends TaskSettings>(
+  { warmUp }: Task<Scenario, Settings>,
+  model: Model,
+  {
+    how,
+    onEvent,
+  }: {
+    how: { settings: Settings; seed: number; signal: AbortSignal };
+    onEvent: (event: ProbeEvent) => void;
+  },
+): Promise<number> {
+  if (!warmUp) return 0;
+  onEvent({ stage: "warming up", done: 0, total: 1 });
+  const warming = stopwatch();
+  return (await warmUp(model, how)) === false ? 0 : warming();
 }
 
 function runSettings(options: Partial<RunSettings>): Partial<RunSettings> {
