@@ -1,6 +1,7 @@
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import type { TrajectoryGroup } from "@hone/core";
 import { afterEach, beforeEach, expect, it } from "vitest";
 import type { Model } from "../model.ts";
@@ -8,6 +9,7 @@ import { openRunLog } from "../run-log/run-log.ts";
 import { group, trained } from "../testing/run-log.ts";
 import { startRouteServer, rolloutRoutes, type RouteServer } from "../testing/route-server.ts";
 import type { Batch } from "../training/batch.ts";
+import type { RunEvent } from "./run-event.ts";
 import { readSettings } from "./run-options.ts";
 import { createRun } from "./run-play.ts";
 import { defineTask } from "./task.ts";
@@ -86,4 +88,58 @@ it("an evaluation refuses further groups", async () => {
   await expect(run.evaluate(dealing, "base", run.decidingRollout())).rejects.toThrow(
     /an evaluation trains nothing/,
   );
+});
+
+it("says what it plays where the rollouts of the next batch began before the step", async () => {
+  const events: RunEvent[] = [];
+  const task = defineTask({
+    train: ["a"],
+    heldOut: ["b", "c"],
+    async rollout() {
+      await delay(4 * (2 + Math.random()));
+      return 1;
+    },
+  });
+  const signal = new AbortController().signal;
+  const settings = readSettings(task, {
+    steps: 4,
+    groupSize: 8,
+    concurrency: 2,
+    overlap: { ahead: 2 },
+  });
+  const run = createRun({
+    ...{ task: task as never, settings, own: {}, contextTokens: 512, metrics: ["reward"] },
+    log: await openRunLog(join(folder, "overlap")),
+    totals: await openTotals(join(folder, "overlap.json")),
+    onEvent: (event) => void events.push(event),
+    signal,
+  });
+  const model = await server.hone().model({ name: "m" });
+  const dealing = Object.assign(Object.create(model) as Model, {
+    async *batches() {
+      for (let step = 0; step < 4; step += 1) {
+        const cursor = { trained: step };
+        yield {
+          scenarios: ["a"],
+          step,
+          trained: step,
+          steps: 4,
+          curriculum: null,
+          cursor,
+        } as never;
+      }
+    },
+    async train() {
+      await delay(15);
+      return trained(1);
+    },
+  });
+  await trainSteps(dealing, run, false);
+  let label = "";
+  const told = events.flatMap((event) => {
+    if (event.type === "began") label = event.label;
+    return event.type === "progressed" ? [label] : [];
+  });
+  expect(told.length).toBeGreaterThan(16);
+  expect(told.filter((one) => !one.endsWith("playing"))).toEqual([]);
 });

@@ -128,26 +128,32 @@ function labelOf({ trained, steps }: Batch<unknown>): string {
 class Stage {
   readonly #onEvent: (event: RunEvent) => void;
   #taken = false;
-  /** The newest of each type. */
-  #missed: Partial<Record<"began" | "progressed", RunEvent>> = {};
+  /** The newest of each type, told or not: what began before it was taken may go on behind it. */
+  #newest: Partial<Record<"began" | "progressed", RunEvent>> = {};
 
   constructor(onEvent: (event: RunEvent) => void) {
     this.#onEvent = onEvent;
   }
 
   tell(event: RunEvent): void {
-    if (!this.#taken) return this.#onEvent(event);
-    if (event.type === "began") this.#missed = { began: event };
-    if (event.type === "progressed") this.#missed.progressed = event;
+    if (event.type === "began") this.#newest = { began: event };
+    if (event.type === "progressed") this.#newest.progressed = event;
+    if (!this.#taken) this.#onEvent(event);
   }
 
   take(): void {
     this.#taken = true;
-    this.#missed = {};
+    if (this.#ended) this.#newest = {};
   }
 
   leave(): void {
     this.#taken = false;
-    for (const event of Object.values(this.#missed)) this.#onEvent(event);
+    for (const event of Object.values(this.#newest)) this.#onEvent(event);
+  }
+
+  get #ended(): boolean {
+    const { began, progressed } = this.#newest;
+    const total = began?.type === "began" ? began.total : 0;
+    return progressed?.type === "progressed" && progressed.done >= total;
   }
 }
