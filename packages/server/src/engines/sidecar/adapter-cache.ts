@@ -136,7 +136,10 @@ async function receive(
     await handle.sync();
   } catch (error) {
     if (HoneError.isInstance(error) || diskFullError(error)) throw error;
-    throw badAdapter(`its weights did not arrive (${(error as Error).message})`, error);
+    // The way here is at fault, not the adapter: it may arrive the next time.
+    throw new HoneError(`Its weights did not arrive (${(error as Error).message}).`, {
+      ...{ code: "connection_failed", cause: error },
+    });
   } finally {
     await handle.close();
   }

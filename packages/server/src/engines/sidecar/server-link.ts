@@ -17,13 +17,15 @@ import {
 } from "../joined/wire.ts";
 
 const timeoutMs = 15_000;
+/** A download of which nothing comes for so long is over: a connection may be gone without a word. */
+const defaultStallMs = 30_000;
 
 /** The server, as an engine's sidecar speaks to it. No request is sent twice: the caller knows when it makes sense. */
 export interface ServerLink {
   base(signal: AbortSignal): Promise<ServedBaseOnWire>;
   announce(announcement: Announcement, signal: AbortSignal): Promise<void>;
   live(boot: string, after: number, signal: AbortSignal): Promise<LiveAnswer>;
-  adapter(sha256: string): Promise<AsyncIterable<Uint8Array>>;
+  adapter(sha256: string, signal: AbortSignal): Promise<AsyncIterable<Uint8Array>>;
   report(report: Report): Promise<{ known: boolean }>;
   drain(boot: string): Promise<{ inFlight: number }>;
   leave(): Promise<void>;
@@ -43,7 +45,11 @@ export async function join(
   });
 }
 
-export function linkTo(serverURL: string, key: string): ServerLink {
+export function linkTo(
+  serverURL: string,
+  key: string,
+  { stallMs = defaultStallMs }: { stallMs?: number } = {},
+): ServerLink {
   const transport = transportTo(serverURL, key);
   return {
     base: (signal) => transport.json("GET", paths.base, servedBaseSchema, { signal }),
@@ -56,10 +62,18 @@ export function linkTo(serverURL: string, key: string): ServerLink {
         ...{ signal, timeoutMs: longestPollMs + timeoutMs },
       });
     },
-    async adapter(sha256) {
-      const response = await transport.open("GET", `${paths.adapters}/${sha256}`);
-      if (response.body) return response.body;
-      throw new HoneError("The server sent no adapter.", { code: "invalid_response" });
+    async adapter(sha256, signal) {
+      const stall = watchStall(stallMs);
+      try {
+        const { body } = await transport.open("GET", `${paths.adapters}/${sha256}`, {
+          signal: AbortSignal.any([signal, stall.signal]),
+        });
+        if (body) return stall.watched(body);
+        throw new HoneError("The server sent no adapter.", { code: "invalid_response" });
+      } catch (error) {
+        stall.end();
+        throw stall.signal.aborted ? stall.signal.reason : error;
+      }
     },
     report: (body) => transport.json("POST", paths.report, knownSchema, { body }),
     drain: (boot) => transport.json("POST", paths.drain, drainingSchema, { body: { boot } }),
@@ -71,4 +85,28 @@ export function linkTo(serverURL: string, key: string): ServerLink {
 
 function transportTo(serverURL: string, apiKey: string): Transport {
   return new Transport({ serverURL, apiKey, fetch: globalThis.fetch, maxRetries: 0, timeoutMs });
+}
+
+/** Aborts once nothing has come for so long. */
+function watchStall(stallMs: number) {
+  const stalled = new AbortController();
+  const late = (): void => {
+    const text = `The server sent nothing of the adapter for ${stallMs / 1000} s.`;
+    stalled.abort(new HoneError(text, { code: "connection_failed" }));
+  };
+  const timer = setTimeout(late, stallMs);
+  return {
+    signal: stalled.signal,
+    end: () => clearTimeout(timer),
+    async *watched(parts: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+      try {
+        for await (const part of parts) {
+          timer.refresh();
+          yield part;
+        }
+      } finally {
+        clearTimeout(timer);
+      }
+    },
+  };
 }

@@ -69,7 +69,7 @@ async function start(
   const cache = await openAdapterCache({
     folder: joinPath(dataDir, "adapters"),
     maxBytes: options.cacheBytes,
-    fetch: (sha256) => link.adapter(sha256),
+    fetch: (sha256) => link.adapter(sha256, ending.signal),
     check: (place, wanted) => checkAdapter(place, wanted, { maxRank, baseShapes }),
     log,
   });
