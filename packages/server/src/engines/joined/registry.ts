@@ -13,6 +13,9 @@ const fileSchema = z.strictObject({
   ),
 });
 
+/** What the server calls the engines that it is started with. At its next start those may be more. */
+const ownEngine = /^engine(-\d+)?$/;
+
 /** Who may be an engine of this server. Keys and tokens are kept as hashes, in `engines.json`. */
 export interface EngineRegistry {
   /** A token with which one engine can join. @param lifeMs how long */
@@ -62,7 +65,13 @@ export function openEngineRegistry(options: {
     redeem(token, wanted) {
       const sha256 = hashOf(token);
       if (!state.tokens.some(isValid(sha256))) throw badToken();
-      const names = new Set([...taken, ...state.engines.map(({ name }) => name)]);
+      const names = new Set(state.engines.map(({ name }) => name));
+      if (wanted !== undefined && (taken.includes(wanted) || ownEngine.test(wanted))) {
+        throw new HoneError(
+          `"${wanted}" is the name of a part that the server has, or may have, itself. Give another --name.`,
+          { code: "invalid_request", param: "name" },
+        );
+      }
       if (wanted !== undefined && names.has(wanted)) {
         throw new HoneError(
           `There is an engine "${wanted}" already. Give another --name, or remove it with \`hone engines remove ${wanted}\`.`,

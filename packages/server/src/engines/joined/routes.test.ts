@@ -38,9 +38,18 @@ describe("join tokens", () => {
 
   it("are not used up by what is refused", async () => {
     const token = await server.token();
-    for (const body of [{ name: "No Name" }, { name: "worker" }, { nme: "a" }]) {
+    for (const body of [
+      { name: "No Name" },
+      { name: "worker" },
+      { name: "engine-2" },
+      { nme: "a" },
+    ]) {
       expect((await server.call("POST", "/engine/join", body, token)).status).toBe(400);
     }
+    const own = await server.call("POST", "/engine/join", { name: "engine-2" }, token);
+    expect(own.json).toMatchObject({
+      error: { message: expect.stringContaining("another --name") },
+    });
     expect((await server.call("POST", "/engine/join", { name: "a" }, token)).status).toBe(201);
     const other = await server.call("POST", "/engine/join", { name: "a" }, await server.token());
     expect(other).toMatchObject({ status: 400, json: { error: { param: "name" } } });
