@@ -127,7 +127,9 @@ describe("the verdict of a probe", () => {
     expect(judgeFigures({ ...figures, commonest: 1 }, null).verdict).toBe("change_the_prompt");
     expect(judgeFigures(figures, 0.7).verdict).toBe("change_the_reward");
     expect(judgeFigures(figures, 0.2).verdict).toBe("go");
-    expect(judgeFigures({ ...figures, constrained: 1 }, null).verdict).toBe("no_go");
+    const constrained = { ...figures, constrained: 1 };
+    expect(judgeFigures(constrained, null).verdict).toBe("no_go");
+    expect(judgeFigures(constrained, null, { allowConstrained: true }).verdict).toBe("go");
   });
 });
 

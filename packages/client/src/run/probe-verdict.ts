@@ -26,14 +26,34 @@ const thresholds = {
   commonest: 0.9,
 } as const;
 
+/** What of the run's `train` decides what counts. */
+interface Training {
+  type?: string | undefined;
+  allowConstrained?: boolean | undefined;
+}
+
+const taught =
+  "The objective learns from a teacher's logprobs: whether rewards differ does not matter to it.";
+
 interface Finding {
   verdict: ProbeVerdict;
   reason: string;
 }
 
 /** What the figures say. Findings that stop a run come first, then those that slow it down, then those that speak for it. */
-export function judgeFigures(figures: ProbeFigures, noise: number | null): Judged {
-  const findings = rules.flatMap((rule) => rule(figures, noise) ?? []);
+export function judgeFigures(
+  figures: ProbeFigures,
+  noise: number | null,
+  train: Training = {},
+): Judged {
+  const byTeacher = train.type === "distill";
+  const rules = byTeacher
+    ? [...rulesOfRollouts, cutAnswers]
+    : [...rulesOfRollouts, ...rulesOfRewards];
+  // What a step trains all the same is nothing to be against.
+  const seen = train.allowConstrained ? { ...figures, constrained: 0 } : figures;
+  const findings = rules.flatMap((rule) => rule(seen, noise) ?? []);
+  if (byTeacher) findings.push({ verdict: "go", reason: taught });
   const against = findings.filter(({ verdict }) => verdict !== "go");
   const first = against.find(({ verdict }) => verdict === "no_go") ?? against[0];
   if (!first) return { verdict: "go", reasons: findings.map(({ reason }) => reason) };
@@ -43,7 +63,7 @@ export function judgeFigures(figures: ProbeFigures, noise: number | null): Judge
 
 type Rule = (figures: ProbeFigures, noise: number | null) => Finding | null;
 
-const rules: readonly Rule[] = [
+const rulesOfRollouts: readonly Rule[] = [
   ({ failed, rollouts, lastFailure }) => {
     const share = failed / Math.max(1, failed + rollouts);
     if (share <= thresholds.failed) return null;
@@ -59,6 +79,18 @@ const rules: readonly Rule[] = [
           verdict: "no_go",
           reason: `${percent(constrained)} of the completions would not be trained: the agent asks for temperature 0, top_p below 1, a penalty or a grammar. Ask for the temperature that the rollout is given, or train with allowConstrained.`,
         },
+];
+
+const cutAnswers: Rule = ({ cut }) =>
+  cut <= thresholds.cut
+    ? null
+    : {
+        verdict: "change_the_prompt",
+        reason: `${percent(cut)} of the answers were cut at their limit of tokens: ask for shorter ones, or raise answerTokens.`,
+      };
+
+/** Beside those of rollouts, where rewards are learnt from. */
+const rulesOfRewards: readonly Rule[] = [
   ({ reward }) =>
     reward
       ? null
@@ -75,13 +107,7 @@ const rules: readonly Rule[] = [
           reason: `The base passes in ${percent(pass.at1)} of the rollouts already: take harder scenarios or a stricter reward.`,
         },
   unvaried,
-  ({ cut }) =>
-    cut <= thresholds.cut
-      ? null
-      : {
-          verdict: "change_the_prompt",
-          reason: `${percent(cut)} of the answers were cut at their limit of tokens: ask for shorter ones, or raise answerTokens.`,
-        },
+  cutAnswers,
   ({ commonest, varied }) =>
     commonest < thresholds.commonest || varied.groups === 0
       ? null

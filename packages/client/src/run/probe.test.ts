@@ -132,3 +132,20 @@ it("leaves no model where it is stopped while the model is made", async () => {
   await expect(probeTask(task(), { hone, signal: stop.signal })).rejects.toThrow("stopped");
   expect(server.seen("DELETE /v1/models/probe-")).toHaveLength(1);
 });
+
+it("asks for no rewards where a teacher is learnt from", async () => {
+  const options = {
+    train: { type: "distill", teacher: "base" },
+  } as unknown as Task<number>["options"];
+  const one = task({
+    options,
+    async rollout(model, scenario) {
+      await say(model);
+      return { reward: null, metadata: { scenario } };
+    },
+  });
+  const report = await probe(one);
+  expect(report.verdict).toBe("go");
+  expect(report.reasons.join()).toContain("teacher");
+  expect((await probe({ ...one, options: {} })).verdict).toBe("change_the_reward");
+});

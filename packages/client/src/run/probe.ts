@@ -138,14 +138,15 @@ export async function probeTask<Scenario, Settings extends TaskSettings>(
       trajectories.some(({ metrics }) => metrics["ruler_score"] !== undefined),
     );
     const figures = figuresOf(groups, { metric, at: passAt, relative }, settings.groupSize);
-    if (trainStep && figures.varied.groups > 0) {
+    const learns = figures.varied.groups > 0 || settings.train.type === "distill";
+    if (trainStep && learns) {
       measured.training = await stepSeconds(model, [...groups, ...also], settings, {
         onEvent,
         signal,
       });
     }
     return {
-      ...judgeFigures(figures, noise),
+      ...judgeFigures(figures, noise, settings.train),
       ...{ base, figures, noise, measured },
       estimate: estimateOf(figures, measured, settings, usdPerHour),
     };
