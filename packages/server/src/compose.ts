@@ -191,6 +191,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       ...{ maxModelLen: base?.maxModelLen ?? 1, rank: state?.highestRank() ?? 0 },
     }),
     probeTolerance: options.probeTolerance,
+    publishDeadlineMs: options.publishDeadlineMs,
     taken: ["renderer", "worker", "engine", "engines", ...kept.map(({ name }) => name)],
     log,
   });

@@ -59,6 +59,7 @@ export async function startJoinableServer(options: {
   const joined = createJoinedEngines({
     ...{ dataDir, pool: () => pool, closed: null, taken: ["worker"], log },
     probeTolerance: options.probeTolerance,
+    publishDeadlineMs: options.deadlineMs,
     base: () => ({
       ...{ name: base, dtype: "float32", quantize: null, fingerprint: null },
       ...{ maxModelLen: 512, rank: 8 },

@@ -50,6 +50,8 @@ export interface JoinedEngines {
 
 const lookEveryMs = 1_000;
 const longestBackoffMs = 15_000;
+/** An adapter comes over a network, and may take longer than others wait for it. */
+const leastLoadMs = 30_000;
 /** Longer than the sidecar waits for news. */
 const silenceMs = longestPollMs + 5_000;
 
@@ -60,6 +62,8 @@ export function createJoinedEngines(options: {
   closed: string | null;
   base: () => ServedBaseOnWire;
   probeTolerance?: number | undefined;
+  /** How long a load may take at least, before nobody waits for it any more. @unit ms */
+  publishDeadlineMs?: number | undefined;
   /** Names of other parts of the server. */
   taken: readonly string[];
   log: Logger;
@@ -154,12 +158,14 @@ function keepJoinedEngine(options: {
   name: string;
   pool: () => EnginePool;
   base: () => ServedBaseOnWire;
+  publishDeadlineMs?: number | undefined;
   started: Promise<void>;
   stopping: AbortController;
   log: Logger;
 }): Kept {
   const { name, pool, log } = options;
-  const driver = createJoinedDriver(options);
+  const deadlineMs = Math.max(leastLoadMs, options.publishDeadlineMs ?? 0);
+  const driver = createJoinedDriver({ name, deadlineMs });
   const ended = new AbortController();
   const over = AbortSignal.any([ended.signal, options.stopping.signal]);
   let wake = new AbortController();
