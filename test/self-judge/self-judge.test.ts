@@ -102,7 +102,7 @@ it("the doctor examines judges on what the policy says, and nothing of it trains
     groupSize: 4,
   });
   const judge = functionJudge("letters", (outputs) =>
-    outputs.map(({ messages }) => lettersOf(JSON.stringify(messages.at(-1)?.content))),
+    outputs.map(({ messages }) => lettersOf(messages.at(-1)?.content as string)),
   );
   const [report] = await examineJudges(groups, [judge]);
   expect(report).toMatchObject({ groups: 6, judgings: { asked: 12, valid: 12 } });
