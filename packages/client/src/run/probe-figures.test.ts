@@ -69,12 +69,14 @@ describe("the figures of a probe", () => {
 
   it("take the judge's noise from two judgements, by the rollouts' ids", () => {
     const first = [group([0, 1, 0, 1])];
-    // Moved by .2 each: variance of two judgements .02, within the group 1/3.
+    // Moved by ±.2: their differences have the variance 4/3 · .04, two judgements half of it; within the group 1/3.
     const second = [group([0.2, 0.8, 0.2, 0.8])].map((one) => ({
       ...one,
       trajectories: one.trajectories.toReversed(),
     }));
-    expect(judgeNoise(first, second)).toBeCloseTo(0.02 / (1 / 3), 12);
+    expect(judgeNoise(first, second)).toBeCloseTo(0.02 * 4, 12);
+    // What all rollouts of a group get alike moves no advantage.
+    expect(judgeNoise(first, [group([0.3, 1.3, 0.3, 1.3])])).toBeCloseTo(0, 12);
     expect(judgeNoise(first, first)).toBe(0);
     expect(judgeNoise([group([1, 1])], [group([0, 1])])).toBeNull();
   });

@@ -164,8 +164,9 @@ export function judgeNoise(
         ? []
         : [[one.reward, other]];
     });
-    // The variance of two values is half the square of their difference.
-    between.push(...pairs.map(([a, b]) => (a - b) ** 2 / 2));
+    // Half the variance of the differences: what all rollouts of the group get alike moves no advantage.
+    const moved = standardDeviation(pairs.map(([a, b]) => a - b));
+    if (moved !== null) between.push(moved ** 2 / 2);
     const spread = standardDeviation(pairs.map(([a]) => a));
     if (spread !== null) within.push(spread ** 2);
   }
