@@ -318,6 +318,18 @@ describe("an engine with as many requests as it may have", () => {
     expect(figures("a")).toMatchObject({ inFlight: 8, waiting: 0 });
   });
 
+  it("does not queue whoever had left before it came to it", async () => {
+    router = makeRouter(1);
+    shut.b = "fenced";
+    const first = sampleOne(router, prompt);
+    await vi.waitFor(() => expect(a.asked).toBe(1));
+    const signal = AbortSignal.abort(new Error("gone"));
+    await expect(sampleOne(router, { ...prompt, signal })).rejects.toThrow("gone");
+    expect(router.figures()[0]).toMatchObject({ waiting: 0, inFlight: 1, rollouts: 0 });
+    a.finish();
+    await first;
+  });
+
   it("gives those that wait to another one when it is fenced", async () => {
     router = makeRouter(8);
     await fill(10);

@@ -105,6 +105,8 @@ export function createEngineRouter(options: RouterOptions): EngineRouter {
   }
 
   async function acquire(request: EngineRequest, avoid: ReadonlySet<string>): Promise<Taken> {
+    // It may have left while its prompt was rendered: it would wait in line until its turn came.
+    request.signal.throwIfAborted();
     const found = placed(request, avoid);
     const { load } = found;
     if (load.waiting === 0 && hasCapacity(load, request.n)) return take(found, request.n);
