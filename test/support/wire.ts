@@ -54,7 +54,7 @@ export function recordWire(): Wire {
   const to = (path: string): Exchange[] =>
     [...exchanges.values()].filter((exchange) => exchange.path === path);
   return {
-    sampled: () => to("/v1/completions").flatMap(readAnswer),
+    sampled: () => to("/v1/completions").filter(isAnswer).flatMap(readAnswer),
     batches: () => to("/train").map(({ sent }) => readBatch(Buffer.concat(sent))),
     close() {
       unsubscribe(sentChannel, onSent);
@@ -100,6 +100,11 @@ interface Choice {
 }
 
 /** A whole answer is one JSON body, a streamed one a body of such in `data:` lines. */
+/** A publication's probe is nobody's answer: it alone asks how likely its prompt is. */
+function isAnswer({ sent }: Exchange): boolean {
+  return !("prompt_logprobs" in (JSON.parse(Buffer.concat(sent).toString()) as object));
+}
+
 function readAnswer({ sent, received }: Exchange): Sampled[] {
   const asked = JSON.parse(Buffer.concat(sent).toString()) as { model: string; prompt: number[] };
   const text = Buffer.concat(received).toString();
