@@ -25,6 +25,9 @@ const vitest = (name, ...args) => [
     ...args,
   ],
 ];
+const alone = ["faults", "overlap", "quickstart", "recovery", "serving", "vllm"].map(
+  (name) => `test/${name}/`,
+);
 const stages = [
   ["types", "npx", ["tsc", "-b"]],
   ["lint", "npx", ["oxlint", "--type-aware"]],
@@ -70,8 +73,9 @@ const stages = [
   ],
   ["unit", ...vitest("unit", "packages/")],
   ["examples", ...vitest("examples", "examples/", "experiments/")],
-  // One file at a time: each starts a server of its own.
-  ["end to end", ...vitest("e2e", "test/", "--no-file-parallelism")],
+  ["end to end", ...vitest("e2e", "test/", ...alone.map((folder) => `--exclude=${folder}**`))],
+  // What looks at times, at processes or at a machine's memory has the machine for itself.
+  ["end to end, one at a time", ...vitest("e2e-alone", ...alone, "--no-file-parallelism")],
   ["build", process.execPath, ["scripts/build.mjs"]],
   [
     "packed install",
@@ -117,6 +121,7 @@ function count(stage) {
     unit: "unit.json",
     examples: "examples.json",
     "end to end": "e2e.json",
+    "end to end, one at a time": "e2e-alone.json",
     "packed install": "packed.json",
     worker: "worker.xml",
     "GPU bench, without a GPU": "gpu.xml",
