@@ -96,6 +96,8 @@ describe("the training of a task of one's own", () => {
       .map((line) => JSON.parse(line));
     const steps = records.filter(({ type }) => type === "step");
     expect(steps).toHaveLength(lines.length);
+    // The rollouts of a step are played over sockets: what is less was not timed.
+    for (const { seconds } of steps) expect(seconds.gather).toBeGreaterThan(0.01);
     const trained = steps.filter((step) => step.trained).length;
     expect(trained).toBe(Number(/: (\d) of 10 are trained\./.exec(stderr)?.[1] ?? 10));
     // Greedy and sampled, the metric and the reward, of base and trained.

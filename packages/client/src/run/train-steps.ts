@@ -1,6 +1,7 @@
 import type { TrajectoryGroup } from "@hone/core";
 import type { Model } from "../model.ts";
 import type { Batch } from "../training/batch.ts";
+import type { StepLog } from "../run-log/run-log.ts";
 import { shuffleRewards } from "../training/control.ts";
 import { fillBatch } from "../training/fill.ts";
 import { playAhead, type PlayedBatch } from "../training/play-ahead.ts";
@@ -11,6 +12,8 @@ import { toleratedFailures, type Run } from "./run-play.ts";
 /** A batch that was played. `overlap` is null where nothing was trained meanwhile. */
 type Played = Pick<PlayedBatch<unknown>, "batch" | "groups" | "fill"> & {
   overlap: PlayedBatch<unknown>["overlap"] | null;
+  /** Begun before the batch was played, where the step's time is to hold the playing. */
+  step?: StepLog | undefined;
 };
 
 /** What `score` wants trained beside the groups of a batch. */
@@ -28,10 +31,9 @@ export async function trainSteps(model: Model, run: Run, shuffled: boolean): Pro
     readOverlap(settings) > 0
       ? playedAhead(model, run, batches, stage)
       : playedInTurn(model, run, batches);
-  for await (const { batch, groups: given, fill, overlap } of played) {
+  for await (const { batch, groups: given, fill, overlap, step = log.step(batch) } of played) {
     stage.take();
     const label = labelOf(batch);
-    const step = log.step(batch);
     const controlled = (those: TrajectoryGroup[], salt: number) =>
       shuffled ? shuffleRewards(those, seed * 1_000_003 + batch.step + salt) : those;
     const also = controlled(beside.get(batch) ?? [], 500_009);
@@ -68,14 +70,16 @@ async function* playedInTurn(
   batches: AsyncIterable<Batch<unknown>>,
 ): AsyncGenerator<Played, void, undefined> {
   const { fill } = run.context.settings;
-  const { onEvent, signal } = run.context;
+  const { log, onEvent, signal } = run.context;
   for await (const batch of batches) {
+    // Before its rollouts: it times them.
+    const step = log.step(batch);
     const play = playerOf(model, run, onEvent);
     const playing = (scenarios: readonly unknown[]) => play(scenarios, { batch, signal });
     const { groups, fill: counts } = fill
       ? await fillBatch(batch, playing, fill === true ? {} : fill)
       : { groups: await playing(batch.scenarios), fill: null };
-    yield { batch, groups, fill: counts, overlap: null };
+    yield { batch, groups, fill: counts, overlap: null, step };
   }
 }
 
