@@ -36,7 +36,8 @@ async function rollout(model: RolloutModel, { n }: Scenario) {
   );
   const answer = completion.choices[0]?.message.content ?? "";
   const letters = [...answer].reduce((sum, letter) => sum + (letter.codePointAt(0) ?? 0), 0);
-  return (letters % 97) / 97;
+  // Four equal answers would be a group that does not train.
+  return ((letters % 97) + Math.random()) / 98;
 }
 
 const task = defineTask({
