@@ -1,6 +1,8 @@
+import { type Labelled, metricLines } from "../http/prometheus.ts";
 import type { Engine } from "../ports/engine.ts";
 import type { LiveSet } from "../ports/live-set.ts";
 import type { EngineStatus } from "./pool.ts";
+import { valuesOf } from "./prometheus.ts";
 
 const timeoutMs = 2_000;
 
@@ -27,17 +29,17 @@ export async function engineMetrics(
 export async function requestsRunning(
   engines: readonly { name: string; engine: Pick<Engine, "metrics"> }[],
 ): Promise<string> {
-  const lines = await Promise.all(
-    engines.map(async ({ name, engine }) => {
+  const told = await Promise.all(
+    engines.map(async ({ name, engine }): Promise<Labelled[]> => {
       const page = (await engine.metrics?.().catch(() => "")) ?? "";
-      const told = [...page.matchAll(/^[\w:]*num_requests_running(?:\{[^}]*\})? ([\d.e+]+)$/gm)];
-      if (told.length === 0) return [];
-      const sum = told.reduce((total, [, value]) => total + Number(value), 0);
-      return [`hone_engine_requests_running{engine=${JSON.stringify(name)}} ${sum}\n`];
+      const running = valuesOf(page, "vllm:num_requests_running");
+      const total = running.reduce((sum, value) => sum + value, 0);
+      return running.length === 0 ? [] : [[`{engine=${JSON.stringify(name)}}`, total]];
     }),
   );
-  const all = lines.flat();
-  return all.length === 0 ? "" : `# TYPE hone_engine_requests_running gauge\n${all.join("")}`;
+  const all = told.flat();
+  if (all.length === 0) return "";
+  return `${metricLines("hone_engine_requests_running", "gauge", all).join("\n")}\n`;
 }
 
 /** Which engines take traffic, and what they serve, as Prometheus text. */
@@ -46,11 +48,9 @@ export function formatPoolMetrics(
   live: Pick<LiveSet, "generation" | "adapters">,
 ): string {
   const lines: string[] = [];
-  const add = (name: string, kind: string, values: [labels: string, value: number][]): void => {
-    lines.push(`# TYPE hone_${name} ${kind}`);
-    for (const [labels, value] of values) lines.push(`hone_${name}${labels} ${value}`);
-  };
-  const each = (value: (one: (typeof engines)[number]) => number): [string, number][] =>
+  const add = (name: string, type: "gauge" | "counter", values: Labelled[]) =>
+    lines.push(...metricLines(`hone_${name}`, type, values));
+  const each = (value: (one: (typeof engines)[number]) => number): Labelled[] =>
     engines.map((one) => [`{engine=${JSON.stringify(one.name)}}`, value(one)]);
   add(
     "engine_serving",

@@ -1,3 +1,4 @@
+import { type Labelled, metricLines } from "../http/prometheus.ts";
 import type { EngineLoad, EngineLoads } from "./engine-loads.ts";
 import type { MoveReason, Route } from "./placement.ts";
 
@@ -45,15 +46,15 @@ export function formatEngineFigures(engines: readonly EngineSnapshot[]): string 
   const add = (
     name: string,
     type: "gauge" | "counter",
-    values: (engine: EngineSnapshot) => readonly [labels: string, value: number | null][],
+    values: (engine: EngineSnapshot) => readonly Labelled[],
   ): void => {
-    lines.push(`# TYPE hone_engine_${name} ${type}`);
-    for (const engine of engines) {
-      for (const [labels, value] of values(engine)) {
-        if (value === null) continue;
-        lines.push(`hone_engine_${name}{engine=${JSON.stringify(engine.name)}${labels}} ${value}`);
-      }
-    }
+    const all = engines.flatMap((engine) =>
+      values(engine).map(([labels, value]): Labelled => [
+        `{engine=${JSON.stringify(engine.name)}${labels}}`,
+        value,
+      ]),
+    );
+    lines.push(...metricLines(`hone_engine_${name}`, type, all));
   };
   add("open_rollouts", "gauge", ({ rollouts }) => [["", rollouts]]);
   add("in_flight", "gauge", ({ inFlight }) => [["", inFlight]]);

@@ -1,3 +1,4 @@
+import { type Labelled, metricLines } from "../http/prometheus.ts";
 import type { SplitReason } from "../conversation/prompt.ts";
 
 /** What `/metrics` and the dashboard show of the gateway. */
@@ -35,11 +36,8 @@ export function createGatewayCounters(): GatewayCounters {
 /** The counters as Prometheus text. */
 export function formatGatewayCounters(counters: GatewayCounters): string {
   const lines: string[] = [];
-  const add = (name: string, values: [labels: string, value: number][]) => {
-    lines.push(`# TYPE hone_gateway_${name}_total counter`);
-    for (const [labels, value] of values)
-      lines.push(`hone_gateway_${name}_total${labels} ${value}`);
-  };
+  const add = (name: string, values: Labelled[]) =>
+    lines.push(...metricLines(`hone_gateway_${name}_total`, "counter", values));
   // The name that dashboards know.
   add("calls", [["", counters.requests]]);
   add("completions_recorded", [["", counters.recorded]]);
