@@ -17,6 +17,7 @@ import { throwIfAborted } from "@hone/transport";
 import { warn } from "../warn.ts";
 import { readSettings, settingNames, type RunSettings } from "./run-options.ts";
 import { readOwnSettings, requireTask, type Task, type TaskSettings } from "./task.ts";
+import { rolloutWith } from "./task-rollout.ts";
 import { estimateOf, type Estimate, type Measured } from "./probe-estimate.ts";
 import { figuresOf, judgeNoise, type ProbeFigures } from "./probe-figures.ts";
 import { judgeFigures, type Judged } from "./probe-verdict.ts";
@@ -91,26 +92,17 @@ export async function probeTask<Scenario, Settings extends TaskSettings>(
       onEvent,
     });
     const { base, maxModelLen } = await model.info({ signal });
-    const how = {
-      temperature: settings.temperature,
-      answerTokens: settings.answerTokens,
-      contextTokens: maxModelLen,
-      settings: own,
-    };
+    const { temperature, answerTokens } = settings;
+    const how = { temperature, answerTokens, contextTokens: maxModelLen, settings: own };
     const playing = stopwatch();
-    const played = await gather(
-      model,
-      (rolloutModel, scenario: Scenario) => task.rollout(rolloutModel, scenario, how),
-      scenarios,
-      {
-        ...{ groupSize: settings.groupSize, concurrency: settings.concurrency, mode: "train" },
-        // As a run has it. Failures are counted: a probe tells of them in place of ending with them.
-        retries: 1,
-        maxExceptions: scenarios.length * settings.groupSize,
-        signal,
-        onProgress: ({ done, total }) => onEvent({ stage: "playing", done, total }),
-      },
-    );
+    const played = await gather(model, rolloutWith(task, how), scenarios, {
+      ...{ groupSize: settings.groupSize, concurrency: settings.concurrency, mode: "train" },
+      // As a run has it. Failures are counted: a probe tells of them in place of ending with them.
+      retries: 1,
+      maxExceptions: scenarios.length * settings.groupSize,
+      signal,
+      onProgress: ({ done, total }) => onEvent({ stage: "playing", done, total }),
+    });
     const measured: Measured = {
       ...{ warmingUp, playing: playing(), scoring: 0, training: null, judgeUsd: null },
     };

@@ -14,6 +14,7 @@ import type { RunEvent } from "./run-event.ts";
 import type { RunSettings } from "./run-options.ts";
 import { canBeJudged } from "./summary.ts";
 import type { Task, TaskSettings } from "./task.ts";
+import { rolloutWith } from "./task-rollout.ts";
 import type { RunTotals } from "./totals.ts";
 
 /** The share of the rollouts that may fail. */
@@ -62,18 +63,11 @@ export function createRun(context: RunContext) {
   const { metric = "reward" } = task;
   const heldOut = task.heldOut.slice(0, settings.heldOut);
 
-  const rolloutAt =
-    (temperature: number): Rollout<unknown> =>
-    (model, scenario) => {
-      const { own, contextTokens } = context;
-      const { answerTokens } = settings;
-      return task.rollout(model, scenario, {
-        temperature,
-        answerTokens,
-        contextTokens,
-        settings: own,
-      });
-    };
+  const rolloutAt = (temperature: number): Rollout<unknown> => {
+    const { own, contextTokens } = context;
+    const { answerTokens } = settings;
+    return rolloutWith(task, { temperature, answerTokens, contextTokens, settings: own });
+  };
 
   async function play(
     policy: Policy | ComparisonModel,

@@ -1,6 +1,12 @@
 import type { Rollout } from "../rollouts/rollout-run.ts";
 import { readSettings } from "./run-options.ts";
-import { readOwnSettings, requireTask, type Task, type TaskSettings } from "./task.ts";
+import {
+  readOwnSettings,
+  requireTask,
+  type RolloutHow,
+  type Task,
+  type TaskSettings,
+} from "./task.ts";
 
 /**
  * A task's rollout for `gather`, as a run of the task would play it: with the run's temperature and answer limit and
@@ -19,6 +25,13 @@ export function taskRollout<Scenario, Settings extends TaskSettings>(
   const run = readSettings(task, {});
   const { temperature = run.temperature, answerTokens = run.answerTokens, contextTokens } = how;
   const settings = readOwnSettings(task, how.settings);
-  return (model, scenario) =>
-    task.rollout(model, scenario, { temperature, answerTokens, contextTokens, settings });
+  return rolloutWith(task, { temperature, answerTokens, contextTokens, settings });
+}
+
+/** The same for a run, which has looked at the task and its settings. */
+export function rolloutWith<Scenario, Settings extends TaskSettings>(
+  task: Task<Scenario, Settings>,
+  how: RolloutHow<Settings>,
+): Rollout<Scenario> {
+  return (model, scenario) => task.rollout(model, scenario, how);
 }
