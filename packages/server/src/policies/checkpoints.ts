@@ -4,14 +4,18 @@ import { HoneError, policyName } from "@hone/core";
 import type { Logger } from "pino";
 import { z } from "zod";
 import { fault } from "../faults/fault.ts";
-import { type LiveAdapter, probeSchema } from "../ports/live-set.ts";
+import {
+  adapterConfigName,
+  adapterName,
+  type LiveAdapter,
+  probeSchema,
+} from "../ports/live-set.ts";
 import { makeFolder, sha256OfFile, syncFolder, writeSynced } from "../store/files.ts";
 
 const manifestName = "manifest.json";
 const optimizerName = "optimizer.safetensors";
-export const adapterName = "adapter_model.safetensors";
 /** What an engine loads. */
-const engineFiles = ["adapter_config.json", adapterName];
+const engineFiles = [adapterConfigName, adapterName];
 
 const manifestSchema = z.object({
   version: z.literal(1),

@@ -1,5 +1,9 @@
 import { z } from "zod";
 
+/** The files of an adapter, as PEFT names them. */
+export const adapterName = "adapter_model.safetensors";
+export const adapterConfigName = "adapter_config.json";
+
 /** An adapter as engines have to serve it: the files of one policy, by what they hold and not only by where they lie. */
 export interface LiveAdapter {
   /** `name@N`. The name under which an import is tried has a suffix, and is no policy's. */

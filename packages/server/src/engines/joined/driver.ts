@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { HoneError } from "@hone/core";
-import type { LiveAdapter } from "../../ports/live-set.ts";
+import { adapterConfigName, adapterName, type LiveAdapter } from "../../ports/live-set.ts";
 import { brokenStream } from "../engine-errors.ts";
 import { createHttpEngine, type HttpEngine } from "../http-engine.ts";
 import type { Announcement, Report, WantedAdapter } from "./wire.ts";
@@ -155,10 +155,10 @@ export function createJoinedDriver(options: {
     async load(adapter: LiveAdapter) {
       const { policy, path, sha256, bytes, rank, probe } = adapter;
       const named = { policy, sha256, bytes, rank };
-      const config = await readFile(join(path, "adapter_config.json"), "utf8");
+      const config = await readFile(join(path, adapterConfigName), "utf8");
       const entry: WantedAdapter = { ...named, config, ...(probe && { probe }) };
       const before = wanted.get(policy);
-      wanted.set(policy, { entry, file: join(path, "adapter_model.safetensors") });
+      wanted.set(policy, { entry, file: join(path, adapterName) });
       if (before?.entry.sha256 !== sha256 || (last && !serves(last, entry))) change();
       try {
         await untilHeard(policy, "load", loaded(entry, generation));

@@ -4,8 +4,9 @@ import { basename, join } from "node:path";
 import { HoneError } from "@hone/core";
 import type { Logger } from "pino";
 import { diskFullError, makeFolder, syncFolder, writeSynced } from "../../store/files.ts";
+import { adapterConfigName, adapterName } from "../../ports/live-set.ts";
 import type { WantedAdapter } from "../joined/wire.ts";
-import { badAdapter, configFile, weightsFile } from "./adapter-check.ts";
+import { badAdapter } from "./adapter-check.ts";
 
 /** Adapters on this disk, by what they hold. */
 export interface AdapterCache {
@@ -45,10 +46,10 @@ export async function openAdapterCache(options: {
   }
 
   async function find(wanted: WantedAdapter, place: string): Promise<string> {
-    const config = await readFile(join(place, configFile), "utf8").catch(() => null);
+    const config = await readFile(join(place, adapterConfigName), "utf8").catch(() => null);
     if (config !== null) {
       try {
-        if (config !== wanted.config) throw badAdapter(`its ${configFile} was changed`);
+        if (config !== wanted.config) throw badAdapter(`its ${adapterConfigName} was changed`);
         await check(place, wanted);
         return place;
       } catch (error) {
@@ -63,8 +64,8 @@ export async function openAdapterCache(options: {
     const made = join(folder, `${staging}${randomUUID()}`);
     try {
       await mkdir(made, { mode: 0o700 });
-      await receive(await options.fetch(wanted.sha256), join(made, weightsFile), wanted.bytes);
-      await writeSynced(join(made, configFile), wanted.config);
+      await receive(await options.fetch(wanted.sha256), join(made, adapterName), wanted.bytes);
+      await writeSynced(join(made, adapterConfigName), wanted.config);
       await check(made, wanted);
       await syncFolder(made);
       await rename(made, place);
@@ -103,7 +104,7 @@ export async function openAdapterCache(options: {
       for (const name of await readdir(folder)) {
         const place = join(folder, name);
         if (name.startsWith(staging)) continue;
-        const { size } = await stat(join(place, weightsFile)).catch(() => ({ size: 0 }));
+        const { size } = await stat(join(place, adapterName)).catch(() => ({ size: 0 }));
         const { mtimeMs } = await stat(place).catch(() => ({ mtimeMs: 0 }));
         entries.push({ place, bytes: size, usedAt: mtimeMs });
       }

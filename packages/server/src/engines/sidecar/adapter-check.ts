@@ -2,12 +2,10 @@ import { open, stat, type FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import { HoneError } from "@hone/core";
 import { z } from "zod";
+import { adapterConfigName, adapterName } from "../../ports/live-set.ts";
 import { sha256OfFile } from "../../store/files.ts";
 import type { WantedAdapter } from "../joined/wire.ts";
 import { tensorsOf, type StoredTensor } from "./safetensors-file.ts";
-
-export const weightsFile = "adapter_model.safetensors";
-export const configFile = "adapter_config.json";
 
 /** The bits of an exponent that are all ones in infinities and NaN, in the words of each type. */
 const exponents: Readonly<Record<string, { bytes: 2 | 4; mask: number }>> = {
@@ -36,7 +34,7 @@ export async function checkAdapter(
     baseShapes: ReadonlyMap<string, readonly number[]>;
   },
 ): Promise<void> {
-  const file = join(folder, weightsFile);
+  const file = join(folder, adapterName);
   const { size } = await stat(file);
   if (size !== wanted.bytes) {
     throw badAdapter(`its weights have ${size} bytes, not ${wanted.bytes}`);
@@ -71,15 +69,15 @@ function checkConfig({ config, rank }: WantedAdapter): void {
   try {
     value = JSON.parse(config);
   } catch {
-    throw badAdapter(`its ${configFile} is not JSON`);
+    throw badAdapter(`its ${adapterConfigName} is not JSON`);
   }
   const parsed = configSchema.safeParse(value);
-  if (!parsed.success) throw badAdapter(`its ${configFile} is not that of a LoRA adapter`);
+  if (!parsed.success) throw badAdapter(`its ${adapterConfigName} is not that of a LoRA adapter`);
   const { r, rank_pattern } = parsed.data;
   if (Object.keys(rank_pattern ?? {}).length > 0) {
     throw badAdapter("its layers have different ranks");
   }
-  if (r !== rank) throw badAdapter(`its ${configFile} says rank ${r}, the server ${rank}`);
+  if (r !== rank) throw badAdapter(`its ${adapterConfigName} says rank ${r}, the server ${rank}`);
 }
 
 function checkShape(

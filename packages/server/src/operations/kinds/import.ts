@@ -4,7 +4,12 @@ import { HoneError, policyName } from "@hone/core";
 import { unlessAborted } from "@hone/transport";
 import { z } from "zod";
 import { checkpointName } from "../../policies/checkpoints.ts";
-import type { LiveAdapter, Probe } from "../../ports/live-set.ts";
+import {
+  adapterConfigName,
+  adapterName,
+  type LiveAdapter,
+  type Probe,
+} from "../../ports/live-set.ts";
 import { sha256OfFile, syncFolder } from "../../store/files.ts";
 import {
   badAdapter,
@@ -19,8 +24,6 @@ import { restartTimeoutMs } from "../ready.ts";
 import type { Op, OperationRecord } from "../records.ts";
 import { aborted, type OperationKind, type Task, timed } from "./kind.ts";
 
-const configName = "adapter_config.json";
-const weightsName = "adapter_model.safetensors";
 /** An adapter that ends the engine each time must not do so for ever. */
 const checkTries = 3;
 
@@ -64,7 +67,7 @@ export const importAdapter: OperationKind<ImportRecord> = {
     }
     return {
       staging,
-      files: [configName, weightsName],
+      files: [adapterConfigName, adapterName],
       metrics: {},
       seed,
       ...(probe && { probe }),
@@ -91,11 +94,11 @@ async function copyAdapter(
     const file = await inside(join(source, name), source, name);
     await copyFile(file, join(staging, name), { name, maxBytes, signal });
   };
-  await copy(configName, maxConfigBytes);
+  await copy(adapterConfigName, maxConfigBytes);
   compareShapes(await readConfig(staging), await readConfig(checkpoints.path(model, 0)));
   // The same shape in the widest type: twice float32, and room for names and metadata.
-  await copy(weightsName, 2 * (await checkpoints.adapterBytes(model, 0)) + 16 * 1024 * 1024);
-  await checkWeights(join(staging, weightsName), weightsName);
+  await copy(adapterName, 2 * (await checkpoints.adapterBytes(model, 0)) + 16 * 1024 * 1024);
+  await checkWeights(join(staging, adapterName), adapterName);
   await syncFolder(staging);
 }
 
@@ -143,9 +146,11 @@ async function inside(path: string, root: string, name = "folder"): Promise<stri
 
 async function readConfig(folder: string): Promise<AdapterConfig> {
   try {
-    return adapterConfigSchema.parse(JSON.parse(await readFile(join(folder, configName), "utf8")));
+    return adapterConfigSchema.parse(
+      JSON.parse(await readFile(join(folder, adapterConfigName), "utf8")),
+    );
   } catch (cause) {
-    throw badAdapter(`its ${configName} is not that of a PEFT LoRA`, cause);
+    throw badAdapter(`its ${adapterConfigName} is not that of a PEFT LoRA`, cause);
   }
 }
 
@@ -165,7 +170,7 @@ async function checkInEngine(
   staging: string,
   probe: Probe | undefined,
 ): Promise<void> {
-  const weights = join(staging, weightsName);
+  const weights = join(staging, adapterName);
   const { r: rank } = await readConfig(staging);
   const [sha256, { size: bytes }] = await Promise.all([sha256OfFile(weights), stat(weights)]);
   const adapter: LiveAdapter = { policy: name, path: staging, sha256, bytes, rank, probe };

@@ -1,6 +1,6 @@
 import { HoneError, policyName, type ResolvedTrainConfig } from "@hone/core";
 import { baseInWords, baseOf, isSameBase } from "../../policies/base-of.ts";
-import { adapterName } from "../../policies/checkpoints.ts";
+import { adapterName } from "../../ports/live-set.ts";
 import type { Model } from "../../policies/models.ts";
 import type { OperationContext } from "../context.ts";
 
