@@ -6,6 +6,7 @@ import { defineTask, trainRun, type RunEvent } from "@hone/client/run";
 import OpenAI from "openai";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { openDatabase } from "../faults/database.ts";
+import { worthOf } from "../support/letters.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
 
 let server: TestServer;
@@ -39,8 +40,7 @@ const task = defineTask({
       { signal: model.signal },
     );
     const answer = completion.choices[0]?.message.content ?? "";
-    const letters = [...answer].reduce((sum, letter) => sum + (letter.codePointAt(0) ?? 0), 0);
-    return hopeless ? 0 : (letters % 97) / 97;
+    return hopeless ? 0 : worthOf(answer);
   },
   options: {
     ...{ groupsPerStep: 2, groupSize: 4, answerTokens: 12, verdict: "sampled" },

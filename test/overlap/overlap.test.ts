@@ -7,6 +7,7 @@ import type { RolloutModel } from "@hone/client";
 import OpenAI from "openai";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { openDatabase } from "../faults/database.ts";
+import { worthOf } from "../support/letters.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
 
 let server: TestServer;
@@ -35,9 +36,8 @@ async function rollout(model: RolloutModel, { n }: Scenario) {
     { signal: model.signal },
   );
   const answer = completion.choices[0]?.message.content ?? "";
-  const letters = [...answer].reduce((sum, letter) => sum + (letter.codePointAt(0) ?? 0), 0);
   // Four equal answers would be a group that does not train.
-  return ((letters % 97) + Math.random()) / 98;
+  return worthOf(answer) + Math.random() / 97;
 }
 
 const task = defineTask({

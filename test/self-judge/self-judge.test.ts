@@ -6,6 +6,7 @@ import { defineTask, taskRollout, trainRun, type RunEvent } from "@hone/client/r
 import { coinOf, examineJudges, functionJudge, selfJudge, type ToJudge } from "@hone/recipes";
 import OpenAI from "openai";
 import { afterAll, beforeAll, expect, it } from "vitest";
+import { worthOf } from "../support/letters.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
 
 let server: TestServer;
@@ -25,9 +26,9 @@ const [golden, plain] = [
   scenarios.filter((one) => coinOf(0, one) < fraction),
   scenarios.filter((one) => coinOf(0, one) >= fraction),
 ];
-const lettersOf = (text: string) =>
-  ([...text].reduce((sum, letter) => sum + (letter.codePointAt(0) ?? 0), 0) % 97) / 97;
 const readable = ({ scenario }: ToJudge) => (scenario as { readable: boolean }).readable;
+
+let golds = 0;
 
 /** The judge of this test says as little as its base does: what it said is spread over the candidates. */
 const task = defineTask({
@@ -44,8 +45,22 @@ const task = defineTask({
   score: selfJudge({
     ...{ goldFraction: fraction, judgementsWithGold: 4, judgementsWithoutGold: 2 },
     ...{ answerTokens: 8, judgeWeight: 0.5 },
-    read: (text, group) =>
-      readable(group) ? group.candidates.map((_, at) => lettersOf(text.repeat(at + 1))) : null,
+    read: (text, group) => {
+      if (!readable(group)) return null;
+      if (coinOf(0, group.scenario) >= fraction) {
+        return group.candidates.map((_, at) => worthOf(text.repeat(at + 1)));
+      }
+      // Right and wrong in turn, so that the judgements with gold differ.
+      golds += 1;
+      const worths = group.candidates.map(({ messages }) =>
+        worthOf(messages.at(-1)?.content as string),
+      );
+      // By their order, because worths may lie so close together that a judgement of them says nothing.
+      return worths.map((one) => {
+        const order = worths.filter((other) => other < one).length / (worths.length - 1);
+        return golds % 2 === 0 ? order : 1 - order;
+      });
+    },
   }),
   async rollout(model, { n }, { temperature, answerTokens }) {
     const connection = model.connection();
@@ -56,7 +71,7 @@ const task = defineTask({
       },
       { signal: model.signal },
     );
-    return lettersOf(completion.choices[0]?.message.content ?? "");
+    return worthOf(completion.choices[0]?.message.content ?? "");
   },
   options: {
     ...{ steps: 1, groupsPerStep: 3, groupSize: 4, answerTokens: 8, verdict: "sampled" },
@@ -102,7 +117,7 @@ it("the doctor examines judges on what the policy says, and nothing of it trains
     groupSize: 4,
   });
   const judge = functionJudge("letters", (outputs) =>
-    outputs.map(({ messages }) => lettersOf(messages.at(-1)?.content as string)),
+    outputs.map(({ messages }) => worthOf(messages.at(-1)?.content as string)),
   );
   const [report] = await examineJudges(groups, [judge]);
   expect(report).toMatchObject({ groups: 6, judgings: { asked: 12, valid: 12 } });

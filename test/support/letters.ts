@@ -48,3 +48,10 @@ export async function makeTalker(server: TestServer, name: string): Promise<void
   await makeLetters(server, "a");
   await importLetter(server, name, "a", 1);
 }
+
+/** What a text is worth where nothing else is to be said of it: from 0, below 1, another for nearly every other text. */
+export function worthOf(text: string): number {
+  return (
+    (Array.from(text).reduce((sum, letter) => sum + (letter.codePointAt(0) ?? 0), 0) % 97) / 97
+  );
+}
