@@ -1,6 +1,6 @@
 import type { Trajectory, TrajectoryGroup } from "@hone/core";
 import type { ScoreHow } from "@hone/client/run";
-import { expect, it, onTestFinished } from "vitest";
+import { expect, it, onTestFinished, vi } from "vitest";
 import {
   rolloutRoutes,
   send,
@@ -9,7 +9,7 @@ import {
   startRouteServer,
 } from "../../packages/client/src/testing/route-server.ts";
 import { groupOf } from "../../packages/recipes/src/doctor/outputs.test-support.ts";
-import { selfJudge, type SelfJudgeOptions } from "@hone/recipes";
+import { coinOf, selfJudge, type SelfJudgeOptions } from "@hone/recipes";
 
 /** What the policy answers to the nth judging prompt about a group; null breaks the request. */
 type Says = (group: string, nth: number, order: readonly number[]) => string | null;
@@ -118,6 +118,50 @@ it("without gold judgements score the rollouts, and none of them is trained", as
   expect(new Set([...rollouts.values()].map(({ mode }) => mode))).toEqual(new Set(["eval"]));
 });
 
+it("a policy that has not been seen to judge better than guessing scores nothing, and is not asked", async () => {
+  const warned = vi.spyOn(console, "warn").mockReturnValue();
+  onTestFinished(() => warned.mockRestore());
+  let right = true;
+  const { how } = await policyThat((_, __, order) =>
+    listed(order.map((output) => (right ? output : 3 - output) / 4)),
+  );
+  const seed = 0;
+  const named = Array.from({ length: 400 }, (_, n) => `g${n}`);
+  const hasGold = (id: string) => coinOf(seed, groupOf(id, []).scenario) < 0.5;
+  const golden = named.filter(hasGold).map((id) => groupOf(id, [0, 1, 2, 3]));
+  const plain = groupOf(
+    named.find((id) => !hasGold(id))!,
+    [9, 9, 9, 9],
+  );
+  const score = judgesOf({ goldFraction: 0.5, seed, trustWindow: 12 });
+  const step = async (from: number, count: number) => {
+    const scored = await score([...golden.slice(from, from + count), plain], how);
+    return scored.at(-1)!;
+  };
+
+  const untrusted = await step(0, 6);
+  expect(rewardsOf(untrusted)).toEqual([null, null, null, null]);
+  expect(untrusted.metadata["failed"]).toBeUndefined();
+  expect(untrusted.logs).toEqual([expect.stringMatching(/judge_untrusted.*0 groups with gold/)]);
+  expect(untrusted.trajectories[0]!.metrics).toMatchObject({
+    judge_untrusted: 1,
+    judge_accuracy: 1,
+  });
+  expect(untrusted.trajectories[0]!.metrics["judge_success"]).toBeUndefined();
+  expect(warned.mock.calls.flat()).toEqual([
+    expect.stringMatching(/from now on.*100% of the pairs/),
+  ]);
+
+  const trusted = await step(6, 6);
+  expect(rewardsOf(trusted)).toEqual([0, 0.25, 0.5, 0.75]);
+  expect(trusted.trajectories[0]!.metrics).toMatchObject({ judge_untrusted: 0, judge_success: 1 });
+
+  right = false;
+  await step(12, 12);
+  expect(rewardsOf(await step(24, 1))).toEqual([null, null, null, null]);
+  expect(warned.mock.calls.at(-1)).toEqual([expect.stringMatching(/any more \(judge_untrusted\)/)]);
+});
+
 it("leaves out and counts what hardly differs, of rollouts and judgements", async () => {
   const { how, also } = await policyThat((_, __, order) =>
     listed(order.map((output) => output / 4)),
@@ -174,6 +218,9 @@ it.each([
   [{ goldFraction: 2 }, "goldFraction"],
   [{ judgementsWithGold: 1 }, "judgementsWithGold"],
   [{ seed: 0.5 }, "seed"],
+  [{ trustWindow: 5 }, "trustWindow"],
+  [{ trustAbove: 2 }, "trustAbove"],
+  [{ trustAbove: 0.6, goldFraction: 0 }, "trustAbove"],
 ])("refuses by name what it cannot honour: %j", (options, param) => {
   expect(() => selfJudge(options)).toThrow(
     expect.objectContaining({ code: "invalid_config", param }),

@@ -44,7 +44,8 @@ const task = defineTask({
   shuffle: false,
   score: selfJudge({
     ...{ goldFraction: fraction, judgementsWithGold: 4, judgementsWithoutGold: 2 },
-    ...{ answerTokens: 8, judgeWeight: 0.5 },
+    // One step says too little of how well it judges.
+    ...{ answerTokens: 8, judgeWeight: 0.5, trustAbove: null },
     read: (text, group) => {
       if (!readable(group)) return null;
       if (coinOf(0, group.scenario) >= fraction) {

@@ -1,72 +1,23 @@
 import {
   HoneError,
   mulberry32,
-  refuseUnknownOptions,
-  requireNumber,
   shuffledIndices,
-  type ChatMessage,
   type Trajectory,
   type TrajectoryGroup,
 } from "@hone/core";
 import { gather, type RolloutModel } from "@hone/client";
 import type { ScoreHow } from "@hone/client/run";
-import { mean, sampleVariance } from "../doctor/statistics.ts";
+import { mean, rankAccuracyOf, sampleVariance } from "../doctor/statistics.ts";
 import { coinOf, hashOf, stable } from "./coin.ts";
-import { readScores, readScoresAsTrinity, type ReadScores } from "./judge-answer.ts";
-import { answerOf, judgePrompt, type ToJudge } from "./judge-prompt.ts";
+import { answerOf, type ToJudge } from "./judge-prompt.ts";
 import { distanceReward, rankReward } from "./judge-reward.ts";
-
-/** What a rollout is worth in truth. `accuracy` and `formatScore` are metrics only. */
-export interface Gold {
-  reward: number;
-  accuracy?: number | undefined;
-  formatScore?: number | undefined;
-}
-
-export interface SelfJudgeOptions {
-  /**
-   * What a rollout is worth in truth; null if it cannot be said. It is asked for scenarios that have gold, and in
-   * evaluations for all. @default the rollout's own reward
-   */
-  gold?:
-    | ((
-        trajectory: Trajectory,
-        scenario: unknown,
-      ) => number | Gold | null | Promise<number | Gold | null>)
-    | undefined;
-  /** The share of the scenarios that have gold: a coin for each, the same in every epoch. @default 0.2 */
-  goldFraction?: number | undefined;
-  /** Seed of the coins, and of the orders in which candidates are shown. @default 0 */
-  seed?: number | undefined;
-  /** Judgements of a scenario with gold, which are trained as a group of their own. @default 8 */
-  judgementsWithGold?: number | undefined;
-  /** Judgements of a scenario without gold, which score it and are not trained. @default 1 */
-  judgementsWithoutGold?: number | undefined;
-  /** Scenarios of a step whose judgements are trained at most. @default all that have gold */
-  judgeGroups?: number | undefined;
-  /** How much each token of a judgement weighs in the step, beside 1 of the rollouts. @default 1 */
-  judgeWeight?: number | undefined;
-  /** Judgements whose scores differ by less (standard deviation) earn nothing. @default 0.05 */
-  varianceFloor?: number | undefined;
-  /** Groups whose rewards differ by no more (standard deviation) are left out and counted. @default 1e-4 */
-  stdThreshold?: number | undefined;
-  /** Trinity-RFT's rules: its distance to scaled gold as the judge's reward, its way to read an answer. @default false */
-  parity?: boolean | undefined;
-  /** The judging prompt. @default task, candidates' last answers, and a list to end with */
-  prompt?: ((group: ToJudge) => ChatMessage[]) | undefined;
-  /** Reads a judgement. @default the last list of as many numbers from 0 to 1 as there are candidates */
-  read?: ((text: string, group: ToJudge) => readonly number[] | null) | undefined;
-  /** Of the judgements. @default 1 */
-  temperature?: number | undefined;
-  /** Tokens that a judgement may have. @default 512 */
-  answerTokens?: number | undefined;
-}
-
-const optionNames = [
-  ...["gold", "goldFraction", "seed", "judgementsWithGold", "judgementsWithoutGold"],
-  ...["judgeGroups", "judgeWeight", "varianceFloor", "stdThreshold", "parity", "prompt", "read"],
-  ...["temperature", "answerTokens"],
-];
+import { judgeTrust, type JudgeTrust } from "./judge-trust.ts";
+import {
+  readOptions,
+  type Gold,
+  type SelfJudgeOptions,
+  type Settings,
+} from "./self-judge-options.ts";
 
 /** What becomes of the judgements' groups in a run log: its records have their figures under this kind. */
 const judgeKind = "judge";
@@ -75,12 +26,22 @@ const judgeKind = "judge";
  * The policy as its own judge, as a task's `score`. Scenarios with gold are rewarded by gold, and the same policy
  * judges their rollouts in groups that are trained in the same step, by how well they agree with gold. Scenarios
  * without gold are scored by the policy's judgements. A judgement that cannot be read never counts for a rollout: with
- * none that can, its group has no rewards (`judge_failed`).
+ * none that can, its group has no rewards (`judge_failed`). Nor does a judge count that has not been seen to judge better
+ * than guessing (`trustAbove`).
  */
 export function selfJudge(
   options: SelfJudgeOptions = {},
 ): (groups: TrajectoryGroup[], how: ScoreHow) => Promise<TrajectoryGroup[]> {
   const settings = readOptions(options);
+  const trust = judgeTrust({
+    ...{ above: settings.trustAbove, window: settings.trustWindow },
+    onChange: ({ trusted, reason }) =>
+      console.warn(
+        trusted
+          ? `selfJudge(): judgements score rollouts without gold from now on: ${reason}.`
+          : `selfJudge(): judgements do not score rollouts without gold any more (judge_untrusted): ${reason}.`,
+      ),
+  });
   return async (groups, how) => {
     if (how.mode === "eval")
       return await Promise.all(groups.map((one) => evaluated(one, settings)));
@@ -93,8 +54,10 @@ export function selfJudge(
     const judged = withGold
       .filter(({ toJudge }) => toJudge.candidates.length > 1)
       .slice(0, settings.judgeGroups);
+    // As it was before this step: what is judged now is not known yet.
+    const { trusted, reason } = trust;
     const without = cases.filter(
-      ({ hasGold, toJudge }) => !hasGold && toJudge.candidates.length > 1,
+      ({ hasGold, toJudge }) => trusted && !hasGold && toJudge.candidates.length > 1,
     );
     const [golden, trained, asked] = await Promise.all([
       Promise.all(withGold.map(async (one) => await golded(one.group, settings))),
@@ -108,52 +71,33 @@ export function selfJudge(
     const goldOf = new Map(withGold.map(({ group }, at) => [group, golden[at]!]));
     const askedOf = new Map(without.map(({ group }, at) => [group, asked[at]!]));
     const scored = cases.map(
-      (one) => goldOf.get(one.group) ?? byJudgements(one, askedOf.get(one.group), settings),
+      (one) =>
+        goldOf.get(one.group) ??
+        (trusted
+          ? byJudgements(one, askedOf.get(one.group), settings)
+          : untrusted(one.group, reason)),
     );
     const graded = judged.map((one, at) =>
       gradedJudgements(one, trained[at]!, goldOf.get(one.group)!, settings),
     );
-    how.alsoTrain(counted(filtered(graded, settings)));
-    return counted(filtered(scored, settings));
+    trust.measured(graded.flatMap(({ accuracy }) => accuracy ?? []));
+    how.alsoTrain(
+      counted(
+        filtered(
+          graded.map(({ group }) => group),
+          settings,
+        ),
+      ),
+    );
+    const dropped = trusted ? 0 : cases.filter(({ hasGold }) => !hasGold).length;
+    return withTrust(counted(filtered(scored, settings)), trust, dropped);
   };
 }
-
-type Settings = { [Name in keyof SelfJudgeOptions]-?: Exclude<SelfJudgeOptions[Name], undefined> };
 
 interface Case {
   group: TrajectoryGroup;
   toJudge: ToJudge;
   hasGold: boolean;
-}
-
-function readOptions(options: SelfJudgeOptions): Settings {
-  refuseUnknownOptions("selfJudge()", options, optionNames);
-  const number = (
-    name: keyof SelfJudgeOptions,
-    fallback: number,
-    range: Parameters<typeof requireNumber>[2],
-  ) => requireNumber(name, options[name] ?? fallback, range);
-  const { parity = false, prompt = judgePrompt } = options;
-  const byRule: ReadScores = parity ? readScoresAsTrinity : readScores;
-  const { gold = ({ reward }) => reward } = options;
-  const { read = (text: string, { candidates }: ToJudge) => byRule(text, candidates.length) } =
-    options;
-  return {
-    ...{ gold, parity, prompt, read },
-    judgeGroups:
-      options.judgeGroups === undefined
-        ? Infinity
-        : number("judgeGroups", 0, { least: 0, whole: true }),
-    goldFraction: number("goldFraction", 0.2, { least: 0, most: 1 }),
-    seed: number("seed", 0, { least: 0, whole: true }),
-    judgementsWithGold: number("judgementsWithGold", 8, { least: 2, whole: true }),
-    judgementsWithoutGold: number("judgementsWithoutGold", 1, { least: 1, whole: true }),
-    judgeWeight: number("judgeWeight", 1, { above: 0, most: 1000 }),
-    varianceFloor: number("varianceFloor", 0.05, { least: 0 }),
-    stdThreshold: number("stdThreshold", 1e-4, { least: 0 }),
-    temperature: number("temperature", 1, { above: 0 }),
-    answerTokens: number("answerTokens", 512, { least: 1, whole: true }),
-  };
 }
 
 /** The candidates in a seeded order: the place in the group must not say which rollout ended first. */
@@ -252,16 +196,22 @@ function scoresOf(judgement: Trajectory, { toJudge }: Case, settings: Settings) 
   return valid ? scores : null;
 }
 
+function unrewarded(group: TrajectoryGroup): TrajectoryGroup {
+  return { ...group, trajectories: group.trajectories.map((one) => ({ ...one, reward: null })) };
+}
+
+function untrusted(group: TrajectoryGroup, reason: string): TrajectoryGroup {
+  const line = `selfJudge: no rewards (judge_untrusted): ${reason}.`;
+  return { ...unrewarded(group), logs: [...group.logs, line] };
+}
+
 function byJudgements(
   one: Case,
   judged: TrajectoryGroup | undefined,
   settings: Settings,
 ): TrajectoryGroup {
   const { group, toJudge } = one;
-  if (!judged) {
-    const trajectories = group.trajectories.map((each) => ({ ...each, reward: null }));
-    return { ...group, trajectories };
-  }
+  if (!judged) return unrewarded(group);
   const all = judged.trajectories.map((judgement) => scoresOf(judgement, one, settings));
   const valid = all.filter((scores) => scores !== null);
   const scores = new Map(
@@ -282,13 +232,16 @@ function byJudgements(
   };
 }
 
-/** The judgements of a scenario with gold, rewarded by how well they agree with it. */
+/**
+ * The judgements of a scenario with gold, rewarded by how well they agree with it; and the accuracy of those that can be
+ * read, null where gold tells no rollouts apart.
+ */
 function gradedJudgements(
   one: Case,
   judged: TrajectoryGroup,
   golden: TrajectoryGroup,
   settings: Settings,
-): TrajectoryGroup {
+): { group: TrajectoryGroup; accuracy: number | null } {
   const { parity, varianceFloor, judgeWeight } = settings;
   const goldOf = new Map(
     one.group.trajectories.map((t, at) => [t, golden.trajectories[at]?.reward]),
@@ -296,9 +249,12 @@ function gradedJudgements(
   const gold = one.toJudge.candidates.map((candidate) => goldOf.get(candidate) ?? null);
   const known = gold.flatMap((value, at) => (value === null ? [] : [at]));
   const truth = known.map((at) => gold[at] as number);
+  const accuracies: number[] = [];
   const trajectories = judged.trajectories.map((judgement) => {
     const scores = scoresOf(judgement, one, settings);
     const compared = scores && known.map((at) => scores[at] as number);
+    const accuracy = compared && rankAccuracyOf(compared, truth);
+    if (accuracy !== null) accuracies.push(accuracy);
     const reward = parity
       ? distanceReward(compared, truth)
       : rankReward(compared, truth, varianceFloor);
@@ -316,7 +272,10 @@ function gradedJudgements(
       }),
     };
   });
-  return { ...judged, trajectories, metadata: { ...judged.metadata, kind: judgeKind } };
+  return {
+    group: { ...judged, trajectories, metadata: { ...judged.metadata, kind: judgeKind } },
+    accuracy: accuracies.length > 0 ? mean(accuracies) : null,
+  };
 }
 
 /** Groups whose rewards differ too little carry the mark by which `train` leaves them out, and `fill` replaces them. */
@@ -328,14 +287,33 @@ function filtered(groups: readonly TrajectoryGroup[], { stdThreshold }: Settings
   });
 }
 
+/** How far the judge is trusted, in the metrics of each rollout: their mean is the figure. */
+function withTrust(
+  groups: readonly TrajectoryGroup[],
+  { accuracy }: JudgeTrust,
+  dropped: number,
+): TrajectoryGroup[] {
+  return withMetrics(groups, {
+    judge_untrusted: dropped,
+    ...(accuracy && { judge_accuracy: accuracy.value }),
+  });
+}
+
 /** How many groups of the step were left out, in the metrics of each rollout: their mean is the count. */
 function counted(groups: readonly TrajectoryGroup[]): TrajectoryGroup[] {
   const count = groups.filter(({ metadata }) => metadata["failed"] === "zero_variance").length;
+  return withMetrics(groups, { filtered_count: count });
+}
+
+function withMetrics(
+  groups: readonly TrajectoryGroup[],
+  metrics: Record<string, number>,
+): TrajectoryGroup[] {
   return groups.map((group) => ({
     ...group,
     trajectories: group.trajectories.map((one) => ({
       ...one,
-      metrics: { ...one.metrics, filtered_count: count },
+      metrics: { ...one.metrics, ...metrics },
     })),
   }));
 }

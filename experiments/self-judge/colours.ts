@@ -1,0 +1,134 @@
+// A task for a policy that judges itself: which colour a thing has. The base (make_base.py) answers at random, and
+// knows half of the time when it is shown colours to choose from.
+import { defineTask, type ScoreHow } from "@hone/client/run";
+import { gather, type Model, type TrajectoryGroup } from "@hone/client";
+import { coinOf, selfJudge, type ToJudge } from "@hone/recipes";
+import OpenAI from "openai";
+
+const goldFraction = 0.2;
+
+export const arms = ["gold", "self", "fifth", "control"] as const;
+/** Gold for all; the self-judge; the gold fifth alone; the self-judge with shuffled rewards. */
+export type Arm = (typeof arms)[number];
+
+/** As make_base.py words them. The first is what training asks, the others are held out. */
+const wordings = [
+  "Which colour is the %?",
+  "Say the colour of the %.",
+  "The % has one colour. Name it.",
+];
+
+export type Colours = Readonly<Record<string, string>>;
+type Scenario = string;
+
+const wordOf = ({ messages }: ToJudge["candidates"][number]): string =>
+  messages.flatMap(({ content }) => (typeof content === "string" ? content : [])).at(-1) ?? "";
+
+const thingOf = (scenario: unknown): string =>
+  /[Tt]he (\w+)( has|\.|\?)/.exec(String(scenario))?.[1] ?? "";
+
+/** A judge reads the thing's number, its place in the list: that is what the base knows colours by. */
+const judgingPrompt = (colours: Colours, thing: string, shown: readonly string[]) => [
+  {
+    role: "user" as const,
+    content: `Which of these is the colour of item ${Object.keys(colours).indexOf(thing)}? ${shown.join(", ")}`,
+  },
+];
+
+/** Who gives the rewards of an arm; undefined: the rollouts' own, which are gold. */
+function scoreOf(arm: Arm, seed: number, colours: Colours) {
+  if (arm === "gold") return undefined;
+  if (arm === "fifth") return fifthAlone(seed);
+  const known = new Set(Object.values(colours));
+  const said = (group: ToJudge) =>
+    [...new Set(group.candidates.map(wordOf))].filter((word) => known.has(word));
+  return selfJudge({
+    ...{ goldFraction, seed, judgementsWithoutGold: 4, answerTokens: 2 },
+    prompt: (group) => judgingPrompt(colours, thingOf(group.scenario), said(group)),
+    // The colour that it names is worth 1, every other one 0; one that nobody said is no judgement.
+    read: (text, group) =>
+      said(group).includes(text)
+        ? group.candidates.map((candidate) => (wordOf(candidate) === text ? 1 : 0))
+        : null,
+  });
+}
+
+/** Rewards for the scenarios that have gold, and none for the others. */
+function fifthAlone(seed: number) {
+  return (groups: TrajectoryGroup[], { mode }: ScoreHow): TrajectoryGroup[] =>
+    groups.map((group) => {
+      if (mode === "eval" || coinOf(seed, group.scenario) < goldFraction) return group;
+      const trajectories = group.trajectories.map((one) => ({ ...one, reward: null }));
+      return { ...group, trajectories };
+    });
+}
+
+/** Whether training on the thing that a scenario asks for has gold. */
+export function hasGold(seed: number, scenario: unknown): boolean {
+  const thing =
+    typeof scenario === "string" ? thingOf(scenario) : (scenario as { thing: string }).thing;
+  return coinOf(seed, wordings[0]?.replace("%", thing)) < goldFraction;
+}
+
+async function answer(
+  connection: { baseURL: string; apiKey: string; model: string; fetch: typeof fetch },
+  messages: { role: "user"; content: string }[],
+  temperature: number,
+): Promise<string> {
+  const completion = await new OpenAI(connection).chat.completions.create({
+    ...{ model: connection.model, max_tokens: 2, temperature, messages },
+  });
+  return completion.choices[0]?.message.content ?? "";
+}
+
+export function taskOf(
+  arm: Arm,
+  seed: number,
+  colours: Colours,
+  steps: number,
+  learningRate: number,
+) {
+  const score = scoreOf(arm, seed, colours);
+  const scenarios = (wording: string): Scenario[] =>
+    Object.keys(colours).map((thing) => wording.replace("%", thing));
+  const [asked, ...others] = wordings as [string, ...string[]];
+  return defineTask({
+    train: scenarios(asked),
+    heldOut: others.flatMap(scenarios),
+    ...(score && { score }),
+    async rollout(model, content: Scenario, { temperature }) {
+      const said = await answer(model.connection(), [{ role: "user", content }], temperature);
+      return said === colours[thingOf(content)] ? 1 : 0;
+    },
+    options: {
+      ...{ steps, groupsPerStep: 18, groupSize: 8, concurrency: 64, learningRate },
+      verdict: "sampled",
+      train: { warmupSteps: 2, normalizerTokens: 2, maxTokensPerMicroBatch: 4096 },
+    },
+  });
+}
+
+/** How the policy judges all colours of each thing, in a seeded order: 1 if it names the right one. */
+export async function judgeEvaluation(
+  model: Model,
+  name: string,
+  colours: Colours,
+  samples: number,
+) {
+  const all = [...new Set(Object.values(colours))].toSorted();
+  const at = name === "base" ? model.at(0) : model;
+  const things = Object.keys(colours);
+  return await gather(
+    at,
+    async (policy, { thing }: { thing: string }) => {
+      const from = things.indexOf(thing) % all.length;
+      const shown = [...all.slice(from), ...all.slice(0, from)];
+      return (await answer(policy.connection(), judgingPrompt(colours, thing, shown), 1)) ===
+        colours[thing]
+        ? 1
+        : 0;
+    },
+    things.map((thing) => ({ thing })),
+    { mode: "eval", groupSize: samples, concurrency: 64 },
+  );
+}
