@@ -2,7 +2,7 @@ export { defineTask } from "./task.ts";
 export type { RolloutHow, ScoreHow, Task, TaskCurves, TaskSettings } from "./task.ts";
 export { trainRun } from "./train-run.ts";
 export { taskRollout } from "./task-rollout.ts";
-export { loadTask } from "./task-file.ts";
+export { loadTask, readTypeScript } from "./task-file.ts";
 export type { LoadedTask } from "./task-file.ts";
 export type { RunEvent } from "./run-event.ts";
 export type { OverlapOptions, RunOptions, RunSettings } from "./run-options.ts";

@@ -55,8 +55,8 @@ function placeOf(error: unknown): string {
     .join("\n");
 }
 
-/** Makes this process read TypeScript: by tsx if the task's project has it, else as Node does by itself. */
-async function readTypeScript(path: string): Promise<void> {
+/** Makes this process read TypeScript, for a file of the user: by tsx if the file's project has it, else as Node does by itself. */
+export async function readTypeScript(path: string): Promise<void> {
   if (!/\.[cm]?tsx?$/.test(path) || process.execArgv.some((arg) => /\btsx\b/.test(arg))) return;
   const tsx = find("tsx", path);
   if (tsx) {
@@ -66,7 +66,7 @@ async function readTypeScript(path: string): Promise<void> {
   }
   if ((process.features as { typescript?: unknown }).typescript) return;
   throw invalid(
-    `This Node, ${process.version}, does not read TypeScript. Run \`npm install --save-dev tsx\` in the task's project, or take Node 22.18 or later.`,
+    `This Node, ${process.version}, does not read TypeScript. Run \`npm install --save-dev tsx\` in the project of that file, or take Node 22.18 or later.`,
   );
 }
 

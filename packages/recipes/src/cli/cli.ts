@@ -1,12 +1,16 @@
 #!/usr/bin/env node
-// `npx @hone/recipes judge-doctor`: whether judges can teach the policy behind a task.
+// `npx @hone/recipes judge-doctor`: whether judges can teach the policy behind a task. `good-teacher`: the pipeline that
+// shows what makes a reward model a good teacher.
 import process from "node:process";
 import { HoneError, printable } from "@hone/core";
+import { goodTeacherCommand } from "./good-teacher-command.ts";
 import { judgeDoctorCommand } from "./judge-doctor-command.ts";
 
 const usage = `npx @hone/recipes judge-doctor --task TASK.ts --judges JUDGE,…   whether a judge can teach, and why
+       npx @hone/recipes good-teacher                                         reward models as teachers, stage by stage
 
   judge-doctor --help        all options
+  good-teacher --help        all stages
 `;
 
 const stop = new AbortController();
@@ -22,14 +26,21 @@ function interrupt(): void {
 process.on("SIGINT", interrupt);
 process.on("SIGTERM", interrupt);
 
-const [command, ...args] = process.argv.slice(2);
-if (command === undefined || command === "--help" || command === "-h") {
+const commands: Readonly<Record<string, typeof judgeDoctorCommand>> = {
+  "judge-doctor": judgeDoctorCommand,
+  "good-teacher": goodTeacherCommand,
+};
+const [name, ...args] = process.argv.slice(2);
+if (name === undefined || name === "--help" || name === "-h") {
   console.log(usage);
-} else if (command !== "judge-doctor") {
-  console.error(`error: there is no command "${command}"\n\n${usage}`);
-  process.exitCode = 2;
 } else {
-  process.exitCode = await judgeDoctorCommand(args, stop.signal).catch(exitCodeOf);
+  const command = Object.hasOwn(commands, name) ? commands[name] : undefined;
+  if (command) {
+    process.exitCode = await command(args, stop.signal).catch(exitCodeOf);
+  } else {
+    console.error(`error: there is no command "${name}"\n\n${usage}`);
+    process.exitCode = 2;
+  }
 }
 
 function exitCodeOf(error: unknown): number {

@@ -1,0 +1,103 @@
+import { readFile } from "node:fs/promises";
+import { HoneError, issueText, messageSchema } from "@hone/core";
+import { z } from "zod";
+
+const conversationSchema = z
+  .array(messageSchema)
+  .min(2)
+  .refine((messages) => messages.at(-1)?.role === "assistant", {
+    error: "ends with what the assistant says",
+  });
+
+/** A line of a preference file, as UltraFeedback (binarized) has it. Columns of its own are not read. */
+export const preferenceSchema = z.object({
+  prompt: z.string().min(1),
+  /** The whole conversation: the prompt, and the better answer as its last message. */
+  chosen: conversationSchema,
+  rejected: conversationSchema,
+  score_chosen: z.number().nullish(),
+  score_rejected: z.number().nullish(),
+});
+export type Preference = z.infer<typeof preferenceSchema>;
+
+/** What a prompt is for: reward models are trained, policies are trained, or both are measured. */
+const splits = ["reward_model", "policy", "test"] as const;
+export type Split = (typeof splits)[number];
+
+/** A preference that the scorer has labelled. */
+export const labelledSchema = preferenceSchema.extend({
+  score_chosen: z.number(),
+  score_rejected: z.number(),
+  split: z.enum(splits),
+  /** Whether the scorer liked the other one better than the file did. */
+  swapped: z.boolean(),
+});
+export type Labelled = z.infer<typeof labelledSchema>;
+
+/** On-policy answers to one prompt, with what the scorer gives them. */
+export const outputsSchema = z.object({
+  prompt: z.array(messageSchema).min(1),
+  split: z.enum(splits),
+  policy: z.string(),
+  outputs: z.array(z.string()).min(1),
+  gold: z.array(z.number()),
+});
+export type Outputs = z.infer<typeof outputsSchema>;
+
+/** Pairs of a reward model: what `model.bradleyTerry` takes, and where each is from. */
+export const pairSchema = z.object({
+  prompt: z.array(messageSchema).min(1),
+  chosen: z.array(messageSchema).min(1),
+  rejected: z.array(messageSchema).min(1),
+  onPolicy: z.boolean(),
+});
+export type RewardPair = z.infer<typeof pairSchema>;
+
+/** The rows of a JSONL file, each checked; what is wrong is named by its line. */
+export async function readRows<Row>(path: string, schema: z.ZodType<Row>): Promise<Row[]> {
+  const text = await readFile(path, "utf8").catch((cause: unknown) => {
+    const message = cause instanceof Error ? cause.message : String(cause);
+    throw new HoneError(`${path} cannot be read. ${message}`, { code: "invalid_config", cause });
+  });
+  const rows = text.split("\n").flatMap((line, at) => {
+    if (!line.trim()) return [];
+    const place = `${path}:${at + 1}`;
+    let value: unknown;
+    try {
+      value = JSON.parse(line);
+    } catch (cause) {
+      throw new HoneError(`${place} is not JSON. Was the file cut?`, {
+        code: "invalid_json",
+        cause,
+      });
+    }
+    return [parsedRow(value, place, schema)];
+  });
+  if (rows.length > 0) return rows;
+  throw new HoneError(`${path} has no rows.`, { code: "invalid_config" });
+}
+
+export function parsedRow<Row>(value: unknown, place: string, schema: z.ZodType<Row>): Row {
+  const parsed = schema.safeParse(value);
+  if (parsed.success) return parsed.data;
+  throw new HoneError(`${place} is not as expected: ${issueText(parsed.error, "it")}.`, {
+    code: "invalid_request",
+    cause: parsed.error,
+  });
+}
+
+/** The conversation without its last message, which is the answer. */
+export function promptOf(conversation: Preference["chosen"]): Preference["chosen"] {
+  return conversation.slice(0, -1);
+}
+
+/** Each split has to have something to be trained or measured on. */
+export function requireLabelled(rows: readonly Labelled[], path: string): void {
+  for (const split of splits) {
+    if (rows.some((row) => row.split === split)) continue;
+    throw new HoneError(
+      `${path} leaves no pair for the split "${split}". Give more pairs, or other shares.`,
+      { code: "invalid_config" },
+    );
+  }
+}

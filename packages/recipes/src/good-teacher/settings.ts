@@ -1,0 +1,46 @@
+/** How the parts of the pipeline are set. The defaults are the paper's where it says any. */
+export interface GoodTeacherSettings {
+  /** Takes so many preferences, drawn by the seed. @default all */
+  preferences?: number | undefined;
+  dropTies: boolean;
+  testShare: number;
+  policyShare: number;
+  sft: { epochs: number; batchSize: number; learningRate: number };
+  /** Answers to a prompt of which a pair is made, and to one that policies are trained or measured on. */
+  samples: { pairs: number; measured: number };
+  /** Pairs of each reward model. @default as many as there are */
+  pairs?: number | undefined;
+  rewardModel: { epochs: number; batchSize: number; learningRate: number; centering: number };
+  policy: {
+    objective: "rloo" | "grpo";
+    beta: number;
+    steps: number;
+    groupsPerStep: number;
+    groupSize: number;
+    learningRate: number;
+    testSamples: number;
+    train?: Record<string, unknown> | undefined;
+  };
+  temperature: number;
+  answerTokens: number;
+  concurrency: number;
+  seed: number;
+}
+
+export const goodTeacherDefaults: GoodTeacherSettings = {
+  ...{ dropTies: true, testShare: 0.1, policyShare: 0.2 },
+  sft: { epochs: 1, batchSize: 32, learningRate: 1e-4 },
+  samples: { pairs: 2, measured: 10 },
+  rewardModel: { epochs: 1, batchSize: 32, learningRate: 1e-4, centering: 0.01 },
+  policy: {
+    ...{ objective: "rloo", beta: 0.05, steps: 60, groupsPerStep: 16, groupSize: 4 },
+    ...{ learningRate: 1e-4, testSamples: 4 },
+  },
+  ...{ temperature: 1, answerTokens: 512, concurrency: 32, seed: 0 },
+};
+
+/** The file of a scorer that is a function of one's own. */
+export function scorerFileOf(name: string): string | undefined {
+  const path = name.split("#")[0] ?? "";
+  return !/^https?:/.test(name) && /\.[cm]?[jt]s$/.test(path) ? path : undefined;
+}
