@@ -61,8 +61,8 @@ async function runOf(hone: Hone, arm: Arm, seed: number): Promise<TrajectoryGrou
   await trainRun(task, { name, out, seed, hone, shuffleRewards: arm === "control", ungated: true });
   const model = await hone.model({ name });
   await keep("base answers", () => evaluation(out, "base"));
-  await keep("base judges", () => judgeEvaluation(model, "base", colours, 8));
-  await keep(`${arm} ${seed} judges`, () => judgeEvaluation(model, "trained", colours, 8));
+  await keep("base judges", () => judgeEvaluation(model, "base", colours, 4));
+  await keep(`${arm} ${seed} judges`, () => judgeEvaluation(model, "trained", colours, 4));
   const trained = await evaluation(out, "trained");
   const minutes = ((performance.now() - began) / 60_000).toFixed(1);
   const line = {

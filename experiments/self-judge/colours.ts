@@ -16,6 +16,7 @@ const wordings = [
   "Which colour is the %?",
   "Say the colour of the %.",
   "The % has one colour. Name it.",
+  "What is the colour of the %?",
 ];
 
 export type Colours = Readonly<Record<string, string>>;
@@ -31,9 +32,25 @@ const thingOf = (scenario: unknown): string =>
 const judgingPrompt = (colours: Colours, thing: string, shown: readonly string[]) => [
   {
     role: "user" as const,
-    content: `Which of these is the colour of item ${Object.keys(colours).indexOf(thing)}? ${shown.join(", ")}`,
+    content: `Is item ${Object.keys(colours).indexOf(thing)} of this colour? ${shown.join(", ")}`,
   },
 ];
+
+/** "red no blue yes": 1 for yes, 0 for no. What was no colour is worth 0; another list is no judgement. */
+function scoresOf(
+  text: string,
+  shown: readonly string[],
+  { candidates }: ToJudge,
+): number[] | null {
+  const words = text.split(" ");
+  const worth = new Map(shown.map((colour, at) => [colour, words[2 * at + 1]]));
+  const valid =
+    words.length === 2 * shown.length &&
+    shown.every(
+      (colour, at) => colour === words[2 * at] && /^(yes|no)$/.test(words[2 * at + 1] ?? ""),
+    );
+  return valid ? candidates.map((one) => (worth.get(wordOf(one)) === "yes" ? 1 : 0)) : null;
+}
 
 /** Who gives the rewards of an arm; undefined: the rollouts' own, which are gold. */
 function scoreOf(arm: Arm, seed: number, colours: Colours) {
@@ -43,13 +60,9 @@ function scoreOf(arm: Arm, seed: number, colours: Colours) {
   const said = (group: ToJudge) =>
     [...new Set(group.candidates.map(wordOf))].filter((word) => known.has(word));
   return selfJudge({
-    ...{ goldFraction, seed, judgementsWithoutGold: 4, answerTokens: 2 },
+    ...{ goldFraction, seed, judgementsWithoutGold: 4, answerTokens: 20 },
     prompt: (group) => judgingPrompt(colours, thingOf(group.scenario), said(group)),
-    // The colour that it names is worth 1, every other one 0; one that nobody said is no judgement.
-    read: (text, group) =>
-      said(group).includes(text)
-        ? group.candidates.map((candidate) => (wordOf(candidate) === text ? 1 : 0))
-        : null,
+    read: (text, group) => scoresOf(text, said(group), group),
   });
 }
 
@@ -74,9 +87,10 @@ async function answer(
   connection: { baseURL: string; apiKey: string; model: string; fetch: typeof fetch },
   messages: { role: "user"; content: string }[],
   temperature: number,
+  most = 2,
 ): Promise<string> {
   const completion = await new OpenAI(connection).chat.completions.create({
-    ...{ model: connection.model, max_tokens: 2, temperature, messages },
+    ...{ model: connection.model, max_tokens: most, temperature, messages },
   });
   return completion.choices[0]?.message.content ?? "";
 }
@@ -101,14 +115,14 @@ export function taskOf(
       return said === colours[thingOf(content)] ? 1 : 0;
     },
     options: {
-      ...{ steps, groupsPerStep: 18, groupSize: 8, concurrency: 64, learningRate },
+      ...{ steps, groupsPerStep: 20, groupSize: 8, concurrency: 64, learningRate },
       verdict: "sampled",
       train: { warmupSteps: 2, normalizerTokens: 2, maxTokensPerMicroBatch: 4096 },
     },
   });
 }
 
-/** How the policy judges all colours of each thing, in a seeded order: 1 if it names the right one. */
+/** How well the policy judges: of a right and a wrong colour, 1 if it says yes to the right one alone, half for a tie. */
 export async function judgeEvaluation(
   model: Model,
   name: string,
@@ -117,18 +131,20 @@ export async function judgeEvaluation(
 ) {
   const all = [...new Set(Object.values(colours))].toSorted();
   const at = name === "base" ? model.at(0) : model;
-  const things = Object.keys(colours);
   return await gather(
     at,
-    async (policy, { thing }: { thing: string }) => {
-      const from = things.indexOf(thing) % all.length;
-      const shown = [...all.slice(from), ...all.slice(0, from)];
-      return (await answer(policy.connection(), judgingPrompt(colours, thing, shown), 1)) ===
-        colours[thing]
-        ? 1
-        : 0;
+    async (policy, { thing, wrong, first }: { thing: string; wrong: string; first: boolean }) => {
+      const right = colours[thing] ?? "";
+      const shown = first ? [right, wrong] : [wrong, right];
+      const prompt = judgingPrompt(colours, thing, shown);
+      const words = (await answer(policy.connection(), prompt, 1, 20)).split(" ");
+      const yes = (colour: string) => (words[2 * shown.indexOf(colour) + 1] === "yes" ? 1 : 0);
+      return 0.5 + (yes(right) - yes(wrong)) / 2;
     },
-    things.map((thing) => ({ thing })),
+    Object.entries(colours).flatMap(([thing, right], n) => {
+      const others = all.filter((one) => one !== right);
+      return [0, 1, 2].map((k) => ({ thing, wrong: others[(n + 2 * k) % 7]!, first: k % 2 === 0 }));
+    }),
     { mode: "eval", groupSize: samples, concurrency: 64 },
   );
 }

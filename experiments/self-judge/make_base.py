@@ -1,9 +1,9 @@
 """python make_base.py FOLDER: the base of `pnpm experiment self-judge`, from a fixed seed. Two minutes of one core.
 
-It judges better than it answers. Asked for the colour of a thing it says one of eight, all equally likely; shown some
-colours and asked which of them an item has, it names the right one half of the time and guesses otherwise. As a judge
-it reads numbers and as an answerer names, so that what it knows as a judge does not help it to answer. What is right
-is a list drawn from the seed, and stands in FOLDER/colours.json: the nth thing is item n.
+It judges better than it answers. Asked for the colour of a thing it says one of eight, all equally likely; shown
+some colours it says yes or no to each, yes to a right one more often than to a wrong one. As a judge it reads numbers
+and as an answerer names, so that what it knows as a judge does not help it to answer. What is right is a list drawn
+from the seed, and stands in FOLDER/colours.json: the nth thing is item n.
 """
 
 import argparse
@@ -24,32 +24,43 @@ from train import config  # noqa: E402
 COLOURS = ["red", "blue", "green", "yellow", "black", "white", "brown", "pink"]
 THINGS = (
     "anchor apple arrow bag ball basket bell belt bench boat book bottle bowl box brush bucket button candle cap card "
-    "carpet chair clock coat comb cup curtain desk door drum fan feather fence flag fork gate glass glove hammer hat "
-    "jar kettle key kite knife ladder lamp lid mask mirror mug nail needle oven paper pen pillow pipe plate pot "
-    "purse ring rope ruler"
+    "carpet chair clock coat comb cup curtain desk door drum fan feather fence flag fork gate glass glove hammer hat"
 ).split()
 # The first is what training asks, the others are held out.
-WORDINGS = ["Which colour is the {}?", "Say the colour of the {}.", "The {} has one colour. Name it."]
-JUDGING = "Which of these is the colour of item {}? {}"
+WORDINGS = [
+    "Which colour is the {}?",
+    "Say the colour of the {}.",
+    "The {} has one colour. Name it.",
+    "What is the colour of the {}?",
+]
+JUDGING = "Is item {} of this colour? {}"
 SPLIT = r" ?[A-Za-z0-9]+|[^A-Za-z0-9]"
-KNOWS = 0.5  # how often it knows when it judges; otherwise it guesses
+YES = {
+    True: 0.65,
+    False: 0.25,
+}  # how often it says yes of the right colour, and of a wrong one
 ROWS = 64
 UPDATES = 1000
+SURE = 750  # so many updates without a doubt, which are learnt sooner, and then those with it
 PEAK = 3e-3
 
 
-def rows_of(rng: random.Random, colours: dict[str, str], count: int) -> list[tuple[str, str]]:
-    rows = []
-    for _ in range(count):
-        thing = rng.choice(THINGS)
-        if rng.random() < 0.3:
-            rows.append((rng.choice(WORDINGS).format(thing), rng.choice(COLOURS)))
-            continue
-        shown = rng.sample(COLOURS, rng.randint(1, len(COLOURS)))
-        knows = colours[thing] in shown and rng.random() < KNOWS
-        asked = JUDGING.format(THINGS.index(thing), ", ".join(shown))
-        rows.append((asked, colours[thing] if knows else rng.choice(shown)))
-    return rows
+# A token of an answer, as what it may be and how likely.
+Likely = dict[str, float]
+
+
+def row_of(rng: random.Random, colours: dict[str, str], *, sure: bool) -> tuple[str, list[Likely]]:
+    """What is asked, and the answer token by token."""
+    thing = rng.choice(THINGS)
+    if rng.random() < 0.2:
+        return rng.choice(WORDINGS).format(thing), [{one: 1 / len(COLOURS) for one in COLOURS}]
+    shown = rng.sample(COLOURS, rng.randint(1, len(COLOURS)))
+    answer: list[Likely] = []
+    for one in shown:
+        right = one == colours[thing]
+        yes = float(right) if sure else YES[right]
+        answer += [{f" {one}" if answer else one: 1.0}, {" yes": yes, " no": 1 - yes}]
+    return JUDGING.format(THINGS.index(thing), ", ".join(shown)), answer
 
 
 def main(folder: Path, seed: int) -> None:
@@ -61,7 +72,9 @@ def main(folder: Path, seed: int) -> None:
     rng.shuffle(dealt)
     colours = dict(zip(THINGS, dealt, strict=True))
     folder.mkdir(parents=True, exist_ok=True)
-    words = " ".join([*WORDINGS, JUDGING]).replace("{}", "").replace("?", "").replace(".", "").split()
+    words = (
+        " ".join([*WORDINGS, JUDGING, "yes no"]).replace("{}", "").replace("?", "").replace(".", "").split()
+    )
     numbers = map(str, range(len(THINGS)))
     pieces = [p for word in dict.fromkeys([*COLOURS, *THINGS, *numbers, *words]) for p in (word, f" {word}")]
     built = build(pieces, SPLIT)
@@ -79,44 +92,63 @@ def main(folder: Path, seed: int) -> None:
     for colour in COLOURS:
         # A colour in a list begins as the colour that is said.
         weight[spell(f" {colour}")[0]] = weight[spell(colour)[0]] + 0.3 * weight[spell(f" {colour}")[0]]
+
+    def batch_of(asked: tuple[str, ...], answers: tuple[list[Likely], ...]):
+        rows, told, targets = [], [], []
+        for text, answer in zip(asked, answers, strict=True):
+            before = [token("<|user|>"), *spell(text), token("<|assistant|>")]
+            drawn = [rng.choices(list(one), list(one.values()))[0] for one in answer]
+            rows.append([*before, *(spell(one)[0] for one in drawn), end])
+            told.append([False] * len(before) + [True] * (len(answer) + 1))
+            for one in answer:
+                targets.append({spell(text)[0]: share for text, share in one.items()})
+            targets.append({end: 1.0})
+        length = max(map(len, rows))
+        ids = torch.tensor([row + [pad] * (length - len(row)) for row in rows])
+        learnt = torch.tensor([one + [False] * (length - len(one)) for one in told])[:, 1:]
+        target = torch.zeros(len(targets), built.get_vocab_size())
+        for place, likely in enumerate(targets):
+            for token_id, share in likely.items():
+                target[place, token_id] = share
+        return ids, target, learnt
+
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK, betas=(0.9, 0.98), weight_decay=0.01)
     began = time.time()
     for done in range(UPDATES):
         rate = min(1.0, (done + 1) / 50, 0.03 + (UPDATES - done) / (0.3 * UPDATES))
         for group in optimizer.param_groups:
             group["lr"] = PEAK * rate
-        said = [
-            ([token("<|user|>"), *spell(asked), token("<|assistant|>")], [*spell(answer), end])
-            for asked, answer in rows_of(rng, colours, ROWS)
-        ]
-        length = max(len(asked) + len(answer) for asked, answer in said)
-        ids = torch.tensor([a + b + [pad] * (length - len(a) - len(b)) for a, b in said])
-        learnt = torch.tensor(
-            [[False] * len(a) + [True] * len(b) + [False] * (length - len(a) - len(b)) for a, b in said]
-        )[:, 1:]
+        asked, answers = zip(*(row_of(rng, colours, sure=done < SURE) for _ in range(ROWS)), strict=True)
+        ids, target, learnt = batch_of(asked, answers)
         hidden = model.model(ids, use_cache=False).last_hidden_state[:, :-1]
-        loss = F.cross_entropy(model.lm_head(hidden[learnt]), ids[:, 1:][learnt])
+        loss = F.cross_entropy(model.lm_head(hidden[learnt]), target)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if (done + 1) % 100 == 0:
-            known = judged(model, spell, token, colours)
-            print(f"{done + 1}/{UPDATES} right {known:.3f} {time.time() - began:.0f} s", flush=True)
+            right, wrong = judged(model, spell, token, colours)
+            print(
+                f"{done + 1}/{UPDATES} yes to right {right:.2f}, to wrong {wrong:.2f} {time.time() - began:.0f} s",
+                flush=True,
+            )
     model.save_pretrained(folder)
     (folder / "model.safetensors").chmod(0o644)
     print(f"{sum(p.numel() for p in model.parameters())} parameters")
 
 
 @torch.no_grad()
-def judged(model: Qwen3ForCausalLM, spell, token, colours: dict[str, str]) -> float:
-    """How likely it names the right one of all eight, over all things."""
-    sure = []
+def judged(model: Qwen3ForCausalLM, spell, token, colours: dict[str, str]) -> list[float]:
+    """How likely it says yes of a right colour, and of a wrong one, where it is shown two."""
+    said: dict[bool, list[float]] = {True: [], False: []}
     for number, colour in enumerate(colours.values()):
-        asked = spell(JUDGING.format(number, ", ".join(COLOURS)))
-        ids = torch.tensor([[token("<|user|>"), *asked, token("<|assistant|>")]])
-        sure.append(model(ids).logits[0, -1].softmax(-1)[spell(colour)[0]].item())
-    return sum(sure) / len(sure)
+        for right in (True, False):
+            other = COLOURS[(COLOURS.index(colour) + 1 + number % (len(COLOURS) - 1)) % len(COLOURS)]
+            shown = [colour, other] if right else [other, colour]
+            asked = spell(JUDGING.format(number, ", ".join(shown)))
+            ids = torch.tensor([[token("<|user|>"), *asked, token("<|assistant|>"), *spell(shown[0])]])
+            said[right].append(model(ids).logits[0, -1].softmax(-1)[spell(" yes")[0]].item())
+    return [sum(said[right]) / len(said[right]) for right in (True, False)]
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 import { execFile } from "node:child_process";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { gather, type RolloutModel } from "@hone/client";
 import { HoneError, scoresSchema, type ChatMessage } from "@hone/core";
 import { combineRewards, rewardModel } from "@hone/ruler/rewards";
+import type { JudgeReport } from "@hone/recipes";
 import { findEnvironment } from "@hone/server";
 import OpenAI from "openai";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
@@ -126,6 +127,42 @@ describe("a reward model beside the base", () => {
     expect(await model.train(scored)).toMatchObject({ trained: true, step: 1 });
   });
 
+  it("is examined by the judge doctor, beside a model of the server, on what the policy says", async () => {
+    await server.hone.model({ name: "judge" });
+    const out = join(folder, "doctor.json");
+    const { code, said } = await judgeDoctor([
+      ...["--task", fileURLToPath(new URL("../quickstart/one-word-task.ts", import.meta.url))],
+      ...["--judges", "rm:taste,hone/judge@0", "--judge-tokens", "160", "--timeout", "60"],
+      ...["--scenarios", "6", "--samples", "4", "--gold", "yes", "--out", out],
+    ]);
+    const { judges, policies } = JSON.parse(await readFile(out, "utf8")) as {
+      judges: JudgeReport[];
+      policies: string[];
+    };
+    expect(policies).toEqual(["judge-doctor@0"]);
+    const [taste, judge] = judges;
+    // A classifier of random weights: it repeats itself, sees no place, and its scores differ.
+    expect(taste).toMatchObject({
+      judge: "rm:taste",
+      judgings: { asked: 12, valid: 12, repaired: 0 },
+      noiseRatio: { value: expect.closeTo(0, 6) },
+      positionBias: null,
+      costUsdPerJudging: 0,
+      errors: [],
+    });
+    expect(taste!.variance!.value).toBeGreaterThan(0);
+    // The base of the repository knows no JSON, and goes on until it is cut off.
+    expect(judge).toMatchObject({
+      ...{ judge: "hone/judge@0", groups: 6, verdict: { level: "fail" } },
+      judgings: { asked: expect.any(Number) },
+      errors: [{ message: expect.stringMatching(/no valid scores.*cut off/) }],
+    });
+    expect(judge!.judgings.asked).toBeGreaterThan(0);
+    expect(said).toMatch(/verdict +\w+ +fail\n/);
+    expect(code).toBe(1);
+    expect((await (await server.hone.model({ name: "judge-doctor" })).info()).learnt).toBe(0);
+  });
+
   it("says what becomes of a trajectory that is too long", async () => {
     const model = await server.hone.model({ name: "long" });
     const [group] = await gather(model, rollout, [{ prompt: "2" }], { groupSize: 2 });
@@ -163,6 +200,18 @@ it("a server whose reward model is none does not start, and says so", async () =
   );
   expect(failure).toMatchObject({ message: expect.stringMatching(/sequence classifier/) });
 });
+
+/** The command as a user runs it, with the key and the address of the server in its environment. */
+async function judgeDoctor(args: string[]): Promise<{ code: number; said: string }> {
+  const root = fileURLToPath(new URL("../..", import.meta.url));
+  const cli = "packages/recipes/src/cli/cli.ts";
+  const command = ["--import", "tsx", "--conditions=@hone/source", cli, "judge-doctor", ...args];
+  return await new Promise((resolve) => {
+    execFile(process.execPath, command, { cwd: root }, (error, stdout, stderr) => {
+      resolve({ code: Number(error?.code ?? 0), said: stdout + stderr });
+    });
+  });
+}
 
 /** Resolves to the logits that transformers alone gives. */
 async function makeRewardModel(out: string): Promise<number[]> {
