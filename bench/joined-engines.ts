@@ -1,17 +1,20 @@
 // Publications on vLLMs that joined by their sidecars, under traffic: what a publication takes, and whether any answer
-// fails or is of other weights than of the policy that it names.
-//   pnpm bench joined-engines [--engines 2] [--publications 20] [--streams 16]
+// fails or is of other weights than of the policy that it names. Each engine answers a probe, and the last lines say
+// where the time went.
+//   pnpm bench joined-engines [--engines 2] [--publications 20] [--streams 16] [--keep]
 // Needs `hone setup --engine vllm` (3.4 GB) and HONE_PYTHON. On two cores it takes about three minutes.
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { createHash } from "node:crypto";
-import { tmpdir } from "node:os";
+import { cpus, loadavg, tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { parseArgs } from "node:util";
+import { pino } from "pino";
 import type { LiveAdapter } from "../packages/server/src/ports/live-set.ts";
 import { startJoinableServer } from "../packages/server/src/testing/joinable-server.ts";
 import { startCli } from "../packages/server/src/testing/run-cli.ts";
 import {
+  probesOf,
   spoken,
   testBase,
   trainedAdapters,
@@ -23,6 +26,8 @@ const { values } = parseArgs({
     engines: { type: "string", default: "2" },
     publications: { type: "string", default: "20" },
     streams: { type: "string", default: "16" },
+    /** Leaves the folder with the logs of all parts. */
+    keep: { type: "boolean", default: false },
   },
 });
 const [engines, publications, streams] = [
@@ -33,14 +38,18 @@ const [engines, publications, streams] = [
 const folder = mkdtempSync(join(tmpdir(), "hone-joined-engines-"));
 mkdirSync(join(folder, "server"));
 const adapters = await trainedAdapters();
-const server = await startJoinableServer({ dataDir: join(folder, "server") });
+const folders = [spoken.a, spoken.b].map((token) => join(adapters, `say-${token}`));
+const probes = await probesOf(folders);
+const lines: string[] = [];
+const log = pino({ level: "debug" }, { write: (line: string) => void lines.push(line) });
+const server = await startJoinableServer({ dataDir: join(folder, "server"), log });
 const sidecars: ReturnType<typeof startCli>[] = [];
 try {
   for (let at = 1; at <= engines; at++) {
     const args = ["engine", "--join", server.url, "--name", `e${at}`, "--base", testBase];
     sidecars.push(
       startCli(
-        [...args, "--data-dir", join(folder, `e${at}`), "--log-level", "warn", "--max-loras", "6"],
+        [...args, "--data-dir", join(folder, `e${at}`), "--log-level", "debug", "--max-loras", "6"],
         { HONE_JOIN_TOKEN: await server.token(), OMP_NUM_THREADS: "1", HF_HUB_OFFLINE: "1" },
       ),
     );
@@ -51,8 +60,12 @@ try {
   for (const { child } of sidecars) child.kill("SIGTERM");
   const ends = await Promise.all(sidecars.map(({ ended }) => ended));
   for (const { code, error } of ends) if (code !== 0) console.error(`status ${code}: ${error}`);
+  console.log(phases(ends.map(({ error }) => error)));
   await server.close();
-  rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
+  if (values.keep) {
+    ends.forEach(({ error }, at) => writeFileSync(join(folder, `e${at + 1}.log`), error));
+    console.log(`kept: ${folder}`);
+  } else rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
 }
 
 async function untilAllServe(): Promise<void> {
@@ -71,7 +84,14 @@ function policyOf(model: string, step: number): { adapter: LiveAdapter; token: n
   const path = join(adapters, `say-${token}`);
   const file = join(path, "adapter_model.safetensors");
   const sha256 = createHash("sha256").update(readFileSync(file)).digest("hex");
-  const adapter = { policy: `${model}@${step}`, path, sha256, bytes: statSync(file).size, rank: 8 };
+  const adapter = {
+    policy: `${model}@${step}`,
+    path,
+    sha256,
+    bytes: statSync(file).size,
+    rank: 8,
+    probe: probes[path],
+  };
   return { adapter, token };
 }
 
@@ -80,6 +100,7 @@ async function measure(): Promise<void> {
   const newest = new Map<string, number>();
   const publish = async (model: string, step: number): Promise<number> => {
     const begun = performance.now();
+    log.debug({ policy: policyOf(model, step).adapter.policy }, "a publication begins");
     await server.pool.load(policyOf(model, step).adapter);
     newest.set(model, step);
     return performance.now() - begun;
@@ -136,6 +157,7 @@ async function measure(): Promise<void> {
     [
       `${engines} engines, ${publications} publications, ${streams} streams of ${models.length} models`,
       `answers ${answers}, failed ${failed}, of other weights ${mixed}`,
+      `load average ${loadavg()[0]?.toFixed(1)}, ${cpus().length} cores`,
       `a publication: median ${quantile(0.5)}, p95 ${quantile(0.95)}, longest ${quantile(1)}`,
       (await server.engines()).map(
         ({ name, state, reason }) => `${name}: ${state} ${reason ?? ""}`,
@@ -145,4 +167,65 @@ async function measure(): Promise<void> {
       .join("\n"),
   );
   if (failed + mixed > 0) process.exitCode = 1;
+}
+
+interface Line {
+  time: number;
+  msg: string;
+  policy?: string;
+  engine?: string;
+  served?: string[];
+  generation?: number;
+  tookMs?: number | Record<string, number>;
+}
+
+/** Where the time of the publications went, from the logs of the server and of each sidecar (one clock for all). */
+function phases(logs: readonly string[]): string {
+  const parse = (text: string): Line[] =>
+    text
+      .split("\n")
+      .filter((line) => line.startsWith("{"))
+      .map((line) => JSON.parse(line) as Line);
+  const ours = parse(lines.join(""));
+  const found = new Map<string, number[]>();
+  const note = (phase: string, ms: number | undefined): void => {
+    if (ms !== undefined) found.set(phase, [...(found.get(phase) ?? []), ms]);
+  };
+  logs.forEach((text, at) => {
+    const theirs = parse(text);
+    for (const begin of ours.filter(({ msg }) => msg === "a publication begins")) {
+      const { policy } = begin;
+      const of = (some: Line[], msg: string) =>
+        some.find((line) => line.msg === msg && line.policy === policy);
+      const ready = "the engine is ready for the policy";
+      const last = ours.find(
+        (l) => l.msg === ready && l.policy === policy && l.engine === `e${at + 1}`,
+      );
+      const here = of(theirs, "the adapter is here and checked");
+      const local = of(theirs, ready);
+      const told = theirs.find((l) => l.served?.includes(policy ?? ""));
+      if (!last || !here || !local || !told) continue;
+      const [by, own] = [last.tookMs, local.tookMs] as Record<string, number>[];
+      note("1 the server lists what the engine has", by!["list"]);
+      note(
+        "2 the sidecar hears of it",
+        here.time - (here.tookMs as number) - begin.time - by!["list"]!,
+      );
+      note("3 fetched and checked", here.tookMs as number);
+      for (const phase of ["list", "load", "listAgain", "probe"])
+        note(`4 sidecar: ${phase}`, own![phase]);
+      note("5 the server is told", told.time - local.time);
+      note("6 the server lists again", by!["listAgain"]);
+      note("7 the server's probe", by!["probe"]);
+    }
+  });
+  const row = ([phase, ms]: [string, number[]]): string => {
+    ms.sort((a, b) => a - b);
+    const at = (share: number) => ms[Math.min(ms.length - 1, Math.ceil(share * ms.length) - 1)];
+    return `${phase}: median ${at(0.5)} ms, p95 ${at(0.95)} ms, longest ${at(1)} ms (${ms.length})`;
+  };
+  return [...found]
+    .toSorted(([a], [b]) => a.localeCompare(b))
+    .map(row)
+    .join("\n");
 }

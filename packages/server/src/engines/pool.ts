@@ -163,7 +163,10 @@ export function createEnginePool(options: {
   /** Resolves once the member is ready to serve the adapter. It does not keep one that came too late to be wanted. */
   const getReady = (member: Member, adapter: LiveAdapter): Promise<void> =>
     member.turn(async () => {
-      await prepare(member.engine, member, adapter, options);
+      await prepare(member.engine, member, adapter, {
+        ...options,
+        log: log.child({ engine: member.name }),
+      });
       if (isUnwanted(adapter.policy)) await letGo(member.engine, member, adapter.policy, log);
     });
 
@@ -204,19 +207,25 @@ export function createEnginePool(options: {
   async function prepareOnAll(adapter: LiveAdapter): Promise<Map<Member, unknown>> {
     const { policy } = adapter;
     const failures = new Map<Member, unknown>();
-    const asked = new Set<Member>();
+    const tries = new Map<Member, Promise<{ ready: boolean }>>();
+    const waitedFor = new Set<Member>();
     const isReady = ({ state, adapters }: Member): boolean =>
       state !== "away" && adapters.has(policy);
-    let targets = present();
-    while (targets.length > 0) {
-      const tries = targets.map(async (member) => {
-        asked.add(member);
-        await getReady(member, adapter).catch((error: unknown) => failures.set(member, error));
-        return { ready: isReady(member) };
-      });
-      await untilReadyOrLate(tries, deadlineMs);
-      targets = members.filter(
-        (member) => member.state !== "away" && !asked.has(member) && !isReady(member),
+    const tryOn = async (member: Member): Promise<{ ready: boolean }> => {
+      await getReady(member, adapter).catch((error: unknown) => failures.set(member, error));
+      return { ready: isReady(member) };
+    };
+    const open = (some: readonly Member[]) => some.filter((one) => !waitedFor.has(one));
+    for (let here = present(); ; here = members.filter(({ state }) => state !== "away")) {
+      for (const member of here) if (!tries.has(member)) tries.set(member, tryOn(member));
+      let targets = open(here.filter(({ state }) => state === "serving"));
+      // One that is still getting what is live, and may hang over it, is waited for only where there is no other.
+      if (targets.length === 0 && !members.some(isReady)) targets = open(here);
+      if (targets.length === 0) break;
+      for (const member of targets) waitedFor.add(member);
+      await untilReadyOrLate(
+        targets.map((member) => tries.get(member)!),
+        deadlineMs,
       );
     }
     if (!members.some(isReady)) {
@@ -264,22 +273,23 @@ export function createEnginePool(options: {
       const member = memberOf(name);
       // One that does not answer must not keep others from being admitted.
       await lostBy(member);
-      await oneByOne(async () => {
-        try {
+      try {
+        await oneByOne(async () => {
           member.state = "loading";
           await options.restore();
-          await catchUp(member);
-          // It may have been fenced while it loaded.
-          if ((member.state as Member["state"]) === "away") throw noneUp();
-          member.state = "serving";
-          member.reason = null;
-          router.changed();
-        } catch (error) {
-          member.state = "away";
-          member.reason = reasonOf(error) ?? member.reason;
-          throw error;
-        }
-      });
+        });
+        // Each on its own: one that hangs over a policy must not keep the others from coming back.
+        await catchUp(member);
+        // It may have been fenced while it loaded.
+        if (member.state === "away") throw noneUp();
+        member.state = "serving";
+        member.reason = null;
+        router.changed();
+      } catch (error) {
+        member.state = "away";
+        member.reason = reasonOf(error) ?? member.reason;
+        throw error;
+      }
     },
 
     async load(adapter) {

@@ -36,7 +36,9 @@ export async function prepare(
   { base, tolerance, log }: PrepareOptions,
 ): Promise<void> {
   const { policy, probe } = adapter;
+  const took = stopwatch();
   const served = await engine.served();
+  took("list");
   const isOurs = await isFrom(served, adapter);
   if (holding.adapters.has(policy) && isOurs) return;
   holding.adapters.delete(policy);
@@ -56,6 +58,7 @@ export async function prepare(
   holding.leftovers.add(policy);
   try {
     await engine.load(adapter);
+    took("load");
     fault("publish.after-load");
     if (!(await isFrom(await engine.served(), adapter))) {
       throw new HoneError(
@@ -64,6 +67,7 @@ export async function prepare(
         { code: "engine_error" },
       );
     }
+    took("listAgain");
     if (probe) {
       const { difference, tellsApart } = await probeEngine(engine, adapter, probe, {
         dtype: base().dtype,
@@ -81,6 +85,20 @@ export async function prepare(
   }
   holding.leftovers.delete(policy);
   holding.adapters.add(policy);
+  took("probe");
+  log.debug({ policy, tookMs: took.all }, "the engine is ready for the policy");
+}
+
+/** Each call says what has been done since the one before. */
+function stopwatch() {
+  const all: Record<string, number> = {};
+  let from = performance.now();
+  const took = (what: string): void => {
+    const now = performance.now();
+    all[what] = Math.round(now - from);
+    from = now;
+  };
+  return Object.assign(took, { all });
 }
 
 /** Unloads what nobody wants. What cannot be unloaded now is a leftover. */

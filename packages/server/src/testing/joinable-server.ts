@@ -4,7 +4,7 @@ import type { Server } from "node:http";
 import { join } from "node:path";
 import { createAdaptorServer } from "@hono/node-server";
 import type { EngineInfo, EngineToken } from "@hone/core";
-import { pino } from "pino";
+import { pino, type Logger } from "pino";
 import { createApp } from "../app.ts";
 import { createJoinedEngines } from "../engines/joined/joined-engines.ts";
 import { engineRealm, joinedEngineRoutes, operatorEngineRoutes } from "../engines/joined/routes.ts";
@@ -38,9 +38,10 @@ export async function startJoinableServer(options: {
   deadlineMs?: number;
   base?: string;
   probeTolerance?: number;
+  log?: Logger;
 }): Promise<JoinableServer> {
   const { dataDir, base = "base" } = options;
-  const log = pino({ level: process.env["HONE_TEST_LOG"] ?? "silent" });
+  const log = options.log ?? pino({ level: process.env["HONE_TEST_LOG"] ?? "silent" });
   const pool = createEnginePool({
     replicas: [],
     async restore() {

@@ -5,9 +5,11 @@ import { mkdtemp, readFile, rename, rm } from "node:fs/promises";
 import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { pino } from "pino";
+import { z } from "zod";
 import { startChild, type Child, type ChildOptions } from "../supervise/child.ts";
 import { createHttpEngine, type HttpEngine } from "../engines/http-engine.ts";
 import { vllmChild } from "../engines/vllm/child.ts";
+import { probeSchema, type Probe } from "../ports/live-set.ts";
 
 const root = join(import.meta.dirname, "../../../..");
 const workerSource = join(root, "packages/server/worker");
@@ -158,6 +160,12 @@ export async function measureParity(
 ): Promise<{ mean: number; max: number; tokens: number }> {
   const output = await runPython("parity.py", [], JSON.stringify({ base: testBase, cases }));
   return JSON.parse(output) as { mean: number; max: number; tokens: number };
+}
+
+/** What an engine has to answer with the adapter in each folder, as the trainer computes it. */
+export async function probesOf(folders: readonly string[]): Promise<Record<string, Probe>> {
+  const output = await runPython("probes.py", ["--base", testBase, ...folders]);
+  return z.record(z.string(), probeSchema).parse(JSON.parse(output));
 }
 
 function runPython(script: string, args: readonly string[], input?: string): Promise<string> {

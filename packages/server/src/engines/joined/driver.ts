@@ -102,6 +102,10 @@ export function createJoinedDriver(options: {
         ({ policy, sha256 }) => policy === entry.policy && sha256 === entry.sha256,
       );
       if (!no || report.generation < since) return false;
+      if (no.fault === "engine") {
+        const text = `The engine ${name} could not load ${entry.policy}: ${no.reason}`;
+        return new HoneError(text, { code: "engine_error" });
+      }
       const text = `The engine ${name} refuses ${entry.policy}: ${no.reason}`;
       return new HoneError(text, { code: "bad_adapter" });
     };
@@ -164,7 +168,7 @@ export function createJoinedDriver(options: {
         await untilHeard(policy, "load", loaded(entry, generation));
       } catch (error) {
         // What only was late may still come, and may be live elsewhere: `keepOnly` tells then.
-        if ((error as HoneError).code === "bad_adapter") {
+        if (["bad_adapter", "engine_error"].includes((error as HoneError).code)) {
           wanted.delete(policy);
           change();
         }

@@ -22,8 +22,8 @@ export interface EngineRegistry {
   issue(lifeMs: number): EngineToken;
   /** Whether the token could be redeemed now. */
   isToken(token: string): boolean;
-  /** Makes an engine of the token. Throws where it is none, or the name is another's. */
-  redeem(token: string, name?: string): Joined;
+  /** Makes an engine with this key of the token. Throws where it is none, or the name is another's. */
+  redeem(token: string, key: string, name?: string): Joined;
   /** Whose key it is; null where nobody's. */
   nameOf(key: string): string | null;
   names(): string[];
@@ -62,7 +62,7 @@ export function openEngineRegistry(options: {
     // What is compared are hashes of secrets of 256 bits: how long that takes tells nothing about them.
     isToken: (token) => state.tokens.some(isValid(hashOf(token))),
 
-    redeem(token, wanted) {
+    redeem(token, key, wanted) {
       const sha256 = hashOf(token);
       if (!state.tokens.some(isValid(sha256))) throw badToken();
       const names = new Set(state.engines.map(({ name }) => name));
@@ -79,13 +79,12 @@ export function openEngineRegistry(options: {
         );
       }
       const name = wanted ?? freeName(names);
-      const key = `hone_engine_${randomBytes(32).toString("base64url")}`;
       change({
         ...state,
         tokens: state.tokens.filter((one) => one.sha256 !== sha256),
         engines: [...state.engines, { name, sha256: hashOf(key), joinedAt: clock() }],
       });
-      return { name, key };
+      return { name };
     },
 
     nameOf(key) {

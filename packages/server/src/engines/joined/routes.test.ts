@@ -1,3 +1,4 @@
+import { randomBytes } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -22,18 +23,34 @@ afterEach(async () => {
   rmSync(folder, { recursive: true, force: true });
 });
 
+const newKey = () => `hone_engine_${randomBytes(32).toString("base64url")}`;
+
 async function keyOf(name: string): Promise<string> {
-  const { json } = await server.call("POST", "/engine/join", { name }, await server.token());
-  return (json as { key: string }).key;
+  const key = newKey();
+  await server.call("POST", "/engine/join", { name, key }, await server.token());
+  return key;
 }
 
 describe("join tokens", () => {
   it("let one engine in, once", async () => {
     const token = await server.token();
-    const first = await server.call("POST", "/engine/join", {}, token);
+    const first = await server.call("POST", "/engine/join", { key: newKey() }, token);
     expect(first).toMatchObject({ status: 201, json: { name: "joined-1" } });
-    const again = await server.call("POST", "/engine/join", {}, token);
+    const again = await server.call("POST", "/engine/join", { key: newKey() }, token);
     expect(again).toMatchObject({ status: 401, json: { error: { code: "invalid_api_key" } } });
+  });
+
+  it("bring the same engine again where the answer was lost", async () => {
+    const [token, key] = [await server.token(), newKey()];
+    const first = await server.call("POST", "/engine/join", { key, name: "a" }, token);
+    expect(first).toMatchObject({ status: 201, json: { name: "a" } });
+    // The token is used up, also for this engine; its key says that it is the same one.
+    expect((await server.call("POST", "/engine/join", { key, name: "a" }, token)).status).toBe(401);
+    const again = await server.call("POST", "/engine/join", { key, name: "a" }, key);
+    expect(again).toMatchObject({ status: 200, json: { name: "a" } });
+    const stranger = await server.call("POST", "/engine/join", { key }, newKey());
+    expect(stranger.status).toBe(401);
+    expect(await server.engines()).toHaveLength(1);
   });
 
   it("are not used up by what is refused", async () => {
@@ -44,14 +61,28 @@ describe("join tokens", () => {
       { name: "engine-2" },
       { nme: "a" },
     ]) {
-      expect((await server.call("POST", "/engine/join", body, token)).status).toBe(400);
+      expect(
+        (await server.call("POST", "/engine/join", { key: newKey(), ...body }, token)).status,
+      ).toBe(400);
     }
-    const own = await server.call("POST", "/engine/join", { name: "engine-2" }, token);
+    const own = await server.call(
+      "POST",
+      "/engine/join",
+      { name: "engine-2", key: newKey() },
+      token,
+    );
     expect(own.json).toMatchObject({
       error: { message: expect.stringContaining("another --name") },
     });
-    expect((await server.call("POST", "/engine/join", { name: "a" }, token)).status).toBe(201);
-    const other = await server.call("POST", "/engine/join", { name: "a" }, await server.token());
+    expect(
+      (await server.call("POST", "/engine/join", { name: "a", key: newKey() }, token)).status,
+    ).toBe(201);
+    const other = await server.call(
+      "POST",
+      "/engine/join",
+      { name: "a", key: newKey() },
+      await server.token(),
+    );
     expect(other).toMatchObject({ status: 400, json: { error: { param: "name" } } });
   });
 
@@ -64,7 +95,7 @@ describe("join tokens", () => {
     expect(open().isToken(token)).toBe(true);
     now = 6_000;
     expect(open().isToken(token)).toBe(false);
-    expect(() => open().redeem(token)).toThrow("too old");
+    expect(() => open().redeem(token, newKey())).toThrow("too old");
   });
 
   it("and keys are on the disk as hashes, for the owner alone", async () => {
@@ -98,8 +129,13 @@ describe("keys", () => {
       expect((await server.call("GET", path, undefined, token)).status).toBe(401);
     }
     expect((await server.call("POST", "/v1/engines/tokens", {}, key)).status).toBe(401);
-    expect((await server.call("POST", "/engine/join", {}, serverKey)).status).toBe(401);
-    expect((await server.call("POST", "/engine/join", {}, key)).status).toBe(401);
+    expect((await server.call("POST", "/engine/join", { key: newKey() }, serverKey)).status).toBe(
+      401,
+    );
+    // It says who it is, and makes no other engine.
+    const again = await server.call("POST", "/engine/join", { key: newKey() }, key);
+    expect(again).toMatchObject({ status: 200, json: { name: "a" } });
+    expect(await server.engines()).toHaveLength(1);
   });
 
   it("are worth nothing once the engine has left or was removed", async () => {
@@ -176,7 +212,7 @@ describe("an engine that is known", () => {
       ...{ known: true, base: "base" },
       adapters: [{ policy: "m@1", sha256: adapter.sha256, rank: 8 }],
     });
-    const no = { policy: "m@1", sha256: adapter.sha256, reason: "it is Tuesday" };
+    const no = { policy: "m@1", sha256: adapter.sha256, fault: "adapter", reason: "it is Tuesday" };
     const { generation } = json as { generation: number };
     await server.call("POST", "/engine/report", { ...report, generation, refused: [no] }, key);
     expect(await loading).toMatchObject({

@@ -28,15 +28,20 @@ import {
   type LiveAnswer,
 } from "./wire.ts";
 
-/** Below `/engine/` a join token opens one route and an engine's key the others; the server's key opens none. */
+/** Whoever comes with a token: no engine can have this name. */
+const joining = "(joining)";
+
+/**
+ * Below `/engine/` a join token opens one route and an engine's key the others, and that one again for an engine that has
+ * joined; the server's key opens none.
+ */
 export function engineRealm({ registry }: Pick<JoinedEngines, "registry">): KeyRealm {
   return {
     prefix: paths.prefix,
     identify(path, given) {
       for (const one of given) {
         if (path === paths.join) {
-          if (registry.isToken(one)) return "join";
-          continue;
+          if (registry.isToken(one)) return joining;
         }
         const name = registry.nameOf(one);
         if (name !== null) return name;
@@ -79,10 +84,14 @@ export function joinedEngineRoutes(joined: JoinedEngines): Hono<AppEnv> {
 
   app.post(paths.join, async (c) => {
     joined.requireOpen();
-    const { name } = await readJson(c, joinSchema);
+    const { name, key } = await readJson(c, joinSchema);
+    // It has joined, and did not hear of it.
+    const by = c.get("keyId");
+    const known = by === joining ? joined.registry.nameOf(key) : by;
+    if (known !== null) return c.json({ name: known } satisfies Joined);
     const token = givenKeys(c).find((one) => joined.registry.isToken(one));
     if (token === undefined) throw badToken();
-    const answer: Joined = joined.registry.redeem(token, name);
+    const answer: Joined = joined.registry.redeem(token, key, name);
     joined.add(answer.name);
     return c.json(answer, 201);
   });

@@ -9,7 +9,7 @@ import { probeSchema } from "../../ports/live-set.ts";
 export const enginePaths = {
   /** Everything below it is for engines alone, with keys that open nothing else. */
   prefix: "/engine/",
-  /** `POST`, with a join token in place of a key. */
+  /** `POST`, with a join token in place of a key; again with the key that it brought, where the answer was lost. */
   join: "/engine/join",
   /** `GET`: what the server serves. */
   base: "/engine/base",
@@ -48,8 +48,14 @@ export const servedBaseSchema = z.strictObject({
 });
 export type ServedBaseOnWire = z.infer<typeof servedBaseSchema>;
 
-export const joinSchema = z.strictObject({ name: engineNameSchema.optional() });
-export const joinedSchema = z.strictObject({ name: engineNameSchema, key: z.string().min(22) });
+/** Chosen by the sidecar, which so has it before the server says yes: an answer that is lost costs nothing. */
+const engineKeySchema = z.string().regex(/^hone_engine_[\w-]{43}$/);
+export const joinSchema = z.strictObject({
+  name: engineNameSchema.optional(),
+  /** What it wants to be let in by from then on. */
+  key: engineKeySchema,
+});
+export const joinedSchema = z.strictObject({ name: engineNameSchema });
 export type Joined = z.infer<typeof joinedSchema>;
 
 export const announceSchema = z.strictObject({
@@ -116,7 +122,9 @@ export const reportSchema = z.strictObject({
       z.strictObject({
         policy: policySchema,
         sha256: sha256Schema,
-        /** What is wrong with it, in words. */
+        /** Whether the adapter is at fault, or the engine that could not do what it was asked. */
+        fault: z.enum(["adapter", "engine"]),
+        /** What is wrong, in words. */
         reason: z.string().max(2_000),
       }),
     )

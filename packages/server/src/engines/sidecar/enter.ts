@@ -1,3 +1,4 @@
+import { randomBytes } from "node:crypto";
 import { HoneError } from "@hone/core";
 import type { ServedBaseOnWire } from "../joined/wire.ts";
 import { patiently } from "./follow.ts";
@@ -11,22 +12,24 @@ import type { SidecarOptions } from "./sidecar-options.ts";
  */
 export async function enter(
   options: Pick<SidecarOptions, "server" | "token" | "name" | "dataDir" | "log" | "signal">,
-): Promise<{ identity: Identity; link: ServerLink; base: ServedBaseOnWire }> {
+): Promise<{ identity: Identity & { name: string }; link: ServerLink; base: ServedBaseOnWire }> {
   const { server, token, dataDir, log, signal } = options;
   const wait = <T>(work: () => Promise<T>): Promise<T> =>
     patiently(work, signal, log, `no server answers at ${server} yet`);
   const kept = readIdentity(dataDir);
-  if (kept?.server === server) {
+  const isJoining = kept?.server === server && kept.name === null;
+  if (kept?.server === server && kept.name !== null) {
     const link = linkTo(server, kept.key);
     try {
-      return { identity: kept, link, base: await wait(() => link.base(signal)) };
+      const identity = { ...kept, name: kept.name };
+      return { identity, link, base: await wait(() => link.base(signal)) };
     } catch (error) {
       const isRemoved = HoneError.isInstance(error) && error.code === "invalid_api_key";
       if (!isRemoved || token === undefined) throw error;
       log.info({ engine: kept.name }, "the key of an earlier start is worth nothing any more");
     }
   }
-  if (token === undefined) {
+  if (token === undefined && !isJoining) {
     throw new HoneError(
       kept && kept.server !== server
         ? `The key in ${dataDir} is of the server ${kept.server}. Give a token of this one as --token, or another --data-dir.`
@@ -34,9 +37,13 @@ export async function enter(
       { code: "invalid_config", param: "token" },
     );
   }
-  const joined = await wait(() => join(server, token, options.name, signal));
-  const identity = { server, ...joined };
+  const key = isJoining ? kept.key : `hone_engine_${randomBytes(32).toString("base64url")}`;
+  // On the disk before it is sent: the token is good for once, and the answer may be lost.
+  await writeIdentity(dataDir, { server, name: null, key });
+  const asked = { token, key, name: options.name };
+  const { name } = await wait(() => join(server, asked, signal));
+  const identity = { server, name, key };
   await writeIdentity(dataDir, identity);
-  const link = linkTo(server, joined.key);
+  const link = linkTo(server, key);
   return { identity, link, base: await wait(() => link.base(signal)) };
 }

@@ -68,9 +68,10 @@ export function follow(options: {
       try {
         const now = { boot, ready: options.isReady(), ...reconciler.snapshot() };
         if (!(await link.report(now)).known) isKnown = false;
+        log.debug({ served: now.served.map(({ policy }) => policy) }, "the server was told");
       } catch (error) {
         toTell = true;
-        log.debug({ err: error }, "the server was not told");
+        log.debug({ err: error }, "the server was not told: trying again");
         await delay(firstWaitMs, undefined, { signal }).catch(() => undefined);
       }
     }
@@ -102,6 +103,7 @@ export function follow(options: {
       return 0;
     }
     if (answer.generation !== after) {
+      log.debug({ generation: answer.generation }, "the server wants other adapters");
       reconciler.take(answer);
       reconciler.apply().catch((error: unknown) => {
         // It gets all of it when it is back.

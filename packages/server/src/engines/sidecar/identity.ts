@@ -9,7 +9,8 @@ const identitySchema = z.strictObject({
   version: z.literal(1),
   /** The server that the key is of, without a slash at the end. */
   server: z.string(),
-  name: engineNameSchema,
+  /** Null while it is joining: the server may know the key, or not yet. */
+  name: engineNameSchema.nullable(),
   key: z.string().min(22),
 });
 export type Identity = Omit<z.infer<typeof identitySchema>, "version">;

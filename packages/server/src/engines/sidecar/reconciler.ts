@@ -76,7 +76,10 @@ export function createReconciler(options: {
       if (base !== options.base) {
         throw badAdapter(`it is of the base "${base}", and the engine serves "${options.base}"`);
       }
+      const began = performance.now();
       const path = await fetching(() => cache.folderOf(want));
+      const tookMs = Math.round(performance.now() - began);
+      log.debug({ policy, tookMs }, "the adapter is here and checked");
       // While it was fetched it may have become unwanted.
       if (wanted.get(policy)?.sha256 !== sha256) return;
       await pool().load({ ...named, path });
@@ -88,7 +91,8 @@ export function createReconciler(options: {
         if (code !== "engine_error" && code !== "disk_full") return later(policy, error);
       }
       log.error({ policy, sha256, err: error }, "an adapter is refused");
-      refused.set(policy, { policy, sha256, reason: message.slice(0, longestReason) });
+      const fault = code === "engine_error" || code === "disk_full" ? "engine" : "adapter";
+      refused.set(policy, { policy, sha256, fault, reason: message.slice(0, longestReason) });
     } finally {
       options.onChange();
     }

@@ -31,18 +31,30 @@ export interface ServerLink {
   leave(): Promise<void>;
 }
 
-/** Redeems a join token. */
+/**
+ * Redeems a join token for the key. Where the token is worth nothing any more, the server may have taken it for this very
+ * key, and its answer was lost.
+ */
 export async function join(
   serverURL: string,
-  token: string,
-  name: string | undefined,
+  { token, key, name }: { token: string | undefined; key: string; name: string | undefined },
   signal: AbortSignal,
 ): Promise<Joined> {
-  const transport = transportTo(serverURL, token);
-  return await transport.json("POST", paths.join, joinedSchema, {
-    body: name === undefined ? {} : { name },
-    signal,
-  });
+  const ask = (by: string): Promise<Joined> =>
+    transportTo(serverURL, by).json("POST", paths.join, joinedSchema, {
+      body: { key, ...(name !== undefined && { name }) },
+      signal,
+    });
+  if (token === undefined) return await ask(key);
+  try {
+    return await ask(token);
+  } catch (error) {
+    if (!HoneError.isInstance(error) || error.code !== "invalid_api_key") throw error;
+    return await ask(key).catch((second: unknown) => {
+      const isUnknown = HoneError.isInstance(second) && second.code === "invalid_api_key";
+      throw isUnknown ? error : second;
+    });
+  }
 }
 
 export function linkTo(
