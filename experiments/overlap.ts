@@ -22,7 +22,6 @@ const { values } = parseArgs({
     groups: { type: "string", default: "4" },
     "optimizer-steps": { type: "string", default: "2" },
     "tool-ms": { type: "string", default: "0" },
-    "engine-process": { type: "string", default: "trainer" },
   },
 });
 const [steps, chunk, answerTokens, groupSize, groupsPerStep] = [
@@ -107,8 +106,7 @@ const round = (value: number, digits = 2) => Number(value.toFixed(digits));
 
 const dataDir = await mkdtemp(join(tmpdir(), "hone-overlap-"));
 const base = fileURLToPath(new URL("../models/hone-2048-1m", import.meta.url));
-const engineProcess = values["engine-process"] === "own" ? "own" : "trainer";
-const server = await startServer({ base, port: 0, dataDir, engineProcess });
+const server = await startServer({ base, port: 0, dataDir });
 try {
   const hone = new Hone({ baseURL: server.url, apiKey: server.key });
   const rates: Record<string, number[]> = { "in turn": [], overlap: [] };

@@ -139,7 +139,7 @@ describe("a reward model beside the base", () => {
       judges: JudgeReport[];
       policies: string[];
     };
-    expect(policies).toEqual(["judge-doctor@0"]);
+    expect(policies).toEqual([expect.stringMatching(/^judge-doctor-\w+@0$/)]);
     const [taste, judge] = judges;
     // A classifier of random weights: it repeats itself, sees no place, and its scores differ.
     expect(taste).toMatchObject({
@@ -160,7 +160,17 @@ describe("a reward model beside the base", () => {
     expect(judge!.judgings.asked).toBeGreaterThan(0);
     expect(said).toMatch(/verdict +\w+ +fail\n/);
     expect(code).toBe(1);
-    expect((await (await server.hone.model({ name: "judge-doctor" })).info()).learnt).toBe(0);
+    // The model that it played as is gone, and a mistyped name makes none.
+    const [name = ""] = policies[0]?.split("@") ?? [];
+    const found = (given: string) => server.hone.model({ name: given, create: false });
+    await expect(found(name)).rejects.toMatchObject({ code: "model_not_found" });
+    const task = fileURLToPath(new URL("../quickstart/one-word-task.ts", import.meta.url));
+    const mistyped = ["--task", task, "--judges", "rm:taste", "--model", "jugde@0"];
+    expect(await judgeDoctor(mistyped)).toMatchObject({
+      code: 1,
+      said: expect.stringMatching(/model_not_found.*jugde/),
+    });
+    await expect(found("jugde")).rejects.toMatchObject({ code: "model_not_found" });
   });
 
   it("says what becomes of a trajectory that is too long", async () => {

@@ -1,4 +1,11 @@
-import { HoneError, modelInfoSchema, modelNamePattern, requireObject, wrongKind } from "@hone/core";
+import {
+  deletedModelSchema,
+  HoneError,
+  modelInfoSchema,
+  modelNamePattern,
+  requireObject,
+  wrongKind,
+} from "@hone/core";
 import type { ChatTemplateKwargs, PutModel } from "@hone/core";
 import { resolveSettings } from "./connection-settings.ts";
 import type { HoneOptions } from "./connection-settings.ts";
@@ -16,6 +23,8 @@ export interface ModelOptions extends Omit<PutModel, "chat_template_kwargs"> {
    * `model_mismatch`. @default those that the model was made with; for a new model none
    */
   chatTemplateKwargs?: ChatTemplateKwargs | undefined;
+  /** False: a model that does not exist is not made; the error is `model_not_found`. @default true */
+  create?: boolean | undefined;
 }
 
 /** A Hone server. */
@@ -49,9 +58,10 @@ export class Hone {
       "lora",
       "seed",
       "chatTemplateKwargs",
+      "create",
     ]);
     requireSignal("hone.model()", request);
-    const { name, chatTemplateKwargs, ...rest } = options;
+    const { name, chatTemplateKwargs, create = true, ...rest } = options;
     // A pattern would read undefined and null as those words.
     if (typeof name !== "string") {
       throw wrongKind("hone.model()", "a text as name", name, "name");
@@ -62,14 +72,37 @@ export class Hone {
         { code: "invalid_request", param: "name" },
       );
     }
+    const { signal } = request;
+    if (!create) {
+      const given = Object.keys(rest).find((key) => rest[key as keyof typeof rest] !== undefined);
+      if (given !== undefined || chatTemplateKwargs !== undefined) {
+        throw new HoneError(
+          `hone.model(): with create: false the model is as it was made. Leave ${given ?? "chatTemplateKwargs"} out.`,
+          { code: "invalid_config", param: given ?? "chatTemplateKwargs" },
+        );
+      }
+      const path = `/v1/models/${name}/state`;
+      const found = await this.#transport.json("GET", path, modelInfoSchema, { signal });
+      return new Model(this.#transport, found.name, found.learnt);
+    }
     const body: PutModel = {
       ...rest,
       ...(chatTemplateKwargs !== undefined && { chat_template_kwargs: chatTemplateKwargs }),
     };
     const info = await this.#transport.json("PUT", `/v1/models/${name}`, modelInfoSchema, {
       body,
-      signal: request.signal,
+      signal,
     });
     return new Model(this.#transport, info.name, info.learnt);
+  }
+
+  /** Deletes a model with all that is stored of it, also while its operations run. */
+  async deleteModel(
+    name: string,
+    request: { signal?: AbortSignal | undefined } = {},
+  ): Promise<void> {
+    requireSignal("hone.deleteModel()", request);
+    const path = `/v1/models/${encodeURIComponent(name)}?force=true`;
+    await this.#transport.json("DELETE", path, deletedModelSchema, { signal: request.signal });
   }
 }

@@ -48,6 +48,7 @@ export const errorCodes = {
   too_many_exceptions: { status: 0, type: "rollout_error" },
   rollout_mismatch: { status: 0, type: "rollout_error" },
   nothing_trained: { status: 0, type: "training_error" },
+  run_paused: { status: 0, type: "training_error" },
   invalid_config: { status: 0, type: "configuration_error" },
   invalid_response: { status: 0, type: "connection_error" },
   judge_failed: { status: 0, type: "judge_error" },

@@ -7,6 +7,7 @@ import { refuseUnknownOptions } from "@hone/core";
 import type { CurriculumShares } from "../training/curriculum.ts";
 import type { FillCounts } from "../training/fill.ts";
 import type { OverlapCounts } from "../training/play-ahead.ts";
+import type { StepFigures } from "../stopping/step-figures.ts";
 import { adviceFor } from "./advice.ts";
 import { curves, type CurvesOptions, type RunRecord } from "./curves.ts";
 import {
@@ -32,6 +33,8 @@ export interface StepLog {
     overlap?: OverlapCounts | null,
     also?: readonly TrajectoryGroup[],
   ): TrajectoryGroup[];
+  /** What a run's alarms were read off: it stands in the step's line. */
+  watched(figures: StepFigures): void;
   /** Pass it to `train`: it adds up the seconds of the stages. */
   readonly onEvent: (event: OperationEvent) => void;
   /** Writes the step's line, its trajectories and the curves. */
@@ -130,11 +133,13 @@ export async function openRunLog(folder: string, options: RunLogOptions = {}): P
       const began = performance.now();
       const stages = new Map<string, number>();
       let gathered: Gathered | null = null;
+      let watch: StepFigures | null = null;
       return {
         gathered(groups, fill = null, overlap = null, also = []) {
           gathered = { groups, fill, overlap, also, at: performance.now() };
           return groups;
         },
+        watched: (figures) => void (watch = figures),
         onEvent: (event) => addStage(stages, event),
         async trained(result) {
           if (!gathered) {
@@ -150,6 +155,7 @@ export async function openRunLog(folder: string, options: RunLogOptions = {}): P
             overlap,
             also,
             curriculum: batch.curriculum ?? null,
+            watch,
             result,
             gatherSeconds: overlap?.played ?? (at - began) / 1000,
             trainSeconds: (performance.now() - at) / 1000,

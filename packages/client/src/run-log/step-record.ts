@@ -1,6 +1,7 @@
 import type { OperationEvent, Trajectory, TrajectoryGroup, TrainResult } from "@hone/core";
 import { mulberry32 } from "@hone/core";
 import { bootstrapInterval, type Interval, mean, standardDeviation } from "../statistics.ts";
+import type { StepFigures } from "../stopping/step-figures.ts";
 import { whyGroupNotCompared } from "../training/compared.ts";
 import type { CurriculumShares } from "../training/curriculum.ts";
 import type { FillCounts } from "../training/fill.ts";
@@ -31,6 +32,8 @@ export interface StepRecord {
   overlap?: OverlapCounts | undefined;
   /** What the curriculum drew. Absent without one. */
   curriculum?: CurriculumShares | undefined;
+  /** What a run's alarms are read off. Absent in a loop of one's own, and in older records. */
+  watch?: StepFigures | undefined;
   /** The most frequent last answers, long ones cut, and how many rollouts gave each. */
   answers: { distinct: number; top: { answer: string; count: number }[] };
   /** Sampled tokens of a rollout. */
@@ -62,12 +65,13 @@ export function stepRecord(given: {
   overlap: OverlapCounts | null;
   also?: readonly TrajectoryGroup[];
   curriculum: CurriculumShares | null;
+  watch?: StepFigures | null;
   result: TrainResult;
   gatherSeconds: number;
   trainSeconds: number;
   stages: ReadonlyMap<string, number>;
 }): StepRecord {
-  const { groups, fill, overlap, also = [], curriculum, result } = given;
+  const { groups, fill, overlap, also = [], curriculum, watch, result } = given;
   const trajectories = groups.flatMap((group) => group.trajectories);
   const sampled = trajectories.map(({ usage }) => usage.completionTokens);
   return {
@@ -82,6 +86,7 @@ export function stepRecord(given: {
     ...(fill && { fill }),
     ...(overlap && { overlap }),
     ...(curriculum && { curriculum }),
+    ...(watch && { watch }),
     answers: answersOf(trajectories),
     tokens:
       sampled.length === 0

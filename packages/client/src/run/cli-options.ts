@@ -1,6 +1,17 @@
 import { Command, InvalidArgumentError, Option } from "commander";
 import { numberReader } from "@hone/core";
 import type { Schedule } from "../training/schedule.ts";
+import {
+  alarmActions,
+  alarmCodes,
+  secondaryGoals,
+  stopReasons,
+  type AlarmCode,
+  type Budget,
+  type Goals,
+  type GoalsGiven,
+  type StopReason,
+} from "../stopping/stop-options.ts";
 import { otherModels } from "./other-models.ts";
 import { readSettings, settingNames, type RunOptions, type RunSettings } from "./run-options.ts";
 import type { Task, TaskSettings } from "./task.ts";
@@ -87,6 +98,50 @@ export function readCommandLine(
     .option("--eval-held-out <n>", "held-out scenarios of those", whole(2), defaults.evalHeldOut)
     .option("--ungated", "allow few held-out scenarios, and exit with 0 whatever the verdict")
     .option("--no-ungated", "take --ungated back")
+    .optionsGroup("Stopping:")
+    .option("--target <score>", "held-out score to reach", number({}))
+    .option("--margin <score>", "by how much the base is to be beaten, for certain", number({}))
+    .option(
+      "--win-rate <share>",
+      "held-out scenarios to win against the base's answers (.5 to 1)",
+      number({ least: 0.5, most: 1 }),
+    )
+    .option("--plateau <n>", "steps without a rise that make one (default: 10)", whole(10))
+    .option(
+      "--secondary <goal>",
+      "what counts besides: length, latency or cost, or length=40 for the most that it may be; may be repeated",
+      secondaryGoal,
+    )
+    .option(
+      "--stop-when <reasons>",
+      "which of target, margin, win-rate and plateau end the run, with commas; none: they advise",
+      (text) => names(text, stopReasons),
+    )
+    .option("--budget-usd <dollars>", "the run ends before it costs more", number({ above: 0 }))
+    .option(
+      "--budget-gpu-seconds <n>",
+      "the run ends before it takes more, over all starts",
+      number({ above: 0 }),
+    )
+    .option("--budget-steps <n>", "the run ends after so many of its steps", whole(0))
+    .option(
+      "--usd-per-hour <price>",
+      "of the machine that serves and trains, for --budget-usd",
+      number({ least: 0 }),
+    )
+    .option("--gpus <n>", "that it holds, for --budget-gpu-seconds (default: 1)", whole(1))
+    .optionsGroup("Alarms:")
+    .addOption(
+      new Option("--on-alarm <action>", "what a sign of a gamed reward does")
+        .choices(alarmActions)
+        .default(defaults.onAlarm),
+    )
+    .option(
+      "--ignore-alarm <names>",
+      `not raised, with commas: ${alarmCodes.join(", ")}; none: all are`,
+      (text) => names(text, alarmCodes),
+    )
+    .option("--accept-change", "with --resume: a paused run goes on with the task as it is now")
     .optionsGroup("Other models:")
     .option(
       "--compare <model>",
@@ -108,6 +163,8 @@ export function readCommandLine(
       shuffleRewards: given.shuffleRewards ?? false,
       learningRate: given.lr,
       schedule: scheduleOf(given, defaults.schedule),
+      ...stoppingOf(given),
+      acceptChange: given.acceptChange ?? false,
       settings: Object.fromEntries(own.map(([name]) => [name, given[name]])) as TaskSettings,
       compare: readOthers(program, given),
     },
@@ -130,7 +187,58 @@ type Given = Omit<RunSettings, "schedule"> & {
   compareKeyEnv: string;
   compareTokens?: number;
   serverData?: string;
-};
+  acceptChange?: boolean;
+} & Stopping;
+
+interface Stopping {
+  target?: number;
+  margin?: number;
+  winRate?: number;
+  plateau?: number;
+  secondary?: Goals["secondary"];
+  stopWhen?: StopReason[];
+  budgetUsd?: number;
+  budgetGpuSeconds?: number;
+  budgetSteps?: number;
+  usdPerHour?: number;
+  gpus?: number;
+  ignoreAlarm?: AlarmCode[];
+}
+
+/** What was not given is left to the task. */
+function stoppingOf(given: Stopping) {
+  const { target, margin, winRate, plateau, secondary, usdPerHour, gpus } = given;
+  const { budgetUsd: usd, budgetGpuSeconds: gpuSeconds, budgetSteps: steps } = given;
+  const known = (options: object) =>
+    Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
+  return {
+    goals: known({ target, margin, winRate, plateau, secondary }) as GoalsGiven,
+    budget: known({ usd, gpuSeconds, steps, usdPerHour, gpus }) as Budget,
+    ...(given.stopWhen && { stopWhen: given.stopWhen }),
+    ...(given.ignoreAlarm && { ignoreAlarms: given.ignoreAlarm }),
+  };
+}
+
+function names<Name extends string>(text: string, known: readonly Name[]): Name[] {
+  if (text === "none") return [];
+  return text.split(",").map((one) => {
+    const name = known.find((other) => other === one.trim());
+    if (name === undefined) {
+      throw new InvalidArgumentError(`It must be of ${known.join(", ")}, or none.`);
+    }
+    return name;
+  });
+}
+
+/** `length` or `length=40`. */
+function secondaryGoal(text: string, before: Goals["secondary"] = {}): Goals["secondary"] {
+  const [given = "", limit] = text.split("=");
+  const name = secondaryGoals.find((one) => one === given.trim());
+  if (name === undefined) {
+    throw new InvalidArgumentError(`It must be of ${secondaryGoals.join(", ")}.`);
+  }
+  return { ...before, [name]: limit === undefined ? true : number({ above: 0 })(limit) };
+}
 
 function scheduleOf({ schedule: type, lastRate }: Given, before: Schedule): Schedule {
   return { type, end: lastRate ?? (type === "constant" ? undefined : before.end) };

@@ -7,12 +7,14 @@ import { probeCommand } from "./probe-command.ts";
 import { readCommandLine, type CommandLine } from "./cli-options.ts";
 import { createReporter } from "./reporter.ts";
 import { findRun, keepRun, newRun } from "./run-folders.ts";
+import { setAsideCommand } from "./set-aside-command.ts";
 import { summaryText } from "./summary-text.ts";
 import { loadTask } from "./task-file.ts";
 import { trainRun } from "./train-run.ts";
 
 const usage = `npx @hone/client train TASK.ts [options]
 npx @hone/client probe TASK.ts [options]
+npx @hone/client set-aside RUN [options]
 
 Trains the model behind an agent on a task: a file whose default export is what defineTask gives.
 The server is found by HONE_URL and HONE_API_KEY, or is that of this machine.
@@ -20,7 +22,11 @@ The server is found by HONE_URL and HONE_API_KEY, or is that of this machine.
   probe TASK.ts              some rollouts of the base: is there something to learn, and what would it take?
   train TASK.ts --help       all options, those of the task among them; probe TASK.ts --help: its own
   train TASK.ts --resume     go on with the newest run of the task
+  set-aside RUN --help       takes rollouts of a paused run out of its training
 `;
+
+/** Told apart from a run that failed: this one waits for somebody who looks. */
+const exitPaused = 3;
 
 const stop = new AbortController();
 /** Whether the run has passed its checks, and how it goes on when it ends before its verdict. */
@@ -43,12 +49,19 @@ function interrupt(): void {
 const [command, file, ...args] = process.argv.slice(2);
 if (command === undefined || command === "--help" || command === "-h" || file === "--help") {
   console.log(usage);
-} else if (command !== "train" && command !== "probe") {
+} else if (command !== "train" && command !== "probe" && command !== "set-aside") {
   refuse(`there is no command "${command}"`);
 } else if (file === undefined || file.startsWith("-")) {
-  refuse(`name the task's file after ${command}`);
+  refuse(
+    `name ${command === "set-aside" ? "the run's folder" : "the task's file"} after ${command}`,
+  );
 } else {
-  const done = command === "train" ? train(file, args) : probeCommand(file, args, stop.signal);
+  const done =
+    command === "train"
+      ? train(file, args)
+      : command === "probe"
+        ? probeCommand(file, args, stop.signal)
+        : setAsideCommand(file, args);
   process.exitCode = await done.catch(exitCodeOf);
 }
 
@@ -98,5 +111,5 @@ function exitCodeOf(error: unknown): number {
   console.error(`${error.code}: ${error.message}`);
   // A run goes on after a lost connection, but a task or an option that is wrong would be wrong again.
   if (started && error.code !== "invalid_config") console.error(goOn);
-  return 1;
+  return error.code === "run_paused" ? exitPaused : 1;
 }

@@ -1,5 +1,13 @@
 export { defineTask } from "./task.ts";
-export type { RolloutHow, ScoreHow, Task, TaskCurves, TaskSettings } from "./task.ts";
+export type {
+  HeldOutJudge,
+  PreferBaseline,
+  RolloutHow,
+  ScoreHow,
+  Task,
+  TaskCurves,
+  TaskSettings,
+} from "./task.ts";
 export { trainRun } from "./train-run.ts";
 export { taskRollout } from "./task-rollout.ts";
 export { loadTask, readTypeScript } from "./task-file.ts";
@@ -14,3 +22,17 @@ export { summaryText } from "./summary-text.ts";
 export { createReporter } from "./reporter.ts";
 export { probeTask } from "./probe.ts";
 export type { ProbeEvent, ProbeOptions, ProbeReport } from "./probe.ts";
+export { pausedRun, setAside } from "./paused-run.ts";
+export type { PausedRun, SetAside } from "./paused-run.ts";
+export type { Stopped } from "./watch-log.ts";
+export type { WatchSummary } from "./run-watch.ts";
+export type { Advice, StopAdvice } from "../stopping/advise.ts";
+export type { Alarm } from "../stopping/alarms.ts";
+export type { Phase, PhaseName } from "../stopping/phases.ts";
+export type {
+  AlarmAction,
+  AlarmCode,
+  Budget,
+  Goals,
+  StopReason,
+} from "../stopping/stop-options.ts";

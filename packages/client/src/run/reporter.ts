@@ -1,4 +1,6 @@
 import { printableLine } from "@hone/core";
+import type { Advice } from "../stopping/advise.ts";
+import type { Phase } from "../stopping/phases.ts";
 import type { RunEvent } from "./run-event.ts";
 
 /** Says how a run goes: a line for each thing that happened, and on a terminal one more that shows how far it is. */
@@ -42,12 +44,35 @@ export function createReporter(
         line(stepLine(event));
         for (const { message } of event.record.warnings) line(`  ! ${message}`);
         break;
+      case "alarm":
+        line(`  ! alarm ${event.alarm.code}, step ${event.alarm.step}: ${event.alarm.message}`);
+        line(`    ${event.file}`);
+        break;
+      case "advice":
+        for (const text of adviceLines(event.advice)) line(text);
+        break;
+      case "stopped":
+        line(`stopping after step ${event.stopped.step}: ${event.stopped.message}`);
+        break;
       case "ended":
         // Whatever is printed next begins on a line of its own.
         if (showing) output.write("\n");
         showing = false;
     }
   };
+}
+
+function adviceLines({ phases, reasons, notes }: Advice): string[] {
+  const phase = phases.at(-1);
+  return [
+    ...(phase ? [`phase: ${phaseText(phase)}`] : []),
+    ...reasons.map(({ reason, message }) => `  stop here? ${reason}: ${message}`),
+    ...notes.map((note) => `  ${note}`),
+  ];
+}
+
+export function phaseText({ name, from, to }: Phase): string {
+  return `${name} (steps ${from} to ${to})`;
 }
 
 type StepEnded = Extract<RunEvent, { type: "step-ended" }>;

@@ -1,5 +1,8 @@
 import type { TrainResult } from "@hone/core";
 import type { StepRecord } from "../run-log/step-record.ts";
+import type { Advice } from "../stopping/advise.ts";
+import type { Alarm } from "../stopping/alarms.ts";
+import type { Stopped } from "./watch-log.ts";
 
 /** What happens in a run, in its order. */
 export type RunEvent =
@@ -14,5 +17,11 @@ export type RunEvent =
       record: StepRecord;
       result: TrainResult;
     })
+  /** Before the step trains; `file` shows the rollouts that raised it beside others. */
+  | { type: "alarm"; alarm: Alarm; file: string }
+  /** What the fixed evaluations say, where that has changed. `step` is the number of steps trained. */
+  | { type: "advice"; step: number; advice: Advice }
+  /** No further batch is played; the verdict comes next. */
+  | { type: "stopped"; stopped: Stopped }
   /** A run that had started is over: by its summary, by an error or by its signal. */
   | { type: "ended" };

@@ -12,6 +12,19 @@ import { readFill, type FillOptions } from "../training/fill.ts";
 import { defaultMaxStaleness, requireAhead } from "../training/play-ahead.ts";
 import { checkSchedule, type Schedule } from "../training/schedule.ts";
 import { checkTrainConfig } from "../training/train-config.ts";
+import {
+  alarmActions,
+  alarmCodes,
+  checkBudget,
+  readGoals,
+  requireNames,
+  requireStoppable,
+  type AlarmAction,
+  type AlarmCode,
+  type Budget,
+  type GoalsGiven,
+  type StopReason,
+} from "../stopping/stop-options.ts";
 import type { OtherModel } from "./other-models.ts";
 import type { RunEvent } from "./run-event.ts";
 import { leastHeldOut } from "./verdict.ts";
@@ -65,6 +78,25 @@ export interface RunSettings {
    * policies old; no rollout older than `train.maxStaleness` is trained. @default false
    */
   overlap: boolean | OverlapOptions;
+  /**
+   * What the run wants to reach, on the evaluations on the way (`evalEvery`): a target, a margin over the base, a win
+   * rate. It says when that is so, and when the score stands still. @default a plateau of 10 steps
+   */
+  goals: GoalsGiven;
+  /** Which of these end the run; the others are advice. @default [] */
+  stopWhen: readonly StopReason[];
+  /**
+   * What an alarm does: it is said ("warn"), the run is paused before the step trains ("pause", error `run_paused`),
+   * or it ends with its verdict ("stop"). @default "warn"
+   */
+  onAlarm: AlarmAction;
+  /** Alarms that are not raised. @default [] */
+  ignoreAlarms: readonly AlarmCode[];
+  /**
+   * What the run may take, over all its starts: dollars, GPU-seconds, steps. It ends before the step that would pass
+   * it, its verdict paid for, and goes on with a larger one. @default no limit
+   */
+  budget: Budget;
   /** Seed of the adapter's first weights and of the order of the scenarios. @default 0 */
   seed: number;
 }
@@ -87,6 +119,11 @@ export interface RunOptions<Settings> extends Partial<RunSettings> {
   compare?: readonly OtherModel[] | undefined;
   /** Fingerprint of the task's file. A run continues only with the same one. @default none is known */
   taskSource?: string | undefined;
+  /**
+   * Goes on with a paused run although its task has changed, for a reward that was mended. The change is written into
+   * watch.jsonl, and the base answers anew. Held-out scenarios and metric have to be the same.
+   */
+  acceptChange?: boolean | undefined;
   /** Allows a verdict on fewer than 16 held-out scenarios. */
   ungated?: boolean | undefined;
   /** @default new Hone() */
@@ -100,12 +137,13 @@ const defaults: RunSettings = {
   ...{ temperature: 1, answerTokens: 512, learningRate: 1e-4, schedule: { type: "constant" } },
   ...{ train: {}, verdict: "greedy", heldOut: Infinity, evalEvery: 0, evalHeldOut: 64, seed: 0 },
   ...{ fill: false, curriculum: false, overlap: false },
+  ...{ goals: {}, stopWhen: [], onAlarm: "warn", ignoreAlarms: [], budget: {} },
 };
 
 /** The options of `trainRun` that are no settings. */
 export const ownNames: readonly string[] = [
   ...["name", "out", "settings", "shuffleRewards", "compare", "taskSource", "ungated", "hone"],
-  ...["onEvent", "signal"],
+  ...["onEvent", "signal", "acceptChange"],
 ];
 
 export const settingNames = Object.keys(defaults) as (keyof RunSettings)[];
@@ -129,8 +167,11 @@ export function readSettings(task: ForSettings, given: Partial<RunSettings>): Ru
     fill: switchedOn(task.options?.fill, given.fill),
     curriculum: switchedOn(task.options?.curriculum, given.curriculum),
     overlap: switchedOn(task.options?.overlap, given.overlap),
+    goals: { ...task.options?.goals, ...given.goals },
+    budget: { ...task.options?.budget, ...given.budget },
   });
   checkSettings(settings);
+  checkStopping(settings);
   return {
     ...settings,
     heldOut: Math.min(settings.heldOut, task.heldOut.length),
@@ -192,6 +233,16 @@ function checkSettings(settings: RunSettings): void {
   }
   readCurriculum("The run's", settings.curriculum);
   readOverlap(settings);
+}
+
+function checkStopping(settings: RunSettings): void {
+  const { onAlarm, ignoreAlarms, stopWhen, evalEvery, budget } = settings;
+  requireStoppable(stopWhen, readGoals(settings.goals), evalEvery);
+  requireNames("ignoreAlarms", ignoreAlarms, alarmCodes);
+  if (!alarmActions.includes(onAlarm)) {
+    throw invalid("onAlarm", '"warn", "pause" or "stop"', onAlarm);
+  }
+  checkBudget(budget);
 }
 
 /** How many batches are played ahead; 0 without overlap. */

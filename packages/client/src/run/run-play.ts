@@ -9,6 +9,7 @@ import { readOutcome } from "../rollouts/rollout-outcome.ts";
 import type { Rollout } from "../rollouts/rollout-run.ts";
 import type { RunLog } from "../run-log/run-log.ts";
 import { readGroups } from "../training/group-files.ts";
+import { askHeldOutJudge, askWins } from "./held-out-judge.ts";
 import type { OtherModel } from "./other-models.ts";
 import type { RunEvent } from "./run-event.ts";
 import type { RunSettings } from "./run-options.ts";
@@ -99,32 +100,60 @@ export function createRun(context: RunContext) {
           tell({ type: "progressed", done: event.done, note: noteOf(event, metric) }),
       }),
     );
-    const turns = groups.flatMap(({ trajectories }) => trajectories.map(({ usage }) => usage));
-    totals.addTurns(turns.reduce((sum, { completions }) => sum + completions, 0));
+    totals.addPlayed(groups);
     const { score } = task;
     if (!score) return groups;
     const { concurrency } = settings;
     const alsoTrain = (more: readonly TrajectoryGroup[]) => keepToTrain(also, more);
-    return await totals.time("scoring", async () =>
+    const scored = await totals.time("scoring", async () =>
       score(groups, { mode, policy, concurrency, alsoTrain, signal: ending }),
     );
+    for (const { metrics } of scored) totals.addUsd(metrics["ruler/cost_usd"] ?? 0);
+    return scored;
   }
 
   async function evaluate(
     policy: Policy | ComparisonModel,
     label: string,
     rollout: Rollout<unknown>,
-    how: { scenarios?: readonly unknown[]; timeoutMs?: number; retries?: number } = {},
+    how: {
+      scenarios?: readonly unknown[];
+      timeoutMs?: number;
+      retries?: number;
+      /** Answers that are asked whether these are better than. */
+      baseline?: readonly TrajectoryGroup[];
+    } = {},
   ): Promise<TrajectoryGroup[]> {
-    const { scenarios = heldOut, ...limits } = how;
+    const { scenarios = heldOut, baseline, ...limits } = how;
     const began = performance.now();
     const eager = { label: `evaluating ${label}`, groupSize: 1, mode: "eval", ...limits } as const;
-    const groups = await play(policy, rollout, scenarios, eager);
+    const played = await play(policy, rollout, scenarios, eager);
+    const groups = await asked(played, baseline);
     const [record] = await log.evaluation(label, groups, { metrics: context.metrics });
     await totals.save();
     const seconds = (performance.now() - began) / 1000;
     onEvent({ type: "evaluated", label, metric, score: record?.score?.mean ?? null, seconds });
     return groups;
+  }
+
+  /** What judges that never train say of held-out answers. */
+  async function asked(
+    groups: TrajectoryGroup[],
+    baseline: readonly TrajectoryGroup[] | undefined,
+  ): Promise<TrajectoryGroup[]> {
+    const { heldOutJudge, prefer } = task;
+    const how = {
+      concurrency: settings.concurrency,
+      signal,
+      onCost: (usd: number) => totals.addUsd(usd),
+    };
+    const judged = heldOutJudge
+      ? await totals.time("held-out judge", () =>
+          askHeldOutJudge(heldOutJudge, groups, { ...how, seed: null }),
+        )
+      : groups;
+    if (!prefer || !baseline || settings.goals.winRate === undefined) return judged;
+    return await totals.time("held-out judge", () => askWins(prefer, judged, baseline, how));
   }
 
   /** The rollouts of an evaluation that an earlier start of this run has made; null where there is none. */
@@ -140,8 +169,13 @@ export function createRun(context: RunContext) {
     /** How greedy evaluations are answered, or sampled ones where these decide. */
     decidingRollout: () => rolloutAt(decidingTemperature(settings)),
     /** Evaluates, unless an earlier start of this run has done so and a verdict can be made of it. */
-    async evaluateOnce(policy: Policy, label: string, rollout: Rollout<unknown>) {
-      const groups = await made(label);
+    async evaluateOnce(
+      policy: Policy,
+      label: string,
+      rollout: Rollout<unknown>,
+      { again = false }: { again?: boolean } = {},
+    ) {
+      const groups = again ? null : await made(label);
       if (groups && canBeJudged(groups, metric)) return groups;
       return await evaluate(policy, label, rollout);
     },

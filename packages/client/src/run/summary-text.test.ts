@@ -20,6 +20,8 @@ const summary: RunSummary = {
   },
   ...{ learnt: true, outcome: "learnt", worse: [], below: [] },
   ...{ heldOut: 96, failed: {}, starts: 1 },
+  ...{ promptTokens: 900, completionTokens: 90, usd: 0 },
+  watch: { phases: [], reasons: [], notes: [], stopped: null, alarms: [] },
   table: [
     {
       ...row,

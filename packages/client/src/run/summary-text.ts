@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import type { EvaluationRow } from "../evaluation/compare.ts";
-import { figure } from "./reporter.ts";
+import { figure, phaseText } from "./reporter.ts";
 import type { MetricChange, RunSummary } from "./summary.ts";
 import type { Outcome } from "./verdict.ts";
 
@@ -24,14 +24,28 @@ export function summaryText(summary: RunSummary, serverData: string | null): str
     ...verdictLines(summary),
     "",
     ...summary.curves,
+    ...watchLines(summary),
     "",
     `Where the time went: ${stagesText(summary.stages)}`,
     `Wall time     ${durationText(summary.seconds)}${starts > 1 ? ` over ${starts} starts` : ""}`,
+    ...(summary.usd > 0
+      ? [`Paid          $${summary.usd.toFixed(4)} for judges and rollouts`]
+      : []),
     `Curves        ${out}/curves.svg`,
     `Metrics       ${out}/metrics.jsonl`,
     `Trajectories  ${out}/trajectories/*.jsonl`,
     ...(adapter === null ? [] : [`Adapter       ${placeOf(adapter, serverData)} (PEFT format)`]),
   ].join("\n");
+}
+
+function watchLines({ watch: { phases, stopped, alarms, reasons } }: RunSummary): string[] {
+  const raised = alarms.map(({ code, step }) => `${code} (step ${step})`);
+  return [
+    ...(phases.length > 0 ? [`held-out score: ${phases.map(phaseText).join(", ")}`] : []),
+    ...(raised.length > 0 ? [`Alarms: ${raised.join(", ")}`] : []),
+    ...(stopped ? [`Stopped by its ${stopped.by} (${stopped.what}): ${stopped.message}`] : []),
+    ...(stopped ? [] : reasons.map(({ message }) => `It could have stopped: ${message}`)),
+  ];
 }
 
 /** Only scenarios that both answered can be compared. */

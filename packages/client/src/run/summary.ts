@@ -7,6 +7,7 @@ import {
   type EvaluationRow,
 } from "../evaluation/compare.ts";
 import { scoresByScenario } from "../evaluation/scores.ts";
+import type { WatchSummary } from "./run-watch.ts";
 import type { Totals } from "./totals.ts";
 import { decide, type Verdict } from "./verdict.ts";
 
@@ -32,6 +33,8 @@ export interface RunSummary extends Totals, Verdict {
   references: Readonly<Record<string, number>>;
   /** The curves in words. */
   curves: string[];
+  /** The phases of the held-out score, alarms, and why the run ended where it was not by its last step. */
+  watch: WatchSummary;
   out: string;
   /** The adapter's folder in the server's data folder. Null if nothing was learnt. */
   adapter: string | null;

@@ -1,5 +1,5 @@
 import { HoneError, refuseUnknownOptions, requireObject } from "@hone/core";
-import type { RolloutMode, TrajectoryGroup } from "@hone/core";
+import type { RolloutMode, Trajectory, TrajectoryGroup } from "@hone/core";
 import type { Model } from "../model.ts";
 import type { ComparisonModel } from "../rollouts/comparison-model.ts";
 import type { Policy } from "../rollouts/policy.ts";
@@ -40,6 +40,24 @@ export interface ScoreHow {
   signal: AbortSignal;
 }
 
+/**
+ * A judge that never trains. It says how good a rollout is, by a scale of its own that is the same in every step;
+ * null where it cannot tell. `costUsd` is what it paid, for the run's budget.
+ */
+export type HeldOutJudge<Scenario> = (
+  trajectory: Trajectory,
+  how: { scenario: Scenario; signal: AbortSignal },
+) => Scored | Promise<Scored>;
+
+/** 1 where the answer is better than the frozen baseline's, 0 where it is worse, .5 where it is neither. */
+export type PreferBaseline<Scenario> = (
+  trajectory: Trajectory,
+  baseline: Trajectory,
+  how: { scenario: Scenario; signal: AbortSignal },
+) => Scored | Promise<Scored>;
+
+type Scored = number | null | { score: number | null; costUsd?: number };
+
 /** What is learnt, and how it is judged. The run is `trainRun`'s. */
 export interface Task<Scenario, Settings extends TaskSettings = TaskSettings> {
   /** Scenarios to train on: plain data. */
@@ -71,6 +89,16 @@ export interface Task<Scenario, Settings extends TaskSettings = TaskSettings> {
   score?:
     | ((groups: TrajectoryGroup[], how: ScoreHow) => TrajectoryGroup[] | Promise<TrajectoryGroup[]>)
     | undefined;
+  /**
+   * Asked about some rollouts of each step and about all held-out answers, and never trained on: a policy that games
+   * the reward does worse by it (alarm `held_out_down`). Where it throws, its score is missing.
+   */
+  heldOutJudge?: HeldOutJudge<Scenario> | undefined;
+  /**
+   * Which of two answers to a held-out scenario is better, for the win rate against the base's stored answers.
+   * @default by the task's metric
+   */
+  prefer?: PreferBaseline<Scenario> | undefined;
   /** What decides whether it learnt: `reward`, or one of the rollouts' metrics. @default "reward" */
   metric?: string | undefined;
   /** The kind of a scenario: the summary's table has a row for each. In a run that passes, no kind got worse. */
@@ -94,7 +122,7 @@ export interface TaskCurves extends CurvesOptions {
 
 const taskKeys = [
   ...["train", "heldOut", "rollout", "warmUp", "score", "metric", "slice", "shuffle"],
-  ...["settings", "checkSettings", "options", "curves"],
+  ...["settings", "checkSettings", "options", "curves", "heldOutJudge", "prefer"],
 ] as const;
 
 /** Gives the task back, checked: whatever is missing or wrong is named at once. */
@@ -119,6 +147,7 @@ export function requireTask(where: string, given: unknown): void {
   refuseUnknownOptions(where, given, taskKeys);
   const { train, heldOut, rollout, ...rest } = given as Record<string, unknown>;
   const { warmUp, score, metric, slice, shuffle, settings, checkSettings, options, curves } = rest;
+  const { heldOutJudge, prefer } = rest;
   const isFunction = (value: unknown) => value === undefined || typeof value === "function";
   const isObject = (value: unknown) =>
     value === undefined || (typeof value === "object" && value !== null);
@@ -128,6 +157,8 @@ export function requireTask(where: string, given: unknown): void {
     typeof rollout === "function" ? "" : "rollout, a function",
     isFunction(warmUp) ? "" : "warmUp, a function",
     isFunction(score) ? "" : "score, a function",
+    isFunction(heldOutJudge) ? "" : "heldOutJudge, a function",
+    isFunction(prefer) ? "" : "prefer, a function",
     metric === undefined || (typeof metric === "string" && metric !== "") ? "" : "metric, a text",
     isFunction(slice) ? "" : "slice, a function",
     shuffle === undefined || typeof shuffle === "boolean" ? "" : "shuffle, true or false",
@@ -166,6 +197,8 @@ export function readOwnSettings<Settings extends TaskSettings>(
 const takenNames = new Set<string>([
   ...[...settingNames, ...ownNames, ...Object.keys(taskChanges), "base"],
   ...["resume", "lr", "lastRate", "compareKeyEnv", "compareTokens", "serverData", "help"],
+  ...["target", "margin", "winRate", "plateau", "secondary", "ignoreAlarm", "usdPerHour", "gpus"],
+  ...["budgetUsd", "budgetGpuSeconds", "budgetSteps"],
 ]);
 
 function requireFreeNames(where: string, names: readonly string[]): void {

@@ -2,6 +2,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, it } from "vitest";
+import { group } from "../testing/run-log.ts";
 import { openTotals } from "./totals.ts";
 
 it("adds up over the starts of a run, what was saved of each", async () => {
@@ -12,7 +13,8 @@ it("adds up over the starts of a run, what was saved of each", async () => {
     const open = () => openTotals(join(folder, "totals.json"), () => now);
     const first = await open();
     await first.time("playing", take(1000));
-    first.addTurns(10);
+    first.addPlayed([group([1, 0])]);
+    first.addUsd(0.25);
     await first.save();
     // It is killed in the middle of this.
     await first.time("playing", take(5000));
@@ -20,13 +22,15 @@ it("adds up over the starts of a run, what was saved of each", async () => {
     const second = await open();
     await second.time("playing", take(2000));
     await second.time("training", take(500));
-    second.addTurns(5);
+    second.addPlayed([group([1])]);
     await second.save();
     const totals = {
       starts: 2,
       seconds: 3.5,
       stages: { playing: 3, training: 0.5 },
-      turns: 15,
+      turns: 3,
+      // The group's answers have 10, 20 and 10 tokens.
+      ...{ promptTokens: 9, completionTokens: 40, usd: 0.25 },
     };
     expect(second.soFar()).toEqual(totals);
     expect((await open()).soFar()).toEqual({ ...totals, starts: 3 });

@@ -1,5 +1,5 @@
 import { readFile, rename, writeFile } from "node:fs/promises";
-import type { OperationEvent } from "@hone/core";
+import type { OperationEvent, TrajectoryGroup } from "@hone/core";
 
 /** What a run has taken so far, over all its starts. */
 export interface Totals {
@@ -11,6 +11,11 @@ export interface Totals {
   stages: Record<string, number>;
   /** Answers that were asked for. */
   turns: number;
+  /** Tokens that were read and sampled for them; reading what a conversation has said before counts again. */
+  promptTokens: number;
+  completionTokens: number;
+  /** What judges and rollouts say that they paid (`ruler/cost_usd` of a group, `cost_usd` of a rollout). */
+  usd: number;
 }
 
 export interface RunTotals {
@@ -18,7 +23,9 @@ export interface RunTotals {
   time<Result>(stage: string, work: () => Promise<Result>): Promise<Result>;
   /** The stages of a training step that the server tells of: parts of "training". */
   onEvent(event: OperationEvent): void;
-  addTurns(count: number): void;
+  /** What the rollouts of these groups took. */
+  addPlayed(groups: readonly TrajectoryGroup[]): void;
+  addUsd(usd: number): void;
   soFar(): Totals;
   /** Writes them down for the next start. */
   save(): Promise<void>;
@@ -53,7 +60,15 @@ export async function openTotals(
     onEvent(event) {
       if (event.type === "stage") add(`training: ${event.stage}`, event.seconds);
     },
-    addTurns: (count) => void (totals.turns += count),
+    addPlayed(groups) {
+      for (const { usage, metrics } of groups.flatMap(({ trajectories }) => trajectories)) {
+        totals.turns += usage.completions;
+        totals.promptTokens += usage.promptTokens;
+        totals.completionTokens += usage.completionTokens;
+        totals.usd += metrics["cost_usd"] ?? 0;
+      }
+    },
+    addUsd: (usd) => void (totals.usd += usd),
     soFar,
     async save() {
       // Whole or not at all: the run may be killed at any moment.
@@ -64,7 +79,10 @@ export async function openTotals(
 }
 
 async function readTotals(file: string): Promise<Totals> {
-  const none = { starts: 0, seconds: 0, stages: {}, turns: 0 };
+  const none = {
+    ...{ starts: 0, seconds: 0, stages: {}, turns: 0 },
+    ...{ promptTokens: 0, completionTokens: 0, usd: 0 },
+  };
   const text = await readFile(file, "utf8").catch((error: NodeJS.ErrnoException) => {
     if (error.code === "ENOENT") return "{}";
     throw error;

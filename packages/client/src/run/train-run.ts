@@ -6,14 +6,19 @@ import { Hone } from "../hone.ts";
 import type { Model } from "../model.ts";
 import { openRunLog, requireSameSettings } from "../run-log/run-log.ts";
 import { checkOthers, playOthers, type OthersPlayed } from "./other-models.ts";
+import { heldOutMetric } from "../stopping/step-figures.ts";
+import { endPause, readPaused } from "./paused-run.ts";
 import { requireWritable } from "./run-folders.ts";
 import { readSettings, requireEnough, type RunOptions, type RunSettings } from "./run-options.ts";
 import { createRun, decidingTemperature, rolloutOfOthers } from "./run-play.ts";
 import type { Playing, Run } from "./run-play.ts";
+import { createWatch } from "./run-watch.ts";
 import { judge, requireScores, type Evaluated, type RunSummary } from "./summary.ts";
 import { readOwnSettings, requireTask, type Task, type TaskSettings } from "./task.ts";
 import { fingerprintOf, taskChanges } from "./task-fingerprint.ts";
+import { acceptedChange, writeAccepted } from "./task-change.ts";
 import { openTotals } from "./totals.ts";
+import { addWatchRecord, readWatchLog } from "./watch-log.ts";
 import { trainSteps } from "./train-steps.ts";
 
 /**
@@ -38,30 +43,50 @@ export async function trainRun<Scenario, Settings extends TaskSettings>(
   // Until all this has passed nothing is written, neither here nor on the server.
   await requireWritable(out);
   const kept = settingsToKeep(playing, options);
-  const begun = await requireSameTask(out, () => requireSameSettings(out, kept));
+  const paused = await readPaused(out);
+  const changed = await acceptedChange(out, { kept, paused, accept: options.acceptChange });
+  const begun = await requireSameTask(out, () =>
+    requireSameSettings(out, { ...kept, ...changed?.from }),
+  );
   // In a run that goes on, a model that fails is left out, and the summary says so.
   if (!begun) await checkOthers(others, rolloutOfOthers(playing), task.heldOut[0], signal);
   const model = await hone.model({ name, seed: settings.seed }, { signal });
   const { maxModelLen, base } = await model.info({ signal });
+  if (changed && paused) await writeAccepted(out, changed, paused);
   const log = await requireSameTask(out, () =>
     openRunLog(out, { ...curves, settings: { ...kept, base } }),
   );
   onEvent({ type: "started", out });
   const totals = await openTotals(join(out, "totals.json"));
-  const metrics = [...new Set([task.metric ?? "reward", "reward", ...alsoDrawn])];
+  const metrics = [
+    ...new Set([
+      ...[task.metric ?? "reward", "reward", ...alsoDrawn],
+      ...(task.heldOutJudge ? [heldOutMetric] : []),
+    ]),
+  ];
   const context = { ...playing, contextTokens: maxModelLen, metrics };
   const run = createRun({ ...context, log, totals, onEvent, signal });
+  if (paused) await addWatchRecord(out, { type: "resumed", step: paused.batch + 1 });
+  const watch = await createWatch({
+    ...{ task: playing.task, settings, out, log, totals, onEvent, signal },
+    earlier: await readWatchLog(out),
+    // With another reward the batch is played again.
+    paused: changed ? null : paused,
+  });
+  if (changed && paused) await endPause(out, paused);
   try {
     const looks = looksOf(settings);
     const before: TrajectoryGroup[][] = [];
     for (const { suffix, temperature } of looks) {
       const rollout = run.rolloutAt(temperature);
-      const groups = await run.evaluateOnce(model.at(0), `base${suffix}`, rollout);
+      const again = changed !== null;
+      const groups = await run.evaluateOnce(model.at(0), `base${suffix}`, rollout, { again });
       requireScores(groups, task.metric ?? "reward");
       before.push(groups);
     }
     await warmUp(model, run);
-    await trainSteps(model, run, options.shuffleRewards ?? false);
+    const shuffled = options.shuffleRewards ?? false;
+    await trainSteps(model, run, { shuffled, watch, baseline: before[0] ?? [] });
     const evaluated: Evaluated[] = [];
     for (const [at, { suffix, temperature }] of looks.entries()) {
       const names = [`base${suffix}`, `trained${suffix}`] as const;
@@ -81,6 +106,7 @@ export async function trainRun<Scenario, Settings extends TaskSettings>(
         references: curves.references?.[metric] ?? {},
         curves: log.lines(),
         ...totals.soFar(),
+        watch: watch.summary(),
         ...{ out, adapter },
       };
       await writeFile(join(out, "summary.json"), `${JSON.stringify(summary, null, 2)}\n`);

@@ -7,7 +7,10 @@ import { fillBatch } from "../training/fill.ts";
 import { playAhead, type PlayedBatch } from "../training/play-ahead.ts";
 import { readOverlap } from "./run-options.ts";
 import type { RunEvent } from "./run-event.ts";
+import { evaluationLabel } from "./fixed-evaluations.ts";
+import { waitingGroups } from "./paused-run.ts";
 import { toleratedFailures, type Run } from "./run-play.ts";
+import type { RunWatch } from "./run-watch.ts";
 
 /** A batch that was played. `overlap` is null where nothing was trained meanwhile. */
 type Played = Pick<PlayedBatch<unknown>, "batch" | "groups" | "fill"> & {
@@ -19,25 +22,41 @@ type Played = Pick<PlayedBatch<unknown>, "batch" | "groups" | "fill"> & {
 /** What `score` wants trained beside the groups of a batch. */
 const beside = new WeakMap<Batch<unknown>, TrajectoryGroup[]>();
 
-/** Plays and trains the steps that the run still has. */
-export async function trainSteps(model: Model, run: Run, shuffled: boolean): Promise<void> {
+/**
+ * Plays and trains the steps that the run still has, until the watch ends it. `baseline` are the base's answers to the
+ * held-out scenarios.
+ */
+export async function trainSteps(
+  model: Model,
+  run: Run,
+  {
+    shuffled,
+    watch,
+    baseline,
+  }: { shuffled: boolean; watch: RunWatch; baseline: readonly TrajectoryGroup[] },
+): Promise<void> {
   const { task, settings, log, totals, onEvent, signal } = run.context;
   const { groupsPerStep, steps, seed, curriculum, evalEvery, evalHeldOut } = settings;
   const { shuffle, heldOut, metric = "reward" } = task;
   const plan = { groupsPerStep, steps, seed, shuffle, heldOut, curriculum, signal };
-  const batches = model.batches(task.train, plan);
+  const batches = untilEnded(model.batches(task.train, plan), watch);
   const stage = new Stage(onEvent);
   const played =
     readOverlap(settings) > 0
-      ? playedAhead(model, run, batches, stage)
-      : playedInTurn(model, run, batches);
+      ? playedAhead(model, run, { batches, watch, stage })
+      : playedInTurn(model, run, { batches, watch });
+  await watch.evaluated(baseline.slice(0, evalHeldOut), 0);
   for await (const { batch, groups: given, fill, overlap, step = log.step(batch) } of played) {
     stage.take();
     const label = labelOf(batch);
+    // Before the rewards of a control change places, and before anything trains on them.
+    const looked = await watch.look(batch, given, beside.get(batch) ?? []);
+    if (!looked) return;
+    step.watched(looked.figures);
     const controlled = (those: TrajectoryGroup[], salt: number) =>
       shuffled ? shuffleRewards(those, seed * 1_000_003 + batch.step + salt) : those;
     const also = controlled(beside.get(batch) ?? [], 500_009);
-    const groups = [...step.gathered(controlled(given, 0), fill, overlap, also), ...also];
+    const groups = [...step.gathered(controlled(looked.groups, 0), fill, overlap, also), ...also];
     onEvent({ type: "began", label: `${label} training`, total: 1 });
     const { learningRate, schedule } = settings;
     const result = await totals.time("training", () =>
@@ -53,28 +72,50 @@ export async function trainSteps(model: Model, run: Run, shuffled: boolean): Pro
     );
     const record = await step.trained(result);
     await totals.save();
+    await watch.trained(batch.step);
     const done = batch.trained + (result.trained ? 1 : 0);
     onEvent({ type: "step-ended", step: done, steps, metric, record, result });
     if (result.trained && evalEvery > 0 && done % evalEvery === 0 && done < steps) {
       const scenarios = run.heldOut.slice(0, evalHeldOut);
       // No step is under way: the policy that is served is the one that was just trained.
-      await run.evaluate(model, `step-${done}`, run.decidingRollout(), { scenarios });
+      const how = { scenarios, baseline };
+      const rollout = run.decidingRollout();
+      await watch.evaluated(await run.evaluate(model, evaluationLabel(done), rollout, how), done);
     }
     stage.leave();
+    // Batches that are played ahead were dealt out before this step had ended.
+    if (await watch.ends(done)) return;
   }
+}
+
+/** Deals out no batch that would not be trained. */
+async function* untilEnded(
+  batches: AsyncIterable<Batch<unknown>>,
+  watch: RunWatch,
+): AsyncGenerator<Batch<unknown>, void, undefined> {
+  for await (const batch of batches) {
+    if (await watch.ends(batch.trained)) return;
+    yield batch;
+  }
+}
+
+/** What both ways of playing go by. */
+interface Dealing {
+  batches: AsyncIterable<Batch<unknown>>;
+  watch: RunWatch;
 }
 
 async function* playedInTurn(
   model: Model,
   run: Run,
-  batches: AsyncIterable<Batch<unknown>>,
+  { batches, watch }: Dealing,
 ): AsyncGenerator<Played, void, undefined> {
   const { fill } = run.context.settings;
   const { log, onEvent, signal } = run.context;
   for await (const batch of batches) {
     // Before its rollouts: it times them.
     const step = log.step(batch);
-    const play = playerOf(model, run, onEvent);
+    const play = playerOf(model, run, watch, onEvent);
     const playing = (scenarios: readonly unknown[]) => play(scenarios, { batch, signal });
     const { groups, fill: counts } = fill
       ? await fillBatch(batch, playing, fill === true ? {} : fill)
@@ -86,25 +127,42 @@ async function* playedInTurn(
 function playedAhead(
   model: Model,
   run: Run,
-  batches: AsyncIterable<Batch<unknown>>,
-  stage: Stage,
+  { batches, watch, stage }: Dealing & { stage: Stage },
 ): AsyncIterable<Played> {
   const { settings, signal } = run.context;
   const { fill, train } = settings;
-  const play = playerOf(model, run, (event) => stage.tell(event));
+  const play = playerOf(model, run, watch, (event) => stage.tell(event));
   const ahead = readOverlap(settings);
   return playAhead(model, batches, play, { ahead, fill, maxStaleness: train.maxStaleness, signal });
 }
 
 /** Plays the scenarios of a batch, and further ones of it, and lets so many of its rollouts fail. */
-function playerOf(model: Model, run: Run, onEvent: (event: RunEvent) => void) {
+function playerOf(model: Model, run: Run, watch: RunWatch, onEvent: (event: RunEvent) => void) {
   const { groupSize, temperature } = run.context.settings;
   const rollout = run.rolloutAt(temperature);
   const played = new WeakMap<Batch<unknown>, { rollouts: number; failed: number }>();
+  const waiting = new WeakMap<Batch<unknown>, ReturnType<typeof waitingGroups>>();
+  /** Plays what does not wait from before a pause, each scenario in its place. */
   return async (
     scenarios: readonly unknown[],
-    { batch, signal }: { batch: Batch<unknown>; signal: AbortSignal },
+    how: { batch: Batch<unknown>; signal: AbortSignal },
   ): Promise<TrajectoryGroup[]> => {
+    const { batch } = how;
+    const kept = watch.waiting(batch.step);
+    if (!kept) return await playNow(scenarios, how);
+    const take = waiting.get(batch) ?? waitingGroups(kept);
+    waiting.set(batch, take);
+    if (!beside.has(batch)) beside.set(batch, [...watch.waitingAlso(batch.step)]);
+    const found = scenarios.map((scenario) => take(scenario) ?? scenario);
+    const isGroup = (one: unknown): one is TrajectoryGroup => kept.includes(one as TrajectoryGroup);
+    const others = found.filter((one) => !isGroup(one));
+    const fresh = others.length > 0 ? await playNow(others, how) : [];
+    return found.map((one) => (isGroup(one) ? one : (fresh.shift() as TrajectoryGroup)));
+  };
+  async function playNow(
+    scenarios: readonly unknown[],
+    { batch, signal }: { batch: Batch<unknown>; signal: AbortSignal },
+  ): Promise<TrajectoryGroup[]> {
     const so = played.get(batch) ?? { rollouts: 0, failed: 0 };
     played.set(batch, so);
     const what = so.rollouts === 0 ? "playing" : "filling";
@@ -118,7 +176,7 @@ function playerOf(model: Model, run: Run, onEvent: (event: RunEvent) => void) {
     const groups = await run.play(model, rollout, scenarios, how);
     so.failed += groups.reduce((sum, { exceptions }) => sum + exceptions.length, 0);
     return groups;
-  };
+  }
 }
 
 function labelOf({ trained, steps }: Batch<unknown>): string {

@@ -6,6 +6,7 @@ import { loadTask, taskRollout, type LoadedTask } from "@hone/client/run";
 import {
   HoneError,
   mulberry32,
+  newId,
   numberReader,
   requireModelRef,
   shuffledIndices,
@@ -22,7 +23,7 @@ interface Given {
   scenarios: number;
   samples: number;
   passes: number;
-  model: string;
+  model?: string;
   gold: string;
   rubric?: string;
   temperature?: number;
@@ -49,7 +50,10 @@ function readGiven(args: readonly string[]): Given {
     )
     .option("--task <file>", "a file whose default export is what defineTask gives: it is played")
     .option("--groups <file>", "instead of --task: recorded groups, as a run keeps them (JSONL)")
-    .option("--model <name>", "who plays: a model of the server, or NAME@N", "judge-doctor@0")
+    .option(
+      "--model <name>",
+      "who plays: a model of the server, or NAME@N (default: the untrained base)",
+    )
     .option("--scenarios <n>", "scenarios, of those to train on", whole(1), 50)
     .option("--samples <n>", "outputs of each; fewer than 8 say little", whole(2), 8)
     .option("--passes <n>", "judgings of each group, in other orders", whole(2, 16), 2)
@@ -145,7 +149,24 @@ async function played(
   signal: AbortSignal,
 ): Promise<TrajectoryGroup[]> {
   if (!task) throw invalid("Give --task, or --groups with recorded ones.", "task");
-  const { model, policy } = await policyOf(given.model, signal);
+  const hone = new Hone();
+  if (given.model !== undefined) {
+    return await playedBy(await policyOf(hone, given.model, signal), { given, task, signal });
+  }
+  // The base has no name of its own to play under.
+  const name = `judge-doctor-${newId("op").slice(-12).toLowerCase()}`;
+  try {
+    const model = await hone.model({ name }, { signal });
+    return await playedBy({ model, policy: model.at(0) }, { given, task, signal });
+  } finally {
+    await discard(hone, name);
+  }
+}
+
+async function playedBy(
+  { model, policy }: { model: Model; policy: Policy },
+  { given, task, signal }: { given: Given; task: LoadedTask["task"]; signal: AbortSignal },
+): Promise<TrajectoryGroup[]> {
   const { maxModelLen: contextTokens } = await model.info({ signal });
   const rollout = taskRollout(task, { contextTokens, temperature: given.temperature });
   const scenarios = drawn(task.train, given);
@@ -159,12 +180,26 @@ async function played(
   return groups.filter(({ trajectories }) => trajectories.length > 1);
 }
 
+/** Also after an interruption, so with a limit of its own. A model that stays is told of, and can be deleted by hand. */
+async function discard(hone: Hone, name: string): Promise<void> {
+  try {
+    await hone.deleteModel(name, { signal: AbortSignal.timeout(60_000) });
+  } catch (error) {
+    // Interrupted before it was made.
+    if (HoneError.isInstance(error) && error.code === "model_not_found") return;
+    const why = error instanceof Error ? error.message : String(error);
+    console.error(`The doctor's model ${name} could not be deleted: ${why}`);
+  }
+}
+
+/** A model that is named has to be there: one that a mistyped name makes would be the base. */
 async function policyOf(
+  hone: Hone,
   name: string,
   signal: AbortSignal,
 ): Promise<{ model: Model; policy: Policy }> {
   const ref = requireModelRef(name);
-  const model = await new Hone().model({ name: ref.model }, { signal });
+  const model = await hone.model({ name: ref.model, create: false }, { signal });
   return { model, policy: ref.step === null ? model : model.at(ref.step) };
 }
 

@@ -1,0 +1,191 @@
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { TrajectoryGroup } from "@hone/core";
+import { afterEach, beforeEach, expect, it } from "vitest";
+import { openRunLog } from "../run-log/run-log.ts";
+import { group, trained } from "../testing/run-log.ts";
+import { pausedRun, readPaused, setAside } from "./paused-run.ts";
+import type { RunEvent } from "./run-event.ts";
+import { readSettings, type RunSettings } from "./run-options.ts";
+import { createWatch } from "./run-watch.ts";
+import { acceptedChange, writeAccepted } from "./task-change.ts";
+import { openTotals } from "./totals.ts";
+import { readWatchLog } from "./watch-log.ts";
+
+let out: string;
+let now = 0;
+beforeEach(async () => {
+  now = 0;
+  out = await mkdtemp(join(tmpdir(), "hone-watch-"));
+});
+afterEach(async () => {
+  await rm(out, { recursive: true });
+});
+
+/** Groups of five scenarios, each rollout with an id of its own. */
+function step(answer: (scenario: number, member: number) => string, reward = 0.5) {
+  return Array.from({ length: 5 }, (_, scenario): TrajectoryGroup => {
+    const made = group([reward, reward / 2], (member) => answer(scenario, member));
+    const trajectories = made.trajectories.map((one, member) => ({
+      ...one,
+      rolloutId: `ro_${scenario}_${member}`,
+    }));
+    return { ...made, scenario: `scenario ${scenario}`, trajectories };
+  });
+}
+const ordinary = () => step((scenario, member) => `answer ${scenario} ${member}`);
+const alike = () => step((scenario, member) => (scenario === 0 && member === 1 ? "no" : "Pink."));
+
+async function watchOf(given: Partial<RunSettings>) {
+  const settings = readSettings({ heldOut: [1, 2] }, given);
+  const log = await openRunLog(out);
+  const totals = await openTotals(join(out, "totals.json"), () => now);
+  const events: RunEvent[] = [];
+  const watch = await createWatch({
+    ...{ task: {}, settings, out, log, totals, signal: new AbortController().signal },
+    earlier: await readWatchLog(out),
+    paused: await readPaused(out),
+    onEvent: (event) => void events.push(event),
+  });
+  const train = async (number: number, groups = ordinary()) => {
+    const begun = log.step({ step: number });
+    const looked = await watch.look({ step: number, trained: number }, groups, []);
+    if (!looked) return false;
+    begun.watched(looked.figures);
+    begun.gathered(looked.groups);
+    await begun.trained(trained(number + 1));
+    await watch.trained(number);
+    return true;
+  };
+  return { watch, train, events, totals };
+}
+
+it("warns, shows what raised the alarm, and is quiet for ten steps", async () => {
+  const { watch, train, events } = await watchOf({});
+  await train(0);
+  for (let number = 1; number < 12; number += 1) await train(number, alike());
+  const alarms = events.filter(({ type }) => type === "alarm");
+  expect(watch.summary().alarms.map(({ code, step: at }) => [code, at])).toEqual([
+    ["same_output", 2],
+    ["same_output", 12],
+  ]);
+  expect(alarms).toHaveLength(2);
+  const shown = await readFile(join(out, "suspicious", "step-0002.txt"), "utf8");
+  expect(shown).toMatch(/same_output: 90% of the rollouts/);
+  expect(shown).toMatch(/suspicious: reward 0.5, ro_0_0 +\| other: reward 0.25, ro_0_1/);
+  expect(shown).toMatch(/Pink\. +\| no/);
+  expect(shown).toMatch(/all others of its group said the same/);
+});
+
+it("pauses before the step trains; what is set aside has no reward when it goes on", async () => {
+  const first = await watchOf({ onAlarm: "pause" });
+  await first.train(0);
+  await expect(first.train(1, alike())).rejects.toMatchObject({ code: "run_paused" });
+  expect(await pausedRun(out)).toMatchObject({ batch: 1, alarms: [{ code: "same_output" }] });
+  expect((await setAside(out, { suspicious: true })).length).toBe(9);
+  await expect(setAside(out, { rollouts: ["ro_9"] })).rejects.toThrow(/has no rollout ro_9/);
+  await expect(setAside(out, { answer: "blue" })).rejects.toThrow(/ends with that answer/);
+  expect(await setAside(out, { answer: " pink", rollouts: ["ro_0_1"] })).toHaveLength(10);
+  await setAside(out, { rollouts: ["ro_2_0"] });
+
+  const next = await watchOf({ onAlarm: "pause" });
+  expect(next.watch.waiting(0)).toBeNull();
+  const waiting = next.watch.waiting(1) ?? [];
+  const rewards = waiting.map(({ trajectories }) => trajectories.map(({ reward }) => reward));
+  expect(rewards[2]).toEqual([null, 0.25]);
+  expect(rewards[0]).toEqual([0.5, 0.25]);
+  // Somebody has looked at it: the step trains.
+  expect(await next.train(1, waiting)).toBe(true);
+  expect(await pausedRun(out)).toBeNull();
+  expect(await readFile(join(out, "paused-step-0002", "state.json"), "utf8")).toMatch(/ro_2_0/);
+  const types = (await readWatchLog(out)).map(({ type }) => type);
+  expect(types).toEqual(["alarm", "paused", "set-aside", "set-aside", "set-aside"]);
+  await expect(setAside(out, {})).rejects.toThrow(/is not paused/);
+});
+
+it("stops at an alarm, and leaves out those that are to be ignored", async () => {
+  const { watch, train } = await watchOf({ onAlarm: "stop" });
+  await train(0);
+  expect(await train(1, alike())).toBe(false);
+  expect(await watch.ends(1)).toMatchObject({ by: "alarm", what: "same_output", step: 1 });
+  expect((await readWatchLog(out)).at(-1)).toMatchObject({ type: "stopped", by: "alarm" });
+});
+
+it("ignores what it is told to", async () => {
+  const { watch, train } = await watchOf({ onAlarm: "stop", ignoreAlarms: ["same_output"] });
+  await train(0);
+  expect(await train(1, alike())).toBe(true);
+  expect(watch.summary().alarms).toEqual([]);
+});
+
+it("ends by its budget before the step that would pass it, and goes on with a larger one", async () => {
+  const first = await watchOf({ budget: { gpuSeconds: 35, gpus: 2 } });
+  for (const number of [0, 1]) {
+    expect(await first.watch.ends(number)).toBeNull();
+    now += 5000;
+    await first.train(number);
+  }
+  // 10 s of 2 GPUs; the next step takes 5 s more of each.
+  expect(await first.watch.ends(2)).toBeNull();
+  now += 5000;
+  await first.train(2);
+  expect(await first.watch.ends(3)).toMatchObject({ by: "budget", what: "gpuSeconds" });
+  await first.totals.save();
+  const next = await watchOf({ budget: { gpuSeconds: 90, gpus: 2 } });
+  expect(await next.watch.ends(3)).toBeNull();
+  const spent = await watchOf({ budget: { usd: 0.5, usdPerHour: 36 } });
+  spent.totals.addUsd(0.4);
+  expect(await spent.watch.ends(3)).toMatchObject({ what: "usd" });
+});
+
+it("ends by a goal only where it is told to, and says so before", async () => {
+  const evaluation = (reward: number) =>
+    Array.from({ length: 8 }, (_, n) => ({ ...group([reward]), scenario: n }));
+  const told = { evalEvery: 5, goals: { target: 0.8 } };
+  for (const stopWhen of [[], ["target" as const]]) {
+    const { watch, events } = await watchOf({ ...told, stopWhen });
+    await watch.evaluated(evaluation(0.2), 0);
+    await watch.evaluated(evaluation(0.9), 5);
+    expect(events.at(-1)).toMatchObject({
+      type: "advice",
+      advice: { reasons: [{ reason: "target" }], phases: [{ name: "rising" }] },
+    });
+    const ended = await watch.ends(5);
+    expect(ended?.what).toBe(stopWhen[0]);
+    expect(watch.summary().reasons).toHaveLength(1);
+  }
+});
+
+it("does not advise by rewards that compare the rollouts of a group", async () => {
+  const { watch, events } = await watchOf({ evalEvery: 5, goals: { target: 0.1 } });
+  const relative = [0, 1].map((n): TrajectoryGroup => {
+    const made = group([0.5]);
+    const trajectories = made.trajectories.map((one) => ({ ...one, metrics: { ruler_score: 1 } }));
+    return { ...made, scenario: n, trajectories };
+  });
+  for (const at of [0, 5, 10]) await watch.evaluated(relative, at);
+  expect(events).toEqual([]);
+  expect(watch.summary().reasons).toEqual([]);
+});
+
+it("a changed task is taken only by a paused run, and written down", async () => {
+  const settings = { taskSource: "a", bonus: 1, metric: "reward" };
+  await writeFile(join(out, "settings.json"), JSON.stringify({ ...settings, base: "b" }));
+  const kept = { ...settings, taskSource: "c", bonus: 0 };
+  expect(await acceptedChange(out, { kept, paused: null })).toBeNull();
+  await expect(acceptedChange(out, { kept, paused: null, accept: true })).rejects.toThrow(
+    /for a paused run/,
+  );
+  const paused = { batch: 4, alarms: [], suspicious: [], setAside: [] };
+  const change = await acceptedChange(out, { kept, paused, accept: true });
+  expect(change).toEqual({
+    from: { taskSource: "a", bonus: 1 },
+    to: { taskSource: "c", bonus: 0 },
+  });
+  await writeAccepted(out, change!, paused);
+  expect(JSON.parse(await readFile(join(out, "settings.json"), "utf8"))).toEqual({
+    ...{ ...kept, base: "b" },
+  });
+  expect(await readWatchLog(out)).toMatchObject([{ type: "task-changed", step: 4, ...change }]);
+});

@@ -1,0 +1,259 @@
+import { mkdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { HoneError, type TrajectoryGroup } from "@hone/core";
+import type { RunLog } from "../run-log/run-log.ts";
+import { adviseStop, differenceOf, type Advice } from "../stopping/advise.ts";
+import { alarmsFor, type Alarm, type WatchedStep } from "../stopping/alarms.ts";
+import { budgetReached, type Spending } from "../stopping/budget.ts";
+import { stepFigures, type StepFigures } from "../stopping/step-figures.ts";
+import { readGoals } from "../stopping/stop-options.ts";
+import { sideBySide, sideBySideText, suspiciousRollouts } from "../stopping/suspicious.ts";
+import { evaluatedOf, fixedEvaluations } from "./fixed-evaluations.ts";
+import { askHeldOutJudge } from "./held-out-judge.ts";
+import { endPause, keepPaused, withoutSetAside, type PausedBatch } from "./paused-run.ts";
+import type { RunEvent } from "./run-event.ts";
+import type { RunSettings } from "./run-options.ts";
+import type { Task } from "./task.ts";
+import type { RunTotals } from "./totals.ts";
+import { addWatchRecord, type Stopped, type WatchRecord } from "./watch-log.ts";
+
+/** What a summary says of how a run went and why it ended. */
+export interface WatchSummary extends Advice {
+  /** Null where the run did all of its steps. */
+  stopped: Stopped | null;
+  alarms: Alarm[];
+}
+
+/** Steps until an alarm that still holds is raised once more. */
+const quietSteps = 10;
+/** Steps that the next one's price is read off. */
+const pricedSteps = 3;
+
+interface WatchContext {
+  task: Pick<Task<unknown>, "metric" | "heldOutJudge">;
+  settings: RunSettings;
+  out: string;
+  log: RunLog;
+  totals: RunTotals;
+  /** What earlier starts of the run wrote down. */
+  earlier: readonly WatchRecord[];
+  paused: PausedBatch | null;
+  onEvent: (event: RunEvent) => void;
+  signal: AbortSignal;
+}
+
+export type RunWatch = Awaited<ReturnType<typeof createWatch>>;
+
+/** Watches a run: alarms before each step trains, advice after each evaluation, the budget before each batch. */
+export async function createWatch(context: WatchContext) {
+  const { task, settings, out, log, totals, earlier, onEvent, signal } = context;
+  const { metric = "reward" } = task;
+  const { budget } = settings;
+  const goals = readGoals(settings.goals);
+  const note = (record: WatchRecord) => addWatchRecord(out, record);
+  /** Of an earlier reward no figure can be compared. */
+  const changedAt = earlier.reduce(
+    (at, record) => (record.type === "task-changed" ? record.step : at),
+    -1,
+  );
+  const alarms = earlier.filter((record) => record.type === "alarm") as Alarm[];
+  const evaluations = await fixedEvaluations(log, { metric, after: changedAt });
+  let paused = context.paused;
+  let stopped: Stopped | null = null;
+  let told = "";
+  /** What had been spent when each of this start's steps had ended. */
+  const marks: { seconds: number; usd: number }[] = [];
+
+  function history(before: number): WatchedStep[] {
+    return log.records
+      .filter((record) => record.type === "step")
+      .filter(({ step }) => step > changedAt && step < before)
+      .sort((a, b) => a.step - b.step)
+      .flatMap(({ step, watch }) => (watch ? [{ step, ...watch }] : []));
+  }
+
+  /** Whether a metric that does not train says that the policy got better; null where none can tell. */
+  function metricRisen(step: number): boolean | null {
+    const [base, now] = [evaluations[0], evaluations.at(-1)];
+    if (metric === "reward" || !base || !now || now.step === 0) return null;
+    if (differenceOf(base, now).low > 0) return true;
+    return step - now.step <= 5 ? false : null;
+  }
+
+  /** The held-out judge's word on some of the rollouts, and the figures of all. */
+  async function figuresOf(groups: TrajectoryGroup[], batch: number) {
+    const { heldOutJudge } = task;
+    if (!heldOutJudge) return { groups, figures: stepFigures(groups) };
+    const how = {
+      concurrency: settings.concurrency,
+      signal,
+      onCost: (usd: number) => totals.addUsd(usd),
+    };
+    const seed = settings.seed * 1_000_003 + batch;
+    const judged = await totals.time("held-out judge", () =>
+      askHeldOutJudge(heldOutJudge, groups, { ...how, seed }),
+    );
+    return { groups: judged, figures: stepFigures(judged.map(withoutAside)) };
+  }
+
+  function raisedBy(figures: StepFigures, step: number): Alarm[] {
+    const steps = [...history(step), { step, ...figures }];
+    return alarmsFor(steps, { metricRisen: metricRisen(step) }).filter(
+      ({ code }) =>
+        !settings.ignoreAlarms.includes(code) &&
+        !alarms.some((one) => one.code === code && one.step > step - quietSteps),
+    );
+  }
+
+  async function stop(given: Stopped): Promise<Stopped> {
+    stopped = given;
+    await note({ type: "stopped", ...given });
+    onEvent({ type: "stopped", stopped: given });
+    return given;
+  }
+
+  return {
+    /**
+     * The rollouts of a batch before they train, with their figures; null where an alarm stops the run here. Throws
+     * `run_paused` where one pauses it.
+     */
+    async look(
+      batch: { step: number; trained: number },
+      given: TrajectoryGroup[],
+      also: TrajectoryGroup[],
+    ): Promise<{ groups: TrajectoryGroup[]; figures: StepFigures } | null> {
+      const step = batch.step + 1;
+      const { groups, figures } = await figuresOf(given, batch.step);
+      if (paused?.batch === batch.step) return { groups, figures };
+      const raised = raisedBy(figures, step);
+      if (raised.length === 0) return { groups, figures };
+      const codes = raised.map(({ code }) => code);
+      const suspicious = suspiciousRollouts(groups, codes);
+      const text = `${raised.map(({ code, message }) => `${code}: ${message}`).join("\n")}\n\n${sideBySideText(sideBySide(groups, suspicious))}`;
+      const file = join(out, "suspicious", `step-${String(step).padStart(4, "0")}.txt`);
+      await mkdir(join(out, "suspicious"), { recursive: true });
+      await writeFile(file, `${text}\n`);
+      for (const alarm of raised) {
+        alarms.push(alarm);
+        await note({ type: "alarm", ...alarm });
+        onEvent({ type: "alarm", alarm, file });
+      }
+      if (settings.onAlarm === "warn") return { groups, figures };
+      const first = raised[0] as Alarm;
+      if (settings.onAlarm === "stop") {
+        const { code: what, message } = first;
+        await stop({ by: "alarm", what, step: batch.trained, message });
+        return null;
+      }
+      const ids = suspicious.flatMap(({ rolloutId }) => rolloutId ?? []);
+      const state = { batch: batch.step, alarms: raised, suspicious: ids, setAside: [] };
+      await keepPaused(out, { ...state, groups, also });
+      await note({ type: "paused", step, alarms: codes });
+      throw new HoneError(
+        `The run is paused before step ${step} trained.\n\n${text}\n` +
+          `They stand in ${file}. Set rollouts aside (npx @hone/client set-aside ${out} --suspicious, or setAside()), or change the reward and go on with acceptChange (--accept-change). Gone on with as it is, the step trains as it would have.`,
+        { code: "run_paused" },
+      );
+    },
+
+    /** Groups that a pause left for this batch, without what was set aside; null: it is to be played. */
+    waiting: (batch: number): TrajectoryGroup[] | null =>
+      paused?.batch === batch ? withoutSetAside(paused) : null,
+    waitingAlso: (batch: number): TrajectoryGroup[] => (paused?.batch === batch ? paused.also : []),
+
+    /** The batch that waited has trained. */
+    async trained(batch: number): Promise<void> {
+      const { seconds, usd } = totals.soFar();
+      marks.push({ seconds, usd });
+      if (paused?.batch !== batch) return;
+      await endPause(out, paused);
+      paused = null;
+    },
+
+    /** Reads the fixed evaluation that was made after so many steps. */
+    async evaluated(groups: readonly TrajectoryGroup[], step: number): Promise<void> {
+      if (!isAbsolute(groups, metric)) return;
+      const at = evaluations.findIndex((one) => one.step >= step);
+      const [same, one] = [evaluations[at]?.step === step, evaluatedOf(groups, { metric, step })];
+      evaluations.splice(at < 0 ? evaluations.length : at, same ? 1 : 0, one);
+      if (step === 0) return;
+      const advice = adviseStop(evaluations, goals);
+      const { phases, reasons, notes } = advice;
+      const now = JSON.stringify([phases.at(-1)?.name, reasons.map(({ reason }) => reason), notes]);
+      if (now === told) return;
+      told = now;
+      await note({ type: "advice", step, ...advice });
+      onEvent({ type: "advice", step, advice });
+    },
+
+    /** Why no further batch is played; null: it may be. `trained` is the number of steps so far. */
+    async ends(trained: number): Promise<Stopped | null> {
+      if (stopped) return stopped;
+      const { reasons } = adviseStop(evaluations, goals);
+      const reason = reasons.find(({ reason: one }) => settings.stopWhen.includes(one));
+      if (reason) {
+        const { reason: what, message } = reason;
+        return await stop({ by: "goal", what, step: trained, message });
+      }
+      const { seconds, usd } = totals.soFar();
+      const spent: Spending = { seconds, usd, steps: trained };
+      const reached = budgetReached(spent, budget, {
+        step: stepPrice(marks, log),
+        verdict: { seconds: verdictSeconds(totals, log, settings), usd: 0 },
+      });
+      if (!reached) return null;
+      return await stop({ by: "budget", step: trained, ...reached });
+    },
+
+    summary(): WatchSummary {
+      return { ...adviseStop(evaluations, goals), stopped, alarms: [...alarms] };
+    },
+  };
+}
+
+/** Rewards that compare the rollouts of a group have no level to advise by. */
+function isAbsolute(groups: readonly TrajectoryGroup[], metric: string): boolean {
+  if (metric !== "reward") return metric !== "ruler_score";
+  return !groups.some(({ trajectories }) =>
+    trajectories.some(({ metrics }) => metrics["ruler_score"] !== undefined),
+  );
+}
+
+function withoutAside(group: TrajectoryGroup): TrajectoryGroup {
+  const trajectories = group.trajectories.filter(({ metadata }) => metadata["setAside"] !== true);
+  return { ...group, trajectories };
+}
+
+/** What a step takes: the dearest of the newest ones. */
+function stepPrice(
+  marks: readonly { seconds: number; usd: number }[],
+  log: RunLog,
+): { seconds: number; usd: number } {
+  const between = marks.slice(1).map((mark, at) => ({
+    seconds: mark.seconds - (marks[at]?.seconds ?? 0),
+    usd: mark.usd - (marks[at]?.usd ?? 0),
+  }));
+  // Of earlier starts, or of the first step of this one: their own clocks.
+  const steps = log.records.filter((record) => record.type === "step").slice(-pricedSteps);
+  const clocked = steps.map(({ seconds }) => (seconds["gather"] ?? 0) + (seconds["train"] ?? 0));
+  const newest = between.slice(-pricedSteps);
+  return {
+    seconds: Math.max(0, ...(newest.length > 0 ? newest.map((one) => one.seconds) : clocked)),
+    usd: Math.max(0, ...newest.map((one) => one.usd)),
+  };
+}
+
+/** What the last evaluation is going to take, by those that were made. */
+function verdictSeconds(totals: RunTotals, log: RunLog, settings: RunSettings): number {
+  const { heldOut, verdict } = settings;
+  const made = new Map(
+    log.records.flatMap((record) =>
+      record.type === "evaluation" && record.comparison !== true
+        ? [[`${record.label} ${record.step}`, record.scenarios + record.failed] as const]
+        : [],
+    ),
+  );
+  const rollouts = [...made.values()].reduce((sum, count) => sum + count, 0);
+  const seconds = totals.soFar().stages["evaluating"] ?? 0;
+  return rollouts === 0 ? 0 : (seconds / rollouts) * heldOut * (verdict === "greedy" ? 2 : 1);
+}

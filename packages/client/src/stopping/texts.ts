@@ -1,0 +1,81 @@
+import type { Trajectory } from "@hone/core";
+
+/** What a rollout said last, with its calls. Null where it said nothing at all. */
+export function lastAnswer({ messages }: Pick<Trajectory, "messages">): string | null {
+  const last = messages.findLast(({ role }) => role === "assistant");
+  if (!last) return null;
+  const calls = last.role === "assistant" ? (last.tool_calls ?? []) : [];
+  return [
+    textOf(last.content),
+    ...calls.map(({ function: { name, arguments: given } }) => `${name}(${given})`),
+  ]
+    .join(" ")
+    .trim();
+}
+
+/** Everything that it said; calls and what tools gave back repeat themselves for good reasons. */
+function saidText({ messages }: Pick<Trajectory, "messages">): string {
+  return messages
+    .flatMap(({ role, content }) => (role === "assistant" ? textOf(content) : []))
+    .join("\n");
+}
+
+function textOf(content: unknown): string {
+  if (typeof content === "string") return content;
+  return content === null || content === undefined ? "" : JSON.stringify(content);
+}
+
+/** Two answers that differ in case, spaces or marks at their end are one. */
+export function sameAnswerKey(answer: string): string {
+  return answer
+    .toLowerCase()
+    .replaceAll(/\s+/g, " ")
+    .trim()
+    .replace(/[.!?\s]+$/, "");
+}
+
+/** A word that stands so many times in a row is no sentence. */
+const mostInARow = 4;
+/** Shorter texts repeat words by chance. */
+const fewestWords = 12;
+const fewestCharacters = 60;
+
+/**
+ * Whether a rollout has stopped to write language: the same word over and over, the same phrases over and over, or
+ * characters that no text has. A rollout that calls tools may say nothing; one that does neither is degenerate.
+ */
+export function isDegenerate(trajectory: Pick<Trajectory, "messages">): boolean {
+  const text = saidText(trajectory);
+  if (text.trim() === "") return (lastAnswer(trajectory) ?? "") === "";
+  return isGarbled(text) || isRepeated(text);
+}
+
+function isRepeated(text: string): boolean {
+  const words = text.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? [];
+  let inARow = 1;
+  for (let at = 1; at < words.length; at += 1) {
+    // Digits in a row are a number or a board.
+    inARow = words[at] === words[at - 1] && /\p{L}/u.test(words[at] ?? "") ? inARow + 1 : 1;
+    if (inARow >= mostInARow) return true;
+  }
+  if (words.length >= fewestWords && repeatedShare(words, 3) > 0.5) return true;
+  const letters = text.toLowerCase().replaceAll(/[^\p{L}\p{N}]+/gu, "");
+  return (
+    letters.length >= fewestCharacters &&
+    words.length < fewestWords &&
+    repeatedShare(Array.from(letters), 4) > 0.7
+  );
+}
+
+/** Share of the runs of `size` that have stood in the text before. */
+function repeatedShare(parts: readonly string[], size: number): number {
+  const seen = new Set<string>();
+  const all = parts.length - size + 1;
+  for (let at = 0; at < all; at += 1) seen.add(parts.slice(at, at + size).join(" "));
+  return all > 0 ? 1 - seen.size / all : 0;
+}
+
+function isGarbled(text: string): boolean {
+  const odd = text.match(/[\uFFFD\p{Cc}\p{Co}\p{Cn}]/gu)?.filter((one) => !/\s/.test(one)) ?? [];
+  return odd.length / text.length > 0.3;
+}
