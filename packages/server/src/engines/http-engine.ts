@@ -1,3 +1,4 @@
+import type { LookupFunction } from "node:net";
 import { HoneError } from "@hone/core";
 import { createParser } from "eventsource-parser";
 import { Agent, request as send } from "undici";
@@ -27,6 +28,8 @@ export interface HttpEngineOptions {
   key: () => string | null;
   /** Limit of requests that must not take long: lists and adapters. Generation has no limit of its own. */
   controlTimeoutMs?: number | undefined;
+  /** Which addresses a name may stand for. @default the system's */
+  lookup?: LookupFunction | undefined;
 }
 
 export interface HttpEngine extends Engine {
@@ -46,7 +49,7 @@ export function createHttpEngine(options: HttpEngineOptions): HttpEngine {
     bodyTimeout: 0,
     keepAliveTimeout: 4000,
     keepAliveMaxTimeout: 4000,
-    connect: { timeout: 5000 },
+    connect: { timeout: 5000, ...(options.lookup && { lookup: options.lookup }) },
   });
   let known: { origin: string; base: string; maxModelLen: number } | undefined;
 

@@ -4,6 +4,7 @@ import { HoneError } from "@hone/core";
 import { adapterConfigName, adapterName, type LiveAdapter } from "../../ports/live-set.ts";
 import { brokenStream } from "../engine-errors.ts";
 import { createHttpEngine, type HttpEngine } from "../http-engine.ts";
+import { addressRule, type AddressRule } from "./addresses.ts";
 import type { Announcement, Report, WantedAdapter } from "./wire.ts";
 
 /**
@@ -18,7 +19,7 @@ export interface JoinedDriver extends HttpEngine {
   /** The file of the weights with this digest, if the engine shall have them. */
   fileOf(sha256: string): string | null;
   /** Where the sidecar is from now on: nothing that it said before counts. */
-  moved(to: Announcement): void;
+  moved(to: Announcement, rule: AddressRule): void;
   heard(report: Report): void;
   /** What it said last. */
   report(): Report | null;
@@ -38,6 +39,7 @@ export function createJoinedDriver(options: {
 }): JoinedDriver {
   const { name, deadlineMs = 30_000 } = options;
   let address: Announcement | null = null;
+  let rule: AddressRule = addressRule(undefined);
   let last: Report | null = null;
   // The sidecar compares it with what it has from an earlier start of this server.
   let generation = (options.clock ?? Date.now)();
@@ -61,6 +63,7 @@ export function createJoinedDriver(options: {
     key: () => requireAddress().key,
     // A vLLM that works on a large batch may answer late. A sidecar that is gone is noticed by its silence.
     controlTimeoutMs: deadlineMs,
+    lookup: (...asked) => rule.lookup(...asked),
   });
 
   function change(): void {
@@ -129,8 +132,9 @@ export function createJoinedDriver(options: {
       return [...wanted.values()].find(({ entry }) => entry.sha256 === sha256)?.file ?? null;
     },
 
-    moved(to) {
+    moved(to, allowed) {
       address = to;
+      rule = allowed;
       last = null;
       line.abort();
       line = new AbortController();

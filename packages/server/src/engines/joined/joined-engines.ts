@@ -3,6 +3,7 @@ import { HoneError, type EngineInfo } from "@hone/core";
 import type { Logger } from "pino";
 import { createHttpEngine } from "../http-engine.ts";
 import type { EnginePool, Replica } from "../pool.ts";
+import { addressRule, type AddressRule } from "./addresses.ts";
 import { createJoinedDriver, type JoinedDriver } from "./driver.ts";
 import { openEngineRegistry, type EngineRegistry } from "./registry.ts";
 import { longestPollMs, type Announcement, type Report, type ServedBaseOnWire } from "./wire.ts";
@@ -16,8 +17,8 @@ export interface JoinedEngine {
   readonly boot: string | null;
   /** Every request of its sidecar is a sign of life. */
   heard(): void;
-  /** Throws why an engine that is so cannot be used. */
-  announced(announcement: Announcement): Promise<void>;
+  /** Throws why an engine that is so cannot be used. @param from the address that it says so from */
+  announced(announcement: Announcement, from: string | undefined): Promise<void>;
   reported(report: Report): void;
   drain(): void;
 }
@@ -279,13 +280,15 @@ function keepJoinedEngine(options: {
     heard() {
       heardAt = performance.now();
     },
-    async announced(announcement) {
+    async announced(announcement, from) {
       checkFit(name, announcement, options.base());
-      await checkReach(announcement);
+      const rule = addressRule(from);
+      await rule.require(announcement.url);
+      await checkReach(announcement, rule);
       if (state === "draining") state = "away";
       lose("It has just come.");
       known = announcement;
-      driver.moved(announcement);
+      driver.moved(announcement, rule);
       soon();
     },
     reported(report) {
@@ -334,9 +337,12 @@ function checkFit(name: string, given: Announcement, base: ServedBaseOnWire): vo
 }
 
 /** Whether this server reaches the sidecar where it says that it is, and the engine answers behind it. */
-async function checkReach({ url, key, base }: Announcement): Promise<void> {
+async function checkReach(
+  { url, key, base }: Announcement,
+  { lookup }: AddressRule,
+): Promise<void> {
   const engine = createHttpEngine({
-    ...{ kind: "vllm", controlTimeoutMs: 5_000 },
+    ...{ kind: "vllm", controlTimeoutMs: 5_000, lookup },
     baseURL: () => url,
     key: () => key,
   });

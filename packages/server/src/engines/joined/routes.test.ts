@@ -174,6 +174,10 @@ describe("an engine that is known", () => {
         const { status, json } = await announce(changes);
         expect([status, json]).toMatchObject([409, { error: { code: "base_mismatch" } }]);
       }
+      expect(await announce({ url: "http://169.254.169.254" })).toMatchObject({
+        status: 400,
+        json: { error: { param: "url", message: expect.stringContaining("169.254.169.254") } },
+      });
       for (const changes of [{ url: "file:///etc/passwd" }, { key: "short" }, { more: 1 }]) {
         expect((await announce(changes)).status).toBe(400);
       }

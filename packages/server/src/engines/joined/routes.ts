@@ -7,6 +7,7 @@ import {
   type EngineList,
   type RemovedEngine,
 } from "@hone/core";
+import { getConnInfo } from "@hono/node-server/conninfo";
 import { Hono, type Context } from "hono";
 import { givenKeys, type KeyRealm } from "../../http/auth.ts";
 import type { AppEnv } from "../../http/env.ts";
@@ -104,7 +105,7 @@ export function joinedEngineRoutes(joined: JoinedEngines): Hono<AppEnv> {
   app.post(paths.announce, async (c) => {
     joined.requireOpen();
     const announcement = await readJson(c, announceSchema);
-    await caller(c).announced(announcement);
+    await caller(c).announced(announcement, getConnInfo(c).remote.address);
     return c.json({ known: true });
   });
 
