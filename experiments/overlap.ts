@@ -22,6 +22,7 @@ const { values } = parseArgs({
     groups: { type: "string", default: "4" },
     "optimizer-steps": { type: "string", default: "2" },
     "tool-ms": { type: "string", default: "0" },
+    "engine-process": { type: "string", default: "trainer" },
   },
 });
 const [steps, chunk, answerTokens, groupSize, groupsPerStep] = [
@@ -106,7 +107,8 @@ const round = (value: number, digits = 2) => Number(value.toFixed(digits));
 
 const dataDir = await mkdtemp(join(tmpdir(), "hone-overlap-"));
 const base = fileURLToPath(new URL("../models/hone-2048-1m", import.meta.url));
-const server = await startServer({ base, port: 0, dataDir });
+const engineProcess = values["engine-process"] === "own" ? "own" : "trainer";
+const server = await startServer({ base, port: 0, dataDir, engineProcess });
 try {
   const hone = new Hone({ baseURL: server.url, apiKey: server.key });
   const rates: Record<string, number[]> = { "in turn": [], overlap: [] };

@@ -9,6 +9,7 @@ import { engineMetrics, formatPoolMetrics, requestsRunning } from "./engines/eng
 import { createHttpEngine } from "./engines/http-engine.ts";
 import { createJoinedEngines, type JoinedEngines } from "./engines/joined/joined-engines.ts";
 import { engineRealm, joinedEngineRoutes, operatorEngineRoutes } from "./engines/joined/routes.ts";
+import { keepEmbeddedApart } from "./engines/embedded-apart.ts";
 import { connectEngines, keepEngines, type VllmReplicas } from "./engines/outside.ts";
 import { createEnginePool, type EnginePool } from "./engines/pool.ts";
 import { formatEngineFigures } from "./engines/router-figures.ts";
@@ -21,7 +22,7 @@ import type { Base } from "./operations/context.ts";
 import type { Quantize } from "./ports/trainer.ts";
 import type { RendererInfo } from "./ports/renderer.ts";
 import { createRendererClient } from "./renderer/http-renderer.ts";
-import { pythonModule } from "./python-module.ts";
+import { pythonModule } from "./setup/python-module.ts";
 import { createHttpScorer } from "./scoring/http-scorer.ts";
 import { scoringRoutes } from "./scoring/routes.ts";
 import { engineComponents, overall } from "./server-health.ts";
@@ -31,7 +32,7 @@ import { firstStartMs, publicStatus, supervise, type Deadlines } from "./supervi
 import { takeOverChildren } from "./supervise/orphans.ts";
 import { tinkerRoutes } from "./tinker/routes.ts";
 import { createTrainerClient } from "./trainer/client.ts";
-import { flag, workerArguments, type WorkerOptions } from "./trainer/worker-arguments.ts";
+import { flag, workerCommand, type WorkerOptions } from "./trainer/worker-command.ts";
 import { readWorkerMemory, type WorkerMemory } from "./trainer/worker-memory.ts";
 
 /** The renderer's limit. The prompt of the largest body that is accepted takes about half of it. @unit bytes */
@@ -44,6 +45,8 @@ export interface ComposeOptions extends WorkerOptions {
   engineKey?: string | undefined;
   /** vLLMs that this server runs. They are started with a type, which the worker has to have too. */
   vllm?: Pick<VllmReplicas, "python" | "replicas" | "flags" | "dtype"> | undefined;
+  /** The embedded engine has a process of its own. @default false */
+  engineApart?: boolean | undefined;
   /** Only engines that join generate. @default false */
   joinedOnly?: boolean | undefined;
   python: string;
@@ -118,30 +121,25 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
   // Remote engines are asked which base they serve. Others are started with the base's name.
   const remotes = await connectEngines(options.engineURLs ?? [], options.engineKey ?? null);
   const baseName = options.servedName ?? remotes.base ?? nameOf(options.base);
-  const kept = keepEngines(
-    remotes,
-    options.vllm
-      ? {
-          ...options,
-          ...options.vllm,
-          ...{ servedName: baseName, children },
-          maxLoraRank: () => state?.highestRank() ?? 0,
-          trainer: () => served?.memory ?? null,
-          tell: (line) => options.onNotice?.(line),
-        }
-      : null,
-    { pool: () => engines, log },
-  );
+  const keeping = { pool: () => engines, log };
+  const named = { servedName: baseName, children };
+  const apart = options.engineApart
+    ? keepEmbeddedApart({ ...options, ...named, ...keeping })
+    : null;
+  const vllm = options.vllm && {
+    ...{ ...options, ...options.vllm, ...named },
+    maxLoraRank: () => state?.highestRank() ?? 0,
+    trainer: () => served?.memory ?? null,
+    tell: (line: string) => options.onNotice?.(line),
+  };
+  const kept = apart ? [apart] : keepEngines(remotes, vllm ?? null, keeping);
   const isEmbedded = kept.length === 0 && !options.joinedOnly;
+  const does = apart ? "train-beside" : isEmbedded ? "both" : "train";
   const worker = supervise({
     name: "worker",
     onSpawn: (pid) => children.note("worker", pid),
     unavailable: "worker_unavailable",
-    ...pythonModule(
-      options,
-      "hone_worker.worker",
-      workerArguments(options, { baseName, hasEngine: isEmbedded }),
-    ),
+    ...workerCommand(options, { baseName, does }),
     deadlines: options.deadlines,
     // Where others generate, the worker only trains. Operations go on once an engine is there too.
     onReady: async () => {
@@ -182,9 +180,10 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
   const joined: JoinedEngines = createJoinedEngines({
     dataDir: options.dataDir,
     pool: () => engines,
-    closed: isEmbedded
-      ? "This server generates by its embedded engine. Start it with --engine joined, or with vLLM, for engines to join."
-      : null,
+    closed:
+      isEmbedded || apart
+        ? "This server generates by its embedded engine. Start it with --engine joined, or with vLLM, for engines to join."
+        : null,
     base: () => ({
       ...{ name: baseName, dtype: served?.dtype ?? options.dtype ?? "float32" },
       ...{ quantize: options.quantize ?? null, fingerprint },
@@ -251,8 +250,9 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       health,
       metrics: async () => {
         // Other engines show their metrics themselves, but for what `hone doctor` has to see.
-        const ofEngine = embedded
-          ? await engineMetrics(worker.baseURL, worker.key)
+        const own = apart ?? (embedded && worker);
+        const ofEngine = own
+          ? await engineMetrics(own.baseURL, own.key)
           : await requestsRunning(kept);
         return (
           formatGatewayCounters(counters) +
@@ -341,7 +341,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
     // An engine that is there lets operations go on, for which the worker has to be there as well.
     await worker.start();
     await Promise.all(kept.map((one) => one.start()));
-    if (!isEmbedded) fingerprint = await baseFingerprint(options.base);
+    if (!isEmbedded && !apart) fingerprint = await baseFingerprint(options.base);
     joined.start();
   }
 
@@ -355,7 +355,10 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
     },
     about() {
       if (!served) throw new Error("asked before the start");
-      return served;
+      const { memory } = served;
+      return apart && memory
+        ? { ...served, memory: { ...memory, kv_cache: apart.cacheBytes() } }
+        : served;
     },
     refuse() {
       stopping = true;

@@ -60,6 +60,11 @@ export interface ServerOptions {
   recompute?: "auto" | "on" | "off" | undefined;
   /** What generates: the worker, vLLM as a child of this server, or engines that join. @default embedded */
   engine?: "embedded" | "vllm" | "joined" | undefined;
+  /**
+   * Where the embedded engine computes: in the trainer's process, in turn with it, or in its own, while a step trains.
+   * The latter is for device "cpu" and two cores or more, and takes the base's memory twice. @default trainer
+   */
+  engineProcess?: "trainer" | "own" | undefined;
   /** How many vLLMs, each on a card of its own where there are cards. @default 1 */
   replicas?: number | undefined;
   /** Flags for vLLM besides those that Hone sets. */
@@ -157,7 +162,7 @@ async function startLocked(
     dataDir: string;
     base: string;
     python: string;
-    engines: Pick<ComposeOptions, "engineURLs" | "vllm" | "dtype" | "joinedOnly">;
+    engines: ReturnType<typeof checkEngines>;
     lock: DataLock;
   },
 ): Promise<RunningServer> {
@@ -243,7 +248,7 @@ async function closeAll(server: Server, composition: Composition): Promise<void>
 /** Which engines are wanted, or why these options do not go together. */
 function checkEngines(
   options: ServerOptions,
-): Pick<ComposeOptions, "engineURLs" | "vllm" | "dtype" | "joinedOnly"> {
+): Pick<ComposeOptions, "engineURLs" | "vllm" | "dtype" | "joinedOnly" | "engineApart"> {
   const { engine = "embedded", engineURL = [], replicas, vllmFlags = [] } = options;
   const engineURLs = [engineURL].flat();
   const refuse = (param: string, message: string): never => {
@@ -269,6 +274,19 @@ function checkEngines(
       `${param} is of the embedded engine. Give vLLM its own flag, such as --gpu-memory-utilization.`,
     );
   }
+  const engineApart = options.engineProcess === "own";
+  if (options.engineProcess !== undefined && (engine !== "embedded" || engineURLs.length > 0)) {
+    refuse(
+      "engineProcess",
+      "--engine-process is of the embedded engine: others have a process of their own. Leave it out.",
+    );
+  }
+  if (engineApart && options.device === "cuda") {
+    refuse(
+      "engineProcess",
+      "--engine-process own is for --device cpu: on a card the engine and the trainer share the base's weights. Leave it out, or generate with --engine vllm.",
+    );
+  }
   if (engine !== "vllm") {
     if (replicas !== undefined)
       refuse("replicas", "--replicas is of --engine vllm. Add that, or leave it out.");
@@ -278,7 +296,7 @@ function checkEngines(
         `${vllmFlags.join(" ")} would go to vLLM. Add --engine vllm, or leave it out.`,
       );
     }
-    return { engineURLs, joinedOnly: engine === "joined" };
+    return { engineURLs, engineApart, joinedOnly: engine === "joined" };
   }
   checkVllmFlags(vllmFlags);
   const python = findVllm(options.device ?? "cpu");

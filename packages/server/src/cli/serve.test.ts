@@ -43,6 +43,7 @@ describe.skipIf(!workerPython())("serve says in one line", () => {
     ["--recompute", "often", /Allowed choices are auto, on, off/],
     ["--device", "tpu", /Allowed choices are cpu, cuda/],
     ["--engine", "sglang", /Allowed choices are embedded, vllm/],
+    ["--engine-process", "two", /Allowed choices are trainer, own/],
     ["--replicas", "0", /argument '0' is invalid/],
   ])("that %s %s is nothing it can take", async (flag, value, message) => {
     const { code, error } = await runCli(["serve", "--base", base, flag, value]);
@@ -55,6 +56,11 @@ describe.skipIf(!workerPython())("serve says in one line", () => {
     [["--replicas", "2"], /--replicas is of --engine vllm/],
     [["--", "--max-num-seqs", "8"], /--max-num-seqs 8 would go to vLLM\. Add --engine vllm/],
     [["--engine", "vllm", "--kv-cache-mib", "100"], /kvCacheMib is of the embedded engine/],
+    [
+      ["--engine", "joined", "--engine-process", "own"],
+      /--engine-process is of the embedded engine/,
+    ],
+    [["--device", "cuda", "--engine-process", "own"], /--engine-process own is for --device cpu/],
     [["--engine", "vllm", "--", "--port=8000"], /vLLM's --port is set by Hone/],
     [
       ["--engine", "vllm", "--", "--logprobs_mode", "raw_logprobs"],

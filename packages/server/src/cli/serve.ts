@@ -31,6 +31,7 @@ interface ServeFlags {
   engineShare?: number;
   recompute: "auto" | "on" | "off";
   engine?: "embedded" | "vllm" | "joined";
+  engineProcess?: "trainer" | "own";
   replicas?: number;
   engineUrl?: string[];
   engineKey?: string;
@@ -119,6 +120,12 @@ export function serveCommand(): Command {
         "--engine <engine>",
         "what generates: the embedded engine, vLLM, which this server then runs, or engines that join with `hone engine` (default: embedded)",
       ).choices(["embedded", "vllm", "joined"]),
+    )
+    .addOption(
+      new Option(
+        "--engine-process <whose>",
+        "where the embedded engine computes: in the trainer's process, in turn with it, or in its own, which generates while a step trains and takes the base's memory twice (cpu, two cores or more; default: trainer)",
+      ).choices(["trainer", "own"]),
     )
     .option(
       "--replicas <number>",
@@ -273,6 +280,7 @@ function optionsOf(flags: ServeFlags): ServerOptions {
     engineShare: flags.engineShare,
     recompute: flags.recompute,
     engine: flags.engine,
+    engineProcess: flags.engineProcess,
     replicas: flags.replicas,
     engineURL: flags.engineUrl,
     engineKey: flags.engineKey,

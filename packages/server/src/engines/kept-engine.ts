@@ -52,30 +52,43 @@ export function keepRemoteEngine(
   };
 }
 
+type EngineChild = Omit<SupervisorOptions, "log" | "health" | "onReady" | "onLost">;
+
 /** A vLLM that is a child of this server: started, kept alive and ended by it. */
 export function keepVllm(
-  options: Keeping & {
-    child: Omit<SupervisorOptions, "log" | "health" | "onReady" | "onLost">;
-    maxSequences?: number | undefined;
-  },
+  options: Keeping & { child: EngineChild; maxSequences?: number | undefined },
 ): KeptEngine & { key: () => string } {
-  const { name, pool, child, maxSequences, log } = options;
+  return keepChild({ ...options, kind: "vllm", health: readVllmHealth });
+}
+
+/** The same for any engine that is a child. */
+export function keepChild(
+  options: Keeping & {
+    kind: HttpEngine["kind"];
+    child: EngineChild;
+    health?: SupervisorOptions["health"];
+    maxSequences?: number | undefined;
+    /** Hears of each start, before the engine takes traffic. */
+    onStarted?: ((baseURL: string, key: string) => Promise<void>) | undefined;
+  },
+): KeptEngine & { key: () => string; baseURL: () => string } {
+  const { name, pool, kind, child, health, maxSequences, log } = options;
   const supervised = supervise({
     ...child,
-    health: readVllmHealth,
-    onReady: () => pool().admit(name),
+    health,
+    onReady: async () => {
+      await options.onStarted?.(supervised.rawBaseURL(), supervised.key());
+      await pool().admit(name);
+    },
     onLost: () => pool().fence(name),
     log,
   });
   return {
     name,
     maxSequences,
-    engine: createHttpEngine({
-      kind: "vllm",
-      baseURL: supervised.rawBaseURL,
-      key: supervised.key,
-    }),
+    engine: createHttpEngine({ kind, baseURL: supervised.rawBaseURL, key: supervised.key }),
     key: supervised.key,
+    baseURL: supervised.baseURL,
     requireUp: () => supervised.baseURL(),
     onFenced: () => supervised.doubt(),
     status: () => publicStatus(supervised.status()),

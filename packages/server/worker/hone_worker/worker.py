@@ -181,6 +181,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         help="how parts of the work are computed (base/compute_paths.py); the device decides unless given",
     )
     parser.add_argument("--no-engine", action="store_true", help="train only: another engine generates")
+    parser.add_argument(
+        "--spare-cache",
+        action="store_true",
+        help="with --no-engine: leave memory for the keys and values of a worker that generates on this machine",
+    )
     return parser.parse_args(arguments)
 
 
@@ -214,16 +219,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         or remembered(options.threads_file, lambda: measured(base, rows=4, width=128)),
     )
     engine = None
-    if not options.no_engine:
+    cache_bytes = 0
+    if options.spare_cache or not options.no_engine:
         if options.cache_mib:
             cache_bytes = options.cache_mib * 2**20
         else:
             cache_bytes = default_cache_bytes(base.device, options.engine_share)
+    if not options.no_engine:
         engine = Engine(
             base, compute, max_rows=options.max_rows, cache_bytes=cache_bytes, scorer=prompt_logprobs
         )
     memory = TrainerMemory(
-        base, recompute=options.recompute, reserved=engine.unfilled_bytes if engine else lambda: 0
+        base,
+        recompute=options.recompute,
+        # What another process has filled of its own is counted twice: better than too little.
+        reserved=engine.unfilled_bytes if engine else lambda: cache_bytes,
     )
     app = create_app(worker_routes(base, compute, engine, boot, reward_models, memory), key)
     compute.start(engine.decoder if engine is not None else None)

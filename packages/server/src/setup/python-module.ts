@@ -1,4 +1,4 @@
-import { workerDir } from "./setup/paths.ts";
+import { workerDir } from "./paths.ts";
 
 /** How a module of the worker's package is run. */
 export function pythonModule(

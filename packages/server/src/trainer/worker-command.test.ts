@@ -1,0 +1,47 @@
+import { expect, it } from "vitest";
+import { workerCommand } from "./worker-command.ts";
+
+const options = {
+  ...{ python: "python", base: "/base", dataDir: "/data", device: "cpu" as const },
+  ...{ kvCacheMib: 64, rewardModels: { good: "/good" }, objectives: ["/mine.py"] },
+};
+
+function argumentsOf(does: Parameters<typeof workerCommand>[1]["does"]): string {
+  return workerCommand(options, { baseName: "base", does }).args.join(" ");
+}
+
+it("a worker that only generates gets nothing of the trainer's, and one beside it spares its memory", () => {
+  const mine = /--reward-model good=\/good --objectives \/mine\.py/;
+  expect(argumentsOf("both")).toMatch(mine);
+  expect(argumentsOf("both")).not.toMatch(/--no-engine|--spare-cache/);
+  expect(argumentsOf("train")).toMatch(/--no-engine$/);
+  expect(argumentsOf("train-beside")).toMatch(mine);
+  expect(argumentsOf("train-beside")).toMatch(/--no-engine --spare-cache$/);
+  expect(argumentsOf("generate")).not.toMatch(
+    /--reward-model|--objectives|--threads-file|--no-eng/,
+  );
+  for (const does of ["generate", "train-beside"] as const) {
+    expect(argumentsOf(does)).toContain("--cache-mib 64");
+  }
+});
+
+it.each([
+  ["8", undefined, "4"],
+  ["1", undefined, "1"],
+  ["3", undefined, "1"],
+  ["8", "2", "2"],
+  ["8", "16", "4"],
+  ["8", "many", "4"],
+])("of %s cores, with OMP_NUM_THREADS %s, each of two may use %s", (cores, given, wanted) => {
+  const { env } = workerCommand(
+    options,
+    { baseName: "base", does: "generate" },
+    { cores: Number(cores), given },
+  );
+  expect(env["OMP_NUM_THREADS"]).toBe(wanted);
+});
+
+it("one that does both keeps the operator's number", () => {
+  const { env } = workerCommand(options, { baseName: "base", does: "both" });
+  expect(env).not.toHaveProperty("OMP_NUM_THREADS");
+});
