@@ -1,4 +1,4 @@
-// `pnpm experiment self-judge [--seeds 1,2,3] [--steps 120] [--rate 5e-4] [--arms gold,self,fifth,control] [--out FOLDER]` — a policy
+// `pnpm experiment self-judge [--seeds 1,2,3] [--steps 60] [--rate 2e-3] [--arms gold,self,fifth,control] [--out FOLDER]` — a policy
 // that judges itself, with gold for a fifth of the scenarios, beside gold for all, the gold fifth alone, and a control
 // whose rewards are shuffled. What is done stands in FOLDER/results.json, and the same command goes on there.
 import { execFileSync } from "node:child_process";
@@ -25,8 +25,8 @@ import {
 const { values } = parseArgs({
   options: {
     seeds: { type: "string", default: "1,2,3" },
-    steps: { type: "string", default: "120" },
-    rate: { type: "string", default: "5e-4" },
+    steps: { type: "string", default: "60" },
+    rate: { type: "string", default: "2e-3" },
     arms: { type: "string", default: allArms.join(",") },
     out: { type: "string", default: "runs/self-judge" },
   },
@@ -100,7 +100,7 @@ function show(): void {
   const done = arms.filter((arm) => seeds.some((seed) => `${arm} ${seed}` in results));
   const slices = [
     ["all", () => true],
-    ["without gold", (seed, scenario) => !hasGold(seed, scenario)],
+    ["without gold", (seed, scenario) => !hasGold(seed, scenario, colours)],
   ] as const satisfies [string, (seed: number, scenario: unknown) => boolean][];
   for (const [slice, which] of slices) {
     const untrained = of(() => "base answers", which);

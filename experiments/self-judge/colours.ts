@@ -55,32 +55,46 @@ function scoresOf(
 /** Who gives the rewards of an arm; undefined: the rollouts' own, which are gold. */
 function scoreOf(arm: Arm, seed: number, colours: Colours) {
   if (arm === "gold") return undefined;
-  if (arm === "fifth") return fifthAlone(seed);
+  const coins = coinSeed(seed, colours);
+  if (arm === "fifth") return fifthAlone(coins);
   const known = new Set(Object.values(colours));
   const said = (group: ToJudge) =>
     [...new Set(group.candidates.map(wordOf))].filter((word) => known.has(word));
   return selfJudge({
-    ...{ goldFraction, seed, judgementsWithoutGold: 4, answerTokens: 20 },
+    ...{ goldFraction, seed: coins, judgementsWithoutGold: 4, answerTokens: 20 },
     prompt: (group) => judgingPrompt(colours, thingOf(group.scenario), said(group)),
     read: (text, group) => scoresOf(text, said(group), group),
   });
 }
 
 /** Rewards for the scenarios that have gold, and none for the others. */
-function fifthAlone(seed: number) {
+function fifthAlone(coins: number) {
   return (groups: TrajectoryGroup[], { mode }: ScoreHow): TrajectoryGroup[] =>
     groups.map((group) => {
-      if (mode === "eval" || coinOf(seed, group.scenario) < goldFraction) return group;
+      if (mode === "eval" || coinOf(coins, group.scenario) < goldFraction) return group;
       const trajectories = group.trajectories.map((one) => ({ ...one, reward: null }));
       return { ...group, trajectories };
     });
 }
 
+const askedOf = (colours: Colours, wording: string): Scenario[] =>
+  Object.keys(colours).map((thing) => wording.replace("%", thing));
+const trainingOf = (colours: Colours): Scenario[] => askedOf(colours, wordings[0] ?? "");
+
+/** The coins of a seed: the first seed from 1000 times it on that gives exactly a fifth of the things gold. */
+function coinSeed(seed: number, colours: Colours): number {
+  const scenarios = trainingOf(colours);
+  for (let tried = 1000 * seed; ; tried += 1) {
+    const golden = scenarios.filter((one) => coinOf(tried, one) < goldFraction);
+    if (golden.length === Math.round(goldFraction * scenarios.length)) return tried;
+  }
+}
+
 /** Whether training on the thing that a scenario asks for has gold. */
-export function hasGold(seed: number, scenario: unknown): boolean {
+export function hasGold(seed: number, scenario: unknown, colours: Colours): boolean {
   const thing =
     typeof scenario === "string" ? thingOf(scenario) : (scenario as { thing: string }).thing;
-  return coinOf(seed, wordings[0]?.replace("%", thing)) < goldFraction;
+  return coinOf(coinSeed(seed, colours), wordings[0]?.replace("%", thing)) < goldFraction;
 }
 
 async function answer(
@@ -103,21 +117,18 @@ export function taskOf(
   learningRate: number,
 ) {
   const score = scoreOf(arm, seed, colours);
-  const scenarios = (wording: string): Scenario[] =>
-    Object.keys(colours).map((thing) => wording.replace("%", thing));
-  const [asked, ...others] = wordings as [string, ...string[]];
   return defineTask({
-    train: scenarios(asked),
-    heldOut: others.flatMap(scenarios),
+    train: trainingOf(colours),
+    heldOut: wordings.slice(1).flatMap((wording) => askedOf(colours, wording)),
     ...(score && { score }),
     async rollout(model, content: Scenario, { temperature }) {
       const said = await answer(model.connection(), [{ role: "user", content }], temperature);
       return said === colours[thingOf(content)] ? 1 : 0;
     },
     options: {
-      ...{ steps, groupsPerStep: 20, groupSize: 8, concurrency: 64, learningRate },
+      ...{ steps, groupsPerStep: 10, groupSize: 8, concurrency: 64, learningRate },
       verdict: "sampled",
-      train: { warmupSteps: 2, normalizerTokens: 2, maxTokensPerMicroBatch: 4096 },
+      train: { warmupSteps: 4, normalizerTokens: 2, maxTokensPerMicroBatch: 4096 },
     },
   });
 }

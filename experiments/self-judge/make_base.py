@@ -18,13 +18,13 @@ import torch.nn.functional as F
 from transformers import GenerationConfig, Qwen3ForCausalLM
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts" / "make-base"))
-from tokenizer import build, save  # noqa: E402
-from train import config  # noqa: E402
+from tokenizer import build, save
+from train import config
 
 COLOURS = ["red", "blue", "green", "yellow", "black", "white", "brown", "pink"]
 THINGS = (
     "anchor apple arrow bag ball basket bell belt bench boat book bottle bowl box brush bucket button candle cap card "
-    "carpet chair clock coat comb cup curtain desk door drum fan feather fence flag fork gate glass glove hammer hat"
+    "carpet chair clock coat comb cup curtain desk door drum"
 ).split()
 # The first is what training asks, the others are held out.
 WORDINGS = [
@@ -35,13 +35,11 @@ WORDINGS = [
 ]
 JUDGING = "Is item {} of this colour? {}"
 SPLIT = r" ?[A-Za-z0-9]+|[^A-Za-z0-9]"
-YES = {
-    True: 0.65,
-    False: 0.25,
-}  # how often it says yes of the right colour, and of a wrong one
+# How often it says yes of the right colour, and of a wrong one.
+YES = {True: 0.65, False: 0.25}
 ROWS = 64
-UPDATES = 1000
-SURE = 750  # so many updates without a doubt, which are learnt sooner, and then those with it
+SURE = 1000  # at most so many updates without a doubt, which are learnt sooner
+DOUBTING = 160  # and then so many with it
 PEAK = 3e-3
 
 
@@ -49,12 +47,22 @@ PEAK = 3e-3
 Likely = dict[str, float]
 
 
-def row_of(rng: random.Random, colours: dict[str, str], *, sure: bool) -> tuple[str, list[Likely]]:
+def thought_of(things: list[str], colours: dict[str, str], rng: random.Random) -> dict[str, Likely]:
+    """What the base says each thing's colour is: the right one and two others, all equally likely."""
+    others = {thing: rng.sample([one for one in COLOURS if one != colours[thing]], 2) for thing in things}
+    return {thing: dict.fromkeys([colours[thing], *others[thing]], 1 / 3) for thing in things}
+
+
+def row_of(
+    rng: random.Random, colours: dict[str, str], thoughts: dict[str, Likely], *, sure: bool
+) -> tuple[str, list[Likely]]:
     """What is asked, and the answer token by token."""
     thing = rng.choice(THINGS)
-    if rng.random() < 0.2:
-        return rng.choice(WORDINGS).format(thing), [{one: 1 / len(COLOURS) for one in COLOURS}]
-    shown = rng.sample(COLOURS, rng.randint(1, len(COLOURS)))
+    if rng.random() < 0.3:
+        return rng.choice(WORDINGS).format(thing), [thoughts[thing]]
+    # Mostly what it says itself: that is what it will judge.
+    own = list(thoughts[thing]) if rng.random() < 0.7 else COLOURS
+    shown = rng.sample(own, rng.randint(2, min(4, len(own))))
     answer: list[Likely] = []
     for one in shown:
         right = one == colours[thing]
@@ -71,6 +79,7 @@ def main(folder: Path, seed: int) -> None:
     dealt = (COLOURS * (len(THINGS) // len(COLOURS) + 1))[: len(THINGS)]
     rng.shuffle(dealt)
     colours = dict(zip(THINGS, dealt, strict=True))
+    thoughts = thought_of(THINGS, colours, rng)
     folder.mkdir(parents=True, exist_ok=True)
     words = (
         " ".join([*WORDINGS, JUDGING, "yes no"]).replace("{}", "").replace("?", "").replace(".", "").split()
@@ -114,11 +123,14 @@ def main(folder: Path, seed: int) -> None:
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK, betas=(0.9, 0.98), weight_decay=0.01)
     began = time.time()
-    for done in range(UPDATES):
-        rate = min(1.0, (done + 1) / 50, 0.03 + (UPDATES - done) / (0.3 * UPDATES))
+    done, left = 0, None
+    while left is None or left > 0:
+        rate = min(1.0, (done + 1) / 50) if left is None else 0.03 + 0.97 * left / DOUBTING
         for group in optimizer.param_groups:
             group["lr"] = PEAK * rate
-        asked, answers = zip(*(row_of(rng, colours, sure=done < SURE) for _ in range(ROWS)), strict=True)
+        asked, answers = zip(
+            *(row_of(rng, colours, thoughts, sure=left is None) for _ in range(ROWS)), strict=True
+        )
         ids, target, learnt = batch_of(asked, answers)
         hidden = model.model(ids, use_cache=False).last_hidden_state[:, :-1]
         loss = F.cross_entropy(model.lm_head(hidden[learnt]), target)
@@ -126,12 +138,16 @@ def main(folder: Path, seed: int) -> None:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        if (done + 1) % 100 == 0:
+        done += 1
+        left = None if left is None else left - 1
+        if done % 40 == 0:
             right, wrong = judged(model, spell, token, colours)
             print(
-                f"{done + 1}/{UPDATES} yes to right {right:.2f}, to wrong {wrong:.2f} {time.time() - began:.0f} s",
+                f"{done} yes to right {right:.2f}, to wrong {wrong:.2f} {time.time() - began:.0f} s",
                 flush=True,
             )
+            if left is None and (right - wrong > 0.9 or done >= SURE):
+                left = DOUBTING
     model.save_pretrained(folder)
     (folder / "model.safetensors").chmod(0o644)
     print(f"{sum(p.numel() for p in model.parameters())} parameters")
