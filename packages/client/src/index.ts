@@ -35,6 +35,7 @@ export type {
 export { bestOfN } from "./supervised/best-of-n.ts";
 export type { BestOfNOptions } from "./supervised/best-of-n.ts";
 export type { DpoExample, DpoExamples, DpoOptions, TrajectoryPair } from "./supervised/dpo.ts";
+export type { BradleyTerryOptions } from "./supervised/bradley-terry.ts";
 export type { SupervisedEvent, Validation } from "./supervised/run-options.ts";
 export type { SftExample, SftExamples, SftOptions } from "./supervised/sft.ts";
 export type { SupervisedRun } from "./supervised/supervised-run.ts";

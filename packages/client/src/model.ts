@@ -31,6 +31,8 @@ import { checkTrainConfig } from "./training/train-config.ts";
 import { pause, type Transport } from "@hone/transport";
 import { imitation } from "./supervised/sft.ts";
 import type { SftExamples, SftOptions } from "./supervised/sft.ts";
+import { rewardModel } from "./supervised/bradley-terry.ts";
+import type { BradleyTerryOptions } from "./supervised/bradley-terry.ts";
 import { preference } from "./supervised/dpo.ts";
 import type { DpoExamples, DpoOptions } from "./supervised/dpo.ts";
 import { supervisedRun } from "./supervised/supervised-run.ts";
@@ -202,6 +204,18 @@ export class Model extends Policy {
   /** Learns which of two answers is better (DPO). Its runs are resumed as those of `sft` are. */
   async dpo(pairs: DpoExamples, options: DpoOptions = {}): Promise<SupervisedRun> {
     return await supervisedRun(preference, this.#runModel("dpo()", options.signal), pairs, options);
+  }
+
+  /**
+   * Learns to score conversations from pairs of them (Bradley and Terry): a reward model, which `/v1/score` asks under
+   * this model's name. Its runs are resumed as those of `sft` are.
+   */
+  async bradleyTerry(
+    pairs: DpoExamples,
+    options: BradleyTerryOptions = {},
+  ): Promise<SupervisedRun> {
+    const model = this.#runModel("bradleyTerry()", options.signal);
+    return await supervisedRun(rewardModel, model, pairs, options);
   }
 
   /**

@@ -11,6 +11,11 @@ export const modelNameSchema = z
     "a model name is 1–64 of a-z 0-9 . _ - and begins with a letter or digit",
   );
 
+/** A reference to a model: `name` or `name@N`. */
+export const modelRefSchema = z
+  .string()
+  .refine((ref) => parseModelRef(ref) !== null, 'is no model: use "name" or "name@step"');
+
 /** `name@N`: one immutable set of LoRA weights. */
 export type PolicyName = `${string}@${number}`;
 

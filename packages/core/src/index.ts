@@ -189,6 +189,8 @@ export {
 } from "./train-config.ts";
 export type { ResolvedTrainConfig, TrainConfig } from "./train-config.ts";
 export {
+  bradleyTerryConfigSchema,
+  bradleyTerryObjectiveSchema,
   conversationSchema,
   dpoConfigSchema,
   dpoObjectiveSchema,
@@ -198,6 +200,8 @@ export {
   sftObjectiveSchema,
 } from "./supervised.ts";
 export type {
+  BradleyTerryConfig,
+  BradleyTerryOp,
   Conversation,
   ConversationPair,
   DpoConfig,

@@ -8,7 +8,7 @@ import {
   optimStepResultSchema,
 } from "./primitives.ts";
 import { rewardSchema } from "./rollout.ts";
-import { dpoOpSchema, sftOpSchema } from "./supervised.ts";
+import { bradleyTerryOpSchema, dpoOpSchema, sftOpSchema } from "./supervised.ts";
 import { trainConfigSchema } from "./train-config.ts";
 import { completionsTrainingSchema } from "./trajectory.ts";
 
@@ -144,6 +144,7 @@ const opSchemas = [
   trainOpSchema,
   sftOpSchema,
   dpoOpSchema,
+  bradleyTerryOpSchema,
   forwardOpSchema,
   forwardBackwardOpSchema,
   optimStepOpSchema,
@@ -193,7 +194,7 @@ export const trainResultSchema = z.object({
 export type TrainResult = z.infer<typeof trainResultSchema>;
 
 export const supervisedResultSchema = z.object({
-  type: z.enum(["sft", "dpo"]),
+  type: z.enum(["sft", "dpo", "bradley_terry"]),
   /** False: it was an evaluation, or every example was left out; the policy did not change. */
   trained: z.boolean(),
   step: z.int(),

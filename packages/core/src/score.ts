@@ -1,8 +1,8 @@
 import { z } from "zod";
 import { messageSchema } from "./chat.ts";
-import { modelNameSchema } from "./ids.ts";
+import { modelRefSchema } from "./ids.ts";
 
-/** A conversation, rendered by the reward model's own chat template, or a plain text. */
+/** A conversation, rendered by the chat template of the reward model or of the base, or a plain text. */
 const scoreItemSchema = z.union(
   [
     z.strictObject({ messages: z.array(messageSchema).min(1) }),
@@ -17,8 +17,11 @@ export const tooLongSchema = z.enum(["error", "null", "truncate"]);
 
 /** `POST /v1/score` */
 export const scoreRequestSchema = z.strictObject({
-  /** A reward model of the server, as its operator named it. */
-  model: modelNameSchema,
+  /**
+   * A reward model of the server, as its operator named it; or a model whose head `bradley_terry` trained, `name` for
+   * its newest served policy or `name@N`. A reward model goes before a model of the same name.
+   */
+  model: modelRefSchema,
   items: z.array(scoreItemSchema).min(1).max(1024),
   /** What happens to an item that is longer than the model reads: a 400, a null score, or a score of its end. */
   tooLong: tooLongSchema.default("error"),

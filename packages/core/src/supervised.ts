@@ -53,7 +53,7 @@ const rolloutPairSchema = z.strictObject({
   rejected: rolloutExampleSchema,
 });
 
-/** What `dpo` trains on. */
+/** What `dpo` and `bradley_terry` train on. */
 export const pairSchema = z.union([conversationPairSchema, rolloutPairSchema]);
 export type ConversationPair = z.infer<typeof conversationPairSchema>;
 export type Pair = z.infer<typeof pairSchema>;
@@ -79,6 +79,13 @@ export const dpoObjectiveSchema = z.object({
    * the model, as the one that `sft` ended with. That policy has to be kept: pin it before a long run.
    */
   reference: z.union([z.enum(["base", "start"]), z.int().min(0).max(1e9)]).default("base"),
+});
+
+/** A reward model by Bradley and Terry; the formula stands in the worker's `train/objectives/bradley_terry.py`. */
+export const bradleyTerryObjectiveSchema = z.object({
+  type: z.literal("bradley_terry").optional().default("bradley_terry"),
+  /** Weight of the squared sum of a pair's rewards, which keeps them around 0. */
+  centering: z.number().min(0).default(0.01),
 });
 
 const limits = {
@@ -115,6 +122,14 @@ export const dpoConfigSchema = z
   });
 export type DpoConfig = z.input<typeof dpoConfigSchema>;
 
+/** The options of a step of `bradley_terry`. */
+export const bradleyTerryConfigSchema = z.strictObject({
+  ...optimizerSchema.shape,
+  ...limits,
+  ...bradleyTerryObjectiveSchema.omit({ type: true }).shape,
+});
+export type BradleyTerryConfig = z.input<typeof bradleyTerryConfigSchema>;
+
 const common = {
   /** Nothing is trained: the result says how well policy N does on the examples. */
   evaluate: z.boolean().default(false),
@@ -139,3 +154,12 @@ export const dpoOpSchema = z.strictObject({
   ...common,
 });
 export type DpoOp = z.output<typeof dpoOpSchema>;
+
+/** One step of a reward model on preferences: a scalar head is trained beside the adapter. */
+export const bradleyTerryOpSchema = z.strictObject({
+  type: z.literal("bradley_terry"),
+  examples: z.array(pairSchema).min(1),
+  config: bradleyTerryConfigSchema.default(() => bradleyTerryConfigSchema.parse({})),
+  ...common,
+});
+export type BradleyTerryOp = z.output<typeof bradleyTerryOpSchema>;

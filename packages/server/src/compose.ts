@@ -24,6 +24,7 @@ import type { RendererInfo } from "./ports/renderer.ts";
 import { createRendererClient } from "./renderer/http-renderer.ts";
 import { pythonModule } from "./setup/python-module.ts";
 import { createHttpScorer } from "./scoring/http-scorer.ts";
+import { createPolicyScorer } from "./models/policy-scorer.ts";
 import { scoringRoutes } from "./scoring/routes.ts";
 import { engineComponents, overall } from "./server-health.ts";
 import { openState, type State } from "./state.ts";
@@ -320,21 +321,19 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       log,
       counters,
     });
+    const scoring = createPolicyScorer({
+      ...{ scorer, base, ...state.scoring, renderer: rendererClient },
+      loaded: new Set(Object.keys(options.rewardModels ?? {})),
+    });
     const { router } = state;
     const tinker = tinkerRoutes({
-      ...{
-        ...state.tinker,
-        base: baseName,
-        engine: sampler,
-        renderer: rendererClient,
-        router,
-        log,
-      },
+      ...{ ...state.tinker, base: baseName, engine: sampler },
+      ...{ renderer: rendererClient, router, log },
     });
     app = createApp({
       ...appOptions(),
       routes: [
-        ...[gateway, state.routes, scoringRoutes(scorer), keyRoutes(options.key), tinker],
+        ...[gateway, state.routes, scoringRoutes(scoring), keyRoutes(options.key), tinker],
         ...[operatorEngineRoutes(joined), joinedEngineRoutes(joined)],
       ],
     });

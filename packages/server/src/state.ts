@@ -14,11 +14,11 @@ import { createOperations } from "./operations/operations.ts";
 import { createReadyGate } from "./operations/ready.ts";
 import { listOperations } from "./operations/list.ts";
 import { operationRoutes } from "./operations/routes.ts";
-import { createCheckpoints } from "./policies/checkpoints.ts";
+import { type Checkpoints, createCheckpoints } from "./policies/checkpoints.ts";
 import { createGradients } from "./policies/gradients.ts";
 import { createModelDeletion } from "./models/deletion.ts";
-import { createLivePolicies, defaultAdapterMemory } from "./policies/live.ts";
-import { createModels } from "./policies/models.ts";
+import { type LivePolicies, createLivePolicies, defaultAdapterMemory } from "./policies/live.ts";
+import { type Models, createModels } from "./policies/models.ts";
 import { createPolicies } from "./models/policies.ts";
 import { modelRoutes } from "./models/routes.ts";
 import { createModelService } from "./models/service.ts";
@@ -73,6 +73,8 @@ export interface State {
   tokenTable: TokenTable;
   /** The training plane: models, rollouts, operations. */
   routes: Hono<AppEnv>;
+  /** What policies with a head are found by. */
+  scoring: { models: Models; checkpoints: Checkpoints; live: LivePolicies };
   /** The same models and operations, for another API over them. */
   tinker: Pick<TinkerParts, "models" | "operations">;
   /** Of the adapters of all models; 0 where there is none. */
@@ -243,6 +245,7 @@ export async function openState(options: StateOptions): Promise<State> {
       router,
       tokenTable,
       routes,
+      scoring: { models, checkpoints, live },
       highestRank: () => Math.max(0, ...models.list().map(({ lora }) => lora.r)),
       tinker: {
         models: { ...service, pin: (name, step) => policies.pin(name, step, true) },

@@ -5,7 +5,7 @@ import { checkSchedule } from "../training/schedule.ts";
 import type { Schedule } from "../training/schedule.ts";
 import type { ExamplesOf } from "./examples-source.ts";
 
-/** What `sft` and `dpo` tell while they run. */
+/** What `sft`, `dpo` and `bradleyTerry` tell while they run. */
 export type SupervisedEvent =
   | {
       type: "step";
@@ -28,9 +28,9 @@ export interface Validation {
   /** Steps of the run before it. */
   step: number;
   policy: string;
-  /** Of `sft` the cross-entropy of a token in nats, of `dpo` the mean over pairs. */
+  /** Of `sft` the cross-entropy of a token in nats, of the others the mean over pairs. */
   loss: number;
-  /** exp(loss) of `sft`; null for `dpo`. */
+  /** exp(loss) of `sft`; null for the others. */
   perplexity: number | null;
   metrics: Record<string, number | null>;
 }

@@ -29,9 +29,11 @@ export interface SupervisedRun {
   dropped: { example: string; reason: string }[];
 }
 
+type SupervisedType = SupervisedResult["type"];
+
 /** One way to learn from examples. */
 export interface Learning<Example> {
-  type: "sft" | "dpo";
+  type: SupervisedType;
   /** What messages call it. */
   where: string;
   /** Names of the options of a step. */
@@ -109,12 +111,12 @@ interface RunParts<Given, Example> {
 }
 
 class Run<Given, Example> {
-  readonly #type: "sft" | "dpo";
+  readonly #type: SupervisedType;
   readonly #model: RunModel;
   readonly #parts: RunParts<Given, Example>;
   readonly #learnt: SupervisedRun;
 
-  constructor(type: "sft" | "dpo", model: RunModel, parts: RunParts<Given, Example>) {
+  constructor(type: SupervisedType, model: RunModel, parts: RunParts<Given, Example>) {
     this.#type = type;
     this.#model = model;
     this.#parts = parts;
@@ -178,7 +180,7 @@ class Run<Given, Example> {
     const other = Object.keys(runs).find((run) => run.startsWith(begins) && run !== name);
     if (other === undefined) return name;
     throw new HoneError(
-      `${this.#type}(): the run "${own.run}" was begun with ${other.slice(begins.length)}, and is now called with ` +
+      `${this.#parts.where}: the run "${own.run}" was begun with ${other.slice(begins.length)}, and is now called with ` +
         `${name.slice(begins.length)}. Its steps would stand for other examples. Put that back, or name another run.`,
       { code: "invalid_config", param: "run" },
     );
@@ -300,7 +302,7 @@ class Run<Given, Example> {
         ...(expectedStep === undefined ? {} : { expectedStep }),
         op: { type: this.#type, examples, ...op } as SubmitOperation["op"],
       },
-      types: ["sft", "dpo"],
+      types: ["sft", "dpo", "bradley_terry"],
       signal: own.signal,
       onEvent: own.onEvent,
       onResult: (result) => result,

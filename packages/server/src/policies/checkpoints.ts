@@ -7,6 +7,7 @@ import { fault } from "../faults/fault.ts";
 import {
   adapterConfigName,
   adapterName,
+  headName,
   type LiveAdapter,
   probeSchema,
 } from "../ports/live-set.ts";
@@ -65,6 +66,8 @@ export interface Checkpoints {
   readManifest(model: string, step: number): Promise<Manifest | null>;
   /** Compares every file with its SHA-256. Throws `bad_adapter`. */
   verify(model: string, step: number): Promise<void>;
+  /** The same of the files that scores are made with: adapter and head. */
+  verifyScoring(model: string, step: number): Promise<void>;
   /**
    * What engines have to serve as this policy, by its manifest. The files that they load are compared with their
    * SHA-256 before. Throws `bad_adapter`.
@@ -111,6 +114,17 @@ export function createCheckpoints(dataDir: string, bootId: string, log: Logger):
     const manifest = await readManifest(model, step);
     if (manifest) return manifest;
     throw damaged(model, step, "its manifest is missing or cannot be read");
+  }
+
+  async function requireWhole(
+    model: string,
+    step: number,
+    files: Manifest["files"],
+    names: readonly string[],
+  ): Promise<void> {
+    const looked = Object.entries(files).filter(([name]) => names.includes(name));
+    const damage = await damageOf(path(model, step), Object.fromEntries(looked));
+    if (damage !== null) throw damaged(model, step, damage);
   }
 
   async function stagingOfOthers(): Promise<string[]> {
@@ -170,13 +184,16 @@ export function createCheckpoints(dataDir: string, bootId: string, log: Logger):
       }
     },
 
+    async verifyScoring(model, step) {
+      const { files } = await requireManifest(model, step);
+      await requireWhole(model, step, files, [...engineFiles, headName]);
+    },
+
     async adapter(model, step) {
       const { files, lora, probe } = await requireManifest(model, step);
       const weights = files[adapterName];
       if (!weights) throw damaged(model, step, `its manifest does not name ${adapterName}`);
-      const loaded = Object.entries(files).filter(([name]) => engineFiles.includes(name));
-      const damage = await damageOf(path(model, step), Object.fromEntries(loaded));
-      if (damage !== null) throw damaged(model, step, damage);
+      await requireWhole(model, step, files, engineFiles);
       return {
         ...{ policy: policyName(model, step), path: path(model, step) },
         ...{ ...weights, rank: lora.r, probe },

@@ -3,6 +3,8 @@ import { z } from "zod";
 /** The files of an adapter, as PEFT names them. */
 export const adapterName = "adapter_model.safetensors";
 export const adapterConfigName = "adapter_config.json";
+/** The scalar head of a reward model, beside the adapter. No engine reads it. */
+export const headName = "score.safetensors";
 
 /** An adapter as engines have to serve it: the files of one policy, by what they hold and not only by where they lie. */
 export interface LiveAdapter {

@@ -10,6 +10,11 @@ export interface Renderer {
   info(): Promise<RendererInfo>;
   /** A whole conversation, with the generation prompt. Throws `invalid_request` for messages it cannot render. */
   render(messages: readonly ChatMessage[], tools: readonly ChatTool[] | null): Promise<number[]>;
+  /** A whole conversation that is over: nothing is to follow its last message. Throws as `render` does. */
+  conversation(
+    messages: readonly ChatMessage[],
+    tools: readonly ChatTool[] | null,
+  ): Promise<number[]>;
   /**
    * The last message, which is the assistant's, as the model would have sampled it after the prompt of those before
    * it; the end token is the last id. Throws `invalid_request` for messages that cannot be rendered so.

@@ -116,6 +116,11 @@ export function createRendererClient(options: RendererClientOptions): RendererCl
       ).ids;
     },
 
+    async conversation(messages, tools) {
+      const body = { messages, ...(tools && { tools }), generation_prompt: false };
+      return (await call(idsSchema, "/render", { ...body, ...template(kwargs) })).ids;
+    },
+
     async answer(messages, tools) {
       return (
         await call(idsSchema, "/answer", { messages, ...(tools && { tools }), ...template(kwargs) })

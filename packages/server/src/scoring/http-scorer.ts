@@ -10,6 +10,7 @@ const cardSchema = z.object({
   labels: z.array(z.string()),
 });
 const listSchema = z.object({ models: z.array(cardSchema) });
+const idScoresSchema = z.object({ scores: z.array(z.number()) });
 const scoresSchema = z.object({
   model: cardSchema,
   data: z.array(
@@ -80,6 +81,10 @@ export function createHttpScorer(options: {
       const body = { model, items, too_long: tooLong, label: label ?? null };
       const answer = await call(scoresSchema, "/score", body, signal);
       return { object: "hone.scores", model: infoOf(answer.model), data: answer.data };
+    },
+
+    async scoreIds(policy, items, signal) {
+      return (await call(idScoresSchema, "/score/policy", { policy, items }, signal)).scores;
     },
 
     close: () => agent.destroy(),

@@ -2,10 +2,10 @@ import { scoreRequestSchema, type RewardModelList } from "@hone/core";
 import { Hono } from "hono";
 import type { AppEnv } from "../http/env.ts";
 import { readJson } from "../http/json.ts";
-import type { Scorer } from "../ports/scorer.ts";
+import type { Scoring } from "../ports/scorer.ts";
 
-/** What the operator's reward models think of conversations or texts. */
-export function scoringRoutes(scorer: Scorer): Hono<AppEnv> {
+/** What reward models think of conversations or texts: the operator's, and those that were trained here. */
+export function scoringRoutes(scorer: Scoring): Hono<AppEnv> {
   const app = new Hono<AppEnv>();
   app.post("/v1/score", async (c) => {
     // Whole groups of long episodes come at once.

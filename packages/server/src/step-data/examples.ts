@@ -161,6 +161,25 @@ export function ofRollout(
   return { completions: withAncestors(completions, trained).map(unsampled), trained };
 }
 
+/** A conversation that is over, as a scalar head reads it: at its last token, which alone counts as trained. */
+export async function wholeConversation(
+  renderer: Renderer,
+  name: string,
+  messages: Conversation["messages"],
+): Promise<StepExample> {
+  const ids =
+    messages.length === 0 ? [] : await renderer.conversation(messages.map(withoutWeight), null);
+  // Nobody can have sampled the first token of a sequence.
+  if (ids.length < 2) return { completions: [], trained: new Set() };
+  const whole = unsampled({
+    id: name,
+    parentId: null,
+    promptSuffix: Int32Array.from(ids.slice(0, -1)),
+    sampled: Int32Array.from(ids.slice(-1)),
+  });
+  return { completions: [whole], trained: new Set([name]) };
+}
+
 /** Why an example cannot be trained; null where it can. */
 export function dropReason(
   { completions, trained }: StepExample,

@@ -1,6 +1,7 @@
 /** The options that reach the worker unchanged are declared twice, in zod and in pydantic: alike in every bound. */
 import { execFileSync } from "node:child_process";
 import {
+  bradleyTerryObjectiveSchema,
   dpoObjectiveSchema,
   looksAtWholeRollouts,
   objectiveSchema,
@@ -58,7 +59,12 @@ describe.skipIf(!workerPython())("options of core and of the worker", () => {
     // Left out where nothing was asked for: operations of before there was a choice have the same hash.
     expect(rest).toEqual({ ...asked, optimizer: { ...asked["optimizer"], default: "adamw" } });
 
-    for (const option of [...objectiveSchema.options, sftObjectiveSchema, dpoObjectiveSchema]) {
+    for (const option of [
+      ...objectiveSchema.options,
+      sftObjectiveSchema,
+      dpoObjectiveSchema,
+      bradleyTerryObjectiveSchema,
+    ]) {
       const ours = properties(jsonSchema(option));
       const name = String(ours["type"]?.["const"]);
       // The worker's `type` has a default, with which a configuration is made in a test.

@@ -1,4 +1,5 @@
 import {
+  type bradleyTerryObjectiveSchema,
   type CustomObjective,
   customObjectiveSchema,
   type dpoObjectiveSchema,
@@ -52,6 +53,7 @@ export interface TrainerConfig {
   optimizer: z.output<typeof optimizerSchema> & { eps: number };
   loss:
     | z.output<typeof objectiveSchema | typeof sftObjectiveSchema | typeof dpoObjectiveSchema>
+    | z.output<typeof bradleyTerryObjectiveSchema>
     | PlannedObjective;
   /** The step is computed, and nothing is trained or written. */
   evaluate?: true | undefined;

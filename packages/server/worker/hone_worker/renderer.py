@@ -55,6 +55,8 @@ class _TemplateBody(_Body):
 class RenderBody(_TemplateBody):
     messages: list[Any]
     tools: list[Any] | None = None
+    #: Whether the ids end where an answer begins. Without it they are a conversation that is over.
+    generation_prompt: bool = True
 
 
 class AnswerBody(_TemplateBody):
@@ -119,8 +121,8 @@ class Service:
             self._views.popitem(last=False)
         return found
 
-    def render(self, messages: list[Any], tools: list[Any] | None) -> Ids:
-        return self._rendered(*self._checked(messages, tools), prompt=True)
+    def render(self, messages: list[Any], tools: list[Any] | None, *, prompt: bool = True) -> Ids:
+        return self._rendered(*self._checked(messages, tools), prompt=prompt)
 
     def answer(self, messages: list[Any], tools: list[Any] | None) -> Ids:
         """The last message as the model would have sampled it after the prompt of those before it."""
@@ -281,7 +283,10 @@ class Service:
             body = await read_body(request, RenderBody)
             own = self.view(body.chat_template_kwargs)
             return await self.long.run(
-                request, lambda: self._answer({"ids": own.render(body.messages, body.tools)})
+                request,
+                lambda: self._answer(
+                    {"ids": own.render(body.messages, body.tools, prompt=body.generation_prompt)}
+                ),
             )
 
         async def answer(request: Request) -> Response:

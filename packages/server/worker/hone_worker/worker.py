@@ -40,6 +40,7 @@ from hone_worker.process.service import (
     read_body,
     run_service,
 )
+from hone_worker.score.policy_scores import PolicyScorer
 from hone_worker.score.reward_model import RewardModel, load_reward_model
 from hone_worker.score.routes import ScoreRoutes
 from hone_worker.train.memory import TrainerMemory, step_bytes
@@ -102,7 +103,9 @@ def worker_routes(
         return {"progress": compute.progress, "phase": compute.phase}
 
     routes: list[BaseRoute] = [health_route(boot, status), adapter_route(base)]
-    routes += ScoreRoutes({model.name: model for model in reward_models}, compute).routes()
+    routes += ScoreRoutes(
+        {model.name: model for model in reward_models}, compute, PolicyScorer(base)
+    ).routes()
     if engine is not None:
         routes += engine_routes(engine)
     memory = memory or TrainerMemory(base)

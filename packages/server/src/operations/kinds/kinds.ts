@@ -1,4 +1,5 @@
 import type { Op, OperationRecord } from "../records.ts";
+import { bradleyTerry } from "./bradley-terry.ts";
 import { dpo } from "./dpo.ts";
 import { forward, forwardBackward } from "./forward.ts";
 import { importAdapter } from "./import.ts";
@@ -12,6 +13,7 @@ const kinds: Readonly<Record<Op["type"], OperationKind>> = {
   train,
   sft,
   dpo,
+  bradley_terry: bradleyTerry,
   forward,
   forward_backward: forwardBackward,
   optim_step: optimStep,

@@ -42,6 +42,8 @@ function lettersRenderer() {
       const lines = messages.map((message) => `${message.role}:${textOf(message)}\n`);
       return Promise.resolve(codes(`${lines.join("")}assistant:`));
     },
+    conversation: (messages) =>
+      Promise.resolve(codes(messages.map((one) => `${one.role}:${textOf(one)}\n`).join(""))),
     async answer(messages) {
       const text = textOf(messages.at(-1)!);
       renderer.asked.push(text);

@@ -1,5 +1,12 @@
 import { setTimeout as delay } from "node:timers/promises";
-import { type DpoOp, HoneError, policyName, type SftOp, type SupervisedResult } from "@hone/core";
+import {
+  type BradleyTerryOp,
+  type DpoOp,
+  HoneError,
+  policyName,
+  type SftOp,
+  type SupervisedResult,
+} from "@hone/core";
 import pLimit from "p-limit";
 import { fault } from "../../faults/fault.ts";
 import { checkpointName } from "../../policies/checkpoints.ts";
@@ -30,7 +37,7 @@ import { whileHeld } from "./while-held.ts";
 import { requireInContext } from "./train-claims.ts";
 import { seedOf, stepOnWorker } from "./worker-step.ts";
 
-type SupervisedOp = SftOp | DpoOp;
+type SupervisedOp = SftOp | DpoOp | BradleyTerryOp;
 
 /**
  * What is stored before the worker sees the step, beside the token ids: a redone one trains the same ids in the same
@@ -203,7 +210,7 @@ async function prepare<O extends SupervisedOp>(
   plan.plan = planLeaves(plan, ids, {
     optimizerSteps: 1,
     maxTokensPerMicroBatch: op.config.maxTokensPerMicroBatch,
-    whole: plan.config.loss.type === "dpo" ? "group" : undefined,
+    whole: plan.config.loss.type === "sft" ? undefined : "group",
   });
   const { completions, tokens } = stored([...ids.values()]);
   return { work: { stepPlan: plan, completions, dropped }, tokens };

@@ -119,11 +119,11 @@ class RewardModel:
         return [float(value) for value in values.tolist()]
 
 
-def forwards(lengths: Sequence[int]) -> Iterator[list[int]]:
+def forwards(lengths: Sequence[int], most: int = FORWARD_TOKENS) -> Iterator[list[int]]:
     """Indices of sequences that go through the model together: of similar length, within the token limit."""
     together: list[int] = []
     for place in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        if together and lengths[place] * (len(together) + 1) > FORWARD_TOKENS:
+        if together and lengths[place] * (len(together) + 1) > most:
             yield together
             together = []
         together.append(place)

@@ -1,10 +1,12 @@
-"""`POST /score`: what the reward models of this worker think of conversations or texts."""
+"""`POST /score`: what the reward models of this worker think of conversations or texts; `POST /score/policy`: what a
+policy with a scalar head thinks of token ids."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -17,6 +19,7 @@ from hone_worker.process.compute import Compute
 from hone_worker.process.errors import HoneWorkerError
 from hone_worker.process.service import read_body
 from hone_worker.render.messages import check_messages
+from hone_worker.score.policy_scores import FORWARD_TOKENS, PolicyScorer, ScoringPolicy
 from hone_worker.score.reward_model import Encoded, RewardModel, forwards
 
 MAX_ITEMS = 1024
@@ -44,14 +47,23 @@ class ScoreBody(BaseModel):
     label: str | None = None
 
 
+class PolicyScoreBody(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    #: The folder of the policy: an adapter, and a head beside it.
+    policy: str
+    items: list[list[int]] = Field(min_length=1, max_length=MAX_ITEMS)
+
+
 @dataclass(frozen=True)
 class ScoreRoutes:
     models: dict[str, RewardModel]
     compute: Compute
+    policies: PolicyScorer
 
     def routes(self) -> list[Route]:
         return [
             Route("/score", self.score, methods=["POST"]),
+            Route("/score/policy", self.score_policy, methods=["POST"]),
             Route("/reward-models", self.cards, methods=["GET"]),
         ]
 
@@ -75,12 +87,36 @@ class ScoreRoutes:
                 self.compute.submit(partial(self._run, model, [encoded[p].ids for p in places], label))
             )
             for place, value in zip(places, found, strict=True):
-                scores[place] = _finite(model, value)
+                scores[place] = _finite(model.name, value)
         data = [
             {"score": score, "tokens": item.tokens, "truncated": item.truncated and score is not None}
             for item, score in zip(encoded, scores, strict=True)
         ]
         return JSONResponse({"model": _card(model), "data": data})
+
+    async def score_policy(self, request: Request) -> Response:
+        body = await read_body(request, PolicyScoreBody)
+        if not Path(body.policy).is_absolute():
+            raise HoneWorkerError("Give an absolute path.", code="invalid_request", param="policy")
+        self.policies.check(body.items)
+        policy = await asyncio.to_thread(self.policies.policy, body.policy)
+        scores: list[float] = [0.0] * len(body.items)
+        for places in forwards([len(ids) for ids in body.items], FORWARD_TOKENS):
+            if await request.is_disconnected():
+                return Response(status_code=499)
+            sequences = [body.items[place] for place in places]
+            found = await asyncio.wrap_future(
+                self.compute.submit(partial(self._run_policy, policy, sequences))
+            )
+            for place, value in zip(places, found, strict=True):
+                scores[place] = _finite(Path(body.policy).name, value)
+        return JSONResponse({"scores": scores})
+
+    def _run_policy(self, policy: ScoringPolicy, sequences: list[list[int]]) -> list[float]:
+        with telling(self.policies.base.model, self.compute.tick):
+            values = self.policies.score(policy, sequences)
+        self.compute.tick()
+        return values
 
     def _run(self, model: RewardModel, sequences: list[list[int]], label: int) -> list[float]:
         with telling(model.model, self.compute.tick):
@@ -133,10 +169,10 @@ def _label(model: RewardModel, wanted: str | None) -> int:
     raise HoneWorkerError(message, code="unknown_label", param="label")
 
 
-def _finite(model: RewardModel, value: float) -> float:
+def _finite(name: str, value: float) -> float:
     if value - value == 0:
         return value
-    message = f"'{model.name}' gave no finite score. Check its weights."
+    message = f"'{name}' gave no finite score. Check its weights."
     raise HoneWorkerError(message, code="not_finite", status=500)
 
 

@@ -33,6 +33,14 @@ class Moments:
     #: Of moments in 8 bits, by `<name>.exp_avg` and `<name>.exp_avg_sq`: the largest of each block.
     scales: dict[str, torch.Tensor] = field(default_factory=dict)
 
+    def on(self, device: torch.device) -> Moments:
+        """Copies: what is loaded may be the file itself, in pages of memory."""
+
+        def copied(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            return {name: values.to(device, copy=True) for name, values in tensors.items()}
+
+        return Moments(self.updates, copied(self.exp_avg), copied(self.exp_avg_sq), copied(self.scales))
+
 
 @dataclass(frozen=True)
 class Counters:
@@ -46,9 +54,11 @@ def parameter_names(weights: LoraWeights) -> list[str]:
     return [f"{path}.lora_{side}.weight" for path in sorted(weights.tensors) for side in "AB"]
 
 
-def read_moments(folder: Path, parameters: dict[str, torch.Tensor]) -> Moments | None:
+def read_moments(
+    folder: Path, parameters: dict[str, torch.Tensor], name: str = OPTIMIZER_FILE
+) -> Moments | None:
     """The moments saved with a policy; None for one that was never trained (fresh or imported)."""
-    file = folder / OPTIMIZER_FILE
+    file = folder / name
     if not file.exists():
         return None
     try:
@@ -105,16 +115,21 @@ def write_checkpoint(
 ) -> list[str]:
     """Every file of a policy, each on disk when this returns. The server writes the manifest and renames."""
     files = list(write_adapter(folder, weights, base_name))
+    write_durably(folder / OPTIMIZER_FILE, save(moment_tensors(moments)))
+    write_durably(folder / TRAINER_FILE, (json.dumps(trainer, sort_keys=True) + "\n").encode())
+    sync_folder(folder)
+    return sorted({*files, OPTIMIZER_FILE, TRAINER_FILE})
+
+
+def moment_tensors(moments: Moments) -> dict[str, torch.Tensor]:
+    """As a file holds them."""
     tensors = {"updates": torch.tensor(moments.updates, dtype=torch.int64)}
     for name in moments.exp_avg:
         tensors[f"{name}.exp_avg"] = moments.exp_avg[name].cpu().contiguous()
         tensors[f"{name}.exp_avg_sq"] = moments.exp_avg_sq[name].cpu().contiguous()
     for name, scale in moments.scales.items():
         tensors[f"{name}.scale"] = scale.cpu().contiguous()
-    write_durably(folder / OPTIMIZER_FILE, save(tensors))
-    write_durably(folder / TRAINER_FILE, (json.dumps(trainer, sort_keys=True) + "\n").encode())
-    sync_folder(folder)
-    return sorted({*files, OPTIMIZER_FILE, TRAINER_FILE})
+    return tensors
 
 
 def open_staging(folder: Path) -> None:

@@ -31,22 +31,7 @@ def logprobs(
     With `recompute` the backward computes each layer's activations again: the same numbers in less memory.
     """
     device = base.device
-    column, layout = on_device(micro_batch.column, device), micro_batch.layout
-    hidden = hidden_states(
-        base,
-        weights,
-        on_device(micro_batch.input_ids, device),
-        on_device(micro_batch.position_ids, device),
-        layout,
-        recompute=recompute,
-    )
-    fault("worker.forward")
-    if layout is None:
-        wanted = hidden[on_device(micro_batch.row, device), column]
-    else:
-        # Rollouts that share a prompt are predicted from the same place. The gradients of several are added
-        # in order here; indexing with brackets would add them in whatever order the threads come.
-        wanted = hidden[0].index_select(0, column)
+    wanted = _read_hidden(base, weights, micro_batch, recompute=recompute)
     softcap, scale = logit_shape(base.model.config)
     return token_logprobs(
         wanted,
@@ -58,6 +43,48 @@ def logprobs(
         entropy_gradient=entropy_gradient,
         chunk=base.paths.loss_rows,
     )
+
+
+def read_out(
+    base: Base,
+    weights: LoraWeights,
+    head: torch.Tensor | None,
+    micro_batch: MicroBatch,
+    *,
+    entropy_gradient: bool,
+    recompute: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Logprobs and entropies as `logprobs` gives them; or, with a head, zeros, nothing, and [N] what the scalar head
+    says at each place that the micro-batch reads. Then none of the base's logits are made."""
+    if head is None:
+        found = logprobs(base, weights, micro_batch, entropy_gradient=entropy_gradient, recompute=recompute)
+        return *found, None
+    wanted = _read_hidden(base, weights, micro_batch, recompute=recompute)
+    scores = torch.nn.functional.linear(wanted.to(head.dtype), head)[:, 0]
+    none = torch.zeros_like(scores.detach())
+    return none, none.new_zeros(0), scores
+
+
+def _read_hidden(
+    base: Base, weights: LoraWeights | None, micro_batch: MicroBatch, *, recompute: bool
+) -> torch.Tensor:
+    """[N, H]: the last hidden state at each place that the micro-batch reads."""
+    device = base.device
+    column, layout = on_device(micro_batch.column, device), micro_batch.layout
+    hidden = hidden_states(
+        base,
+        weights,
+        on_device(micro_batch.input_ids, device),
+        on_device(micro_batch.position_ids, device),
+        layout,
+        recompute=recompute,
+    )
+    fault("worker.forward")
+    if layout is None:
+        return hidden[on_device(micro_batch.row, device), column]
+    # Rollouts that share a prompt are predicted from the same place. The gradients of several are added
+    # in order here; indexing with brackets would add them in whatever order the threads come.
+    return hidden[0].index_select(0, column)
 
 
 def unread_mask(device: torch.device) -> torch.Tensor | None:

@@ -126,6 +126,7 @@ class StepMetrics:
         self.of_loss: dict[str, PerRollout] = defaultdict(lambda: PerRollout(data.rollouts))
         self.gap = SamplerGap()
         self.episodes = Episodes(data)
+        self.trained_tokens = 0
         self.model_tokens = 0
         self.sequence_tokens = 0
         self.unpacked_micro_batches = 0
@@ -136,6 +137,7 @@ class StepMetrics:
         self.entropy.add(entropy)
         for name, values in outputs.metrics.items():
             self.of_loss[name].add(values, micro_batch.rollout)
+        self.trained_tokens += len(micro_batch.target)
         self.model_tokens += micro_batch.tokens
         self.sequence_tokens += micro_batch.sequence_tokens
         self.unpacked_micro_batches += micro_batch.layout is None
@@ -153,6 +155,7 @@ class StepMetrics:
         for name, sums in other.of_loss.items():
             self.of_loss[name].merge(sums)
         self.gap.merge(other.gap)
+        self.trained_tokens += other.trained_tokens
         self.model_tokens += other.model_tokens
         self.sequence_tokens += other.sequence_tokens
         self.unpacked_micro_batches += other.unpacked_micro_batches
@@ -204,7 +207,7 @@ class StepMetrics:
             "old_logprobs_from_sampler": None
             if self.old_from_sampler is None
             else int(self.old_from_sampler),
-            "train_tokens": self.entropy.count,
+            "train_tokens": self.trained_tokens,
             "model_tokens": self.model_tokens,
             "sequence_tokens": self.sequence_tokens,
             "unpacked_micro_batches": self.unpacked_micro_batches,

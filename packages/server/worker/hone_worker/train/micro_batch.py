@@ -31,7 +31,9 @@ class MicroBatch:
     position_ids: torch.Tensor | None  # int64, of a packed row
     layout: TreeLayout | None  # of a packed row
     row: torch.Tensor  # int64 [N]
-    column: torch.Tensor  # int64 [N]: the position before the token, whose logits predict it
+    column: (
+        torch.Tensor
+    )  # int64 [N]: the position before the token, whose logits predict it; for a head its own
     target: torch.Tensor  # int64 [N]
     rollout: torch.Tensor  # int64 [N]
     completion: torch.Tensor  # int64 [N]

@@ -25,7 +25,7 @@ from hone_worker.process.errors import HoneWorkerError
 from hone_worker.process.faults import fault
 from hone_worker.train.completion_advantages import completion_advantages
 from hone_worker.train.fit import Fit
-from hone_worker.train.forward import logprobs
+from hone_worker.train.forward import logprobs, read_out
 from hone_worker.train.limits import check_limits
 from hone_worker.train.memory import TrainerMemory
 from hone_worker.train.metrics import SamplerGap, StepMetrics
@@ -130,9 +130,10 @@ class _Operation:
             whole_rollouts=self.needs.whole_rollouts,
             whole_groups=self.needs.whole_groups,
             rewards=self.needs.rewards,
+            at_token=self.needs.head,
         )
         check_limits(self.base, data, steps)
-        state = self.state = PolicyState(self.base, config, self.fit.memory.policies)
+        state = self.state = PolicyState(self.base, config, self.fit.memory.policies, head=self.needs.head)
         state.num_tokens += self.metrics.episodes.tokens
         fault("worker.load")
         yield self._stage("load")
@@ -201,6 +202,9 @@ class _Operation:
         self.metrics.split_micro_batches = self.fit.split
         self.metrics.recomputed_micro_batches = self.fit.recomputed
         metrics = self.metrics.report(advantages, learning_rate, state.num_tokens, self.watch.total)
+        if self.needs.head:
+            # A side is one conversation, of which nobody answered a part.
+            metrics = {k: None if k.startswith("completions/") else v for k, v in metrics.items()}
         fault("worker.result")
         yield {"event": "result", "metrics": metrics, "files": files}
 
@@ -335,9 +339,10 @@ class _Operation:
         token = on_device(micro_batch.position, device)
         reference = None if self.reference is None else self.reference[token]
         with torch.set_grad_enabled(moves and not self.config.evaluate):
-            logprob, entropy = logprobs(
+            logprob, entropy, scores = read_out(
                 self.base,
                 state.weights,
+                state.head_weight,
                 micro_batch,
                 entropy_gradient=self.needs.entropy_gradient,
                 recompute=recompute,
@@ -360,10 +365,11 @@ class _Operation:
                 high_entropy=None if high is None else high.mask[token],
                 reference=reference if self.needs.reference else None,
                 weights=on_device(micro_batch.weight, device, state.exact),
+                scores=scores,
             )
             outputs = self.objective.loss(inputs, self.config.loss)
             if outputs.total.requires_grad:
-                add_gradient(outputs.total, state.weights.parameters())
+                add_gradient(outputs.total, state.trained)
                 fault("worker.backward")
         return Computed(
             micro_batch,

@@ -13,7 +13,8 @@ from hone_worker.base.model import Base
 from hone_worker.process.errors import HoneWorkerError
 from hone_worker.process.faults import fault
 from hone_worker.train.adamw import make_adamw, moments_of
-from hone_worker.train.checkpoint import Counters, Moments, read_counters, read_moments, write_checkpoint
+from hone_worker.train.checkpoint import Counters, read_counters, read_moments, write_checkpoint
+from hone_worker.train.head_state import HeadState, carry_head
 from hone_worker.train.policy_cache import Learning, PolicyCache, digest_of
 from hone_worker.train.step_data import StepConfig
 
@@ -21,7 +22,8 @@ from hone_worker.train.step_data import StepConfig
 class PolicyState:
     """Policy N, whose folder is only read; after its updates `write` makes it policy N+1."""
 
-    def __init__(self, base: Base, config: StepConfig, policies: PolicyCache) -> None:
+    def __init__(self, base: Base, config: StepConfig, policies: PolicyCache, *, head: bool = False) -> None:
+        """With `head` its scalar head is trained too, a fresh one where it has none."""
         self.config = config
         self.base_name = base.name
         self.policies = policies
@@ -49,18 +51,28 @@ class PolicyState:
         self.parameters = policy.parameters
         if policy.learning is None:
             moments = read_moments(folder, self.parameters)
-            on_device = None if moments is None else _on_device(moments, base.device)
-            policy.learning = Learning(on_device, read_counters(folder))
+            policy.learning = Learning(moments and moments.on(base.device), read_counters(folder))
         self.optimizer_steps = policy.learning.counters.optimizer_steps
         self.num_tokens = policy.learning.counters.num_tokens
         self.optimizer = make_adamw(config.optimizer, self.parameters, policy.learning.moments, base.paths)
+        self.head = HeadState(base, config) if head else None
+        self.optimizers = [self.optimizer, *([self.head.optimizer] if self.head else [])]
+
+    @property
+    def head_weight(self) -> torch.Tensor | None:
+        return None if self.head is None else self.head.weight
+
+    @property
+    def trained(self) -> list[torch.Tensor]:
+        """All that takes a gradient, in a fixed order."""
+        return [*self.parameters.values(), *([self.head.weight] if self.head else [])]
 
     def update(self) -> tuple[float, float]:
         """One optimizer step along the gradients, which are let go of. Gives its learning rate and their norm."""
         # From here on the weights are those of no folder, until they are written.
         self.policy.digest = None
         options = self.config.optimizer
-        parameters = list(self.parameters.values())
+        parameters = self.trained
         for parameter in parameters:
             if parameter.grad is None:  # a module that no token went through, such as an unused expert
                 parameter.grad = torch.zeros_like(parameter)
@@ -70,13 +82,15 @@ class PolicyState:
         self.optimizer_steps += 1
         warm = min(1.0, self.optimizer_steps / options.warmup_steps) if options.warmup_steps else 1.0
         learning_rate = options.learning_rate * warm
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate
+            optimizer.step()
         # Kernels over lists and bitsandbytes do not tell that they wrote, and copies of the adapter are kept by its version.
         torch.autograd.graph.increment_version(parameters)
         fault("worker.optimizer")
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
         return learning_rate, float(norm)
 
     def write(self) -> list[str]:
@@ -92,7 +106,10 @@ class PolicyState:
         weights = LoraWeights(self.weights.spec, detached)
         moments = moments_of(self.optimizer, self.parameters)
         try:
-            files = write_checkpoint(Path(config.staging), weights, self.base_name, moments, counters)
+            staging = Path(config.staging)
+            # Before the folder is synced.
+            head = self.head.write(staging) if self.head else carry_head(Path(config.checkpoint), staging)
+            files = sorted([*head, *write_checkpoint(staging, weights, self.base_name, moments, counters)])
         except OSError as cause:
             full = cause.errno in (errno.ENOSPC, errno.EDQUOT)
             raise HoneWorkerError(
@@ -111,16 +128,6 @@ class PolicyState:
         """Gradients and moments are the size of the adapter several times over: what is not kept goes at once."""
         self.policies.give_back(self.policy)
         self.parameters = {}
-
-
-def _on_device(moments: Moments, device: torch.device) -> Moments:
-    """Copies: what is loaded may be the file itself, in pages of memory."""
-    return Moments(
-        moments.updates,
-        {name: values.to(device, copy=True) for name, values in moments.exp_avg.items()},
-        {name: values.to(device, copy=True) for name, values in moments.exp_avg_sq.items()},
-        {name: values.to(device, copy=True) for name, values in moments.scales.items()},
-    )
 
 
 def add_gradient(loss: torch.Tensor, parameters: Sequence[torch.Tensor]) -> None:

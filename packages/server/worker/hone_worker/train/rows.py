@@ -23,6 +23,7 @@ def mini_batches(
     whole_rollouts: bool = False,
     whole_groups: bool = False,
     rewards: bool = True,
+    at_token: bool = False,
 ) -> list[MiniBatch]:
     """The plan as tensors. A token that several leaves share is trained in the first leaf that holds it.
 
@@ -31,7 +32,8 @@ def mini_batches(
     `packable` is false where the base's attention takes no trees: then what the plan wants packed goes
     through in padded rows, in as many micro-batches as keep the memory that the plan counts on. With
     `whole_rollouts` a rollout's trained tokens stay in one micro-batch, with `whole_groups` a group's, and a plan
-    that parts them is refused. Without `rewards` every trained token is a signal.
+    that parts them is refused. Without `rewards` every trained token is a signal. With `at_token` each trained token is
+    read where it stands, which a head does; otherwise the place before it is, whose logits predict it.
     """
     wholes = data.rollout_group if whole_groups else torch.arange(data.rollouts) if whole_rollouts else None
     build = _padded if config.packing == "rows" else _packed if packable else _padded_in_bounds
@@ -63,7 +65,7 @@ def mini_batches(
                 if new:
                     rows.append((path, set(new)))
             if rows:
-                sequences = [_sequence(data, offsets, path, new) for path, new in rows]
+                sequences = [_sequence(data, offsets, path, new, at_token=at_token) for path, new in rows]
                 micro_batches.extend(build(sequences, _Tokens(data, config, advantages, wholes)))
         steps.append((micro_batches, len(members), signal))
     for completion, signals in enumerate(has_signal):
@@ -143,21 +145,22 @@ class _Sequence:
     """One leaf's path, and those of its tokens that are trained in it."""
 
     ids: torch.Tensor  # int64
-    before: torch.Tensor  # int64: per trained token, the place of the one before it
+    before: torch.Tensor  # int64: per trained token, the place that is read: mostly of the one before it
     position: torch.Tensor  # int64: its index in the step data's `tokens`
     owner: torch.Tensor  # int64: its completion
     leaf: int
 
 
-def _sequence(data: StepData, offsets: list[int], path: list[int], new: set[int]) -> _Sequence:
+def _sequence(
+    data: StepData, offsets: list[int], path: list[int], new: set[int], *, at_token: bool = False
+) -> _Sequence:
     flat = torch.cat([torch.arange(offsets[c], offsets[c + 1]) for c in path])
     owner = torch.cat([torch.full((offsets[c + 1] - offsets[c],), c) for c in path])
     counted = torch.cat([torch.full((offsets[c + 1] - offsets[c],), c in new) for c in path])
     place = (counted & data.sampled[flat].bool()).nonzero()[:, 0]
-    # What follows the last trained token, and that token itself, predict nothing that is trained.
-    return _Sequence(
-        data.tokens[flat[: int(place[-1])]].long(), place - 1, flat[place], owner[place], path[-1]
-    )
+    read = place if at_token else place - 1
+    # What follows the last place that is read changes nothing about what is trained.
+    return _Sequence(data.tokens[flat[: int(read[-1]) + 1]].long(), read, flat[place], owner[place], path[-1])
 
 
 @dataclass(frozen=True, eq=False)

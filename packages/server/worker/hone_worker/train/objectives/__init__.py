@@ -9,6 +9,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from hone_worker.train.objectives import (
     bnpo,
+    bradley_terry,
     cispo,
     dapo,
     distill,
@@ -30,7 +31,7 @@ from hone_worker.train.options import Options
 
 _FILES = (
     *(policy_gradient, grpo, dr_grpo, dapo, bnpo, gspo, luspo, cispo, sapo, vespo, rloo),
-    *(importance_sampling, distill, sft, dpo),
+    *(importance_sampling, distill, sft, dpo, bradley_terry),
 )
 OBJECTIVES: dict[str, Objective] = {file.OBJECTIVE.name: file.OBJECTIVE for file in _FILES}
 

@@ -43,6 +43,8 @@ class LossInputs:
     #: Of the base, or of a fixed policy, if `Needs.reference`; NaN where the step data gives it and has none.
     reference: torch.Tensor | None = None
     weights: torch.Tensor | None = None  # None: every token weighs 1
+    #: With a gradient, if `Needs.head`: what the scalar head says at the token. Then there are no logprobs.
+    scores: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,9 @@ class Needs:
     compares_sampler: bool = False
     #: Tokens whose advantage is 0 have a gradient all the same, as from a KL or an entropy bonus.
     every_token: bool = False
+    #: A scalar head beside the adapter is trained, and the loss reads its scores at the trained tokens. Logprobs are 0
+    #: and entropies are not computed.
+    head: bool = False
     #: False: what it trains for needs no rewards. A rollout may have none, which is NaN, and step data without any
     #: advantage is trained.
     rewards: bool = True
