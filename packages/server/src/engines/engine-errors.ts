@@ -53,6 +53,19 @@ export function brokenStream(cause?: unknown): HoneError {
   );
 }
 
+const noToken = new Error("no token");
+
+/** A whole answer without a single token, not even one that ends it: no model gives such a one. */
+export function emptyAnswer(): HoneError {
+  return new HoneError("The engine answered with no token.", {
+    ...{ code: "engine_error", cause: noToken },
+  });
+}
+
+export function isEmptyAnswer(error: unknown): boolean {
+  return HoneError.isInstance(error) && error.cause === noToken;
+}
+
 /** The engine's own error answer of `POST /v1/completions`. */
 export function completionError(
   status: number,

@@ -27,6 +27,21 @@ export interface EngineLoad {
   lastEndAt: number | null;
   /** Refused with 429. */
   busy: number;
+  /** How many steps it has done, as it said last; null where it does not say. */
+  steps: number | null;
+  /** Since when it has done no step although it has requests. @unit ms of the router's clock */
+  stillSince: number;
+  /** Break off what it samples. */
+  readonly cuts: Set<AbortController>;
+}
+
+/** Of an engine whose own supervisor looks after it, that one acts first: after 60 s. */
+const stallMs = 90_000;
+
+/** Why it is taken for stuck; null where it is not. Its HTTP server may answer all the same. */
+export function stallOf({ inFlight, steps, stillSince }: EngineLoad, now: number): string | null {
+  if (inFlight === 0 || steps === null || now - stillSince < stallMs) return null;
+  return `It has made no progress for ${stallMs / 1000} s, with ${inFlight} under way.`;
 }
 
 /** A full KV memory counts as so many rollouts. */
@@ -53,6 +68,7 @@ export interface EngineLoads {
 export function createEngineLoads(options: {
   /** `--max-num-seqs` of an engine, where it is known. */
   maxSequences?: ((name: string) => number | undefined) | undefined;
+  now: () => number;
   log: Logger;
 }): EngineLoads {
   const loads = new Map<string, EngineLoad>();
@@ -66,6 +82,7 @@ export function createEngineLoads(options: {
       bound: engine.kind === "embedded" ? null : createInFlightBound(options.maxSequences?.(name)),
       ...{ hint: null, preempting: false, kvMovesLeft: 0 },
       ...{ suspectUntil: 0, endsEveryMs: null, lastEndAt: null },
+      ...{ steps: null, stillSince: options.now(), cuts: new Set<AbortController>() },
     };
     loads.set(name, load);
     return load;
@@ -73,10 +90,14 @@ export function createEngineLoads(options: {
 
   async function readOne(route: { name: string; engine: Engine }): Promise<void> {
     const load = of(route);
+    if (load.inFlight === 0) load.stillSince = options.now();
     if (!load.bound || !route.engine.metrics) return;
     let hint: EngineHint;
+    let steps: number | null;
     try {
-      hint = hintOf(await route.engine.metrics());
+      const page = await route.engine.metrics();
+      hint = hintOf(page);
+      steps = stepsOf(page);
       silent.delete(load.name);
     } catch (error) {
       load.hint = null;
@@ -91,6 +112,8 @@ export function createEngineLoads(options: {
     }
     // A restarted engine begins to count anew.
     const preempted = load.hint !== null && hint.preemptions > load.hint.preemptions;
+    if (steps !== load.steps) load.stillSince = options.now();
+    load.steps = steps;
     load.hint = hint;
     load.preempting = preempted;
     load.kvMovesLeft = Math.max(1, Math.ceil(load.rollouts / 8));
@@ -111,6 +134,11 @@ export function createEngineLoads(options: {
       await Promise.all(engines.map(readOne));
     },
   };
+}
+
+function stepsOf(page: string): number | null {
+  const name = "vllm:iteration_tokens_total_count";
+  return valuesOf(page, name).length > 0 ? sumOf(page, name) : null;
 }
 
 /** vLLM's names; throws where the page is another server's. */

@@ -57,6 +57,29 @@ describe("driver of the engine contract", () => {
     return HoneError.isInstance(error) ? error.code : error;
   };
 
+  it.each([true, false])("an answer without a token is none (stream: %s)", async (stream) => {
+    const empty = choice({
+      token_ids: [],
+      logprobs: { token_logprobs: [] },
+      finish_reason: "stop",
+    });
+    const engine = await engineOf((_request, response) => {
+      response.end(stream ? events(empty, "[DONE]") : JSON.stringify(empty));
+    });
+    await expect(sample(engine, { prompt: [1], stream })).rejects.toMatchObject({
+      ...{ code: "engine_error", message: expect.stringContaining("no token") },
+    });
+  });
+
+  it("an answer may end with a chunk that holds no token", async () => {
+    const last = choice({ token_ids: [], logprobs: { token_logprobs: [] }, finish_reason: "stop" });
+    const engine = await engineOf((_request, response) => {
+      response.end(events(choice(), last, "[DONE]"));
+    });
+    const [answer] = await sample(engine, { prompt: [1], stream: true });
+    expect(answer).toMatchObject({ ids: [1], finish: "stop" });
+  });
+
   it("a rank that vLLM was not started for is the adapter's fault, and says what to do", async () => {
     const said =
       "Call to add_lora method failed: Worker failed with error 'LoRA rank 32 is greater than max_lora_rank 16.', please check the stack trace above for the root cause";

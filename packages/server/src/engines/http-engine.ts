@@ -17,6 +17,7 @@ import {
   brokenStream,
   completionError,
   connectionError,
+  emptyAnswer,
   isAbort,
   noCallGrammar,
 } from "./engine-errors.ts";
@@ -126,12 +127,15 @@ export function createHttpEngine(options: HttpEngineOptions): HttpEngine {
       throw completionError(response.statusCode, text, request);
     }
     const unfinished = new Set(Array.from({ length: request.n }, (_, index) => index));
+    const silent = new Set(unfinished);
     const read = request.stream
       ? readStream(response.body, request)
       : readWhole(response.body, request);
     try {
       for await (const choice of read) {
         const chunk = toChunk(choice, unfinished, request);
+        if (chunk.tokenIds.length > 0) silent.delete(chunk.index);
+        else if (chunk.finishReason !== null && silent.has(chunk.index)) throw emptyAnswer();
         const indices = sampled === request.n ? [chunk.index] : unfinished;
         for (const index of [...indices]) {
           if (chunk.finishReason !== null) unfinished.delete(index);

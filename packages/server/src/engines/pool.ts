@@ -91,6 +91,13 @@ export function createEnginePool(options: {
   const router = createEngineRouter({
     routes,
     noneOpen: noneUp,
+    distrust(name, why) {
+      const member = members.find((one) => one.name === name);
+      if (member?.state !== "serving") return;
+      // Each of its policies is loaded again and has to answer its probe before it takes traffic.
+      member.adapters.clear();
+      fenceOff(member, null, new HoneError(why, { code: "engine_error" }));
+    },
     maxSequences: (name) => members.find((one) => one.name === name)?.maxSequences,
     log,
   });
@@ -239,8 +246,8 @@ export function createEnginePool(options: {
     return failures;
   }
 
-  function fenceOff(member: Member, policy: string, error: unknown): void {
-    log.error({ engine: member.name, policy, err: error }, "the engine lags and is fenced off");
+  function fenceOff(member: Member, policy: string | null, error: unknown): void {
+    log.error({ engine: member.name, policy, err: error }, "the engine is fenced off");
     member.fences++;
     member.reason = reasonOf(error);
     fence(member.name);

@@ -1,6 +1,7 @@
 import { HoneError } from "@hone/core";
 import type { Engine } from "../ports/engine.ts";
 import type { LiveAdapter, LiveBase, Probe, ProbeAnswer } from "../ports/live-set.ts";
+import { isEmptyAnswer } from "./engine-errors.ts";
 
 /**
  * How far an engine's logprobs may be from the trainer's, on average over the prompt and at the token after it; and how
@@ -48,20 +49,24 @@ export async function probeEngine(
 }
 
 async function answerOf(engine: Engine, policy: string, { ids }: Probe): Promise<ProbeAnswer> {
-  for await (const chunk of engine.generate({
-    ...{ model: policy, prompt: ids, n: 1, maxTokens: 1, temperature: 0, topP: 1, seed: null },
-    ...{ stop: [], stopTokenIds: [], promptLogprobs: true, stream: false },
-    signal: AbortSignal.timeout(probeTimeoutMs),
-  })) {
-    const { promptLogprobs: prompt, logprobs } = chunk;
-    const [next] = logprobs;
-    if (next === undefined) break;
-    if (prompt?.length === ids.length - 1 && [...prompt, next].every(Number.isFinite)) {
-      return { prompt: [...prompt], next };
+  try {
+    for await (const chunk of engine.generate({
+      ...{ model: policy, prompt: ids, n: 1, maxTokens: 1, temperature: 0, topP: 1, seed: null },
+      ...{ stop: [], stopTokenIds: [], promptLogprobs: true, stream: false },
+      signal: AbortSignal.timeout(probeTimeoutMs),
+    })) {
+      const { promptLogprobs: prompt, logprobs } = chunk;
+      const [next] = logprobs;
+      if (next === undefined) break;
+      if (prompt?.length === ids.length - 1 && [...prompt, next].every(Number.isFinite)) {
+        return { prompt: [...prompt], next };
+      }
+      throw new HoneError(`It answered the probe of ${policy} with logprobs that are no numbers.`, {
+        code: "engine_error",
+      });
     }
-    throw new HoneError(`It answered the probe of ${policy} with logprobs that are no numbers.`, {
-      code: "engine_error",
-    });
+  } catch (error) {
+    if (!isEmptyAnswer(error)) throw error;
   }
   throw new HoneError(`It answered the probe of ${policy} with no token.`, {
     code: "engine_error",

@@ -3,6 +3,7 @@ import { describe, expect, it as base, vi } from "vitest";
 import type { ProbeAnswer } from "../ports/live-set.ts";
 import { watchRemoteEngine, type RemoteEngine } from "../supervise/remote-engine.ts";
 import { adapterAt, testProbe } from "../testing/adapters.ts";
+import { sampleOne } from "../testing/sampling.ts";
 import { startListedEngine, type ListedEngine } from "../testing/listed-engine.ts";
 import { formatPoolMetrics } from "./engine-metrics.ts";
 import { createEnginePool, type EnginePool } from "./pool.ts";
@@ -132,6 +133,31 @@ describe("a publication", () => {
       expect(pool.status().map(({ fences }) => fences)).toEqual([0, 0]);
     },
   );
+
+  it("is for engines that answer: one that begins to answer with no token is passed over and fenced", async ({
+    engines: { a, b, pool },
+  }) => {
+    b.answers = null;
+    const asked = Array.from({ length: 6 }, () =>
+      sampleOne(pool, { model: "m@1", prompt: [1], stream: false }),
+    );
+    // Also those that went to b: nothing was sampled yet.
+    expect((await Promise.all(asked)).map(({ text }) => text)).toEqual(Array(6).fill("a"));
+    expect(pool.status()[1]).toMatchObject({
+      fences: 1,
+      state: expect.not.stringMatching("serving"),
+    });
+    // It lists what it should all the same. Its probe shows that it is not well.
+    await vi.waitFor(
+      () => expect(b.calls.filter((call) => call === "load m@1")).toHaveLength(3),
+      soon,
+    );
+    expect(able(pool, "m@1")).toEqual(["a"]);
+    expect(reasonOf(pool, "b")).toMatch("no token");
+    b.answers = testProbe.policy;
+    await vi.waitFor(() => expect(able(pool, "m@1")).toEqual(["a", "b"]), soon);
+    expect(a.calls).toEqual(["load m@1"]);
+  });
 
   it.for<[string, ProbeAnswer | null, RegExp]>([
     [

@@ -1,55 +1,13 @@
 import { HoneError } from "@hone/core";
 import { pino, type Logger } from "pino";
 import { beforeEach, describe, expect, it, vi } from "vitest";
-import type { Affinity, Engine, EngineChunk } from "../ports/engine.ts";
+import type { Affinity } from "../ports/engine.ts";
 import { simulateRouting } from "../testing/router-simulation.ts";
+import { createTestEngine, type TestEngine } from "../testing/test-engine.ts";
 import { sampleOne } from "../testing/sampling.ts";
 import type { Route } from "./placement.ts";
 import { formatEngineFigures } from "./router-figures.ts";
 import { createEngineRouter, type EngineRouter } from "./router.ts";
-
-interface TestEngine extends Engine {
-  /** Lets its oldest request finish. */
-  finish: () => void;
-  /** Fails its next request, after so many chunks. */
-  fails: { code: "engine_error" | "engine_unavailable"; after: number } | null;
-  /** Its metrics, or null where it does not show them. */
-  kv: { use: number; preemptions: number } | null;
-  asked: number;
-}
-
-function testEngine(name: string): TestEngine {
-  const open: (() => void)[] = [];
-  const unused = (): never => {
-    throw new Error("the router asks for no more than samples and metrics");
-  };
-  const chunk = (finishReason: "stop" | null): EngineChunk => {
-    return { index: 0, text: name, tokenIds: [1], logprobs: [-1], finishReason };
-  };
-  const engine: TestEngine = {
-    kind: "vllm",
-    ...{ info: unused, load: unused, unload: unused, served: unused },
-    ...{ fails: null, kv: { use: 0, preemptions: 0 }, asked: 0 },
-    finish: () => open.shift()?.(),
-    async metrics() {
-      if (!engine.kv) throw new Error("connect ECONNREFUSED");
-      return `vllm:kv_cache_usage_perc ${engine.kv.use}\nvllm:num_preemptions_total ${engine.kv.preemptions}\n`;
-    },
-    async *generate({ signal }) {
-      engine.asked++;
-      const { fails } = engine;
-      engine.fails = null;
-      if (fails?.after) yield chunk(null);
-      if (fails) throw new HoneError("died", { code: fails.code });
-      await new Promise<void>((resolve, reject) => {
-        open.push(resolve);
-        signal.addEventListener("abort", () => reject(signal.reason as Error));
-      });
-      yield chunk("stop");
-    },
-  };
-  return engine;
-}
 
 const prompt = { model: "m@1", prompt: [1] };
 let a: TestEngine;
@@ -58,6 +16,7 @@ let shut: { a: Route["shut"]; b: Route["shut"] };
 let now: number;
 let log: Logger;
 let lines: string[];
+let distrusted: string[];
 let router: EngineRouter;
 function makeRouter(maxSequences = 256, waitMs?: number): EngineRouter {
   return createEngineRouter({
@@ -68,14 +27,15 @@ function makeRouter(maxSequences = 256, waitMs?: number): EngineRouter {
     noneOpen: () => new HoneError("nobody is there", { code: "engine_unavailable" }),
     maxSequences: () => maxSequences,
     now: () => now,
+    distrust: (name, why) => void distrusted.push(`${name}: ${why}`),
     ...{ waitMs, log },
   });
 }
 beforeEach(() => {
-  [a, b] = [testEngine("a"), testEngine("b")];
+  [a, b] = [createTestEngine("a"), createTestEngine("b")];
   shut = { a: null, b: null };
   now = 0;
-  lines = [];
+  [lines, distrusted] = [[], []];
   log = pino({ level: "warn" }, { write: (line) => void lines.push(line) });
   router = makeRouter();
 });
@@ -369,4 +329,51 @@ it("an engine whose metrics cannot be read is warned of once, and goes on", asyn
   expect(figures("a")).toMatchObject({ kvUse: null, preemptions: null, traffic: "serving" });
   expect(await turn("r1")).toBe("a");
   expect(formatEngineFigures(router.figures())).not.toContain('hone_engine_kv_use{engine="a"}');
+});
+
+describe("an engine that stands still over a request", () => {
+  const at = async (ms: number): Promise<void> => {
+    now = ms;
+    await router.tick();
+  };
+
+  it("is not trusted after 90 s, and what it was sampling breaks off", async () => {
+    shut.b = "fenced";
+    a.steps = 7;
+    await at(0);
+    await at(200_000);
+    const answer = ask();
+    await settled();
+    await at(289_000);
+    expect(distrusted).toEqual([]);
+    // Its HTTP server may be gone as well.
+    a.kv = null;
+    await at(290_000);
+    expect(distrusted).toEqual(["a: It has made no progress for 90 s, with 1 under way."]);
+    await expect(answer).rejects.toMatchObject({ code: "engine_error" });
+    expect(figures("a").inFlight).toBe(0);
+    await at(400_000);
+    expect(distrusted).toHaveLength(1);
+  });
+
+  it("is trusted while its steps go on, or where it does not tell of them", async () => {
+    shut.b = "fenced";
+    a.steps = 7;
+    await at(0);
+    const answer = ask();
+    await settled();
+    for (let ms = 60_000; ms <= 300_000; ms += 60_000) {
+      a.steps++;
+      await at(ms);
+    }
+    a.finish();
+    await answer;
+    [shut.a, shut.b] = ["fenced", null];
+    const other = ask();
+    await settled();
+    await at(900_000);
+    b.finish();
+    await other;
+    expect(distrusted).toEqual([]);
+  });
 });

@@ -1,7 +1,8 @@
 import { HoneError } from "@hone/core";
 import type { Logger } from "pino";
 import type { Engine, EngineChunk, EngineRequest } from "../ports/engine.ts";
-import { createEngineLoads, hasCapacity, type EngineLoad } from "./engine-loads.ts";
+import { brokenStream, isEmptyAnswer } from "./engine-errors.ts";
+import { createEngineLoads, hasCapacity, stallOf, type EngineLoad } from "./engine-loads.ts";
 import { createPlacement, type Placed, type Route, type Seat } from "./placement.ts";
 import { noteEnd, retryAfterMs, snapshotOf, type EngineSnapshot } from "./router-figures.ts";
 
@@ -38,6 +39,8 @@ export interface RouterOptions {
   noneOpen: () => unknown;
   /** `--max-num-seqs` of an engine, where it is known. @default 256 */
   maxSequences?: ((name: string) => number | undefined) | undefined;
+  /** An engine is stuck, or answers with nothing: it must not have requests until it has been looked at. */
+  distrust?: ((name: string, why: string) => void) | undefined;
   /** How long a request waits for its engine. @unit ms @default 300000 */
   waitMs?: number | undefined;
   /** @default a clock that never goes back @unit ms */
@@ -67,7 +70,7 @@ export function createEngineRouter(options: RouterOptions): EngineRouter {
   const { log } = options;
   const now = options.now ?? (() => performance.now());
   const waitMs = options.waitMs ?? defaultWaitMs;
-  const loads = createEngineLoads(options);
+  const loads = createEngineLoads({ ...options, now });
   const placement = createPlacement({ loads, now });
   /** First come, first served, for each engine. */
   const waiters = new Set<Waiter>();
@@ -190,15 +193,20 @@ export function createEngineRouter(options: RouterOptions): EngineRouter {
       for (;;) {
         const lease = await acquire(request, tried);
         let hasBegun = false;
+        const cut = new AbortController();
+        lease.load.cuts.add(cut);
         try {
-          for await (const chunk of lease.engine.generate(request)) {
+          const signal = AbortSignal.any([request.signal, cut.signal]);
+          for await (const chunk of lease.engine.generate({ ...request, signal })) {
             hasBegun = true;
             yield chunk;
           }
           return;
-        } catch (error) {
-          if (request.signal.aborted) throw error;
+        } catch (cause) {
+          if (request.signal.aborted) throw cause;
+          const error = cut.signal.aborted ? brokenStream(cause) : cause;
           noteFailure(lease, error);
+          if (isEmptyAnswer(error)) options.distrust?.(lease.replica, (error as Error).message);
           tried.add(lease.replica);
           const others = options
             .routes(request.model)
@@ -206,6 +214,7 @@ export function createEngineRouter(options: RouterOptions): EngineRouter {
           if (hasBegun || !isPassable(error) || others.length === 0) throw error;
           log.warn({ engine: lease.replica, err: error }, "the request goes to another engine");
         } finally {
+          lease.load.cuts.delete(cut);
           lease.release();
         }
       }
@@ -222,7 +231,15 @@ export function createEngineRouter(options: RouterOptions): EngineRouter {
     changed: () => letThrough(),
 
     async tick() {
-      await loads.read(options.routes(""));
+      const routes = options.routes("");
+      await loads.read(routes);
+      for (const route of routes) {
+        const load = loads.of(route);
+        const why = stallOf(load, now());
+        if (why === null || route.shut === "fenced") continue;
+        options.distrust?.(route.name, why);
+        for (const cut of load.cuts) cut.abort();
+      }
       placement.sweep();
       letThrough();
     },
@@ -245,6 +262,8 @@ function isOfEngine({ code }: HoneError): boolean {
 function isPassable(error: unknown): boolean {
   return (
     HoneError.isInstance(error) &&
-    (error.code === "engine_unavailable" || error.code === "policy_not_found")
+    (error.code === "engine_unavailable" ||
+      error.code === "policy_not_found" ||
+      isEmptyAnswer(error))
   );
 }

@@ -19,7 +19,7 @@ export interface ListedEngine {
   refuseNext: number | null;
   /** Loads and completions wait for it. */
   held: Promise<void> | null;
-  /** What it answers to a probe; null: 200, and no token. */
+  /** What it answers to a probe; null: 200, and no token, as to every request. */
   answers: ProbeAnswer | null;
   /** Every request fails, as on a socket that nobody listens on. */
   down: boolean;
@@ -81,8 +81,9 @@ export async function startListedEngine(name: string): Promise<ListedEngine> {
     if (path !== "/v1/completions") listed.calls.push(`${action} ${body.lora_name}`);
     await listed.held;
     if (path === "/v1/completions") {
-      const logprobs = { token_logprobs: [-0.5] };
-      const sampled = { index: 0, text: name, token_ids: [1], logprobs, finish_reason: "stop" };
+      const ids = listed.answers ? [1] : [];
+      const logprobs = { token_logprobs: ids.map(() => -0.5) };
+      const sampled = { index: 0, text: name, token_ids: ids, logprobs, finish_reason: "stop" };
       const choice = body.prompt_logprobs === undefined ? sampled : probed(body.prompt);
       const isServed = body.model === "base" || listed.adapters.has(body.model);
       return isServed ? [200, { choices: [choice] }] : [404, "no such model"];
