@@ -10,8 +10,7 @@
 // trained or tuned it with, sft-rl compares demonstrations, rewards and both, rates compares learning rates, draws ways
 // to draw scenarios where half of them teach nothing, overlap plays the next batch while a step trains, email trains the
 // email agent by gold labels, by RULER and by shuffled rewards, email-agents answers through every framework with one
-// policy, mcp trains agents of MCP servers, self-judge has a policy judge itself, alarms rigs rewards and looks whether
-// they are caught.
+// policy, mcp trains agents of MCP servers, alarms rigs rewards and looks whether they are caught.
 import { join } from "node:path";
 import process from "node:process";
 import { installPackages, root, setUpModel, setUpPython, tsx } from "./install.mjs";
@@ -37,7 +36,7 @@ const known = {
   ],
   experiments: [
     ...["seeds", "styles", "learn", "own-judge", "strangers", "sft-rl", "rates", "draws", "email"],
-    ...["overlap", "email-agents", "mcp", "self-judge", "alarms"],
+    ...["overlap", "email-agents", "mcp", "alarms"],
   ],
 };
 const [folder, first, ...rest] = process.argv.slice(2);
