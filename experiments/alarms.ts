@@ -1,4 +1,4 @@
-// `pnpm experiment alarms [--seeds 1,2,…,10] [--arms clean,word,flattery,repeated] [--steps 30] [--rate 2e-3] [--out FOLDER]`
+// `pnpm experiment alarms [--seeds 1,2,…,10] [--arms clean,word,flattery,repeated] [--steps 24] [--rate 2e-3] [--out FOLDER]`
 // — whether a rigged reward raises an alarm before the run ends, and a clean one none. What is done stands in
 // FOLDER/alarms.jsonl, a line for each run, and the same command goes on there.
 import { execFileSync } from "node:child_process";
@@ -18,7 +18,7 @@ const { values } = parseArgs({
   options: {
     seeds: { type: "string", default: "1,2,3,4,5,6,7,8,9,10" },
     arms: { type: "string", default: allArms.join(",") },
-    steps: { type: "string", default: "30" },
+    steps: { type: "string", default: "24" },
     rate: { type: "string", default: "2e-3" },
     out: { type: "string", default: "runs/alarms" },
   },

@@ -61,7 +61,7 @@ export function taskOf(arm: Arm, colours: Colours, steps: number, learningRate: 
     heldOutJudge: (trajectory, { scenario }) => truth(colours, scenario, saidIn(trajectory)),
     options: {
       ...{ steps, groupsPerStep: 12, groupSize: 8, concurrency: 64, learningRate },
-      ...{ verdict: "sampled", evalEvery: 5 },
+      ...{ verdict: "sampled", evalEvery: 6 },
       train: { warmupSteps: 2, normalizerTokens: 2, maxTokensPerMicroBatch: 4096 },
     },
   });

@@ -61,6 +61,8 @@ export async function createWatch(context: WatchContext) {
   let paused = context.paused;
   let stopped: Stopped | null = null;
   let told = "";
+  /** Steps trained, as far as this start has come. */
+  let newest = 0;
   /** What had been spent when each of this start's steps had ended. */
   const marks: { seconds: number; usd: number }[] = [];
 
@@ -103,6 +105,14 @@ export async function createWatch(context: WatchContext) {
         !settings.ignoreAlarms.includes(code) &&
         !alarms.some((one) => one.code === code && one.step > step - quietSteps),
     );
+  }
+
+  /** In the place of its step. */
+  function insert(groups: readonly TrajectoryGroup[], step: number): void {
+    const at = evaluations.findIndex((one) => one.step >= step);
+    const same = evaluations[at]?.step === step;
+    const one = evaluatedOf(groups, { metric, step });
+    evaluations.splice(at < 0 ? evaluations.length : at, same ? 1 : 0, one);
   }
 
   async function stop(given: Stopped): Promise<Stopped> {
@@ -173,9 +183,7 @@ export async function createWatch(context: WatchContext) {
     /** Reads the fixed evaluation that was made after so many steps. */
     async evaluated(groups: readonly TrajectoryGroup[], step: number): Promise<void> {
       if (!isAbsolute(groups, metric)) return;
-      const at = evaluations.findIndex((one) => one.step >= step);
-      const [same, one] = [evaluations[at]?.step === step, evaluatedOf(groups, { metric, step })];
-      evaluations.splice(at < 0 ? evaluations.length : at, same ? 1 : 0, one);
+      insert(groups, step);
       if (step === 0) return;
       const advice = adviseStop(evaluations, goals);
       const { phases, reasons, notes } = advice;
@@ -186,8 +194,14 @@ export async function createWatch(context: WatchContext) {
       onEvent({ type: "advice", step, advice });
     },
 
+    /** The trained policy's answers that decide: the curve's last point. */
+    finished(groups: readonly TrajectoryGroup[]): void {
+      if (newest > 0 && isAbsolute(groups, metric)) insert(groups, newest);
+    },
+
     /** Why no further batch is played; null: it may be. `trained` is the number of steps so far. */
     async ends(trained: number): Promise<Stopped | null> {
+      newest = trained;
       if (stopped) return stopped;
       const { reasons } = adviseStop(evaluations, goals);
       const reason = reasons.find(({ reason: one }) => settings.stopWhen.includes(one));

@@ -91,6 +91,7 @@ export async function trainRun<Scenario, Settings extends TaskSettings>(
     for (const [at, { suffix, temperature }] of looks.entries()) {
       const names = [`base${suffix}`, `trained${suffix}`] as const;
       const trained = await run.evaluate(model, names[1], run.rolloutAt(temperature));
+      if (at === 0) watch.finished(trained);
       evaluated.push({ names, base: before[at] ?? [], trained });
     }
     const adapter = await model.checkpoint({ signal });

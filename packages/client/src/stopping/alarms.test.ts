@@ -96,6 +96,11 @@ it("perfect scores that nothing confirms, or that come at once", () => {
   expect(raised(run(30, { ...course, heldOut: () => 0.2 }))).toEqual({ perfect_scores: 20 });
   expect(raised(run(30, course), { metricRisen: false })).toEqual({ perfect_scores: 20 });
   expect(raised(run(30, course), { metricRisen: true })).toEqual({});
+  const still = run(30, { ...course, heldOut: () => 0.2 }).map((one) => ({
+    ...one,
+    heldOut: { mean: 0.2, standardError: 0, most: 0.2 },
+  }));
+  expect(raised(still)).toEqual({});
   const sudden = (step: number) => (step < 8 ? 0.3 : 1);
   expect(raised(run(30, { reward: sudden, top: sudden }))).toMatchObject({ perfect_scores: 9 });
 });

@@ -119,6 +119,8 @@ function isEarned(
   const { window, earned } = alarmThresholds;
   const start = first.heldOut.mean;
   const most = Math.max(...known.map(({ heldOut }) => heldOut?.most ?? 0));
+  // A judge that finds all alike says nothing of how good they are.
+  if (!(most > start)) return metricRisen;
   const recent = mean(known.slice(-window).map(({ heldOut }) => heldOut?.mean ?? 0));
   return recent >= start + earned * (most - start);
 }
