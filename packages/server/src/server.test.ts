@@ -110,6 +110,13 @@ it("has its data directory for itself from before it reads the key, until it has
   lockDataDir(dataDir).release();
 });
 
+it("refuses two limits of what the engine may keep", async () => {
+  const options = { base, dataDir: join(parent, "limits"), kvCacheMib: 96, engineShare: 0.3 };
+  await expect(startServer(options)).rejects.toThrow(
+    "kvCacheMib and engineShare both say how much the embedded engine may keep. Leave one out.",
+  );
+});
+
 describe("a running server", () => {
   let server: RunningServer;
   let gate: Awaited<ReturnType<typeof gatedPython>>;

@@ -287,6 +287,12 @@ function checkEngines(
       "--engine-process own is for --device cpu: on a card the engine and the trainer share the base's weights. Leave it out, or generate with --engine vllm.",
     );
   }
+  if (options.kvCacheMib !== undefined && options.engineShare !== undefined) {
+    refuse(
+      "engineShare",
+      "kvCacheMib and engineShare both say how much the embedded engine may keep. Leave one out.",
+    );
+  }
   if (engine !== "vllm") {
     if (replicas !== undefined)
       refuse("replicas", "--replicas is of --engine vllm. Add that, or leave it out.");

@@ -55,6 +55,10 @@ describe.skipIf(!workerPython())("serve says in one line", () => {
   test.each([
     [["--replicas", "2"], /--replicas is of --engine vllm/],
     [["--", "--max-num-seqs", "8"], /--max-num-seqs 8 would go to vLLM\. Add --engine vllm/],
+    [
+      ["--kv-cache-mib", "100", "--engine-share", "0.3"],
+      /'--engine-share <number>' cannot be used with option '--kv-cache-mib/,
+    ],
     [["--engine", "vllm", "--kv-cache-mib", "100"], /kvCacheMib is of the embedded engine/],
     [
       ["--engine", "joined", "--engine-process", "own"],

@@ -18,6 +18,8 @@ interface Futures {
 
 /** How long an answer stays after it was found: its client may have lost the connection, and asks again. @unit ms */
 const keptMs = 10 * 60_000;
+/** How many such answers stay at most, of all keys: the oldest go first. A sample of thousands of tokens is some 100 kB. */
+export const mostKept = 2_000;
 
 interface Future {
   keyId: string;
@@ -27,6 +29,8 @@ interface Future {
 
 export function createFutures(): Futures {
   const futures = new Map<string, Future>();
+  /** Those that were answered, the oldest first. */
+  const answered = new Map<Future, string>();
 
   function find(keyId: string, id: string): Future {
     const future = futures.get(id);
@@ -37,14 +41,26 @@ export function createFutures(): Futures {
     );
   }
 
+  function forget(future: Future): void {
+    const id = answered.get(future);
+    answered.delete(future);
+    // Another key may have taken the name since.
+    if (id !== undefined && futures.get(id) === future) futures.delete(id);
+  }
+
   return {
     begin(keyId, id, run) {
       if (futures.get(id)?.keyId === keyId) return;
       const work = new AbortController();
-      const answer = run(work.signal);
-      futures.set(id, { keyId, answer, work });
-      const forget = (): void => void setTimeout(() => futures.delete(id), keptMs).unref();
-      answer.then(forget, forget);
+      const future = { keyId, answer: run(work.signal), work };
+      futures.set(id, future);
+      const keep = (): void => {
+        answered.set(future, id);
+        setTimeout(() => forget(future), keptMs).unref();
+        const [oldest] = answered.keys();
+        if (answered.size > mostKept && oldest) forget(oldest);
+      };
+      future.answer.then(keep, keep);
     },
 
     async wait(keyId, id, signal) {

@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { decodePassRequest, encodePassOutput, encodeSamples } from "./messages.ts";
 import { passOp } from "./pass-op.ts";
+import { bytesField } from "./wire.ts";
 
 // What the generated classes of Tinker's client 0.38 write of the same values.
 const written = {
@@ -125,4 +126,12 @@ it("answers are written as the client's classes write them", () => {
   const sequence = { ids: [3, 200_000], logprobs: [-1, -2], top, finish: "length" as const };
   const samples = Buffer.from(encodeSamples([sequence], 2, [NaN, -0.5]));
   expect(samples.toString("base64")).toBe(written.samples);
+});
+
+it("refuses a number that it would round", () => {
+  const tooMany = Buffer.concat([
+    bytesField(1, "m"),
+    Buffer.from([0x10, 0x81, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x10]),
+  ]);
+  expect(() => decodePassRequest(tooMany)).toThrow("field 2 is beyond 2^53");
 });

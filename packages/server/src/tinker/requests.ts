@@ -13,7 +13,8 @@ function only(neutral: string | number | boolean | null, why: string) {
 
 /** Says nothing of what happens: it describes, for lists that Hone does not have. */
 const description = z.record(z.string(), z.unknown()).nullish();
-const seqId = z.int().min(0);
+/** A client counts its requests from 0 on. Names and tokens are made of these numbers, with nine digits at most. */
+export const seqId = z.int().min(0).max(999_999_999);
 const kind = (name: string) => z.literal(name).optional();
 
 export const createSessionSchema = z.strictObject({

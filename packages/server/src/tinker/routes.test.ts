@@ -266,3 +266,20 @@ test("what Tinker has and Hone has not is refused with words", async ({ server }
     expect(JSON.stringify(answer.json)).toMatch(message);
   }
 });
+
+test("numbers of requests that no name or token can hold are refused", async ({ server }) => {
+  const { call, training } = speak(server);
+  const { session, modelId } = await training("arith");
+  const sampler = {
+    ...{ session_id: session, sampling_session_seq_id: 1_000_000_000, base_model: "base" },
+  };
+  expect(await call("create_sampling_session", sampler)).toMatchObject({ status: 400 });
+  const least = await call("create_sampling_session", {
+    ...sampler,
+    sampling_session_seq_id: 999_999_999,
+  });
+  expect(least.status).toBe(200);
+  const pass = await call("forward_backward", passRequest(modelId, 1_000_000_000));
+  expect(pass).toMatchObject({ status: 400 });
+  expect(JSON.stringify(pass.json)).toContain("seq_id is 1000000000");
+});

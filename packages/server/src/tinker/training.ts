@@ -31,6 +31,7 @@ import type {
   saveForSamplerSchema,
   saveWeightsSchema,
 } from "./requests.ts";
+import { seqId } from "./requests.ts";
 
 /** AdamW takes a bound for the gradient's norm. This one is never reached. */
 const noClipping = 1e30;
@@ -90,6 +91,12 @@ export async function submitPass(
 ): Promise<string> {
   const request = decodePassRequest(body);
   const client = readModelId(request.modelId);
+  if (!seqId.safeParse(request.seqId).success) {
+    throw new HoneError(
+      `seq_id is ${request.seqId}. A client counts its requests from 0 on, to 999,999,999 at most. Make a training client anew.`,
+      { code: "invalid_request", param: "seq_id" },
+    );
+  }
   const clientToken = tokenOf(client, request.seqId);
   const fresh = callsBefore(operations, keyId, client, clientToken) === 0;
   const op = passOp(request, fresh);

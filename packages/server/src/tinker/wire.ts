@@ -71,7 +71,10 @@ export function doubleOf(field: WireField): number {
 
 export function intOf(field: WireField): number {
   if (field.kind !== "varint") throw notWire(`field ${field.number} is no number`);
-  return Number(BigInt.asIntN(64, field.varint));
+  const value = Number(BigInt.asIntN(64, field.varint));
+  // Rounded it would be another number, without a word.
+  if (!Number.isSafeInteger(value)) throw notWire(`field ${field.number} is beyond 2^53`);
+  return value;
 }
 
 /** A repeated number, which may stand packed in one field or each in one of its own. */
@@ -85,7 +88,10 @@ export function intsOf(field: WireField): number[] {
     shift += 7n;
     if (shift > 70n) throw notWire("a number has more than 64 bits");
     if (byte >= 0x80) continue;
-    ints.push(Number(BigInt.asIntN(64, value)));
+    const int = Number(BigInt.asIntN(64, value));
+    if (!Number.isSafeInteger(int))
+      throw notWire(`a number of field ${field.number} is beyond 2^53`);
+    ints.push(int);
     [value, shift] = [0n, 0n];
   }
   if (shift > 0n) throw notWire("it ends within a number");

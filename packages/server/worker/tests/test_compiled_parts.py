@@ -28,7 +28,7 @@ def counter(monkeypatch):
 
 @pytest.mark.parametrize(("name", "graphs"), [("qwen3", 5)])
 def test_it_computes_the_same_and_compiles_once_for_all_layers_and_lengths(counter, name, graphs):
-    base = family(name)
+    base = family(name, paths=ComputePaths(layer="eager"))
     weights = adapter(base)
     parts = [micro_batches(random_forest(seed), "tree") for seed in (1, 2, 3)]
     wanted = [forward_backward(base, weights, part) for part in parts]
@@ -43,7 +43,7 @@ def test_it_computes_the_same_and_compiles_once_for_all_layers_and_lengths(count
 
 
 def test_what_is_not_packed_is_computed_as_before(counter):
-    base = family("qwen3")
+    base = family("qwen3", paths=ComputePaths(layer="eager"))
     compile_parts(base.model)
     rows = micro_batches(random_forest(1), "rows")
     forward_backward(base, adapter(base), rows)

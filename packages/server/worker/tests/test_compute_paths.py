@@ -30,7 +30,7 @@ def base_with(paths: ComputePaths, dtype=torch.float32) -> Base:
     [
         ("attention=flash", "ranges, masked, varlen, flex"),
         ("attn=flex", "attention, lora, layer, decode, loss_chunk, optimizer"),
-        ("layer=auto", "eager, compiled"),
+        ("layer=auto-cast", "eager, compiled, fused"),
         ("loss_chunk=many", "number of rows"),
         ("loss_chunk=0", "1 or more"),
         ("lora=joined,lora=module", "twice"),
@@ -51,7 +51,8 @@ def test_one_flag_sets_them():
 
 def test_the_device_decides_what_was_not_asked_for_and_refuses_what_it_cannot_do():
     found = ComputePaths().resolved(CPU, torch.float32)
-    assert found == ComputePaths("ranges", "module", "eager", "eager", 256, "loop")
+    assert found == ComputePaths("ranges", "module", "fused", "eager", 256, "loop")
+    assert ComputePaths().resolved(CPU, torch.bfloat16).layer == "eager"
     on_gpu = ComputePaths().resolved(CUDA, torch.bfloat16)
     assert on_gpu.optimizer == "fused" and on_gpu.loss_chunk == 2048
     for paths in (found, on_gpu):
@@ -60,12 +61,16 @@ def test_the_device_decides_what_was_not_asked_for_and_refuses_what_it_cannot_do
         ("attention=ranges", CUDA, torch.bfloat16),
         ("attention=varlen", CUDA, torch.float32),
         ("decode=graph", CPU, torch.float32),
+        ("layer=fused", CPU, torch.bfloat16),
+        ("layer=fused", CUDA, torch.float32),
     ):
         with pytest.raises(HoneWorkerError, match=text):
             ComputePaths.parse(text).resolved(device, dtype)
 
 
-@pytest.mark.parametrize("text", ["optimizer=foreach", "optimizer=fused", "loss_chunk=3", "attention=masked"])
+@pytest.mark.parametrize(
+    "text", ["optimizer=foreach", "optimizer=fused", "loss_chunk=3", "attention=masked", "layer=eager"]
+)
 def test_every_way_trains_the_same(tmp_path, text):
     """Two operations, so that moments that were written are read back."""
     plain = base_with(ComputePaths())

@@ -16,6 +16,7 @@ from transformers import (
     Gemma3TextConfig,
     LlamaConfig,
     MistralConfig,
+    Qwen2Config,
     Qwen3Config,
 )
 from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
@@ -24,6 +25,7 @@ from transformers.models.mistral.modeling_mistral import MistralRMSNorm
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
 from hone_worker.base.adapter_files import fresh_adapter
+from hone_worker.base.compute_paths import AUTO
 from hone_worker.base.lora import LoraSpec, LoraWeights
 from hone_worker.base.model import wrap_base
 from hone_worker.packing import attention, tree_attention
@@ -49,11 +51,12 @@ FAMILIES = {
     "llama": LlamaConfig(attention_bias=True, **SIZES),
     # Windows that no sequence outgrows: layers of both kinds, and of one.
     "gemma3": Gemma3TextConfig(head_dim=8, sliding_window=512, sliding_window_pattern=2, **SIZES),
+    "qwen2": Qwen2Config(**SIZES),
     "mistral": MistralConfig(sliding_window=512, **SIZES),
 }
 
 
-def family(name: str, dtype=torch.float32, max_model_len=512, **changes):
+def family(name: str, dtype=torch.float32, max_model_len=512, paths=AUTO, **changes):
     config = FAMILIES[name].__class__(**{**FAMILIES[name].to_diff_dict(), **changes})
     with torch.random.fork_rng():
         torch.manual_seed(7)
@@ -61,7 +64,7 @@ def family(name: str, dtype=torch.float32, max_model_len=512, **changes):
         for parameter in model.parameters():
             if parameter.dim() == 2:
                 parameter.data.normal_(0, 0.25)
-    return wrap_base(model.to(dtype).eval(), None, name, max_model_len)
+    return wrap_base(model.to(dtype).eval(), None, name, max_model_len, paths)
 
 
 def random_forest(seed: int) -> Forest:
@@ -279,7 +282,7 @@ def test_unpacked_rows_take_no_more_room_than_the_packed_row_would():
 
 
 def test_attention_of_another_kind_is_not_packed():
-    base = family("llama")
+    base = family("gemma3")  # whose layers are not fused
     assert obstacle(base.model, NAME, base.max_model_len) is None
     base.model.set_attn_implementation("eager")
     assert "eager" in obstacle(base.model, NAME, base.max_model_len)

@@ -200,7 +200,7 @@ def test_calls_and_an_optimizer_step_are_one_step_of_training(base, policy, tmp_
     for name in ("grad_norm", "learning_rate"):
         assert ours["metrics"][name] == pytest.approx(result["metrics"][name], rel=1e-6)
     theirs = last_gradient(tmp_path / "trained", 0.9)
-    assert relative_difference(last_gradient(tmp_path / "stepped", 0.9), theirs) < 1e-6
+    assert relative_difference(last_gradient(tmp_path / "stepped", 0.9), theirs) < 1e-5
     weights = load_file(tmp_path / "stepped" / "adapter_model.safetensors")
     for name, tensor in load_file(tmp_path / "trained" / "adapter_model.safetensors").items():
         torch.testing.assert_close(weights[name], tensor, rtol=1e-6, atol=1e-6)

@@ -11,6 +11,7 @@ import torch
 from test_packing import FAMILIES, adapter, family, forward_backward, micro_batches, random_forest
 from torch.nn.attention.flex_attention import create_block_mask
 
+from hone_worker.base.compute_paths import ComputePaths
 from hone_worker.packing import flex, varlen
 from hone_worker.packing.flex import FlexPlan, visible_blocks
 from hone_worker.packing.pack import TreeLayout, pack
@@ -50,10 +51,14 @@ def errors(found, wanted) -> float:
     return float(max([((values - theirs).abs() / theirs.abs().clamp(min=1.0)).max(), *each]))
 
 
-@pytest.mark.parametrize("way", ["ranges", "masked", "varlen", "flex"])
+@pytest.mark.parametrize("way", ["ranges", "fused", "masked", "varlen", "flex"])
 def test_more_than_two_hundred_trees(way, exact_rows):
     base, weights, wanted = exact_rows
-    base = replace(base, paths=replace(base.paths, attention=way))
+    if way == "fused":
+        base = family("qwen3", num_hidden_layers=2)
+        assert base.paths.layer == "fused"
+    else:
+        base = replace(base, paths=replace(base.paths, attention=way))
     # FlexAttention on a processor computes every pair of a row that is filled up.
     seeds = SEEDS[:6] if way == "flex" else SEEDS
     trees = 0
@@ -67,7 +72,8 @@ def test_more_than_two_hundred_trees(way, exact_rows):
 @pytest.fixture(scope="module")
 def exact_rows():
     torch.set_num_threads(1)
-    base, exact = family("qwen3", num_hidden_layers=2), family("qwen3", torch.float64, num_hidden_layers=2)
+    base = family("qwen3", num_hidden_layers=2, paths=ComputePaths(layer="eager"))
+    exact = family("qwen3", torch.float64, num_hidden_layers=2)
     weights = adapter(base)
     wanted = [forward_backward(exact, weights, micro_batches(random_forest(seed), "rows")) for seed in SEEDS]
     return base, weights, wanted
@@ -82,7 +88,8 @@ def test_other_families_and_precisions(way):
         ("mistral", torch.float32, 1e-5),
     )
     for name, dtype, limit in families[:2] if way == "flex" else families:
-        base = family(name, dtype, **({"num_key_value_heads": 4} if name == "mistral" else {}))
+        paths = ComputePaths(layer="eager")
+        base = family(name, dtype, paths=paths, **({"num_key_value_heads": 4} if name == "mistral" else {}))
         weights, packed = adapter(base), micro_batches(random_forest(2), "tree")
         _, values, gradient = forward_backward(base, weights, packed)
         base = replace(base, paths=replace(base.paths, attention=way))

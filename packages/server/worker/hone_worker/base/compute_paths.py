@@ -17,7 +17,7 @@ from hone_worker.process.errors import HoneWorkerError
 
 Attention = Literal["auto", "ranges", "masked", "varlen", "flex"]
 Lora = Literal["auto", "module", "joined"]
-Layer = Literal["eager", "compiled"]
+Layer = Literal["auto", "eager", "compiled", "fused"]
 Decode = Literal["auto", "eager", "graph"]
 Optimizer = Literal["auto", "foreach", "fused", "loop"]
 
@@ -32,8 +32,9 @@ class ComputePaths:
     #: Adapters in training: `module` in float32 for each layer, `joined` in the base's precision for all layers
     #: that read the same input.
     lora: Lora = "auto"
-    #: What lies between a layer's matmuls as transformers wrote it, or through torch.compile, which needs a C compiler.
-    layer: Layer = "eager"
+    #: What lies between a layer's matmuls as transformers wrote it, or through torch.compile, which needs a C compiler;
+    #: or the whole layer as one function (`fused`): in float32 on a processor, for families that it knows.
+    layer: Layer = "auto"
     decode: Decode = "auto"
     #: Rows of logits alive at once in the loss.
     loss_chunk: int | None = None
@@ -80,6 +81,12 @@ class ComputePaths:
         if not cuda and self.decode == "graph":
             raise _refused("decode=graph needs an NVIDIA GPU.")
         half = dtype in (torch.bfloat16, torch.float16)
+        fusible = not cuda and dtype == torch.float32 and self.attention in ("auto", "ranges")
+        fusible = fusible and self.lora in ("auto", "module")
+        if self.layer == "fused" and not fusible:
+            raise _refused(
+                "layer=fused is for float32 on a processor, with attention=ranges and lora=module. Take layer=eager."
+            )
         if cuda and self.attention == "varlen" and not half:
             raise _refused("attention=varlen takes bfloat16 on a GPU. Start with `--dtype bfloat16`.")
         attention = self.attention
@@ -88,7 +95,7 @@ class ComputePaths:
         return ComputePaths(
             attention=attention,
             lora=self.lora if self.lora != "auto" else "joined" if cuda else "module",
-            layer=self.layer,
+            layer=self.layer if self.layer != "auto" else "fused" if fusible else "eager",
             decode="eager" if self.decode == "auto" else self.decode,
             loss_chunk=self.loss_chunk or (2048 if cuda else 256),
             optimizer=self.optimizer if self.optimizer != "auto" else "fused" if cuda else "loop",

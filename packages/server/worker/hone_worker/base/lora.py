@@ -155,6 +155,15 @@ class LoraRouter:
             if self.joined is not None:
                 self.joined.forget()
 
+    @property
+    def trains(self) -> bool:
+        """Whether all rows use the same weights, `trained`: those of one adapter or the bare base."""
+        return self._stack is None
+
+    @property
+    def trained(self) -> LoraWeights | None:
+        return self._single
+
     def joined_output(self, layer: LoraLinear, x: Tensor) -> Tensor | None:
         """Base and adapter together, where they are computed so."""
         if self.joined is None or self._single is None:

@@ -15,6 +15,7 @@ from hone_worker.base.compute_paths import AUTO, ComputePaths
 from hone_worker.base.default_dtype import default_dtype
 from hone_worker.base.device import require_device
 from hone_worker.base.four_bit import pack_linear_layers
+from hone_worker.base.fused_layers import fuse_layers, own_layers
 from hone_worker.base.joined_lora import JoinedLora
 from hone_worker.base.lora import LoraRouter, inject
 from hone_worker.packing.attention import register
@@ -106,11 +107,20 @@ def wrap_base(model: Any, tokenizer: Any, name: str, max_model_len: int, paths: 
         if fault is not None:
             log.warning("packed trees go through attention=masked, which is slow: %s", fault)
             chosen = replace(chosen, attention="masked")
+    own_layers(model)
     router = inject(model)
     if chosen.lora == "joined":
         router.joined = JoinedLora(router)
     if chosen.layer == "compiled":
         compile_parts(model)
+    elif chosen.layer == "fused" and not fuse_layers(model, router):
+        if paths.layer == "fused":
+            raise HoneWorkerError(
+                "The compute paths are wrong: layer=fused does not know the layers of this base. Take layer=eager.",
+                code="bad_option",
+                param="paths",
+            )
+        chosen = replace(chosen, layer="eager")
     return Base(model, tokenizer, router, name, max_model_len, weight.device, weight.dtype, chosen)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from hone_worker.packing.flex import FlexPlan, flex_tree_attention
+from hone_worker.packing.kernel_ranges import Ranges
 from hone_worker.packing.pack import TreeLayout
 from hone_worker.packing.varlen import VarlenPlan, varlen_attention
 from hone_worker.process.errors import HoneWorkerError
@@ -37,24 +39,35 @@ _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_bac
 
 
 @dataclass
-class _Active:
+class Trees:
     layout: TreeLayout
     way: str
+    #: int64, ascending, each once: the tokens whose hidden states are read. None: all.
+    wanted: Tensor | None
     masks: dict[tuple[int, int], Tensor | None]
     plan: Any = None  # of a way that makes one of the layout
+    turn: tuple[Tensor, Tensor] | None = None  # of fused layers
     calls: int = 0
 
+    @cached_property
+    def ranges(self) -> Ranges:
+        return Ranges.of(self.layout)
 
-_active: ContextVar[_Active | None] = ContextVar("hone_trees", default=None)
+    @cached_property
+    def wanted_ranges(self) -> Ranges:
+        return self.ranges if self.wanted is None else self.ranges.asked_by(self.wanted.numpy())
+
+
+_active: ContextVar[Trees | None] = ContextVar("hone_trees", default=None)
 
 
 @contextmanager
-def trees(layout: TreeLayout, way: str = "ranges") -> Iterator[None]:
+def trees(layout: TreeLayout, way: str = "ranges", wanted: Tensor | None = None) -> Iterator[None]:
     """For the length of the `with` attention follows this layout, by this way of `ComputePaths`.
 
-    The model's forward belongs inside.
+    The model's forward belongs inside. Fused layers give the hidden states that are `wanted` alone.
     """
-    active = _Active(layout, way, {})
+    active = Trees(layout, way, wanted, {})
     token = _active.set(active)
     try:
         yield
@@ -63,6 +76,11 @@ def trees(layout: TreeLayout, way: str = "ranges") -> Iterator[None]:
     if active.calls == 0:
         message = "The base's attention cannot be told what a packed row holds. Use another base."
         raise HoneWorkerError(message, code="unsupported_base", status=500)
+
+
+def active_trees() -> Trees | None:
+    """Of the packed row that is going through the model."""
+    return _active.get()
 
 
 def in_trees() -> bool:
@@ -81,14 +99,14 @@ def tree_attention(query: Tensor, key: Tensor, value: Tensor, scale: float | Non
         if active.plan is None:
             active.plan = plan_of(active.layout, query.device)
         return attend(query, key, value, active.plan, query.shape[-1] ** -0.5 if scale is None else scale)
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     if active.way == "ranges" and _ranges_on(query, value):
         dtype, layout = query.dtype, active.layout
         if max(high - low for low, high in layout.spans) < _SHORT:
             query, key, value = (x.to(torch.promote_types(torch.float32, dtype)) for x in (query, key, value))
-        return _TreeAttention.apply(query, key, value, layout, scale).to(dtype)
+        return _TreeAttention.apply(query, key, value, active.ranges, scale).to(dtype)
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     return _masked(query, key, value, active, scale)
 
 
@@ -108,51 +126,84 @@ def obstacle(model: nn.Module, implementation: str, max_model_len: int) -> str |
 
 class _TreeAttention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, query, key, value, layout, scale):
-        exact = torch.promote_types(torch.float32, query.dtype)
-        # In memory as [1, N, heads, width]: what follows joins the heads of a token.
-        out = query.new_empty(_side_by_side(query), dtype=exact).transpose(1, 2)
-        lse = query.new_empty(query.shape[:-1], dtype=exact)
-        for low, high in layout.spans:
-            at = (..., slice(low, high), slice(None))
-            out[at], lse[..., low:high] = _flash(query[at], key[at], value[at], 0.0, True, scale=scale)
-        for q_low, q_high, k_low, k_high in layout.blocks:
-            at, above = (..., slice(q_low, q_high), slice(None)), (..., slice(k_low, k_high), slice(None))
-            part, part_lse = _flash(query[at], key[above], value[above], 0.0, False, scale=scale)
-            before = lse[..., q_low:q_high]
-            both = torch.logaddexp(before, part_lse)
-            out[at] *= (before - both).exp_()[..., None]
-            out[at] += part * (part_lse - both).exp_()[..., None]
-            lse[..., q_low:q_high] = both
+    def forward(ctx, query, key, value, ranges, scale):
+        out, sums = ranges_forward(query, key, value, ranges, scale)
         out = out.to(query.dtype)
-        ctx.save_for_backward(query, key, value, out, lse)
-        ctx.layout, ctx.scale = layout, scale
+        ctx.save_for_backward(query, key, value, out, sums)
+        ctx.ranges, ctx.scale = ranges, scale
         return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
-        query, key, value, out, lse = ctx.saved_tensors
+        query, key, value, out, sums = ctx.saved_tensors
         exact = torch.promote_types(torch.float32, query.dtype)
-        grads = [x.new_zeros(_side_by_side(x), dtype=exact).transpose(1, 2) for x in (query, key, value)]
-        ranges = [(low, high, low, high, True) for low, high in ctx.layout.spans]
-        ranges += [(*block, False) for block in ctx.layout.blocks]
-        for q_low, q_high, k_low, k_high, causal in ranges:
-            at, above = (..., slice(q_low, q_high), slice(None)), (..., slice(k_low, k_high), slice(None))
-            parts = _flash_backward(
-                grad[at],
-                query[at],
-                key[above],
-                value[above],
-                out[at],
-                lse[..., q_low:q_high],
-                0.0,
-                causal,
-                scale=ctx.scale,
-            )
-            for total, where, part in zip(grads, (at, above, above), parts, strict=True):
-                total[where] += part
+        grads = tuple(x.new_empty(_side_by_side(x), dtype=exact).transpose(1, 2) for x in (query, key, value))
+        ranges_backward(grad, query, key, value, out, sums, ctx.ranges, ctx.scale, grads)
         return *(g.to(query.dtype) for g in grads), None, None
+
+
+def ranges_forward(
+    query: Tensor, key: Tensor, value: Tensor, ranges: Ranges, scale: float | None
+) -> tuple[Tensor, Tensor]:
+    """What each token takes of the values that it sees, and the logarithm of its softmax's sum, in float32 at least.
+
+    In memory the first is [1, N, heads, width]: what follows joins the heads of a token.
+    """
+    exact = torch.promote_types(torch.float32, query.dtype)
+    out = query.new_empty(_side_by_side(query), dtype=exact).transpose(1, 2)
+    sums = query.new_empty(query.shape[:-1], dtype=exact)
+    if not ranges.whole:
+        # Of tokens that nobody asks: they take nothing from what they see, and their gradient is 0.
+        out.zero_()
+        sums.fill_(float("inf"))
+    for low, high in ranges.spans:
+        at = (..., slice(low, high), slice(None))
+        out[at], sums[..., low:high] = _flash(query[at], key[at], value[at], 0.0, True, scale=scale)
+    for q_low, q_high, k_low, k_high in ranges.blocks:
+        at, above = (..., slice(q_low, q_high), slice(None)), (..., slice(k_low, k_high), slice(None))
+        part, part_sums = _flash(query[at], key[above], value[above], 0.0, False, scale=scale)
+        before = sums[..., q_low:q_high]
+        out[at].lerp_(part, torch.sigmoid(part_sums - before)[..., None])
+        torch.logaddexp(before, part_sums, out=before)
+    return out, sums
+
+
+def ranges_backward(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    out: Tensor,
+    sums: Tensor,
+    ranges: Ranges,
+    scale: float | None,
+    into: tuple[Tensor, Tensor, Tensor],
+) -> None:
+    """Writes the gradients of queries, keys and values `into` these."""
+    if not ranges.whole:
+        for total in into:
+            total.zero_()
+    parted = [(low, high, low, high, True) for low, high in ranges.spans]
+    parted += [(*block, False) for block in ranges.blocks]
+    for q_low, q_high, k_low, k_high, causal in parted:
+        at, above = (..., slice(q_low, q_high), slice(None)), (..., slice(k_low, k_high), slice(None))
+        parts = _flash_backward(
+            grad[at],
+            query[at],
+            key[above],
+            value[above],
+            out[at],
+            sums[..., q_low:q_high],
+            0.0,
+            causal,
+            scale=scale,
+        )
+        for total, where, part in zip(into, (at, above, above), parts, strict=True):
+            if causal and ranges.whole:  # each token is in one span, and spans come first
+                total[where] = part
+            else:
+                total[where] += part
 
 
 def _ranges_on(query: Tensor, value: Tensor) -> bool:
@@ -164,7 +215,7 @@ def _side_by_side(x: Tensor) -> tuple[int, ...]:
     return (rows, length, heads, width)
 
 
-def _masked(query: Tensor, key: Tensor, value: Tensor, active: _Active, scale: float | None) -> Tensor:
+def _masked(query: Tensor, key: Tensor, value: Tensor, active: Trees, scale: float | None) -> Tensor:
     """A tree at a time under a mask of its own: for devices whose kernels do not tell the sums."""
     parts = []
     for low, high in active.layout.trees:

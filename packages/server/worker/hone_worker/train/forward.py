@@ -71,12 +71,17 @@ def _read_hidden(
     """[N, H]: the last hidden state at each place that the micro-batch reads."""
     device = base.device
     column, layout = on_device(micro_batch.column, device), micro_batch.layout
+    wanted = None
+    if layout is not None and (base.paths.layer, base.paths.attention) == ("fused", "ranges"):
+        # Where several tokens are predicted from. The last layer computes nothing else.
+        wanted, column = torch.unique(column, return_inverse=True)
     hidden = hidden_states(
         base,
         weights,
         on_device(micro_batch.input_ids, device),
         on_device(micro_batch.position_ids, device),
         layout,
+        wanted=wanted,
         recompute=recompute,
     )
     fault("worker.forward")
@@ -102,12 +107,14 @@ def hidden_states(
     position_ids: torch.Tensor | None,
     layout: TreeLayout | None,
     *,
+    wanted: torch.Tensor | None = None,
     recompute: bool = False,
 ) -> torch.Tensor:
-    """[rows, width, H] behind the last layer, before the head."""
+    """[rows, width, H] behind the last layer, before the head. Of a packed row the `wanted` tokens alone, for a base
+    whose layers are fused."""
     with (
         base.router.single(weights),
-        nullcontext() if layout is None else trees(layout, base.paths.attention),
+        nullcontext() if layout is None else trees(layout, base.paths.attention, wanted),
         recomputed(base.model, base.router, weights) if recompute else nullcontext(),
     ):
         hidden: torch.Tensor = base.model.base_model(

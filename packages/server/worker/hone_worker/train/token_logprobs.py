@@ -22,26 +22,41 @@ class _TokenLogprobs(torch.autograd.Function):
         entropy = torch.empty_like(logprob)
         slope = torch.empty_like(hidden) if with_grad else None
         bend = torch.empty_like(hidden) if with_grad and bends else None
+        # On a GPU the question would wait for the answer.
+        divides = hidden.device.type != "cpu" or bool((temperature != 1).any())
         for at in range(0, len(hidden), chunk):
             rows = slice(at, at + chunk)
-            logits = torch.nn.functional.linear(hidden[rows], weight, bias).to(exact) * scale
-            factor = scale / temperature[rows, None].to(exact)
+            logits = torch.nn.functional.linear(hidden[rows], weight, bias).to(exact)
+            heat = temperature[rows, None].to(exact)
+            factor = scale / heat
+            if scale != 1:
+                logits *= scale
             if softcap is not None:
-                bent = torch.tanh(logits / softcap)
-                logits = bent * softcap
+                bent = logits.div_(softcap).tanh_()
                 factor = factor * (1 - bent * bent)
-            logs = torch.log_softmax(logits / temperature[rows, None].to(exact), dim=-1)
-            logprob[rows] = logs.gather(1, target[rows, None])[:, 0]
-            probabilities = logs.exp()
-            entropy[rows] = -(probabilities * logs).sum(-1)
+                logits = bent.mul_(softcap)
+            if divides:
+                logits /= heat
+            logits -= logits.amax(-1, keepdim=True)
+            chosen = logits.gather(1, target[rows, None])
+            powers = logits.exp()
+            total = powers.sum(-1, keepdim=True)
+            log_total = total.log()
+            logprob[rows] = (chosen - log_total)[:, 0]
+            if bend is None:
+                weighed = logits.mul_(powers).sum(-1, keepdim=True)
+            else:
+                weighed = (logits * powers).sum(-1, keepdim=True)
+            mean = weighed.div_(total)
+            entropy[rows] = (log_total - mean)[:, 0]
+            if slope is None:
+                continue
+            towards = powers.mul_(total.reciprocal_().neg_())
             if bend is not None:
-                # dH/dz = -p (log p + H): what the logits z do to the entropy.
-                against = -probabilities * (logs + entropy[rows, None])
-                bend[rows] = (against * factor).to(weight.dtype) @ weight
-            if slope is not None:
-                towards = probabilities.neg_()
-                towards.scatter_add_(1, target[rows, None], torch.ones_like(towards[:, :1]))
-                slope[rows] = (towards * factor).to(weight.dtype) @ weight
+                # dH/dz = -p (log p + H): what the logits z do to the entropy. log p + H is z minus its mean.
+                bend[rows] = _to_hidden((logits - mean).mul_(towards), factor, weight)
+            towards.scatter_add_(1, target[rows, None], torch.ones_like(chosen))
+            slope[rows] = _to_hidden(towards, factor, weight)
         if slope is not None:
             ctx.save_for_backward(*(x for x in (slope, bend) if x is not None))
         if bend is None:
@@ -56,6 +71,13 @@ class _TokenLogprobs(torch.autograd.Function):
         if bend:
             grad = grad + bend[0] * grad_entropy[:, None].to(slope.dtype)
         return grad, None, None, None, None, None, None, None, None, None
+
+
+def _to_hidden(grad: torch.Tensor, factor: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """From the gradient towards the softmax's inputs, which may be overwritten, to that towards the hidden states."""
+    if factor.shape[1] > 1:
+        return grad.mul_(factor).to(weight.dtype) @ weight
+    return (grad.to(weight.dtype) @ weight) * factor
 
 
 def token_logprobs(

@@ -1,0 +1,108 @@
+"""Decoder layers as one function against rows alone in float64, for every family that they know."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+from test_packing import adapter, family, forward_backward, micro_batches, random_forest
+from test_tree_ways import errors, random_trees, whole_mask
+
+from hone_worker.base import fused_layers
+from hone_worker.base.compute_paths import ComputePaths
+from hone_worker.base.lora import LoraWeights
+from hone_worker.packing import kernel_ranges
+from hone_worker.packing.kernel_ranges import Ranges
+from hone_worker.process.errors import HoneWorkerError
+from hone_worker.train.forward import logprobs
+
+EAGER = ComputePaths(layer="eager")
+TARGETS = {"all": "_proj", "some": ("q_proj", "v_proj", "down_proj"), "attention": ("k_proj", "o_proj")}
+
+
+@pytest.fixture(params=[1, 32], ids=["short ranges", "long ranges"])
+def shortest(request, monkeypatch):
+    """Where to part is a question of speed; trees of a few tokens are parted nowhere."""
+    monkeypatch.setattr(kernel_ranges, "_SHORTEST", request.param)
+    monkeypatch.setattr(fused_layers, "_PIECE_ROWS", 7 * request.param)
+    monkeypatch.setattr(fused_layers, "_PIECE_BYTES", 0)
+
+
+@pytest.mark.parametrize("targets", TARGETS)
+@pytest.mark.parametrize("name", ["qwen3", "llama", "qwen2", "mistral"])
+def test_logprobs_and_every_gradient_are_those_of_rows_alone(name, targets, shortest):
+    base, exact = family(name), family(name, torch.float64)
+    assert (base.paths.layer, exact.paths.layer) == ("fused", "eager")
+    drawn = adapter(base)
+    kept = {p: pair for p, pair in drawn.tensors.items() if p.endswith(TARGETS[targets])}
+    weights = LoraWeights(drawn.spec, kept)
+    for seed in range(6):
+        found = forward_backward(base, weights, micro_batches(random_forest(seed), "tree"))
+        wanted = forward_backward(exact, weights, micro_batches(random_forest(seed), "rows"))
+        assert errors(found, wanted) <= 1e-5, seed
+
+
+def test_without_an_adapter_and_without_a_gradient():
+    base, plain = family("qwen3"), family("qwen3", paths=EAGER)
+    (packed,) = micro_batches(random_forest(3), "tree")
+    with torch.no_grad():
+        for weights in (None, adapter(base)):
+            found, wanted = (logprobs(one, weights, packed) for one in (base, plain))
+            for ours, theirs in zip(found, wanted, strict=True):
+                torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_the_same_bytes_each_time_and_less_to_keep():
+    (packed,) = micro_batches(random_forest(4), "tree")
+    base, plain = family("qwen3"), family("qwen3", paths=EAGER)
+    once, again = (forward_backward(base, adapter(base), [packed]) for _ in range(2))
+    assert torch.equal(once[1], again[1])
+    assert all(torch.equal(gradient, again[2][name]) for name, gradient in once[2].items())
+    kept = []
+    for one in (base, plain):
+        seen = {}
+
+        def note(tensor, seen=seen):
+            seen[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor.detach()
+
+        leaf = LoraWeights(
+            adapter(one).spec, {p: pair for p, pair in adapter(one).trainable().tensors.items()}
+        )
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            logprobs(one, leaf, packed)
+        kept.append(sum(seen.values()))
+    assert kept[0] < 0.6 * kept[1]
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_the_ranges_cover_each_pair_that_is_seen_once(seed, monkeypatch):
+    monkeypatch.setattr(kernel_ranges, "_SHORTEST", 1 + seed % 9)
+    layout = random_trees(seed)
+    length = layout.trees[-1][1]
+    random = torch.Generator().manual_seed(seed)
+    wanted = (torch.rand(length, generator=random) < 0.3).nonzero()[:, 0]
+    whole = Ranges.of(layout)
+    for ranges, asked in ((whole, torch.arange(length)), (whole.asked_by(wanted.numpy()), wanted)):
+        count = torch.zeros(length, length, dtype=torch.int64)
+        for low, high in ranges.spans:
+            count[low:high, low:high] += torch.ones(high - low, high - low, dtype=torch.int64).tril()
+        for q_low, q_high, k_low, k_high in ranges.blocks:
+            count[q_low:q_high, k_low:k_high] += 1
+        assert torch.equal(count[asked], whole_mask(layout, length)[asked].long())
+        assert int(count.max()) <= 1
+
+
+def test_other_families_keep_their_own_layers(monkeypatch, caplog):
+    assert family("gemma3").paths.layer == "eager"
+    with pytest.raises(HoneWorkerError, match="layer=eager"):
+        family("gemma3", paths=ComputePaths(layer="fused"))
+    # A model that computes something else than its family did when this was written.
+    monkeypatch.setattr(fused_layers, "_inverse_rms", lambda x, eps, out=None: out.fill_(1.0))
+    with caplog.at_level(logging.WARNING, logger="hone_worker"):
+        base = family("qwen3")
+    assert base.paths.layer == "eager" and "differ" in caplog.text
+    packed, plain = micro_batches(random_forest(1), "tree"), family("qwen3", paths=EAGER)
+    found, wanted = (forward_backward(one, adapter(one), packed) for one in (base, plain))
+    assert torch.equal(found[1], wanted[1])
