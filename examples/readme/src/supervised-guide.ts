@@ -40,6 +40,22 @@ async function preferring(model: Model, reference: number) {
   const learnt = await model.dpo(pairs, { beta: 0.1, reference, validation: pairs });
   console.log(learnt.validations.map(({ metrics }) => metrics["rewards/margins"]));
   // #endregion
+  return pairs;
+}
+
+async function rewarding(hone: Hone, pairs: DpoExample[]) {
+  // #region reward-model
+  const critic = await hone.model({ name: "critic" });
+  const learnt = await critic.bradleyTerry(pairs, {
+    learningRate: 1e-3,
+    epochs: 2,
+    validation: 0.2,
+    onProgress: (event) => {
+      if (event.type === "validation") console.log(`held out: ${event.metrics["accuracy"]}`);
+    },
+  });
+  console.log(learnt.policy);
+  // #endregion
 }
 
 const kinds = ["billing", "delivery", "returns", "other"];
@@ -72,5 +88,6 @@ export async function run(hone: Hone): Promise<void> {
   const model = await hone.model({ name: "supervised" });
   const { step } = await imitating(model);
   await ownRollouts(model);
-  await preferring(model, step);
+  const pairs = await preferring(model, step);
+  await rewarding(hone, [...pairs, ...pairs, ...pairs, ...pairs, ...pairs]);
 }

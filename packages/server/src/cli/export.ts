@@ -14,6 +14,7 @@ import { Readable, Transform } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { HoneError, healthSchema, policyDetailSchema, type PolicyDetail } from "@hone/core";
 import type { Command } from "commander";
+import { headName } from "../ports/live-set.ts";
 import { mergeAdapter } from "../setup/merge.ts";
 import { connect, serverCommand, type Connection, type ServerFlags } from "./connection.ts";
 import { policyRefOf, type PolicyRef } from "./policy-ref.ts";
@@ -21,6 +22,7 @@ import { bytes, printJson } from "./print.ts";
 
 interface ExportFlags extends ServerFlags {
   merged?: boolean | undefined;
+  classifier?: boolean | undefined;
   base?: string | undefined;
 }
 
@@ -31,15 +33,20 @@ export function exportCommand(): Command {
     .argument("<folder>", "a new folder, or an empty one")
     .option("--merged", "a copy of the base with the adapter in its weights, as the hub has models")
     .option(
+      "--classifier",
+      "of a reward model (bradley_terry): the merged model with its head, as transformers' sequence classifiers are",
+    )
+    .option(
       "--base <folder|id>",
-      "with --merged: the base (default: what the server on this machine serves)",
+      "with --merged or --classifier: the base (default: what the server on this machine serves)",
     )
     .addHelpText(
       "after",
       `
 Examples:
   hone export agent-2048@12 ./adapter            PEFT, vLLM and transformers load it over the base
-  hone export agent-2048@12 ./model --merged     any program loads it; the base stays as it is`,
+  hone export agent-2048@12 ./model --merged     any program loads it; the base stays as it is
+  hone export critic@10 ./critic --classifier    AutoModelForSequenceClassification and serve --reward-model load it`,
     )
     .action(async (ref: PolicyRef, given: string, flags: ExportFlags) => {
       const folder = resolve(given);
@@ -51,17 +58,20 @@ Examples:
         `/v1/models/${model}/policies/${step}`,
       );
       // Checked here, before the part that takes minutes.
-      const base = flags.merged ? await baseOf(connection, policy, flags) : null;
+      const whole = flags.merged || flags.classifier;
+      const base = whole ? await baseOf(connection, policy, flags) : null;
       // If it is a link, the folder behind it is replaced.
       const target = existsSync(folder) ? realpathSync(folder) : folder;
       const partial = `${target}.partial-${process.pid}`;
       try {
-        await download(connection, policy, ref, partial);
+        const files = [...adapterFiles, ...(flags.classifier ? [headName] : [])];
+        await download(connection, policy, ref, partial, files);
         if (base !== null) {
           await mergeAdapter({
             base,
             adapter: partial,
             folder: `${partial}-merged`,
+            classifier: flags.classifier,
             say: (line) => console.error(line),
           });
         }
@@ -70,7 +80,13 @@ Examples:
         for (const rest of [partial, `${partial}-merged`])
           rmSync(rest, { recursive: true, force: true });
       }
-      if (flags.json) printJson({ policy: policy.id, folder, merged: flags.merged ?? false });
+      if (flags.json)
+        printJson({
+          policy: policy.id,
+          folder,
+          merged: flags.merged ?? false,
+          classifier: flags.classifier ?? false,
+        });
       else console.log(folder);
     });
 }
@@ -86,6 +102,7 @@ async function download(
   policy: PolicyDetail,
   { model, step }: PolicyRef,
   folder: string,
+  files: readonly string[],
 ): Promise<void> {
   if (policy.removedAt !== null) {
     throw new HoneError(`${policy.id} is no more: retention removed it. Export a newer one.`, {
@@ -93,12 +110,16 @@ async function download(
     });
   }
   mkdirSync(folder, { recursive: true });
-  for (const name of adapterFiles) {
+  for (const name of files) {
     const expected = policy.files[name];
     if (!expected) {
-      throw new HoneError(`${policy.id} has no ${name}. Export another policy.`, {
-        code: "bad_adapter",
-      });
+      const head = name === headName;
+      throw new HoneError(
+        head
+          ? `${policy.id} has no head that gives scores. Export it without --classifier, or train one with model.bradleyTerry(pairs).`
+          : `${policy.id} has no ${name}. Export another policy.`,
+        { code: head ? "invalid_config" : "bad_adapter" },
+      );
     }
     console.error(`${name}: ${bytes(expected.bytes)}`);
     const { body } = await connection.open(`/v1/models/${model}/policies/${step}/files/${name}`);

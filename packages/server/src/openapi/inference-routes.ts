@@ -183,13 +183,18 @@ export const inferenceRoutes: readonly RouteDoc[] = [
     operationId: "createScores",
     summary: "What a reward model thinks of conversations or texts",
     description:
-      "Sequence classifiers that the operator named with `serve --reward-model`. Conversations are rendered by the " +
-      "model's own chat template; a plain text gets the special tokens that its tokenizer adds.",
+      "Sequence classifiers that the operator named with `serve --reward-model`, and models whose head " +
+      "`bradley_terry` trained, as `name` or `name@N`. Conversations are rendered by the chat template of the classifier " +
+      "or of the base; a plain text gets the special tokens that its tokenizer adds.",
     body: "ScoreRequest",
     answers: [{ status: 200, description: "A score for each item.", json: "Scores" }],
     errors: [
       "context_length_exceeded",
       "model_not_found",
+      "policy_not_found",
+      "base_mismatch",
+      "bad_adapter",
+      "renderer_unavailable",
       "aborted",
       "internal_error",
       "worker_unavailable",

@@ -9,12 +9,15 @@ export async function mergeAdapter(options: {
   base: string;
   adapter: string;
   folder: string;
+  /** As a sequence classifier, with the head beside the adapter. @default false */
+  classifier?: boolean | undefined;
   /** Gets lines for people to read. */
   say: (line: string) => void;
 }): Promise<void> {
   const python = await findEnvironment();
   const { base, adapter, folder } = options;
   const args = ["--base", base, "--adapter", adapter, "--out", folder];
+  if (options.classifier) args.push("--classifier");
   // -s: packages of the user's home are not the environment's.
   const child = spawn(python, ["-s", "-m", "hone_worker.tools.merge", ...args], {
     env: { ...process.env, PYTHONPATH: workerDir, PYTHONUNBUFFERED: "1" },

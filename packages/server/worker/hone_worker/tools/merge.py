@@ -13,29 +13,96 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import cached_file
 
 from hone_worker.base.adapter_files import read_adapter
+from hone_worker.base.score_head import read_head
 from hone_worker.process.errors import HoneWorkerError
 
 # Everything beside the weights goes along: tokenizer, templates, licence.
 WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx"}
 
+#: What the one label of a reward model is called, here and at `/v1/score`.
+LABEL = "score"
+
 
 def merge(base: str, adapter: str | Path, out: str | Path) -> list[str]:
     """Writes the merged model into the new folder `out`; gives the names of its files."""
+    source, out = _folders(base, out)
+    model = _merged(base, adapter)
+    return _save(model, source, out)
+
+
+def merge_classifier(base: str, policy: str | Path, out: str | Path) -> list[str]:
+    """The same as a sequence classifier with one label: the body of the merged model, and the policy's scalar head."""
+    source, out = _folders(base, out)
+    causal = _merged(base, policy)
+    head = read_head(Path(policy), causal)
+    if head is None:
+        raise HoneWorkerError(
+            "The policy has no head that gives scores. Export it without --classifier, or train one with "
+            "model.bradleyTerry(pairs).",
+            code="no_head",
+        )
+    tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
+    config: Any = type(causal.config).from_dict({**causal.config.to_dict(), "num_labels": 1})
+    config.id2label, config.label2id = {0: LABEL}, {LABEL: 0}
+    pad = padding_of(tokenizer)
+    config.get_text_config().pad_token_id = config.pad_token_id = pad
+    try:
+        model = AutoModelForSequenceClassification.from_config(config, dtype=causal.dtype)
+        model.base_model.load_state_dict(causal.base_model.state_dict())
+    except (ValueError, RuntimeError) as error:
+        message = f"transformers makes no sequence classifier of '{base}': {error}"
+        raise HoneWorkerError(message, code="bad_base") from error
+    if not isinstance(getattr(model, "score", None), torch.nn.Linear):
+        message = f"The classifier that transformers makes of '{base}' has no `score` for the head."
+        raise HoneWorkerError(message, code="bad_base")
+    with torch.no_grad():
+        model.score.weight.copy_(head)
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad)
+    out.mkdir(parents=True, exist_ok=True)
+    tokenizer.save_pretrained(out)
+    return _save(model, source, out)
+
+
+def padding_of(tokenizer: Any) -> int:
+    """A token that ends no conversation: a classifier reads the last one that is no padding."""
+    ends: set[int] = set()
+    if tokenizer.chat_template:
+        messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}]
+        for part in (messages[:1], messages):
+            with suppress(Exception):  # a template may want more than this of a conversation
+                text = tokenizer.apply_chat_template(part, tokenize=False)
+                ends.update(tokenizer(text, add_special_tokens=False)["input_ids"][-1:])
+    candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, *sorted(tokenizer.all_special_ids))
+    added = sorted(tokenizer.get_added_vocab().values())
+    found = next((i for i in (*candidates, *added) if i is not None and i not in ends), None)
+    if found is None:
+        raise HoneWorkerError(
+            "The tokenizer has no token to pad with. Add one to the base's tokenizer.", code="bad_base"
+        )
+    return int(found)
+
+
+def _folders(base: str, out: str | Path) -> tuple[Path, Path]:
     source, out = base_folder(base), Path(out)
     if out.resolve() == source.resolve() or source.resolve() in out.resolve().parents:
         raise HoneWorkerError("The copy cannot lie in the base's own folder.", code="bad_option", param="out")
+    return source, out
+
+
+def _merged(base: str, adapter: str | Path) -> Any:
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             base, dtype="auto", use_safetensors=True, trust_remote_code=False
         )
     except (OSError, ValueError) as error:
@@ -48,6 +115,10 @@ def merge(base: str, adapter: str | Path, out: str | Path) -> list[str]:
             merged = layer.weight.float() + weights.spec.scale * (b @ a)
             kept = rounded(merged, layer.weight.dtype, generator)
             layer.weight = torch.nn.Parameter(kept, requires_grad=False)
+    return model
+
+
+def _save(model: Any, source: Path, out: Path) -> list[str]:
     out.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(out)
     for file in sorted(source.iterdir()):
@@ -86,8 +157,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--base", required=True)
     parser.add_argument("--adapter", required=True)
     parser.add_argument("--out", required=True)
+    parser.add_argument("--classifier", action="store_true", help="with the policy's head, as a classifier")
     options = parser.parse_args(arguments)
-    for name in merge(options.base, options.adapter, options.out):
+    make = merge_classifier if options.classifier else merge
+    for name in make(options.base, options.adapter, options.out):
         print(name, flush=True)
 
 
