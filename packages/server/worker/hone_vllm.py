@@ -31,6 +31,12 @@ from typing import NoReturn
 LONGEST_FOLDER = 107 - 40
 ANSWER_SECONDS = 30
 LOOK_SECONDS = 0.25
+# What is asked before it counts as ready. What gives logprobs is compiled at first use, anew for one row, for two,
+# and for any number: seconds each, and half a minute on a busy machine, in which nothing is sampled.
+WARM_UP = (
+    {"temperature": 0, "logprobs": 0, "prompt_logprobs": 0},
+    {"temperature": 1, "logprobs": 0, "n": 4},
+)
 DYING_SECONDS = 5
 
 
@@ -126,9 +132,10 @@ class Start:
         # Told at once: with warm caches the first token is quicker than the next look.
         self.phase = "compiling"
         self.tell(max(self._told[1], 0))
-        first = {"model": self.name, "prompt": [1, 2, 3], "max_tokens": 2}
-        # Without a limit: the starter sees whether it makes progress.
-        ask(self.port, "POST", "/v1/completions", self.key, json.dumps(first), seconds=None)
+        for first in WARM_UP:
+            body = json.dumps({"model": self.name, "prompt": [1, 2, 3], "max_tokens": 2, **first})
+            # Without a limit: the starter sees whether it makes progress.
+            ask(self.port, "POST", "/v1/completions", self.key, body, seconds=None)
         with self._lock:
             self.phase = "ready"
             print(json.dumps({"ready": True, "port": self.port, "boot": self.boot}), flush=True)
