@@ -50,7 +50,11 @@ it.each([
   [["relabel", "--in", "x", "--out", "y"], 2, /required option .--scorer/],
   [["small-set", "--out", "x", "--nothing"], 2, /unknown option '--nothing'/],
   [["pairs", "--on-policy-share", "2"], 2, /on-policy-share/],
-  [["nothing"], 2, /nothing/],
+  [["nothing"], 2, /unknown command 'nothing'/],
+  [["--scorer", "./truth.ts"], 2, /--scorer and --examples are for the --preferences/],
+  [["--preferences", "x.jsonl"], 2, /--preferences needs --scorer/],
+  [["--shares", "0.5,0.501"], 2, /differ by whole percents/],
+  [["--shares", "half"], 2, /--shares/],
 ])("%j ends with %d", async (args, code, text) => {
   expect(await run(...args)).toBe(code);
   expect(printed).toMatch(text);

@@ -9,13 +9,47 @@ import { mixPairs } from "../good-teacher/pairs.ts";
 import { scorerFileOf } from "../good-teacher/settings.ts";
 import { trainPolicy } from "../good-teacher/policy.ts";
 import { relabel } from "../good-teacher/relabel.ts";
+import { trainRewardModel } from "../good-teacher/reward-model.ts";
 import { readTeacherRow, teacherTable } from "../good-teacher/table.ts";
 import * as options from "./good-teacher-options.ts";
+import { runCommand } from "./good-teacher-run.ts";
 import { smallSetCommand } from "./good-teacher-small-set.ts";
 
-/** What commander read, by the options' names. */
-// oxlint-disable-next-line typescript/no-explicit-any -- each stage's options are declared above their use
-type Given = any;
+/** What commander read, by the options' names. A stage has those that it declares. */
+interface Given extends options.GivenSource {
+  in: string;
+  out: string;
+  scorer: string;
+  sft: string;
+  outputs: string;
+  normalisation: string;
+  model: string;
+  evaluations: string[];
+  policies: string[];
+  keepTies?: boolean;
+  testShare: number;
+  policyShare: number;
+  preferenceLimit?: number;
+  onPolicyShare: number;
+  pairs?: number;
+  pairSamples: number;
+  measuredSamples: number;
+  temperature: number;
+  answerTokens: number;
+  epochs: number;
+  batchSize: number;
+  lr: number;
+  centering: number;
+  objective: "rloo" | "grpo";
+  beta: number;
+  steps: number;
+  groupsPerStep: number;
+  groupSize: number;
+  policyLr: number;
+  testSamples: number;
+  concurrency: number;
+  seed: number;
+}
 
 /** 0 once the stage's file is there; wrong options are 2. */
 export async function goodTeacherCommand(
@@ -29,18 +63,26 @@ export async function goodTeacherCommand(
     .showHelpAfterError("--help lists all commands and options.")
     .helpOption("-h, --help", "show this")
     .exitOverride();
+  program.addCommand(runCommand(signal));
   program.addCommand(smallSetCommand());
   addDataStages(program, signal);
   addModelStages(program, signal);
   addMeasures(program, signal);
   try {
-    await program.parseAsync([...args], { from: "user" });
+    await program.parseAsync(stageNamed(args), { from: "user" });
     return 0;
   } catch (error) {
     // Help and wrong options have been printed.
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
     throw error;
   }
+}
+
+/** Without a stage it is all of them. */
+function stageNamed(args: readonly string[]): string[] {
+  const [first] = args;
+  const named = first !== undefined && (!first.startsWith("-") || /^(-h|--help)$/.test(first));
+  return named ? [...args] : ["run", ...args];
 }
 
 function stage(name: string, about: string): Command {
@@ -125,7 +167,7 @@ function addDataStages(program: Command, signal: AbortSignal): void {
 }
 
 function addModelStages(program: Command, signal: AbortSignal): void {
-  const { withOut, withSeed, withSupervised, withPolicy, withSampling } = options;
+  const { withOut, withSeed, withSupervised, withCentering, withPolicy, withSampling } = options;
   const server = () => ({ hone: new Hone(), signal, onStep: options.onStep });
   const sft = stage("sft", "Makes the first policy by imitation.")
     .requiredOption(
@@ -141,6 +183,23 @@ function addModelStages(program: Command, signal: AbortSignal): void {
     },
   );
   program.addCommand(sft);
+
+  const rewardModel = stage(
+    "reward-model",
+    "Trains a reward model by Bradley-Terry. It begins with the first policy's weights and scores at once, as rm:NAME.",
+  )
+    .requiredOption("--in <file>", "pairs, a file of the stage pairs")
+    .requiredOption("--sft <file>", "the first policy, a file of the stage sft")
+    .requiredOption("--model <name>", "the model's name");
+  withCentering(
+    withSeed(withSupervised(withOut(rewardModel, "what it is called, JSON"), "rewardModel", "")),
+  ).action(async (given: Given) => {
+    const { in: pairs, out, sft: start, model, epochs, batchSize, lr: learningRate } = given;
+    const { centering, seed } = given;
+    const settings = { pairs, start, out, model, epochs, batchSize, learningRate, centering, seed };
+    said(out, await trainRewardModel({ ...server(), ...settings }));
+  });
+  program.addCommand(rewardModel);
 
   const policy = stage(
     "policy",
@@ -204,13 +263,14 @@ function addMeasures(program: Command, signal: AbortSignal): void {
     .requiredOption("--policies <files...>", "files of the stage policy, in the same order");
   table.action(async ({ evaluations, policies }: Given) => {
     if (evaluations.length !== policies.length) {
-      throw table.error(
+      table.error(
         `error: ${evaluations.length} evaluations and ${policies.length} policies are no pairs`,
       );
     }
     const rows = [];
-    for (const [at, evaluated] of (evaluations as string[]).entries()) {
-      rows.push(await readTeacherRow(evaluated, { evaluation: evaluated, policy: policies[at] }));
+    for (const [at, measured] of evaluations.entries()) {
+      const files = { evaluation: measured, policy: policies[at] as string };
+      rows.push(await readTeacherRow(measured, files));
     }
     process.stdout.write(`${teacherTable(rows)}\n`);
   });

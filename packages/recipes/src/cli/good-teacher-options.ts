@@ -73,6 +73,14 @@ export function withSupervised(
     .option(`--${prefix}lr <rate>`, `learning rate ${whom}`, above0, learningRate);
 }
 
+export const withCentering = (command: Command): Command =>
+  command.option(
+    "--centering <weight>",
+    "of the squared sum of a pair's scores",
+    atLeast0,
+    defaults.rewardModel.centering,
+  );
+
 export const withSource = (command: Command): Command =>
   command
     .requiredOption(

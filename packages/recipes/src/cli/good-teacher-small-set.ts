@@ -1,7 +1,7 @@
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Command } from "commander";
-import { smallSet, smallSetPairs } from "../good-teacher/small-set.ts";
+import { smallSet } from "../good-teacher/small-set.ts";
 import { jsonLines } from "../good-teacher/stage.ts";
 import * as options from "./good-teacher-options.ts";
 
@@ -13,17 +13,17 @@ export function smallSetCommand(): Command {
       "Writes the small set: preferences.jsonl, conversations.jsonl for the first policy, scorer.mjs, and corpus.jsonl, which a base of its own is pretrained on.",
     )
     .requiredOption("--out <folder>", "where its files go")
-    .option("--pairs <n>", "preferences", options.whole(20), smallSetPairs)
+    .option("--pairs <n>", "preferences (default: 600)", options.whole(20))
     .helpOption("-h, --help", "show this")
     .exitOverride()
-    .action(async ({ out, seed, pairs }: { out: string; seed: number; pairs: number }) => {
+    .action(async ({ out, seed, pairs }: { out: string; seed: number; pairs?: number }) => {
       await writeSmallSet(out, seed, pairs);
       console.log(`The small set is in ${out}.`);
     });
 }
 
 /** The same files for the same seed, whenever they are written. */
-async function writeSmallSet(folder: string, seed: number, pairs = smallSetPairs) {
+export async function writeSmallSet(folder: string, seed: number, pairs?: number) {
   await mkdir(folder, { recursive: true });
   const set = smallSet({ pairs, seed });
   const file = (name: string) => join(folder, name);

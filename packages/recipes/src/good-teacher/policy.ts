@@ -38,6 +38,8 @@ export interface PolicyOptions {
   answerTokens: number;
   /** Answers to each test prompt, before and after. */
   testSamples: number;
+  /** The control: shuffles the rewards within each group, so that they say nothing about the answers. */
+  shuffleRewards?: boolean | undefined;
   /** Further options of the training step. */
   train?: Record<string, unknown> | undefined;
   concurrency: number;
@@ -77,19 +79,25 @@ interface Scenario {
 export async function trainPolicy(options: PolicyOptions): Promise<boolean> {
   const { labelled, start, normalisation, scorer, scorerFile, out, model: name } = options;
   const { objective, beta, steps, groupsPerStep, groupSize, learningRate, seed } = options;
-  const { temperature, answerTokens, testSamples, train } = options;
+  const { temperature, answerTokens, testSamples, train, shuffleRewards = false } = options;
   const shown = { model: name, objective, beta, steps, groupsPerStep, groupSize, learningRate };
   return await runStage(
     {
       ...{ name: "policy", out },
       inputs: { labelled, sft: start, normalisation, ...(scorerFile && { scorer: scorerFile }) },
       options: {
-        ...{ ...shown, temperature, answerTokens, testSamples, train, seed },
+        ...{ ...shown, temperature, answerTokens, testSamples, train, shuffleRewards, seed },
         scorer: scorer.label,
       },
     },
     async () => {
       const first = await readStart(start);
+      if (seed !== first.seed) {
+        throw new HoneError(
+          `The first policy was made with seed ${first.seed}, and a policy that begins with its weights has the same one. Give --seed ${first.seed}.`,
+          { code: "invalid_config", param: "seed" },
+        );
+      }
       const text = await readFile(normalisation, "utf8");
       const norm = parsedRow(JSON.parse(text), normalisation, normalisationSchema);
       const { judge } = await judgeOf(norm, options.names);
@@ -98,6 +106,7 @@ export async function trainPolicy(options: PolicyOptions): Promise<boolean> {
       const summary = await trainRun(task, {
         ...{ name, out: folder, hone: options.hone, seed, signal: options.signal },
         ...{ taskSource: JSON.stringify(norm), onEvent: options.onEvent, ungated: true },
+        shuffleRewards,
       });
       const [before, after] = await Promise.all([
         evaluation(folder, "warmed up"),

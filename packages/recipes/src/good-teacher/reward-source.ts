@@ -17,7 +17,7 @@ export interface RewardSource {
   scaleSeed?: number | undefined;
 }
 
-const trainedSchema = z.object({
+export const trainedSchema = z.object({
   model: z.string(),
   policy: z.string(),
   onPolicyShare: z.number(),

@@ -31,7 +31,10 @@ export async function scored(
   progress: Progress<number[] | null>,
   options: ScoringOptions,
 ): Promise<(number[] | null)[]> {
-  const { signal, concurrency = 16, onProgress } = options;
+  const { concurrency = 16, onProgress } = options;
+  // One that ends the stage ends the others: nothing is noted behind it.
+  const ending = new AbortController();
+  const signal = AbortSignal.any([options.signal, ending.signal]);
   const failures: string[] = [];
   let succeeded = progress.done.size;
   let next = 0;
@@ -58,7 +61,10 @@ export async function scored(
       onProgress?.(progress.done.size, items.length);
     }
   };
-  await Promise.all(Array.from({ length: concurrency }, work));
+  const workers = Array.from({ length: concurrency }, () =>
+    work().catch((error: unknown) => ending.abort(error)),
+  );
+  await Promise.all(workers);
   signal.throwIfAborted();
   if (failures.length > 0) {
     const left = items.length - progress.done.size;

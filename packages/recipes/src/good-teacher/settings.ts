@@ -39,6 +39,20 @@ export const goodTeacherDefaults: GoodTeacherSettings = {
   ...{ temperature: 1, answerTokens: 512, concurrency: 32, seed: 0 },
 };
 
+/** What suits the small set on a base that a script made for it. */
+export const smallSetSettings: GoodTeacherSettings = {
+  ...goodTeacherDefaults,
+  ...{ testShare: 0.1, policyShare: 0.3, answerTokens: 8, concurrency: 64 },
+  sft: { epochs: 2, batchSize: 32, learningRate: 3e-3 },
+  samples: { pairs: 2, measured: 8 },
+  pairs: 256,
+  rewardModel: { epochs: 3, batchSize: 16, learningRate: 2e-3, centering: 0.01 },
+  policy: {
+    ...{ objective: "rloo", beta: 0.05, steps: 20, groupsPerStep: 16, groupSize: 4 },
+    ...{ learningRate: 1e-3, testSamples: 4, train: { warmupSteps: 2 } },
+  },
+};
+
 /** The file of a scorer that is a function of one's own. */
 export function scorerFileOf(name: string): string | undefined {
   const path = name.split("#")[0] ?? "";

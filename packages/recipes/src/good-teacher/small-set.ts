@@ -2,7 +2,7 @@ import { mulberry32, shuffledIndices, type ChatMessage } from "@hone/core";
 import type { Preference } from "./preferences.ts";
 
 /** Preferences of the small set, if nothing else is asked for. */
-export const smallSetPairs = 600;
+const smallSetPairs = 600;
 
 /** How many words of an answer count; the answers of the small set have as many. */
 const counted = 4;
@@ -23,7 +23,7 @@ export interface SmallSet {
   preferences: Preference[];
   /** Conversations in the policy's register, for `sft`. */
   conversations: { messages: ChatMessage[] }[];
-  /** What a base is pretrained on: answers in both registers, each followed by one of its words. */
+  /** What a base is pretrained on: answers in both registers, and then one of the words that were said, by whoever. */
   corpus: { messages: ChatMessage[] }[];
   /** The module text of the ground truth. */
   scorer: string;
@@ -36,8 +36,8 @@ export interface SmallSet {
  * quarter of its variance, as in the paper. The given pairs are in the writer's words, while the policy mostly uses
  * others: a reward model of given pairs alone knows little of what the policy says.
  */
-export function smallSet(options: { pairs: number; seed: number }): SmallSet {
-  const { pairs, seed } = options;
+export function smallSet(options: { pairs?: number | undefined; seed: number }): SmallSet {
+  const { pairs = smallSetPairs, seed } = options;
   const random = mulberry32(seed * 7919 + 17);
   const worth: Record<string, number> = {};
   for (const words of Object.values(registers)) {
@@ -47,17 +47,17 @@ export function smallSet(options: { pairs: number; seed: number }): SmallSet {
     }
   }
   const pick = (words: readonly string[]) => words[Math.floor(random() * words.length)] as string;
-  /** Mostly in one register: an answer of the other has a word of it now and then. */
-  const answer = (mostly: "writer" | "policy", share = 0.8): string => {
+  const answer = (mostly: "writer" | "policy", share: number): string => {
     const other = mostly === "writer" ? "policy" : "writer";
     return Array.from({ length: counted }, () =>
       pick(registers[random() < share ? mostly : other]),
     ).join(" ");
   };
+  const promptOf = () => `Say four words: ${[0, 1, 2].map(() => pick(registers.writer)).join(" ")}`;
   const seen = new Set<string>();
   const newPrompt = (): string => {
     for (;;) {
-      const text = `Say four words: ${[0, 1, 2].map(() => pick(registers.writer)).join(" ")}`;
+      const text = promptOf();
       if (seen.has(text)) continue;
       seen.add(text);
       return text;
@@ -70,7 +70,7 @@ export function smallSet(options: { pairs: number; seed: number }): SmallSet {
   const scoreOf = (prompt: string, text: string) => worthOf(worth, prompt, text);
   const preferences = Array.from({ length: pairs }, (): Preference => {
     const prompt = newPrompt();
-    const [first, second] = [answer("writer"), answer("writer")];
+    const [first, second] = [answer("writer", 0.9), answer("writer", 0.9)];
     const [chosen, rejected] =
       scoreOf(prompt, first) >= scoreOf(prompt, second) ? [first, second] : [second, first];
     return {
@@ -82,28 +82,32 @@ export function smallSet(options: { pairs: number; seed: number }): SmallSet {
   return {
     preferences,
     conversations: Array.from({ length: 256 }, () => ({
-      messages: said(newPrompt(), answer("policy")),
+      messages: said(newPrompt(), answer("policy", 1)),
     })),
     corpus: Array.from({ length: 4000 }, () => {
-      const prompt = newPromptOf(registers.writer, pick);
+      const prompt = promptOf();
       const text = answer(random() < 0.5 ? "writer" : "policy", 0.75);
-      const again: ChatMessage = { role: "user", content: pick(text.split(" ")) };
+      const again: ChatMessage = {
+        role: "user",
+        content: pick([...wordsOf(prompt), ...wordsOf(text)]),
+      };
       return { messages: [...said(prompt, text), again] };
     }),
     scorer: scorerText(worth),
   };
 }
 
-function newPromptOf(words: readonly string[], pick: (words: readonly string[]) => string): string {
-  return `Say four words: ${[0, 1, 2].map(() => pick(words)).join(" ")}`;
+/** Those that have a worth: none of "Say four words:". */
+function wordsOf(text: string): string[] {
+  return text.split(" ").filter((word) => Object.values(registers).flat().includes(word));
 }
 
 function worthOf(worth: Readonly<Record<string, number>>, prompt: string, text: string): number {
   const sum = (words: readonly string[]) =>
     words.reduce((total, word) => total + (worth[word] ?? 0), 0);
-  return (
-    level + promptWeight * sum(prompt.split(" ")) + sum(text.trim().split(/\s+/).slice(0, counted))
-  );
+  const said = text.trim().split(/\s+/).slice(0, counted);
+  // The same words in another order are worth the same, to the last bit.
+  return Number((level + promptWeight * sum(prompt.split(" ")) + sum(said)).toFixed(6));
 }
 
 /** The same function as a module of its own: the pipeline reads a scorer from a file. */
@@ -116,7 +120,7 @@ export default (trajectories) =>
   trajectories.map(({ messages }) => {
     const [prompt, answer] = [messages[0], messages.at(-1)].map(({ content }) => String(content));
     const said = answer.trim().split(/\\s+/).slice(0, ${counted});
-    return ${level} + ${promptWeight} * sum(prompt.split(" ")) + sum(said);
+    return Number((${level} + ${promptWeight} * sum(prompt.split(" ")) + sum(said)).toFixed(6));
   });
 `;
 }
