@@ -1,3 +1,14 @@
+export { collectDisagreements } from "./train-judge/disagreements.ts";
+export type { DisagreementOptions, Disagreements, Says } from "./train-judge/disagreements.ts";
+export type { ShownCase } from "./train-judge/judge-case.ts";
+export type { JudgeTrainingEvent, TrainJudgeOptions } from "./train-judge/options.ts";
+export { judgementPrompt } from "./train-judge/prompt.ts";
+export type { JudgementPrompt } from "./train-judge/prompt.ts";
+export { judgeTrainingText } from "./train-judge/report.ts";
+export type { JudgeFigure, JudgeTraining } from "./train-judge/report.ts";
+export { trainJudge } from "./train-judge/train-judge.ts";
+export { trainedJudge } from "./train-judge/trained-judge.ts";
+export type { TrainedJudge, TrainedJudgeOptions } from "./train-judge/trained-judge.ts";
 export { combinedScore, examineJudges, judgeReport } from "./doctor/examine.ts";
 export type { DoctorOptions, JudgeReport } from "./doctor/examine.ts";
 export type { ExaminedJudge, GroupJudging, JudgeFunction } from "./doctor/judge.ts";

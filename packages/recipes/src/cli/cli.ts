@@ -1,15 +1,19 @@
 #!/usr/bin/env node
 // `npx @hone/recipes judge-doctor`: whether judges can teach the policy behind a task. `good-teacher`: the pipeline that
-// shows what makes a reward model a good teacher.
+// shows what makes a reward model a good teacher. `train-judge`: a judge from labelled answers.
 import process from "node:process";
 import { HoneError, printable } from "@hone/core";
 import { goodTeacherCommand } from "./good-teacher-command.ts";
 import { judgeDoctorCommand } from "./judge-doctor-command.ts";
+import { collectDisagreementsCommand, trainJudgeCommand } from "./train-judge-command.ts";
 
 const usage = `npx @hone/recipes judge-doctor --task TASK.ts --judges JUDGE,…   whether a judge can teach, and why
        npx @hone/recipes good-teacher                                         reward models as teachers, stage by stage
+       npx @hone/recipes train-judge --data FILE --mode … --method … --model NAME   a judge from labelled answers
+       npx @hone/recipes collect-disagreements FILES --truth METRIC --out FILE      labelled answers from a run
 
   judge-doctor --help        all options
+  train-judge --help, collect-disagreements --help: theirs
   good-teacher --help        all stages
 `;
 
@@ -29,6 +33,8 @@ process.on("SIGTERM", interrupt);
 const commands: Readonly<Record<string, typeof judgeDoctorCommand>> = {
   "judge-doctor": judgeDoctorCommand,
   "good-teacher": goodTeacherCommand,
+  "train-judge": trainJudgeCommand,
+  "collect-disagreements": collectDisagreementsCommand,
 };
 const [name, ...args] = process.argv.slice(2);
 if (name === undefined || name === "--help" || name === "-h") {

@@ -13,8 +13,11 @@ import {
   type TrajectoryGroup,
 } from "@hone/core";
 import { examineJudges, type JudgeReport } from "../doctor/examine.ts";
-import { namedJudge } from "../doctor/judges.ts";
+import type { ExaminedJudge } from "../doctor/judge.ts";
+import { functionJudge, namedJudge } from "../doctor/judges.ts";
 import { reportText } from "../doctor/report-text.ts";
+import type { JudgeMode } from "../train-judge/judge-case.ts";
+import { trainedJudge } from "../train-judge/trained-judge.ts";
 
 interface Given {
   task?: string;
@@ -46,7 +49,7 @@ function readGiven(args: readonly string[]): Given {
     .showHelpAfterError("--help lists all options.")
     .requiredOption(
       "--judges <names>",
-      "openai/o4-mini, hone/MODEL, rm:NAME, http://host:port/v1#MODEL (key: JUDGE_API_KEY) or ./judge.ts#export, with commas between them",
+      "openai/o4-mini, hone/MODEL, rm:NAME, pointwise:NAME or pairwise:NAME of train-judge, http://host:port/v1#MODEL (key: JUDGE_API_KEY) or ./judge.ts#export, with commas between them",
     )
     .option("--task <file>", "a file whose default export is what defineTask gives: it is played")
     .option("--groups <file>", "instead of --task: recorded groups, as a run keeps them (JSONL)")
@@ -98,7 +101,7 @@ export async function judgeDoctorCommand(
     const timeoutMs = 1000 * given.timeout;
     const deadlineMs = passes * 5 * timeoutMs;
     const ruler = { parameters, timeoutMs, deadlineMs, ...(rubric && { rubric }), ...own };
-    judges.push(await namedJudge(name, { ruler }));
+    judges.push(trainedJudgeNamed(name, given.judgeTokens) ?? (await namedJudge(name, { ruler })));
   }
   const groups =
     given.groups === undefined ? await played(given, task, signal) : await recorded(given);
@@ -120,6 +123,14 @@ export async function judgeDoctorCommand(
     json ? JSON.stringify(written(reports, groups), null, 2) : `${reportText(reports)}\n`,
   );
   return reports.some(({ verdict }) => verdict.level === "fail") ? 1 : 0;
+}
+
+/** `pointwise:NAME` or `pairwise:NAME`: a judge that train-judge made, asked in its own format. */
+function trainedJudgeNamed(name: string, answerTokens: number | undefined): ExaminedJudge | null {
+  const [, mode, model = ""] = /^(pointwise|pairwise):(.+)$/.exec(name) ?? [];
+  if (mode === undefined) return null;
+  const { judge } = trainedJudge({ model, mode: mode as JudgeMode, answerTokens });
+  return functionJudge(name, judge);
 }
 
 function written(reports: readonly JudgeReport[], groups: readonly TrajectoryGroup[]) {
