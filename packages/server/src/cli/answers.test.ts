@@ -143,6 +143,16 @@ describe("export", () => {
     expect(readdirSync(parent)).toEqual([]);
   });
 
+  test("--classifier is for a policy with a head", async () => {
+    server = await announcedServer((url) => (url.pathname === policyPath ? policy : undefined));
+    const args = ["export", "m@1", join(parent, "c"), "--classifier", "--data-dir", server.dataDir];
+    const { code, error } = await runHere(args);
+    expect(code).toBe(1);
+    expect(error).toContain("m@1 has no head that gives scores");
+    expect(server.requests).toEqual([policyPath]);
+    expect(readdirSync(parent)).toEqual([]);
+  });
+
   test("leaves what was put into the folder meanwhile", async () => {
     const folder = join(parent, "adapter");
     mkdirSync(folder);

@@ -58,6 +58,12 @@ Examples:
         `/v1/models/${model}/policies/${step}`,
       );
       // Checked here, before the part that takes minutes.
+      if (flags.classifier && policy.removedAt === null && !(headName in policy.files)) {
+        throw new HoneError(
+          `${policy.id} has no head that gives scores. Export it without --classifier, or train one with model.bradleyTerry(pairs).`,
+          { code: "invalid_config" },
+        );
+      }
       const whole = flags.merged || flags.classifier;
       const base = whole ? await baseOf(connection, policy, flags) : null;
       // If it is a link, the folder behind it is replaced.
@@ -113,13 +119,9 @@ async function download(
   for (const name of files) {
     const expected = policy.files[name];
     if (!expected) {
-      const head = name === headName;
-      throw new HoneError(
-        head
-          ? `${policy.id} has no head that gives scores. Export it without --classifier, or train one with model.bradleyTerry(pairs).`
-          : `${policy.id} has no ${name}. Export another policy.`,
-        { code: head ? "invalid_config" : "bad_adapter" },
-      );
+      throw new HoneError(`${policy.id} has no ${name}. Export another policy.`, {
+        code: "bad_adapter",
+      });
     }
     console.error(`${name}: ${bytes(expected.bytes)}`);
     const { body } = await connection.open(`/v1/models/${model}/policies/${step}/files/${name}`);

@@ -7,7 +7,7 @@ import {
   type Scores,
 } from "@hone/core";
 import pLimit from "p-limit";
-import { type AdapterBase, requireSameBase } from "../policies/base-of.ts";
+import { type AdapterBase, baseOf, isSameBase, requireSameBase } from "../policies/base-of.ts";
 import type { Checkpoints } from "../policies/checkpoints.ts";
 import type { LivePolicies } from "../policies/live.ts";
 import type { Model, Models } from "../policies/models.ts";
@@ -137,10 +137,10 @@ export function createPolicyScorer(options: PolicyScorerOptions): Scoring {
   return {
     async list() {
       const trained: RewardModelInfo[] = [];
-      for (const { name, served } of models.list()) {
-        if (served > 0 && !loaded.has(name) && (await hasHead(name, served))) {
-          trained.push(infoOf(name));
-        }
+      for (const model of models.list()) {
+        const { name, served } = model;
+        const asked = isSameBase(baseOf(model), base) && !loaded.has(name);
+        if (asked && served > 0 && (await hasHead(name, served))) trained.push(infoOf(name));
       }
       return [...(await scorer.list()), ...trained];
     },

@@ -9,6 +9,7 @@ import { createCheckpoints } from "../policies/checkpoints.ts";
 import type { Probe } from "../ports/live-set.ts";
 import type { Trainer } from "../ports/trainer.ts";
 import type { Child } from "../supervise/child.ts";
+import type { Renderer } from "../ports/renderer.ts";
 import { createRendererClient } from "../renderer/http-renderer.ts";
 import { isStopped } from "../testing/stopped.ts";
 import { createTrainerClient } from "../trainer/client.ts";
@@ -58,8 +59,16 @@ describe.skipIf(workerPython() === null)("with the real worker", () => {
   async function open(dataDir: string): Promise<TestState> {
     // Policies of another test's data directory have the same names.
     for (const policy of (await engine.served()).keys()) await engine.unload(policy);
-    // Rollouts are learnt from by the ids of the ledger: nothing is rendered.
-    const renderer = createRendererClient({ baseURL: () => "", key: () => "" });
+    // Rollouts are learnt from by the ids of the ledger. Only a reward model's conversations are rendered: a token a
+    // character.
+    const renderer: Renderer = {
+      ...createRendererClient({ baseURL: () => "", key: () => "" }),
+      withTemplate: () => renderer,
+      conversation: async (messages) =>
+        Array.from(messages.map(({ content }) => `${content as string};`).join(""), (letter) =>
+          letter.charCodeAt(0),
+        ),
+    };
     return openTestState(dataDir, { engine: () => engine, trainer, renderer });
   }
 
@@ -223,6 +232,18 @@ describe.skipIf(workerPython() === null)("with the real worker", () => {
         const of = rollouts();
         const examples = of.slice(1).map((rejected, at) => ({ chosen: of[at], rejected }));
         return { type: "dpo", examples, config: { ...one, loss: "ipo", sftWeight: 0.5 } };
+      },
+    ],
+    [
+      "a reward model",
+      () => {
+        const said = (content: string) => [{ role: "assistant", content }];
+        const examples = Array.from({ length: 6 }, (_example, at) => ({
+          prompt: [{ role: "user", content: `What comes after ${"on and ".repeat(at + 4)}on?` }],
+          chosen: said(`Please see number ${at}.`),
+          rejected: said(`No. ${at}.`),
+        }));
+        return { type: "bradley_terry", examples, config: one };
       },
     ],
   ])(

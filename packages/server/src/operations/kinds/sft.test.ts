@@ -1,4 +1,4 @@
-import { HoneError } from "@hone/core";
+import { type ChatMessage, HoneError } from "@hone/core";
 import type OpenAI from "openai";
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
 import { createRendererClient, type RendererClient } from "../../renderer/http-renderer.ts";
@@ -322,5 +322,32 @@ describe.skipIf(!workerPython())("steps of imitation", () => {
       code: "policy_not_found",
       param: "op.config.reference",
     });
+  });
+
+  test("a reward model reads a pair's conversations whole, each at its last token", async () => {
+    const prompt = conversation.slice(0, 2);
+    const said = (content: string) => [{ role: "assistant" as const, content, weight: 1 as const }];
+    const { over, data } = await run({
+      type: "bradley_terry",
+      examples: [{ prompt, tools, chosen: said("A hat."), rejected: said("A dog.") }],
+      config: { maxTokensPerMicroBatch: 1, centering: 0.5 },
+    });
+    expect(over.result).toMatchObject({ type: "bradley_terry", trained: true, examples: 1 });
+    const made = data();
+    expect(made.config.loss).toEqual({ type: "bradley_terry", centering: 0.5 });
+    expect(made.config.plan[0]).toHaveLength(1);
+    expect(made.tensor("rollout_reward")).toEqual([1, 0]);
+    for (const [at, answer] of ["A hat.", "A dog."].entries()) {
+      const messages = [...prompt, { role: "assistant", content: answer }] as ChatMessage[];
+      const whole = await renderer.conversation(messages, null);
+      const { prompt: before, answer: read } = made.completions[at]!;
+      expect([...before, ...read]).toEqual(whole);
+      expect(read).toHaveLength(1);
+      expect(await spelt(whole)).toContain(answer);
+      // Nothing is to follow.
+      const asked = await renderer.render(messages, null);
+      expect(asked.length).toBeGreaterThan(whole.length);
+      expect(asked.slice(0, whole.length)).toEqual(whole);
+    }
   });
 });
