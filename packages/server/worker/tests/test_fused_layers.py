@@ -15,7 +15,7 @@ from hone_worker.base.lora import LoraWeights
 from hone_worker.packing import kernel_ranges
 from hone_worker.packing.kernel_ranges import Ranges
 from hone_worker.process.errors import HoneWorkerError
-from hone_worker.train.forward import logprobs
+from hone_worker.train.forward import logprobs, read_out
 
 EAGER = ComputePaths(layer="eager")
 TARGETS = {"all": "_proj", "some": ("q_proj", "v_proj", "down_proj"), "attention": ("k_proj", "o_proj")}
@@ -106,3 +106,17 @@ def test_other_families_keep_their_own_layers(monkeypatch, caplog):
     packed, plain = micro_batches(random_forest(1), "tree"), family("qwen3", paths=EAGER)
     found, wanted = (forward_backward(one, adapter(one), packed) for one in (base, plain))
     assert torch.equal(found[1], wanted[1])
+
+
+def test_a_scalar_head_reads_some_places_only():
+    (packed,) = micro_batches(random_forest(2), "tree")
+    found = []
+    for base in (family("qwen3"), family("qwen3", paths=EAGER)):
+        leaf = adapter(base).trainable()
+        head = torch.linspace(-1, 1, 32)[None].requires_grad_()
+        _, _, scores = read_out(base, leaf, head, packed, entropy_gradient=False, recompute=False)
+        scores.square().sum().backward()
+        found.append((scores.detach(), [head.grad, *(p.grad for p in leaf.parameters())]))
+    (scores, gradient), (wanted, theirs) = found
+    torch.testing.assert_close(scores, wanted, rtol=1e-5, atol=1e-5)
+    assert all((ours - one).norm() <= 1e-5 * one.norm() for ours, one in zip(gradient, theirs, strict=True))
