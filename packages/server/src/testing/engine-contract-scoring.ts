@@ -28,5 +28,30 @@ export function describeScoring(engine: () => RunningEngine): void {
         expect(largestDifference(told, logprobs)).toBeLessThan(1e-3);
       }
     });
+
+    it("does so beside requests that are being sampled", async () => {
+      const running = engine();
+      const beside = Array.from({ length: 5 }, (_, at) =>
+        sampleOne(running.engine, {
+          ...{ model: "m@3", prompt: promptOf(at), temperature: 1, maxTokens: 60, stream: true },
+        }),
+      );
+      const prompt = promptOf(2);
+      const score = async (): Promise<number[]> => {
+        for await (const { promptLogprobs } of running.engine.generate({
+          ...{ model: "m@3", n: 1, maxTokens: 1, temperature: 0, topP: 1, seed: null },
+          ...{ stop: [], stopTokenIds: [], stream: false, promptLogprobs: true, prompt },
+          signal: new AbortController().signal,
+        })) {
+          return [...(promptLogprobs ?? [])];
+        }
+        return [];
+      };
+      const busy: number[][] = [];
+      for (let nth = 0; nth < 4; nth++) busy.push(await score());
+      await Promise.all(beside);
+      const idle = await score();
+      for (const told of busy) expect(largestDifference(told, idle)).toBeLessThan(1e-3);
+    });
   });
 }

@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { workerDir } from "../../setup/paths.ts";
 import type { ChildOptions } from "../../supervise/child.ts";
+import { loraTargets } from "./lora-targets.ts";
 
 interface VllmOptions {
   /** The Python of an environment that has vLLM. */
@@ -50,6 +51,7 @@ export function vllmChild(options: VllmOptions): Omit<ChildOptions, "log"> {
       ...["--structured-outputs-config.disable_any_whitespace", "true"],
       // Without a GPU compiling takes minutes, and there are no graphs to gain.
       ...(options.device === "cuda" ? [] : ["--enforce-eager"]),
+      ...(options.device === "cuda" ? [] : targetsFlag(options.base)),
       "--disable-uvicorn-access-log",
       ...shareFlag(options.memoryShare?.() ?? null),
       ...(options.flags ?? []),
@@ -67,6 +69,11 @@ export function vllmChild(options: VllmOptions): Omit<ChildOptions, "log"> {
     // It drains open streams; what is left then of its group holds the model's memory.
     stopTimeoutMs: 8_000,
   };
+}
+
+function targetsFlag(base: string): string[] {
+  const names = loraTargets(base);
+  return names.length === 0 ? [] : ["--lora-target-modules", ...names];
 }
 
 function shareFlag(share: number | null): string[] {
