@@ -1,7 +1,7 @@
 import process from "node:process";
 import { Command, InvalidArgumentError, Option } from "commander";
 import { createReporter, type RunEvent } from "@hone/client/run";
-import { numberReader } from "@hone/core";
+import { HoneError, numberReader } from "@hone/core";
 import { collectDisagreements } from "../train-judge/disagreements.ts";
 import type { JudgeMode } from "../train-judge/judge-case.ts";
 import { judgeTrainingText, type JudgeMethod } from "../train-judge/report.ts";
@@ -85,6 +85,13 @@ export async function trainJudgeCommand(
       ([, value]) => value !== undefined,
     ),
   );
+  const [stray] = Object.keys(run);
+  if (stray !== undefined && method !== "grpo") {
+    const flag = `--${stray.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
+    throw new HoneError(`${flag} is an option of the method grpo alone. Leave it out.`, {
+      ...{ code: "invalid_config", param: stray },
+    });
+  }
   const { heldOut, heldOutShare, out, parity, answerTokens, epochs, batchSize } = given;
   const report = await trainJudge({
     ...{ data, mode, method, name, seed, heldOut, heldOutShare, out, parity, answerTokens },
