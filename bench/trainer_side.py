@@ -205,10 +205,10 @@ def peft(base_path: str, groups: Groups) -> Callable[[], int]:
             ids, mask, said = (
                 torch.zeros(len(part), width, dtype=torch.long) for _ in range(3)
             )
-            for row, (tokens, sampled) in enumerate(part):
-                ids[row, : len(tokens)] = torch.tensor(tokens)
-                mask[row, : len(tokens)] = 1
-                said[row, : len(tokens)] = torch.tensor(sampled)
+            for row, (given, sampled) in enumerate(part):
+                ids[row, : len(given)] = torch.tensor(given)
+                mask[row, : len(given)] = 1
+                said[row, : len(given)] = torch.tensor(sampled)
             logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[
                 :, :-1
             ]
