@@ -103,7 +103,7 @@ function addDataStages(program: Command, signal: AbortSignal): void {
   const labels = stage(
     "relabel",
     "Has the scorer say which answer of each pair is better, and deals the prompts out to reward models, policies and the test.",
-  ).requiredOption("--in <file>", "preferences in UltraFeedback's schema, JSONL");
+  ).requiredOption("--in <file>", "preferences in UltraFeedback's schema, JSONL or Parquet");
   withSeed(withSplits(withScorer(withOut(labels, "labelled preferences, JSONL")))).action(
     async (given: Given) => {
       const made = await relabel({

@@ -54,7 +54,7 @@ export function runCommand(signal: AbortSignal): Command {
     .description(
       "All stages in order, and the paper's table: on-policy share, variance, accuracy, combined score, true gain. Without --preferences on a small set that a script makes.",
     )
-    .option("--preferences <file>", "preferences in UltraFeedback's schema, JSONL")
+    .option("--preferences <file>", "preferences in UltraFeedback's schema, JSONL or Parquet")
     .option(
       "--scorer <name>",
       "the ground truth: ./scorer.ts#export or rm:NAME; of the small set its own",

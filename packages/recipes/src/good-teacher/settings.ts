@@ -46,7 +46,7 @@ export const smallSetSettings: GoodTeacherSettings = {
   sft: { epochs: 2, batchSize: 32, learningRate: 3e-3 },
   samples: { pairs: 2, measured: 8 },
   pairs: 256,
-  rewardModel: { epochs: 3, batchSize: 16, learningRate: 2e-3, centering: 0.01 },
+  rewardModel: { epochs: 10, batchSize: 16, learningRate: 2e-3, centering: 0.01 },
   policy: {
     ...{ objective: "rloo", beta: 0.05, steps: 20, groupsPerStep: 16, groupSize: 4 },
     ...{ learningRate: 1e-3, testSamples: 4, train: { warmupSteps: 2 } },

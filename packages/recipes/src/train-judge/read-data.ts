@@ -79,7 +79,7 @@ function parsed(text: string, place: string): unknown {
   }
 }
 
-async function* parquetRows(path: string): AsyncGenerator<Entry> {
+export async function* parquetRows(path: string): AsyncGenerator<Entry> {
   let rows: Record<string, unknown>[];
   try {
     rows = await parquetReadObjects({ file: await asyncBufferFromFile(path) });
