@@ -50,9 +50,15 @@ export async function learnJudgements(
   return {
     before: await evaluation(out, "base greedy"),
     after: await evaluation(out, "trained greedy"),
-    ...{ policy: summary.policy, ties: 0, notes: [] },
+    ...{ policy: summary.policy, ties: 0 },
+    // A run whose batches have all trained nothing ends as any other.
+    notes:
+      method === "grpo" && summary.steps > 0 && summary.policy.endsWith("@0") ? [untrained] : [],
   };
 }
+
+const untrained =
+  "Nothing was trained: in each group all judgements earned the same. Look at judge/parse_rate; where none can be read, begin with sft.";
 
 /** The case as it is shown, and the right answer. */
 function demonstrations(one: JudgeCase, prompt: JudgementPrompt) {
