@@ -161,6 +161,18 @@ it("a trained judge scores groups in its own format; what it cannot say is no ze
     expect(failed!.trajectories.map(({ reward }) => reward)).toEqual([null, null, null]);
     expect(failed!.metadata["failed"]).toBe("judge_failed");
   }
+  // Rollouts of several turns part: their last answers are to different conversations.
+  const parted = groups.map((group) => ({
+    ...group,
+    trajectories: group.trajectories.map((one, at) => ({
+      ...one,
+      messages: [{ role: "user" as const, content: `turn ${at}` }, ...one.messages],
+    })),
+  }));
+  const comparing = trainedJudge({ model: "m", mode: "pairwise", hone });
+  await expect(comparing.score(parted, { mode: "train", signal } as never)).rejects.toThrow(
+    /different conversations/,
+  );
   const { hone: untrained } = await judgeThat(right);
   const { score } = trainedJudge({ model: "m", mode: "pairwise", hone: untrained });
   await expect(score(groups, { mode: "train", signal } as never)).rejects.toThrow(

@@ -14,7 +14,7 @@ export const evaluationLabel = (step: number): string => `step-${step}`;
 /** What the advisor reads of an evaluation. */
 export function evaluatedOf(
   groups: readonly TrajectoryGroup[],
-  { metric, step }: { metric: string; step: number },
+  { metric, prefers, step }: { metric: string; prefers: boolean; step: number },
 ): Evaluated {
   const trajectories = groups.flatMap((group) => group.trajectories);
   const scores = (name: string) =>
@@ -31,7 +31,8 @@ export function evaluatedOf(
     secondary: Object.fromEntries(
       Object.entries(secondary).filter(([, value]) => value !== undefined),
     ),
-    ...(wins.size > 0 && { wins }),
+    // A baseline's answers that nobody could compare say nothing; the scores do not stand in for them.
+    ...(prefers && { wins }),
   };
 }
 
@@ -49,7 +50,7 @@ function meanOf(
  */
 export async function fixedEvaluations(
   log: RunLog,
-  { metric, after }: { metric: string; after: number },
+  { metric, prefers, after }: { metric: string; prefers: boolean; after: number },
 ): Promise<Evaluated[]> {
   const newest = new Map<number, EvaluationRecord>();
   for (const record of log.records) {
@@ -62,7 +63,7 @@ export async function fixedEvaluations(
     steps.map(async (step) => {
       const file = newest.get(step)?.file ?? `eval-${evaluationLabel(step)}.jsonl`;
       const groups = await readGroups(join(log.folder, "trajectories", file));
-      return evaluatedOf(groups, { metric, step });
+      return evaluatedOf(groups, { metric, prefers, step });
     }),
   );
 }

@@ -11,7 +11,7 @@ import { readSettings, type RunSettings } from "./run-options.ts";
 import { createWatch } from "./run-watch.ts";
 import { acceptedChange, writeAccepted } from "./task-change.ts";
 import { openTotals } from "./totals.ts";
-import { readWatchLog } from "./watch-log.ts";
+import { addWatchRecord, baseIsStale, readWatchLog } from "./watch-log.ts";
 
 let out: string;
 let now = 0;
@@ -188,4 +188,46 @@ it("a changed task is taken only by a paused run, and written down", async () =>
     ...{ ...kept, base: "b" },
   });
   expect(await readWatchLog(out)).toMatchObject([{ type: "task-changed", step: 4, ...change }]);
+});
+
+it("a run that an alarm stopped stays stopped when it is started again, until the alarm is ignored", async () => {
+  const first = await watchOf({ onAlarm: "stop" });
+  await first.train(0);
+  expect(await first.train(1, alike())).toBe(false);
+  const again = await watchOf({ onAlarm: "stop" });
+  expect(await again.watch.ends(1)).toMatchObject({ by: "alarm", what: "same_output", step: 1 });
+  expect(again.watch.summary().alarms).toHaveLength(1);
+  for (const given of [{ ignoreAlarms: ["same_output" as const] }, { onAlarm: "warn" as const }]) {
+    const { watch } = await watchOf({ onAlarm: "stop", ...given });
+    expect(await watch.ends(1)).toBeNull();
+  }
+});
+
+it("an alarm whose stop or pause was cut off is raised again before the same step", async () => {
+  const first = await watchOf({});
+  await first.train(0);
+  await first.watch.look({ step: 1, trained: 1 }, alike(), []);
+  const again = await watchOf({ onAlarm: "pause" });
+  await expect(again.train(1, alike())).rejects.toMatchObject({ code: "run_paused" });
+  expect(again.watch.summary().alarms).toHaveLength(1);
+});
+
+it("alarms of a reward that was changed keep none of the next one quiet", async () => {
+  const first = await watchOf({});
+  await first.train(0);
+  await first.train(1, alike());
+  await addWatchRecord(out, { type: "task-changed", step: 2, from: {}, to: {} });
+  const next = await watchOf({});
+  await next.train(3);
+  await next.train(4, alike());
+  expect(next.watch.summary().alarms.map(({ step: at }) => at)).toEqual([5]);
+});
+
+it("the base's answers are stale from a change on until they were made again", () => {
+  const changed = { type: "task-changed", step: 2, from: {}, to: {} } as const;
+  const made = { type: "base-evaluated" } as const;
+  expect(baseIsStale([])).toBe(false);
+  expect(baseIsStale([changed])).toBe(true);
+  expect(baseIsStale([changed, made])).toBe(false);
+  expect(baseIsStale([changed, made, changed])).toBe(true);
 });

@@ -30,7 +30,7 @@ const quietSteps = 10;
 const pricedSteps = 3;
 
 interface WatchContext {
-  task: Pick<Task<unknown>, "metric" | "heldOutJudge">;
+  task: Pick<Task<unknown>, "metric" | "heldOutJudge" | "prefer">;
   settings: RunSettings;
   out: string;
   log: RunLog;
@@ -56,10 +56,12 @@ export async function createWatch(context: WatchContext) {
     (at, record) => (record.type === "task-changed" ? record.step : at),
     -1,
   );
-  const alarms = earlier.filter((record) => record.type === "alarm") as Alarm[];
-  const evaluations = await fixedEvaluations(log, { metric, after: changedAt });
+  const change = earlier.findLastIndex(({ type }) => type === "task-changed");
+  const alarms = earlier.slice(change + 1).filter(({ type }) => type === "alarm") as Alarm[];
+  const fixed = { metric, prefers: task.prefer !== undefined };
+  const evaluations = await fixedEvaluations(log, { ...fixed, after: changedAt });
   let paused = context.paused;
-  let stopped: Stopped | null = null;
+  let stopped = stoppedByAlarm(earlier, settings);
   let told = "";
   /** Steps trained, as far as this start has come. */
   let newest = 0;
@@ -103,7 +105,8 @@ export async function createWatch(context: WatchContext) {
     return alarmsFor(steps, { metricRisen: metricRisen(step) }).filter(
       ({ code }) =>
         !settings.ignoreAlarms.includes(code) &&
-        !alarms.some((one) => one.code === code && one.step > step - quietSteps),
+        // Raised before this very step, and cut off there, it is raised again.
+        !alarms.some((one) => one.code === code && one.step > step - quietSteps && one.step < step),
     );
   }
 
@@ -111,7 +114,7 @@ export async function createWatch(context: WatchContext) {
   function insert(groups: readonly TrajectoryGroup[], step: number): void {
     const at = evaluations.findIndex((one) => one.step >= step);
     const same = evaluations[at]?.step === step;
-    const one = evaluatedOf(groups, { metric, step });
+    const one = evaluatedOf(groups, { ...fixed, step });
     evaluations.splice(at < 0 ? evaluations.length : at, same ? 1 : 0, one);
   }
 
@@ -144,7 +147,7 @@ export async function createWatch(context: WatchContext) {
       await mkdir(join(out, "suspicious"), { recursive: true });
       await writeFile(file, `${text}\n`);
       for (const alarm of raised) {
-        alarms.push(alarm);
+        if (!alarms.some((one) => one.code === alarm.code && one.step === step)) alarms.push(alarm);
         await note({ type: "alarm", ...alarm });
         onEvent({ type: "alarm", alarm, file });
       }
@@ -223,6 +226,18 @@ export async function createWatch(context: WatchContext) {
       return { ...adviseStop(evaluations, goals), stopped, alarms: [...alarms] };
     },
   };
+}
+
+/** A run that an alarm stopped is over, started again or not, until somebody takes the alarm for a false one. */
+function stoppedByAlarm(
+  earlier: readonly WatchRecord[],
+  { onAlarm, ignoreAlarms }: Pick<RunSettings, "onAlarm" | "ignoreAlarms">,
+): Stopped | null {
+  const last = earlier.findLast(({ type }) => type === "stopped");
+  if (last?.type !== "stopped" || last.by !== "alarm" || onAlarm !== "stop") return null;
+  if (ignoreAlarms.some((code) => code === last.what)) return null;
+  const { by, what, step, message } = last;
+  return { by, what, step, message };
 }
 
 /** Rewards that compare the rollouts of a group have no level to advise by. */

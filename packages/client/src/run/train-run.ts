@@ -18,7 +18,7 @@ import { readOwnSettings, requireTask, type Task, type TaskSettings } from "./ta
 import { fingerprintOf, taskChanges } from "./task-fingerprint.ts";
 import { acceptedChange, writeAccepted } from "./task-change.ts";
 import { openTotals } from "./totals.ts";
-import { addWatchRecord, readWatchLog } from "./watch-log.ts";
+import { addWatchRecord, baseIsStale, readWatchLog } from "./watch-log.ts";
 import { trainSteps } from "./train-steps.ts";
 
 /**
@@ -67,9 +67,9 @@ export async function trainRun<Scenario, Settings extends TaskSettings>(
   const context = { ...playing, contextTokens: maxModelLen, metrics };
   const run = createRun({ ...context, log, totals, onEvent, signal });
   if (paused) await addWatchRecord(out, { type: "resumed", step: paused.batch + 1 });
+  const earlier = await readWatchLog(out);
   const watch = await createWatch({
-    ...{ task: playing.task, settings, out, log, totals, onEvent, signal },
-    earlier: await readWatchLog(out),
+    ...{ task: playing.task, settings, out, log, totals, onEvent, signal, earlier },
     // With another reward the batch is played again.
     paused: changed ? null : paused,
   });
@@ -77,13 +77,14 @@ export async function trainRun<Scenario, Settings extends TaskSettings>(
   try {
     const looks = looksOf(settings);
     const before: TrajectoryGroup[][] = [];
+    const again = baseIsStale(earlier);
     for (const { suffix, temperature } of looks) {
       const rollout = run.rolloutAt(temperature);
-      const again = changed !== null;
       const groups = await run.evaluateOnce(model.at(0), `base${suffix}`, rollout, { again });
       requireScores(groups, task.metric ?? "reward");
       before.push(groups);
     }
+    if (again) await addWatchRecord(out, { type: "base-evaluated" });
     await warmUp(model, run);
     const shuffled = options.shuffleRewards ?? false;
     await trainSteps(model, run, { shuffled, watch, baseline: before[0] ?? [] });

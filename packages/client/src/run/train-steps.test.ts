@@ -96,8 +96,10 @@ it("an evaluation refuses further groups", async () => {
   );
 });
 
-it("says what it plays where the rollouts of the next batch began before the step", async () => {
+/** A run that plays ahead, of `steps` steps at most. */
+async function overlapping(given: { steps: number; budget?: { steps: number } }) {
   const events: RunEvent[] = [];
+  let steps = 0;
   const task = defineTask({
     train: ["a"],
     heldOut: ["b", "c"],
@@ -108,7 +110,7 @@ it("says what it plays where the rollouts of the next batch began before the ste
   });
   const signal = new AbortController().signal;
   const settings = readSettings(task, {
-    steps: 4,
+    ...given,
     groupSize: 8,
     concurrency: 2,
     overlap: { ahead: 2 },
@@ -125,13 +127,13 @@ it("says what it plays where the rollouts of the next batch began before the ste
   const model = await server.hone().model({ name: "m" });
   const dealing = Object.assign(Object.create(model) as Model, {
     async *batches() {
-      for (let step = 0; step < 4; step += 1) {
+      for (let step = 0; step < given.steps; step += 1) {
         const cursor = { trained: step };
         yield {
           scenarios: ["a"],
           step,
           trained: step,
-          steps: 4,
+          steps: given.steps,
           curriculum: null,
           cursor,
         } as never;
@@ -139,10 +141,16 @@ it("says what it plays where the rollouts of the next batch began before the ste
     },
     async train() {
       await delay(15);
-      return trained(1);
+      steps += 1;
+      return trained(steps);
     },
   });
   await trainSteps(dealing, run, { shuffled: false, watch, baseline: [] });
+  return { events, steps, stopped: watch.summary().stopped };
+}
+
+it("says what it plays where the rollouts of the next batch began before the step", async () => {
+  const { events } = await overlapping({ steps: 4 });
   let label = "";
   const told = events.flatMap((event) => {
     if (event.type === "began") label = event.label;
@@ -151,4 +159,10 @@ it("says what it plays where the rollouts of the next batch began before the ste
   // More than the first batch alone, however busy the machine is.
   expect(told.length).toBeGreaterThan(8);
   expect(told.filter((one) => !one.endsWith("playing"))).toEqual([]);
+});
+
+it("a budget of steps counts those that have trained, not those that were dealt out ahead", async () => {
+  const { steps, stopped } = await overlapping({ steps: 6, budget: { steps: 4 } });
+  expect(steps).toBe(4);
+  expect(stopped).toMatchObject({ by: "budget", what: "steps", step: 4 });
 });

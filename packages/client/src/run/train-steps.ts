@@ -39,12 +39,18 @@ export async function trainSteps(
   const { groupsPerStep, steps, seed, curriculum, evalEvery, evalHeldOut } = settings;
   const { shuffle, heldOut, metric = "reward" } = task;
   const plan = { groupsPerStep, steps, seed, shuffle, heldOut, curriculum, signal };
-  const batches = untilEnded(model.batches(task.train, plan), watch);
+  const overlaps = readOverlap(settings) > 0;
+  /** Steps that have trained; undefined before the first batch of this start. */
+  let trained: number | undefined;
+  // A batch that is dealt out ahead counts those that are still to train: what of them trains is not known yet.
+  const soFar = (batch: Batch<unknown>) => (overlaps ? (trained ??= batch.trained) : batch.trained);
+  const batches = untilEnded(model.batches(task.train, plan), async (batch) =>
+    Boolean(await watch.ends(soFar(batch))),
+  );
   const stage = new Stage(onEvent);
-  const played =
-    readOverlap(settings) > 0
-      ? playedAhead(model, run, { batches, watch, stage })
-      : playedInTurn(model, run, { batches, watch });
+  const played = overlaps
+    ? playedAhead(model, run, { batches, watch, stage })
+    : playedInTurn(model, run, { batches, watch });
   await watch.evaluated(baseline.slice(0, evalHeldOut), 0);
   for await (const { batch, groups: given, fill, overlap, step = log.step(batch) } of played) {
     stage.take();
@@ -74,6 +80,7 @@ export async function trainSteps(
     await totals.save();
     await watch.trained(batch.step);
     const done = batch.trained + (result.trained ? 1 : 0);
+    trained = done;
     onEvent({ type: "step-ended", step: done, steps, metric, record, result });
     if (result.trained && evalEvery > 0 && done % evalEvery === 0 && done < steps) {
       const scenarios = run.heldOut.slice(0, evalHeldOut);
@@ -91,10 +98,10 @@ export async function trainSteps(
 /** Deals out no batch that would not be trained. */
 async function* untilEnded(
   batches: AsyncIterable<Batch<unknown>>,
-  watch: RunWatch,
+  ends: (batch: Batch<unknown>) => Promise<boolean>,
 ): AsyncGenerator<Batch<unknown>, void, undefined> {
   for await (const batch of batches) {
-    if (await watch.ends(batch.trained)) return;
+    if (await ends(batch)) return;
     yield batch;
   }
 }

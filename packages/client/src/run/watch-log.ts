@@ -28,6 +28,8 @@ export type WatchRecord =
       from: Record<string, unknown>;
       to: Record<string, unknown>;
     }
+  /** The base's held-out answers were made under the changed task. */
+  | { type: "base-evaluated" }
   | ({ type: "stopped" } & Stopped);
 
 const file = (out: string) => join(out, "watch.jsonl");
@@ -35,6 +37,14 @@ const file = (out: string) => join(out, "watch.jsonl");
 export async function addWatchRecord(out: string, record: WatchRecord): Promise<void> {
   const line = JSON.stringify({ at: new Date().toISOString(), ...record });
   await appendFile(file(out), `${wellFormedJson(line)}\n`);
+}
+
+/** Whether the stored answers of the base are of an earlier reward than that which the run has now. */
+export function baseIsStale(records: readonly WatchRecord[]): boolean {
+  return (
+    records.findLastIndex(({ type }) => type === "task-changed") >
+    records.findLastIndex(({ type }) => type === "base-evaluated")
+  );
 }
 
 /** A line that was cut off is left out. */

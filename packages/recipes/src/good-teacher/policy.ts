@@ -112,7 +112,8 @@ export async function trainPolicy(options: PolicyOptions): Promise<boolean> {
         evaluation(folder, "warmed up"),
         evaluation(folder, "trained"),
       ]);
-      const change = compare(before, after, { metric: "gold" });
+      // Samples of one prompt are alike: the interval is over prompts.
+      const change = compare(byPrompt(before), byPrompt(after), { metric: "gold" });
       const gain: PolicyGain = {
         ...{ reward: norm.reward, onPolicyShare: norm.onPolicyShare, objective },
         ...{ model: name, policy: summary.policy, steps },
@@ -122,6 +123,17 @@ export async function trainPolicy(options: PolicyOptions): Promise<boolean> {
       return `${JSON.stringify(gain, null, 2)}\n`;
     },
   );
+}
+
+function byPrompt(groups: readonly TrajectoryGroup[]): TrajectoryGroup[] {
+  const found = new Map<string, TrajectoryGroup>();
+  for (const group of groups) {
+    const { prompt } = group.scenario as Scenario;
+    const key = JSON.stringify(prompt);
+    const trajectories = [...(found.get(key)?.trajectories ?? []), ...group.trajectories];
+    found.set(key, { ...group, scenario: { prompt }, trajectories });
+  }
+  return [...found.values()];
 }
 
 async function taskOf(

@@ -55,7 +55,7 @@ it("says where nothing can be compared or made a mark of", async () => {
   const groups = [judged("g0", [3, 0], [0.1, 0.2])];
   const none = { groups, mode: "pairwise", truth: "golden" } as const;
   await expect(collectDisagreements(none)).rejects.toThrow(
-    /No output has both "reward" and "golden"/,
+    /no output has both "reward" and "golden"/,
   );
   const far = { groups, mode: "pointwise", truth: "gold_reward" } as const;
   await expect(collectDisagreements(far)).rejects.toThrow(/is 3 for an output/);

@@ -6,7 +6,7 @@ import { answerOf } from "../self-judge/judge-prompt.ts";
 import type { JudgeMode } from "./judge-case.ts";
 import type { Preference } from "./record.ts";
 import { writtenRecord } from "./record.ts";
-import { inputOf } from "./trained-judge.ts";
+import { inputOf, sameInput } from "./trained-judge.ts";
 
 /** What one side says of an output: its reward, one of its metrics, or a function. Null: nothing. */
 export type Says = string | ((trajectory: Trajectory) => number | null);
@@ -31,7 +31,7 @@ export interface DisagreementOptions {
 export interface Disagreements {
   /** Lines for `trainJudge`. */
   records: object[];
-  /** Pairs or outputs that both have a word on, and those of them on which they differ. */
+  /** Pairs of answers to the same conversation, or outputs, that both have a word on; those on which they differ. */
   compared: number;
   differ: number;
 }
@@ -62,7 +62,7 @@ export async function collectDisagreements(options: DisagreementOptions): Promis
   }
   if (found.compared === 0) {
     throw new HoneError(
-      `No output has both ${nameOf(judge)} and ${nameOf(truth)}, so that nothing can be compared. Name a metric that the run's rollouts return.`,
+      `Nothing can be compared: no output has both ${nameOf(judge)} and ${nameOf(truth)}${mode === "pairwise" ? ", or no two such outputs of a group answer the same conversation differently" : ""}. Name a metric that the run's rollouts return${mode === "pairwise" ? `, or take the mode "pointwise" for rollouts of several turns` : ""}.`,
       { code: "invalid_config", param: "truth" },
     );
   }
@@ -106,7 +106,8 @@ function pairs(outputs: readonly Output[]) {
   for (const [at, a] of outputs.entries()) {
     for (const b of outputs.slice(at + 1)) {
       const contents = [a, b].map(({ trajectory }) => answerOf(trajectory));
-      if (contents[0] === contents[1]) continue;
+      // Rollouts of several turns part after the first: their last answers are to different conversations.
+      if (contents[0] === contents[1] || !sameInput(a.trajectory, b.trajectory)) continue;
       compared += 1;
       if (Math.sign(a.said - b.said) === Math.sign(a.right - b.right)) continue;
       const preference: Preference = a.right === b.right ? "tie" : a.right > b.right ? "A" : "B";

@@ -72,8 +72,12 @@ export function trainedJudge(options: TrainedJudgeOptions): TrainedJudge {
   const ask = async (input: readonly ChatMessage[], answers: string[], signal: AbortSignal) =>
     await limit(async () => {
       signal.throwIfAborted();
-      policy ??= policyOf(options.hone ?? new Hone(), model);
-      const { transport, name, step } = await policy;
+      const looked = (policy ??= policyOf(options.hone ?? new Hone(), model));
+      const { transport, name, step } = await looked.catch((error: unknown) => {
+        // A server that was away for a moment is asked again by the next judgement.
+        if (policy === looked) policy = undefined;
+        throw error;
+      });
       const { choices } = await transport.json("POST", "/v1/chat/completions", answerSchema, {
         body: {
           model: step === null ? name : policyName(name, step),
@@ -106,7 +110,7 @@ const answerSchema = z.object({
 /** A model that was never trained is no judge; a name with a slip of the pen would be one of those. */
 async function policyOf(hone: Hone, given: string): Promise<Policy> {
   const ref = requireModelRef(given);
-  const model = await hone.model({ name: ref.model });
+  const model = await hone.model({ name: ref.model, create: false });
   const { learnt } = await model.info();
   if (learnt > 0) return ref.step === null ? model : model.at(ref.step);
   throw new HoneError(
@@ -135,6 +139,7 @@ async function wins(trajectories: readonly Trajectory[], ask: Ask): Promise<(num
         .filter((b) => b !== a)
         .map(async (b) => {
           const [first, second] = [trajectories[a]!, trajectories[b]!];
+          requireSameInput(first, second);
           const said = strictVerdicts.pairwise(
             await ask(inputOf(first), [answerOf(first), answerOf(second)]),
           );
@@ -154,6 +159,19 @@ async function wins(trajectories: readonly Trajectory[], ask: Ask): Promise<(num
 export function inputOf({ messages }: Trajectory): readonly ChatMessage[] {
   const last = messages.findLastIndex(({ role }) => role === "assistant");
   return messages.slice(0, last < 0 ? messages.length : last);
+}
+
+export function sameInput(one: Trajectory, other: Trajectory): boolean {
+  return JSON.stringify(inputOf(one)) === JSON.stringify(inputOf(other));
+}
+
+/** A pairwise judge is shown one conversation and two answers to it. */
+function requireSameInput(one: Trajectory, other: Trajectory): void {
+  if (sameInput(one, other)) return;
+  throw new HoneError(
+    "The outputs of a group are last answers of different conversations (rollouts of several turns part after the first), and a pairwise judge compares two answers to the same one. Take a pointwise judge, or RULER, which is shown whole trajectories.",
+    { code: "invalid_config", param: "mode" },
+  );
 }
 
 async function scored(

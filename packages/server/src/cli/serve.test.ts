@@ -57,7 +57,7 @@ describe.skipIf(!workerPython())("serve says in one line", () => {
     [["--", "--max-num-seqs", "8"], /--max-num-seqs 8 would go to vLLM\. Add --engine vllm/],
     [
       ["--kv-cache-mib", "100", "--engine-share", "0.3"],
-      /'--engine-share <number>' cannot be used with option '--kv-cache-mib/,
+      /kvCacheMib and engineShare both say how much/,
     ],
     [["--engine", "vllm", "--kv-cache-mib", "100"], /kvCacheMib is of the embedded engine/],
     [

@@ -94,7 +94,7 @@ export function serveCommand(): Command {
         "the same as a share of the memory that the base leaves free, from 0.05 to 0.95 (default on cuda: 0.5)",
       )
         .argParser(share)
-        .conflicts(["engineUrl", "kvCacheMib"]),
+        .conflicts("engineUrl"),
     )
     .addOption(
       new Option(

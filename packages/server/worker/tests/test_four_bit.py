@@ -55,7 +55,9 @@ def pair(lora: str = "module", dtype: torch.dtype = torch.float32) -> tuple[Base
     pack_linear_layers(models[0], torch.device("cpu"))
     for model in models:
         model.set_attn_implementation(register())
-    one, other = (wrap_base(m, None, "tiny", 2048, ComputePaths(lora=lora)) for m in models)  # type: ignore[arg-type]
+    # Packed matrices are no matrices to fuse a layer of, so the other one goes the same way.
+    paths = ComputePaths(lora=lora, layer="eager")  # type: ignore[arg-type]
+    one, other = (wrap_base(m, None, "tiny", 2048, paths) for m in models)
     return one, other
 
 

@@ -99,7 +99,8 @@ def test_numbers_that_are_not_finite_never_reach_the_weights(tmp_path, monkeypat
         found, entropy = logprobs(*args, **options)
         return (found * float("nan") if calls == 2 else found), entropy
 
-    monkeypatch.setattr(operation, "logprobs", broken)
+    for module in (operation, forward):
+        monkeypatch.setattr(module, "logprobs", broken)
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda *_: pytest.fail("the weights moved"))
     with pytest.raises(HoneWorkerError) as caught:
         list(train_steps(base, data, config, lambda: False))

@@ -14,6 +14,7 @@ from train_reference import Completion, Forest
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from hone_worker.base.adapter_files import fresh_adapter, write_adapter
+from hone_worker.base.compute_paths import AUTO, ComputePaths
 from hone_worker.base.lora import LoraSpec, LoraWeights
 from hone_worker.base.model import Base, wrap_base
 from hone_worker.packing.attention import register
@@ -51,10 +52,10 @@ def tiny_model(dtype=torch.float32, vocabulary=VOCABULARY, hidden=32, layers=2) 
     return model.to(dtype).eval()
 
 
-def tiny_base(**options) -> Base:
+def tiny_base(paths: ComputePaths = AUTO, **options) -> Base:
     model = tiny_model(**options)
     model.set_attn_implementation(register())
-    return wrap_base(model, None, "tiny", 2048)
+    return wrap_base(model, None, "tiny", 2048, paths)
 
 
 def trained_adapter(base: Base, seed: int = 3, size: float = 0.05) -> LoraWeights:

@@ -23,7 +23,7 @@ class _TokenLogprobs(torch.autograd.Function):
         slope = torch.empty_like(hidden) if with_grad else None
         bend = torch.empty_like(hidden) if with_grad and bends else None
         # On a GPU the question would wait for the answer.
-        divides = hidden.device.type != "cpu" or bool((temperature != 1).any())
+        divides = hidden.device.type != "cpu" or not torch.equal(temperature, torch.ones_like(temperature))
         for at in range(0, len(hidden), chunk):
             rows = slice(at, at + chunk)
             logits = torch.nn.functional.linear(hidden[rows], weight, bias).to(exact)
