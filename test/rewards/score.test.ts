@@ -167,7 +167,7 @@ describe("a reward model beside the base", () => {
     const task = fileURLToPath(new URL("../quickstart/one-word-task.ts", import.meta.url));
     const mistyped = ["--task", task, "--judges", "rm:taste", "--model", "jugde@0"];
     expect(await judgeDoctor(mistyped)).toMatchObject({
-      code: 1,
+      code: 2,
       said: expect.stringMatching(/model_not_found.*jugde/),
     });
     await expect(found("jugde")).rejects.toMatchObject({ code: "model_not_found" });
