@@ -49,7 +49,7 @@ async function rewarding(hone: Hone, pairs: DpoExample[]) {
   const learnt = await critic.bradleyTerry(pairs, {
     learningRate: 1e-3,
     epochs: 2,
-    validation: 0.2,
+    validation: pairs,
     onProgress: (event) => {
       if (event.type === "validation") console.log(`held out: ${event.metrics["accuracy"]}`);
     },
@@ -89,5 +89,5 @@ export async function run(hone: Hone): Promise<void> {
   const { step } = await imitating(model);
   await ownRollouts(model);
   const pairs = await preferring(model, step);
-  await rewarding(hone, [...pairs, ...pairs, ...pairs, ...pairs, ...pairs]);
+  await rewarding(hone, pairs);
 }

@@ -99,16 +99,20 @@ export function readCommandLine(
     .option("--ungated", "allow few held-out scenarios, and exit with 0 whatever the verdict")
     .option("--no-ungated", "take --ungated back")
     .optionsGroup("Stopping:")
-    .option("--target <score>", "held-out score to reach", number({}))
-    .option("--margin <score>", "by how much the base is to be beaten, for certain", number({}))
+    .option("--goal-target <score>", "held-out score to reach", number({}))
     .option(
-      "--win-rate <share>",
+      "--goal-margin <score>",
+      "by how much the base is to be beaten, for certain",
+      number({}),
+    )
+    .option(
+      "--goal-win-rate <share>",
       "held-out scenarios to win against the base's answers (.5 to 1)",
       number({ least: 0.5, most: 1 }),
     )
-    .option("--plateau <n>", "steps without a rise that make one (default: 10)", whole(10))
+    .option("--goal-plateau <n>", "steps without a rise that make one (default: 10)", whole(10))
     .option(
-      "--secondary <goal>",
+      "--goal-secondary <goal>",
       "what counts besides: length, latency or cost, or length=40 for the most that it may be; may be repeated",
       secondaryGoal,
     )
@@ -191,11 +195,11 @@ type Given = Omit<RunSettings, "schedule"> & {
 } & Stopping;
 
 interface Stopping {
-  target?: number;
-  margin?: number;
-  winRate?: number;
-  plateau?: number;
-  secondary?: Goals["secondary"];
+  goalTarget?: number;
+  goalMargin?: number;
+  goalWinRate?: number;
+  goalPlateau?: number;
+  goalSecondary?: Goals["secondary"];
   stopWhen?: StopReason[];
   budgetUsd?: number;
   budgetGpuSeconds?: number;
@@ -207,7 +211,8 @@ interface Stopping {
 
 /** What was not given is left to the task. */
 function stoppingOf(given: Stopping) {
-  const { target, margin, winRate, plateau, secondary, usdPerHour, gpus } = given;
+  const { goalTarget: target, goalMargin: margin, goalWinRate: winRate } = given;
+  const { goalPlateau: plateau, goalSecondary: secondary, usdPerHour, gpus } = given;
   const { budgetUsd: usd, budgetGpuSeconds: gpuSeconds, budgetSteps: steps } = given;
   const known = (options: object) =>
     Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));

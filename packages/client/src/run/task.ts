@@ -197,7 +197,8 @@ export function readOwnSettings<Settings extends TaskSettings>(
 const takenNames = new Set<string>([
   ...[...settingNames, ...ownNames, ...Object.keys(taskChanges), "base"],
   ...["resume", "lr", "lastRate", "compareKeyEnv", "compareTokens", "serverData", "help"],
-  ...["target", "margin", "winRate", "plateau", "secondary", "ignoreAlarm", "usdPerHour", "gpus"],
+  ...["goalTarget", "goalMargin", "goalWinRate", "goalPlateau", "goalSecondary"],
+  ...["ignoreAlarm", "usdPerHour", "gpus"],
   ...["budgetUsd", "budgetGpuSeconds", "budgetSteps"],
 ]);
 
