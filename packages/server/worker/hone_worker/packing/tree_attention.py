@@ -164,7 +164,7 @@ def ranges_forward(
         at, above = (..., slice(q_low, q_high), slice(None)), (..., slice(k_low, k_high), slice(None))
         part, part_sums = _flash(query[at], key[above], value[above], 0.0, False, scale=scale)
         before = sums[..., q_low:q_high]
-        out[at].lerp_(part, torch.sigmoid(part_sums - before)[..., None])
+        out[at].lerp_(part.to(exact), torch.sigmoid(part_sums - before)[..., None])
         torch.logaddexp(before, part_sums, out=before)
     return out, sums
 
