@@ -2,7 +2,7 @@ import { gather, type Policy, type RolloutModel } from "@hone/client";
 import { HoneError, type ChatMessage } from "@hone/core";
 import type { ExaminedJudge } from "../doctor/judge.ts";
 import { hashOf } from "../self-judge/coin.ts";
-import { ask } from "./ask.ts";
+import { askModel } from "../ask-model.ts";
 import { labelledSchema, promptOf, readRows, type Outputs, type Split } from "./preferences.ts";
 import { requireApart, scored, type ScoringOptions } from "./scoring.ts";
 import { jsonLines, runStage, type Progress } from "./stage.ts";
@@ -96,7 +96,8 @@ async function sampled(
     { messages, nth }: { messages: ChatMessage[]; nth: number },
   ) => {
     const own = hashOf(`${seed} ${nth} ${JSON.stringify(messages)}`) & 0x7fffffff;
-    await ask(model, { messages, temperature, max_tokens: answerTokens, seed: own });
+    const request = { messages, temperature, max_tokens: answerTokens, seed: own };
+    await askModel(model, request, "The policy gave no answer");
     return null;
   };
   for (let first = 0; first < left.length; first += chunk) {

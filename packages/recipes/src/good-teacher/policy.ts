@@ -4,9 +4,9 @@ import { compare, readGroups, type Hone, type TrainConfig } from "@hone/client";
 import { defineTask, trainRun, type RunEvent, type ScoreHow } from "@hone/client/run";
 import { HoneError, type ChatMessage, type TrajectoryGroup } from "@hone/core";
 import { z } from "zod";
+import { askModel } from "../ask-model.ts";
 import type { ExaminedJudge } from "../doctor/judge.ts";
 import type { JudgeNames } from "../doctor/judges.ts";
-import { ask } from "./ask.ts";
 import type { Normalisation } from "./evaluate.ts";
 import { promptsOf } from "./generate.ts";
 import { readStart, startedFrom, type Start } from "./imitation.ts";
@@ -152,7 +152,8 @@ async function taskOf(
     ),
     metric: "gold",
     async rollout(model, { prompt }, { temperature, answerTokens }) {
-      await ask(model, { messages: prompt, temperature, max_tokens: answerTokens });
+      const request = { messages: prompt, temperature, max_tokens: answerTokens };
+      await askModel(model, request, "The policy gave no answer");
       return null;
     },
     // All begin with the first policy's weights, and are held to it.

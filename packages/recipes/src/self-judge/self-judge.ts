@@ -7,6 +7,7 @@ import {
 } from "@hone/core";
 import { gather, type RolloutModel } from "@hone/client";
 import type { ScoreHow } from "@hone/client/run";
+import { askModel } from "../ask-model.ts";
 import { mean, rankAccuracyOf, sampleVariance } from "../doctor/statistics.ts";
 import { coinOf, hashOf, stable } from "./coin.ts";
 import { answerOf, type ToJudge } from "./judge-prompt.ts";
@@ -163,7 +164,8 @@ async function judgements(
   const { samples, mode, prompt, temperature, answerTokens } = given;
   const rollout = async (model: RolloutModel, { at }: { at: number }) => {
     const messages = prompt(cases[at]!.toJudge);
-    await ask(model, { messages, temperature, max_tokens: answerTokens });
+    const request = { messages, temperature, max_tokens: answerTokens };
+    await askModel(model, request, "The policy could not be asked for a judgement");
     return null;
   };
   const scenarios = cases.map(({ group }, at) => ({ judges: group.scenario, at }));
@@ -171,21 +173,6 @@ async function judgements(
   const maxExceptions = cases.length * samples;
   return await gather(policy, rollout, scenarios, {
     ...{ groupSize: samples, mode, concurrency, maxExceptions, retries: 1, signal },
-  });
-}
-
-async function ask(model: RolloutModel, request: object): Promise<void> {
-  const { baseURL, apiKey, model: name, fetch } = model.connection();
-  const response = await fetch(`${baseURL}/chat/completions`, {
-    method: "POST",
-    headers: { authorization: `Bearer ${apiKey}`, "content-type": "application/json" },
-    body: JSON.stringify({ model: name, ...request }),
-    signal: model.signal,
-  });
-  const body = await response.text();
-  if (response.ok) return;
-  throw new HoneError(`The policy could not be asked for a judgement: ${body.slice(0, 300)}`, {
-    ...{ code: "invalid_response", status: response.status },
   });
 }
 

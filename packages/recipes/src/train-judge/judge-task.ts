@@ -1,5 +1,6 @@
 import { HoneError } from "@hone/core";
 import type { RolloutModel } from "@hone/client";
+import { askModel } from "../ask-model.ts";
 import { mean } from "../doctor/statistics.ts";
 import { preferenceIn, shownCases, type JudgeCase } from "./judge-case.ts";
 import { pairwiseReward, pointwiseReward, type VerdictReader } from "./judge-verdict.ts";
@@ -26,31 +27,15 @@ export async function judgementsOf(
 ): Promise<Judged[]> {
   const judged: Judged[] = [];
   for (const { shown, order } of shownCases(one)) {
-    const text = await answerTo(model, {
-      messages: how.prompt(shown),
-      ...{ temperature: how.temperature, max_tokens: how.answerTokens },
-    });
+    const { temperature, answerTokens: max_tokens } = how;
+    const request = { messages: how.prompt(shown), temperature, max_tokens };
+    const text = contentOf(await askModel(model, request, "The judge gave no answer"));
     judged.push({ order, said: how.read[one.mode](text) });
   }
   return judged;
 }
 
-/** One request of a rollout. Thoughts that the server tells apart are no part of the text. */
-async function answerTo(model: RolloutModel, request: object): Promise<string> {
-  const { baseURL, apiKey, model: name, fetch } = model.connection();
-  const response = await fetch(`${baseURL}/chat/completions`, {
-    method: "POST",
-    headers: { authorization: `Bearer ${apiKey}`, "content-type": "application/json" },
-    body: JSON.stringify({ model: name, ...request }),
-    signal: model.signal,
-  });
-  const body = await response.text();
-  if (response.ok) return contentOf(body);
-  throw new HoneError(`The judge gave no answer: ${body.slice(0, 300)}`, {
-    ...{ code: "invalid_response", status: response.status },
-  });
-}
-
+/** Thoughts that the server tells apart are no part of the text. */
 function contentOf(body: string): string {
   let answer: { choices?: { message?: { content?: unknown } }[] };
   try {

@@ -1,8 +1,12 @@
 import type { RolloutModel } from "@hone/client";
 import { HoneError } from "@hone/core";
 
-/** One request of a rollout. Its answer is in the ledger. */
-export async function ask(model: RolloutModel, request: object): Promise<void> {
+/** One chat request of a rollout, and the response's body. `failure` says in an error what was wanted. */
+export async function askModel(
+  model: RolloutModel,
+  request: object,
+  failure: string,
+): Promise<string> {
   const { baseURL, apiKey, model: name, fetch } = model.connection();
   const response = await fetch(`${baseURL}/chat/completions`, {
     method: "POST",
@@ -11,8 +15,8 @@ export async function ask(model: RolloutModel, request: object): Promise<void> {
     signal: model.signal,
   });
   const body = await response.text();
-  if (response.ok) return;
-  throw new HoneError(`The policy gave no answer: ${body.slice(0, 300)}`, {
+  if (response.ok) return body;
+  throw new HoneError(`${failure}: ${body.slice(0, 300)}`, {
     ...{ code: "invalid_response", status: response.status },
   });
 }
