@@ -135,6 +135,8 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
   };
   const kept = apart ? [apart] : keepEngines(remotes, vllm ?? null, keeping);
   const isEmbedded = kept.length === 0 && !options.joinedOnly;
+  /** By the worker's program, here or in a process of its own. */
+  const generatesItself = isEmbedded || apart !== null;
   const does = apart ? "train-beside" : isEmbedded ? "both" : "train";
   const worker = supervise({
     name: "worker",
@@ -181,10 +183,9 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
   const joined: JoinedEngines = createJoinedEngines({
     dataDir: options.dataDir,
     pool: () => engines,
-    closed:
-      isEmbedded || apart
-        ? "This server generates by its embedded engine. Start it with --engine joined, or with vLLM, for engines to join."
-        : null,
+    closed: generatesItself
+      ? "This server generates by its embedded engine. Start it with --engine joined, or with vLLM, for engines to join."
+      : null,
     base: () => ({
       ...{ name: baseName, dtype: served?.dtype ?? options.dtype ?? "float32" },
       ...{ quantize: options.quantize ?? null, fingerprint },
@@ -340,7 +341,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
     // An engine that is there lets operations go on, for which the worker has to be there as well.
     await worker.start();
     await Promise.all(kept.map((one) => one.start()));
-    if (!isEmbedded && !apart) fingerprint = await baseFingerprint(options.base);
+    if (!generatesItself) fingerprint = await baseFingerprint(options.base);
     joined.start();
   }
 

@@ -1,7 +1,8 @@
 import { figure } from "./reporter.ts";
 import { durationText } from "./summary-text.ts";
 import type { ProbeReport } from "./probe.ts";
-import { percent, type ProbeVerdict } from "./probe-verdict.ts";
+import { percent } from "../stopping/figure-text.ts";
+import type { ProbeVerdict } from "./probe-verdict.ts";
 
 const verdicts: Record<ProbeVerdict, string> = {
   go: "Go: there is something to learn from.",

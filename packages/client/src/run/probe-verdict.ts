@@ -1,3 +1,4 @@
+import { percent, short } from "../stopping/figure-text.ts";
 import type { ProbeFigures } from "./probe-figures.ts";
 
 /** What to do before paying for a run. */
@@ -158,12 +159,4 @@ function unvaried({ reward, varied, pass }: ProbeFigures): Finding | null {
     verdict: "change_the_reward",
     reason: `${differ} (mean reward ${short(reward.mean)}): give it more grades, or take scenarios that succeed now and then.`,
   };
-}
-
-export function percent(share: number): string {
-  return `${Math.round(100 * share)}%`;
-}
-
-function short(value: number): string {
-  return Number(value.toPrecision(3)).toString();
 }

@@ -51,12 +51,10 @@ export async function createWatch(context: WatchContext) {
   const { budget } = settings;
   const goals = readGoals(settings.goals);
   const note = (record: WatchRecord) => addWatchRecord(out, record);
-  /** Of an earlier reward no figure can be compared. */
-  const changedAt = earlier.reduce(
-    (at, record) => (record.type === "task-changed" ? record.step : at),
-    -1,
-  );
   const change = earlier.findLastIndex(({ type }) => type === "task-changed");
+  const changed = earlier[change];
+  /** Of an earlier reward no figure can be compared. */
+  const changedAt = changed?.type === "task-changed" ? changed.step : -1;
   const alarms = earlier.slice(change + 1).filter(({ type }) => type === "alarm") as Alarm[];
   const fixed = { metric, prefers: task.prefer !== undefined };
   const evaluations = await fixedEvaluations(log, { ...fixed, after: changedAt });
@@ -206,7 +204,8 @@ export async function createWatch(context: WatchContext) {
     async ends(trained: number): Promise<Stopped | null> {
       newest = trained;
       if (stopped) return stopped;
-      const { reasons } = adviseStop(evaluations, goals);
+      // Asked before and behind each step: its intervals are worked out only where they may end the run.
+      const reasons = settings.stopWhen.length > 0 ? adviseStop(evaluations, goals).reasons : [];
       const reason = reasons.find(({ reason: one }) => settings.stopWhen.includes(one));
       if (reason) {
         const { reason: what, message } = reason;

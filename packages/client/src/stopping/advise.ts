@@ -1,5 +1,6 @@
 import { mulberry32 } from "@hone/core";
 import { bootstrapInterval, fewestForInterval, mean } from "../statistics.ts";
+import { percent, short } from "./figure-text.ts";
 import {
   fewestOfPlateau,
   phasesOf,
@@ -165,6 +166,4 @@ function intervalOf(values: readonly number[]): { low: number; high: number } {
   return bootstrapInterval(values, 2000, mulberry32(0));
 }
 
-const short = (value: number) => String(Number(value.toPrecision(3)));
 const signed = (value: number) => `${value < 0 ? "" : "+"}${short(value)}`;
-const percent = (value: number) => `${Math.round(100 * value)}%`;

@@ -1,3 +1,4 @@
+import { percent, short } from "./figure-text.ts";
 import { mean } from "../statistics.ts";
 import type { StepFigures } from "./step-figures.ts";
 import type { AlarmCode } from "./stop-options.ts";
@@ -204,6 +205,3 @@ const rules: readonly [AlarmCode, Rule][] = [
   ["degenerate_text", degenerateText],
   ["reward_jump", rewardJump],
 ];
-
-const short = (value: number) => String(Number(value.toPrecision(3)));
-const percent = (value: number) => `${Math.round(100 * value)}%`;

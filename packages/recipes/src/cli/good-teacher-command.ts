@@ -16,7 +16,7 @@ import { runCommand } from "./good-teacher-run.ts";
 import { smallSetCommand } from "./good-teacher-small-set.ts";
 
 /** What commander read, by the options' names. A stage has those that it declares. */
-interface Given extends options.GivenSource {
+interface Given extends options.GivenSource, options.GivenSettings {
   in: string;
   out: string;
   scorer: string;
@@ -26,29 +26,10 @@ interface Given extends options.GivenSource {
   model: string;
   evaluations: string[];
   policies: string[];
-  keepTies?: boolean;
-  testShare: number;
-  policyShare: number;
-  preferenceLimit?: number;
   onPolicyShare: number;
-  pairs?: number;
-  pairSamples: number;
-  measuredSamples: number;
-  temperature: number;
-  answerTokens: number;
   epochs: number;
   batchSize: number;
   lr: number;
-  centering: number;
-  objective: "rloo" | "grpo";
-  beta: number;
-  steps: number;
-  groupsPerStep: number;
-  groupSize: number;
-  policyLr: number;
-  testSamples: number;
-  concurrency: number;
-  seed: number;
 }
 
 /** 0 once the stage's file is there; wrong options are 2. */

@@ -113,6 +113,29 @@ function objective(value: string): "rloo" | "grpo" {
   throw new InvalidArgumentError("It is rloo or grpo.");
 }
 
+/** Of the options that both the whole run and the stages take. */
+export interface GivenSettings {
+  keepTies?: boolean;
+  testShare: number;
+  policyShare: number;
+  preferenceLimit?: number;
+  pairs?: number;
+  pairSamples: number;
+  measuredSamples: number;
+  temperature: number;
+  answerTokens: number;
+  centering: number;
+  objective: "rloo" | "grpo";
+  beta: number;
+  steps: number;
+  groupsPerStep: number;
+  groupSize: number;
+  policyLr: number;
+  testSamples: number;
+  concurrency: number;
+  seed: number;
+}
+
 export interface GivenSource {
   reward: string;
   rewardScale: number;

@@ -13,7 +13,7 @@ import { teacherTable } from "../good-teacher/table.ts";
 import * as options from "./good-teacher-options.ts";
 import { writeSmallSet } from "./good-teacher-small-set.ts";
 
-interface Given {
+interface Given extends options.GivenSettings {
   preferences?: string;
   scorer?: string;
   examples?: string;
@@ -21,31 +21,12 @@ interface Given {
   name: string;
   shares: number[];
   gold: boolean;
-  keepTies?: boolean;
-  testShare: number;
-  policyShare: number;
-  preferenceLimit?: number;
-  pairs?: number;
-  pairSamples: number;
-  measuredSamples: number;
-  temperature: number;
-  answerTokens: number;
   sftEpochs: number;
   sftBatchSize: number;
   sftLr: number;
   rmEpochs: number;
   rmBatchSize: number;
   rmLr: number;
-  centering: number;
-  objective: "rloo" | "grpo";
-  beta: number;
-  steps: number;
-  groupsPerStep: number;
-  groupSize: number;
-  policyLr: number;
-  testSamples: number;
-  concurrency: number;
-  seed: number;
 }
 
 /** `good-teacher`: all stages on one set, and the table. */

@@ -162,5 +162,5 @@ function levelAbove(value: number, { warn, fail }: { warn: number; fail: number 
   return value > fail ? "fail" : value > warn ? "warn" : null;
 }
 
-const percent = (share: number): string => `${Math.round(100 * share)}%`;
+export const percent = (share: number): string => `${Math.round(100 * share)}%`;
 const signed = (value: number): string => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`;

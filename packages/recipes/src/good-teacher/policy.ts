@@ -12,9 +12,10 @@ import { promptsOf } from "./generate.ts";
 import { readStart, startedFrom, type Start } from "./imitation.ts";
 import { labelledSchema, parsedRow, readRows } from "./preferences.ts";
 import { judgeOf, scaleFor } from "./reward-source.ts";
+import type { PolicySettings } from "./settings.ts";
 import { runStage } from "./stage.ts";
 
-export interface PolicyOptions {
+export interface PolicyOptions extends PolicySettings {
   hone: Hone;
   names: JudgeNames;
   /** Labelled preferences: the prompts of `policy` are trained on, those of `test` measure. */
@@ -27,21 +28,10 @@ export interface PolicyOptions {
   scorerFile?: string | undefined;
   out: string;
   model: string;
-  objective: "rloo" | "grpo";
-  /** Weight of the KL to the first policy. */
-  beta: number;
-  steps: number;
-  groupsPerStep: number;
-  groupSize: number;
-  learningRate: number;
   temperature: number;
   answerTokens: number;
-  /** Answers to each test prompt, before and after. */
-  testSamples: number;
   /** The control: shuffles the rewards within each group, so that they say nothing about the answers. */
   shuffleRewards?: boolean | undefined;
-  /** Further options of the training step. */
-  train?: Record<string, unknown> | undefined;
   concurrency: number;
   seed: number;
   onEvent?: ((event: RunEvent) => void) | undefined;

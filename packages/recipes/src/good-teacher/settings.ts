@@ -1,3 +1,18 @@
+/** The policy gradient. */
+export interface PolicySettings {
+  objective: "rloo" | "grpo";
+  /** Weight of the KL to the first policy. */
+  beta: number;
+  steps: number;
+  groupsPerStep: number;
+  groupSize: number;
+  learningRate: number;
+  /** Answers to each test prompt, before and after. */
+  testSamples: number;
+  /** Further options of the training step. */
+  train?: Record<string, unknown> | undefined;
+}
+
 /** How the parts of the pipeline are set. The defaults are the paper's where it says any. */
 export interface GoodTeacherSettings {
   /** Takes so many preferences, drawn by the seed. @default all */
@@ -11,16 +26,7 @@ export interface GoodTeacherSettings {
   /** Pairs of each reward model. @default as many as there are */
   pairs?: number | undefined;
   rewardModel: { epochs: number; batchSize: number; learningRate: number; centering: number };
-  policy: {
-    objective: "rloo" | "grpo";
-    beta: number;
-    steps: number;
-    groupsPerStep: number;
-    groupSize: number;
-    learningRate: number;
-    testSamples: number;
-    train?: Record<string, unknown> | undefined;
-  };
+  policy: PolicySettings;
   temperature: number;
   answerTokens: number;
   concurrency: number;

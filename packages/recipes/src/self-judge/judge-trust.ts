@@ -1,4 +1,5 @@
 import { estimate, mean, type Estimate } from "../doctor/statistics.ts";
+import { percent } from "../doctor/verdict.ts";
 
 /** What a judge's own accuracy says of whether its judgements may score rollouts that have no gold. */
 export interface JudgeTrust {
@@ -58,5 +59,3 @@ function reasonOf(
   const [value, low, high] = [accuracy.value, accuracy.low, accuracy.high].map(percent);
   return `in the newest ${groups} groups with gold the policy orders ${value} of the pairs as gold does (95% interval ${low} to ${high}), and the lower end has to lie above ${percent(above)}`;
 }
-
-const percent = (share: number): string => `${Math.round(100 * share)}%`;

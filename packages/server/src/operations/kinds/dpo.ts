@@ -1,29 +1,24 @@
-import { type ConversationPair, type DpoOp, dpoObjectiveSchema } from "@hone/core";
+import { type DpoOp, dpoObjectiveSchema } from "@hone/core";
 import { ofRollout, tokenised } from "../../step-data/examples.ts";
+import { sidesOf } from "./preference-sides.ts";
 import { supervised } from "./supervised-step.ts";
 import { takenRollout } from "./taken-rollout.ts";
 
-/** One step on preferences: of each pair the chosen side has reward 1 and the rejected one 0. */
+/** One step on preferences. */
 export const dpo = supervised<DpoOp>({
   async sides({ context, record }, renderer, pair, name) {
-    const read = async (kind: "chosen" | "rejected") => {
-      const side = pair[kind];
-      if ("rolloutId" in side) {
-        const taken = await takenRollout(context, record.keyId, side.rolloutId);
-        return ofRollout(`${name}.${kind}`, taken, "assistant");
-      }
-      const { prompt, tools } = pair as ConversationPair;
-      return await tokenised(
-        renderer,
-        `${name}.${kind}`,
-        { messages: [...prompt, ...side], tools },
-        { trainOn: "assistant", from: prompt.length },
-      );
-    };
-    return [
-      { reward: 1, example: await read("chosen") },
-      { reward: 0, example: await read("rejected") },
-    ];
+    return await sidesOf(pair, name, {
+      async taken(rolloutId, side) {
+        return ofRollout(side, await takenRollout(context, record.keyId, rolloutId), "assistant");
+      },
+      given: async (said, { prompt, tools }, side) =>
+        await tokenised(
+          renderer,
+          side,
+          { messages: [...prompt, ...said], tools },
+          { trainOn: "assistant", from: prompt.length },
+        ),
+    });
   },
 
   loss: (config) => dpoObjectiveSchema.parse({ ...config, type: "dpo" }),
