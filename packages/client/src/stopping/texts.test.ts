@@ -29,6 +29,18 @@ it.each([
   expect(isDegenerate(says(text))).toBe(true);
 });
 
+it("a player says the same move in many turns, and one turn of nonsense is degenerate", () => {
+  const turns = (moves: string[]) => ({
+    messages: moves.flatMap((move) => [
+      { role: "user" as const, content: "Your move?" },
+      { role: "assistant" as const, content: move },
+    ]),
+  });
+  const moves = Array.from({ length: 30 }, (_, at) => (at % 7 === 0 ? "left" : "down"));
+  expect(isDegenerate(turns(moves))).toBe(false);
+  expect(isDegenerate(turns([...moves, "down down down down down"]))).toBe(true);
+});
+
 it("a rollout that calls a tool may say nothing", () => {
   expect(isDegenerate(says(null, [call]))).toBe(false);
   expect(lastAnswer(says(null, [call]))).toBe("look({})");

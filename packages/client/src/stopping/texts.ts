@@ -13,11 +13,9 @@ export function lastAnswer({ messages }: Pick<Trajectory, "messages">): string |
     .trim();
 }
 
-/** Everything that it said; calls and what tools gave back repeat themselves for good reasons. */
-function saidText({ messages }: Pick<Trajectory, "messages">): string {
-  return messages
-    .flatMap(({ role, content }) => (role === "assistant" ? textOf(content) : []))
-    .join("\n");
+/** What it said in each turn; calls and what tools gave back repeat themselves for good reasons. */
+function saidTexts({ messages }: Pick<Trajectory, "messages">): string[] {
+  return messages.flatMap(({ role, content }) => (role === "assistant" ? textOf(content) : []));
 }
 
 function textOf(content: unknown): string {
@@ -42,12 +40,13 @@ const fewestCharacters = 60;
 
 /**
  * Whether a rollout has stopped to write language: the same word over and over, the same phrases over and over, or
- * characters that no text has. A rollout that calls tools may say nothing; one that does neither is degenerate.
+ * characters that no text has. Each turn is read by itself: a player says the same move many times. A rollout that
+ * calls tools may say nothing; one that does neither is degenerate.
  */
 export function isDegenerate(trajectory: Pick<Trajectory, "messages">): boolean {
-  const text = saidText(trajectory);
-  if (text.trim() === "") return (lastAnswer(trajectory) ?? "") === "";
-  return isGarbled(text) || isRepeated(text);
+  const said = saidTexts(trajectory).filter((text) => text.trim() !== "");
+  if (said.length === 0) return (lastAnswer(trajectory) ?? "") === "";
+  return said.some((text) => isGarbled(text) || isRepeated(text));
 }
 
 function isRepeated(text: string): boolean {
