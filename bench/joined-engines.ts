@@ -3,7 +3,7 @@
 // where the time went.
 //   pnpm bench joined-engines [--engines 2] [--publications 20] [--streams 16] [--keep]
 // Needs `hone setup --engine vllm` (3.4 GB) and HONE_PYTHON. On two cores it takes about three minutes.
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createHash } from "node:crypto";
 import { cpus, loadavg, tmpdir } from "node:os";
 import { join } from "node:path";
@@ -78,31 +78,49 @@ async function untilAllServe(): Promise<void> {
   }
 }
 
-/** The policies of a model say one token and the other in turn, so that neighbours cannot be taken for each other. */
-function policyOf(model: string, step: number): { adapter: LiveAdapter; token: number } {
+/**
+ * The policies of a model say one token and the other in turn, so that neighbours cannot be taken for each other. Each has
+ * files of its own, as each has that a step has written: no engine has them before.
+ */
+function makePolicy(model: string, step: number): { adapter: LiveAdapter; token: number } {
   const token = step % 2 === 0 ? spoken.a : spoken.b;
-  const path = join(adapters, `say-${token}`);
-  const file = join(path, "adapter_model.safetensors");
-  const sha256 = createHash("sha256").update(readFileSync(file)).digest("hex");
+  const from = join(adapters, `say-${token}`);
+  const path = join(folder, "policies", model, String(step));
+  mkdirSync(path, { recursive: true });
+  copyFileSync(join(from, "adapter_config.json"), join(path, "adapter_config.json"));
+  const weights = named(readFileSync(join(from, "adapter_model.safetensors")), `${model}@${step}`);
+  writeFileSync(join(path, "adapter_model.safetensors"), weights);
   const adapter = {
     policy: `${model}@${step}`,
     path,
-    sha256,
-    bytes: statSync(file).size,
+    sha256: createHash("sha256").update(weights).digest("hex"),
+    bytes: weights.length,
     rank: 8,
-    probe: probes[path],
+    probe: probes[from],
   };
   return { adapter, token };
 }
 
+/** The same weights in another file: its header has a name in it. */
+function named(weights: Buffer, name: string): Buffer {
+  const length = Number(weights.readBigUInt64LE());
+  const header = JSON.parse(weights.subarray(8, 8 + length).toString("utf8")) as object;
+  const text = JSON.stringify({ ...header, __metadata__: { format: "pt", name } });
+  const other = Buffer.from(text.padEnd(Math.ceil(text.length / 8) * 8));
+  const size = Buffer.alloc(8);
+  size.writeBigUInt64LE(BigInt(other.length));
+  return Buffer.concat([size, other, weights.subarray(8 + length)]);
+}
+
 async function measure(): Promise<void> {
   const models = ["m", "n"] as const;
-  const newest = new Map<string, number>();
+  const newest = new Map<string, { adapter: LiveAdapter; token: number; step: number }>();
   const publish = async (model: string, step: number): Promise<number> => {
+    const made = makePolicy(model, step);
     const begun = performance.now();
-    log.debug({ policy: policyOf(model, step).adapter.policy }, "a publication begins");
-    await server.pool.load(policyOf(model, step).adapter);
-    newest.set(model, step);
+    log.debug({ policy: made.adapter.policy }, "a publication begins");
+    await server.pool.load(made.adapter);
+    newest.set(model, { ...made, step });
     return performance.now() - begun;
   };
   for (const model of models) await publish(model, 0);
@@ -111,8 +129,7 @@ async function measure(): Promise<void> {
   let [answers, failed, mixed] = [0, 0, 0];
   const held = new Map<string, number>();
   const ask = async (model: string, nth: number): Promise<void> => {
-    const step = newest.get(model)!;
-    const { adapter, token } = policyOf(model, step);
+    const { adapter, token } = newest.get(model)!;
     held.set(adapter.policy, (held.get(adapter.policy) ?? 0) + 1);
     try {
       const request = { model: adapter.policy, prompt: promptOf(nth), maxTokens: 24, stream: true };
@@ -139,7 +156,7 @@ async function measure(): Promise<void> {
   const took: number[] = [];
   for (let at = 1; at <= publications; at++) {
     const model = models[at % models.length]!;
-    const step = newest.get(model)! + 1;
+    const step = newest.get(model)!.step + 1;
     took.push(await publish(model, step));
     const old = `${model}@${step - 2}`;
     if (step >= 2) {
@@ -150,6 +167,7 @@ async function measure(): Promise<void> {
   }
   over.abort();
   await Promise.all(running);
+  const inOrder = took.map((ms) => Math.round(ms)).join(" ");
   took.sort((a, b) => a - b);
   const quantile = (share: number): string =>
     `${Math.round(took[Math.min(took.length - 1, Math.ceil(share * took.length) - 1)]!)} ms`;
@@ -159,6 +177,7 @@ async function measure(): Promise<void> {
       `answers ${answers}, failed ${failed}, of other weights ${mixed}`,
       `load average ${loadavg()[0]?.toFixed(1)}, ${cpus().length} cores`,
       `a publication: median ${quantile(0.5)}, p95 ${quantile(0.95)}, longest ${quantile(1)}`,
+      `in their order: ${inOrder} ms`,
       (await server.engines()).map(
         ({ name, state, reason }) => `${name}: ${state} ${reason ?? ""}`,
       ),
@@ -191,32 +210,23 @@ function phases(logs: readonly string[]): string {
   const note = (phase: string, ms: number | undefined): void => {
     if (ms !== undefined) found.set(phase, [...(found.get(phase) ?? []), ms]);
   };
-  logs.forEach((text, at) => {
+  logs.forEach((text) => {
     const theirs = parse(text);
     for (const begin of ours.filter(({ msg }) => msg === "a publication begins")) {
       const { policy } = begin;
       const of = (some: Line[], msg: string) =>
         some.find((line) => line.msg === msg && line.policy === policy);
       const ready = "the engine is ready for the policy";
-      const last = ours.find(
-        (l) => l.msg === ready && l.policy === policy && l.engine === `e${at + 1}`,
-      );
       const here = of(theirs, "the adapter is here and checked");
       const local = of(theirs, ready);
       const told = theirs.find((l) => l.served?.includes(policy ?? ""));
-      if (!last || !here || !local || !told) continue;
-      const [by, own] = [last.tookMs, local.tookMs] as Record<string, number>[];
-      note("1 the server lists what the engine has", by!["list"]);
-      note(
-        "2 the sidecar hears of it",
-        here.time - (here.tookMs as number) - begin.time - by!["list"]!,
-      );
-      note("3 fetched and checked", here.tookMs as number);
-      for (const phase of ["list", "load", "listAgain", "probe"])
-        note(`4 sidecar: ${phase}`, own![phase]);
+      if (!here || !local || !told) continue;
+      const own = local.tookMs as Record<string, number>;
+      note("1 the sidecar hears of it", here.time - (here.tookMs as number) - begin.time);
+      note("2 fetched and checked", here.tookMs as number);
+      note("3 vLLM loads it", own["load"]);
+      note("4 vLLM lists it and answers its probe", own["check"]);
       note("5 the server is told", told.time - local.time);
-      note("6 the server lists again", by!["listAgain"]);
-      note("7 the server's probe", by!["probe"]);
     }
   });
   const row = ([phase, ms]: [string, number[]]): string => {

@@ -148,7 +148,7 @@ describe("publication", () => {
     b.adapters.set("m@1", "/elsewhere/1");
     await pool.load(adapterAt("m@1"));
     expect(a.calls).toEqual(["load m@1"]);
-    expect(b.calls).toEqual(["unload m@1", "load m@1"]);
+    expect(b.calls).toEqual(["load m@1", "unload m@1", "load m@1"]);
     expect(b.adapters.get("m@1")).toBe("/policies/1");
   });
 });

@@ -2,7 +2,7 @@ import { HoneError } from "@hone/core";
 import pLimit, { type LimitFunction } from "p-limit";
 import type { Logger } from "pino";
 import type { Engine, Engines } from "../ports/engine.ts";
-import type { LiveAdapter, LiveBase } from "../ports/live-set.ts";
+import type { LiveAdapter, LiveBase, ProbeAnswer } from "../ports/live-set.ts";
 import { createLiveAdapters, type LiveSetView } from "./live-set.ts";
 import { type Holding, isFrom, letGo, prepare } from "./prepare.ts";
 import { untilReadyOrLate } from "./publication.ts";
@@ -37,6 +37,8 @@ export interface EnginePool extends Engines {
   readonly liveSet: LiveSetView;
   /** Whether each engine takes traffic, and why one is kept from it. */
   status(): EngineStatus[];
+  /** What the engines that hold the policy answered to its probe, the first of them; null without a probe or an engine. */
+  answerOf(policy: string): ProbeAnswer | null;
   /** Reads the engines' metrics, by which requests are spread. To be called every second. */
   readLoads(): Promise<void>;
   /** How loaded each engine is. */
@@ -112,7 +114,7 @@ export function createEnginePool(options: {
     members.push({
       ...replica,
       ...{ state: "away", reason: null, fences: 0 },
-      ...{ adapters: new Set(), leftovers: new Set(), turn: pLimit(1) },
+      ...{ adapters: new Map(), leftovers: new Set(), turn: pLimit(1) },
     });
   }
 
@@ -180,7 +182,7 @@ export function createEnginePool(options: {
   /** The live policies that the member does not serve. They are taken out of its `adapters`. */
   async function lostBy(member: Member): Promise<string[]> {
     // Taken before the engine is asked: what is loaded while it answers may be missing in its answer and is not lost.
-    const before = [...member.adapters];
+    const before = [...member.adapters.keys()];
     const served = await member.engine.served();
     for (const policy of before) {
       const adapter = live.get(policy);
@@ -193,7 +195,7 @@ export function createEnginePool(options: {
   /** Resolves once the member holds what is live and nothing else. What it kept while it was away may be over. */
   async function catchUp(member: Member): Promise<void> {
     await lostBy(member);
-    for (const policy of [...member.adapters, ...member.leftovers].filter(isUnwanted)) {
+    for (const policy of [...member.adapters.keys(), ...member.leftovers].filter(isUnwanted)) {
       await member.turn(async () => {
         // It may have been published again while this waited for its turn.
         if (isUnwanted(policy)) await letGo(member.engine, member, policy, log);
@@ -336,8 +338,11 @@ export function createEnginePool(options: {
     status: () =>
       members.map(({ name, state, reason, fences, adapters }) => ({
         ...{ name, state, reason, fences },
-        policies: [...adapters],
+        policies: [...adapters.keys()],
       })),
+
+    answerOf: (policy) =>
+      members.map(({ adapters }) => adapters.get(policy)).find((one) => one !== undefined) ?? null,
 
     missing: (name) => lostBy(memberOf(name)),
 

@@ -3,14 +3,14 @@ import { HoneError } from "@hone/core";
 import type { Logger } from "pino";
 import { fault } from "../faults/fault.ts";
 import type { Engine } from "../ports/engine.ts";
-import type { LiveAdapter, LiveBase } from "../ports/live-set.ts";
-import { probeEngine } from "./probe.ts";
+import type { LiveAdapter, LiveBase, ProbeAnswer } from "../ports/live-set.ts";
+import { askProbe, judgeAnswer } from "./probe.ts";
 
 /** What one engine holds of this server's. */
 export interface Holding {
-  /** Loaded by this server, and checked. Others are not trusted, also under our names and paths: an earlier data
-   * directory may have stood in the same place. */
-  adapters: Set<string>;
+  /** Loaded by this server, and checked, with what the engine answered to the probe. Others are not trusted, also under
+   * our names and paths: an earlier data directory may have stood in the same place. */
+  adapters: Map<string, ProbeAnswer | null>;
   /** What may be in it although nobody wants it: it could not be unloaded. */
   leftovers: Set<string>;
 }
@@ -23,11 +23,10 @@ export interface PrepareOptions {
 }
 
 /**
- * Makes an engine ready to serve an adapter: it loads it, its list agrees, and a probe gives the trainer's logprobs.
- * Where one of these fails, it does not keep the adapter.
+ * Makes an engine ready to serve an adapter: it loads it, its list agrees, and a probe gives the trainer's logprobs. Each
+ * of these is asked once, by whoever stands next to the engine. Where one of them fails, it does not keep the adapter.
  *
- * Its list is asked also where memory says that it serves the policy: it may be another process by now. The list says
- * which weights: one that outlives a server, or that two servers use, serves others under the same name.
+ * Its list is asked also where memory says that it serves the policy: it may be another process by now.
  */
 export async function prepare(
   engine: Engine,
@@ -36,43 +35,20 @@ export async function prepare(
   { base, tolerance, log }: PrepareOptions,
 ): Promise<void> {
   const { policy, probe } = adapter;
+  if (holding.adapters.has(policy) && (await isFrom(await engine.served(), adapter))) return;
   const took = stopwatch();
-  const served = await engine.served();
-  took("list");
-  const isOurs = await isFrom(served, adapter);
-  if (holding.adapters.has(policy) && isOurs) return;
   holding.adapters.delete(policy);
-  if (served.has(policy)) {
-    if (isOurs) {
-      log.info({ policy }, "an earlier server loaded this policy: loading it again");
-    } else {
-      log.warn(
-        { policy, root: served.get(policy) },
-        "the engine serves other weights under this name: they give way to this server's. " +
-          "Servers that share an engine need model names of their own",
-      );
-    }
-    await engine.unload(policy);
-  }
   // From here on it may have it, also where it does not answer.
   holding.leftovers.add(policy);
+  let answer: ProbeAnswer | null;
   try {
-    await engine.load(adapter);
+    const seen = await loadAnew(engine, adapter, log);
     took("load");
     fault("publish.after-load");
-    if (!(await isFrom(await engine.served(), adapter))) {
-      throw new HoneError(
-        `The engine took ${policy} but does not serve it from its checkpoint. ` +
-          "Look whether another server loads policies of the same name into this engine.",
-        { code: "engine_error" },
-      );
-    }
-    took("listAgain");
+    ({ answer } = seen ?? { answer: await askEngine(engine, adapter) });
     if (probe) {
-      const { difference, tellsApart } = await probeEngine(engine, adapter, probe, {
-        dtype: base().dtype,
-        tolerance: tolerance?.(),
-      });
+      const limits = { dtype: base().dtype, tolerance: tolerance?.() };
+      const { difference, tellsApart } = judgeAnswer(policy, probe, answer, limits);
       log.debug({ policy, difference, tellsApart }, "the engine answers as the trainer does");
     } else {
       log.warn({ policy }, "this policy has no probe: its logprobs were not compared");
@@ -84,9 +60,57 @@ export async function prepare(
     throw error;
   }
   holding.leftovers.delete(policy);
-  holding.adapters.add(policy);
-  took("probe");
+  holding.adapters.set(policy, answer);
+  took("check");
   log.debug({ policy, tookMs: took.all }, "the engine is ready for the policy");
+}
+
+/**
+ * Loads it, also where the engine serves the name already, which engines refuse. Its list is asked only then: one that
+ * outlives a server, or that two servers use, may serve other weights under the name.
+ */
+async function loadAnew(
+  engine: Engine,
+  adapter: LiveAdapter,
+  log: Logger,
+): Promise<{ answer: ProbeAnswer | null } | void> {
+  const { policy } = adapter;
+  try {
+    return await engine.load(adapter);
+  } catch (error) {
+    const isRefused = HoneError.isInstance(error) && error.status === 400;
+    const served = isRefused ? await engine.served() : null;
+    if (!served?.has(policy)) throw error;
+    if (await isFrom(served, adapter)) {
+      log.info({ policy }, "an earlier server loaded this policy: loading it again");
+    } else {
+      log.warn(
+        { policy, root: served.get(policy) },
+        "the engine serves other weights under this name: they give way to this server's. " +
+          "Servers that share an engine need model names of their own",
+      );
+    }
+    await engine.unload(policy);
+    return await engine.load(adapter);
+  }
+}
+
+/** Asks for its list and its answer to the probe at the same time. The list says which weights it serves. */
+async function askEngine(engine: Engine, adapter: LiveAdapter): Promise<ProbeAnswer | null> {
+  const { policy, probe } = adapter;
+  const given = new AbortController();
+  const answering = probe ? askProbe(engine, policy, probe, given.signal) : Promise.resolve(null);
+  answering.catch(() => undefined);
+  try {
+    if (await isFrom(await engine.served(), adapter)) return await answering;
+    throw new HoneError(
+      `The engine took ${policy} but does not serve it from its checkpoint. ` +
+        "Look whether another server loads policies of the same name into this engine.",
+      { code: "engine_error" },
+    );
+  } finally {
+    given.abort();
+  }
 }
 
 /** Each call says what has been done since the one before. */

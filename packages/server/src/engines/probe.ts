@@ -17,6 +17,11 @@ const limitsOf: Record<LiveBase["dtype"], { tolerance: number; apart: number }> 
 /** Long enough for a queue; an engine that hangs is noticed by whoever watches it. */
 const probeTimeoutMs = 300_000;
 
+export interface ProbeLimits {
+  dtype: LiveBase["dtype"];
+  tolerance?: number | undefined;
+}
+
 /**
  * Samples one token with the adapter and compares what the engine tells with what the trainer computed. Resolves to
  * whether that tells the adapter from none. Throws `bad_adapter` where the logprobs are others, and `engine_error` where
@@ -26,14 +31,26 @@ export async function probeEngine(
   engine: Engine,
   { policy }: Pick<LiveAdapter, "policy">,
   probe: Probe,
-  limits: { dtype: LiveBase["dtype"]; tolerance?: number | undefined },
+  limits: ProbeLimits,
 ): Promise<{ difference: number; tellsApart: boolean }> {
+  return judgeAnswer(policy, probe, await askProbe(engine, policy, probe), limits);
+}
+
+/** Compares an answer to the probe with the trainer's, as `probeEngine` does. */
+export function judgeAnswer(
+  policy: string,
+  probe: Probe,
+  found: ProbeAnswer | null,
+  limits: ProbeLimits,
+): { difference: number; tellsApart: boolean } {
+  if (found?.prompt.length !== probe.ids.length - 1) {
+    throw new HoneError(`It did not answer the probe of ${policy}.`, { code: "engine_error" });
+  }
   // It may have been computed by another server, in the other type.
   const wide = [limits.dtype, probe.dtype].includes("bfloat16");
   const usual = limitsOf[wide ? "bfloat16" : "float32"];
   const tolerance = limits.tolerance ?? usual.tolerance;
   const apart = Math.max(usual.apart, limits.tolerance ?? 0);
-  const found = await answerOf(engine, policy, probe);
   const difference = distance(found, probe.policy);
   const toBase = distance(found, probe.base);
   const tellsApart = distance(probe.policy, probe.base) > apart;
@@ -48,12 +65,19 @@ export async function probeEngine(
   );
 }
 
-async function answerOf(engine: Engine, policy: string, { ids }: Probe): Promise<ProbeAnswer> {
+/** What the engine answers to the probe. Throws `engine_error` where that is no token, or no number. */
+export async function askProbe(
+  engine: Engine,
+  policy: string,
+  { ids }: Pick<Probe, "ids">,
+  signal?: AbortSignal,
+): Promise<ProbeAnswer> {
+  const limit = AbortSignal.timeout(probeTimeoutMs);
   try {
     for await (const chunk of engine.generate({
       ...{ model: policy, prompt: ids, n: 1, maxTokens: 1, temperature: 0, topP: 1, seed: null },
       ...{ stop: [], stopTokenIds: [], promptLogprobs: true, stream: false },
-      signal: AbortSignal.timeout(probeTimeoutMs),
+      signal: signal ? AbortSignal.any([signal, limit]) : limit,
     })) {
       const { promptLogprobs: prompt, logprobs } = chunk;
       const [next] = logprobs;

@@ -23,7 +23,7 @@ describe("weights of another server under the same name", () => {
     serve("m@1", "/elsewhere/models/m/policies/1");
     engine.calls.length = 0;
     await server.train();
-    expect(engine.calls).toEqual(["unload m@1", "load m@1"]);
+    expect(engine.calls).toEqual(["load m@1", "unload m@1", "load m@1"]);
     expect(engine.roots.get("m@1")).toBe(rootOf(1));
   });
 
@@ -32,7 +32,7 @@ describe("weights of another server under the same name", () => {
     engine.roots.set("m@0", "/elsewhere/models/m/policies/0");
     engine.calls.length = 0;
     await server.open();
-    expect(engine.calls).toEqual(["unload m@0", "load m@0"]);
+    expect(engine.calls).toEqual(["load m@0", "unload m@0", "load m@0"]);
     expect(engine.roots.get("m@0")).toBe(rootOf(0));
   });
 
@@ -50,7 +50,7 @@ describe("weights of another server under the same name", () => {
     await server.call("PUT", "/v1/models/m", {});
     engine.calls.length = 0;
     await server.train();
-    expect(engine.calls).toEqual(["unload m@1", "load m@1"]);
+    expect(engine.calls).toEqual(["load m@1", "unload m@1", "load m@1"]);
   });
 
   test("are missed when they take a policy's place, and its own folder by another path is not", async ({

@@ -1,4 +1,4 @@
-import type { LiveAdapter } from "./live-set.ts";
+import type { LiveAdapter, ProbeAnswer } from "./live-set.ts";
 
 /** What traffic asks of an engine: token ids in, token ids out. */
 export interface Sampler {
@@ -16,8 +16,12 @@ export interface Sampler {
 /** One engine behind the server (docs/worker-contract.md). */
 export interface Engine extends Sampler {
   readonly kind: "embedded" | "vllm";
-  /** Makes an adapter servable under a name that was never used before. */
-  load(adapter: LiveAdapter): Promise<void>;
+  /**
+   * Makes an adapter servable under a name that was never used before. An engine with a sidecar resolves to what that has
+   * seen of it since this call: the engine lists the adapter, and answered its probe so (null where it has none). Of any
+   * other engine that is still to be asked.
+   */
+  load(adapter: LiveAdapter): Promise<{ answer: ProbeAnswer | null } | void>;
   /** Unloads it. Requests that are using it finish. */
   unload(policy: string): Promise<void>;
   /**

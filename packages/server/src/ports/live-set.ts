@@ -21,14 +21,14 @@ export interface LiveAdapter {
   probe?: Probe | undefined;
 }
 
-const answerSchema = z.object({
+export const probeAnswerSchema = z.object({
   /** Of each token of the prompt but the first. */
   prompt: z.array(z.number()).min(1),
   /** Of the likeliest token after the prompt. */
   next: z.number(),
 });
 /** Logprobs at temperature 1. */
-export type ProbeAnswer = Readonly<z.infer<typeof answerSchema>>;
+export type ProbeAnswer = Readonly<z.infer<typeof probeAnswerSchema>>;
 
 export const probeSchema = z
   .object({
@@ -37,9 +37,9 @@ export const probeSchema = z
     /** A prompt of ordinary token ids. */
     ids: z.array(z.int()).min(2),
     /** With the adapter. */
-    policy: answerSchema,
+    policy: probeAnswerSchema,
     /** Without it. Where both are alike, the probe cannot tell the adapter from none. */
-    base: answerSchema,
+    base: probeAnswerSchema,
   })
   .refine(
     ({ ids, policy, base }) =>

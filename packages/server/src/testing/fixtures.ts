@@ -54,7 +54,7 @@ export function adapterList(): AdapterList {
       list.failNext = null;
       if (failure) return Promise.reject(failure);
       if (list.names.has(policy)) {
-        return Promise.reject(new HoneError("loaded twice", { code: "bad_adapter" }));
+        return Promise.reject(new HoneError("loaded twice", { code: "bad_adapter", status: 400 }));
       }
       list.names.add(policy);
       list.roots.set(policy, path);

@@ -71,18 +71,18 @@ export function createJoinedDriver(options: {
     for (const watcher of [...watchers]) watcher();
   }
 
-  /** Resolves once `verdict` says of a report that it is the one, and rejects with the error that it gives. */
-  function untilHeard(
+  /** Resolves to what `verdict` finds in a report; null waits on. Rejects with the error that it gives. */
+  function untilHeard<T extends object>(
     policy: string,
     what: string,
-    verdict: (report: Report) => boolean | HoneError,
-  ): Promise<void> {
+    verdict: (report: Report) => T | HoneError | null,
+  ): Promise<T> {
     return new Promise((resolve, reject) => {
-      const settle = (result: true | HoneError): void => {
+      const settle = (result: T | HoneError): void => {
         clearTimeout(late);
         waiting.delete(hear);
-        if (result === true) resolve();
-        else reject(result);
+        if (HoneError.isInstance(result)) reject(result);
+        else resolve(result);
       };
       const late = setTimeout(() => {
         const text = `The engine ${name} did not ${what} ${policy} within ${deadlineMs / 1000} s.`;
@@ -90,32 +90,28 @@ export function createJoinedDriver(options: {
       }, deadlineMs);
       const hear = (report: Report): void => {
         const result = verdict(report);
-        if (result !== false) settle(result);
+        if (result !== null) settle(result);
       };
       waiting.set(hear, policy);
       if (last) hear(last);
     });
   }
 
-  /** Whether the report is that it serves it, or why it does not. A refusal of an earlier set is of an earlier load. */
-  function loaded(entry: WantedAdapter, since: number) {
-    return (report: Report): boolean | HoneError => {
-      if (serves(report, entry)) return true;
-      const no = report.refused.find(
-        ({ policy, sha256 }) => policy === entry.policy && sha256 === entry.sha256,
-      );
-      if (!no || report.generation < since) return false;
+  /** What the report says of this load: that it serves it, or why it does not. What is of an earlier load does not count. */
+  function loaded(entry: WantedAdapter) {
+    return (report: Report): Report["served"][number] | HoneError | null => {
+      const { policy, sha256, asked } = entry;
+      const there = report.served.find((one) => one.policy === policy && one.asked === asked);
+      if (there?.sha256 === sha256) return there;
+      const no = report.refused.find((one) => one.policy === policy && one.sha256 === sha256);
+      if (!no || report.generation < asked) return null;
       if (no.fault === "engine") {
-        const text = `The engine ${name} could not load ${entry.policy}: ${no.reason}`;
+        const text = `The engine ${name} could not load ${policy}: ${no.reason}`;
         return new HoneError(text, { code: "engine_error" });
       }
-      const text = `The engine ${name} refuses ${entry.policy}: ${no.reason}`;
+      const text = `The engine ${name} refuses ${policy}: ${no.reason}`;
       return new HoneError(text, { code: "bad_adapter" });
     };
-  }
-
-  function serves({ served }: Report, { policy, sha256 }: WantedAdapter): boolean {
-    return served.some((one) => one.policy === policy && one.sha256 === sha256);
   }
 
   return {
@@ -162,14 +158,15 @@ export function createJoinedDriver(options: {
 
     async load(adapter: LiveAdapter) {
       const { policy, path, sha256, bytes, rank, probe } = adapter;
-      const named = { policy, sha256, bytes, rank };
       const config = await readFile(join(path, adapterConfigName), "utf8");
+      // The set that this makes: what is of it was loaded after this call.
+      const named = { policy, sha256, asked: generation + 1, bytes, rank };
       const entry: WantedAdapter = { ...named, config, ...(probe && { probe }) };
-      const before = wanted.get(policy);
       wanted.set(policy, { entry, file: join(path, adapterName) });
-      if (before?.entry.sha256 !== sha256 || (last && !serves(last, entry))) change();
+      change();
       try {
-        await untilHeard(policy, "load", loaded(entry, generation));
+        const { answer } = await untilHeard(policy, "load", loaded(entry));
+        return { answer };
       } catch (error) {
         // What only was late may still come, and may be live elsewhere: `keepOnly` tells then.
         if (["bad_adapter", "engine_error"].includes((error as HoneError).code)) {
@@ -181,7 +178,8 @@ export function createJoinedDriver(options: {
     },
 
     async unload(policy) {
-      const isGone = ({ served }: Report): boolean => !served.some((one) => one.policy === policy);
+      const isGone = (report: Report): Report | null =>
+        report.served.some((one) => one.policy === policy) ? null : report;
       if (wanted.delete(policy)) change();
       await untilHeard(policy, "unload", isGone);
     },

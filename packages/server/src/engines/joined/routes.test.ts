@@ -9,6 +9,7 @@ import {
   startJoinableServer,
   type JoinableServer,
 } from "../../testing/joinable-server.ts";
+import { testProbe } from "../../testing/adapters.ts";
 import { startSidecarEngine } from "../../testing/sidecar-engine.ts";
 import { openEngineRegistry } from "./registry.ts";
 
@@ -185,6 +186,59 @@ describe("an engine that is known", () => {
     } finally {
       engine.close();
     }
+  });
+
+  it("is believed by what it answered to the probe since it was asked, which the server judges itself", async () => {
+    const key = await keyOf("a");
+    const engine = await startSidecarEngine();
+    await server.call("POST", "/engine/announce", announcement(engine.url), key);
+    const report = { boot, ready: true, refused: [] };
+    const tell = (generation: number, served: object[]) =>
+      server.call("POST", "/engine/report", { ...report, generation, served }, key);
+    await tell(0, []);
+    await expect.poll(async () => (await server.engines())[0]?.state).toBe("serving");
+    const { policy, sha256, ...adapter } = makeAdapter(join(folder, "models"), "m@1");
+    const publish = () => server.pool.load({ policy, sha256, ...adapter, probe: testProbe });
+    /** What the server wants now, and a report that it is served so. */
+    const wanted = async () => {
+      const live = await server.call("GET", `/engine/live?boot=${boot}&after=0`, undefined, key);
+      const { generation, adapters } = live.json as {
+        generation: number;
+        adapters: { asked: number }[];
+      };
+      return { generation, asked: adapters[0]?.asked };
+    };
+    const untilWanted = async () => {
+      await expect.poll(async () => (await wanted()).asked).toBeDefined();
+      return await wanted();
+    };
+    const served = (asked: number | undefined, answer: object | null) => [
+      { policy, sha256, asked, answer },
+    ];
+
+    for (const [answer, reason] of [
+      [testProbe.base, "of the base without the adapter"],
+      [{ prompt: [-1], next: -0.5 }, "did not answer the probe"],
+      [null, "did not answer the probe"],
+    ] as const) {
+      const failing = publish().catch((error: unknown) => error);
+      const { generation, asked } = await untilWanted();
+      await tell(generation, served(asked, answer));
+      await expect.poll(async () => (await wanted()).asked).toBeUndefined();
+      await tell(generation + 1, []);
+      expect(await failing).toMatchObject({ message: expect.stringContaining(reason) });
+    }
+
+    let published = false;
+    const publishing = publish().then(() => (published = true));
+    const { generation, asked } = await untilWanted();
+    // Of an earlier time, although it is of the same weights.
+    await tell(generation, served(asked! - 1, testProbe.policy));
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    expect(published).toBe(false);
+    await tell(generation, served(asked, testProbe.policy));
+    await publishing;
+    engine.close();
   });
 
   it("gets the weights that it shall serve, and no others", async () => {

@@ -1,6 +1,6 @@
 import { engineNameSchema } from "@hone/core";
 import { z } from "zod";
-import { probeSchema } from "../../ports/live-set.ts";
+import { probeAnswerSchema, probeSchema } from "../../ports/live-set.ts";
 
 /**
  * What an engine on another machine and the server say to each other. Every request comes from the engine's
@@ -84,6 +84,8 @@ export const liveQuerySchema = z.strictObject({
 const wantedAdapterSchema = z.strictObject({
   policy: policySchema,
   sha256: sha256Schema,
+  /** Which time it was asked for: another number wants it loaded and probed anew. */
+  asked: z.int().min(0),
   /** @unit bytes */
   bytes: z.int().min(1),
   rank: z.int().min(1),
@@ -93,6 +95,8 @@ const wantedAdapterSchema = z.strictObject({
   probe: probeSchema.optional(),
 });
 export type WantedAdapter = z.infer<typeof wantedAdapterSchema>;
+/** What of it lies on a disk. */
+export type WantedFiles = Omit<WantedAdapter, "asked">;
 
 /** Not `known`: the server has started anew or has given the engine up, and it has to be announced again. */
 export const liveAnswerSchema = z.discriminatedUnion("known", [
@@ -116,7 +120,18 @@ export const reportSchema = z.strictObject({
   generation: z.int().min(0),
   /** Whether the engine behind the sidecar answers. */
   ready: z.boolean(),
-  served: z.array(z.strictObject({ policy: policySchema, sha256: sha256Schema })).max(10_000),
+  served: z
+    .array(
+      z.strictObject({
+        policy: policySchema,
+        sha256: sha256Schema,
+        /** For which time it was loaded. */
+        asked: z.int().min(0),
+        /** What the engine answered to its probe since then, whatever the sidecar thinks of it; null without a probe. */
+        answer: probeAnswerSchema.nullable(),
+      }),
+    )
+    .max(10_000),
   refused: z
     .array(
       z.strictObject({

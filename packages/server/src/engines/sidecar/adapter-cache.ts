@@ -1,21 +1,31 @@
 import { createHash, randomUUID } from "node:crypto";
-import { mkdir, open, readdir, readFile, rename, rm, stat, utimes } from "node:fs/promises";
+import {
+  mkdir,
+  open,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  stat,
+  utimes,
+  writeFile,
+} from "node:fs/promises";
 import { basename, join } from "node:path";
 import { HoneError } from "@hone/core";
 import type { Logger } from "pino";
-import { diskFullError, makeFolder, syncFolder, writeSynced } from "../../store/files.ts";
+import { diskFullError, makeFolder } from "../../store/files.ts";
 import { adapterConfigName, adapterName } from "../../ports/live-set.ts";
-import type { WantedAdapter } from "../joined/wire.ts";
+import type { WantedFiles } from "../joined/wire.ts";
 import { badAdapter } from "./adapter-check.ts";
 
 /** Adapters on this disk, by what they hold. */
 export interface AdapterCache {
   /** The adapter's folder, whole and checked; it is fetched where it is missing. */
-  folderOf(wanted: WantedAdapter): Promise<string>;
+  folderOf(wanted: WantedFiles): Promise<string>;
   /** The digest of the weights in one of these folders; null for any other folder. */
   digestOf(folder: string): string | null;
   /** Removes what was used longest ago, down to the limit, but not what is wanted. */
-  trim(wanted: readonly WantedAdapter[]): Promise<void>;
+  trim(wanted: readonly WantedFiles[]): Promise<void>;
 }
 
 const staging = ".staging-";
@@ -28,7 +38,7 @@ export async function openAdapterCache(options: {
   /** The weights with this digest, as the server sends them. */
   fetch: (sha256: string) => Promise<AsyncIterable<Uint8Array>>;
   /** Throws what is wrong with the files in a folder. */
-  check: (folder: string, wanted: WantedAdapter) => Promise<void>;
+  check: (folder: string, wanted: WantedFiles) => Promise<void>;
   log: Logger;
 }): Promise<AdapterCache> {
   const { folder, check, log } = options;
@@ -40,12 +50,12 @@ export async function openAdapterCache(options: {
   const checked = new Map<string, Promise<string>>();
 
   /** One adapter's weights may be there with several configurations, which make other policies of them. */
-  function placeOf({ sha256, config }: WantedAdapter): string {
+  function placeOf({ sha256, config }: WantedFiles): string {
     const ofConfig = createHash("sha256").update(config).digest("hex").slice(0, 16);
     return join(folder, `${sha256}-${ofConfig}`);
   }
 
-  async function find(wanted: WantedAdapter, place: string): Promise<string> {
+  async function find(wanted: WantedFiles, place: string): Promise<string> {
     const config = await readFile(join(place, adapterConfigName), "utf8").catch(() => null);
     if (config !== null) {
       try {
@@ -60,16 +70,15 @@ export async function openAdapterCache(options: {
     return await bring(wanted, place);
   }
 
-  async function bring(wanted: WantedAdapter, place: string): Promise<string> {
+  async function bring(wanted: WantedFiles, place: string): Promise<string> {
     const made = join(folder, `${staging}${randomUUID()}`);
     try {
       await mkdir(made, { mode: 0o700 });
       await receive(await options.fetch(wanted.sha256), join(made, adapterName), wanted.bytes);
-      await writeSynced(join(made, adapterConfigName), wanted.config);
+      // Nothing is synced: what a crash of the machine leaves half written is found by its digest, and fetched again.
+      await writeFile(join(made, adapterConfigName), wanted.config, { mode: 0o600 });
       await check(made, wanted);
-      await syncFolder(made);
       await rename(made, place);
-      await syncFolder(folder);
       return place;
     } catch (error) {
       await rm(made, { recursive: true, force: true });
@@ -120,7 +129,7 @@ export async function openAdapterCache(options: {
   };
 }
 
-/** Writes what comes, no more than is due, and syncs it. */
+/** Writes what comes, no more than is due. */
 async function receive(
   stream: AsyncIterable<Uint8Array>,
   file: string,
@@ -134,7 +143,6 @@ async function receive(
       if (received > bytes) throw badAdapter(`more than its ${bytes} bytes came`);
       await handle.write(part);
     }
-    await handle.sync();
   } catch (error) {
     if (HoneError.isInstance(error) || diskFullError(error)) throw error;
     // The way here is at fault, not the adapter: it may arrive the next time.

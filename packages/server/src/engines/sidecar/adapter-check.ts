@@ -4,7 +4,7 @@ import { HoneError } from "@hone/core";
 import { z } from "zod";
 import { adapterConfigName, adapterName } from "../../ports/live-set.ts";
 import { sha256OfFile } from "../../store/files.ts";
-import type { WantedAdapter } from "../joined/wire.ts";
+import type { WantedFiles } from "../joined/wire.ts";
 import { tensorsOf, type StoredTensor } from "./safetensors-file.ts";
 
 /** The bits of an exponent that are all ones in infinities and NaN, in the words of each type. */
@@ -27,7 +27,7 @@ const configSchema = z.object({
  */
 export async function checkAdapter(
   folder: string,
-  wanted: WantedAdapter,
+  wanted: WantedFiles,
   limits: {
     maxRank: number | null;
     /** Of the base's tensors, by name. Names that are not there are not compared. */
@@ -64,7 +64,7 @@ export async function checkAdapter(
   }
 }
 
-function checkConfig({ config, rank }: WantedAdapter): void {
+function checkConfig({ config, rank }: WantedFiles): void {
   let value: unknown;
   try {
     value = JSON.parse(config);

@@ -23,7 +23,7 @@ const retryMs = 1_000;
 const longestReason = 2_000;
 
 export function createReconciler(options: {
-  pool: () => Pick<EnginePool, "load" | "unload" | "liveSet">;
+  pool: () => Pick<EnginePool, "load" | "unload" | "liveSet" | "answerOf">;
   cache: AdapterCache;
   /** The name of the base that the engine serves. */
   base: string;
@@ -39,6 +39,8 @@ export function createReconciler(options: {
   let tolerance: number | null = null;
   let wanted: ReadonlyMap<string, WantedAdapter> = new Map();
   const refused = new Map<string, Report["refused"][number]>();
+  /** For which time each policy was loaded. */
+  const loadedFor = new Map<string, number>();
   const turns = new Map<string, LimitFunction>();
   const fetching = pLimit(fetches);
 
@@ -56,8 +58,10 @@ export function createReconciler(options: {
     await turn(async () => {
       const want = wanted.get(policy);
       const now = have().get(policy);
-      if (now?.sha256 === want?.sha256) return;
+      const isSame = now?.sha256 === want?.sha256;
+      if (isSame && (!want || loadedFor.get(policy) === want.asked)) return;
       if (now) {
+        loadedFor.delete(policy);
         await pool()
           .unload(policy)
           .catch((error: unknown) => {
@@ -70,7 +74,7 @@ export function createReconciler(options: {
   }
 
   async function load(want: WantedAdapter): Promise<void> {
-    const { config: _, ...named } = want;
+    const { config: _, asked, ...named } = want;
     const { policy, sha256 } = named;
     try {
       if (base !== options.base) {
@@ -83,6 +87,7 @@ export function createReconciler(options: {
       // While it was fetched it may have become unwanted.
       if (wanted.get(policy)?.sha256 !== sha256) return;
       await pool().load({ ...named, path });
+      loadedFor.set(policy, asked);
       refused.delete(policy);
     } catch (error) {
       const { code, status = 0, message } = error as Partial<HoneError> & Error;
@@ -129,7 +134,10 @@ export function createReconciler(options: {
     tolerance: () => tolerance ?? undefined,
     snapshot: () => ({
       generation,
-      served: [...have().values()].map(({ policy, sha256 }) => ({ policy, sha256 })),
+      served: [...have().values()].map(({ policy, sha256 }) => ({
+        ...{ policy, sha256, asked: loadedFor.get(policy) ?? 0 },
+        answer: pool().answerOf(policy),
+      })),
       refused: [...refused.values()],
     }),
   };
