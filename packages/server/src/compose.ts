@@ -1,19 +1,18 @@
-import { basename } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { HoneError, type Health, type Keep } from "@hone/core";
 import type { Hono } from "hono";
 import type { Logger } from "pino";
 import { createApp, shuttingDown } from "./app.ts";
 import { baseFingerprint } from "./engines/base-fingerprint.ts";
-import { engineMetrics, formatPoolMetrics, requestsRunning } from "./engines/engine-metrics.ts";
+import { openAdapterBucket } from "./engines/bucket/adapter-bucket.ts";
+import type { BucketPlace } from "./engines/bucket/bucket-place.ts";
 import { createHttpEngine } from "./engines/http-engine.ts";
 import { createJoinedEngines, type JoinedEngines } from "./engines/joined/joined-engines.ts";
 import { engineRealm, joinedEngineRoutes, operatorEngineRoutes } from "./engines/joined/routes.ts";
 import { keepEmbeddedApart } from "./engines/embedded-apart.ts";
 import { connectEngines, keepEngines, type VllmReplicas } from "./engines/outside.ts";
 import { createEnginePool, type EnginePool } from "./engines/pool.ts";
-import { formatEngineFigures } from "./engines/router-figures.ts";
-import { createGatewayCounters, formatGatewayCounters } from "./gateway/counters.ts";
+import { createGatewayCounters } from "./gateway/counters.ts";
 import { gatewayRoutes } from "./gateway/routes.ts";
 import type { AppEnv } from "./http/env.ts";
 import type { ServerKey } from "./http/key-file.ts";
@@ -26,7 +25,8 @@ import { pythonModule } from "./setup/python-module.ts";
 import { createHttpScorer } from "./scoring/http-scorer.ts";
 import { createPolicyScorer } from "./models/policy-scorer.ts";
 import { scoringRoutes } from "./scoring/routes.ts";
-import { engineComponents, overall } from "./server-health.ts";
+import { baseNameOf, engineComponents, overall, summaryOf } from "./server-health.ts";
+import { metricsPage } from "./server-metrics.ts";
 import { openState, type State } from "./state.ts";
 import type { DataLock } from "./store/lock.ts";
 import { firstStartMs, publicStatus, supervise, type Deadlines } from "./supervise/supervisor.ts";
@@ -58,6 +58,8 @@ export interface ComposeOptions extends WorkerOptions {
   adapterMemory?: number | undefined;
   publishDeadlineMs?: number | undefined;
   probeTolerance?: number | undefined;
+  /** Where engines that join find adapters, besides here. */
+  bucket?: BucketPlace | undefined;
   hosts?: readonly string[] | undefined;
   origins?: readonly string[] | undefined;
   key: ServerKey;
@@ -121,7 +123,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
 
   // Remote engines are asked which base they serve. Others are started with the base's name.
   const remotes = await connectEngines(options.engineURLs ?? [], options.engineKey ?? null);
-  const baseName = options.servedName ?? remotes.base ?? nameOf(options.base);
+  const baseName = options.servedName ?? remotes.base ?? baseNameOf(options.base);
   const keeping = { pool: () => engines, log };
   const named = { servedName: baseName, children };
   const apart = options.engineApart
@@ -179,6 +181,9 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
     tolerance: () => options.probeTolerance,
     log,
   });
+  const bucket =
+    options.bucket &&
+    openAdapterBucket({ ...options, place: options.bucket, liveSet: () => engines.liveSet });
   let fingerprint: string | null = null;
   const joined: JoinedEngines = createJoinedEngines({
     dataDir: options.dataDir,
@@ -192,8 +197,8 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       ...{ maxModelLen: base?.maxModelLen ?? 1, rank: state?.highestRank() ?? 0 },
     }),
     probeTolerance: options.probeTolerance,
-    publishDeadlineMs: options.publishDeadlineMs,
-    taken: ["renderer", "worker", "engine", "engines", ...kept.map(({ name }) => name)],
+    ...{ publishDeadlineMs: options.publishDeadlineMs, bucket },
+    taken: ["bucket", "renderer", "worker", "engine", "engines", ...kept.map(({ name }) => name)],
     log,
   });
   function anyServes(): boolean {
@@ -231,7 +236,11 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
     const others = engineComponents(Object.entries(joined.status()), engines);
     // Of engines that join some may be away for long: what counts is that one serves.
     if (options.joinedOnly) states.push(joined.anyServes() ? "ready" : "starting");
-    return { status: overall(states), base: baseName, components: { ...components, ...others } };
+    return {
+      ...{ status: overall(states), base: baseName },
+      // Without the bucket engines get the same from this server.
+      components: { ...components, ...others, ...(bucket && { bucket: bucket.status() }) },
+    };
   }
 
   let app = createApp({ ...appOptions(), routes: [] });
@@ -250,19 +259,9 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       origins: options.origins,
       log,
       health,
-      metrics: async () => {
-        // Other engines show their metrics themselves, but for what `hone doctor` has to see.
-        const own = apart ?? (embedded && worker);
-        const ofEngine = own
-          ? await engineMetrics(own.baseURL, own.key)
-          : await requestsRunning(kept);
-        return (
-          formatGatewayCounters(counters) +
-          formatPoolMetrics(engines.status(), engines.liveSet.current()) +
-          formatEngineFigures(engines.loads()) +
-          ofEngine
-        );
-      },
+      // Other engines show their metrics themselves.
+      metrics: () =>
+        metricsPage({ counters, engines, bucket, kept, own: apart ?? (embedded && worker) }),
       admit() {
         if (stopping) throw shuttingDown();
         if (!state) {
@@ -284,6 +283,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
 
   let starting: Promise<void> = Promise.resolve();
   async function start(): Promise<void> {
+    await bucket?.check();
     // The order matters: the state needs the longest sequence, which the renderer knows, and the worker's hook needs the
     // state.
     await renderer.start();
@@ -373,6 +373,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       await Promise.all([worker, renderer, joined, ...kept].map((one) => one.stop()));
       children.clear();
       await starting.catch(() => undefined);
+      await bucket?.close();
       await (closing ?? state?.close());
       const drivers = embedded ? [embedded] : kept;
       await Promise.all([
@@ -381,17 +382,6 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       ]);
     },
   };
-}
-
-function summaryOf({ renderer, memory, quantize }: ServedBase): Record<string, unknown> {
-  const { name, bridges, tools, plainTexts } = renderer;
-  const dtype = memory && { dtype: memory.dtype };
-  return { name, bridges, tools, plainTexts, ...dtype, ...(quantize && { quantize }) };
-}
-
-/** The base's name: the hub id, or the name of the folder. */
-function nameOf(base: string): string {
-  return /^[\w.-]+\/[\w.-]+$/.test(base) && !base.startsWith(".") ? base : basename(base);
 }
 
 async function settled(promise: Promise<unknown> | undefined, limitMs: number): Promise<void> {

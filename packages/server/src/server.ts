@@ -9,6 +9,7 @@ import { announce, defaultDataDir, withdraw } from "@hone/transport/node";
 import { pino, type Logger } from "pino";
 import { shuttingDown } from "./app.ts";
 import { compose, type ComposeOptions, type Composition, type ServedBase } from "./compose.ts";
+import { bucketOf, type BucketPlace } from "./engines/bucket/bucket-place.ts";
 import { checkVllmFlags } from "./engines/vllm/flags.ts";
 import { checkExposure, serverKey } from "./http/key-file.ts";
 import { listen } from "./http/listen.ts";
@@ -103,6 +104,13 @@ export interface ServerOptions {
    * prompt, and at the token after it. @default 0.001 in float32, 0.2 in bfloat16
    */
   probeTolerance?: number | undefined;
+  /**
+   * `s3://NAME/PREFIX` of a bucket from which engines that join get adapters, which this server puts there. Its rights are
+   * AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN and AWS_REGION of the environment. @default none
+   */
+  bucket?: string | undefined;
+  /** The URL of a store that is not Amazon's. @default AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, else Amazon's */
+  bucketEndpoint?: string | undefined;
   /** Hears what an operator wants to know before the server is ready, a line each. */
   onNotice?: ((line: string) => void) | undefined;
   /** Gives the start up, and ends what it has started. */
@@ -137,6 +145,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const rewardModels = checkRewardModels(options.rewardModels ?? {});
   for (const file of options.objectives ?? []) requireFile(file);
   const engines = checkEngines(options);
+  const bucket = bucketOf(options);
   const python = options.python ?? (await findEnvironment());
   makeDataDir(dataDir);
   // From before the key is read until the end: what takes the lock to change something beside a server,
@@ -144,7 +153,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const lock = lockDataDir(dataDir);
   try {
     return await startLocked(
-      { ...options, rewardModels },
+      { ...options, rewardModels, bucket },
       { log, host, dataDir, base, python, engines, lock },
     );
   } catch (error) {
@@ -155,7 +164,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
 
 /** Leaves nothing running when it throws. The lock is released when the server has closed, or by the caller. */
 async function startLocked(
-  options: ServerOptions,
+  options: Omit<ServerOptions, "bucket"> & { bucket: BucketPlace | undefined },
   settled: {
     log: Logger;
     host: string;

@@ -45,6 +45,8 @@ interface ServeFlags {
   adapterMemory: number;
   publishDeadline?: number;
   probeTolerance?: number;
+  bucket?: string;
+  bucketEndpoint?: string;
   stopAtEof?: boolean;
   logLevel: string;
 }
@@ -175,6 +177,14 @@ export function serveCommand(): Command {
       "what an engine's logprobs may differ by from the trainer's at a publish (default: 0.001 in float32, 0.2 in bfloat16)",
       notNegative,
     )
+    .option(
+      "--bucket <s3://name/prefix>",
+      "where engines that join get adapters from, by URLs that this server signs; its rights are AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION of the environment",
+    )
+    .option(
+      "--bucket-endpoint <url>",
+      "a store that is not Amazon's (default: AWS_ENDPOINT_URL_S3 of the environment)",
+    )
     .option("--stop-at-eof", "stop when standard input ends, as a child of another program")
     .addOption(
       new Option("--log-level <level>", "what is logged on standard error")
@@ -293,6 +303,8 @@ function optionsOf(flags: ServeFlags): ServerOptions {
     adapterMemory: flags.adapterMemory * mebibyte,
     publishDeadlineMs: flags.publishDeadline && flags.publishDeadline * 1000,
     probeTolerance: flags.probeTolerance,
+    bucket: flags.bucket,
+    bucketEndpoint: flags.bucketEndpoint,
     deadlines: {
       trainingMs: flags.trainingDeadline === undefined ? undefined : flags.trainingDeadline * 1000,
     } as ServerOptions["deadlines"],

@@ -6,6 +6,8 @@ import { createAdaptorServer } from "@hono/node-server";
 import type { EngineInfo, EngineToken } from "@hone/core";
 import { pino, type Logger } from "pino";
 import { createApp } from "../app.ts";
+import { openAdapterBucket, type AdapterBucket } from "../engines/bucket/adapter-bucket.ts";
+import type { BucketPlace } from "../engines/bucket/bucket-place.ts";
 import { createJoinedEngines } from "../engines/joined/joined-engines.ts";
 import { engineRealm, joinedEngineRoutes, operatorEngineRoutes } from "../engines/joined/routes.ts";
 import { createEnginePool, type EnginePool } from "../engines/pool.ts";
@@ -18,6 +20,7 @@ export const serverKey = "hone_the-key-of-this-server";
 export interface JoinableServer {
   url: string;
   pool: EnginePool;
+  bucket: AdapterBucket | null;
   /** A request with the server's key, or another. */
   call(
     method: string,
@@ -38,6 +41,9 @@ export async function startJoinableServer(options: {
   deadlineMs?: number;
   base?: string;
   probeTolerance?: number;
+  bucket?: BucketPlace;
+  /** How long the bucket keeps what is not live. @unit ms */
+  keptMs?: number;
   log?: Logger;
 }): Promise<JoinableServer> {
   const { dataDir, base = "base" } = options;
@@ -57,7 +63,15 @@ export async function startJoinableServer(options: {
     tolerance: () => options.probeTolerance,
     log,
   });
+  const place = options.bucket;
+  const bucket = place
+    ? openAdapterBucket({
+        ...{ place, dataDir, liveSet: () => pool.liveSet, log, keptMs: options.keptMs },
+        publishDeadlineMs: options.deadlineMs,
+      })
+    : null;
   const joined = createJoinedEngines({
+    bucket,
     ...{ dataDir, pool: () => pool, closed: null, taken: ["worker"], log },
     probeTolerance: options.probeTolerance,
     publishDeadlineMs: options.deadlineMs,
@@ -77,6 +91,7 @@ export async function startJoinableServer(options: {
   });
   const server = createAdaptorServer({ fetch: app.fetch }) as Server;
   const port = await listen(server, options.port ?? 0, "127.0.0.1");
+  await bucket?.check();
   joined.start();
   const url = `http://127.0.0.1:${port}`;
 
@@ -93,7 +108,7 @@ export async function startJoinableServer(options: {
     return { status: response.status, json: text ? JSON.parse(text) : null };
   };
   return {
-    ...{ url, pool, call },
+    ...{ url, pool, bucket, call },
     async token(expiresIn) {
       const made = await call("POST", "/v1/engines/tokens", { expiresIn });
       return (made.json as EngineToken).token;
@@ -105,6 +120,7 @@ export async function startJoinableServer(options: {
     async close() {
       joined.refuse();
       await joined.stop();
+      await bucket?.close();
       server.closeAllConnections();
       await new Promise((done) => server.close(done));
     },

@@ -3,8 +3,9 @@ import { join } from "node:path";
 import { HoneError } from "@hone/core";
 import { adapterConfigName, adapterName, type LiveAdapter } from "../../ports/live-set.ts";
 import { brokenStream } from "../engine-errors.ts";
+import type { AdapterBucket } from "../bucket/adapter-bucket.ts";
 import { createHttpEngine, type HttpEngine } from "../http-engine.ts";
-import { addressRule, type AddressRule } from "./addresses.ts";
+import { addressRule, type AddressRule } from "../addresses.ts";
 import type { Announcement, Report, WantedAdapter } from "./wire.ts";
 
 /**
@@ -35,15 +36,16 @@ export function createJoinedDriver(options: {
   name: string;
   /** How long a load or an unload may take; the pool does not wait as long. @unit ms @default 30 s */
   deadlineMs?: number | undefined;
+  bucket?: AdapterBucket | null | undefined;
   clock?: () => number;
 }): JoinedDriver {
-  const { name, deadlineMs = 30_000 } = options;
+  const { name, deadlineMs = 30_000, bucket = null } = options;
   let address: Announcement | null = null;
   let rule: AddressRule = addressRule(undefined);
   let last: Report | null = null;
   // The sidecar compares it with what it has from an earlier start of this server.
   let generation = (options.clock ?? Date.now)();
-  const wanted = new Map<string, { entry: WantedAdapter; file: string }>();
+  const wanted = new Map<string, { entry: Omit<WantedAdapter, "inBucket">; file: string }>();
   /** Who waits for a report, and for which policy. */
   const waiting = new Map<(report: Report) => void, string>();
   const watchers = new Set<() => void>();
@@ -98,7 +100,7 @@ export function createJoinedDriver(options: {
   }
 
   /** What the report says of this load: that it serves it, or why it does not. What is of an earlier load does not count. */
-  function loaded(entry: WantedAdapter) {
+  function loaded(entry: Omit<WantedAdapter, "inBucket">) {
     return (report: Report): Report["served"][number] | HoneError | null => {
       const { policy, sha256, asked } = entry;
       const there = report.served.find((one) => one.policy === policy && one.asked === asked);
@@ -122,7 +124,11 @@ export function createJoinedDriver(options: {
     get inFlight() {
       return inFlight;
     },
-    wanted: () => [...wanted.values()].map(({ entry }) => entry),
+    wanted: () =>
+      [...wanted.values()].map(({ entry }) => ({
+        ...entry,
+        ...(bucket?.holds(entry.sha256) && { inBucket: true as const }),
+      })),
 
     fileOf(sha256) {
       return [...wanted.values()].find(({ entry }) => entry.sha256 === sha256)?.file ?? null;
@@ -159,9 +165,11 @@ export function createJoinedDriver(options: {
     async load(adapter: LiveAdapter) {
       const { policy, path, sha256, bytes, rank, probe } = adapter;
       const config = await readFile(join(path, adapterConfigName), "utf8");
+      // Before the engine hears of it, so that it looks there.
+      await bucket?.bring(adapter);
       // The set that this makes: what is of it was loaded after this call.
       const named = { policy, sha256, asked: generation + 1, bytes, rank };
-      const entry: WantedAdapter = { ...named, config, ...(probe && { probe }) };
+      const entry = { ...named, config, ...(probe && { probe }) };
       wanted.set(policy, { entry, file: join(path, adapterName) });
       change();
       try {

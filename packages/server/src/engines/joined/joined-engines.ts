@@ -1,9 +1,10 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { HoneError, type EngineInfo } from "@hone/core";
 import type { Logger } from "pino";
+import type { AdapterBucket } from "../bucket/adapter-bucket.ts";
 import { createHttpEngine } from "../http-engine.ts";
 import type { EnginePool, Replica } from "../pool.ts";
-import { addressRule, type AddressRule } from "./addresses.ts";
+import { addressRule, type AddressRule } from "../addresses.ts";
 import { createJoinedDriver, type JoinedDriver } from "./driver.ts";
 import { openEngineRegistry, type EngineRegistry } from "./registry.ts";
 import { longestPollMs, type Announcement, type Report, type ServedBaseOnWire } from "./wire.ts";
@@ -30,6 +31,8 @@ export interface JoinedEngines {
   base(): ServedBaseOnWire;
   /** What the operator lets engines differ by from the trainer; null where nothing was said. */
   readonly probeTolerance: number | null;
+  /** Where else engines get adapters; null where from this server alone. */
+  readonly bucket: AdapterBucket | null;
   find(name: string): JoinedEngine;
   /** Adds one that has just got its key. */
   add(name: string): void;
@@ -65,6 +68,7 @@ export function createJoinedEngines(options: {
   probeTolerance?: number | undefined;
   /** How long a load may take at least, before nobody waits for it any more. @unit ms */
   publishDeadlineMs?: number | undefined;
+  bucket?: AdapterBucket | null | undefined;
   /** Names of other parts of the server. */
   taken: readonly string[];
   log: Logger;
@@ -96,6 +100,7 @@ export function createJoinedEngines(options: {
     registry,
     base: options.base,
     probeTolerance: options.probeTolerance ?? null,
+    bucket: options.bucket ?? null,
     stopping: stopping.signal,
     find,
     add,
@@ -160,13 +165,14 @@ function keepJoinedEngine(options: {
   pool: () => EnginePool;
   base: () => ServedBaseOnWire;
   publishDeadlineMs?: number | undefined;
+  bucket?: AdapterBucket | null | undefined;
   started: Promise<void>;
   stopping: AbortController;
   log: Logger;
 }): Kept {
   const { name, pool, log } = options;
   const deadlineMs = Math.max(leastLoadMs, options.publishDeadlineMs ?? 0);
-  const driver = createJoinedDriver({ name, deadlineMs });
+  const driver = createJoinedDriver({ name, deadlineMs, bucket: options.bucket });
   const ended = new AbortController();
   const over = AbortSignal.any([ended.signal, options.stopping.signal]);
   let wake = new AbortController();

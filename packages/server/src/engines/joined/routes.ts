@@ -16,6 +16,7 @@ import { readQuery } from "../../http/query.ts";
 import type { JoinedEngine, JoinedEngines } from "./joined-engines.ts";
 import { badToken } from "./registry.ts";
 import {
+  adapterQuerySchema,
   announceSchema,
   drainSchema,
   engineBodyLimit,
@@ -25,6 +26,7 @@ import {
   longestPollMs,
   reportSchema,
   sha256Schema,
+  type BucketURL,
   type Joined,
   type LiveAnswer,
 } from "./wire.ts";
@@ -129,19 +131,21 @@ export function joinedEngineRoutes(joined: JoinedEngines): Hono<AppEnv> {
   });
 
   app.get(`${paths.adapters}/:sha256`, async (c) => {
-    const sha256 = sha256Schema.safeParse(c.req.param("sha256")).data;
-    const file = sha256 === undefined ? null : caller(c).driver.fileOf(sha256);
-    const size = file === null ? null : (await stat(file).catch(() => null))?.size;
-    if (file === null || size === null || size === undefined) {
-      throw new HoneError("This engine shall serve no adapter with this digest.", {
-        code: "not_found",
-      });
-    }
+    const { name, sha256, file } = wantedFile(c);
+    const { bucket: why } = readQuery(c, adapterQuerySchema);
+    const size = (await stat(file).catch(() => null))?.size;
+    if (size === undefined) throw notWanted();
+    if (why !== undefined) joined.bucket?.missed(sha256, name, why);
     const stream = Readable.toWeb(createReadStream(file)) as ReadableStream;
     return c.body(stream, 200, {
       "content-type": "application/octet-stream",
       "content-length": String(size),
     });
+  });
+
+  app.get(`${paths.adapters}/:sha256/bucket`, async (c) => {
+    const url = (await joined.bucket?.urlOf(wantedFile(c).sha256)) ?? null;
+    return c.json({ url } satisfies BucketURL);
   });
 
   app.post(paths.report, async (c) => {
@@ -169,5 +173,20 @@ export function joinedEngineRoutes(joined: JoinedEngines): Hono<AppEnv> {
     one.heard();
     return one;
   }
+
+  /** An engine gets no other weights than those that it shall serve. */
+  function wantedFile(c: Context<AppEnv>): { name: string; sha256: string; file: string } {
+    const { name, driver } = caller(c);
+    const sha256 = sha256Schema.safeParse(c.req.param("sha256")).data;
+    const file = sha256 === undefined ? null : driver.fileOf(sha256);
+    if (sha256 === undefined || file === null) throw notWanted();
+    return { name, sha256, file };
+  }
   return app;
+}
+
+function notWanted(): HoneError {
+  return new HoneError("This engine shall serve no adapter with this digest.", {
+    code: "not_found",
+  });
 }

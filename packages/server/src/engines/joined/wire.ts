@@ -1,5 +1,6 @@
 import { engineNameSchema } from "@hone/core";
 import { z } from "zod";
+import { bucketMissSchema } from "../bucket/bucket-miss.ts";
 import { probeAnswerSchema, probeSchema } from "../../ports/live-set.ts";
 
 /**
@@ -17,7 +18,7 @@ export const enginePaths = {
   announce: "/engine/announce",
   /** `GET`: the adapters to serve, once they are others than at `after`, or after `longestPollMs`. */
   live: "/engine/live",
-  /** `GET /engine/adapters/<sha256>`: the bytes of `adapter_model.safetensors`. */
+  /** `GET /engine/adapters/<sha256>`: the bytes of `adapter_model.safetensors`; `…/bucket`: where a bucket has them. */
   adapters: "/engine/adapters",
   /** `POST`: what is served now. */
   report: "/engine/report",
@@ -93,10 +94,25 @@ const wantedAdapterSchema = z.strictObject({
   config: z.string().max(65_536),
   /** What the engine has to answer with it. */
   probe: probeSchema.optional(),
+  /** A bucket has the weights, too. */
+  inBucket: z.literal(true).optional(),
 });
 export type WantedAdapter = z.infer<typeof wantedAdapterSchema>;
 /** What of it lies on a disk. */
 export type WantedFiles = Omit<WantedAdapter, "asked">;
+
+/** Where the bucket lets the weights be read, for a short time; null where it does not have them any more. */
+export const bucketURLSchema = z.strictObject({
+  url: z
+    .url({ protocol: /^https?$/ })
+    .max(8192)
+    .nullable(),
+});
+
+export type BucketURL = z.infer<typeof bucketURLSchema>;
+
+/** Asks for weights, and says why they did not come from the bucket. */
+export const adapterQuerySchema = z.strictObject({ bucket: bucketMissSchema.optional() });
 
 /** Not `known`: the server has started anew or has given the engine up, and it has to be announced again. */
 export const liveAnswerSchema = z.discriminatedUnion("known", [

@@ -15,6 +15,7 @@ import { HoneError } from "@hone/core";
 import type { Logger } from "pino";
 import { diskFullError, makeFolder } from "../../store/files.ts";
 import { adapterConfigName, adapterName } from "../../ports/live-set.ts";
+import type { BucketMiss } from "../bucket/bucket-miss.ts";
 import type { WantedFiles } from "../joined/wire.ts";
 import { badAdapter } from "./adapter-check.ts";
 
@@ -35,8 +36,10 @@ export async function openAdapterCache(options: {
   folder: string;
   /** @unit bytes */
   maxBytes: number;
-  /** The weights with this digest, as the server sends them. */
-  fetch: (sha256: string) => Promise<AsyncIterable<Uint8Array>>;
+  /** The weights with this digest, as the server sends them. It hears why they did not come from its bucket. */
+  fetch: (sha256: string, missed: BucketMiss | null) => Promise<AsyncIterable<Uint8Array>>;
+  /** Writes the weights from the server's bucket into the file. Null where it did, else why not; then there is no file. */
+  fromBucket?: (wanted: WantedFiles, file: string) => Promise<BucketMiss | null>;
   /** Throws what is wrong with the files in a folder. */
   check: (folder: string, wanted: WantedFiles) => Promise<void>;
   log: Logger;
@@ -74,7 +77,12 @@ export async function openAdapterCache(options: {
     const made = join(folder, `${staging}${randomUUID()}`);
     try {
       await mkdir(made, { mode: 0o700 });
-      await receive(await options.fetch(wanted.sha256), join(made, adapterName), wanted.bytes);
+      const file = join(made, adapterName);
+      const bucket = wanted.inBucket ? options.fromBucket : undefined;
+      const missed = (await bucket?.(wanted, file)) ?? null;
+      if (!bucket || missed !== null) {
+        await receive(await options.fetch(wanted.sha256, missed), file, wanted.bytes);
+      }
       // Nothing is synced: what a crash of the machine leaves half written is found by its digest, and fetched again.
       await writeFile(join(made, adapterConfigName), wanted.config, { mode: 0o600 });
       await check(made, wanted);
@@ -130,7 +138,7 @@ export async function openAdapterCache(options: {
 }
 
 /** Writes what comes, no more than is due. */
-async function receive(
+export async function receive(
   stream: AsyncIterable<Uint8Array>,
   file: string,
   bytes: number,

@@ -2,6 +2,7 @@ import { HoneError } from "@hone/core";
 import { Transport } from "@hone/transport";
 import { z } from "zod";
 import {
+  bucketURLSchema,
   drainingSchema,
   enginePaths as paths,
   joinedSchema,
@@ -15,6 +16,8 @@ import {
   type Report,
   type ServedBaseOnWire,
 } from "../joined/wire.ts";
+import type { BucketMiss } from "../bucket/bucket-miss.ts";
+import { watchStall } from "./stall.ts";
 
 const timeoutMs = 15_000;
 /** A download of which nothing comes for so long is over: a connection may be gone without a word. */
@@ -25,7 +28,14 @@ export interface ServerLink {
   base(signal: AbortSignal): Promise<ServedBaseOnWire>;
   announce(announcement: Announcement, signal: AbortSignal): Promise<void>;
   live(boot: string, after: number, signal: AbortSignal): Promise<LiveAnswer>;
-  adapter(sha256: string, signal: AbortSignal): Promise<AsyncIterable<Uint8Array>>;
+  /** @param missed why it did not come from the bucket, where the server has one */
+  adapter(
+    sha256: string,
+    signal: AbortSignal,
+    missed?: BucketMiss | null,
+  ): Promise<AsyncIterable<Uint8Array>>;
+  /** Where the server's bucket lets it be read; null where it does not. */
+  bucketURL(sha256: string, signal: AbortSignal): Promise<string | null>;
   report(report: Report): Promise<{ known: boolean }>;
   drain(boot: string): Promise<{ inFlight: number }>;
   leave(): Promise<void>;
@@ -74,10 +84,11 @@ export function linkTo(
         ...{ signal, timeoutMs: longestPollMs + timeoutMs },
       });
     },
-    async adapter(sha256, signal) {
-      const stall = watchStall(stallMs);
+    async adapter(sha256, signal, missed) {
+      const stall = watchStall(stallMs, "The server");
+      const query = missed ? `?bucket=${missed}` : "";
       try {
-        const { body } = await transport.open("GET", `${paths.adapters}/${sha256}`, {
+        const { body } = await transport.open("GET", `${paths.adapters}/${sha256}${query}`, {
           signal: AbortSignal.any([signal, stall.signal]),
         });
         if (body) return stall.watched(body);
@@ -86,6 +97,10 @@ export function linkTo(
         stall.end();
         throw stall.signal.aborted ? stall.signal.reason : error;
       }
+    },
+    async bucketURL(sha256, signal) {
+      const path = `${paths.adapters}/${sha256}/bucket`;
+      return (await transport.json("GET", path, bucketURLSchema, { signal })).url;
     },
     report: (body) => transport.json("POST", paths.report, knownSchema, { body }),
     drain: (boot) => transport.json("POST", paths.drain, drainingSchema, { body: { boot } }),
@@ -97,28 +112,4 @@ export function linkTo(
 
 function transportTo(serverURL: string, apiKey: string): Transport {
   return new Transport({ serverURL, apiKey, fetch: globalThis.fetch, maxRetries: 0, timeoutMs });
-}
-
-/** Aborts once nothing has come for so long. */
-function watchStall(stallMs: number) {
-  const stalled = new AbortController();
-  const late = (): void => {
-    const text = `The server sent nothing of the adapter for ${stallMs / 1000} s.`;
-    stalled.abort(new HoneError(text, { code: "connection_failed" }));
-  };
-  const timer = setTimeout(late, stallMs);
-  return {
-    signal: stalled.signal,
-    end: () => clearTimeout(timer),
-    async *watched(parts: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
-      try {
-        for await (const part of parts) {
-          timer.refresh();
-          yield part;
-        }
-      } finally {
-        clearTimeout(timer);
-      }
-    },
-  };
 }

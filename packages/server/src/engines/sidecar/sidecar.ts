@@ -14,6 +14,7 @@ import { slotRank, vllmChild } from "../vllm/child.ts";
 import type { ServedBaseOnWire } from "../joined/wire.ts";
 import { openAdapterCache } from "./adapter-cache.ts";
 import { checkAdapter } from "./adapter-check.ts";
+import { bucketDownloads } from "./bucket-downloads.ts";
 import { enter } from "./enter.ts";
 import { follow, patiently } from "./follow.ts";
 import { forgetIdentity } from "./identity.ts";
@@ -69,7 +70,8 @@ async function start(
   const cache = await openAdapterCache({
     folder: joinPath(dataDir, "adapters"),
     maxBytes: options.cacheBytes,
-    fetch: (sha256) => link.adapter(sha256, ending.signal),
+    fetch: (sha256, missed) => link.adapter(sha256, ending.signal, missed),
+    fromBucket: bucketDownloads({ link, server: options.server, signal: ending.signal, log }),
     check: (place, wanted) => checkAdapter(place, wanted, { maxRank, baseShapes }),
     log,
   });

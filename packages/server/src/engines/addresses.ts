@@ -42,19 +42,34 @@ export interface AddressRule {
   lookup: LookupFunction;
 }
 
-/** @param from the address that the engine's own request came from */
-export function addressRule(from: string | undefined): AddressRule {
+/** What a refusal says. */
+interface AddressWords {
+  /** Whose address it would be. */
+  whose: string;
+  /** What follows "this-host (127.0.0.1)", where loopback is not allowed. */
+  near: string;
+  /** What to do about a name that is not known. */
+  unknown: string;
+}
+
+/** @param from the address that the request came from which names another one */
+export function addressRule(
+  from: string | undefined,
+  words: AddressWords = {
+    whose: "an engine",
+    near: `is this server's own machine, and the engine's request came from ${from ?? "elsewhere"}. Give \`hone engine\` an --advertise URL at which the server reaches it.`,
+    unknown: "Look at --advertise.",
+  },
+): AddressRule {
   const isNear = from !== undefined && has(loopback, from);
 
   function refusal(host: string, address: string): HoneError | null {
     const where = host === address ? host : `${host} (${address})`;
     if (has(never, address)) {
-      return refused(`${where} is no address at which an engine can be.`);
+      return refused(`${where} is no address at which ${words.whose} can be.`);
     }
     if (isNear || !has(loopback, address)) return null;
-    return refused(
-      `${where} is this server's own machine, and the engine's request came from ${from ?? "elsewhere"}. Give \`hone engine\` an --advertise URL at which the server reaches it.`,
-    );
+    return refused(`${where} ${words.near}`);
   }
 
   return {
@@ -63,12 +78,10 @@ export function addressRule(from: string | undefined): AddressRule {
       const found: LookupAddress[] = isIP(host)
         ? [{ address: host, family: isIP(host) }]
         : await promisify(resolve)(host, { all: true }).catch((cause: unknown) => {
-            throw new HoneError(
-              `This server does not know the name ${host}. Look at --advertise.`,
-              {
-                ...{ code: "engine_unavailable", cause, retryAfterMs: 2_000 },
-              },
-            );
+            const message = `This machine does not know the name ${host}. ${words.unknown}`;
+            throw new HoneError(message, {
+              ...{ code: "engine_unavailable", cause, retryAfterMs: 2_000 },
+            });
           });
       for (const { address } of found) {
         const error = refusal(host, address);

@@ -1,7 +1,7 @@
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { expect, it } from "vitest";
-import { createHttpEngine } from "../http-engine.ts";
+import { createHttpEngine } from "./http-engine.ts";
 import { addressRule } from "./addresses.ts";
 
 it.each([
