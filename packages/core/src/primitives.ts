@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { optimizerSchema } from "./train-config.ts";
+import { epsSuits, optimizerSchema } from "./train-config.ts";
 
 const idsSchema = z
   .array(
@@ -128,11 +128,7 @@ const optimStepConfigSchema = z
     /** Added to the root of the second moment. With `adamw_8bit` it is at least 1e-10; 1e-8 is usual. */
     eps: z.number().positive().default(1e-16),
   })
-  .refine(({ optimizer, eps }) => optimizer !== "adamw_8bit" || eps >= 1e-10, {
-    // In 8 bits a second moment may be rounded to 0 beside a first one that is not.
-    error: 'with optimizer "adamw_8bit" it must be at least 1e-10. Give 1e-8',
-    path: ["eps"],
-  });
+  .refine(...epsSuits);
 export type OptimStepConfig = z.input<typeof optimStepConfigSchema>;
 
 /** Policy N+1 from the gradients that `forward_backward` has left of policy N. */

@@ -2,6 +2,7 @@ import { describe, expect, it } from "vitest";
 import { chatRequestSchema, messageSchema } from "./chat.ts";
 import { submitOperationSchema } from "./operation.ts";
 import { patchRolloutSchema } from "./rollout.ts";
+import { bradleyTerryConfigSchema, dpoConfigSchema, sftConfigSchema } from "./supervised.ts";
 import { trainConfigSchema } from "./train-config.ts";
 
 const messages = [{ role: "user", content: "hi" }];
@@ -93,6 +94,19 @@ describe("steps along gradients", () => {
         path: ["op", "config", "eps"],
         message: expect.stringContaining("Give 1e-8"),
       });
+    }
+  });
+
+  it("take one in training and supervised steps too, and leave it to the server where none is given", () => {
+    const supervised = [sftConfigSchema, dpoConfigSchema, bradleyTerryConfigSchema];
+    for (const schema of [trainConfigSchema, ...supervised]) {
+      expect(schema.parse({})).not.toHaveProperty("eps");
+      expect(schema.parse({ eps: 1 })).toMatchObject({ eps: 1 });
+      expect(schema.parse({ optimizer: "adamw_8bit" })).not.toHaveProperty("eps");
+      expect(schema.safeParse({ eps: 0 }).success).toBe(false);
+      expect(schema.safeParse({ optimizer: "adamw_8bit", eps: 1e-12 }).error?.issues[0]).toEqual(
+        expect.objectContaining({ path: ["eps"], message: expect.stringContaining("Give 1e-8") }),
+      );
     }
   });
 });

@@ -6,7 +6,7 @@ import {
   toolSchema,
   userMessageSchema,
 } from "./chat.ts";
-import { optimizerSchema } from "./train-config.ts";
+import { epsSuits, optimizerSchema } from "./train-config.ts";
 
 const noWeight = { weight: z.null({ error: "is for assistant messages only" }).optional() };
 
@@ -96,15 +96,17 @@ const limits = {
 };
 
 /** The options of a step of `sft`. */
-export const sftConfigSchema = z.strictObject({
-  ...optimizerSchema.shape,
-  ...limits,
-  /**
-   * What of an example is learnt: what the assistant says, its last message alone, or every token, prompts and
-   * tools' answers included.
-   */
-  trainOn: z.enum(["assistant", "last_assistant", "all"]).default("assistant"),
-});
+export const sftConfigSchema = z
+  .strictObject({
+    ...optimizerSchema.shape,
+    ...limits,
+    /**
+     * What of an example is learnt: what the assistant says, its last message alone, or every token, prompts and
+     * tools' answers included.
+     */
+    trainOn: z.enum(["assistant", "last_assistant", "all"]).default("assistant"),
+  })
+  .refine(...epsSuits);
 export type SftConfig = z.input<typeof sftConfigSchema>;
 
 /** The options of a step of `dpo`. */
@@ -116,6 +118,7 @@ export const dpoConfigSchema = z
     ...limits,
     ...dpoObjectiveSchema.omit({ type: true }).shape,
   })
+  .refine(...epsSuits)
   .refine(({ loss, labelSmoothing }) => loss !== "ipo" || labelSmoothing === 0, {
     error: 'it has no meaning with loss: "ipo". Leave it out, or choose another loss',
     path: ["labelSmoothing"],
@@ -123,11 +126,13 @@ export const dpoConfigSchema = z
 export type DpoConfig = z.input<typeof dpoConfigSchema>;
 
 /** The options of a step of `bradley_terry`. */
-export const bradleyTerryConfigSchema = z.strictObject({
-  ...optimizerSchema.shape,
-  ...limits,
-  ...bradleyTerryObjectiveSchema.omit({ type: true }).shape,
-});
+export const bradleyTerryConfigSchema = z
+  .strictObject({
+    ...optimizerSchema.shape,
+    ...limits,
+    ...bradleyTerryObjectiveSchema.omit({ type: true }).shape,
+  })
+  .refine(...epsSuits);
 export type BradleyTerryConfig = z.input<typeof bradleyTerryConfigSchema>;
 
 const common = {

@@ -34,7 +34,25 @@ export const optimizerSchema = z.object({
   beta2: z.number().min(0).lt(1).default(0.95),
   weightDecay: z.number().min(0).default(0),
   maxGradNorm: z.number().positive().default(1),
+  /**
+   * Added to the root of the second moment. Below the gradients, as 1e-16 is, a step is as long whatever their size is.
+   * Far above them a step is (learningRate / eps) times their mean: SGD with momentum, for which a small reward makes
+   * small steps. Default: 1e-16, with "adamw_8bit" 1e-8, where it is at least 1e-10.
+   */
+  eps: z.number().positive().optional(),
 });
+
+/** In 8 bits a second moment may be rounded to 0 beside a first one that is not. */
+export const epsSuits: [
+  suits: (config: Readonly<Record<string, unknown>>) => boolean,
+  otherwise: { error: string; path: string[] },
+] = [
+  ({ optimizer, eps }) => optimizer !== "adamw_8bit" || eps === undefined || Number(eps) >= 1e-10,
+  {
+    error: 'with optimizer "adamw_8bit" it must be at least 1e-10. Give 1e-8',
+    path: ["eps"],
+  },
+];
 
 /** What is left out of the loss. */
 export const filtersSchema = z.object({
@@ -73,6 +91,7 @@ const shared = { ...optimizerSchema.shape, ...filtersSchema.shape, ...stepOption
 function withShared<Shape extends z.core.$ZodLooseShape>(objective: z.ZodObject<Shape>) {
   return z
     .strictObject({ ...objective.shape, ...shared })
+    .refine(...epsSuits)
     .superRefine(actsWith)
     .superRefine(needsOldLogprobs);
 }

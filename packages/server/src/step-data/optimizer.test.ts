@@ -9,4 +9,6 @@ test("the root of a second moment has more added where it is held in 8 bits", ()
     ...rest,
     ...{ optimizer: "adamw_8bit", eps: 1e-8 },
   });
+  expect(optimizerOf({ ...rest, optimizer: "adamw_8bit", eps: 1 })).toMatchObject({ eps: 1 });
+  expect(optimizerOf({ ...rest, eps: 1e-3 })).toEqual({ ...rest, eps: 1e-3 });
 });

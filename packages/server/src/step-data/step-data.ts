@@ -92,7 +92,7 @@ export function trainerConfig(
 export function optimizerOf(config: z.output<typeof optimizerSchema>): TrainerConfig["optimizer"] {
   // In float32 it is below the gradient of any step: its length is the rate's, however short the answers and small the
   // rewards. In 8 bits a second moment may be rounded to 0 beside a first one that is not.
-  const eps = config.optimizer === "adamw_8bit" ? 1e-8 : 1e-16;
+  const { eps = config.optimizer === "adamw_8bit" ? 1e-8 : 1e-16 } = config;
   return { ...optimizerSchema.parse(config), eps };
 }
 

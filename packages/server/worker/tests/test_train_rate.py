@@ -81,3 +81,28 @@ def test_a_step_moves_the_weights_by_the_rate(base: Base, tmp_path: Path, length
             # B alone has a gradient, and every weight of it moves by the rate.
             assert len(moved) == len(wanted) > 70_000 and moved.mean() >= 0.99
         before = after
+
+
+def test_with_an_epsilon_far_above_the_gradients_rewards_a_tenth_as_large_move_a_tenth_as_far(
+    base: Base, tmp_path: Path
+) -> None:
+    spec = LoraSpec(16, 32.0, default_targets(base.model))
+    before = save_policy(tmp_path / "0", base, fresh_adapter(base.model, spec, 5))
+    old = load_file(before / "adapter_model.safetensors")
+    moved = []
+    for gain in (1.0, 0.1):
+        forest = sampled(base, read_adapter(before, base.model), 8, 1, gain)
+        after = tmp_path / str(gain)
+        options = reference.config(
+            step=1,
+            checkpoint=str(before),
+            staging=str(after),
+            lora={"r": 16, "alpha": 32.0},
+            optimizer={"learning_rate": 1.0, "warmup_steps": 0, "eps": 1e3, "max_grad_norm": 1e9},
+            plan=[[forest.leaves()]],
+        )
+        train(base, forest, options)
+        new = load_file(after / "adapter_model.safetensors")
+        moved.append(torch.cat([(new[name] - old[name]).double().flatten() for name in new]))
+    assert moved[0].norm() > 0
+    assert (moved[1] - 0.1 * moved[0]).norm() < 0.01 * moved[1].norm()
