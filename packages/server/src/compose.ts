@@ -179,6 +179,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
     }),
     deadlineMs: options.publishDeadlineMs,
     tolerance: () => options.probeTolerance,
+    verify: async ({ policy }) => state?.requireWhole(policy),
     log,
   });
   const bucket =

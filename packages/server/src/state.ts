@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { join, resolve } from "node:path";
-import { type Keep, policyName } from "@hone/core";
+import { type Keep, parseModelRef, policyName } from "@hone/core";
 import { Hono } from "hono";
 import pLimit from "p-limit";
 import type { Logger } from "pino";
@@ -84,6 +84,8 @@ export interface State {
    * it loads the policies that are served, then goes on with the operations.
    */
   onEngineReady(): Promise<void>;
+  /** Compares the files of a policy with what was written. Throws `bad_adapter`. */
+  requireWhole(policy: string): Promise<void>;
   /** Ends the rollouts whose lease is over; called every few seconds on its own. */
   sweep(): Promise<void>;
   close(): Promise<void>;
@@ -258,6 +260,11 @@ export async function openState(options: StateOptions): Promise<State> {
             }
           },
         },
+      },
+      async requireWhole(policy) {
+        const ref = parseModelRef(policy);
+        // An import that is being tried is no policy, and has just been looked at.
+        if (ref && ref.step !== null) await checkpoints.adapter(ref.model, ref.step);
       },
       async onEngineReady() {
         await live.reload();

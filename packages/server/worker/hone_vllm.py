@@ -9,13 +9,16 @@ is at. It runs in vLLM's environment: nothing but the standard library is import
 
 vLLM drains open streams on SIGTERM, its workers outlive a server that was killed, and it leaves sockets and
 files behind. So a keeper waits beside it, in a process group of its own, for the end of the starter or of
-vLLM; it then kills what is left of vLLM's group and removes the folder of its temporary files.
+vLLM; it then kills what is left of vLLM's group and removes the folder of its temporary files. What vLLM has
+compiled by the time it is ready is kept in HONE_COMPILED, so that the next start need not compile it again.
 """
 
 import argparse
+import hashlib
 import http.client
 import json
 import os
+import platform
 import runpy
 import select
 import shutil
@@ -38,6 +41,9 @@ WARM_UP = (
     {"temperature": 1, "logprobs": 0, "n": 4},
 )
 DYING_SECONDS = 5
+# On a processor it is less than one MiB. What grows past this is not worth a copy at each start.
+LARGEST_COMPILED = 64 * 2**20
+HALF_DONE_SECONDS = 3600
 
 
 def main() -> None:
@@ -48,14 +54,22 @@ def main() -> None:
     if not key:
         sys.exit("HONE_WORKER_KEY is not set. Set the key that vLLM shall ask for.")
     boot = os.environ.pop("HONE_BOOT_ID", "")
-    port = free_port()
+    held = hold_port()
+    port = held.getsockname()[1]
+    if sys.platform != "linux":
+        held.close()
     folder = temporary_folder()
+    compiled = Compiled(os.environ.pop("HONE_COMPILED", ""), os.path.join(folder, "compiled"))
+    # An operator's own place stays.
+    if os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", compiled.here) == compiled.here:
+        compiled.bring()
 
     # Before vLLM is imported: what it starts must not be copied.
     leader = os.getpid()
     keeper = os.fork()
     if keeper == 0:
-        keep(leader, folder, Start(port, name, key, boot))
+        held.close()
+        keep(leader, folder, Start(port, name, key, boot, compiled))
     # Here as well as in the child: the group may be killed before the child runs at all.
     os.setpgid(keeper, keeper)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -103,8 +117,9 @@ def keep(leader: int, folder: str, start: "Start") -> NoReturn:
 class Start:
     """What is told of the start: lines of what it is at, then the ready line."""
 
-    def __init__(self, port: int, name: str, key: str, boot: str) -> None:
+    def __init__(self, port: int, name: str, key: str, boot: str, compiled: "Compiled") -> None:
         self.port = port
+        self.compiled = compiled
         self.name = name
         self.key = key
         self.boot = boot
@@ -142,6 +157,7 @@ class Start:
             # Whoever reads vLLM's output must not wait for this process as well.
             for stream in (1, 2):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+        self.compiled.keep()
 
 
 def cpu_seconds(group: int) -> int:
@@ -196,9 +212,85 @@ def ask(
     return text
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
+class Compiled:
+    """What torch compiles for vLLM. Each start has a copy of its own, and one that came to be ready replaces what is kept.
+
+    So what a start that was killed left half written is never read, and starts at the same time do not meet.
+    """
+
+    def __init__(self, place: str, here: str) -> None:
+        self.place = place
+        self.here = here
+        # Compiled for the very processor: a home may be shared by machines with several.
+        self.kept = os.path.join(place, processor())
+
+    def bring(self) -> None:
+        try:
+            if self.place and is_ours(self.place):
+                shutil.copytree(self.kept, self.here)
+        except OSError:
+            # There is none, or it is being replaced.
+            shutil.rmtree(self.here, ignore_errors=True)
+
+    def keep(self) -> None:
+        """Where there is something new. What goes wrong costs the next start its time, and nothing else."""
+        try:
+            files = sizes(self.here)
+            if not self.place or not files or sum(files.values()) > LARGEST_COMPILED:
+                return
+            os.makedirs(self.place, mode=0o700, exist_ok=True)
+            if not is_ours(self.place) or files.keys() <= sizes(self.kept).keys():
+                return
+            self._sweep()
+            made = tempfile.mkdtemp(prefix=".half-", dir=self.place)
+            shutil.copytree(self.here, made, dirs_exist_ok=True)
+            old = tempfile.mkdtemp(prefix=".half-", dir=self.place)
+            if os.path.isdir(self.kept):
+                os.rename(self.kept, old)
+            os.rename(made, self.kept)
+            shutil.rmtree(old, ignore_errors=True)
+        except OSError:
+            pass
+
+    def _sweep(self) -> None:
+        for entry in os.scandir(self.place):
+            if entry.name.startswith(".half-") and time.time() - entry.stat().st_mtime > HALF_DONE_SECONDS:
+                shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def is_ours(folder: str) -> bool:
+    """What lies there is run: nobody else may have put it there."""
+    stat = os.lstat(folder)
+    return stat.st_uid == os.getuid() and not stat.st_mode & 0o022 and not os.path.islink(folder)
+
+
+def sizes(folder: str) -> dict[str, int]:
+    found = {}
+    for place, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(place, name)
+            found[os.path.relpath(path, folder)] = os.path.getsize(path)
+    return found
+
+
+def processor() -> str:
+    """A short name for what this machine's processor can do."""
+    lines = [platform.machine(), platform.processor()]
+    if os.path.exists("/proc/cpuinfo"):
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            lines += [line for line in file if line.startswith(("flags", "Features", "model name"))]
+    return hashlib.sha256("\n".join(sorted(set(lines))).encode()).hexdigest()[:16]
+
+
+def hold_port() -> socket.socket:
+    """A port of the loopback that is given to nobody else while vLLM, which binds late, is starting.
+
+    On Linux a port that does not listen may be bound again by those that allow it, as vLLM does.
+    """
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    return held
 
 
 def temporary_folder() -> str:

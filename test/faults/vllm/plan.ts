@@ -1,178 +1,194 @@
 import { readdirSync } from "node:fs";
-import { createServer } from "node:net";
 import { once } from "node:events";
+import { createServer } from "node:net";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { startCli } from "../../../packages/server/src/testing/run-cli.ts";
 import { testBase } from "../../../packages/server/src/testing/running-engine.ts";
-import { leftOf, vllmOf } from "./processes.ts";
+import { adapterFaults } from "./adapter-faults.ts";
+import { holdsAll, serves, until, type Fault, type Which } from "./fault.ts";
+import { leftOf } from "./processes.ts";
 import { damage, joinedName, ownName, type Setting } from "./setting.ts";
-
-interface Outcome {
-  noticed?: number;
-  back?: number;
-  said?: string;
-  wrong?: string[];
-}
-
-export interface Fault {
-  name: string;
-  /** The other engine has to answer meanwhile. */
-  needsTraffic: boolean;
-  run: (on: Setting) => Promise<Outcome>;
-}
-
-const limitMs = 400_000;
-type Which = typeof ownName | typeof joinedName;
-
-async function until(what: string, holds: () => Promise<boolean>, everyMs = 50): Promise<number> {
-  const began = performance.now();
-  while (!(await holds())) {
-    if (performance.now() - began > limitMs) throw new Error(`${what}: not in ${limitMs / 1000} s`);
-    await delay(everyMs);
-  }
-  return (performance.now() - began) / 1000;
-}
-
-const serves = async (on: Setting, name: string): Promise<boolean> =>
-  (await on.engine(name)).state === "serving";
-
-async function vllmBehind(on: Setting, which: Which): Promise<{ api: number; core: number }> {
-  if (which === joinedName) return vllmOf(on.sidecar().child.pid!);
-  return vllmOf(process.pid);
-}
 
 /** Sends the signal to one process of a vLLM, and follows it until the engine serves again. */
 function broken(which: Which, part: "api" | "core", signal: "SIGKILL" | "SIGSTOP"): Fault {
   const of = which === ownName ? "the server's vLLM" : "a vLLM behind its sidecar";
-  const does = signal === "SIGKILL" ? "kill -9 of" : "SIGSTOP of";
+  const does = signal === "SIGKILL" ? "kill -9" : "SIGSTOP";
   const what = part === "api" ? "API server" : "engine core";
   return {
-    name: `${does} the ${what} of ${of}`,
+    name: `${which === ownName ? "own" : "joined"}-${part}-${signal === "SIGKILL" ? "kill" : "stop"}`,
+    what: `${does}: ${what} of ${of}`,
     needsTraffic: true,
-    async run(on) {
-      const before = await vllmBehind(on, which);
+    async run(on, stop) {
+      const before = on.vllm(which);
+      const logged = on.logged().length;
       process.kill(before[part], signal);
-      const noticed = await until("it was noticed", async () => !(await serves(on, which)));
-      const said = (await on.engine(which)).reason ?? (await on.component(which)).state;
+      const noticed = await until(
+        "it was noticed",
+        stop,
+        async () => !(await serves(on, which)),
+        50,
+      );
+      const began = performance.now();
       const published = await on.publish();
-      const back =
-        noticed +
-        published.seconds +
-        (await until("it serves again", () => serves(on, which), 200));
-      const wrong: string[] = [];
+      await until("it serves again", stop, () => serves(on, which));
+      const back = noticed + (performance.now() - began) / 1000;
+      const wrong = await holdsAll(on, which);
       if (published.status !== "succeeded") wrong.push(`publication meanwhile: ${published.error}`);
-      const left = leftOf(before.api);
-      if (left.length > 0) wrong.push(`${left.length} processes of the old vLLM are left`);
-      const after = await vllmBehind(on, which);
+      const after = on.vllm(which);
       if (after.api === before.api || after.core === before.core) wrong.push("it is the same vLLM");
-      wrong.push(...(await holdsAll(on, which)));
-      return { noticed, back, said, wrong };
+      const said = on
+        .logged()
+        .slice(logged)
+        .find((line) => line.includes("has failed"));
+      return { noticed, back, said: said ?? "", wrong };
     },
   };
 }
 
-/** Whether the engine has what the other one has. */
-async function holdsAll(on: Setting, which: Which): Promise<string[]> {
-  const other = which === ownName ? joinedName : ownName;
-  const [mine, theirs] = await Promise.all([on.engine(which), on.engine(other)]);
-  const lacking = theirs.policies.filter((policy) => !mine.policies.includes(policy));
-  return theirs.state === "serving" && lacking.length > 0 ? [`it lacks ${lacking.join(", ")}`] : [];
-}
+const sidecarStops: Fault = {
+  name: "sidecar-stop-in-prepare",
+  what: "SIGSTOP: a sidecar, while a policy is published; SIGCONT 30 s later",
+  needsTraffic: true,
+  async run(on, stop) {
+    const publishing = on.publish();
+    await delay(50);
+    on.sidecar().child.kill("SIGSTOP");
+    const published = await publishing;
+    const waited = await until("it was noticed", stop, async () => !(await serves(on, joinedName)));
+    const said = (await on.engine(joinedName)).reason ?? "";
+    await delay(Math.max(0, 30 - published.seconds - waited) * 1000, undefined, { signal: stop });
+    on.sidecar().child.kill("SIGCONT");
+    const back = await until("it serves again", stop, () => serves(on, joinedName));
+    const wrong = await holdsAll(on, joinedName);
+    if (published.status !== "succeeded") wrong.push(`the publication: ${published.error}`);
+    return { noticed: published.seconds + waited, back, said, wrong };
+  },
+};
 
-/** An adapter that cannot be used: it is refused, and nothing else changes. */
-function refused(name: string, change: (folder: string) => void): Fault {
+const sidecarDies: Fault = {
+  name: "sidecar-kill-damaged-cache",
+  what: "kill -9: a sidecar; of the adapters that it kept every second has a flipped bit, every other is cut; it is started again",
+  needsTraffic: true,
+  async run(on, stop) {
+    const { api } = on.vllm(joinedName);
+    on.sidecar().child.kill("SIGKILL");
+    const noticed = await until(
+      "it was noticed",
+      stop,
+      async () => !(await serves(on, joinedName)),
+    );
+    const said = (await on.engine(joinedName)).reason ?? "";
+    await until("its vLLM ended", stop, async () => leftOf(api).length === 0);
+    const kept = join(on.sidecarFolder, "adapters");
+    const adapters = readdirSync(kept);
+    adapters.forEach((one, at) =>
+      damage(join(kept, one, "adapter_model.safetensors"), at % 2 === 0 ? "flip" : "cut"),
+    );
+    const began = performance.now();
+    await on.startSidecar();
+    await until("it serves again", stop, () => serves(on, joinedName));
+    const back = (performance.now() - began) / 1000;
+    const wrong = await holdsAll(on, joinedName);
+    const found = on.logged().filter((line) => line.includes("a kept adapter is damaged")).length;
+    if (found === 0) wrong.push(`none of ${adapters.length} damaged adapters was found`);
+    return { noticed, back, said, wrong };
+  },
+};
+
+/** A command line that has to end by itself, with an error that says why. */
+function refusedStart(
+  fault: Pick<Fault, "name" | "what">,
+  args: (on: Setting, port: number) => readonly string[],
+  expected: RegExp,
+): Fault {
   return {
-    name: `an adapter with ${name} is imported`,
+    ...fault,
     needsTraffic: false,
     async run(on) {
-      const folder = on.adapterCopy();
-      change(folder);
-      const done = await on.importFolder(folder);
-      const wrong: string[] = [];
-      if (done.status === "succeeded" || !done.error?.startsWith("bad_adapter")) {
-        wrong.push(`it was not refused: ${done.error ?? done.status}`);
-      }
-      for (const engine of [ownName, joinedName]) {
-        if (!(await serves(on, engine))) wrong.push(`${engine} takes no traffic any more`);
-      }
-      return { noticed: done.seconds, said: done.error ?? "", wrong };
+      const taken = createServer().listen(0, "127.0.0.1");
+      await once(taken, "listening");
+      const { port } = taken.address() as AddressInfo;
+      const began = performance.now();
+      const { code, error } = await startCli(args(on, port), {
+        HONE_JOIN_TOKEN: await on.joinToken(),
+        HF_HUB_OFFLINE: "1",
+      }).ended;
+      const noticed = (performance.now() - began) / 1000;
+      taken.close();
+      await on.server.fetch("/v1/engines/late", { method: "DELETE" });
+      const said = error.trim().split("\n").at(-1) ?? "";
+      const wrong = code !== 0 && expected.test(said) ? [] : [`status ${code}: ${said}`];
+      return { noticed, back: null, said, wrong };
     },
   };
 }
+
+const joinLate = (on: Setting, more: readonly string[]): string[] => [
+  ...["engine", "--join", on.server.url, "--name", "late"],
+  ...["--data-dir", `${on.sidecarFolder}-late`, ...more],
+];
+
+const answersNothing: Fault = {
+  name: "no-tokens",
+  what: "an engine answers 200 without a token, for 20 s",
+  needsTraffic: true,
+  async run(on, stop) {
+    const logged = on.logged().length;
+    on.front.silence(true);
+    const noticed = await until(
+      "it was noticed",
+      stop,
+      async () => !(await serves(on, joinedName)),
+      50,
+    );
+    const said = (await on.engine(joinedName)).reason ?? "";
+    const published = await on.publish();
+    await delay(20_000, undefined, { signal: stop });
+    const wrong: string[] = [];
+    if (published.status !== "succeeded") wrong.push(`publication meanwhile: ${published.error}`);
+    if (await serves(on, joinedName)) wrong.push("it takes traffic although it answers nothing");
+    on.front.silence(false);
+    const back = await until("it serves again", stop, () => serves(on, joinedName));
+    wrong.push(...(await holdsAll(on, joinedName)));
+    const first = on
+      .logged()
+      .slice(logged)
+      .find((line) => line.includes("fenced off"));
+    return { noticed, back, said: first ?? said, wrong };
+  },
+};
 
 export const faults: readonly Fault[] = [
   broken(ownName, "api", "SIGKILL"),
   broken(ownName, "core", "SIGKILL"),
   broken(joinedName, "api", "SIGKILL"),
   broken(joinedName, "core", "SIGKILL"),
-  {
-    name: "SIGSTOP of a sidecar in prepare",
-    needsTraffic: true,
-    async run(on) {
-      const publishing = on.publish();
-      await delay(50);
-      on.sidecar().child.kill("SIGSTOP");
-      const published = await publishing;
-      const noticed = await until("it was noticed", async () => !(await serves(on, joinedName)));
-      const said = (await on.engine(joinedName)).reason ?? "";
-      on.sidecar().child.kill("SIGCONT");
-      const back = await until("it serves again", () => serves(on, joinedName));
-      const wrong = await holdsAll(on, joinedName);
-      if (published.status !== "succeeded") wrong.push(`the publication: ${published.error}`);
-      return { noticed: published.seconds + noticed, back, said, wrong };
-    },
-  },
-  {
-    name: "kill -9 of a sidecar; its kept adapters: one with a flipped bit, one cut",
-    needsTraffic: true,
-    async run(on) {
-      const { api } = vllmOf(on.sidecar().child.pid!);
-      on.sidecar().child.kill("SIGKILL");
-      const noticed = await until("it was noticed", async () => !(await serves(on, joinedName)));
-      const said = (await on.engine(joinedName)).reason ?? "";
-      await until("its vLLM ended", async () => leftOf(api).length === 0);
-      const kept = join(on.sidecarFolder, "adapters");
-      readdirSync(kept).forEach((one, at) =>
-        damage(join(kept, one), at % 2 === 0 ? "flip" : "cut"),
-      );
-      const began = performance.now();
-      await on.startSidecar();
-      await until("it serves again", () => serves(on, joinedName), 200);
-      const back = (performance.now() - began) / 1000;
-      return { noticed, back, said, wrong: await holdsAll(on, joinedName) };
-    },
-  },
-  refused("a cut file", (folder) => damage(folder, "cut")),
-  refused("NaN", (folder) => damage(folder, "nan")),
-  {
-    name: "the port of a sidecar is taken",
-    needsTraffic: false,
-    async run(on) {
-      const taken = createServer().listen(0, "127.0.0.1");
-      await once(taken, "listening");
-      const { port } = taken.address() as AddressInfo;
-      const { token } = (await (
-        await on.server.fetch("/v1/engines/tokens", { method: "POST", body: "{}" })
-      ).json()) as { token: string };
-      const began = performance.now();
-      const { code, error } = await startCli(
-        [
-          ...["engine", "--join", on.server.url, "--name", "late", "--base", testBase],
-          ...["--data-dir", `${on.sidecarFolder}-late`, "--listen", `127.0.0.1:${port}`],
-        ],
-        { HONE_JOIN_TOKEN: token },
-      ).ended;
-      taken.close();
-      await on.server.fetch("/v1/engines/late", { method: "DELETE" });
-      const last = error.trim().split("\n").at(-1) ?? "";
-      const wrong = code !== 0 && /in use/i.test(last) ? [] : [`status ${code}: ${last}`];
-      return { noticed: (performance.now() - began) / 1000, said: last, wrong };
-    },
-  },
-  broken(ownName, "core", "SIGSTOP"),
   broken(ownName, "api", "SIGSTOP"),
-  broken(joinedName, "core", "SIGSTOP"),
+  broken(ownName, "core", "SIGSTOP"),
   broken(joinedName, "api", "SIGSTOP"),
+  broken(joinedName, "core", "SIGSTOP"),
+  sidecarStops,
+  sidecarDies,
+  answersNothing,
+  ...adapterFaults,
+  refusedStart(
+    { name: "wrong-base", what: "an engine joins with another base" },
+    (on) => joinLate(on, ["--base", on.otherBase()]),
+    /are not those of the server's base/,
+  ),
+  refusedStart(
+    { name: "port-of-sidecar", what: "the port of a sidecar is taken" },
+    (on, port) => joinLate(on, ["--base", testBase, "--listen", `127.0.0.1:${port}`]),
+    /in use/i,
+  ),
+  refusedStart(
+    { name: "port-of-server", what: "the port of `hone serve --engine vllm` is taken" },
+    (on, port) => [
+      ...["serve", "--engine", "vllm", "--base", testBase, "--port", String(port)],
+      ...["--data-dir", `${on.sidecarFolder}-server`],
+    ],
+    /in use/i,
+  ),
 ];

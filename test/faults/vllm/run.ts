@@ -1,93 +1,161 @@
-// `pnpm faults:vllm [--only NAME]`: breaks real vLLMs under a run, one of the server's own and one that joined, and
-// prints what came of it. Needs `hone setup --engine vllm` and HONE_PYTHON. It takes about twenty minutes.
+// `pnpm faults:vllm [--only NAME,NAME] [--list] [--results FILE] [--again]`: breaks real vLLMs under a run, one of the
+// server's own and one that joined, and prints what came of it. Needs `hone setup --engine vllm` and HONE_PYTHON. Each
+// result is kept in a file: what is as it should be is not tried again. All of it takes about half an hour.
 import { randomUUID } from "node:crypto";
+import { loadavg, tmpdir } from "node:os";
+import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { processesOf } from "../server-process.ts";
-import { faults, type Fault } from "./plan.ts";
-import { startSetting, type Setting } from "./setting.ts";
+import type { Fault } from "./fault.ts";
+import { faults } from "./plan.ts";
+import { leftOver } from "./processes.ts";
+import {
+  noteResult,
+  readResults,
+  rowOf,
+  stillToTry,
+  tableOf,
+  type FaultResult,
+} from "./results.ts";
+import { joinedName, ownName, startSetting, type Setting } from "./setting.ts";
 
 const { values } = parseArgs({
   options: {
-    /** Only the faults whose name has this in it. */
-    only: { type: "string", default: "" },
+    /** Only these faults, by their names. */
+    only: { type: "string", multiple: true, default: [] },
+    /** Shows the names, and what each does. */
+    list: { type: "boolean", default: false },
+    results: { type: "string", default: join(tmpdir(), "hone-faults-vllm.jsonl") },
+    /** Also those that were as they should be. */
+    again: { type: "boolean", default: false },
   },
 });
+if (values.list) {
+  for (const { name, what } of faults) console.log(`${name.padEnd(28)}${what}`);
+  process.exit(0);
+}
+const names = values.only.flatMap((given) => given.split(","));
+for (const name of names) {
+  if (!faults.some((fault) => fault.name === name)) {
+    fail(`There is no fault "${name}". --list shows all.`);
+  }
+}
 if (!process.env["HONE_PYTHON"])
   fail("HONE_PYTHON does not name the worker's Python. `hone setup` prints it.");
+const wanted = faults.filter(({ name }) => names.length === 0 || names.includes(name));
+const chosen = values.again ? wanted : stillToTry(wanted, readResults(values.results));
+
 // Every descendant inherits it, so what is left over can be found.
 const mark = (process.env["HONE_TEST_MARK"] = randomUUID());
 process.env["OMP_NUM_THREADS"] = "1";
-const say = (line: string): void =>
-  console.error(`${new Date().toISOString().slice(11, 19)} ${line}`);
-
-interface Row {
-  fault: Fault;
-  /** Seconds until it was noticed and until the engine served again; null where there is nothing to notice. */
-  noticed: number | null;
-  back: number | null;
-  said: string;
-  answers: number;
-  wrong: string[];
+const stop = new AbortController();
+for (const signal of ["SIGINT", "SIGTERM"] as const) {
+  process.on(signal, () => {
+    // Its children end when this process does.
+    if (stop.signal.aborted) process.exit(130);
+    say("stopping; once more does not wait");
+    stop.abort();
+  });
 }
 
-const chosen = faults.filter(({ name }) => name.includes(values.only));
-if (chosen.length === 0) fail(`No fault has "${values.only}" in its name.`);
-const rows: Row[] = [];
-const setting = await startSetting(say);
-try {
-  for (const fault of chosen) {
-    const row = await runOne(fault, setting);
-    rows.push(row);
-    say(`${rows.length}/${chosen.length} ${shown(row)}`);
-  }
-} finally {
-  await setting.close();
-}
-for (let look = 0; look < 20 && left().length > 0; look++) await delay(500);
+if (chosen.length > 0) await runAll();
+else say("all of them were as they should be; --again tries them once more");
+const results = readResults(values.results);
+console.log(tableOf(wanted.flatMap(({ name }) => results.get(name) ?? [])));
+const missing = stillToTry(wanted, results).length;
+const left = await leftAtTheEnd();
 console.log(
-  [
-    "| what | noticed (s) | back (s) | what it said | answers meanwhile | as it should be |",
-    "|---|---|---|---|---|---|",
-    ...rows.map(shown),
-  ].join("\n"),
+  `\n${wanted.length - missing} of ${wanted.length} as they should be (${values.results}); processes left over at the end: ${left.length}.`,
 );
-const bad = rows.filter(({ wrong }) => wrong.length > 0).length;
-console.log(
-  `\n${rows.length - bad} of ${rows.length} as they should be; processes left over at the end: ${left().length}.`,
-);
-process.exit(bad + left().length > 0 ? 1 : 0);
+process.exit(stop.signal.aborted ? 130 : missing + left.length > 0 ? 1 : 0);
 
-function left(): number[] {
-  return processesOf(mark).filter((pid) => pid !== process.pid);
-}
-
-async function runOne(fault: Fault, on: Setting): Promise<Row> {
-  say(`${fault.name} …`);
-  const row: Row = { fault, noticed: null, back: null, said: "", answers: 0, wrong: [] };
-  const { traffic } = on;
-  const [answers, failed, mixed] = [traffic.answers, traffic.failed.length, traffic.mixed];
+async function runAll(): Promise<void> {
+  let setting: Setting | null = null;
   try {
-    Object.assign(row, await fault.run(on));
-    row.answers = traffic.answers - answers;
-    if (fault.needsTraffic && row.answers === 0) row.wrong.push("nothing was answered meanwhile");
+    setting = await startSetting(say, stop.signal);
+    for (const [at, fault] of chosen.entries()) {
+      if (stop.signal.aborted) break;
+      const result = await runOne(fault, setting);
+      // What was cut short says nothing.
+      if (stop.signal.aborted) break;
+      noteResult(values.results, result);
+      say(`${at + 1}/${chosen.length} ${rowOf(result)}`);
+      // What comes next needs both engines.
+      if (result.wrong.length > 0 && !(await areBoth(setting))) {
+        say("an engine does not serve any more: starting all anew");
+        await setting.close();
+        setting = await startSetting(say, stop.signal);
+      }
+    }
+  } catch (error) {
+    if (!stop.signal.aborted) throw error;
+  } finally {
+    say("ending all");
+    await setting?.close();
+  }
+}
+
+async function areBoth(on: Setting): Promise<boolean> {
+  const infos = await Promise.all([on.engine(ownName), on.engine(joinedName)]);
+  return infos.every(({ state }) => state === "serving");
+}
+
+async function runOne(fault: Fault, on: Setting): Promise<FaultResult> {
+  say(`${fault.name}: ${fault.what} …`);
+  const { traffic } = on;
+  const before = { ...traffic, ...countsOf(on) };
+  const result: FaultResult = {
+    ...{ fault: fault.name, what: fault.what, at: new Date().toISOString() },
+    ...{ noticed: null, back: null, said: "", answers: 0, broken: 0, failed: 0 },
+    ...{ left: 0, wrong: [], load: loadavg()[0] ?? 0 },
+  };
+  const { wrong } = result;
+  try {
+    const { wrong: found, ...outcome } = await fault.run(on, stop.signal);
+    Object.assign(result, outcome);
+    wrong.push(...found);
+    if (fault.needsTraffic && traffic.answers === before.answers) {
+      wrong.push("nothing was answered meanwhile");
+    }
     const step = await on.trainStep();
-    if (!step.startsWith("words@")) row.wrong.push(`the run did not go on: ${step}`);
+    if (!step.startsWith("words@")) wrong.push(`the run did not go on: ${step}`);
     const next = await on.publish();
     if (next.status !== "succeeded")
-      row.wrong.push(`nothing could be published afterwards: ${next.error}`);
+      wrong.push(`nothing could be published afterwards: ${next.error}`);
+    if (!(await areBoth(on))) wrong.push("an engine takes no traffic after the publication");
+    const late = leftOver([on.vllm(ownName), on.vllm(joinedName)]);
+    result.left = late.length;
+    if (late.length > 0) wrong.push(`${late.length} processes of a vLLM are left`);
   } catch (error) {
-    row.wrong.push((error as Error).message);
+    wrong.push((error as Error).message);
   }
-  for (const message of traffic.failed.slice(failed)) row.wrong.push(`a stream failed: ${message}`);
-  if (traffic.mixed > mixed) row.wrong.push(`${traffic.mixed - mixed} answers of other weights`);
-  return row;
+  const after = countsOf(on);
+  result.answers = traffic.answers - before.answers;
+  result.broken = after.broken - before.broken;
+  result.failed = after.failed - before.failed;
+  for (const one of traffic.failed.slice(before.failed))
+    wrong.push(`a stream was given up: ${one}`);
+  wrong.push(...traffic.wrong.slice(before.other));
+  return result;
 }
 
-function shown({ fault, noticed, back, said, answers, wrong }: Row): string {
-  const seconds = (value: number | null): string => (value === null ? "–" : value.toFixed(1));
-  const verdict = wrong.length > 0 ? wrong.join("; ") : "yes";
-  return `| ${[fault.name, seconds(noticed), seconds(back), said, answers, verdict].join(" | ")} |`;
+function countsOf({ traffic }: Setting): { broken: number; failed: number; other: number } {
+  const { broken, failed, wrong } = traffic;
+  return { broken: broken.length, failed: failed.length, other: wrong.length };
+}
+
+async function leftAtTheEnd(): Promise<number[]> {
+  const look = (): number[] => {
+    const marked = processesOf(mark).filter((pid) => pid !== process.pid);
+    return [...new Set([...marked, ...leftOver([])])];
+  };
+  for (let nth = 0; nth < 20 && look().length > 0; nth++) await delay(500);
+  return look();
+}
+
+function say(line: string): void {
+  console.error(`${new Date().toISOString().slice(11, 19)} ${line}`);
 }
 
 function fail(message: string): never {

@@ -2,7 +2,9 @@ import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } f
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
+import { Writable } from "node:stream";
 import OpenAI from "openai";
+import { pino, type Logger } from "pino";
 import { gather, type Model, type RolloutModel } from "@hone/client";
 import type { EngineInfo } from "@hone/core";
 import { startCli } from "../../../packages/server/src/testing/run-cli.ts";
@@ -12,35 +14,47 @@ import {
   trainedAdapters,
 } from "../../../packages/server/src/testing/running-engine.ts";
 import { startTestServer, type TestServer } from "../../support/server.ts";
+import { freePort } from "../server-process.ts";
+import { startFront, type Front } from "./front.ts";
+import { vllmOf, type VllmProcesses } from "./processes.ts";
+import { startTraffic, type Traffic } from "./traffic.ts";
 
 type Cli = ReturnType<typeof startCli>;
 
-/** What the streams that go on all the time have met. */
-interface Traffic {
-  answers: number;
-  /** Given up, although the client had tried again. */
-  failed: string[];
-  /** Answers with other tokens than those of the policy that they name. */
-  mixed: number;
+/** How an operation ended, and after how long. */
+export interface Done {
+  status: string;
+  error?: string;
+  /** @unit s */
+  seconds: number;
 }
 
-/** A server with a vLLM of its own and one that joined, under traffic: its policies say one token each. */
+/** A server with a vLLM of its own and one that joined, under traffic: the policies of `m` say one token each. */
 export interface Setting {
   server: TestServer;
+  /** Between the server and the engine that joined. */
+  front: Front;
   /** The engine that joined, as long as it runs. */
   sidecar(): Cli;
   /** Starts it again, as a service manager does. */
   startSidecar(): Promise<void>;
   /** Where it keeps its key and its adapters. */
   sidecarFolder: string;
+  /** A join token for one engine more. */
+  joinToken(): Promise<string>;
   traffic: Traffic;
-  /** A policy that says the other token: an operation of the real server. Resolves to how it ended. */
-  publish(): Promise<{ status: string; error?: string; seconds: number }>;
-  importFolder(folder: string): Promise<{ status: string; error?: string; seconds: number }>;
-  /** The adapters that it is made of; a copy may be damaged. */
-  adapterCopy(): string;
+  /** A policy that says the other token: an operation of the real server. */
+  publish(): Promise<Done>;
+  importFolder(folder: string): Promise<Done>;
+  /** One of the folders of the fixtures, where it may be imported from; it may be damaged. */
+  adapterCopy(of?: "say" | "bad-shape" | "bad-rank"): string;
+  /** The server's base but for one bit. */
+  otherBase(): string;
   engine(name: string): Promise<EngineInfo>;
   component(name: string): Promise<{ state: string; pid?: number; restarts?: number }>;
+  vllm(name: typeof ownName | typeof joinedName): VllmProcesses;
+  /** Warnings and errors that the server and the sidecar have logged since. */
+  logged(): string[];
   /** One step of a model of its own: rollouts on whatever engine takes them, training, publication. */
   trainStep(): Promise<string>;
   close(): Promise<void>;
@@ -49,10 +63,32 @@ export interface Setting {
 export const joinedName = "joined";
 export const ownName = "engine";
 const streams = 4;
-const answerTokens = 16;
 
-export async function startSetting(log: (line: string) => void): Promise<Setting> {
+export async function startSetting(
+  log: (line: string) => void,
+  signal: AbortSignal,
+): Promise<Setting> {
   const folder = mkdtempSync(join(tmpdir(), "hone-vllm-faults-"));
+  const undo: (() => unknown)[] = [
+    () => rmSync(folder, { recursive: true, force: true, maxRetries: 5 }),
+  ];
+  const close = async (): Promise<void> => {
+    for (const one of undo.splice(0).toReversed()) await one();
+  };
+  try {
+    return { ...(await start(folder, undo, log, signal)), close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+async function start(
+  folder: string,
+  undo: (() => unknown)[],
+  log: (line: string) => void,
+  signal: AbortSignal,
+): Promise<Omit<Setting, "close">> {
   const adapters = await trainedAdapters();
   const dataDir = join(folder, "server");
   const imports = join(dataDir, "imports");
@@ -61,11 +97,13 @@ export async function startSetting(log: (line: string) => void): Promise<Setting
     cpSync(join(adapters, `say-${token}`), join(imports, `say-${token}`), { recursive: true });
   }
   log("the server starts its vLLM");
-  const server = await startTestServer(dataDir, { engine: "vllm", maxModelLen: 512 });
+  const kept = keepLog();
+  const server = await startTestServer(dataDir, {
+    ...{ engine: "vllm", maxModelLen: 512, log: kept.log, signal },
+  });
+  undo.push(() => server.close());
   const sidecarFolder = join(folder, "joined");
-  let sidecar: Cli | null = null;
-  const closing = new AbortController();
-  const traffic: Traffic = { answers: 0, failed: [], mixed: 0 };
+  let sidecar: Cli;
   let copies = 0;
 
   const json = async (path: string, method = "GET", body?: unknown): Promise<unknown> => {
@@ -78,18 +116,26 @@ export async function startSetting(log: (line: string) => void): Promise<Setting
     return JSON.parse(text);
   };
 
+  const port = await freePort();
+  const front = await startFront(() => ({ host: "127.0.0.1", port }));
+  undo.push(() => front.close());
+
+  async function joinToken(): Promise<string> {
+    return ((await json("/v1/engines/tokens", "POST", {})) as { token: string }).token;
+  }
+
   async function startSidecar(): Promise<void> {
-    const { token } = (await json("/v1/engines/tokens", "POST", {})) as { token: string };
     sidecar = startCli(
       [
         ...["engine", "--join", server.url, "--name", joinedName, "--base", testBase],
         ...["--data-dir", sidecarFolder, "--max-loras", "6"],
+        ...["--listen", `127.0.0.1:${port}`, "--advertise", front.url],
       ],
-      { HONE_JOIN_TOKEN: token, OMP_NUM_THREADS: "1", HF_HUB_OFFLINE: "1" },
+      { HONE_JOIN_TOKEN: await joinToken(), OMP_NUM_THREADS: "1", HF_HUB_OFFLINE: "1" },
     );
   }
 
-  async function importFolder(path: string) {
+  async function importFolder(path: string): Promise<Done> {
     const began = performance.now();
     const made = (await json("/v1/models/m/operations", "POST", {
       ...{ clientToken: `import-${++copies}-${Date.now()}`, op: { type: "import", path } },
@@ -104,38 +150,18 @@ export async function startSetting(log: (line: string) => void): Promise<Setting
         const seconds = (performance.now() - began) / 1000;
         return { status, ...(error && { error: `${error.code}: ${error.message}` }), seconds };
       }
-      await delay(100);
+      await delay(100, undefined, { signal });
     }
   }
 
-  async function publish() {
+  async function publish(): Promise<Done> {
     const { learnt } = (await json("/v1/models/m/state")) as { learnt: number };
     return await importFolder(join(imports, `say-${tokenOf(learnt + 1)}`));
   }
 
-  const client = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: server.key, maxRetries: 10 });
-  async function stream(nth: number): Promise<void> {
-    while (!closing.signal.aborted) {
-      try {
-        const answer = await client.completions.create({
-          ...{ model: "m", prompt: [100 + nth, 7, 9], max_tokens: answerTokens, temperature: 0 },
-          ...({ return_token_ids: true } as object),
-        });
-        traffic.answers++;
-        const step = Number(answer.model.split("@")[1]);
-        const token = tokenOf(step);
-        const { token_ids: ids } = answer.choices[0] as unknown as { token_ids: number[] };
-        if (step > 0 && ids.some((id) => id !== token)) traffic.mixed++;
-      } catch (error) {
-        if (closing.signal.aborted) return;
-        traffic.failed.push((error as Error).message);
-        await delay(1_000);
-      }
-    }
-  }
-
   log("an engine joins");
   await startSidecar();
+  undo.push(() => endSidecar(sidecar));
   const engine = async (name: string): Promise<EngineInfo> => {
     const { data } = (await json("/v1/engines")) as { data: EngineInfo[] };
     const found = data.find((one) => one.name === name);
@@ -146,19 +172,28 @@ export async function startSetting(log: (line: string) => void): Promise<Setting
     const now = await engine(joinedName).catch(() => null);
     if (now?.state === "serving") break;
     if (sidecar!.child.exitCode !== null) throw new Error((await sidecar!.ended).error);
-    await delay(500);
+    await delay(500, undefined, { signal });
   }
   const words = await server.hone.model({ name: "words" });
   await server.hone.model({ name: "m", lora: { r: 8, alpha: 16 } });
-  await publish();
-  const running = Array.from({ length: streams }, (_, nth) => stream(nth));
+  const first = await publish();
+  if (first.status !== "succeeded") throw new Error(`nothing could be published: ${first.error}`);
+  const traffic = startTraffic({ url: server.url, key: server.key, streams, tokenOf });
+  undo.push(() => traffic.stop());
 
   return {
-    ...{ server, sidecarFolder, traffic, startSidecar, publish, importFolder },
-    sidecar: () => sidecar!,
-    adapterCopy() {
+    ...{ server, front, sidecarFolder, traffic, startSidecar, joinToken, publish, importFolder },
+    sidecar: () => sidecar,
+    adapterCopy(of = "say") {
       const copy = join(imports, `copy-${++copies}`);
-      cpSync(join(adapters, `say-${spoken.b}`), copy, { recursive: true });
+      const from = of === "say" ? `say-${spoken.b}` : of;
+      cpSync(join(adapters, from), copy, { recursive: true });
+      return copy;
+    },
+    otherBase() {
+      const copy = join(folder, `base-${++copies}`);
+      cpSync(testBase, copy, { recursive: true });
+      damage(join(copy, "model.safetensors"), "flip");
       return copy;
     },
     engine,
@@ -166,20 +201,51 @@ export async function startSetting(log: (line: string) => void): Promise<Setting
       const { components } = (await json("/health")) as { components: Record<string, never> };
       return components[name]!;
     },
+    vllm: (name) => vllmOf(name === ownName ? process.pid : sidecar.child.pid!),
+    logged: () => [...kept.lines, ...linesOf(sidecar.errorOutput())],
     trainStep: () => trainStep(words),
-    async close() {
-      closing.abort();
-      await Promise.all(running);
-      sidecar?.child.kill("SIGTERM");
-      await sidecar?.ended;
-      await server.close();
-      rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
-    },
   };
+}
+
+/** Also one that is stopped, and one that does not obey. */
+async function endSidecar({ child, ended }: Cli): Promise<void> {
+  child.kill("SIGCONT");
+  child.kill("SIGTERM");
+  // The second one does not wait for requests.
+  child.kill("SIGTERM");
+  const late = setTimeout(() => child.kill("SIGKILL"), 30_000);
+  await ended;
+  clearTimeout(late);
 }
 
 /** What policy m@N says. */
 const tokenOf = (step: number): number => (step % 2 === 1 ? spoken.a : spoken.b);
+
+function keepLog(): { log: Logger; lines: string[] } {
+  const lines: string[] = [];
+  const stream = new Writable({
+    write(text: Buffer, _, done) {
+      lines.push(...linesOf(text.toString()));
+      done();
+    },
+  });
+  return { log: pino({ level: "warn" }, stream), lines };
+}
+
+/** The messages of a log, with the reasons that stand beside them. */
+function linesOf(log: string): string[] {
+  return log.split("\n").flatMap((line) => {
+    if (!line.startsWith("{")) return [];
+    try {
+      const { msg, reason, why, err } = JSON.parse(line) as Record<string, string> & {
+        err?: { message?: string };
+      };
+      return [[msg, reason ?? why ?? err?.message].filter(Boolean).join(": ")];
+    } catch {
+      return [];
+    }
+  });
+}
 
 async function trainStep(model: Model): Promise<string> {
   const play = async (rollout: RolloutModel): Promise<{ reward: number }> => {
@@ -196,11 +262,11 @@ async function trainStep(model: Model): Promise<string> {
   return trained ? policy : `nothing trained: ${JSON.stringify(reasons)}`;
 }
 
-/** Damages the weights of an adapter's folder. */
-export function damage(folder: string, how: "flip" | "cut" | "nan"): void {
-  const file = join(folder, "adapter_model.safetensors");
+/** Damages the weights of an adapter's folder, or any other file. */
+export function damage(file: string, how: "flip" | "cut" | "nan"): void {
   let bytes = readFileSync(file);
-  if (how === "flip") bytes[bytes.length - 2]! ^= 0x10;
+  // The mantissa of the last number: a value that is finite and nearly the same.
+  if (how === "flip") bytes[bytes.length - 3]! ^= 0x01;
   if (how === "cut") bytes = bytes.subarray(0, bytes.length - 100);
   if (how === "nan") bytes.writeFloatLE(NaN, bytes.length - 8);
   writeFileSync(file, bytes);

@@ -19,9 +19,15 @@ let watchers: RemoteEngine[];
 let pool: EnginePool;
 /** Runs in each admission. */
 let restore: () => Promise<void>;
+/** Live policies whose files are damaged. */
+let damaged: Set<string>;
+const verify = async ({ policy }: { policy: string }): Promise<void> => {
+  if (damaged.has(policy)) throw new HoneError("not what was written", { code: "bad_adapter" });
+};
 beforeEach(async () => {
   [a, b] = await Promise.all([startListedEngine("a"), startListedEngine("b")]);
   restore = () => Promise.resolve();
+  damaged = new Set();
   watchers = [];
   const replicas = [a, b].map(({ name, engine }) => {
     const watcher = watchRemoteEngine({
@@ -38,7 +44,7 @@ beforeEach(async () => {
       onFenced: () => watcher.doubt(),
     };
   });
-  pool = createEnginePool({ replicas, restore: () => restore(), base, log });
+  pool = createEnginePool({ replicas, restore: () => restore(), base, verify, log });
 });
 afterEach(async () => {
   await stopWatching();
@@ -260,6 +266,31 @@ describe("an engine that comes back", () => {
     b.adapters.delete("m@1");
     await vi.waitFor(() => expect(b.calls).toEqual(["load m@1"]), soon);
     await vi.waitFor(() => expect(leases("m@1", 2)).toEqual(["a", "b"]), soon);
+  });
+
+  it("does without a policy whose file is damaged by then, until it comes again", async () => {
+    await start();
+    await pool.load(adapterAt("m@1"));
+    await pool.load(adapterAt("m@2"));
+    damaged.add("m@1");
+    b.restart();
+    b.calls.length = 0;
+    await vi.waitFor(() => expect(b.calls).toEqual(["load m@2"]), soon);
+    await vi.waitFor(() => expect(leases("m@2", 2)).toEqual(["a", "b"]), soon);
+    expect(await pool.missing("b")).toEqual([]);
+    // Those that have it go on with it.
+    expect(leases("m@1", 2)).toEqual(["a", "a"]);
+    // It is live no more where no engine has it, and then it is for the policies service to say what becomes of it.
+    await stopWatching();
+    a.adapters.delete("m@1");
+    expect(await pool.takeLost()).toEqual(["m@1"]);
+    await pool.load(adapterAt("m@1"));
+    expect(leases("m@1", 2)).toEqual(["a", "b"]);
+    damaged.clear();
+    pool.fence("b");
+    b.restart();
+    await pool.admit("b");
+    expect(b.calls.slice(-2).toSorted()).toEqual(["load m@1", "load m@2"]);
   });
 
   it("takes no traffic while what must be live cannot be restored", async () => {

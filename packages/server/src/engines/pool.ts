@@ -5,6 +5,7 @@ import type { Engine, Engines } from "../ports/engine.ts";
 import type { LiveAdapter, LiveBase, ProbeAnswer } from "../ports/live-set.ts";
 import { createLiveAdapters, type LiveSetView } from "./live-set.ts";
 import { type Holding, isFrom, letGo, prepare } from "./prepare.ts";
+import { lateError, noneReady, reasonOf } from "./pool-errors.ts";
 import { untilReadyOrLate } from "./publication.ts";
 import type { Route } from "./placement.ts";
 import type { EngineSnapshot } from "./router-figures.ts";
@@ -31,7 +32,7 @@ export interface EnginePool extends Engines {
   admit(name: string): Promise<void>;
   /** It is gone, or cannot be trusted: no more leases until it is admitted again. */
   fence(name: string): void;
-  /** Asks the engine now which live policies it does not serve from their folders. */
+  /** Asks the engine now which live policies it does not serve from their folders, but for those that it does without. */
   missing(name: string): Promise<string[]>;
   /** What every engine that takes traffic serves. */
   readonly liveSet: LiveSetView;
@@ -69,6 +70,8 @@ interface Member extends Replica, Holding {
   /** Why it takes no traffic although it may answer. Null while it serves, and where whoever watches it knows. */
   reason: string | null;
   fences: number;
+  /** Live policies that it does without until it is away again: their files were damaged when it wanted them. */
+  without: Set<string>;
   /** One load or unload at a time: the same policy may be wanted by a publication and an admission. */
   turn: LimitFunction;
 }
@@ -83,6 +86,11 @@ export function createEnginePool(options: {
   deadlineMs?: number | undefined;
   /** What an engine's logprobs may differ by from the trainer's. @default 0.001 in float32, 0.2 in bfloat16 */
   tolerance?: (() => number | undefined) | undefined;
+  /**
+   * Looks at the files of a policy that has been live for some time, before an engine that was away loads it. Where it
+   * throws `bad_adapter`, the engine serves all else, and the policy is left to the engines that have it already.
+   */
+  verify?: ((adapter: LiveAdapter) => Promise<void>) | undefined;
   log: Logger;
 }): EnginePool {
   const { log, deadlineMs = defaultPublishDeadlineMs } = options;
@@ -114,7 +122,7 @@ export function createEnginePool(options: {
     members.push({
       ...replica,
       ...{ state: "away", reason: null, fences: 0 },
-      ...{ adapters: new Map(), leftovers: new Set(), turn: pLimit(1) },
+      ...{ adapters: new Map(), leftovers: new Set(), without: new Set(), turn: pLimit(1) },
     });
   }
 
@@ -154,7 +162,10 @@ export function createEnginePool(options: {
   function fence(name: string): void {
     const member = members.find((one) => one.name === name);
     // It may have been removed meanwhile.
-    if (member) member.state = "away";
+    if (member) {
+      member.state = "away";
+      member.without.clear();
+    }
     router.changed();
   }
 
@@ -176,6 +187,7 @@ export function createEnginePool(options: {
         ...options,
         log: log.child({ engine: member.name }),
       });
+      member.without.delete(adapter.policy);
       if (isUnwanted(adapter.policy)) await letGo(member.engine, member, adapter.policy, log);
     });
 
@@ -203,9 +215,25 @@ export function createEnginePool(options: {
     }
     for (;;) {
       // Looked up anew each time: what is live changes while the member loads.
-      const lacking = live.current().adapters.find(({ policy }) => !member.adapters.has(policy));
+      const lacking = live.current().adapters.find(({ policy }) => isMissed(member, policy));
       if (!lacking) return;
-      await getReady(member, lacking);
+      if (await isWhole(member, lacking)) await getReady(member, lacking);
+      else member.without.add(lacking.policy);
+    }
+  }
+
+  const isMissed = ({ adapters, without }: Member, policy: string): boolean =>
+    !adapters.has(policy) && !without.has(policy);
+
+  async function isWhole({ name }: Member, adapter: LiveAdapter): Promise<boolean> {
+    try {
+      await options.verify?.(adapter);
+      return true;
+    } catch (error) {
+      if (!HoneError.isInstance(error) || error.code !== "bad_adapter") throw error;
+      const { policy } = adapter;
+      log.error({ engine: name, policy, err: error }, "the engine does without a damaged policy");
+      return false;
     }
   }
 
@@ -344,7 +372,10 @@ export function createEnginePool(options: {
     answerOf: (policy) =>
       members.map(({ adapters }) => adapters.get(policy)).find((one) => one !== undefined) ?? null,
 
-    missing: (name) => lostBy(memberOf(name)),
+    async missing(name) {
+      const member = memberOf(name);
+      return (await lostBy(member)).filter((policy) => isMissed(member, policy));
+    },
 
     async takeLost() {
       // Of one that does not answer nothing is lost: it is asked again before it takes traffic.
@@ -366,29 +397,4 @@ export function createEnginePool(options: {
       }
     },
   };
-}
-
-/** Null for one that does not answer: whoever watches it knows more. */
-function reasonOf(error: unknown): string | null {
-  if (!HoneError.isInstance(error)) return "it failed; the server's log says more";
-  return error.status === 503 ? null : error.message;
-}
-
-function lateError(policy: string, deadlineMs: number): HoneError {
-  return new HoneError(
-    `It was not ready for ${policy} after ${deadlineMs / 1000} s, when another engine was.`,
-    { code: "engine_error" },
-  );
-}
-
-/** Why an adapter can be served by none: the engine's own error, or those of all. */
-function noneReady(policy: string, byEngine: ReadonlyMap<string, unknown>): unknown {
-  const failures = [...byEngine].filter(([, error]) => error !== undefined);
-  const [first] = failures;
-  if (first && failures.length === 1) return first[1];
-  const reasons = failures.map(([name, error]) => `${name}: ${(error as Error).message}`);
-  return new HoneError(`No engine can serve ${policy}. ${reasons.join(" ")}`.trim(), {
-    code: first && HoneError.isInstance(first[1]) ? first[1].code : "engine_unavailable",
-    cause: new AggregateError(failures.map(([, error]) => error)),
-  });
 }

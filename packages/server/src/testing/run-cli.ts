@@ -18,7 +18,13 @@ export function startCli(
   args: readonly string[],
   env: Record<string, string> = {},
   wrapper: readonly string[] = [],
-): { child: ChildProcess; ended: Promise<Ended>; output: () => string } {
+): {
+  child: ChildProcess;
+  ended: Promise<Ended>;
+  /** What it has written so far. */
+  output: () => string;
+  errorOutput: () => string;
+} {
   const [command = "", ...rest] = [...wrapper, process.execPath, ...tsx, cli, ...args];
   const child = spawn(command, rest, {
     env: { ...process.env, HONE_URL: "", HONE_API_KEY: "", ...env },
@@ -31,7 +37,7 @@ export function startCli(
   const ended = new Promise<Ended>((resolve) => {
     child.once("close", (code, signal) => resolve({ code, signal, out, error }));
   });
-  return { child, ended, output: () => out };
+  return { child, ended, output: () => out, errorOutput: () => error };
 }
 
 export function runCli(args: readonly string[], env: Record<string, string> = {}): Promise<Ended> {

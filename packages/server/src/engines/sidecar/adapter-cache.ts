@@ -23,6 +23,8 @@ import { badAdapter } from "./adapter-check.ts";
 export interface AdapterCache {
   /** The adapter's folder, whole and checked; it is fetched where it is missing. */
   folderOf(wanted: WantedFiles): Promise<string>;
+  /** The same, looked at anew: the disk may have damaged it since. */
+  lookAgain(wanted: WantedFiles): Promise<string>;
   /** The digest of the weights in one of these folders; null for any other folder. */
   digestOf(folder: string): string | null;
   /** Removes what was used longest ago, down to the limit, but not what is wanted. */
@@ -94,20 +96,26 @@ export async function openAdapterCache(options: {
     }
   }
 
+  async function folderOf(wanted: WantedFiles): Promise<string> {
+    const place = placeOf(wanted);
+    let found = checked.get(place);
+    if (!found) {
+      found = find(wanted, place);
+      checked.set(place, found);
+      // What failed may come whole the next time.
+      found.catch(() => checked.delete(place));
+    }
+    await found;
+    const now = new Date();
+    await utimes(place, now, now).catch(() => undefined);
+    return place;
+  }
+
   return {
-    async folderOf(wanted) {
-      const place = placeOf(wanted);
-      let found = checked.get(place);
-      if (!found) {
-        found = find(wanted, place);
-        checked.set(place, found);
-        // What failed may come whole the next time.
-        found.catch(() => checked.delete(place));
-      }
-      await found;
-      const now = new Date();
-      await utimes(place, now, now).catch(() => undefined);
-      return place;
+    folderOf,
+    lookAgain(wanted) {
+      checked.delete(placeOf(wanted));
+      return folderOf(wanted);
     },
 
     digestOf(path) {

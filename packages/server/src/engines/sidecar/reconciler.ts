@@ -12,6 +12,8 @@ export interface Reconciler {
   take(answer: Extract<LiveAnswer, { known: true }>): void;
   /** Resolves once the engine serves all that is wanted and can be served. Throws where the engine is not there. */
   apply(): Promise<void>;
+  /** Makes sure that what is on this disk for the policy is whole; it is fetched anew where it is not. */
+  mend(policy: string): Promise<void>;
   /** What the server lets the engine's logprobs differ by; undefined where that follows from the base's type. */
   tolerance(): number | undefined;
   snapshot(): Pick<Report, "generation" | "served" | "refused">;
@@ -131,6 +133,10 @@ export function createReconciler(options: {
       refused.clear();
     },
     apply,
+    async mend(policy) {
+      const want = wanted.get(policy);
+      if (want) await fetching(() => cache.lookAgain(want));
+    },
     tolerance: () => tolerance ?? undefined,
     snapshot: () => ({
       generation,

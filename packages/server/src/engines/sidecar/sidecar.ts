@@ -104,6 +104,7 @@ async function start(
     restore: () => reconciler.apply(),
     base: () => base,
     tolerance: () => reconciler.tolerance(),
+    verify: ({ policy }) => reconciler.mend(policy),
     log,
   });
 

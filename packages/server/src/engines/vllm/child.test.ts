@@ -1,4 +1,13 @@
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pino } from "pino";
@@ -12,10 +21,19 @@ import { readVllmHealth } from "./health.ts";
 // vLLM itself is tried in vllm.contract.test.ts, which takes minutes. Here a server of its module's name shows
 // what is done with it: it tells what it was started with and asked, and starts a process as vLLM does.
 const server = `
-import http.server, json, os, subprocess, sys, tempfile, time
+import http.server, json, os, socket, subprocess, sys, tempfile, time
 name = sys.argv[sys.argv.index("--served-model-name") + 1]
 port = int(sys.argv[sys.argv.index("--port") + 1])
 open(os.path.join(tempfile.gettempdir(), "socket"), "w").close()
+try:
+    socket.socket().bind(("127.0.0.1", port))
+    taken = False
+except OSError:
+    taken = True
+compiled = os.path.join(os.environ["TORCHINDUCTOR_CACHE_DIR"], "kernel")
+had = os.path.exists(compiled)
+os.makedirs(os.path.dirname(compiled), exist_ok=True)
+open(compiled, "w").write("half")
 other = subprocess.Popen(["sleep", "600"])
 asked = []
 def work(seconds):
@@ -26,7 +44,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.path != "/seen":
             asked.append([self.path, self.headers["authorization"] == "Bearer " + os.environ["VLLM_API_KEY"]])
         if self.path == "/v1/completions": work(slow)
-        seen = {"argv": sys.argv, "asked": asked, "other": other.pid, "env": dict(os.environ)}
+        seen = {"argv": sys.argv, "asked": asked, "other": other.pid, "env": dict(os.environ), "taken": taken, "had": had}
         models = {"data": [{"id": os.environ.get("TEST_NAME", name)}]}
         page = "\\n".join(metrics + [""]) if self.path == "/metrics" else None
         body = {"/seen": seen, "/v1/models": models}.get(self.path, {})
@@ -46,7 +64,12 @@ const module = join(folder, "vllm/entrypoints/openai");
 mkdirSync(module, { recursive: true });
 writeFileSync(join(module, "api_server.py"), server);
 let temporary: string;
-beforeEach(() => void (temporary = mkdtempSync(join(folder, "tmp-"))));
+/** What starts have compiled. */
+let kept: string;
+beforeEach(() => {
+  temporary = mkdtempSync(join(folder, "tmp-"));
+  kept = join(mkdtempSync(join(folder, "kept-")), "compiled");
+});
 afterAll(() => rmSync(folder, { recursive: true, force: true, maxRetries: 5 }));
 
 interface Seen {
@@ -54,6 +77,10 @@ interface Seen {
   asked: [path: string, withKey: boolean][];
   other: number;
   env: Record<string, string>;
+  /** Whether its port was already held for it. */
+  taken: boolean;
+  /** Whether an earlier start had compiled what it needs. */
+  had: boolean;
 }
 
 function start(
@@ -64,7 +91,7 @@ function start(
     ...vllmChild({
       ...{ python: workerPython() ?? "", base: "/models/base", servedName: "base" },
       ...{ maxModelLen: 512, maxLoras: 6 },
-      env: { PYTHONPATH: folder, TMPDIR: temporary, ...env },
+      env: { PYTHONPATH: folder, TMPDIR: temporary, HONE_COMPILED: kept, ...env },
     }),
     log: pino({ level: "silent" }),
     ...options,
@@ -114,14 +141,47 @@ describe.skipIf(!workerPython())("vLLM as a child", () => {
     const child = await start();
     const { other } = await seenBy(child);
     expect(isRunning(other)).toBe(true);
-    expect(readdirSync(temporary, { recursive: true }).map(String)).toEqual([
-      expect.stringMatching(/^hone-vllm-\w+$/),
+    expect(readdirSync(temporary)).toEqual([expect.stringMatching(/^hone-vllm-\w+$/)]);
+    expect(readdirSync(temporary, { recursive: true })).toContainEqual(
       expect.stringMatching(/^hone-vllm-\w+\/socket$/),
-    ]);
+    );
     await end(child);
     await child.exited;
     await expect.poll(() => isRunning(other)).toBe(false);
     await expect.poll(() => readdirSync(temporary)).toEqual([]);
+  });
+
+  /** Whether a start found what it needs compiled. It is ended once that is kept. */
+  async function startAndKeep(): Promise<boolean> {
+    const child = await start();
+    try {
+      await expect
+        .poll(() => existsSync(kept) && readdirSync(kept, { recursive: true }))
+        .toContainEqual(expect.stringMatching(/^[0-9a-f]{16}\/kernel$/));
+      return (await seenBy(child)).had;
+    } finally {
+      await child.kill();
+    }
+  }
+
+  it("keeps what it has compiled for the next start, and nothing of one that was not ready", async () => {
+    await expect(start({ TEST_NAME: "other" })).rejects.toThrow();
+    expect(existsSync(kept)).toBe(false);
+    expect(await startAndKeep()).toBe(false);
+    expect(statSync(kept).mode & 0o777).toBe(0o700);
+    expect(await startAndKeep()).toBe(true);
+    // What others may have put there is not run.
+    chmodSync(kept, 0o777);
+    expect(await startAndKeep()).toBe(false);
+  });
+
+  it("has its port to itself from before it listens", async () => {
+    const child = await start();
+    try {
+      expect((await seenBy(child)).taken).toBe(process.platform === "linux");
+    } finally {
+      await child.stop();
+    }
   });
 
   it("tells what a slow start is at, by the processor time that it takes", async () => {

@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { workerDir } from "../../setup/paths.ts";
+import { cacheDir, workerDir } from "../../setup/paths.ts";
 import type { ChildOptions } from "../../supervise/child.ts";
 import { loraTargets } from "./lora-targets.ts";
 
@@ -59,6 +59,7 @@ export function vllmChild(options: VllmOptions): Omit<ChildOptions, "log"> {
     env: {
       VLLM_CPU_KVCACHE_SPACE: process.env["VLLM_CPU_KVCACHE_SPACE"] ?? "1",
       VLLM_CPU_OMP_THREADS_BIND: process.env["VLLM_CPU_OMP_THREADS_BIND"] ?? "nobind",
+      HONE_COMPILED: join(cacheDir(), "compiled"),
       ...options.env,
       VLLM_ALLOW_RUNTIME_LORA_UPDATING: "1",
       VLLM_NO_USAGE_STATS: "1",
