@@ -136,7 +136,7 @@ const answersNothing: Fault = {
   needsTraffic: true,
   async run(on, stop) {
     const logged = on.logged().length;
-    on.front.silence(true);
+    on.silence(true);
     const noticed = await until(
       "it was noticed",
       stop,
@@ -149,7 +149,7 @@ const answersNothing: Fault = {
     const wrong: string[] = [];
     if (published.status !== "succeeded") wrong.push(`publication meanwhile: ${published.error}`);
     if (await serves(on, joinedName)) wrong.push("it takes traffic although it answers nothing");
-    on.front.silence(false);
+    on.silence(false);
     const back = await until("it serves again", stop, () => serves(on, joinedName));
     wrong.push(...(await holdsAll(on, joinedName)));
     const first = on

@@ -14,8 +14,6 @@ import {
   trainedAdapters,
 } from "../../../packages/server/src/testing/running-engine.ts";
 import { startTestServer, type TestServer } from "../../support/server.ts";
-import { freePort } from "../server-process.ts";
-import { startFront, type Front } from "./front.ts";
 import { vllmOf, type VllmProcesses } from "./processes.ts";
 import { startTraffic, type Traffic } from "./traffic.ts";
 
@@ -32,8 +30,8 @@ export interface Done {
 /** A server with a vLLM of its own and one that joined, under traffic: the policies of `m` say one token each. */
 export interface Setting {
   server: TestServer;
-  /** Between the server and the engine that joined. */
-  front: Front;
+  /** While it is so, the vLLM that joined answers completions with 200 and no token. */
+  silence(is: boolean): void;
   /** The engine that joined, as long as it runs. */
   sidecar(): Cli;
   /** Starts it again, as a service manager does. */
@@ -116,9 +114,7 @@ async function start(
     return JSON.parse(text);
   };
 
-  const port = await freePort();
-  const front = await startFront(() => ({ host: "127.0.0.1", port }));
-  undo.push(() => front.close());
+  const silent = join(folder, "silent");
 
   async function joinToken(): Promise<string> {
     return ((await json("/v1/engines/tokens", "POST", {})) as { token: string }).token;
@@ -129,9 +125,12 @@ async function start(
       [
         ...["engine", "--join", server.url, "--name", joinedName, "--base", testBase],
         ...["--data-dir", sidecarFolder, "--max-loras", "6"],
-        ...["--listen", `127.0.0.1:${port}`, "--advertise", front.url],
+        ...["--", "--middleware", "silence.Silence"],
       ],
-      { HONE_JOIN_TOKEN: await joinToken(), OMP_NUM_THREADS: "1", HF_HUB_OFFLINE: "1" },
+      {
+        ...{ HONE_JOIN_TOKEN: await joinToken(), OMP_NUM_THREADS: "1", HF_HUB_OFFLINE: "1" },
+        ...{ PYTHONPATH: import.meta.dirname, HONE_TEST_SILENCE: silent },
+      },
     );
   }
 
@@ -182,7 +181,7 @@ async function start(
   undo.push(() => traffic.stop());
 
   return {
-    ...{ server, front, sidecarFolder, traffic, startSidecar, joinToken, publish, importFolder },
+    ...{ server, sidecarFolder, traffic, startSidecar, joinToken, publish, importFolder },
     sidecar: () => sidecar,
     adapterCopy(of = "say") {
       const copy = join(imports, `copy-${++copies}`);
@@ -195,6 +194,10 @@ async function start(
       cpSync(testBase, copy, { recursive: true });
       damage(join(copy, "model.safetensors"), "flip");
       return copy;
+    },
+    silence(is) {
+      if (is) writeFileSync(silent, "");
+      else rmSync(silent, { force: true });
     },
     engine,
     async component(name) {
