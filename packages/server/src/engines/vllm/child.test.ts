@@ -165,7 +165,7 @@ describe.skipIf(!workerPython())("vLLM as a child", () => {
   }
 
   it("keeps what it has compiled for the next start, and nothing of one that was not ready", async () => {
-    await expect(start({ TEST_NAME: "other" })).rejects.toThrow();
+    await expect(start({ TEST_NAME: "other" })).rejects.toThrow("on vLLM's port");
     expect(existsSync(kept)).toBe(false);
     expect(await startAndKeep()).toBe(false);
     expect(statSync(kept).mode & 0o777).toBe(0o700);
