@@ -2,7 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { joinedName, ownName, type Setting } from "./setting.ts";
 
 /** What a fault has to tell of itself; the rest is looked at after each. */
-export interface Outcome {
+interface Outcome {
   /** @unit s */
   noticed: number | null;
   /** @unit s */

@@ -1,3 +1,4 @@
+import { setMaxListeners } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
 import OpenAI from "openai";
 
@@ -31,6 +32,8 @@ export function startTraffic(options: {
   const { tokenOf } = options;
   const closing = new AbortController();
   const { signal } = closing;
+  // Each try of a request adds one.
+  setMaxListeners(0, signal);
   const traffic: Traffic = { answers: 0, broken: [], failed: [], wrong: [] };
   const client = new OpenAI({
     ...{ baseURL: `${options.url}/v1`, apiKey: options.key, maxRetries: 10 },
