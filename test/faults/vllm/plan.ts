@@ -42,7 +42,8 @@ function broken(which: Which, part: "api" | "core", signal: "SIGKILL" | "SIGSTOP
         .logged()
         .slice(logged)
         .find((line) => line.includes("has failed"));
-      return { noticed, back, said: said ?? "", wrong };
+      // Behind it are lines of vLLM's own log.
+      return { noticed, back, said: said?.replace(/\. Its last lines.*/, "") ?? "", wrong };
     },
   };
 }
@@ -181,7 +182,7 @@ export const faults: readonly Fault[] = [
   refusedStart(
     { name: "port-of-sidecar", what: "the port of a sidecar is taken" },
     (on, port) => joinLate(on, ["--base", testBase, "--listen", `127.0.0.1:${port}`]),
-    /in use/i,
+    /is taken/,
   ),
   refusedStart(
     { name: "port-of-server", what: "the port of `hone serve --engine vllm` is taken" },
@@ -189,6 +190,6 @@ export const faults: readonly Fault[] = [
       ...["serve", "--engine", "vllm", "--base", testBase, "--port", String(port)],
       ...["--data-dir", `${on.sidecarFolder}-server`],
     ],
-    /in use/i,
+    /is taken/,
   ),
 ];
