@@ -1,3 +1,4 @@
+import { createReadStream } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { HoneError } from "@hone/core";
@@ -19,6 +20,8 @@ export interface JoinedDriver extends HttpEngine {
   wanted(): WantedAdapter[];
   /** The file of the weights with this digest, if the engine shall have them. */
   fileOf(sha256: string): string | null;
+  /** The same, as it is sent to the engine. A load is not late while something of its weights gets there. */
+  send(sha256: string): AsyncGenerator<Uint8Array>;
   /** Where the sidecar is from now on: nothing that it said before counts. */
   moved(to: Announcement, rule: AddressRule): void;
   heard(report: Report): void;
@@ -34,7 +37,10 @@ export interface JoinedDriver extends HttpEngine {
 
 export function createJoinedDriver(options: {
   name: string;
-  /** How long a load or an unload may take; the pool does not wait as long. @unit ms @default 30 s */
+  /**
+   * How long a load or an unload may take, from when the engine was last sent something of it. Where there are others, the
+   * pool does not wait as long. @unit ms @default 30 s
+   */
   deadlineMs?: number | undefined;
   bucket?: AdapterBucket | null | undefined;
   clock?: () => number;
@@ -47,7 +53,7 @@ export function createJoinedDriver(options: {
   let generation = (options.clock ?? Date.now)();
   const wanted = new Map<string, { entry: Omit<WantedAdapter, "inBucket">; file: string }>();
   /** Who waits for a report, and for which policy. */
-  const waiting = new Map<(report: Report) => void, string>();
+  const waiting = new Map<(report: Report) => void, { policy: string; late: NodeJS.Timeout }>();
   const watchers = new Set<() => void>();
   let line = new AbortController();
   let inFlight = 0;
@@ -73,6 +79,9 @@ export function createJoinedDriver(options: {
     for (const watcher of [...watchers]) watcher();
   }
 
+  const fileOf = (sha256: string): string | null =>
+    [...wanted.values()].find(({ entry }) => entry.sha256 === sha256)?.file ?? null;
+
   /** Resolves to what `verdict` finds in a report; null waits on. Rejects with the error that it gives. */
   function untilHeard<T extends object>(
     policy: string,
@@ -94,7 +103,7 @@ export function createJoinedDriver(options: {
         const result = verdict(report);
         if (result !== null) settle(result);
       };
-      waiting.set(hear, policy);
+      waiting.set(hear, { policy, late });
       if (last) hear(last);
     });
   }
@@ -130,8 +139,17 @@ export function createJoinedDriver(options: {
         ...(bucket?.holds(entry.sha256) && { inBucket: true as const }),
       })),
 
-    fileOf(sha256) {
-      return [...wanted.values()].find(({ entry }) => entry.sha256 === sha256)?.file ?? null;
+    fileOf,
+
+    async *send(sha256) {
+      const file = fileOf(sha256);
+      if (file === null) return;
+      for await (const part of createReadStream(file) as AsyncIterable<Buffer>) {
+        yield part;
+        for (const { policy, late } of waiting.values()) {
+          if (wanted.get(policy)?.entry.sha256 === sha256) late.refresh();
+        }
+      }
     },
 
     moved(to, allowed) {
@@ -193,7 +211,7 @@ export function createJoinedDriver(options: {
     },
 
     keepOnly(policies) {
-      const loading = new Set(waiting.values());
+      const loading = new Set([...waiting.values()].map(({ policy }) => policy));
       const over = [...wanted.keys()].filter((one) => !policies.has(one) && !loading.has(one));
       for (const policy of over) wanted.delete(policy);
       if (over.length > 0) change();

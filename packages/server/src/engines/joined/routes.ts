@@ -1,4 +1,3 @@
-import { createReadStream } from "node:fs";
 import { stat } from "node:fs/promises";
 import { Readable } from "node:stream";
 import {
@@ -136,7 +135,7 @@ export function joinedEngineRoutes(joined: JoinedEngines): Hono<AppEnv> {
     const size = (await stat(file).catch(() => null))?.size;
     if (size === undefined) throw notWanted();
     if (why !== undefined) joined.bucket?.missed(sha256, name, why);
-    const stream = Readable.toWeb(createReadStream(file)) as ReadableStream;
+    const stream = Readable.toWeb(Readable.from(caller(c).driver.send(sha256))) as ReadableStream;
     return c.body(stream, 200, {
       "content-type": "application/octet-stream",
       "content-length": String(size),
