@@ -356,6 +356,24 @@ describe("an engine that stands still over a request", () => {
     expect(distrusted).toHaveLength(1);
   });
 
+  it("breaks off what it was sampling also where it is fenced by then, and may finish it before", async () => {
+    shut.b = "fenced";
+    a.steps = 7;
+    await at(0);
+    const [quick, answer] = [ask(), ask()];
+    await settled();
+    shut.a = "fenced";
+    router.changed();
+    await at(89_000);
+    a.finish();
+    expect((await quick).text).toBe("a");
+    answer.catch(() => undefined);
+    await at(90_000);
+    await expect(answer).rejects.toMatchObject({ code: "engine_error" });
+    expect(figures("a").inFlight).toBe(0);
+    expect(distrusted).toEqual([]);
+  });
+
   it("is trusted while its steps go on, or where it does not tell of them", async () => {
     shut.b = "fenced";
     a.steps = 7;

@@ -236,8 +236,9 @@ export function createEngineRouter(options: RouterOptions): EngineRouter {
       for (const route of routes) {
         const load = loads.of(route);
         const why = stallOf(load, now());
-        if (why === null || route.shut === "fenced") continue;
-        options.distrust?.(route.name, why);
+        if (why === null) continue;
+        // One that is fenced already is left alone, but not what hangs in it: that would wait without a limit.
+        if (route.shut !== "fenced") options.distrust?.(route.name, why);
         for (const cut of load.cuts) cut.abort();
       }
       placement.sweep();
