@@ -263,6 +263,7 @@ export function createEnginePool(options: {
       await untilReadyOrLate(
         targets.map((member) => tries.get(member)!),
         deadlineMs,
+        members.some(isReady),
       );
     }
     if (!members.some(isReady)) {
