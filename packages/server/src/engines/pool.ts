@@ -5,7 +5,7 @@ import type { Engine, Engines } from "../ports/engine.ts";
 import type { LiveAdapter, LiveBase, ProbeAnswer } from "../ports/live-set.ts";
 import { createLiveAdapters, type LiveSetView } from "./live-set.ts";
 import { type Holding, isFrom, letGo, prepare } from "./prepare.ts";
-import { lateError, noneReady, reasonOf } from "./pool-errors.ts";
+import { lateError, noneReady, noneServes, reasonOf } from "./pool-errors.ts";
 import { untilReadyOrLate } from "./publication.ts";
 import type { Route } from "./placement.ts";
 import type { EngineSnapshot } from "./router-figures.ts";
@@ -144,19 +144,7 @@ export function createEnginePool(options: {
     } catch (error) {
       return error;
     }
-    if (members.length === 0) {
-      return new HoneError(
-        "No engine has joined yet. `hone engines token` makes a token for `hone engine --join`.",
-        { code: "engine_unavailable", retryAfterMs: 5_000 },
-      );
-    }
-    return new HoneError(
-      "The engine is getting its policies. Send the request again in a moment.",
-      {
-        code: "engine_unavailable",
-        retryAfterMs: 1000,
-      },
-    );
+    return noneServes(members.length);
   }
 
   function fence(name: string): void {
@@ -351,14 +339,17 @@ export function createEnginePool(options: {
     async unload(policy) {
       live.remove(policy);
       const results = await Promise.allSettled(
-        present().map(({ engine, adapters, leftovers, turn }) =>
-          turn(async () => {
+        present().map(({ engine, adapters, leftovers, state, turn }) => {
+          const gone = turn(async () => {
+            if (!isUnwanted(policy)) return;
             adapters.delete(policy);
             leftovers.add(policy);
             await engine.unload(policy);
             leftovers.delete(policy);
-          }),
-        ),
+          });
+          // One that is still getting what is live may hang over it: nobody waits for that.
+          return state === "serving" ? gone : Promise.race([gone, Promise.resolve()]);
+        }),
       );
       for (const result of results) if (result.status === "rejected") throw result.reason;
     },

@@ -20,7 +20,7 @@ export async function untilReadyOrLate(
   const late = async (): Promise<void> => {
     const first = tries.map((one) => one.then(({ ready }) => ready || Promise.reject()));
     try {
-      await Promise.any(isOneReady ? [...first, undefined] : first);
+      await Promise.any(isOneReady ? [...first, Promise.resolve(true)] : first);
     } catch {
       return; // None is ready, and so all have tried.
     }
