@@ -266,6 +266,8 @@ export function createEnginePool(options: {
   }
 
   function fenceOff(member: Member, policy: string | null, error: unknown): void {
+    // It may have been removed, and another have its name.
+    if (!members.includes(member)) return;
     log.error({ engine: member.name, policy, err: error }, "the engine is fenced off");
     member.fences++;
     member.reason = reasonOf(error);

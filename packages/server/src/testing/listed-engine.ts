@@ -8,6 +8,7 @@ import { testProbe } from "./adapters.ts";
 /** An engine process in small: an HTTP server that keeps the list of its adapters, and says its own name. */
 export interface ListedEngine {
   name: string;
+  url: string;
   engine: HttpEngine;
   /** Adapters and the folders that they were loaded from. Cleared by a restart. */
   adapters: Map<string, string>;
@@ -38,7 +39,7 @@ interface Asked {
 
 export async function startListedEngine(name: string): Promise<ListedEngine> {
   const listed: ListedEngine = {
-    name,
+    ...{ name, url: "" },
     adapters: new Map(),
     calls: [],
     refuses: null,
@@ -52,7 +53,7 @@ export async function startListedEngine(name: string): Promise<ListedEngine> {
     },
     engine: createHttpEngine({
       kind: "vllm",
-      baseURL: () => `http://127.0.0.1:${port}`,
+      baseURL: () => listed.url,
       key: () => null,
     }),
     async close() {
@@ -109,5 +110,6 @@ export async function startListedEngine(name: string): Promise<ListedEngine> {
   }).listen(0, "127.0.0.1");
   await once(server, "listening");
   const { port } = server.address() as AddressInfo;
+  listed.url = `http://127.0.0.1:${port}`;
   return listed;
 }

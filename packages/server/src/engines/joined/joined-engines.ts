@@ -183,11 +183,18 @@ function keepJoinedEngine(options: {
   let backoffMs = lookEveryMs;
 
   function lose(why: string): void {
+    // By now its name may be another one's.
+    if (ended.signal.aborted) return;
     if (state === "serving") log.warn({ engine: name, why }, "the engine takes no traffic now");
     if (state !== "draining") state = "away";
     reason = why;
     pool().fence(name);
   }
+
+  const statusOf = () =>
+    pool()
+      .status()
+      .find((one) => one.name === name);
 
   const isSilent = (): boolean => performance.now() - heardAt > silenceMs;
 
@@ -214,7 +221,8 @@ function keepJoinedEngine(options: {
       if (state === "serving" || why !== reason) lose(why);
       return;
     }
-    if (state === "serving") {
+    // The pool may have lost it by a way that is not known here: it is admitted again.
+    if (state === "serving" && statusOf()?.state === "serving") {
       const lost = await pool().missing(name);
       // It may have been lost meanwhile.
       if (lost.length === 0 || (state as EngineInfo["state"]) !== "serving") return;
@@ -222,8 +230,8 @@ function keepJoinedEngine(options: {
     }
     state = "loading";
     await pool().admit(name);
-    const now = pool().status();
-    driver.keepOnly(new Set(now.find((one) => one.name === name)?.policies));
+    if (ended.signal.aborted) return;
+    driver.keepOnly(new Set(statusOf()?.policies));
     // It may have begun to leave while it was admitted.
     if ((state as EngineInfo["state"]) !== "loading") return pool().fence(name);
     state = "serving";
