@@ -121,8 +121,9 @@ async function engine(vllmFlags: string[], flags: EngineFlags): Promise<void> {
     running.failed.catch((error: unknown) => error),
     stop.signal.aborted ? null : once(stop.signal, "abort").then(() => null),
   ]);
-  if (failure === null) console.error("hone: waiting for the requests that run");
-  else hurry.abort();
+  // Where it was removed, what runs may finish too, unless it is told to stop meanwhile.
+  stop.abort();
+  console.error("hone: waiting for the requests that run");
   await running.stop(hurry.signal);
   if (failure !== null) throw failure;
   // Everything has ended. A socket that is still open must not keep the process alive.

@@ -22,6 +22,8 @@ export interface ListedEngine {
   held: Promise<void> | null;
   /** What it answers to a probe; null: 200, and no token, as to every request. */
   answers: ProbeAnswer | null;
+  /** How many completions it was asked for. */
+  asked: number;
   /** Every request fails, as on a socket that nobody listens on. */
   down: boolean;
   /** Another process under the same address: it has no adapters. */
@@ -46,7 +48,7 @@ export async function startListedEngine(name: string): Promise<ListedEngine> {
     refuseNext: null,
     held: null,
     answers: testProbe.policy,
-    down: false,
+    ...{ asked: 0, down: false },
     restart() {
       listed.adapters.clear();
       listed.down = false;
@@ -80,6 +82,7 @@ export async function startListedEngine(name: string): Promise<ListedEngine> {
     const body = JSON.parse(text) as Asked;
     const action = path === "/v1/load_lora_adapter" ? "load" : "unload";
     if (path !== "/v1/completions") listed.calls.push(`${action} ${body.lora_name}`);
+    if (path === "/v1/completions") listed.asked++;
     await listed.held;
     if (path === "/v1/completions") {
       const ids = listed.answers ? [1] : [];

@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { silent } from "../../testing/fixtures.ts";
+import { sampleOne, type Sampled } from "../../testing/sampling.ts";
 import { startListedEngine, type ListedEngine } from "../../testing/listed-engine.ts";
 import { createEnginePool, type EnginePool } from "../pool.ts";
 import { createJoinedEngines, type JoinedEngines } from "./joined-engines.ts";
@@ -55,11 +56,11 @@ it("one that was removed while it hung does not keep its successor of the same n
   const hung = new Promise<never>((_, reject) => (fail = reject));
   await come("a", () => ((asked = true), hung));
   await vi.waitFor(() => expect(asked).toBe(true), soon);
-  const removed = joined.remove("gpu");
+  joined.remove("gpu");
   await come("b");
   await vi.waitFor(() => expect(state()).toEqual(["serving"]), soon);
   fail(new Error("it did not answer"));
-  await removed;
+  await new Promise((resolve) => setTimeout(resolve, 20));
   expect(state()).toEqual(["serving"]);
 });
 
@@ -68,4 +69,36 @@ it("one that the pool lost by another way is admitted again", async () => {
   await vi.waitFor(() => expect(state()).toEqual(["serving"]), soon);
   pool.fence("gpu");
   await vi.waitFor(() => expect(state()).toEqual(["serving"]), soon);
+});
+
+/** A request that is under way on the engine, and lets it answer. */
+async function underWay(): Promise<{ answer: Promise<Sampled>; open: () => void }> {
+  await come("a");
+  await vi.waitFor(() => expect(state()).toEqual(["serving"]), soon);
+  let open: () => void = () => undefined;
+  engine.held = new Promise((resolve) => (open = resolve));
+  const answer = sampleOne(pool, { model: "base", prompt: [1] });
+  answer.catch(() => undefined);
+  await vi.waitFor(() => expect(pool.loads()[0]?.inFlight).toBe(1), soon);
+  await vi.waitFor(() => expect(engine.asked).toBe(1), soon);
+  return { answer, open };
+}
+
+it("what runs on one that is removed may finish", async () => {
+  const { answer, open } = await underWay();
+  const { driver } = joined.find("gpu");
+  joined.remove("gpu");
+  expect(state()).toEqual([]);
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  expect(driver.inFlight).toBe(1);
+  open();
+  expect(await answer).toMatchObject({ text: "gpu", finish: "stop" });
+});
+
+it("a server that stops does not wait for what runs on one that was removed", async () => {
+  const { answer, open } = await underWay();
+  joined.remove("gpu");
+  await joined.stop();
+  await expect(answer).rejects.toMatchObject({ code: "engine_error" });
+  open();
 });
