@@ -38,6 +38,7 @@ describe.skipIf(!workerPython())("serve says in one line", () => {
     ["--port", "99999", /argument '99999' is invalid. It must be a whole number from 0 to 65535/],
     ["--engine-url", "vllm", /argument 'vllm' is invalid. It must be a URL/],
     ["--engine-url", "ftp://h", /It must be a URL/],
+    ["--engine-url", "http://me:secret@h", /A name or a password in it is not sent/],
     ["--log-level", "loud", /Allowed choices are trace/],
     ["--engine-share", "1", /argument '1' is invalid/],
     ["--recompute", "often", /Allowed choices are auto, on, off/],

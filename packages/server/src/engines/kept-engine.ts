@@ -48,7 +48,12 @@ export function keepRemoteEngine(
     onFenced: () => watcher.doubt(),
     status: () => watcher.status(),
     start: () => watcher.start(),
-    stop: () => watcher.stop(),
+    async stop() {
+      const stopped = watcher.stop();
+      // It may be asking an engine that hangs, which would take up to minutes.
+      await engine.close();
+      await stopped;
+    },
   };
 }
 

@@ -199,6 +199,8 @@ export function createEngineRouter(options: RouterOptions): EngineRouter {
           const signal = AbortSignal.any([request.signal, cut.signal]);
           for await (const chunk of lease.engine.generate({ ...request, signal })) {
             hasBegun = true;
+            // Its metrics may be slow, or tell nothing; a token is a sign of life.
+            lease.load.stillSince = now();
             yield chunk;
           }
           return;

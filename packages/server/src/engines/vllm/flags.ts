@@ -30,7 +30,8 @@ const ours: Readonly<Record<string, string>> = {
 /** Throws where one of the flags would break what Hone relies on. vLLM itself refuses those that it does not know. */
 export function checkVllmFlags(flags: readonly string[]): void {
   for (const flag of flags) {
-    const name = ourName((flag.split("=")[0] ?? "").replaceAll("_", "-"));
+    // vLLM takes a key of a flag's JSON behind a dot.
+    const name = ourName((flag.split(/[=.]/)[0] ?? "").replaceAll("_", "-"));
     if (name === undefined) continue;
     const why = ours[name];
     throw new HoneError(`vLLM's ${name} is set by Hone: ${why}. Leave it out.`, {
