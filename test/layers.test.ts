@@ -45,7 +45,7 @@ const serverRooms: Record<Kind, { rooms: string[]; mayImport: Kind[] }> = {
   },
   // What puts all this together: these rooms, and the files beside the rooms (server.ts, compose.ts, …).
   composition: {
-    rooms: ["cli", "openapi"],
+    rooms: ["cli", "openapi", "in-force"],
     mayImport: ["values", "database", "http", "setup", "services", "gateway", "adapters"],
   },
 };

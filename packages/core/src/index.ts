@@ -1,5 +1,7 @@
 export { errorEnvelopeSchema, wireErrorCodes } from "./error-envelope.ts";
 export { healthSchema, maxBodyBytes } from "./server-info.ts";
+export { serverOptionsSchema } from "./server-options.ts";
+export type { OptionAdvice, OptionInForce, ServerOptionsInForce } from "./server-options.ts";
 export type { Health } from "./server-info.ts";
 export { errorCodes, HoneError, isErrorCode } from "./errors.ts";
 export type { ErrorCode, ErrorEnvelope, HoneErrorOptions } from "./errors.ts";

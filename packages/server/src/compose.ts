@@ -17,15 +17,17 @@ import { gatewayRoutes } from "./gateway/routes.ts";
 import type { AppEnv } from "./http/env.ts";
 import type { ServerKey } from "./http/key-file.ts";
 import { keyRoutes } from "./http/key-routes.ts";
+import type { GivenOptions } from "./in-force/facts.ts";
+import { liveFacts } from "./in-force/live-facts.ts";
+import { optionRoutes } from "./in-force/routes.ts";
 import type { Base } from "./operations/context.ts";
-import type { Quantize } from "./ports/trainer.ts";
-import type { RendererInfo } from "./ports/renderer.ts";
 import { createRendererClient } from "./renderer/http-renderer.ts";
 import { pythonModule } from "./setup/python-module.ts";
 import { createHttpScorer } from "./scoring/http-scorer.ts";
 import { createPolicyScorer } from "./models/policy-scorer.ts";
 import { scoringRoutes } from "./scoring/routes.ts";
-import { baseNameOf, engineComponents, overall, summaryOf } from "./server-health.ts";
+import { engineComponents, overall } from "./server-health.ts";
+import { baseNameOf, summaryOf, type ServedBase } from "./served-base.ts";
 import { metricsPage } from "./server-metrics.ts";
 import { openState, type State } from "./state.ts";
 import type { DataLock } from "./store/lock.ts";
@@ -34,12 +36,14 @@ import { takeOverChildren } from "./supervise/orphans.ts";
 import { tinkerRoutes } from "./tinker/routes.ts";
 import { createTrainerClient } from "./trainer/client.ts";
 import { flag, workerCommand, type WorkerOptions } from "./trainer/worker-command.ts";
-import { readWorkerMemory, type WorkerMemory } from "./trainer/worker-memory.ts";
+import { readWorkerMemory } from "./trainer/worker-memory.ts";
 
 /** The renderer's limit. The prompt of the largest body that is accepted takes about half of it. @unit bytes */
 const rendererMemory = 4 * 1024 ** 3;
 
 export interface ComposeOptions extends WorkerOptions {
+  /** As the operator gave them, to tell what is in force. */
+  given?: GivenOptions | undefined;
   servedName?: string | undefined;
   /** Engines that others run, with one key. */
   engineURLs?: readonly string[] | undefined;
@@ -79,17 +83,6 @@ export interface Composition {
   /** Refuses what comes in from now on. */
   refuse(): void;
   close(): Promise<void>;
-}
-
-/** What was taken for the base, by what it is and by the operator's options. */
-export interface ServedBase {
-  name: string;
-  dtype: "float32" | "bfloat16";
-  quantize?: Quantize | undefined;
-  device: "cpu" | "cuda";
-  renderer: RendererInfo;
-  /** What the parts of the worker got of it. */
-  memory?: WorkerMemory;
 }
 
 /** How long operations may take to note that they were interrupted, before their worker is ended. */
@@ -282,6 +275,14 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
   }, readLoadsEveryMs);
   reading.unref();
 
+  function about(): ServedBase {
+    if (!served) throw new Error("asked before the start");
+    const { memory } = served;
+    return apart && memory
+      ? { ...served, memory: { ...memory, kv_cache: apart.cacheBytes() } }
+      : served;
+  }
+
   let starting: Promise<void> = Promise.resolve();
   async function start(): Promise<void> {
     await bucket?.check();
@@ -328,6 +329,15 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       loaded: new Set(Object.keys(options.rewardModels ?? {})),
     });
     const { router } = state;
+    const { models } = state.scoring;
+    const inForce = optionRoutes(options.dataDir, () =>
+      liveFacts({
+        ...{ given: options.given ?? {}, url: options.publicURL(), models, pool: engines },
+        base: { name: baseName, dtype: about().dtype, renderer: info.name, maxModelLen },
+        ...{ memory: about().memory ?? null, engines: joined.list() },
+        ...{ bucket: bucket?.status() ?? null, metrics: appOptions().metrics },
+      }),
+    );
     const tinker = tinkerRoutes({
       ...{ ...state.tinker, base: baseName, engine: sampler },
       ...{ renderer: rendererClient, router, log },
@@ -336,7 +346,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       ...appOptions(),
       routes: [
         ...[gateway, state.routes, scoringRoutes(scoring), keyRoutes(options.key), tinker],
-        ...[operatorEngineRoutes(joined), joinedEngineRoutes(joined)],
+        ...[operatorEngineRoutes(joined), joinedEngineRoutes(joined), inForce],
       ],
     });
     // An engine that is there lets operations go on, for which the worker has to be there as well.
@@ -354,13 +364,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       starting = start();
       return starting;
     },
-    about() {
-      if (!served) throw new Error("asked before the start");
-      const { memory } = served;
-      return apart && memory
-        ? { ...served, memory: { ...memory, kv_cache: apart.cacheBytes() } }
-        : served;
-    },
+    about,
     refuse() {
       stopping = true;
       joined.refuse();

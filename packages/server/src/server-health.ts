@@ -1,8 +1,5 @@
-import { basename } from "node:path";
 import type { Health } from "@hone/core";
 import type { EnginePool, EngineStatus } from "./engines/pool.ts";
-import type { Quantize } from "./ports/trainer.ts";
-import type { RendererInfo } from "./ports/renderer.ts";
 
 type Component = Health["components"][string];
 
@@ -30,24 +27,4 @@ export function overall(states: readonly string[]): Health["status"] {
   return states.every((state) => state === "ready" || state === "starting")
     ? "starting"
     : "degraded";
-}
-
-/** What was taken for the base, as the renderer's component tells it. */
-export function summaryOf({
-  renderer,
-  memory,
-  quantize,
-}: {
-  renderer: RendererInfo;
-  memory?: { dtype: string };
-  quantize?: Quantize | undefined;
-}): Record<string, unknown> {
-  const { name, bridges, tools, plainTexts } = renderer;
-  const dtype = memory && { dtype: memory.dtype };
-  return { name, bridges, tools, plainTexts, ...dtype, ...(quantize && { quantize }) };
-}
-
-/** The base's name: the hub id, or the name of the folder. */
-export function baseNameOf(base: string): string {
-  return /^[\w.-]+\/[\w.-]+$/.test(base) && !base.startsWith(".") ? base : basename(base);
 }

@@ -8,7 +8,8 @@ import { unlessAborted } from "@hone/transport";
 import { announce, defaultDataDir, withdraw } from "@hone/transport/node";
 import { pino, type Logger } from "pino";
 import { shuttingDown } from "./app.ts";
-import { compose, type ComposeOptions, type Composition, type ServedBase } from "./compose.ts";
+import { compose, type ComposeOptions, type Composition } from "./compose.ts";
+import type { ServedBase } from "./served-base.ts";
 import { bucketOf, type BucketPlace } from "./engines/bucket/bucket-place.ts";
 import { checkVllmFlags } from "./engines/vllm/flags.ts";
 import { checkExposure, serverKey } from "./http/key-file.ts";
@@ -188,6 +189,7 @@ async function startLocked(
   const composition = await compose({
     ...options,
     ...engines,
+    given: options,
     base,
     dataDir,
     device,

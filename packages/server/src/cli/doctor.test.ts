@@ -49,7 +49,12 @@ describe.skipIf(!workerPython())("doctor", { timeout: 120_000 }, () => {
   it("finds nothing wrong with the embedded engine, and leaves nothing behind", async () => {
     const { server, dataDir } = await serve("embedded");
     const { code, out, error } = await runHere(["doctor", "--data-dir", dataDir]);
-    const [head, ...lines] = out.trim().split("\n");
+    const [ofOptions = "", ofChecks = ""] = out.split("\n\n");
+    expect(ofOptions).toMatch(/^OPTION +IN FORCE +FROM +VERDICT +NOTE\n--base +\S+ +given +ok\n/);
+    const only = await runHere(["doctor", "--options", "--data-dir", dataDir]);
+    expect(only).toMatchObject({ code: 0, error: "" });
+    expect(only.out.match(/^\S+/gm)).toEqual(ofOptions.match(/^\S+/gm));
+    const [head, ...lines] = ofChecks.trim().split("\n");
     expect(head).toMatch(/^CHECK +MEASURED +AT MOST +UNIT +VERDICT +NOTE$/);
     expect(lines.map((line) => line.split("  ")[0])).toEqual(allChecks);
     for (const line of lines) expect(line).toMatch(/ (logprob|s +) +ok/);

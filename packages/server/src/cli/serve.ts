@@ -9,7 +9,7 @@ import { parseRewardModel } from "../scoring/reward-models.ts";
 import { findEnvironment } from "../setup/environment.ts";
 import { findModel, modelNames } from "../setup/models.ts";
 import { startServer, type RunningServer, type ServerOptions } from "../server.ts";
-import type { ServedBase } from "../compose.ts";
+import type { ServedBase } from "../served-base.ts";
 import type { WorkerMemory } from "../trainer/worker-memory.ts";
 import { keepOf } from "./keep.ts";
 import { atLeastOne, notNegative, share, wholeNumber } from "./number-options.ts";

@@ -42,6 +42,7 @@ import {
   policyListSchema,
   putModelSchema,
   removedEngineSchema,
+  serverOptionsSchema,
   responsesAnswerSchema,
   responsesEventSchema,
   responsesRequestSchema,
@@ -130,6 +131,7 @@ const named = {
   EngineTokenRequest: engineTokenRequestSchema,
   EngineToken: engineTokenSchema,
   RemovedEngine: removedEngineSchema,
+  ServerOptions: serverOptionsSchema,
   Health: healthSchema,
   Error: errorEnvelopeSchema,
 } as const satisfies Record<string, z.ZodType>;

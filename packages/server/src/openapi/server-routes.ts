@@ -50,6 +50,16 @@ export const serverRoutes: readonly RouteDoc[] = [
   },
   {
     method: "get",
+    path: "/v1/options",
+    tag: "server",
+    operationId: "getOptions",
+    summary:
+      "Which options of `serve` are in force, and which do not fit the machine or one another",
+    answers: [{ status: 200, description: "All of them, with advice.", json: "ServerOptions" }],
+    errors: [],
+  },
+  {
+    method: "get",
     path: "/health",
     tag: "server",
     operationId: "getHealth",

@@ -31,6 +31,8 @@ export interface AdapterBucket {
 export type BucketStatus = {
   /** As it may be shown. */
   place: string;
+  /** Where it is. */
+  origin: string;
   state: "ready" | "unreachable";
   /** Why it is of no use now. */
   reason?: string;
@@ -251,6 +253,7 @@ export function openAdapterBucket(options: {
 
     status: () => ({
       place: shown,
+      origin: new URL(place.url).origin,
       state: trouble === null ? "ready" : "unreachable",
       ...(trouble !== null && { reason: trouble }),
       ...{ objects: held.size, uploads, failures, fallbacks },

@@ -1,0 +1,34 @@
+import type { EngineInfo } from "@hone/core";
+import type { EnginePool } from "../engines/pool.ts";
+import { valuesOf } from "../engines/prometheus.ts";
+import type { Models } from "../policies/models.ts";
+import type { Facts } from "./facts.ts";
+
+/** What is the case in the running server. */
+export async function liveFacts(
+  parts: Pick<Facts, "given" | "base" | "memory" | "bucket"> & {
+    url: string;
+    models: Pick<Models, "list">;
+    pool: Pick<EnginePool, "status" | "liveSet">;
+    engines: readonly EngineInfo[];
+    /** The page of `GET /metrics`. */
+    metrics: () => Promise<string>;
+  },
+): Promise<Omit<Facts, "machine">> {
+  const { url, models, pool, engines, metrics, ...rest } = parts;
+  const fences = new Map(pool.status().map((one) => [one.name, one.fences]));
+  const ranks = models.list().map(({ lora }) => lora.r);
+  const evicted = valuesOf(await metrics(), "hone:kv_histories_evicted_total");
+  return {
+    ...rest,
+    port: Number(new URL(url).port),
+    models: {
+      ...{ count: ranks.length, highestRank: Math.max(0, ...ranks) },
+      live: pool.liveSet.current().adapters.map(({ bytes }) => bytes),
+    },
+    engines: engines.map(({ name, state, reason, joined }) => ({
+      ...{ name, state, reason, joined, fences: fences.get(name) ?? 0 },
+    })),
+    evicted: evicted.reduce((sum, value) => sum + value, 0),
+  };
+}
