@@ -13,7 +13,7 @@ let folder: string;
 let bucket: Server;
 let asked: number;
 /** What the bucket does with a request. */
-let then: "sends" | "refuses" | "stalls" | "redirects";
+let then: "sends" | "refuses" | "stalls" | "trickles" | "redirects";
 let one: ReturnType<typeof makeAdapter>;
 
 beforeEach(async () => {
@@ -26,11 +26,15 @@ beforeEach(async () => {
       refuses: [403, {}],
       redirects: [307, { location: "/elsewhere" }],
       sends: [200, { "content-length": one.bytes }],
+      trickles: [200, { "content-length": one.bytes }],
       stalls: [200, { "content-length": one.bytes }],
     }[then] as [number, Record<string, string>];
     response.writeHead(status, headers);
     if (status !== 200) response.end();
-    else if (then === "sends") response.end(one.weights);
+    else if (then === "trickles") {
+      const timer = setInterval(() => response.write("x"), 20);
+      response.once("close", () => clearInterval(timer));
+    } else if (then === "sends") response.end(one.weights);
     else response.write(one.weights.subarray(0, 100));
   }).listen(0, "127.0.0.1");
   await once(bucket, "listening");
@@ -47,7 +51,7 @@ const opened = (url: () => string | null, server = "http://127.0.0.1:7777") =>
   bucketDownloads({
     link: { bucketURL: async () => url() },
     ...{ server, log: silent, signal: new AbortController().signal },
-    limits: { answerMs: 500, stallMs: 200, restMs: 400 },
+    limits: { answerMs: 500, stallMs: 200, wholeMs: 700, restMs: 400 },
   });
 const wanted = () => ({ policy: "m@1", sha256: one.sha256, bytes: one.bytes, rank: 8, config: "" });
 const file = () => join(folder, "weights");
@@ -56,6 +60,7 @@ it.each([
   ["refuses", "refused"],
   ["redirects", "refused"],
   ["stalls", "unreachable"],
+  ["trickles", "unreachable"],
 ] as const)("a bucket that %s is left alone for a while", async (what, why) => {
   const download = opened(here);
   then = what;

@@ -10,7 +10,8 @@ import { receive } from "./adapter-cache.ts";
 import type { ServerLink } from "./server-link.ts";
 import { watchStall } from "./stall.ts";
 
-const defaults = { answerMs: 3_000, stallMs: 5_000, restMs: 60_000 };
+/** In all a download has `wholeMs`: the server does not see how far it is, and waits for half a minute. */
+const defaults = { answerMs: 3_000, stallMs: 5_000, wholeMs: 15_000, restMs: 60_000 };
 
 /**
  * Weights from the server's bucket, by a URL that the server signs for each. What comes counts only with the digest that
@@ -26,7 +27,7 @@ export function bucketDownloads(options: {
   limits?: typeof defaults;
 }): (wanted: WantedFiles, file: string) => Promise<BucketMiss | null> {
   const { link, log } = options;
-  const { answerMs, stallMs, restMs } = options.limits ?? defaults;
+  const { answerMs, stallMs, wholeMs, restMs } = options.limits ?? defaults;
   const host = new URL(options.server).hostname;
   const rule = storeRule(/^(localhost|127\..*|\[::1\])$/.test(host));
   let resting: { until: number; why: BucketMiss } | null = null;
@@ -43,7 +44,7 @@ export function bucketDownloads(options: {
     try {
       const { statusCode, body } = await send(url, {
         ...{ dispatcher: agent, headersTimeout: answerMs },
-        signal: AbortSignal.any([options.signal, stall.signal]),
+        signal: AbortSignal.any([options.signal, stall.signal, AbortSignal.timeout(wholeMs)]),
       });
       if (statusCode !== 200) {
         await body.dump({ limit: 65_536, signal: options.signal });
