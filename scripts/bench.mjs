@@ -11,7 +11,8 @@
 // to draw scenarios where half of them teach nothing, overlap plays the next batch while a step trains, email trains the
 // email agent by gold labels, by RULER and by shuffled rewards, email-agents answers through every framework with one
 // policy, mcp trains agents of MCP servers, alarms rigs rewards and looks whether they are caught,
-// good-teacher trains reward models and policies by them, and shows which of them taught, train-judge trains judges by each method.
+// good-teacher trains reward models and policies by them, and shows which of them taught, train-judge trains judges by each method,
+// self-judge trains a policy by its own judgements, beside gold for all and for a fifth.
 import { join } from "node:path";
 import process from "node:process";
 import { installPackages, root, setUpModel, setUpPython, tsx } from "./install.mjs";
@@ -37,7 +38,7 @@ const known = {
   ],
   experiments: [
     ...["seeds", "styles", "learn", "own-judge", "strangers", "sft-rl", "rates", "draws", "email"],
-    "train-judge",
+    ...["train-judge", "self-judge"],
     ...["overlap", "email-agents", "mcp", "alarms", "good-teacher"],
   ],
 };
