@@ -110,7 +110,7 @@ function show(): void {
     return { before: b, after: a, interval: `[${l}, ${h}]` };
   };
   const done = arms.filter((arm) => of(arm).length > 0);
-  const base = without(() => "base");
+  const untrained = without(() => "base");
   const pairs: [Arm, Arm][] = [
     ["gold", "self"],
     ["fifth", "self"],
@@ -118,7 +118,7 @@ function show(): void {
   ];
   console.log("\nRight answers, names without gold");
   console.table([
-    ...done.map((arm) => ({ of: `base → ${arm}`, ...difference(base, of(arm)) })),
+    ...done.map((arm) => ({ of: `base → ${arm}`, ...difference(untrained, of(arm)) })),
     ...pairs
       .filter((pair) => pair.every((arm) => done.includes(arm)))
       .map(([from, to]) => ({ of: `${from} → ${to}`, ...difference(of(from), of(to)) })),
