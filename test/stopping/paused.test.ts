@@ -1,5 +1,5 @@
 // A run whose reward is gamed, on a real server: paused before a step trains, gone on with, and with a mended reward.
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { cp, mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { TrajectoryGroup } from "@hone/client";
@@ -85,6 +85,34 @@ it("waits with its rollouts, trains without those set aside, and goes on", async
   const waited = third.split("\n").filter((line) => line.includes(aside));
   expect(waited).toHaveLength(1);
   expect(waited[0]).toMatch(/set aside: it raised an alarm/);
+});
+
+it("knows a pause that its step has outlived, because the run was killed before it wrote that down", async () => {
+  const { task } = riggedTask();
+  const out = join(folder, "killed");
+  await expect(run("killed", task)).rejects.toMatchObject({ code: "run_paused" });
+  await cp(join(out, "paused"), join(folder, "kept"), { recursive: true });
+  // The step that waits trains, and the run is killed before it says so: its pause is there again.
+  await run("killed", task, { steps: 3 });
+  await cp(join(folder, "kept"), join(out, "paused"), { recursive: true });
+  const change = { taskSource: "b", acceptChange: true };
+  await expect(run("killed", task, change)).rejects.toThrow(/is for a paused run/);
+  expect((await run("killed", task)).policy).toBe("killed@4");
+  expect(await pausedRun(out)).toBeNull();
+});
+
+it("says that nothing was trained where all rewards are equal", async () => {
+  const { task } = riggedTask();
+  const equal = { ...task, score: undefined, heldOutJudge: undefined };
+  equal.rollout = async (model, scenario, how) => ({
+    reward: 1 + Number((await task.rollout(model, scenario, how)) === null),
+  });
+  const small = { steps: 2, groupsPerStep: 1, groupSize: 2, onAlarm: "warn" };
+  const summary = await run("equal", equal, small);
+  expect(summary).toMatchObject({
+    ...{ outcome: "nothing-trained", learnt: false, steps: 2, trained: 0 },
+    ...{ policy: "equal@0", untrained: { zero_variance: 8 } },
+  });
 });
 
 it("takes a mended reward, plays the step again, and answers for the base anew", async () => {

@@ -125,6 +125,11 @@ export class Model extends Policy {
     yield* runBatches(this.name, scenarios, options, committed);
   }
 
+  /** The cursor of the newest batch that is done, once no operation of this model is under way. */
+  async committed({ signal }: { signal?: AbortSignal | undefined } = {}): Promise<unknown> {
+    return (await this.#settled("committed()", signal)).cursor;
+  }
+
   async #settled(where: string, signal: AbortSignal | undefined): Promise<ModelInfo> {
     for (let waited = 0; ; waited += settlePollMs) {
       const info = await this.info({ signal });

@@ -93,6 +93,7 @@ async function train(taskFile: string, given: string[]): Promise<number> {
   });
   const { serverData } = chosen;
   console.log(summaryText(summary, serverData === undefined ? null : resolve(serverData)));
+  if (summary.outcome === "nothing-trained") return 1;
   return summary.learnt || chosen.run.ungated ? 0 : 1;
 }
 

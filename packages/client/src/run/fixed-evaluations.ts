@@ -46,7 +46,7 @@ function meanOf(
 
 /**
  * The evaluations on the way that earlier starts of a run have made, by the steps in their names. Those of an earlier
- * reward (`after` is the step at which it was changed) say nothing of this one.
+ * reward (`after` are the steps that had trained when it was changed) say nothing of this one.
  */
 export async function fixedEvaluations(
   log: RunLog,

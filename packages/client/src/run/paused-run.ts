@@ -1,16 +1,21 @@
 import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { HoneError, refuseUnknownOptions, type TrajectoryGroup } from "@hone/core";
+import type { Hone } from "../hone.ts";
 import type { Alarm } from "../stopping/alarms.ts";
 import { lastAnswer, sameAnswerKey } from "../stopping/texts.ts";
+import { batchesDone } from "../training/batches.ts";
 import { readGroups, writeGroups } from "../training/group-files.ts";
 import { scenarioKey } from "../training/scenarios.ts";
+import { warn } from "../warn.ts";
 import { addWatchRecord } from "./watch-log.ts";
 
 /** A run that an alarm has paused: its rollouts wait, and none of them has trained. */
 export interface PausedRun {
-  /** The batch that waits, as `batches` counts them, from 0. */
+  /** The batch that waits, as `batches` counts them, from 0: those that trained nothing count too. */
   batch: number;
+  /** Steps that had trained before it. Absent in the pauses of older versions. */
+  trained?: number | undefined;
   alarms: Alarm[];
   /** Ids of the rollouts that raised them. */
   suspicious: string[];
@@ -58,6 +63,32 @@ export async function readPaused(out: string): Promise<PausedBatch | null> {
   if (!state) return null;
   const read = (file: string) => readGroups(join(out, folder, file));
   return { ...state, groups: await read("groups.jsonl"), also: await read("also.jsonl") };
+}
+
+/**
+ * Whether the batch of a pause has trained all the same: the run went on, and was cut off before it wrote down that
+ * the pause had ended. A step that an earlier start left under way is waited for.
+ */
+export async function hasTrained(
+  hone: Hone,
+  name: string,
+  { batch }: PausedRun,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const model = await hone.model({ name, create: false }, { signal }).catch((error: unknown) => {
+    if (HoneError.isInstance(error) && error.code === "model_not_found") return null;
+    throw error;
+  });
+  return model !== null && batchesDone(await model.committed({ signal })) > batch;
+}
+
+/** Ends a pause whose batch has trained. What was set aside since came too late. */
+export async function leavePause(out: string, paused: PausedRun): Promise<void> {
+  const { batch, setAside: ids } = paused;
+  const aside =
+    ids.length > 0 ? ` ${ids.length} rollouts that were set aside may have trained.` : "";
+  warn(`The step that was paused, ${batch + 1}, has trained: the run goes on behind it.${aside}`);
+  await endPause(out, paused);
 }
 
 /** What was looked at stays, under the name of its step. */

@@ -1,5 +1,6 @@
 import { printableLine } from "@hone/core";
 import type { Advice } from "../stopping/advise.ts";
+import { stepText } from "../stopping/alarms.ts";
 import type { Phase } from "../stopping/phases.ts";
 import type { RunEvent } from "./run-event.ts";
 
@@ -45,7 +46,9 @@ export function createReporter(
         for (const { message } of event.record.warnings) line(`  ! ${message}`);
         break;
       case "alarm":
-        line(`  ! alarm ${event.alarm.code}, step ${event.alarm.step}: ${event.alarm.message}`);
+        line(
+          `  ! alarm ${event.alarm.code}, step ${stepText(event.alarm)}: ${event.alarm.message}`,
+        );
         line(`    ${event.file}`);
         break;
       case "advice":

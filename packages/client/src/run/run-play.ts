@@ -2,7 +2,7 @@ import { join } from "node:path";
 import { HoneError } from "@hone/core";
 import type { RolloutMode, TrajectoryGroup } from "@hone/core";
 import { valueOf } from "../evaluation/scores.ts";
-import type { ComparisonModel } from "../rollouts/comparison-model.ts";
+import { ComparisonModel } from "../rollouts/comparison-model.ts";
 import { gather, type GatherEvent } from "../rollouts/gather.ts";
 import type { Policy } from "../rollouts/policy.ts";
 import { readOutcome } from "../rollouts/rollout-outcome.ts";
@@ -126,12 +126,17 @@ export function createRun(context: RunContext) {
   ): Promise<TrajectoryGroup[]> {
     const { scenarios = heldOut, baseline, ...limits } = how;
     const began = performance.now();
+    const { usd } = totals.soFar();
     const eager = { label: `evaluating ${label}`, groupSize: 1, mode: "eval", ...limits } as const;
     const played = await play(policy, rollout, scenarios, eager);
     const groups = await asked(played, baseline);
     const [record] = await log.evaluation(label, groups, { metrics: context.metrics });
-    await totals.save();
     const seconds = (performance.now() - began) / 1000;
+    if (!(policy instanceof ComparisonModel)) {
+      // With its judges: the last evaluation is going to take as much for each rollout.
+      totals.addEvaluation(groups.length, { seconds, usd: totals.soFar().usd - usd });
+    }
+    await totals.save();
     onEvent({ type: "evaluated", label, metric, score: record?.score?.mean ?? null, seconds });
     return groups;
   }

@@ -37,28 +37,29 @@ function step(answer: (scenario: number, member: number) => string, reward = 0.5
 const ordinary = () => step((scenario, member) => `answer ${scenario} ${member}`);
 const alike = () => step((scenario, member) => (scenario === 0 && member === 1 ? "no" : "Pink."));
 
-async function watchOf(given: Partial<RunSettings>) {
+async function watchOf(given: Partial<RunSettings>, task = {}) {
   const settings = readSettings({ heldOut: [1, 2] }, given);
   const log = await openRunLog(out);
   const totals = await openTotals(join(out, "totals.json"), () => now);
   const events: RunEvent[] = [];
   const watch = await createWatch({
-    ...{ task: {}, settings, out, log, totals, signal: new AbortController().signal },
+    ...{ task, settings, out, log, totals, signal: new AbortController().signal },
     earlier: await readWatchLog(out),
     paused: await readPaused(out),
     onEvent: (event) => void events.push(event),
   });
-  const train = async (number: number, groups = ordinary()) => {
+  /** The batch of this number; before it so many steps have trained. An idle one trains nothing. */
+  const train = async (number: number, groups = ordinary(), before = number, idle = false) => {
     const begun = log.step({ step: number });
-    const looked = await watch.look({ step: number, trained: number }, groups, []);
+    const looked = await watch.look({ step: number, trained: before }, groups, []);
     if (!looked) return false;
     begun.watched(looked.figures);
     begun.gathered(looked.groups);
-    await begun.trained(trained(number + 1));
     await watch.trained(number);
+    await begun.trained({ ...trained(before + 1), trained: !idle });
     return true;
   };
-  return { watch, train, events, totals };
+  return { watch, train, events, totals, log };
 }
 
 it("warns, shows what raised the alarm, and is quiet for ten steps", async () => {
@@ -230,4 +231,71 @@ it("the base's answers are stale from a change on until they were made again", (
   expect(baseIsStale([changed])).toBe(true);
   expect(baseIsStale([changed, made])).toBe(false);
   expect(baseIsStale([changed, made, changed])).toBe(true);
+});
+
+it("keeps the dollars of the verdict, and knows a step's price from earlier starts", async () => {
+  const budget = { usd: 1 };
+  const first = await watchOf({ budget });
+  // Judges of the base's evaluation took .10 a rollout; the verdict answers two scenarios twice.
+  first.totals.addEvaluation(4, { seconds: 0, usd: 0.4 });
+  expect(await first.watch.ends(0)).toBeNull();
+  first.totals.addUsd(0.35);
+  await first.train(0);
+  // Of the first step of a start the price is known at once: .35 and another .35 and the verdict's .40.
+  expect(await first.watch.ends(1)).toMatchObject({ by: "budget", what: "usd" });
+  await first.totals.save();
+  const next = await watchOf({ budget: { usd: 1.05 } });
+  expect(await next.watch.ends(1)).toMatchObject({ by: "budget", what: "usd" });
+  expect(await (await watchOf({ budget: { usd: 1.15 } })).watch.ends(1)).toBeNull();
+});
+
+it("keeps to evaluations of the changed reward where batches before it trained nothing", async () => {
+  const first = await watchOf({ evalEvery: 1 });
+  const evaluation = Array.from({ length: 8 }, (_, n) => ({ ...group([0.9]), scenario: n }));
+  // Six batches, of which two trained: its reward was changed before the seventh.
+  for (let number = 0; number < 6; number += 1) {
+    await first.train(number, ordinary(), Math.min(number, 2), number >= 2);
+  }
+  for (const label of ["step-2", "step-3", "step-5"]) await first.log.evaluation(label, evaluation);
+  const paused = { batch: 6, trained: 2, alarms: [], suspicious: [], setAside: [] };
+  await writeFile(join(out, "settings.json"), "{}");
+  await writeAccepted(out, { from: {}, to: {} }, paused);
+  const { watch } = await watchOf({ evalEvery: 1, goals: { target: 0.8 } });
+  await watch.evaluated(
+    evaluation.map((one) => ({ ...one, ...zero(one) })),
+    0,
+  );
+  expect(watch.summary().phases.at(-1)).toMatchObject({ to: 5 });
+  expect(watch.summary().reasons).toMatchObject([{ reason: "target" }]);
+});
+
+const zero = ({ trajectories }: TrajectoryGroup) => ({
+  trajectories: trajectories.map((one) => ({ ...one, reward: 0 })),
+});
+
+it("a metric's evaluation gets no older by batches that train nothing", async () => {
+  const given = { evalEvery: 2, ignoreAlarms: ["reward_jump" as const] };
+  const { watch, train } = await watchOf(given, { metric: "score" });
+  const evaluation = Array.from({ length: 8 }, (_, n) => ({ ...group([1]), scenario: n }));
+  const half = () => step((scenario, member) => `answer ${scenario} ${member}`, 1);
+  await train(0, half());
+  await watch.evaluated(evaluation, 0);
+  await watch.evaluated(evaluation, 1);
+  // The metric has not risen after the one step that trained, and all that came since trained nothing.
+  for (let number = 1; number < 12; number += 1) await train(number, half(), 1, true);
+  const perfect = () =>
+    half().map((one) => ({
+      ...one,
+      trajectories: one.trajectories.map((each) => ({ ...each, reward: 1 })),
+    }));
+  await train(12, perfect(), 1);
+  await train(13, perfect(), 1);
+  expect(watch.summary().alarms).toMatchObject([
+    {
+      code: "perfect_scores",
+      step: 14,
+      trained: 1,
+      message: expect.stringMatching(/nothing that does not train/),
+    },
+  ]);
 });

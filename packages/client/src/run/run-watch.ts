@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { HoneError, type TrajectoryGroup } from "@hone/core";
 import type { RunLog } from "../run-log/run-log.ts";
 import { adviseStop, differenceOf, type Advice } from "../stopping/advise.ts";
-import { alarmsFor, type Alarm, type WatchedStep } from "../stopping/alarms.ts";
+import { alarmsFor, stepText, type Alarm, type WatchedStep } from "../stopping/alarms.ts";
 import { budgetReached, type Spending } from "../stopping/budget.ts";
 import { stepFigures, type StepFigures } from "../stopping/step-figures.ts";
 import { readGoals } from "../stopping/stop-options.ts";
@@ -14,7 +14,7 @@ import { endPause, keepPaused, withoutSetAside, type PausedBatch } from "./pause
 import type { RunEvent } from "./run-event.ts";
 import type { RunSettings } from "./run-options.ts";
 import type { Task } from "./task.ts";
-import type { RunTotals } from "./totals.ts";
+import type { RunTotals, Taken, Totals } from "./totals.ts";
 import { addWatchRecord, type Stopped, type WatchRecord } from "./watch-log.ts";
 
 /** What a summary says of how a run went and why it ended. */
@@ -26,8 +26,6 @@ export interface WatchSummary extends Advice {
 
 /** Steps until an alarm that still holds is raised once more. */
 const quietSteps = 10;
-/** Steps that the next one's price is read off. */
-const pricedSteps = 3;
 
 interface WatchContext {
   task: Pick<Task<unknown>, "metric" | "heldOutJudge" | "prefer">;
@@ -53,18 +51,18 @@ export async function createWatch(context: WatchContext) {
   const note = (record: WatchRecord) => addWatchRecord(out, record);
   const change = earlier.findLastIndex(({ type }) => type === "task-changed");
   const changed = earlier[change];
-  /** Of an earlier reward no figure can be compared. */
+  /** Of an earlier reward no figure can be compared. In batches: those that trained nothing have figures too. */
   const changedAt = changed?.type === "task-changed" ? changed.step : -1;
   const alarms = earlier.slice(change + 1).filter(({ type }) => type === "alarm") as Alarm[];
   const fixed = { metric, prefers: task.prefer !== undefined };
-  const evaluations = await fixedEvaluations(log, { ...fixed, after: changedAt });
+  const evaluations = await fixedEvaluations(log, { ...fixed, after: trainedAt(changed, log) });
   let paused = context.paused;
   let stopped = stoppedByAlarm(earlier, settings);
   let told = "";
   /** Steps trained, as far as this start has come. */
   let newest = 0;
-  /** What had been spent when each of this start's steps had ended. */
-  const marks: { seconds: number; usd: number }[] = [];
+  /** What had been spent when the newest step had ended, or the first of this start began. */
+  let before: Taken | null = null;
 
   function history(before: number): WatchedStep[] {
     return log.records
@@ -74,12 +72,15 @@ export async function createWatch(context: WatchContext) {
       .flatMap(({ step, watch }) => (watch ? [{ step, ...watch }] : []));
   }
 
-  /** Whether a metric that does not train says that the policy got better; null where none can tell. */
-  function metricRisen(step: number): boolean | null {
+  /**
+   * Whether a metric that does not train says that the policy got better; null where none can tell. Evaluations are
+   * as old as the steps that have `trained` since.
+   */
+  function metricRisen(trained: number): boolean | null {
     const [base, now] = [evaluations[0], evaluations.at(-1)];
     if (metric === "reward" || !base || !now || now.step === 0) return null;
     if (differenceOf(base, now).low > 0) return true;
-    return step - now.step <= 5 ? false : null;
+    return trained - now.step < 5 ? false : null;
   }
 
   /** The held-out judge's word on some of the rollouts, and the figures of all. */
@@ -98,14 +99,18 @@ export async function createWatch(context: WatchContext) {
     return { groups: judged, figures: stepFigures(judged.map(withoutAside)) };
   }
 
-  function raisedBy(figures: StepFigures, step: number): Alarm[] {
+  function raisedBy(figures: StepFigures, step: number, trained: number): Alarm[] {
     const steps = [...history(step), { step, ...figures }];
-    return alarmsFor(steps, { metricRisen: metricRisen(step) }).filter(
-      ({ code }) =>
-        !settings.ignoreAlarms.includes(code) &&
-        // Raised before this very step, and cut off there, it is raised again.
-        !alarms.some((one) => one.code === code && one.step > step - quietSteps && one.step < step),
-    );
+    return alarmsFor(steps, { metricRisen: metricRisen(trained) })
+      .filter(
+        ({ code }) =>
+          !settings.ignoreAlarms.includes(code) &&
+          // Raised before this very step, and cut off there, it is raised again.
+          !alarms.some(
+            (one) => one.code === code && one.step > step - quietSteps && one.step < step,
+          ),
+      )
+      .map((alarm) => ({ ...alarm, trained }));
   }
 
   /** In the place of its step. */
@@ -136,7 +141,7 @@ export async function createWatch(context: WatchContext) {
       const step = batch.step + 1;
       const { groups, figures } = await figuresOf(given, batch.step);
       if (paused?.batch === batch.step) return { groups, figures };
-      const raised = raisedBy(figures, step);
+      const raised = raisedBy(figures, step, batch.trained);
       if (raised.length === 0) return { groups, figures };
       const codes = raised.map(({ code }) => code);
       const suspicious = suspiciousRollouts(groups, codes);
@@ -157,11 +162,12 @@ export async function createWatch(context: WatchContext) {
         return null;
       }
       const ids = suspicious.flatMap(({ rolloutId }) => rolloutId ?? []);
-      const state = { batch: batch.step, alarms: raised, suspicious: ids, setAside: [] };
+      const { step: number, trained } = batch;
+      const state = { batch: number, trained, alarms: raised, suspicious: ids, setAside: [] };
       await keepPaused(out, { ...state, groups, also });
       await note({ type: "paused", step, alarms: codes });
       throw new HoneError(
-        `The run is paused before step ${step} trained.\n\n${text}\n` +
+        `The run is paused before step ${stepText({ step, trained })} trained.\n\n${text}\n` +
           `They stand in ${file}. Set rollouts aside (npx @hone/client set-aside ${out} --suspicious, or setAside()), or change the reward and go on with acceptChange (--accept-change). Gone on with as it is, the step trains as it would have.`,
         { code: "run_paused" },
       );
@@ -175,7 +181,8 @@ export async function createWatch(context: WatchContext) {
     /** The batch that waited has trained. */
     async trained(batch: number): Promise<void> {
       const { seconds, usd } = totals.soFar();
-      marks.push({ seconds, usd });
+      if (before) totals.addStep({ seconds: seconds - before.seconds, usd: usd - before.usd });
+      before = { seconds, usd };
       if (paused?.batch !== batch) return;
       await endPause(out, paused);
       paused = null;
@@ -211,11 +218,12 @@ export async function createWatch(context: WatchContext) {
         const { reason: what, message } = reason;
         return await stop({ by: "goal", what, step: trained, message });
       }
-      const { seconds, usd } = totals.soFar();
+      const { seconds, usd, newestSteps, evaluated } = totals.soFar();
+      before ??= { seconds, usd };
       const spent: Spending = { seconds, usd, steps: trained };
       const reached = budgetReached(spent, budget, {
-        step: stepPrice(marks, log),
-        verdict: { seconds: verdictSeconds(totals, log, settings), usd: 0 },
+        step: dearestOf(newestSteps),
+        verdict: verdictPrice(evaluated, settings),
       });
       if (!reached) return null;
       return await stop({ by: "budget", step: trained, ...reached });
@@ -225,6 +233,15 @@ export async function createWatch(context: WatchContext) {
       return { ...adviseStop(evaluations, goals), stopped, alarms: [...alarms] };
     },
   };
+}
+
+/** Steps that had trained when the reward was changed; −1 where it was not. */
+function trainedAt(changed: WatchRecord | undefined, log: RunLog): number {
+  if (changed?.type !== "task-changed") return -1;
+  const { step: batch, trained } = changed;
+  if (trained !== undefined) return trained;
+  return log.records.filter((one) => one.type === "step" && one.trained && one.step <= batch)
+    .length;
 }
 
 /** A run that an alarm stopped is over, started again or not, until somebody takes the alarm for a false one. */
@@ -252,36 +269,19 @@ function withoutAside(group: TrajectoryGroup): TrajectoryGroup {
   return { ...group, trajectories };
 }
 
-/** What a step takes: the dearest of the newest ones. */
-function stepPrice(
-  marks: readonly { seconds: number; usd: number }[],
-  log: RunLog,
-): { seconds: number; usd: number } {
-  const between = marks.slice(1).map((mark, at) => ({
-    seconds: mark.seconds - (marks[at]?.seconds ?? 0),
-    usd: mark.usd - (marks[at]?.usd ?? 0),
-  }));
-  // Of earlier starts, or of the first step of this one: their own clocks.
-  const steps = log.records.filter((record) => record.type === "step").slice(-pricedSteps);
-  const clocked = steps.map(({ seconds }) => (seconds["gather"] ?? 0) + (seconds["train"] ?? 0));
-  const newest = between.slice(-pricedSteps);
+/** What a step takes: the dearest of the newest ones, whichever start made them. */
+function dearestOf(steps: readonly Taken[]): Taken {
   return {
-    seconds: Math.max(0, ...(newest.length > 0 ? newest.map((one) => one.seconds) : clocked)),
-    usd: Math.max(0, ...newest.map((one) => one.usd)),
+    seconds: Math.max(0, ...steps.map(({ seconds }) => seconds)),
+    usd: Math.max(0, ...steps.map(({ usd }) => usd)),
   };
 }
 
 /** What the last evaluation is going to take, by those that were made. */
-function verdictSeconds(totals: RunTotals, log: RunLog, settings: RunSettings): number {
-  const { heldOut, verdict } = settings;
-  const made = new Map(
-    log.records.flatMap((record) =>
-      record.type === "evaluation" && record.comparison !== true
-        ? [[`${record.label} ${record.step}`, record.scenarios + record.failed] as const]
-        : [],
-    ),
-  );
-  const rollouts = [...made.values()].reduce((sum, count) => sum + count, 0);
-  const seconds = totals.soFar().stages["evaluating"] ?? 0;
-  return rollouts === 0 ? 0 : (seconds / rollouts) * heldOut * (verdict === "greedy" ? 2 : 1);
+function verdictPrice(
+  { rollouts, seconds, usd }: Totals["evaluated"],
+  { heldOut, verdict }: RunSettings,
+): Taken {
+  const share = rollouts === 0 ? 0 : (heldOut * (verdict === "greedy" ? 2 : 1)) / rollouts;
+  return { seconds: share * seconds, usd: share * usd };
 }

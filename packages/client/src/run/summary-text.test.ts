@@ -5,7 +5,7 @@ import type { RunSummary } from "./summary.ts";
 const row = { slice: "all", scenarios: 96, low: 0.3, high: 0.5 };
 const summary: RunSummary = {
   policy: "inbox@14",
-  steps: 14,
+  ...{ steps: 14, trained: 14, untrained: {} },
   seed: 0,
   metric: "exact",
   verdict: {
@@ -21,6 +21,7 @@ const summary: RunSummary = {
   ...{ learnt: true, outcome: "learnt", worse: [], below: [] },
   ...{ heldOut: 96, failed: {}, starts: 1 },
   ...{ promptTokens: 900, completionTokens: 90, usd: 0 },
+  ...{ evaluated: { rollouts: 192, seconds: 20, usd: 0 }, newestSteps: [] },
   watch: { phases: [], reasons: [], notes: [], stopped: null, alarms: [] },
   table: [
     {
@@ -131,4 +132,26 @@ it("shows scores of hundreds without decimals, the task's own levels, and who co
   expect(text).toContain("openai/o could not be compared with: 401 wrong key");
   expect(text).toContain("models/inbox/policies/14 in the server's data folder (PEFT format)");
   expect(summaryText({ ...summary, adapter: null }, "/x/server")).not.toContain("Adapter");
+});
+
+it("says that nothing was trained, or where it ended before its last step, and why", () => {
+  const untrained = { zero_variance: 60, judge_failed: 4 };
+  const none = { learnt: false, outcome: "nothing-trained", trained: 0, untrained } as const;
+  expect(summaryText({ ...summary, ...none }, null)).toMatch(
+    /Nothing was trained \(groups of the newest batches: 60 zero_variance, 4 judge_failed\)/,
+  );
+  expect(summaryText({ ...summary, trained: 5, untrained }, null)).toContain(
+    "5 of 14 steps are trained: then batches trained nothing (groups of the newest batches: 60",
+  );
+});
+
+it("parts an alarm's step from the steps that had trained", () => {
+  const alarm = { code: "same_output", message: "pink" } as const;
+  const alarms = [
+    { ...alarm, step: 3, trained: 2 },
+    { ...alarm, step: 13, trained: 4 },
+  ];
+  expect(summaryText({ ...summary, watch: { ...summary.watch, alarms } }, null)).toContain(
+    "Alarms: same_output (step 3), same_output (step 13 (after 4 that trained))",
+  );
 });

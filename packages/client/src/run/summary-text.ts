@@ -1,5 +1,6 @@
 import { join } from "node:path";
 import type { EvaluationRow } from "../evaluation/compare.ts";
+import { stepText } from "../stopping/alarms.ts";
 import { figure, phaseText } from "./reporter.ts";
 import type { MetricChange, RunSummary } from "./summary.ts";
 import type { Outcome } from "./verdict.ts";
@@ -38,11 +39,20 @@ export function summaryText(summary: RunSummary, serverData: string | null): str
   ].join("\n");
 }
 
-function watchLines({ watch: { phases, stopped, alarms, reasons } }: RunSummary): string[] {
-  const raised = alarms.map(({ code, step }) => `${code} (step ${step})`);
+function watchLines(summary: RunSummary): string[] {
+  const { phases, stopped, alarms, reasons } = summary.watch;
+  const { trained, steps, outcome } = summary;
+  // Where nothing was, the verdict says so.
+  const short = trained < steps && !stopped && outcome !== "nothing-trained";
+  const raised = alarms.map((alarm) => `${alarm.code} (step ${stepText(alarm)})`);
   return [
     ...(phases.length > 0 ? [`held-out score: ${phases.map(phaseText).join(", ")}`] : []),
     ...(raised.length > 0 ? [`Alarms: ${raised.join(", ")}`] : []),
+    ...(short
+      ? [
+          `${trained} of ${steps} steps are trained: then batches trained nothing${idleText(summary)}.`,
+        ]
+      : []),
     ...(stopped ? [`Stopped by its ${stopped.by} (${stopped.what}): ${stopped.message}`] : []),
     ...(stopped ? [] : reasons.map(({ message }) => `It could have stopped: ${message}`)),
   ];
@@ -86,7 +96,14 @@ function metricLines(metrics: RunSummary["metrics"]): string[] {
   return lines.length > 0 ? ["Other metrics, base → trained:", ...lines] : [];
 }
 
-function verdictLines({ verdict, outcome, worse, below }: RunSummary): string[] {
+/** Why batches trained nothing, where a run has fewer steps than it was to train. */
+function idleText({ untrained }: RunSummary): string {
+  const reasons = Object.entries(untrained).map(([reason, groups]) => `${groups} ${reason}`);
+  return reasons.length === 0 ? "" : ` (groups of the newest batches: ${reasons.join(", ")})`;
+}
+
+function verdictLines(summary: RunSummary): string[] {
+  const { verdict, outcome, worse, below } = summary;
   const scale = Math.max(Math.abs(verdict.before), Math.abs(verdict.after));
   const difference = interval(verdict, scale);
   const change = `${arrow(verdict, scale)}, difference ${difference}`;
@@ -94,6 +111,7 @@ function verdictLines({ verdict, outcome, worse, below }: RunSummary): string[] 
     learnt: `It has learnt: ${change}; the whole interval lies above 0.`,
     "slice-worse": `It has learnt in all but not everywhere: ${change}. A part got worse by more than chance explains, so it does not pass.`,
     worse: `It got worse: ${change}; the whole interval lies below 0. Try a lower learning rate (--lr).`,
+    "nothing-trained": `Nothing was trained${idleText(summary)}. The policy is the base, and the figures above compare it with itself.`,
     unclear: `It has not shown that it learnt: the interval of the difference, ${difference}, is not above 0, so chance may explain it. Try more steps (--steps) or another learning rate (--lr).`,
   };
   return [

@@ -7,6 +7,7 @@ import {
   type EvaluationRow,
 } from "../evaluation/compare.ts";
 import { scoresByScenario } from "../evaluation/scores.ts";
+import type { RunRecord } from "../run-log/curves.ts";
 import type { WatchSummary } from "./run-watch.ts";
 import type { Totals } from "./totals.ts";
 import { decide, type Verdict } from "./verdict.ts";
@@ -14,7 +15,12 @@ import { decide, type Verdict } from "./verdict.ts";
 /** summary.json. The totals are those of all starts of the run. */
 export interface RunSummary extends Totals, Verdict {
   policy: string;
+  /** Steps that the run was to train. */
   steps: number;
+  /** Steps that it has trained, over all starts. */
+  trained: number;
+  /** Why the batches behind the last of these trained nothing: reason → groups. */
+  untrained: Record<string, number>;
   seed: number;
   metric: string;
   /** The comparison that decides: base against trained policy, on the held-out scenarios. */
@@ -38,6 +44,24 @@ export interface RunSummary extends Totals, Verdict {
   out: string;
   /** The adapter's folder in the server's data folder. Null if nothing was learnt. */
   adapter: string | null;
+}
+
+/** A policy that nothing has trained is the base: whatever the figures say by chance, it has not learnt. */
+export function ofUntrained<Judged extends Verdict>(judged: Judged): Judged {
+  return { ...judged, learnt: false, outcome: "nothing-trained" };
+}
+
+/** Why the newest batches trained nothing: reason → groups. Empty where the newest one trained. */
+export function untrainedReasons(records: readonly RunRecord[]): Record<string, number> {
+  const steps = records.filter((one) => one.type === "step").sort((a, b) => a.step - b.step);
+  const last = steps.findLastIndex(({ trained }) => trained);
+  const reasons: Record<string, number> = {};
+  for (const step of steps.slice(last + 1)) {
+    for (const [reason, groups] of Object.entries(step.reasons)) {
+      reasons[reason] = (reasons[reason] ?? 0) + groups;
+    }
+  }
+  return reasons;
 }
 
 export type MetricChange = Pick<Comparison, "before" | "after"> & {

@@ -48,11 +48,11 @@ export async function acceptedChange(
 export async function writeAccepted(
   out: string,
   { from, to }: AcceptedChange,
-  { batch }: PausedRun,
+  { batch, trained }: PausedRun,
 ): Promise<void> {
   const path = join(out, "settings.json");
   const settings = { ...(await readSettings(out)), ...to };
-  await addWatchRecord(out, { type: "task-changed", step: batch, from, to });
+  await addWatchRecord(out, { type: "task-changed", step: batch, trained, from, to });
   await writeFile(`${path}.partial`, `${JSON.stringify(settings, null, 2)}\n`);
   await rename(`${path}.partial`, path);
 }

@@ -1,5 +1,5 @@
 import { readFile, rename, writeFile } from "node:fs/promises";
-import type { OperationEvent, TrajectoryGroup } from "@hone/core";
+import { HoneError, type OperationEvent, type TrajectoryGroup } from "@hone/core";
 
 /** What a run has taken so far, over all its starts. */
 export interface Totals {
@@ -16,7 +16,20 @@ export interface Totals {
   completionTokens: number;
   /** What judges and rollouts say that they paid (`ruler/cost_usd` of a group, `cost_usd` of a rollout). */
   usd: number;
+  /** The policy's held-out evaluations: their rollouts, and what they took with all judges. */
+  evaluated: { rollouts: number } & Taken;
+  /** What each of the newest steps took, with what was evaluated behind it. */
+  newestSteps: Taken[];
 }
+
+/** What something took: seconds of wall time, and dollars as far as anybody tells. */
+export interface Taken {
+  seconds: number;
+  usd: number;
+}
+
+/** Steps that the next one's price is read off. */
+const pricedSteps = 3;
 
 export interface RunTotals {
   /** Adds the time that the work takes to its stage. */
@@ -25,7 +38,11 @@ export interface RunTotals {
   onEvent(event: OperationEvent): void;
   /** What the rollouts of these groups took. */
   addPlayed(groups: readonly TrajectoryGroup[]): void;
+  /** Throws `invalid_config` for what is no price. */
   addUsd(usd: number): void;
+  /** An evaluation of the policy on so many rollouts. */
+  addEvaluation(rollouts: number, taken: Taken): void;
+  addStep(taken: Taken): void;
   soFar(): Totals;
   /** Writes them down for the next start. */
   save(): Promise<void>;
@@ -43,6 +60,8 @@ export async function openTotals(
   const soFar = (): Totals => ({
     ...totals,
     stages: { ...totals.stages },
+    evaluated: { ...totals.evaluated },
+    newestSteps: [...totals.newestSteps],
     seconds: earlier + (now() - began) / 1000,
   });
   const add = (stage: string, seconds: number): void => {
@@ -65,10 +84,19 @@ export async function openTotals(
         totals.turns += usage.completions;
         totals.promptTokens += usage.promptTokens;
         totals.completionTokens += usage.completionTokens;
-        totals.usd += metrics["cost_usd"] ?? 0;
+        totals.usd += requirePrice(metrics["cost_usd"] ?? 0, "cost_usd of a rollout's metrics");
       }
     },
-    addUsd: (usd) => void (totals.usd += usd),
+    addUsd: (usd) => void (totals.usd += requirePrice(usd, "A cost")),
+    addEvaluation(rollouts, { seconds, usd }) {
+      const { evaluated } = totals;
+      evaluated.rollouts += rollouts;
+      evaluated.seconds += seconds;
+      evaluated.usd += usd;
+    },
+    addStep(taken) {
+      totals.newestSteps = [...totals.newestSteps, taken].slice(-pricedSteps);
+    },
     soFar,
     async save() {
       // Whole or not at all: the run may be killed at any moment.
@@ -78,10 +106,20 @@ export async function openTotals(
   };
 }
 
+/** One price that is none would make the sum of all others none, and a budget that it is compared with endless. */
+export function requirePrice(usd: unknown, what: string): number {
+  if (typeof usd === "number" && Number.isFinite(usd) && usd >= 0) return usd;
+  const said = typeof usd === "number" ? String(usd) : JSON.stringify(usd);
+  throw new HoneError(`${what} is a number of dollars, 0 or more, not ${said}.`, {
+    ...{ code: "invalid_config", param: "cost_usd" },
+  });
+}
+
 async function readTotals(file: string): Promise<Totals> {
   const none = {
     ...{ starts: 0, seconds: 0, stages: {}, turns: 0 },
     ...{ promptTokens: 0, completionTokens: 0, usd: 0 },
+    ...{ evaluated: { rollouts: 0, seconds: 0, usd: 0 }, newestSteps: [] },
   };
   const text = await readFile(file, "utf8").catch((error: NodeJS.ErrnoException) => {
     if (error.code === "ENOENT") return "{}";

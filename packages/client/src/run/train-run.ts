@@ -5,15 +5,23 @@ import type { TrajectoryGroup } from "@hone/core";
 import { Hone } from "../hone.ts";
 import type { Model } from "../model.ts";
 import { openRunLog, requireSameSettings } from "../run-log/run-log.ts";
+import { trainedSteps } from "../training/batches.ts";
 import { checkOthers, playOthers, type OthersPlayed } from "./other-models.ts";
 import { heldOutMetric } from "../stopping/step-figures.ts";
-import { endPause, readPaused } from "./paused-run.ts";
+import { endPause, hasTrained, leavePause, readPaused } from "./paused-run.ts";
 import { requireWritable } from "./run-folders.ts";
 import { readSettings, requireEnough, type RunOptions, type RunSettings } from "./run-options.ts";
 import { createRun, decidingTemperature, rolloutOfOthers } from "./run-play.ts";
 import type { Playing, Run } from "./run-play.ts";
 import { createWatch } from "./run-watch.ts";
-import { judge, requireScores, type Evaluated, type RunSummary } from "./summary.ts";
+import {
+  judge,
+  ofUntrained,
+  requireScores,
+  untrainedReasons,
+  type Evaluated,
+  type RunSummary,
+} from "./summary.ts";
 import { readOwnSettings, requireTask, type Task, type TaskSettings } from "./task.ts";
 import { fingerprintOf, taskChanges } from "./task-fingerprint.ts";
 import { acceptedChange, writeAccepted } from "./task-change.ts";
@@ -43,7 +51,9 @@ export async function trainRun<Scenario, Settings extends TaskSettings>(
   // Until all this has passed nothing is written, neither here nor on the server.
   await requireWritable(out);
   const kept = settingsToKeep(playing, options);
-  const paused = await readPaused(out);
+  const found = await readPaused(out);
+  const over = found !== null && (await hasTrained(hone, name, found, signal));
+  const paused = over ? null : found;
   const changed = await acceptedChange(out, { kept, paused, accept: options.acceptChange });
   const begun = await requireSameTask(out, () =>
     requireSameSettings(out, { ...kept, ...changed?.from }),
@@ -73,6 +83,7 @@ export async function trainRun<Scenario, Settings extends TaskSettings>(
     // With another reward the batch is played again.
     paused: changed ? null : paused,
   });
+  if (over) await leavePause(out, found);
   if (changed && paused) await endPause(out, paused);
   try {
     const looks = looksOf(settings);
@@ -96,14 +107,18 @@ export async function trainRun<Scenario, Settings extends TaskSettings>(
       evaluated.push({ names, base: before[at] ?? [], trained });
     }
     const adapter = await model.checkpoint({ signal });
+    const { cursor, learnt } = await model.info({ signal });
+    const trained = trainedSteps(cursor);
     const conclude = async (played: OthersPlayed): Promise<RunSummary> => {
       const [deciding, ...beside] = evaluated as [Evaluated, ...Evaluated[]];
       const { metric = "reward", slice } = task;
       const judged = { metric, slice, others: played.evaluations };
+      const comparison = judge({ ...judged, evaluated: [deciding, ...beside] });
       const summary: RunSummary = {
         policy: deciding.trained.flatMap(({ trajectories }) => trajectories)[0]?.policy ?? name,
-        ...{ steps: settings.steps, seed: settings.seed },
-        ...judge({ ...judged, evaluated: [deciding, ...beside] }),
+        ...{ steps: settings.steps, trained, seed: settings.seed },
+        untrained: trained < settings.steps ? untrainedReasons(log.records) : {},
+        ...(learnt === 0 && settings.steps > 0 ? ofUntrained(comparison) : comparison),
         notCompared: played.failures,
         references: curves.references?.[metric] ?? {},
         curves: log.lines(),

@@ -76,9 +76,10 @@ export async function trainSteps(
         },
       }),
     );
+    // First of all: a run that is killed here must not take the step for one that still waits.
+    await watch.trained(batch.step);
     const record = await step.trained(result);
     await totals.save();
-    await watch.trained(batch.step);
     const done = batch.trained + (result.trained ? 1 : 0);
     trained = done;
     onEvent({ type: "step-ended", step: done, steps, metric, record, result });

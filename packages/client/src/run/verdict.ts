@@ -3,8 +3,11 @@ import type { Comparison, EvaluationRow } from "../evaluation/compare.ts";
 /** Fewer scenarios give an interval that is too short, because a bootstrap sees only those that it has. */
 export const leastHeldOut = 16;
 
-/** `learnt` and `worse` are more than chance explains; `unclear` is neither. */
-export type Outcome = "learnt" | "slice-worse" | "worse" | "unclear";
+/**
+ * `learnt` and `worse` are more than chance explains; `unclear` is neither. `nothing-trained`: the policy is the base,
+ * and there is nothing to compare.
+ */
+export type Outcome = "learnt" | "slice-worse" | "worse" | "unclear" | "nothing-trained";
 
 export interface Verdict {
   /** Whether the run passes: better over all scenarios, and no slice worse. */

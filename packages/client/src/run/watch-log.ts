@@ -24,7 +24,10 @@ export type WatchRecord =
   /** A changed task was accepted: what it was of the settings, and what it is. */
   | {
       type: "task-changed";
+      /** Batches before it, those that trained nothing included: steps of metrics.jsonl. */
       step: number;
+      /** Steps that had trained. Absent in the records of older versions. */
+      trained?: number | undefined;
       from: Record<string, unknown>;
       to: Record<string, unknown>;
     }

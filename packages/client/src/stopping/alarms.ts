@@ -6,9 +6,16 @@ import type { AlarmCode } from "./stop-options.ts";
 /** Something that a reward which is gamed would look like. */
 export interface Alarm {
   code: AlarmCode;
-  /** The step whose rollouts raised it, from 1. */
+  /** The step whose rollouts raised it, from 1, as metrics.jsonl counts them: batches that trained nothing count too. */
   step: number;
+  /** Steps that had trained before it, as evaluations and budgets count them. Absent in older records. */
+  trained?: number | undefined;
   message: string;
+}
+
+/** The number of an alarm's step, with that of its evaluations where batches that trained nothing part the two. */
+export function stepText({ step, trained = step - 1 }: Pick<Alarm, "step" | "trained">): string {
+  return trained === step - 1 ? String(step) : `${step} (after ${trained} that trained)`;
 }
 
 /** A step's figures, in the order of the run. */

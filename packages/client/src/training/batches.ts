@@ -42,6 +42,11 @@ export function trainedSteps(committed: unknown): number {
   return readCursor(committed)?.trained ?? 0;
 }
 
+/** Batches that are done, those included that trained nothing; 0 if none is committed. */
+export function batchesDone(committed: unknown): number {
+  return readCursor(committed)?.step ?? 0;
+}
+
 export function checkBatchesOptions(scenarios: readonly unknown[], options: BatchesOptions): void {
   refuseUnknownOptions("batches()", options, [
     "groupsPerStep",
