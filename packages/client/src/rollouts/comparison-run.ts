@@ -44,7 +44,7 @@ export async function runComparison<Scenario>(
   const began = performance.now();
   try {
     const returned = await withinTime(signal, ending, options.timeoutMs, () =>
-      runInRollout(context, () => rollout(rolloutModel, scenario)),
+      runInRollout(context, () => rollout(rolloutModel, scenario, options.place)),
     );
     const outcome = readOutcome(returned);
     const trajectory: Trajectory = {

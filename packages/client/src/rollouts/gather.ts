@@ -21,11 +21,11 @@ import { runComparison } from "./comparison-run.ts";
 import { GatherError } from "./gather-error.ts";
 import type { Policy } from "./policy.ts";
 import { gatherWarnings } from "./gather-warnings.ts";
-import type { CallCounter } from "./rollout-context.ts";
+import { CallCounter } from "./rollout-context.ts";
 import type { RolloutEnd } from "./rollout-end.ts";
 import { createRolloutRequests } from "./rollout-requests.ts";
 import { runRollout } from "./rollout-run.ts";
-import type { Rollout, RolloutRunOptions } from "./rollout-run.ts";
+import type { Rollout, RolloutPlace, RolloutRunOptions } from "./rollout-run.ts";
 import { throwIfAborted } from "@hone/transport";
 import { warn } from "../warn.ts";
 
@@ -47,6 +47,11 @@ export interface GatherOptions {
   mode?: RolloutMode | undefined;
   signal?: AbortSignal | undefined;
   onProgress?: ((event: GatherEvent) => void) | undefined;
+  /**
+   * Asked about each rollout before it is run: one that an earlier start of the program has finished is taken as it
+   * is, in the place of another one.
+   */
+  finished?: ((place: Omit<RolloutPlace, "attempt">) => Trajectory | undefined) | undefined;
 }
 
 type FailedEnd = Extract<RolloutEnd, { error: unknown }>;
@@ -58,7 +63,14 @@ interface Counts {
 }
 
 export type GatherEvent =
-  | (Counts & { type: "rollout-finished"; group: string; trajectory: Trajectory })
+  | (Counts & {
+      type: "rollout-finished";
+      group: string;
+      trajectory: Trajectory;
+      place: RolloutPlace;
+      /** Taken as `finished` gave it. */
+      known: boolean;
+    })
   | (Counts & { type: "rollout-failed"; group: string; exception: RolloutException })
   | (Counts & { type: "rollout-retried"; group: string; exception: RolloutException });
 
@@ -71,6 +83,7 @@ const optionNames = [
   "mode",
   "signal",
   "onProgress",
+  "finished",
 ] as const satisfies (keyof GatherOptions)[];
 
 /**
@@ -114,19 +127,24 @@ export async function gather<Scenario>(
   const groups = scenarios.map((scenario) => ({ id: newId("grp"), scenario }));
   const idle: CallCounter[] = [];
 
-  const runMember = async (group: (typeof groups)[number]): Promise<RolloutEnd> => {
+  const runMember = async (
+    group: (typeof groups)[number],
+    member: Omit<RolloutPlace, "attempt">,
+  ): Promise<RolloutEnd> => {
+    const known = options.finished?.(member);
     for (let attempt = 0; ; attempt += 1) {
       throwIfAborted(signal);
-      const end = await run(group.scenario, { group: group.id, mode, timeoutMs, signal });
+      const place = { ...member, attempt };
+      const how = { group: group.id, place, mode, timeoutMs, signal };
+      const end = known
+        ? { trajectory: known, calls: new CallCounter() }
+        : await run(group.scenario, how);
       if (end.trajectory) {
+        const { trajectory } = end;
         counts.done += 1;
-        if (end.trajectory.usage.completions === 0) idle.push(end.calls);
-        onProgress?.({
-          type: "rollout-finished",
-          group: group.id,
-          trajectory: end.trajectory,
-          ...counts,
-        });
+        if (trajectory.usage.completions === 0) idle.push(end.calls);
+        const told = { group: group.id, trajectory, place, known: known !== undefined };
+        onProgress?.({ type: "rollout-finished", ...told, ...counts });
         return end;
       }
       throwIfAborted(signal);
@@ -146,11 +164,11 @@ export async function gather<Scenario>(
     }
   };
 
-  const members = groups.map((group) =>
-    Array.from({ length: groupSize }, () =>
+  const members = groups.map((group, index) =>
+    Array.from({ length: groupSize }, (_, member) =>
       limit(async () => {
         try {
-          return await runMember(group);
+          return await runMember(group, { group: index, member });
         } catch (error) {
           if (!ending.signal.aborted) ending.abort(error);
           throw error;
@@ -202,6 +220,7 @@ function checkArguments(
   refuseUnknownOptions(where, options, optionNames);
   requireSignal(where, options);
   optionalFunction(where, options.onProgress, "onProgress");
+  optionalFunction(where, options.finished, "finished");
 }
 
 function runnerOf<Scenario>(

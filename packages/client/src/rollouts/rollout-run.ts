@@ -19,13 +19,25 @@ import { isOfItsContent, type RolloutRequests } from "./rollout-requests.ts";
 import type { RolloutResult } from "./rollout-outcome.ts";
 import type { Transport } from "@hone/transport";
 
+/** Which of its gathering's rollouts one is. */
+export interface RolloutPlace {
+  /** The number of its scenario, from 0. */
+  group: number;
+  /** Its number among the rollouts of that scenario, from 0. */
+  member: number;
+  /** How often it has failed before. */
+  attempt: number;
+}
+
 export type Rollout<Scenario> = (
   model: RolloutModel,
   scenario: Scenario,
+  place: RolloutPlace,
 ) => RolloutResult | Promise<RolloutResult>;
 
 export interface RolloutRunOptions {
   group: string;
+  place: RolloutPlace;
   mode: RolloutMode;
   timeoutMs: number;
   signal: AbortSignal;
@@ -75,7 +87,7 @@ export async function runRollout<Scenario>(
   try {
     const model = createRolloutModel(transport.settings, info, context);
     const returned = await withinTime(context.signal, ending, options.timeoutMs, () =>
-      runInRollout(context, () => rollout(model, scenario)),
+      runInRollout(context, () => rollout(model, scenario, options.place)),
     );
     const { completions, ...outcome } = readOutcome(returned);
     const end = { id: info.id, status: "finished", ...outcome } as const;

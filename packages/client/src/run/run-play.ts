@@ -15,7 +15,8 @@ import type { RunEvent } from "./run-event.ts";
 import type { RunSettings } from "./run-options.ts";
 import { canBeJudged } from "./summary.ts";
 import type { Task, TaskSettings } from "./task.ts";
-import { rolloutWith } from "./task-rollout.ts";
+import { createTimes, rolloutSeed, type KeptRollouts } from "./playing.ts";
+import { rolloutWith, type SeededPlace } from "./task-rollout.ts";
 import type { RunTotals } from "./totals.ts";
 
 /** The share of the rollouts that may fail. */
@@ -52,7 +53,8 @@ interface RunContext extends Playing {
 export function rolloutOfOthers({ task, settings, own }: Playing) {
   return ({ answerTokens = settings.answerTokens }: OtherModel): Rollout<unknown> =>
     async (model, scenario) => {
-      const how = { temperature: decidingTemperature(settings), contextTokens: null, answerTokens };
+      const temperature = decidingTemperature(settings);
+      const how = { temperature, contextTokens: null, seed: null, answerTokens };
       const result = await task.rollout(model, scenario, { ...how, settings: own });
       const { metadata, ...outcome } = readOutcome(result);
       return { ...outcome, metadata: { ...metadata, answerTokens } };
@@ -87,20 +89,36 @@ export function createRun(context: RunContext) {
       onEvent?: (event: RunEvent) => void;
       /** Where groups go that `score` wants trained as well. */
       also?: TrajectoryGroup[];
+      /** The batch, and how often it has played each of the scenarios before. @default an evaluation */
+      dealt?: { batch: number; times: readonly number[]; kept: KeptRollouts };
     },
   ): Promise<TrajectoryGroup[]> {
-    const { label, mode, also, ...others } = how;
+    const { label, mode, also, dealt, ...others } = how;
     const { onEvent: tell = onEvent, signal: ending = signal, ...limits } = others;
     tell({ type: "began", label, total: scenarios.length * how.groupSize });
+    const times = dealt?.times ?? scenarios.map(createTimes());
+    const playing = ({ group, member }: { group: number; member: number }) => {
+      return { scenario: scenarios[group], time: times[group] ?? 0, member };
+    };
+    const seeded: Rollout<unknown> = (model, scenario, place) => {
+      const of = dealt?.batch ?? "evaluation";
+      const seed = rolloutSeed(settings.seed, of, playing(place), place);
+      return rollout(model, scenario, { ...place, seed } as SeededPlace);
+    };
     const groups = await totals.time(mode === "train" ? "playing" : "evaluating", () =>
-      gather(policy, rollout, scenarios, {
+      gather(policy, seeded, scenarios, {
         ...{ retries: 1, maxExceptions: toleratedFailures, ...limits, mode, signal: ending },
         concurrency: settings.concurrency,
-        onProgress: (event) =>
-          tell({ type: "progressed", done: event.done, note: noteOf(event, metric) }),
+        finished: (place) => dealt?.kept.find(playing(place)),
+        onProgress(event) {
+          if (event.type === "rollout-finished" && !event.known) {
+            totals.addPlayed([event.trajectory]);
+            dealt?.kept.keep(playing(event.place), event.trajectory);
+          }
+          tell({ type: "progressed", done: event.done, note: noteOf(event, metric) });
+        },
       }),
     );
-    totals.addPlayed(groups);
     const { score } = task;
     if (!score) return groups;
     const { concurrency } = settings;

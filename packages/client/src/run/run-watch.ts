@@ -11,6 +11,7 @@ import { sideBySide, sideBySideText, suspiciousRollouts } from "../stopping/susp
 import { evaluatedOf, fixedEvaluations } from "./fixed-evaluations.ts";
 import { askHeldOutJudge } from "./held-out-judge.ts";
 import { endPause, keepPaused, withoutSetAside, type PausedBatch } from "./paused-run.ts";
+import { dropKept } from "./playing.ts";
 import type { RunEvent } from "./run-event.ts";
 import type { RunSettings } from "./run-options.ts";
 import type { Task } from "./task.ts";
@@ -165,6 +166,7 @@ export async function createWatch(context: WatchContext) {
       const { step: number, trained } = batch;
       const state = { batch: number, trained, alarms: raised, suspicious: ids, setAside: [] };
       await keepPaused(out, { ...state, groups, also });
+      await dropKept(out, number);
       await note({ type: "paused", step, alarms: codes });
       throw new HoneError(
         `The run is paused before step ${stepText({ step, trained })} trained.\n\n${text}\n` +

@@ -1,4 +1,4 @@
-import type { Rollout } from "../rollouts/rollout-run.ts";
+import type { Rollout, RolloutPlace } from "../rollouts/rollout-run.ts";
 import { readSettings } from "./run-options.ts";
 import {
   readOwnSettings,
@@ -28,10 +28,14 @@ export function taskRollout<Scenario, Settings extends TaskSettings>(
   return rolloutWith(task, { temperature, answerTokens, contextTokens, settings });
 }
 
+/** A place whose rollout has a seed: in a run, and nowhere else. */
+export type SeededPlace = RolloutPlace & { seed?: number };
+
 /** The same for a run, which has looked at the task and its settings. */
 export function rolloutWith<Scenario, Settings extends TaskSettings>(
   task: Task<Scenario, Settings>,
-  how: RolloutHow<Settings>,
+  how: Omit<RolloutHow<Settings>, "seed">,
 ): Rollout<Scenario> {
-  return (model, scenario) => task.rollout(model, scenario, how);
+  return (model, scenario, place: SeededPlace) =>
+    task.rollout(model, scenario, { ...how, seed: place.seed ?? null });
 }

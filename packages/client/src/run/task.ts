@@ -21,6 +21,12 @@ export interface RolloutHow<Settings extends TaskSettings = TaskSettings> {
   answerTokens: number;
   /** How many tokens a conversation may have. Null if another model plays, because only its API knows. */
   contextTokens: number | null;
+  /**
+   * For the requests of this rollout: each rollout of a run has another one, and the same when the run was cut off and
+   * plays it again. A rollout with several requests adds their number. Null or absent outside of a run, and if another
+   * model plays.
+   */
+  seed?: number | null | undefined;
   settings: Settings;
 }
 

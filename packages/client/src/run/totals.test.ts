@@ -13,7 +13,7 @@ it("adds up over the starts of a run, what was saved of each", async () => {
     const open = () => openTotals(join(folder, "totals.json"), () => now);
     const first = await open();
     await first.time("playing", take(1000));
-    first.addPlayed([group([1, 0])]);
+    first.addPlayed(group([1, 0]).trajectories);
     first.addUsd(0.25);
     first.addEvaluation(4, { seconds: 2, usd: 0.1 });
     for (const seconds of [1, 2, 3, 4]) first.addStep({ seconds, usd: seconds / 10 });
@@ -24,7 +24,7 @@ it("adds up over the starts of a run, what was saved of each", async () => {
     const second = await open();
     await second.time("playing", take(2000));
     await second.time("training", take(500));
-    second.addPlayed([group([1])]);
+    second.addPlayed(group([1]).trajectories);
     await second.save();
     const totals = {
       starts: 2,
@@ -70,7 +70,7 @@ it("takes nothing for a price that is none", async () => {
       expect(() => totals.addUsd(usd)).toThrow(/is a number of dollars, 0 or more/);
     }
     const [one] = group([1]).trajectories;
-    const negative = { ...group([1]), trajectories: [{ ...one!, metrics: { cost_usd: -2 } }] };
+    const negative = { ...one!, metrics: { cost_usd: -2 } };
     expect(() => totals.addPlayed([negative])).toThrow(/cost_usd of a rollout's metrics/);
     expect(totals.soFar().usd).toBe(0);
   } finally {

@@ -1,5 +1,5 @@
 import { readFile, rename, writeFile } from "node:fs/promises";
-import { HoneError, type OperationEvent, type TrajectoryGroup } from "@hone/core";
+import { HoneError, type OperationEvent, type Trajectory } from "@hone/core";
 
 /** What a run has taken so far, over all its starts. */
 export interface Totals {
@@ -36,8 +36,8 @@ export interface RunTotals {
   time<Result>(stage: string, work: () => Promise<Result>): Promise<Result>;
   /** The stages of a training step that the server tells of: parts of "training". */
   onEvent(event: OperationEvent): void;
-  /** What the rollouts of these groups took. */
-  addPlayed(groups: readonly TrajectoryGroup[]): void;
+  /** What these rollouts took. */
+  addPlayed(trajectories: readonly Trajectory[]): void;
   /** Throws `invalid_config` for what is no price. */
   addUsd(usd: number): void;
   /** An evaluation of the policy on so many rollouts. */
@@ -79,8 +79,8 @@ export async function openTotals(
     onEvent(event) {
       if (event.type === "stage") add(`training: ${event.stage}`, event.seconds);
     },
-    addPlayed(groups) {
-      for (const { usage, metrics } of groups.flatMap(({ trajectories }) => trajectories)) {
+    addPlayed(trajectories) {
+      for (const { usage, metrics } of trajectories) {
         totals.turns += usage.completions;
         totals.promptTokens += usage.promptTokens;
         totals.completionTokens += usage.completionTokens;

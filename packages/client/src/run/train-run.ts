@@ -9,6 +9,7 @@ import { trainedSteps } from "../training/batches.ts";
 import { checkOthers, playOthers, type OthersPlayed } from "./other-models.ts";
 import { heldOutMetric } from "../stopping/step-figures.ts";
 import { endPause, hasTrained, leavePause, readPaused } from "./paused-run.ts";
+import { dropKept } from "./playing.ts";
 import { requireWritable } from "./run-folders.ts";
 import { readSettings, requireEnough, type RunOptions, type RunSettings } from "./run-options.ts";
 import { createRun, decidingTemperature, rolloutOfOthers } from "./run-play.ts";
@@ -85,6 +86,7 @@ export async function trainRun<Scenario, Settings extends TaskSettings>(
   });
   if (over) await leavePause(out, found);
   if (changed && paused) await endPause(out, paused);
+  if (changed) await dropKept(out);
   try {
     const looks = looksOf(settings);
     const before: TrajectoryGroup[][] = [];

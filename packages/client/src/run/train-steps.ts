@@ -6,6 +6,7 @@ import { shuffleRewards } from "../training/control.ts";
 import { fillBatch } from "../training/fill.ts";
 import { playAhead, type PlayedBatch } from "../training/play-ahead.ts";
 import { readOverlap } from "./run-options.ts";
+import { createTimes, dropKept, keptRollouts, type KeptRollouts } from "./playing.ts";
 import type { RunEvent } from "./run-event.ts";
 import { evaluationLabel } from "./fixed-evaluations.ts";
 import { waitingGroups } from "./paused-run.ts";
@@ -36,6 +37,7 @@ export async function trainSteps(
   }: { shuffled: boolean; watch: RunWatch; baseline: readonly TrajectoryGroup[] },
 ): Promise<void> {
   const { task, settings, log, totals, onEvent, signal } = run.context;
+  const out = log.folder;
   const { groupsPerStep, steps, seed, curriculum, evalEvery, evalHeldOut } = settings;
   const { shuffle, heldOut, metric = "reward" } = task;
   const plan = { groupsPerStep, steps, seed, shuffle, heldOut, curriculum, signal };
@@ -65,17 +67,24 @@ export async function trainSteps(
     const groups = [...step.gathered(controlled(looked.groups, 0), fill, overlap, also), ...also];
     onEvent({ type: "began", label: `${label} training`, total: 1 });
     const { learningRate, schedule } = settings;
-    const result = await totals.time("training", () =>
-      model.train(groups, {
-        ...{ ...settings.train, learningRate, schedule, batch, signal },
-        onEvent: (event) => {
-          step.onEvent(event);
-          totals.onEvent(event);
-          if (event.type !== "progress") return;
-          onEvent({ type: "progressed", done: event.done / event.total, note: "" });
-        },
-      }),
-    );
+    const result = await totals
+      .time("training", () =>
+        model.train(groups, {
+          ...{ ...settings.train, learningRate, schedule, batch, signal },
+          onEvent: (event) => {
+            step.onEvent(event);
+            totals.onEvent(event);
+            if (event.type !== "progress") return;
+            onEvent({ type: "progressed", done: event.done / event.total, note: "" });
+          },
+        }),
+      )
+      .catch(async (error: unknown) => {
+        // The rollouts themselves may be the reason: then the same ones would fail again in every start.
+        if (!signal.aborted) await dropKept(out, batch.step);
+        throw error;
+      });
+    await dropKept(out, batch.step);
     // First of all: a run that is killed here must not take the step for one that still waits.
     await watch.trained(batch.step);
     const record = await step.trained(result);
@@ -150,27 +159,35 @@ function playerOf(model: Model, run: Run, watch: RunWatch, onEvent: (event: RunE
   const rollout = run.rolloutAt(temperature);
   const played = new WeakMap<Batch<unknown>, { rollouts: number; failed: number }>();
   const waiting = new WeakMap<Batch<unknown>, ReturnType<typeof waitingGroups>>();
+  const dealt = new WeakMap<Batch<unknown>, ReturnType<typeof createTimes>>();
+  const opened = new WeakMap<Batch<unknown>, Promise<KeptRollouts>>();
   /** Plays what does not wait from before a pause, each scenario in its place. */
   return async (
     scenarios: readonly unknown[],
     how: { batch: Batch<unknown>; signal: AbortSignal },
   ): Promise<TrajectoryGroup[]> => {
     const { batch } = how;
+    const timeOf = dealt.get(batch) ?? createTimes();
+    dealt.set(batch, timeOf);
+    const times = scenarios.map(timeOf);
     const kept = watch.waiting(batch.step);
-    if (!kept) return await playNow(scenarios, how);
+    if (!kept) return await playNow(scenarios, { ...how, times });
     const take = waiting.get(batch) ?? waitingGroups(kept);
     waiting.set(batch, take);
     if (!beside.has(batch)) beside.set(batch, [...watch.waitingAlso(batch.step)]);
     const found = scenarios.map((scenario) => take(scenario) ?? scenario);
     const isGroup = (one: unknown): one is TrajectoryGroup => kept.includes(one as TrajectoryGroup);
     const others = found.filter((one) => !isGroup(one));
-    const fresh = others.length > 0 ? await playNow(others, how) : [];
+    const left = { ...how, times: times.filter((_, at) => !isGroup(found[at])) };
+    const fresh = others.length > 0 ? await playNow(others, left) : [];
     return found.map((one) => (isGroup(one) ? one : (fresh.shift() as TrajectoryGroup)));
   };
   async function playNow(
     scenarios: readonly unknown[],
-    { batch, signal }: { batch: Batch<unknown>; signal: AbortSignal },
+    { batch, signal, times }: { batch: Batch<unknown>; signal: AbortSignal; times: number[] },
   ): Promise<TrajectoryGroup[]> {
+    const kept = opened.get(batch) ?? keptRollouts(run.context.log.folder, batch.step);
+    opened.set(batch, kept);
     const so = played.get(batch) ?? { rollouts: 0, failed: 0 };
     played.set(batch, so);
     const what = so.rollouts === 0 ? "playing" : "filling";
@@ -181,7 +198,8 @@ function playerOf(model: Model, run: Run, watch: RunWatch, onEvent: (event: RunE
     const also = beside.get(batch) ?? [];
     beside.set(batch, also);
     const how = { label, groupSize, mode: "train", maxExceptions, signal, onEvent, also } as const;
-    const groups = await run.play(model, rollout, scenarios, how);
+    const dealing = { batch: batch.step, times, kept: await kept };
+    const groups = await run.play(model, rollout, scenarios, { ...how, dealt: dealing });
     so.failed += groups.reduce((sum, { exceptions }) => sum + exceptions.length, 0);
     return groups;
   }

@@ -53,6 +53,8 @@ export interface PolicyGain {
   model: string;
   policy: string;
   steps: number;
+  /** Steps that trained: fewer where the reward no longer told a step's answers apart. */
+  trained: number;
   before: number;
   after: number;
   gain: number;
@@ -106,7 +108,7 @@ export async function trainPolicy(options: PolicyOptions): Promise<boolean> {
       const change = compare(byPrompt(before), byPrompt(after), { metric: "gold" });
       const gain: PolicyGain = {
         ...{ reward: norm.reward, onPolicyShare: norm.onPolicyShare, objective },
-        ...{ model: name, policy: summary.policy, steps },
+        ...{ model: name, policy: summary.policy, steps, trained: summary.trained },
         ...{ before: change.before, after: change.after, gain: change.difference },
         ...{ low: change.low, high: change.high },
       };
@@ -141,8 +143,8 @@ async function taskOf(
       Array.from({ length: options.testSamples }, (_, sample) => ({ prompt, sample })),
     ),
     metric: "gold",
-    async rollout(model, { prompt }, { temperature, answerTokens }) {
-      const request = { messages: prompt, temperature, max_tokens: answerTokens };
+    async rollout(model, { prompt }, { temperature, answerTokens, seed }) {
+      const request = { messages: prompt, temperature, max_tokens: answerTokens, seed };
       await askModel(model, request, "The policy gave no answer");
       return null;
     },

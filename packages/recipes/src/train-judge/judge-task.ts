@@ -23,12 +23,14 @@ export async function judgementsOf(
     read: VerdictReader;
     temperature: number;
     answerTokens: number;
+    seed?: number | null | undefined;
   },
 ): Promise<Judged[]> {
   const judged: Judged[] = [];
-  for (const { shown, order } of shownCases(one)) {
+  for (const [at, { shown, order }] of shownCases(one).entries()) {
     const { temperature, answerTokens: max_tokens } = how;
-    const request = { messages: how.prompt(shown), temperature, max_tokens };
+    const seed = typeof how.seed === "number" ? how.seed + at : null;
+    const request = { messages: how.prompt(shown), temperature, max_tokens, seed };
     const text = contentOf(await askModel(model, request, "The judge gave no answer"));
     judged.push({ order, said: how.read[one.mode](text) });
   }

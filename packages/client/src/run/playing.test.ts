@@ -1,0 +1,120 @@
+import { mkdtemp, readdir, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { TrajectoryGroup } from "@hone/core";
+import { afterEach, beforeEach, expect, it } from "vitest";
+import type { Model } from "../model.ts";
+import { openRunLog } from "../run-log/run-log.ts";
+import { trained } from "../testing/run-log.ts";
+import { rolloutRoutes, startRouteServer, type RouteServer } from "../testing/route-server.ts";
+import type { Batch } from "../training/batch.ts";
+import { readSettings } from "./run-options.ts";
+import { createRun } from "./run-play.ts";
+import { createWatch } from "./run-watch.ts";
+import { defineTask } from "./task.ts";
+import { openTotals } from "./totals.ts";
+import { trainSteps } from "./train-steps.ts";
+
+let out: string;
+let server: RouteServer;
+beforeEach(async () => {
+  out = await mkdtemp(join(tmpdir(), "hone-playing-"));
+  server = await startRouteServer(rolloutRoutes().routes);
+});
+afterEach(async () => {
+  await server.close();
+  await rm(out, { recursive: true });
+});
+
+interface Start {
+  /** Ends this start when so many of its rollouts have begun. */
+  killAt?: number;
+  fails?: boolean;
+  steps?: number;
+}
+
+/** One start of the run: two steps of two scenarios, of which one is in a step twice, and three rollouts of each. */
+async function start({ killAt = Infinity, fails = false, steps = 1 }: Start = {}) {
+  const ending = new AbortController();
+  const played: { scenario: string; seed: unknown; id: string }[] = [];
+  let begun = 0;
+  const task = defineTask({
+    train: ["a", "b"],
+    heldOut: ["c", "d"],
+    rollout(model, scenario: string, { seed }) {
+      begun += 1;
+      if (begun >= killAt) {
+        ending.abort();
+        throw new Error("killed");
+      }
+      played.push({ scenario, seed, id: model.rolloutId });
+      return { reward: played.length, metrics: { cost_usd: 1 } };
+    },
+  });
+  const { signal } = ending;
+  const settings = readSettings(task, { steps, groupSize: 3, concurrency: 1 });
+  const log = await openRunLog(out);
+  const totals = await openTotals(join(out, "totals.json"));
+  const around = { task: task as never, settings, log, totals, onEvent: () => {}, signal };
+  const run = createRun({ ...around, own: {}, contextTokens: 512, metrics: ["reward"] });
+  const sent: TrajectoryGroup[][] = [];
+  const model = await server.hone().model({ name: "m" });
+  // Only the dealing and the operation are not the real ones: both need a trainer.
+  const dealing = Object.assign(Object.create(model) as Model, {
+    async *batches() {
+      for (let step = 0; step < steps; step += 1) {
+        const scenarios = step === 0 ? ["a", "b", "a"] : ["b", "a"];
+        const at = { step, trained: step, steps, curriculum: null, cursor: {} };
+        yield { ...at, scenarios } as unknown as Batch<unknown>;
+      }
+    },
+    async train(groups: TrajectoryGroup[]) {
+      sent.push(groups);
+      if (fails) throw new Error("the step failed");
+      return trained(sent.length);
+    },
+  });
+  const watch = await createWatch({ ...around, out, earlier: [], paused: null });
+  const ended = trainSteps(dealing, run, { shuffled: false, watch, baseline: [] });
+  const error = await ended.then(
+    () => null,
+    (thrown: unknown) => thrown,
+  );
+  await totals.save();
+  const ids = (sent[0] ?? []).map(({ trajectories }) => trajectories.map((one) => one.rolloutId));
+  return { error, played, ids, usd: totals.soFar().usd };
+}
+
+const playing = async () => await readdir(join(out, "playing"));
+
+it("a run that is cut off in a batch plays what is left of it, with the seeds that it would have had", async () => {
+  const whole = await start({ steps: 2 });
+  expect(whole.error).toBeNull();
+  expect(whole.played).toHaveLength(15);
+  const seeds = whole.played.map(({ seed }) => seed as number);
+  expect(new Set(seeds).size).toBe(15);
+  expect(seeds.every((seed) => Number.isInteger(seed) && seed >= 0 && seed < 2 ** 31)).toBe(true);
+  expect(await playing()).toEqual([]);
+
+  const first = await start({ killAt: 5 });
+  expect(first.error).not.toBeNull();
+  expect(await playing()).toEqual(["step-0001.jsonl"]);
+  const second = await start();
+  expect(second.error).toBeNull();
+  const both = [...first.played, ...second.played];
+  expect(both.map(({ scenario, seed }) => [scenario, seed])).toEqual(
+    whole.played.slice(0, 9).map(({ scenario, seed }) => [scenario, seed]),
+  );
+  // What trains are the rollouts of both starts, in their places, and each was paid for once.
+  expect(second.ids.flat()).toEqual(both.map(({ id }) => id));
+  expect(second.usd - whole.usd).toBe(9);
+  expect(await playing()).toEqual([]);
+});
+
+it("plays all of a batch again whose step has failed: its rollouts may be the reason", async () => {
+  const failed = await start({ fails: true });
+  expect(failed.error).toMatchObject({ message: "the step failed" });
+  const again = await start();
+  expect(again.played).toHaveLength(9);
+  expect(again.played.map(({ seed }) => seed)).toEqual(failed.played.map(({ seed }) => seed));
+});

@@ -1,0 +1,92 @@
+import { createHash } from "node:crypto";
+import { appendFileSync } from "node:fs";
+import { mkdir, readdir, readFile, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { trajectorySchema, wellFormedJson, type Trajectory } from "@hone/core";
+import type { RolloutPlace } from "../rollouts/rollout-run.ts";
+import { scenarioKey } from "../training/scenarios.ts";
+
+/** A rollout of a batch: its scenario, how often the batch has played that before, and its number in the group. */
+interface Playing {
+  scenario: unknown;
+  time: number;
+  member: number;
+}
+
+/** Rollouts of a batch that has not trained, so that a run which is cut off need not play them again. */
+export interface KeptRollouts {
+  find(of: Playing): Trajectory | undefined;
+  keep(of: Playing, trajectory: Trajectory): void;
+}
+
+const folder = "playing";
+const fileOf = (batch: number) => `step-${String(batch + 1).padStart(4, "0")}.jsonl`;
+const keyOf = ({ scenario, time, member }: Playing) => `${time} ${member} ${scenarioKey(scenario)}`;
+
+/** What earlier starts have played of a batch. Of batches before it nothing is needed any more. */
+export async function keptRollouts(out: string, batch: number): Promise<KeptRollouts> {
+  const at = join(out, folder);
+  await mkdir(at, { recursive: true });
+  const own = fileOf(batch);
+  const passed = (await readdir(at)).filter(
+    (name) => name.length < own.length || (name.length === own.length && name < own),
+  );
+  await Promise.all(passed.map((name) => rm(join(at, name), { force: true })));
+  const found = await read(join(at, own));
+  return {
+    find: (of) => found.get(keyOf(of)),
+    keep(of, trajectory) {
+      const line = wellFormedJson(JSON.stringify({ key: keyOf(of), trajectory }));
+      // On a line of its own, whatever was cut off before it; and at once, so that none comes behind a `dropKept`.
+      appendFileSync(join(at, own), `\n${line}\n`);
+    },
+  };
+}
+
+/** Forgets what was played of a batch, or of all: it has trained, it waits elsewhere, or it is to be played anew. */
+export async function dropKept(out: string, batch?: number): Promise<void> {
+  const at = join(out, folder);
+  await rm(batch === undefined ? at : join(at, fileOf(batch)), { recursive: true, force: true });
+}
+
+async function read(path: string): Promise<Map<string, Trajectory>> {
+  const text = await readFile(path, "utf8").catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOENT") return "";
+    throw error;
+  });
+  const found = new Map<string, Trajectory>();
+  for (const line of text.split("\n")) {
+    try {
+      const { key, trajectory } = JSON.parse(line) as { key: string; trajectory: unknown };
+      found.set(key, trajectorySchema.parse(trajectory));
+    } catch {
+      // Cut off, or of another version: it is played again.
+    }
+  }
+  return found;
+}
+
+/** Counts how often each scenario has been dealt out before. */
+export function createTimes(): (scenario: unknown) => number {
+  const times = new Map<string, number>();
+  return (scenario) => {
+    const key = scenarioKey(scenario);
+    const before = times.get(key) ?? 0;
+    times.set(key, before + 1);
+    return before;
+  };
+}
+
+/**
+ * A seed for the requests of a rollout, from 0 to 2³¹ − 1: another one for each rollout of a run, and the same when it
+ * is played again. `of` is the batch; evaluations have the same seeds each time.
+ */
+export function rolloutSeed(
+  run: number,
+  of: number | "evaluation",
+  { scenario, time, member }: Playing,
+  { attempt }: Pick<RolloutPlace, "attempt">,
+): number {
+  const parts = JSON.stringify([run, of, scenarioKey(scenario), time, member, attempt]);
+  return createHash("sha256").update(parts).digest().readUInt32LE() >>> 1;
+}
