@@ -148,3 +148,53 @@ it("Bradley-Terry learns from preferences that are no ties, and is measured by s
   expect(state.learnt).toBe(1);
   expect(await readFile(join(out, "judge.json"), "utf8")).toBe(first);
 });
+
+it("a run that was begun goes on with its prompt, its data and its batches, or is refused by their name", async () => {
+  const { state, types, out, hone } = await learningServer();
+  const given = {
+    ...{ mode: "pairwise" as const, method: "sft" as const, data: pairs, name: "m", hone, out },
+    batchSize: 40,
+  };
+  state.failing = true;
+  await expect(trainJudge(given)).rejects.toThrow(/The worker is gone/);
+  state.failing = false;
+  const prompt: NonNullable<Parameters<typeof trainJudge>[0]["prompt"]> = ({ answers }) => [
+    { role: "user", content: `Which is better? ${answers.join(" or ")}` },
+  ];
+  const other = pairs.map((one, at) =>
+    at === 3 ? { ...one, output: one.output.toReversed() } : one,
+  );
+  for (const [changed, name] of [
+    [{ prompt }, "prompt"],
+    [{ batchSize: 20 }, "batchSize"],
+    [{ data: other }, "data"],
+  ] as const) {
+    const going = trainJudge({ ...given, ...changed });
+    await expect(going).rejects.toThrow(new RegExp(`The run in .* has ${name} `));
+    await expect(going).rejects.toMatchObject({ code: "invalid_config", param: name });
+  }
+  expect(types).toEqual(["sft"]);
+  await trainJudge(given);
+  expect(types).toEqual(["sft", "sft"]);
+});
+
+it("held-out pairs that are others of the same length are refused", async () => {
+  const { types, out, hone } = await learningServer();
+  const heldOut = pairs.slice(80).map((one, at) => ({
+    ...one,
+    input: [{ role: "user", content: `Held out ${10 + at}` }],
+  }));
+  const given = {
+    ...{ mode: "pairwise" as const, method: "bradley-terry" as const, name: "m", hone, out },
+    ...{ data: pairs.slice(0, 80), heldOut, batchSize: 80 },
+  };
+  await trainJudge(given);
+  const others = heldOut.map((one, at) => ({
+    ...one,
+    input: [{ role: "user", content: `Held out ${50 + at}` }],
+  }));
+  await expect(trainJudge({ ...given, heldOut: others })).rejects.toMatchObject({
+    ...{ code: "invalid_config", param: "heldOut" },
+  });
+  expect(types).toEqual(["bradley_terry"]);
+});

@@ -2,6 +2,7 @@ import type { OperationEvent, Trajectory, TrajectoryGroup, TrainResult } from "@
 import { mulberry32 } from "@hone/core";
 import { bootstrapInterval, type Interval, mean, standardDeviation } from "../statistics.ts";
 import type { StepFigures } from "../stopping/step-figures.ts";
+import { lastAnswer } from "../stopping/texts.ts";
 import { whyGroupNotCompared } from "../training/compared.ts";
 import type { CurriculumShares } from "../training/curriculum.ts";
 import type { FillCounts } from "../training/fill.ts";
@@ -179,11 +180,10 @@ function splitsOf(trajectories: readonly Trajectory[]): Pick<StepRecord, "splits
 
 function answersOf(trajectories: readonly Trajectory[]): StepRecord["answers"] {
   const counts = new Map<string, number>();
-  for (const { messages } of trajectories) {
-    const last = messages.findLast(({ role }) => role === "assistant");
-    if (!last) continue;
+  for (const trajectory of trajectories) {
     // By the whole text: long answers often begin alike.
-    const answer = textOf(last);
+    const answer = lastAnswer(trajectory);
+    if (answer === null) continue;
     counts.set(answer, (counts.get(answer) ?? 0) + 1);
   }
   const top = [...counts]
@@ -195,13 +195,4 @@ function answersOf(trajectories: readonly Trajectory[]): StepRecord["answers"] {
 
 function cut(answer: string): string {
   return answer.length <= answerLength ? answer : `${answer.slice(0, answerLength - 1)}…`;
-}
-
-function textOf(message: Trajectory["messages"][number]): string {
-  const { content } = message;
-  const calls = message.role === "assistant" ? (message.tool_calls ?? []) : [];
-  const text = typeof content === "string" ? content : JSON.stringify(content ?? "");
-  return [text, ...calls.map((call) => `${call.function.name}(${call.function.arguments})`)]
-    .join(" ")
-    .trim();
 }

@@ -45,6 +45,8 @@ it("a rollout that calls a tool may say nothing", () => {
   expect(isDegenerate(says(null, [call]))).toBe(false);
   expect(lastAnswer(says(null, [call]))).toBe("look({})");
   expect(lastAnswer({ messages: [] })).toBeNull();
+  const parts = ["pi", "nk"].map((text) => ({ type: "text" as const, text }));
+  expect(lastAnswer({ messages: [{ role: "assistant", content: parts }] })).toBe("pink");
   expect(isDegenerate({ messages: [] })).toBe(true);
 });
 

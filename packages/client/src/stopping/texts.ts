@@ -1,12 +1,12 @@
-import type { Trajectory } from "@hone/core";
+import { messageText, type Trajectory } from "@hone/core";
 
 /** What a rollout said last, with its calls. Null where it said nothing at all. */
 export function lastAnswer({ messages }: Pick<Trajectory, "messages">): string | null {
   const last = messages.findLast(({ role }) => role === "assistant");
-  if (!last) return null;
-  const calls = last.role === "assistant" ? (last.tool_calls ?? []) : [];
+  if (last?.role !== "assistant") return null;
+  const calls = last.tool_calls ?? [];
   return [
-    textOf(last.content),
+    messageText(last),
     ...calls.map(({ function: { name, arguments: given } }) => `${name}(${given})`),
   ]
     .join(" ")
@@ -15,12 +15,7 @@ export function lastAnswer({ messages }: Pick<Trajectory, "messages">): string |
 
 /** What it said in each turn; calls and what tools gave back repeat themselves for good reasons. */
 function saidTexts({ messages }: Pick<Trajectory, "messages">): string[] {
-  return messages.flatMap(({ role, content }) => (role === "assistant" ? textOf(content) : []));
-}
-
-function textOf(content: unknown): string {
-  if (typeof content === "string") return content;
-  return content === null || content === undefined ? "" : JSON.stringify(content);
+  return messages.flatMap((one) => (one.role === "assistant" ? messageText(one) : []));
 }
 
 /** Two answers that differ in case, spaces or marks at their end are one. */

@@ -1,6 +1,6 @@
-import { readFile } from "node:fs/promises";
 import { HoneError, issueText, messageSchema } from "@hone/core";
 import { z } from "zod";
+import { dataRows, readAll } from "../data-rows.ts";
 
 const conversationSchema = z
   .array(messageSchema)
@@ -53,28 +53,10 @@ export const pairSchema = z.object({
 });
 export type RewardPair = z.infer<typeof pairSchema>;
 
-/** The rows of a JSONL file, each checked; what is wrong is named by its line. */
+/** The rows of a JSONL or Parquet file, each checked; what is wrong is named by its line. */
 export async function readRows<Row>(path: string, schema: z.ZodType<Row>): Promise<Row[]> {
-  const text = await readFile(path, "utf8").catch((cause: unknown) => {
-    const message = cause instanceof Error ? cause.message : String(cause);
-    throw new HoneError(`${path} cannot be read. ${message}`, { code: "invalid_config", cause });
-  });
-  const rows = text.split("\n").flatMap((line, at) => {
-    if (!line.trim()) return [];
-    const place = `${path}:${at + 1}`;
-    let value: unknown;
-    try {
-      value = JSON.parse(line);
-    } catch (cause) {
-      throw new HoneError(`${place} is not JSON. Was the file cut?`, {
-        code: "invalid_json",
-        cause,
-      });
-    }
-    return [parsedRow(value, place, schema)];
-  });
-  if (rows.length > 0) return rows;
-  throw new HoneError(`${path} has no rows.`, { code: "invalid_config" });
+  const read = (value: unknown, place: string) => parsedRow(value, place, schema);
+  return await readAll(dataRows(path), read, `${path} has no rows.`);
 }
 
 export function parsedRow<Row>(value: unknown, place: string, schema: z.ZodType<Row>): Row {

@@ -1,13 +1,14 @@
 import { HoneError, mulberry32, shuffledIndices } from "@hone/core";
 import type { ExaminedJudge } from "../doctor/judge.ts";
 import {
+  preferenceSchema,
   promptOf,
+  readRows,
   requireLabelled,
   type Labelled,
   type Preference,
   type Split,
 } from "./preferences.ts";
-import { readPreferences } from "./preference-files.ts";
 import { requireApart, scored, type ScoringOptions } from "./scoring.ts";
 import { jsonLines, runStage } from "./stage.ts";
 
@@ -39,7 +40,7 @@ export async function relabel(options: RelabelOptions): Promise<boolean> {
       options: { scorer: scorer.label, dropTies, testShare, policyShare, pairs, seed },
     },
     async (progress) => {
-      const all = await readPreferences(input);
+      const all = await readRows(input, preferenceSchema);
       const given = drawn(all, pairs, seed);
       for (const [at, row] of given.entries()) requireOnePrompt(row, `${input}, pair ${at + 1}`);
       const items = given.map(({ chosen, rejected }) => ({

@@ -1,4 +1,5 @@
-import { messageText, type ChatMessage, type Trajectory } from "@hone/core";
+import type { ChatMessage, Trajectory } from "@hone/core";
+import { completionText } from "@hone/ruler/rewards";
 
 /** What the judging prompt is made of: one group, its candidates in the order in which they are shown. */
 export interface ToJudge {
@@ -12,7 +13,7 @@ export function judgePrompt({ candidates }: ToJudge): ChatMessage[] {
   const begins = first.findIndex(({ role }) => role === "assistant");
   const task = first.slice(0, begins < 0 ? first.length : begins);
   const lines = candidates.map((candidate, at) =>
-    JSON.stringify({ [at + 1]: answerOf(candidate) }),
+    JSON.stringify({ [at + 1]: completionText(candidate) }),
   );
   return [
     {
@@ -26,10 +27,4 @@ export function judgePrompt({ candidates }: ToJudge): ChatMessage[] {
       ].join("\n\n"),
     },
   ];
-}
-
-/** The last thing that a rollout said. */
-export function answerOf({ messages }: Trajectory): string {
-  const last = messages.findLast(({ role }) => role === "assistant");
-  return last?.role === "assistant" ? messageText(last) : "";
 }

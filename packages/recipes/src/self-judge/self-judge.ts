@@ -10,7 +10,8 @@ import type { ScoreHow } from "@hone/client/run";
 import { askModel } from "../ask-model.ts";
 import { mean, rankAccuracyOf, sampleVariance } from "../doctor/statistics.ts";
 import { coinOf, hashOf, stable } from "./coin.ts";
-import { answerOf, type ToJudge } from "./judge-prompt.ts";
+import { completionText } from "@hone/ruler/rewards";
+import type { ToJudge } from "./judge-prompt.ts";
 import { distanceReward, rankReward } from "./judge-reward.ts";
 import { judgeTrust, type JudgeTrust } from "./judge-trust.ts";
 import {
@@ -178,7 +179,7 @@ async function judgements(
 
 /** Scores by candidate, in the order in which they were shown; null for a judgement that cannot be read. */
 function scoresOf(judgement: Trajectory, { toJudge }: Case, settings: Settings) {
-  const scores = settings.read(answerOf(judgement), toJudge);
+  const scores = settings.read(completionText(judgement), toJudge);
   const valid = scores?.length === toJudge.candidates.length && scores.every(Number.isFinite);
   return valid ? scores : null;
 }

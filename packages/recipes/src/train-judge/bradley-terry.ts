@@ -2,7 +2,7 @@ import { HoneError, policyName, scoresSchema } from "@hone/core";
 import type { ChatMessage, TrajectoryGroup } from "@hone/core";
 import { openRunLog, readGroups, type Policy } from "@hone/client";
 import { join } from "node:path";
-import type { JudgeCase } from "./judge-case.ts";
+import { digestOf, type JudgeCase } from "./judge-case.ts";
 import { pairsOf, type LabelledPair } from "./pairs.ts";
 import type { Given, LearntJudge } from "./options.ts";
 
@@ -23,8 +23,10 @@ export async function learnScores(
   requirePairs(measured.pairs, "held out");
   const model = await hone.model({ name, seed }, { signal });
   const { base } = await model.info({ signal });
-  const heldOutPairs = JSON.stringify(measured.pairs).length;
-  const settings = { name, judge: mode, method: "bradley-terry", data: digest, heldOutPairs, seed };
+  const settings = {
+    ...{ name, judge: mode, method: "bradley-terry", data: digest, seed, batchSize },
+    heldOut: digestOf(measured.pairs),
+  };
   const log = await openRunLog(out, { settings: { ...settings, base } });
   onEvent?.({ type: "started", out });
   const metric = mode === "pointwise" ? "judge/pair_accuracy" : "judge/accuracy";

@@ -2,7 +2,7 @@ import { writeFile } from "node:fs/promises";
 import { HoneError, refuseUnknownOptions, requireNumber } from "@hone/core";
 import type { Trajectory, TrajectoryGroup } from "@hone/core";
 import { readGroups } from "@hone/client";
-import { answerOf } from "../self-judge/judge-prompt.ts";
+import { completionText } from "@hone/ruler/rewards";
 import type { JudgeMode } from "./judge-case.ts";
 import type { Preference } from "./record.ts";
 import { writtenRecord } from "./record.ts";
@@ -105,7 +105,7 @@ function pairs(outputs: readonly Output[]) {
   let compared = 0;
   for (const [at, a] of outputs.entries()) {
     for (const b of outputs.slice(at + 1)) {
-      const contents = [a, b].map(({ trajectory }) => answerOf(trajectory));
+      const contents = [a, b].map(({ trajectory }) => completionText(trajectory));
       // Rollouts of several turns part after the first: their last answers are to different conversations.
       if (contents[0] === contents[1] || !sameInput(a.trajectory, b.trajectory)) continue;
       compared += 1;
@@ -132,7 +132,7 @@ function single(outputs: readonly Output[], least: number, truth: Says) {
     }
     const by = Math.abs(said - right);
     if (by < least) return [];
-    const answers = [{ content: answerOf(trajectory), helpfulness: Math.round(4 * right) }];
+    const answers = [{ content: completionText(trajectory), helpfulness: Math.round(4 * right) }];
     const written = { input: inputOf(trajectory), answers, preference: null };
     return [{ by, record: writtenRecord(written, "disagreements") }];
   });

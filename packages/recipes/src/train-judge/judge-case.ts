@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import { HoneError, mulberry32, shuffledIndices, type ChatMessage } from "@hone/core";
 import { hashOf, stable } from "../self-judge/coin.ts";
 import { swapped } from "./judge-verdict.ts";
-import { requireGood } from "./read-data.ts";
+import { requireGood } from "../data-rows.ts";
 import { unusable, type JudgeRecord, type Preference } from "./record.ts";
 
 export type JudgeMode = "pointwise" | "pairwise";

@@ -19,7 +19,13 @@ export async function learnJudgements(
   const { learningRate = 1e-4, epochs = 1, batchSize = 16 } = given;
   const train = dealtOrders(cases, seed);
   const read = parity ? openJudgeVerdicts : strictVerdicts;
-  const settings = { judge: mode, method, parity, data: digestOf(train) };
+  // Whatever its steps stand for: a run that goes on with another would be half of one and half of the other.
+  const settings = {
+    ...{ judge: mode, method, parity, data: digestOf(train) },
+    prompt: promptDigest(prompt, [...train, ...heldOut]),
+    // Of grpo the run's own options say it.
+    batchSize: method === "sft" ? batchSize : 0,
+  };
   const task = defineTask({
     ...{ train, heldOut, metric: "judge/accuracy", settings },
     rollout: async (model, one: JudgeCase, how) =>
@@ -51,14 +57,17 @@ export async function learnJudgements(
     before: await evaluation(out, "base greedy"),
     after: await evaluation(out, "trained greedy"),
     ...{ policy: summary.policy, ties: 0 },
-    // A run whose batches have all trained nothing ends as any other.
-    notes:
-      method === "grpo" && summary.steps > 0 && summary.policy.endsWith("@0") ? [untrained] : [],
+    notes: summary.steps > 0 && summary.trained === 0 ? [untrained] : [],
   };
 }
 
 const untrained =
   "Nothing was trained: in each group all judgements earned the same. Look at judge/parse_rate; where none can be read, begin with sft.";
+
+/** A prompt is a function: it is known by what it makes of the cases. */
+function promptDigest(prompt: JudgementPrompt, cases: readonly JudgeCase[]): string {
+  return digestOf(cases.flatMap((one) => shownCases(one).map(({ shown }) => prompt(shown))));
+}
 
 /** The case as it is shown, and the right answer. */
 function demonstrations(one: JudgeCase, prompt: JudgementPrompt) {

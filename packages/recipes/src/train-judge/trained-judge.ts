@@ -11,7 +11,7 @@ import type { ScoreHow } from "@hone/client/run";
 import pLimit from "p-limit";
 import { z } from "zod";
 import type { JudgeFunction } from "../doctor/judge.ts";
-import { answerOf } from "../self-judge/judge-prompt.ts";
+import { completionText } from "@hone/ruler/rewards";
 import type { JudgeMode } from "./judge-case.ts";
 import { strictVerdicts } from "./judge-verdict.ts";
 import { judgementPrompt, type JudgementPrompt } from "./prompt.ts";
@@ -124,7 +124,9 @@ type Ask = (input: readonly ChatMessage[], answers: string[]) => Promise<string>
 async function marks(trajectories: readonly Trajectory[], ask: Ask): Promise<(number | null)[]> {
   return await Promise.all(
     trajectories.map(async (trajectory) => {
-      const said = strictVerdicts.pointwise(await ask(inputOf(trajectory), [answerOf(trajectory)]));
+      const said = strictVerdicts.pointwise(
+        await ask(inputOf(trajectory), [completionText(trajectory)]),
+      );
       return said === null ? null : said / 4;
     }),
   );
@@ -141,7 +143,7 @@ async function wins(trajectories: readonly Trajectory[], ask: Ask): Promise<(num
           const [first, second] = [trajectories[a]!, trajectories[b]!];
           requireSameInput(first, second);
           const said = strictVerdicts.pairwise(
-            await ask(inputOf(first), [answerOf(first), answerOf(second)]),
+            await ask(inputOf(first), [completionText(first), completionText(second)]),
           );
           if (said === null) return;
           const won = said === "tie" ? 0.5 : Number(said === "A");

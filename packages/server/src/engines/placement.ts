@@ -1,4 +1,5 @@
 import type { Affinity, Engine } from "../ports/engine.ts";
+import { compareRanks } from "../ports/ranks.ts";
 import { hasCapacity, loadOf, type EngineLoad, type EngineLoads } from "./engine-loads.ts";
 
 /** Why a rollout's next turn goes to another engine than its last one. */
@@ -82,7 +83,10 @@ export function createPlacement(options: { loads: EngineLoads; now: () => number
       const isSuspect = load.suspectUntil > now() ? 1 : 0;
       return [isSuspect, hasCapacity(load, sequences) ? 0 : 1, loadOf(load)];
     };
-    return rest.reduce((least, one) => (isBelow(rank(one), rank(least)) ? one : least), first);
+    return rest.reduce(
+      (least, one) => (compareRanks(rank(one), rank(least)) < 0 ? one : least),
+      first,
+    );
   }
 
   function hasRoom(load: EngineLoad, open: readonly Route[]): boolean {
@@ -221,9 +225,4 @@ export function createPlacement(options: { loads: EngineLoads; now: () => number
 
 function isFull(load: EngineLoad): boolean {
   return load.waiting > 0 || !hasCapacity(load, 1);
-}
-
-function isBelow(a: readonly number[], b: readonly number[]): boolean {
-  for (const [at, value] of a.entries()) if (value !== b[at]) return value < (b[at] ?? 0);
-  return false;
 }

@@ -3,6 +3,7 @@ import pLimit from "p-limit";
 import type { Logger } from "pino";
 import { fault } from "../faults/fault.ts";
 import type { Engines } from "../ports/engine.ts";
+import { compareRanks } from "../ports/ranks.ts";
 import { type AdapterBase, baseInWords, baseOf, isSameBase } from "./base-of.ts";
 import type { Checkpoints } from "./checkpoints.ts";
 import type { Model, Models } from "./models.ts";
@@ -246,9 +247,4 @@ function refuseOtherWeights(model: Model, base: AdapterBase): void {
     `The model "${model.name}" was trained on the base ${baseInWords(baseOf(model))}, and this server holds ${baseInWords(base)}. Start the server as it was then.`,
     { code: "base_mismatch", param: "model" },
   );
-}
-
-function compareRanks(a: readonly number[], b: readonly number[]): number {
-  for (const [at, value] of a.entries()) if (value !== b[at]) return value - (b[at] ?? 0);
-  return 0;
 }

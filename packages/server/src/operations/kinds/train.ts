@@ -50,12 +50,16 @@ export const train: OperationKind<TrainRecord> = {
 
   /**
    * The rewarded members of the groups that trained, those that were only in the baseline included. Members of
-   * groups that compared nothing are free for another operation.
+   * groups that compared nothing are free for another operation; so is what a distillation has left out, as where it
+   * had no teacher: without rewards there is no baseline that it stood in.
    */
-  used: ({ work: stored }) =>
-    (stored?.work.rollouts ?? [])
+  used({ work: stored, op: { config } }) {
+    const isCompared = config.type !== "distill" || config.rewardCoef > 0;
+    return (stored?.work.rollouts ?? [])
       .filter(({ group }) => stored?.outcome.groups[group]?.reason === null)
-      .map(({ id }) => id),
+      .filter(({ trainable }) => trainable || isCompared)
+      .map(({ id }) => id);
+  },
 
   reads({ model, op: { config }, work: stored }) {
     const reference = referenceOf(config);
