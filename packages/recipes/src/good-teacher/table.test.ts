@@ -35,3 +35,10 @@ it("prints the rewards in the order of their combined score", () => {
     /combined 1\.00, accuracy -0\.87 \(on-policy alone -0\.87\), variance 1\.00/,
   );
 });
+
+it("says of a policy whose reward trained it in fewer steps, or in none", () => {
+  const text = teacherTable([...rows, { ...rows[0]!, trained: { steps: 0, of: 20 } }]);
+  expect(text).toMatch(
+    /\nflat: 0 of 20 steps trained, as its scores told no answers apart any more\.\n/,
+  );
+});

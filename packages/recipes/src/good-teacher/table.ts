@@ -13,6 +13,8 @@ export interface TeacherRow {
   gain: number;
   low: number | null;
   high: number | null;
+  /** Steps of the policy that trained, of how many; absent where all did. */
+  trained?: { steps: number; of: number } | undefined;
 }
 
 /** How well each figure orders the rewards by what they gained: Spearman's rank correlation, null if it cannot be said. */
@@ -35,6 +37,10 @@ export async function readTeacherRow(
     ...{ reward, onPolicyShare: evaluation.onPolicyShare, variance: evaluation.variance.value },
     accuracy: { onPolicy, offPolicy, mean: (onPolicy + offPolicy) / 2 },
     ...{ combined: evaluation.combined, gain: policy.gain, low: policy.low, high: policy.high },
+    // Files of older versions do not say it.
+    ...((policy.trained ?? policy.steps) < policy.steps && {
+      trained: { steps: policy.trained, of: policy.steps },
+    }),
   };
 }
 
@@ -71,7 +77,12 @@ export function teacherTable(rows: readonly TeacherRow[]): string {
     .join("\n");
   const { variance, accuracy, onPolicyAccuracy, combined } = teacherOrder(rows);
   const said = (value: number | null) => (value === null ? "none" : value.toFixed(2));
-  return `${text}\n\nRank correlation with the true gain: combined ${said(combined)}, accuracy ${said(accuracy)} (on-policy alone ${said(onPolicyAccuracy)}), variance ${said(variance)}.`;
+  const short = rows.flatMap(({ reward, trained }) =>
+    trained
+      ? `\n${reward}: ${trained.steps} of ${trained.of} steps trained, as its scores told no answers apart any more.`
+      : [],
+  );
+  return `${text}\n${short.join("")}\nRank correlation with the true gain: combined ${said(combined)}, accuracy ${said(accuracy)} (on-policy alone ${said(onPolicyAccuracy)}), variance ${said(variance)}.`;
 }
 
 const signed = (value: number): string => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(3)}`;
