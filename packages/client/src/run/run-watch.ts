@@ -63,7 +63,7 @@ export async function createWatch(context: WatchContext) {
   /** Steps trained, as far as this start has come. */
   let newest = 0;
   /** What had been spent when the newest step had ended, or the first of this start began. */
-  let before: Taken | null = null;
+  let behind: Taken | null = null;
 
   function history(before: number): WatchedStep[] {
     return log.records
@@ -183,8 +183,8 @@ export async function createWatch(context: WatchContext) {
     /** The batch that waited has trained. */
     async trained(batch: number): Promise<void> {
       const { seconds, usd } = totals.soFar();
-      if (before) totals.addStep({ seconds: seconds - before.seconds, usd: usd - before.usd });
-      before = { seconds, usd };
+      if (behind) totals.addStep({ seconds: seconds - behind.seconds, usd: usd - behind.usd });
+      behind = { seconds, usd };
       if (paused?.batch !== batch) return;
       await endPause(out, paused);
       paused = null;
@@ -221,7 +221,7 @@ export async function createWatch(context: WatchContext) {
         return await stop({ by: "goal", what, step: trained, message });
       }
       const { seconds, usd, newestSteps, evaluated } = totals.soFar();
-      before ??= { seconds, usd };
+      behind ??= { seconds, usd };
       const spent: Spending = { seconds, usd, steps: trained };
       const reached = budgetReached(spent, budget, {
         step: dearestOf(newestSteps),
