@@ -12,6 +12,7 @@ from train_tiny import save_policy, tiny_model, train, trained_adapter
 from hone_worker.base.adapter_files import WEIGHTS_FILE
 from hone_worker.base.compute_paths import ComputePaths
 from hone_worker.base.model import Base, wrap_base
+from hone_worker.base.products import wide_kernels
 from hone_worker.packing.attention import register
 from hone_worker.process.errors import HoneWorkerError
 from hone_worker.worker import parse_arguments
@@ -51,7 +52,8 @@ def test_one_flag_sets_them():
 
 def test_the_device_decides_what_was_not_asked_for_and_refuses_what_it_cannot_do():
     found = ComputePaths().resolved(CPU, torch.float32)
-    assert found == ComputePaths("ranges", "module", "fused", "eager", 256, "loop")
+    products = "onednn" if wide_kernels() else "mkl"
+    assert found == ComputePaths("ranges", "module", "fused", "eager", 256, "loop", products)
     assert ComputePaths().resolved(CPU, torch.bfloat16).layer == "eager"
     on_gpu = ComputePaths().resolved(CUDA, torch.bfloat16)
     assert on_gpu.optimizer == "fused" and on_gpu.loss_chunk == 2048
@@ -69,7 +71,15 @@ def test_the_device_decides_what_was_not_asked_for_and_refuses_what_it_cannot_do
 
 
 @pytest.mark.parametrize(
-    "text", ["optimizer=foreach", "optimizer=fused", "loss_chunk=3", "attention=masked", "layer=eager"]
+    "text",
+    [
+        "optimizer=foreach",
+        "optimizer=fused",
+        "loss_chunk=3",
+        "attention=masked",
+        "layer=eager",
+        "products=onednn",
+    ],
 )
 def test_every_way_trains_the_same(tmp_path, text):
     """Two operations, so that moments that were written are read back."""

@@ -306,8 +306,10 @@ sys.path[:0] = {paths!r}
 from pathlib import Path
 import torch
 from test_train_memory import large_forest, run, tiny_base
+from hone_worker.train import parts
 from hone_worker.train.memory import TrainerMemory, measure
 torch.set_num_threads(1)
+parts.PART_TOKENS = 10_000  # as it is planned
 folder, policy = Path({folder!r}), Path({policy!r})
 base = tiny_base(hidden=64, layers=2, dtype=torch.float64)
 forest = large_forest()

@@ -13,6 +13,7 @@ from typing import Literal, get_args, get_type_hints
 
 import torch
 
+from hone_worker.base.products import wide_kernels
 from hone_worker.process.errors import HoneWorkerError
 
 Attention = Literal["auto", "ranges", "masked", "varlen", "flex"]
@@ -20,6 +21,7 @@ Lora = Literal["auto", "module", "joined"]
 Layer = Literal["auto", "eager", "compiled", "fused"]
 Decode = Literal["auto", "eager", "graph"]
 Optimizer = Literal["auto", "foreach", "fused", "loop"]
+Products = Literal["auto", "mkl", "onednn"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,12 @@ class ComputePaths:
     loss_chunk: int | None = None
     #: AdamW and the clip of the gradient: a kernel for each tensor (`loop`), for lists of them, or one for all.
     optimizer: Optimizer = "auto"
+    #: The library of the trainer's float32 products on a processor.
+    products: Products = "auto"
+
+    @property
+    def wide_products(self) -> bool:
+        return self.products == "onednn"
 
     def __post_init__(self) -> None:
         for name, allowed in _CHOICES.items():
@@ -89,6 +97,9 @@ class ComputePaths:
             )
         if cuda and self.attention == "varlen" and not half:
             raise _refused("attention=varlen takes bfloat16 on a GPU. Start with `--dtype bfloat16`.")
+        exact = not cuda and dtype == torch.float32
+        if self.products == "onednn" and not (exact and torch.backends.mkldnn.is_available()):
+            raise _refused("products=onednn is for float32 on a processor.")
         attention = self.attention
         if attention == "auto":
             attention = "ranges" if not cuda else "varlen" if half else "masked"
@@ -99,6 +110,11 @@ class ComputePaths:
             decode="eager" if self.decode == "auto" else self.decode,
             loss_chunk=self.loss_chunk or (2048 if cuda else 256),
             optimizer=self.optimizer if self.optimizer != "auto" else "fused" if cuda else "loop",
+            products=self.products
+            if self.products != "auto"
+            else "onednn"
+            if exact and wide_kernels()
+            else "mkl",
         )
 
 

@@ -8,7 +8,7 @@ writes all tokens, and an adapter adds three small matmuls to each large one. He
 - the weights of the norms go into that copy as well, and two features that are turned together lie side by side in
   it, so that rotary positions are one multiplication of complex numbers. Queries and keys are permuted alike, which
   their products do not show;
-- rows go through a few hundred at a time, so that what lies between two matmuls stays in the processor's cache;
+- rows go through a few hundred at a time (products.py), so that what lies between two matmuls stays in the processor's cache;
 - what is cheap is computed again in the backward (norms, the gate's product) and not kept;
 - the last layer computes what follows the attention for those tokens alone whose logits are read.
 
@@ -30,6 +30,7 @@ from torch.nn import functional as F
 from hone_worker.base.decoder_layers import decoder_layers
 from hone_worker.base.fused_linears import Pair, Reader, ReaderGradient
 from hone_worker.base.lora import LoraRouter, LoraWeights
+from hone_worker.base.products import in_steps, product, product_onto
 from hone_worker.packing.kernel_ranges import Ranges
 from hone_worker.packing.pack import pack
 from hone_worker.packing.tree_attention import (
@@ -64,9 +65,10 @@ class FusedLayer:
     dim: int  # of a head
     scale: float
     last: bool
+    wide: bool  # products.py
 
     @classmethod
-    def of(cls, layer: Any, config: Any, last: bool) -> FusedLayer:
+    def of(cls, layer: Any, config: Any, *, last: bool, wide: bool) -> FusedLayer:
         attention, mlp = layer.self_attn, layer.mlp
         heads, key_heads = int(config.num_attention_heads), int(config.num_key_value_heads)
         dim = attention.q_proj.out_features // heads
@@ -93,6 +95,7 @@ class FusedLayer:
             dim=dim,
             scale=float(attention.scaling),
             last=last,
+            wide=wide,
         )
 
     @property
@@ -123,7 +126,7 @@ class FusedLayer:
         return active.turn
 
 
-def fuse_layers(model: nn.Module, router: LoraRouter) -> bool:
+def fuse_layers(model: nn.Module, router: LoraRouter, *, wide: bool) -> bool:
     """Packed rows go through fused layers from now on, if the model is one that they know and agree with."""
     config: Any = getattr(model.config, "get_text_config", lambda: model.config)()
     rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
@@ -135,7 +138,7 @@ def fuse_layers(model: nn.Module, router: LoraRouter) -> bool:
         return False
     layers: list[Any] = decoder_layers(model)
     try:
-        made = [FusedLayer.of(layer, config, layer is layers[-1]) for layer in layers]
+        made = [FusedLayer.of(layer, config, last=layer is layers[-1], wide=wide) for layer in layers]
         for layer, fused in zip(layers, made, strict=True):
             layer.forward = _forward(fused, layer.forward, router)
         difference = _difference(model, router, layers)
@@ -196,11 +199,7 @@ def _difference(model: Any, router: LoraRouter, layers: list[Any]) -> float:
 
 
 def _pieces(rows: int, width: int, size: int) -> Iterator[slice]:
-    step = max(_PIECE_ROWS, _PIECE_BYTES // (width * size))
-    count = max(1, -(-rows // step))
-    step = -(-rows // count)
-    for start in range(0, rows, step):
-        yield slice(start, min(start + step, rows))
+    return in_steps(rows, max(_PIECE_ROWS, _PIECE_BYTES // (width * size)))
 
 
 def _inverse_rms(x: Tensor, eps: float, out: Tensor | None = None) -> Tensor:
@@ -231,12 +230,13 @@ class _Layer(torch.autograd.Function):
         scale = 1.0 if weights is None else weights.spec.scale
         tokens, size = len(x), x.element_size()
 
-        matrix, bias = layer.qkv.matrix(pairs[0], scale).t(), layer.qkv.bias
-        joined = x.new_empty(tokens, matrix.shape[1])
+        wide = layer.wide
+        matrix, bias = layer.qkv.matrix(pairs[0], scale), layer.qkv.bias
+        joined = x.new_empty(tokens, len(matrix))
         rms = x.new_empty(tokens, 1)
-        for rows in _pieces(tokens, matrix.shape[1], size):
+        for rows in _pieces(tokens, len(matrix), size):
             _inverse_rms(x[rows], layer.eps[0], rms[rows])
-            torch.mm(x[rows] * rms[rows], matrix, out=joined[rows])
+            joined[rows] = product(x[rows] * rms[rows], matrix, wide)
             if bias is not None:
                 joined[rows] += bias
         turned, head_rms = _turned(layer, joined, turn[0])
@@ -247,40 +247,41 @@ class _Layer(torch.autograd.Function):
         onward, residual = beside, x
         if wanted is not None:
             onward, residual = beside.index_select(0, wanted), x.index_select(0, wanted)
-        out_matrix = layer.out.matrix(pairs[1], scale).t()
-        gate_up_matrix, gate_up_bias = layer.gate_up.matrix(pairs[2], scale).t(), layer.gate_up.bias
-        down_matrix = layer.down.matrix(pairs[3], scale).t()
+        out_matrix = layer.out.matrix(pairs[1], scale)
+        gate_up_matrix, gate_up_bias = layer.gate_up.matrix(pairs[2], scale), layer.gate_up.bias
+        down_matrix = layer.down.matrix(pairs[3], scale)
         middle = torch.empty_like(residual)
         middle_rms = residual.new_empty(len(residual), 1)
-        gate_up = x.new_empty(len(residual), gate_up_matrix.shape[1])
+        gates_ups: list[Tensor] = []
         result = torch.empty_like(residual)
-        for rows in _pieces(len(residual), gate_up.shape[1], size):
-            torch.addmm(residual[rows], onward[rows], out_matrix, out=middle[rows])
+        for rows in _pieces(len(residual), len(gate_up_matrix), size):
+            middle[rows] = product_onto(residual[rows], onward[rows], out_matrix, wide)
             if layer.out.bias is not None:
                 middle[rows] += layer.out.bias
             _inverse_rms(middle[rows], layer.eps[1], middle_rms[rows])
-            both = torch.mm(middle[rows] * middle_rms[rows], gate_up_matrix, out=gate_up[rows])
+            both = product(middle[rows] * middle_rms[rows], gate_up_matrix, wide)
+            gates_ups.append(both)
             if gate_up_bias is not None:
                 both += gate_up_bias
             gate, up = both.chunk(2, dim=1)
-            torch.addmm(middle[rows], F.silu(gate).mul_(up), down_matrix, out=result[rows])
+            result[rows] = product_onto(middle[rows], F.silu(gate).mul_(up), down_matrix, wide)
             if layer.down.bias is not None:
                 result[rows] += layer.down.bias
 
         # Without a norm of the heads what was turned is the projections' own memory, and nothing else is needed of it.
         ctx.save_for_backward(
-            *(x, rms, joined, turned, head_rms, mixed, sums, middle, middle_rms, gate_up, turn[1], wanted),
-            *masters,
+            *(x, rms, joined, turned, head_rms, mixed, sums, middle, middle_rms, turn[1], wanted),
+            *(*gates_ups, *masters),
         )
-        ctx.layer, ctx.ranges, ctx.weights = layer, ranges, weights
+        ctx.layer, ctx.ranges, ctx.weights, ctx.count = layer, ranges, weights, len(gates_ups)
         return result
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         saved = ctx.saved_tensors  # told once alone where a layer is computed again
-        kept, masters = saved[:12], saved[12:]
-        x, rms, joined, turned, head_rms, mixed, sums, middle, middle_rms, gate_up, back, wanted = kept
+        kept, gates_ups, masters = saved[:11], saved[11 : 11 + ctx.count], saved[11 + ctx.count :]
+        x, rms, joined, turned, head_rms, mixed, sums, middle, middle_rms, back, wanted = kept
         layer: FusedLayer = ctx.layer
         weights: LoraWeights | None = ctx.weights
         scale = 1.0 if weights is None else weights.spec.scale
@@ -290,9 +291,10 @@ class _Layer(torch.autograd.Function):
             for reader in layer.readers
         ]
         of_qkv, of_out, of_gate_up, of_down = gradients = [
-            ReaderGradient(reader, mine, scale) for reader, mine in zip(layer.readers, pairs, strict=True)
+            ReaderGradient(reader, mine, scale, layer.wide)
+            for reader, mine in zip(layer.readers, pairs, strict=True)
         ]
-        tokens, size = len(x), x.element_size()
+        tokens, size, wide = len(x), x.element_size(), layer.wide
         grad = grad.contiguous()
 
         beside = mixed.transpose(1, 2).reshape(tokens, -1)
@@ -302,22 +304,23 @@ class _Layer(torch.autograd.Function):
         )
         d_onward = torch.empty_like(onward)
         d_middle = torch.empty_like(middle)
-        for rows in _pieces(len(middle), gate_up.shape[1], size):
+        pieces = _pieces(len(middle), len(gate_up_matrix), size)
+        for rows, gate_up in zip(pieces, gates_ups, strict=True):
             of_result = grad[rows]
-            gate, up = gate_up[rows].chunk(2, dim=1)
+            gate, up = gate_up.chunk(2, dim=1)
             opened = F.silu(gate)
             of_down.add(opened * up, of_result)
-            d_product = of_result @ down_matrix
-            d_gate_up = torch.empty_like(gate_up[rows])
+            d_product = product(of_result, down_matrix.t(), wide)
+            d_gate_up = torch.empty_like(gate_up)
             d_gate, d_up = d_gate_up.chunk(2, dim=1)
             torch.mul(d_product, opened, out=d_up)
             torch.ops.aten.silu_backward.grad_input(d_product.mul_(up), gate, grad_input=d_gate)
             normed = middle[rows] * middle_rms[rows]
             of_gate_up.add(normed, d_gate_up)
-            d_normed = _through_norm(d_gate_up @ gate_up_matrix, normed)
+            d_normed = _through_norm(product(d_gate_up, gate_up_matrix.t(), wide), normed)
             d_rows = torch.addcmul(of_result, d_normed, middle_rms[rows], out=d_middle[rows])
             of_out.add(onward[rows], d_rows)
-            torch.mm(d_rows, out_matrix, out=d_onward[rows])
+            d_onward[rows] = product(d_rows, out_matrix.t(), wide)
         if wanted is not None:
             # Each is named once, so that nothing is added and the order does not matter.
             d_onward = torch.zeros_like(beside).index_copy_(0, wanted, d_onward)
@@ -336,7 +339,7 @@ class _Layer(torch.autograd.Function):
             normed = x[rows] * rms[rows]
             of_qkv.add(normed, d_joined[rows])
             if qkv_matrix is not None:
-                d_normed = _through_norm(d_joined[rows] @ qkv_matrix, normed)
+                d_normed = _through_norm(product(d_joined[rows], qkv_matrix.t(), wide), normed)
                 d_middle[rows].addcmul_(d_normed, rms[rows])
         of_masters = [side for gradient in gradients for side in gradient.result()]
         return d_middle if to_x else None, None, None, None, None, None, *of_masters

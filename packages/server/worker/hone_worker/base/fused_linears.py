@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hone_worker.base.lora import LoraLinear, LoraWeights
+from hone_worker.base.products import add_over_rows, product
 
 #: A [r, in] and B [out, r] of one layer.
 Pair = tuple[Tensor, Tensor]
@@ -70,8 +71,8 @@ def _ordered(b: Tensor, order: Tensor | None) -> Tensor:
 class ReaderGradient:
     """Of the adapters of a reader's layers, summed over pieces of rows. Nothing is computed where there are none."""
 
-    def __init__(self, reader: Reader, pairs: Sequence[Pair | None], scale: float) -> None:
-        self._reader, self._scale = reader, scale
+    def __init__(self, reader: Reader, pairs: Sequence[Pair | None], scale: float, wide: bool) -> None:
+        self._reader, self._scale, self._wide = reader, scale, wide
         self._a: Tensor | None = None
         self._members: list[tuple[slice, slice, Tensor, Tensor]] = []  # ranks, outputs, B, sum of xAᵀᵀ dy
         sides, rank, start = [], 0, 0
@@ -92,13 +93,14 @@ class ReaderGradient:
         """Rows of the input (without the norm's weights), and the gradient of all outputs."""
         if self._a is None:
             return
-        inner = x @ self._a.t()
+        wide = self._wide
+        inner = product(x, self._a, wide)
         d_inner = torch.empty_like(inner)
         for ranks, outputs, b, total in self._members:
             mine = grad[:, outputs]
-            total.addmm_(inner[:, ranks].t(), mine)
-            torch.mm(mine, b, out=d_inner[:, ranks])
-        self._sum.addmm_(d_inner.t(), x)
+            add_over_rows(total, inner[:, ranks], mine, wide)
+            d_inner[:, ranks] = product(mine, b.t(), wide)
+        add_over_rows(self._sum, d_inner, x, wide)
 
     def result(self) -> list[Tensor]:
         """A's and B's gradient of each layer that has an adapter, in the order of `Reader.pairs`."""

@@ -113,7 +113,7 @@ def wrap_base(model: Any, tokenizer: Any, name: str, max_model_len: int, paths: 
         router.joined = JoinedLora(router)
     if chosen.layer == "compiled":
         compile_parts(model)
-    elif chosen.layer == "fused" and not fuse_layers(model, router):
+    elif chosen.layer == "fused" and not fuse_layers(model, router, wide=chosen.wide_products):
         if paths.layer == "fused":
             raise HoneWorkerError(
                 "The compute paths are wrong: layer=fused does not know the layers of this base. Take layer=eager.",

@@ -42,6 +42,7 @@ def logprobs(
         scale=scale,
         entropy_gradient=entropy_gradient,
         chunk=base.paths.loss_rows,
+        wide=base.paths.wide_products,
     )
 
 

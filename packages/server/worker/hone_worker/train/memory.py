@@ -167,6 +167,7 @@ def _saved_bytes(base: Base, weights: LoraWeights, tokens: int) -> int:
             input_ids,
             torch.ones(tokens, device=base.device),
             chunk=base.paths.loss_rows,
+            wide=base.paths.wide_products,
         )
         # Alive until here, so that no memory is given out twice and counted once.
         del logprob, hidden

@@ -32,6 +32,7 @@ from hone_worker.train.metrics import SamplerGap, StepMetrics
 from hone_worker.train.micro_batch import MicroBatch, MiniBatch
 from hone_worker.train.objectives import objective_of
 from hone_worker.train.objectives.objective import LossInputs, LossOutputs
+from hone_worker.train.parts import part_tokens
 from hone_worker.train.policy_cache import own
 from hone_worker.train.policy_state import PolicyState, add_gradient, require_finite
 from hone_worker.train.rows import mini_batches, sampled_micro_batch
@@ -133,6 +134,7 @@ class _Operation:
             whole_groups=self.needs.whole_groups,
             rewards=self.needs.rewards,
             at_token=self.needs.head,
+            part=part_tokens(self.base.device),
         )
         check_limits(self.base, data, steps)
         state = self.state = PolicyState(self.base, config, self.fit.memory.policies, head=self.needs.head)
@@ -163,8 +165,7 @@ class _Operation:
             steps = [step.with_advantages(completion_advantages(advantages, data)) for step in steps]
 
         learning_rate: float | None = None if config.evaluate else 0.0
-        done = 0
-        forward_backward = update = 0.0
+        done, forward_backward, update = 0, 0.0, 0.0
         for step in steps:
             high = None
             computed: list[Computed] = []
@@ -176,10 +177,10 @@ class _Operation:
                 self._stop_if_aborted()
                 computed.append(self._through(state, step, at, high))
                 yield from self.fit.events()
-                micro_batch = step.micro_batches[at]
                 total = sum(len(step.micro_batches) for step in steps)
                 done += 1
-                yield {"event": "microbatch", "done": done, "total": total, "tokens": micro_batch.tokens}
+                went = step.micro_batches[at].tokens
+                yield {"event": "microbatch", "done": done, "total": total, "tokens": went}
             self.metrics.losses.append(self._measure(computed))
             forward_backward += self.watch.lap()
             if self.compares:
@@ -308,15 +309,14 @@ class _Operation:
 
     def _penalties(self, steps: list[MiniBatch]) -> torch.Tensor:
         """What each rollout's tokens take off its reward. Those that are not trained take nothing."""
-        total = torch.zeros(self.data.rollouts, dtype=torch.float64)
         assert self.needs.reward_penalty and self.old is not None and self.reference is not None
-        for step in steps:
-            for micro_batch in step.micro_batches:
-                token = micro_batch.position.to(self.base.device)
-                penalty = self.needs.reward_penalty(self.old[token], self.reference[token]).cpu().double()
-                if micro_batch.weight is not None:
-                    penalty = penalty * micro_batch.weight
-                total.index_add_(0, micro_batch.rollout, penalty)
+        total = torch.zeros(self.data.rollouts, dtype=torch.float64)
+        for micro_batch in (m for step in steps for m in step.micro_batches):
+            token = micro_batch.position.to(self.base.device)
+            penalty = self.needs.reward_penalty(self.old[token], self.reference[token]).cpu().double()
+            if micro_batch.weight is not None:
+                penalty = penalty * micro_batch.weight
+            total.index_add_(0, micro_batch.rollout, penalty)
         return total
 
     def _through(self, state: PolicyState, step: MiniBatch, at: int, high: HighEntropy | None) -> Computed:

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 
 from hone_worker.packing.pack import TreeLayout, pack
 from hone_worker.process.errors import HoneWorkerError
 from hone_worker.train.micro_batch import MicroBatch, MiniBatch, middle
+from hone_worker.train.parts import cuts, shared_tokens
 from hone_worker.train.step_data import StepData, TrainConfig
 
 
@@ -24,6 +26,7 @@ def mini_batches(
     whole_groups: bool = False,
     rewards: bool = True,
     at_token: bool = False,
+    part: int | None = None,
 ) -> list[MiniBatch]:
     """The plan as tensors. A token that several leaves share is trained in the first leaf that holds it.
 
@@ -33,7 +36,8 @@ def mini_batches(
     through in padded rows, in as many micro-batches as keep the memory that the plan counts on. With
     `whole_rollouts` a rollout's trained tokens stay in one micro-batch, with `whole_groups` a group's, and a plan
     that parts them is refused. Without `rewards` every trained token is a signal. With `at_token` each trained token is
-    read where it stands, which a head does; otherwise the place before it is, whose logits predict it.
+    read where it stands, which a head does; otherwise the place before it is, whose logits predict it. What is packed
+    goes through in parts of about `part` tokens (parts.py).
     """
     wholes = data.rollout_group if whole_groups else torch.arange(data.rollouts) if whole_rollouts else None
     build = _padded if config.packing == "rows" else _packed if packable else _padded_in_bounds
@@ -66,7 +70,11 @@ def mini_batches(
                     rows.append((path, set(new)))
             if rows:
                 sequences = [_sequence(data, offsets, path, new, at_token=at_token) for path, new in rows]
-                micro_batches.extend(build(sequences, _Tokens(data, config, advantages, wholes)))
+                given = _Tokens(data, config, advantages, wholes)
+                parted = (
+                    [sequences] if part is None or build is not _packed else _parts(sequences, given, part)
+                )
+                micro_batches.extend(m for part_of in parted for m in build(part_of, given))
         steps.append((micro_batches, len(members), signal))
     for completion, signals in enumerate(has_signal):
         if signals and completion not in taken:
@@ -247,6 +255,12 @@ def _units(sequences: list[_Sequence], tokens: _Tokens) -> list[list[_Sequence]]
     return list(units.values())
 
 
+def _parts(sequences: list[_Sequence], tokens: _Tokens, most: int) -> list[list[_Sequence]]:
+    units = _units(sequences, tokens)
+    bounds = [0, *cuts([[s.ids for s in unit] for unit in units], most), len(units)]
+    return [[s for unit in units[low:high] for s in unit] for low, high in pairwise(bounds)]
+
+
 def _packed(sequences: list[_Sequence], tokens: _Tokens) -> list[MicroBatch]:
     row = pack([s.ids.numpy() for s in sequences])
     column = torch.cat([place[s.before] for s, place in zip(sequences, row.places, strict=True)])
@@ -314,7 +328,9 @@ def sampled_micro_batch(data: StepData, config: TrainConfig, tokens: int, *, pac
         if not new:
             continue
         sequence = _sequence(data, offsets, path, new)
-        added = len(sequence.ids) - (_shared(sequences[-1].ids, sequence.ids) if packed and sequences else 0)
+        added = len(sequence.ids) - (
+            shared_tokens(sequences[-1].ids, sequence.ids) if packed and sequences else 0
+        )
         if added > left and sequences:
             break
         if added > left:
@@ -329,13 +345,6 @@ def sampled_micro_batch(data: StepData, config: TrainConfig, tokens: int, *, pac
     none = torch.zeros(data.completions, dtype=torch.float64)
     (sample,) = (_packed if packed else _padded)(sequences, _Tokens(data, config, none, planned=False))
     return sample
-
-
-def _shared(one: torch.Tensor, other: torch.Tensor) -> int:
-    """With how many tokens both begin."""
-    length = min(len(one), len(other))
-    differing = (one[:length] != other[:length]).nonzero()
-    return int(differing[0]) if len(differing) else length
 
 
 def _cut(sequence: _Sequence, length: int) -> _Sequence:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from hone_worker.base.products import in_steps, product
+
 # Rows of logits alive at once: at a vocabulary of 152k, 256 rows are 156 MB in float32.
 _CHUNK = 256
 
@@ -16,7 +18,9 @@ class _TokenLogprobs(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, hidden, weight, bias, target, temperature, softcap, scale, with_grad, bends, chunk):
+    def forward(
+        ctx, hidden, weight, bias, target, temperature, softcap, scale, with_grad, bends, chunk, wide
+    ):
         exact = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         logprob = torch.empty(len(hidden), dtype=exact, device=hidden.device)
         entropy = torch.empty_like(logprob)
@@ -24,9 +28,11 @@ class _TokenLogprobs(torch.autograd.Function):
         bend = torch.empty_like(hidden) if with_grad and bends else None
         # On a GPU the question would wait for the answer.
         divides = hidden.device.type != "cpu" or not torch.equal(temperature, torch.ones_like(temperature))
-        for at in range(0, len(hidden), chunk):
-            rows = slice(at, at + chunk)
-            logits = torch.nn.functional.linear(hidden[rows], weight, bias).to(exact)
+        for rows in in_steps(len(hidden), chunk):
+            if bias is None:
+                logits = product(hidden[rows], weight, wide).to(exact)
+            else:
+                logits = torch.nn.functional.linear(hidden[rows], weight, bias).to(exact)
             heat = temperature[rows, None].to(exact)
             factor = scale / heat
             if scale != 1:
@@ -54,9 +60,9 @@ class _TokenLogprobs(torch.autograd.Function):
             towards = powers.mul_(total.reciprocal_().neg_())
             if bend is not None:
                 # dH/dz = -p (log p + H): what the logits z do to the entropy. log p + H is z minus its mean.
-                bend[rows] = _to_hidden((logits - mean).mul_(towards), factor, weight)
+                bend[rows] = _to_hidden((logits - mean).mul_(towards), factor, weight, wide)
             towards.scatter_add_(1, target[rows, None], torch.ones_like(chosen))
-            slope[rows] = _to_hidden(towards, factor, weight)
+            slope[rows] = _to_hidden(towards, factor, weight, wide)
         if slope is not None:
             ctx.save_for_backward(*(x for x in (slope, bend) if x is not None))
         if bend is None:
@@ -70,14 +76,14 @@ class _TokenLogprobs(torch.autograd.Function):
         grad = slope * grad_logprob[:, None].to(slope.dtype)
         if bend:
             grad = grad + bend[0] * grad_entropy[:, None].to(slope.dtype)
-        return grad, None, None, None, None, None, None, None, None, None
+        return grad, *(None,) * 10
 
 
-def _to_hidden(grad: torch.Tensor, factor: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def _to_hidden(grad: torch.Tensor, factor: torch.Tensor, weight: torch.Tensor, wide: bool) -> torch.Tensor:
     """From the gradient towards the softmax's inputs, which may be overwritten, to that towards the hidden states."""
     if factor.shape[1] > 1:
-        return grad.mul_(factor).to(weight.dtype) @ weight
-    return (grad.to(weight.dtype) @ weight) * factor
+        return product(grad.mul_(factor).to(weight.dtype), weight.t(), wide)
+    return product(grad.to(weight.dtype), weight.t(), wide) * factor
 
 
 def token_logprobs(
@@ -90,11 +96,12 @@ def token_logprobs(
     scale: float = 1.0,
     entropy_gradient: bool = False,
     chunk: int = _CHUNK,
+    wide: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Logprob of `target` and entropy at each row of `hidden` [N, H], in float32 at least.
 
     The entropy has a gradient if `entropy_gradient` asks for one: it takes the memory of another `hidden`.
-    `temperature` divides the logits; 0 stands for greedy decoding, whose logprobs are reported at 1.
+    With `wide` its products are oneDNN's where that pays (base/products.py). `temperature` divides the logits; 0 stands for greedy decoding, whose logprobs are reported at 1.
     """
     temperature = torch.where(temperature == 0, torch.ones_like(temperature), temperature)
     with_grad = torch.is_grad_enabled() and hidden.requires_grad
@@ -110,4 +117,5 @@ def token_logprobs(
         with_grad,
         entropy_gradient,
         chunk,
+        wide,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from hone_worker.train.fit import Fit
 from hone_worker.train.forward import logprobs
 from hone_worker.train.memory import TrainerMemory
 from hone_worker.train.micro_batch import MicroBatch, middle
+from hone_worker.train.parts import cuts, part_tokens
 from hone_worker.train.policy_state import PolicyState, add_gradient, require_finite
 from hone_worker.train.primitives.data import ForwardConfig, OptimConfig, TokenData
 from hone_worker.train.primitives.gradient import Gradient, read_gradient, write_gradient
@@ -138,11 +140,23 @@ class _Rows:
     def __init__(self, base: Base, data: TokenData, temperature: float) -> None:
         self.data = data
         self.temperature = temperature
+        self.device = base.device
         self.packable = obstacle(base.model, NAME, base.max_model_len) is None
         self.offsets = data.offsets.tolist()
 
+    def parts(self, sequences: list[int]) -> list[list[int]]:
+        """What goes through together of a planned micro-batch (parts.py)."""
+        most = part_tokens(self.device)
+        if most is None or not self.packable:
+            return [sequences]
+        bounds = cuts([[self.data.tokens[self._span(i)]] for i in sequences], most)
+        return [sequences[low:high] for low, high in pairwise([0, *bounds, len(sequences)])]
+
+    def _span(self, sequence: int) -> slice:
+        return slice(self.offsets[sequence], self.offsets[sequence + 1])
+
     def micro_batch(self, sequences: list[int]) -> MicroBatch:
-        spans = [slice(self.offsets[i], self.offsets[i + 1]) for i in sequences]
+        spans = [self._span(i) for i in sequences]
         ids = [self.data.tokens[span].long() for span in spans]
         position = torch.cat([torch.arange(span.start, span.stop) for span in spans])
         owner = torch.cat([torch.full((len(one),), i) for i, one in zip(sequences, ids, strict=True)])
@@ -205,7 +219,7 @@ class _Pass:
         self.fit = fit
         rows = _Rows(base, data, config.temperature)
         self.offsets = rows.offsets
-        self.micro_batches = [rows.micro_batch(sequences) for sequences in config.plan]
+        self.micro_batches = [rows.micro_batch(part) for plan in config.plan for part in rows.parts(plan)]
         self.logprobs: list[list[float]] = [[] for _ in range(data.sequences)]
         self.loss = 0.0
         self.entropy = Running()

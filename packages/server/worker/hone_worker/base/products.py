@@ -1,0 +1,80 @@
+"""Products of float32 matrices on a processor, by the faster of the two libraries that torch brings.
+
+`torch.mm` is MKL's, which gives other makers' processors kernels half as wide as theirs are: on an AMD with AVX-512 it
+multiplies 105 billion times a second and core, and oneDNN, which asks the processor and not its maker, 210 to 240. The
+operators are called by name and are not promised to stay; torch is pinned, and tests compare the two.
+
+oneDNN makes code for each shape when it first meets it, which takes as long as some products. So it gets pieces of few
+sizes (`in_steps`) and nothing small, and `torch.mm` the rest. Which one it is depends on shapes alone: the same step has
+the same bits.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+CPUINFO = Path("/proc/cpuinfo")
+#: Rows come in multiples of this, those after the last multiple by themselves.
+STEP = 32
+#: A call of oneDNN takes 10 microseconds more than one of MKL, as long as so many multiplications.
+_LEAST = 2_000_000
+
+_linear = torch.ops.mkldnn._linear_pointwise.default
+_linear_onto = torch.ops.mkldnn._linear_pointwise.binary
+
+
+@cache
+def wide_kernels() -> bool:
+    """Whether this processor's kernels in oneDNN are wider than MKL's for it."""
+    if not torch.backends.mkldnn.is_available() or torch.backends.cpu.get_cpu_capability() != "AVX512":
+        return False
+    try:
+        maker = re.search(r"^vendor_id\s*:\s*(\S+)", CPUINFO.read_text(), re.M)
+    except OSError:  # another system has no such file
+        return False
+    return maker is not None and maker[1] != "GenuineIntel"
+
+
+def product(x: Tensor, weight: Tensor, wide: bool) -> Tensor:
+    """x [rows, in] times weight [out, in] transposed, as a linear layer has it."""
+    if wide and _worth(len(x), weight):
+        found: Tensor = _linear(x, weight, None, "none", [], "")
+        return found
+    return torch.mm(x, weight.t())
+
+
+def product_onto(summand: Tensor, x: Tensor, weight: Tensor, wide: bool) -> Tensor:
+    """The same, added to what is there, as a new tensor."""
+    if wide and _worth(len(x), weight):
+        found: Tensor = _linear_onto(x, summand, weight, None, "add")
+        return found
+    return torch.addmm(summand, x, weight.t())
+
+
+def add_over_rows(total: Tensor, left: Tensor, right: Tensor, wide: bool) -> None:
+    """Adds left [rows, a] transposed times right [rows, b] to the total [a, b]."""
+    if wide and _worth(len(left), total):
+        total += _linear(left.t(), right.t(), None, "none", [], "")
+    else:
+        total.addmm_(left.t(), right)
+
+
+def in_steps(rows: int, most: int) -> Iterator[slice]:
+    """Pieces of `most` rows, and what is left in two: a multiple of `STEP`, and the rest."""
+    most = max(1, most if most < STEP else most - most % STEP)
+    start = 0
+    while start < rows:
+        left = rows - start
+        size = min(most, left if left < STEP else left - left % STEP)
+        yield slice(start, start + size)
+        start += size
+
+
+def _worth(rows: int, matrix: Tensor) -> bool:
+    return rows % STEP == 0 and rows * matrix.numel() >= _LEAST
