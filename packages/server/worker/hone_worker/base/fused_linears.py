@@ -69,51 +69,52 @@ def _ordered(b: Tensor, order: Tensor | None) -> Tensor:
 
 
 class ReaderGradient:
-    """Of the adapters of a reader's layers, summed over pieces of rows. Nothing is computed where there are none."""
+    """Of the adapters of a reader's layers, summed over pieces of rows. Nothing is computed where there are none.
+
+    The adapters go through as one: A's one below the other, and B's as blocks of a matrix with zeros beside them. A few
+    large products take less time than many small ones, though they multiply more.
+    """
 
     def __init__(self, reader: Reader, pairs: Sequence[Pair | None], scale: float, wide: bool) -> None:
         self._reader, self._scale, self._wide = reader, scale, wide
-        self._a: Tensor | None = None
-        self._members: list[tuple[slice, slice, Tensor, Tensor]] = []  # ranks, outputs, B, sum of xAᵀᵀ dy
-        sides, rank, start = [], 0, 0
+        #: Of each layer that has an adapter: its ranks, its outputs, and their order.
+        self._members: list[tuple[slice, slice, Tensor | None]] = []
+        sides, found, rank, start = [], [], 0, 0
         for layer, order, pair in zip(reader.layers, reader.orders, pairs, strict=True):
             if pair is not None:
                 a, b = (side.detach() for side in pair)
-                ranks, outputs = slice(rank, rank + len(a)), slice(start, start + layer.out_features)
+                self._members.append((slice(rank, rank + len(a)), slice(start, start + len(b)), order))
                 sides.append(a)
-                self._members.append((ranks, outputs, _ordered(b, order), b.new_zeros(len(a), len(b))))
+                found.append(_ordered(b, order))
                 rank += len(a)
             start += layer.out_features
-        self._orders = [o for o, pair in zip(reader.orders, pairs, strict=True) if pair is not None]
-        if sides:
-            self._a = torch.cat(sides) if reader.norm is None else torch.cat(sides).mul_(reader.norm)
-            self._sum = torch.zeros_like(self._a)
+        if not sides:
+            return
+        self._a = torch.cat(sides) if reader.norm is None else torch.cat(sides).mul_(reader.norm)
+        self._b = self._a.new_zeros(rank, start)
+        for (ranks, outputs, _), b in zip(self._members, found, strict=True):
+            self._b[ranks, outputs] = b.t()
+        self._of_a, self._of_b = torch.zeros_like(self._a), torch.zeros_like(self._b)
 
     def add(self, x: Tensor, grad: Tensor) -> None:
         """Rows of the input (without the norm's weights), and the gradient of all outputs."""
-        if self._a is None:
+        if not self._members:
             return
-        wide = self._wide
-        inner = product(x, self._a, wide)
-        d_inner = torch.empty_like(inner)
-        for ranks, outputs, b, total in self._members:
-            mine = grad[:, outputs]
-            add_over_rows(total, inner[:, ranks], mine, wide)
-            d_inner[:, ranks] = product(mine, b.t(), wide)
-        add_over_rows(self._sum, d_inner, x, wide)
+        add_over_rows(self._of_b, product(x, self._a, self._wide), grad, self._wide)
+        add_over_rows(self._of_a, product(grad, self._b, self._wide), x, self._wide)
 
     def result(self) -> list[Tensor]:
         """A's and B's gradient of each layer that has an adapter, in the order of `Reader.pairs`."""
-        if self._a is None:
+        if not self._members:
             return []
-        self._sum.mul_(self._scale)
+        self._of_a.mul_(self._scale)
         if self._reader.norm is not None:
-            self._sum.mul_(self._reader.norm)
-        found = []
-        for (ranks, _, b, total), order in zip(self._members, self._orders, strict=True):
-            of_b = torch.mul(total.t(), self._scale, out=torch.empty_like(b))
             # In the norm's place A was multiplied, so what B was multiplied with is what it should be.
+            self._of_a.mul_(self._reader.norm)
+        found = []
+        for ranks, outputs, order in self._members:
+            of_b = self._of_b[ranks, outputs].t().mul(self._scale).contiguous()
             if order is not None:
                 of_b = torch.empty_like(of_b).index_copy_(0, order, of_b)
-            found += [self._sum[ranks], of_b]
+            found += [self._of_a[ranks], of_b]
         return found

@@ -43,7 +43,7 @@ def wide_kernels() -> bool:
 
 def product(x: Tensor, weight: Tensor, wide: bool) -> Tensor:
     """x [rows, in] times weight [out, in] transposed, as a linear layer has it."""
-    if wide and _worth(len(x), weight):
+    if wide and _worth(len(x), weight.numel(), weight):
         found: Tensor = _linear(x, weight, None, "none", [], "")
         return found
     return torch.mm(x, weight.t())
@@ -51,7 +51,7 @@ def product(x: Tensor, weight: Tensor, wide: bool) -> Tensor:
 
 def product_onto(summand: Tensor, x: Tensor, weight: Tensor, wide: bool) -> Tensor:
     """The same, added to what is there, as a new tensor."""
-    if wide and _worth(len(x), weight):
+    if wide and _worth(len(x), weight.numel(), weight):
         found: Tensor = _linear_onto(x, summand, weight, None, "add")
         return found
     return torch.addmm(summand, x, weight.t())
@@ -59,7 +59,7 @@ def product_onto(summand: Tensor, x: Tensor, weight: Tensor, wide: bool) -> Tens
 
 def add_over_rows(total: Tensor, left: Tensor, right: Tensor, wide: bool) -> None:
     """Adds left [rows, a] transposed times right [rows, b] to the total [a, b]."""
-    if wide and _worth(len(left), total):
+    if wide and _worth(len(left), total.numel(), right):
         total += _linear(left.t(), right.t(), None, "none", [], "")
     else:
         total.addmm_(left.t(), right)
@@ -76,5 +76,7 @@ def in_steps(rows: int, most: int) -> Iterator[slice]:
         start += size
 
 
-def _worth(rows: int, matrix: Tensor) -> bool:
-    return rows % STEP == 0 and rows * matrix.numel() >= _LEAST
+def _worth(rows: int, each: int, weight: Tensor) -> bool:
+    """`each`: multiplications for a row. A weight with gaps in memory would go through oneDNN's slow reference."""
+    plain = weight.is_contiguous() or weight.t().is_contiguous()
+    return plain and rows % STEP == 0 and rows * each >= _LEAST
