@@ -8,6 +8,7 @@ import pytest
 import torch
 from test_packing import adapter, family, forward_backward, micro_batches, random_forest
 from test_tree_ways import errors, random_trees, whole_mask
+from train_reference import Completion, Forest
 
 from hone_worker.base import fused_layers
 from hone_worker.base.compute_paths import ComputePaths
@@ -41,6 +42,24 @@ def test_logprobs_and_every_gradient_are_those_of_rows_alone(name, targets, shor
         found = forward_backward(base, weights, micro_batches(random_forest(seed), "tree"))
         wanted = forward_backward(exact, weights, micro_batches(random_forest(seed), "rows"))
         assert errors(found, wanted) <= 1e-5, seed
+
+
+@pytest.mark.parametrize("name", ["qwen3", "mistral"])
+def test_answers_of_one_length_are_attended_together(name, shortest):
+    random = torch.Generator().manual_seed(5)
+    forest = Forest()
+    for group in range(3):
+        prompt = torch.randint(30, (40,), generator=random).tolist()
+        for member in range(5):
+            answer = torch.randint(30, (9,), generator=random).tolist()
+            rollout = forest.rollout(float(member), group)
+            forest.add(Completion(prompt + answer, [0] * 40 + [1] * 9, rollout))
+    base, exact = family(name), family(name, torch.float64)
+    (packed,) = micro_batches(forest, "tree")
+    assert max(count for _, _, count in Ranges.of(packed.layout).runs) >= 4
+    found = forward_backward(base, adapter(base), [packed])
+    wanted = forward_backward(exact, adapter(base), micro_batches(forest, "rows"))
+    assert errors(found, wanted) <= 1e-5
 
 
 def test_without_an_adapter_and_without_a_gradient():
@@ -84,6 +103,10 @@ def test_the_ranges_cover_each_pair_that_is_seen_once(seed, monkeypatch):
     random = torch.Generator().manual_seed(seed)
     wanted = (torch.rand(length, generator=random) < 0.3).nonzero()[:, 0]
     whole = Ranges.of(layout)
+    one_by_one = [
+        (low + i * size, low + (i + 1) * size) for low, size, count in whole.runs for i in range(count)
+    ]
+    assert one_by_one == whole.spans
     for ranges, asked in ((whole, torch.arange(length)), (whole.asked_by(wanted.numpy()), wanted)):
         count = torch.zeros(length, length, dtype=torch.int64)
         for low, high in ranges.spans:

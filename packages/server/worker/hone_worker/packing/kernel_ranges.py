@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -40,6 +41,22 @@ class Ranges:
             for q_low, q_high, k_low, k_high in layout.blocks
         ]
         return cls(spans, blocks)
+
+    @cached_property
+    def runs(self) -> list[tuple[int, int, int]]:
+        """Where spans of one length begin that follow one another, their length, and how many they are.
+
+        They are one call: of answers that end where the limit is, there are many.
+        """
+        found: list[tuple[int, int, int]] = []
+        for low, high in self.spans:
+            if found:
+                start, length, count = found[-1]
+                if (low, high - low) == (start + length * count, length):
+                    found[-1] = (start, length, count + 1)
+                    continue
+            found.append((low, high - low, 1))
+        return found
 
     def asked_by(self, wanted: np.ndarray) -> Ranges:
         """Without the queries before the first of each range that is wanted; `wanted` ascends."""

@@ -157,9 +157,11 @@ def ranges_forward(
         # Of tokens that nobody asks: they take nothing from what they see, and their gradient is 0.
         out.zero_()
         sums.fill_(float("inf"))
-    for low, high in ranges.spans:
-        at = (..., slice(low, high), slice(None))
-        out[at], sums[..., low:high] = _flash(query[at], key[at], value[at], 0.0, True, scale=scale)
+    for low, length, count in ranges.runs:
+        asked, keys, values, taken = (_side(x, low, length, count) for x in (query, key, value, out))
+        found, found_sums = _flash(asked, keys, values, 0.0, True, scale=scale)
+        taken.copy_(found)
+        _side(sums, low, length, count).copy_(found_sums)
     for q_low, q_high, k_low, k_high in ranges.blocks:
         at, above = (..., slice(q_low, q_high), slice(None)), (..., slice(k_low, k_high), slice(None))
         part, part_sums = _flash(query[at], key[above], value[above], 0.0, False, scale=scale)
@@ -184,26 +186,24 @@ def ranges_backward(
     if not ranges.whole:
         for total in into:
             total.zero_()
-    parted = [(low, high, low, high, True) for low, high in ranges.spans]
-    parted += [(*block, False) for block in ranges.blocks]
-    for q_low, q_high, k_low, k_high, causal in parted:
-        at, above = (..., slice(q_low, q_high), slice(None)), (..., slice(k_low, k_high), slice(None))
-        parts = _flash_backward(
-            grad[at],
-            query[at],
-            key[above],
-            value[above],
-            out[at],
-            sums[..., q_low:q_high],
-            0.0,
-            causal,
-            scale=scale,
-        )
-        for total, where, part in zip(into, (at, above, above), parts, strict=True):
+    parted = [(low, length, low, length, count, True) for low, length, count in ranges.runs]
+    parted += [(low, high - low, first, last - first, 1, False) for low, high, first, last in ranges.blocks]
+    for q_low, q_length, k_low, k_length, count, causal in parted:
+        of_query, asked, taken, weighed = (_side(x, q_low, q_length, count) for x in (grad, query, out, sums))
+        keys, values = (_side(x, k_low, k_length, count) for x in (key, value))
+        parts = _flash_backward(of_query, asked, keys, values, taken, weighed, 0.0, causal, scale=scale)
+        for number, (total, part) in enumerate(zip(into, parts, strict=True)):
+            where = _side(total, *((k_low, k_length) if number else (q_low, q_length)), count)
             if causal and ranges.whole:  # each token is in one span, and spans come first
-                total[where] = part
+                where.copy_(part)
             else:
-                total[where] += part
+                where += part
+
+
+def _side(x: Tensor, low: int, length: int, count: int) -> Tensor:
+    """[1, heads, N, …] from a place on as [count, heads, length, …]: neighbours in the row as sequences of a batch."""
+    part: Tensor = x[0, :, low : low + length * count].unflatten(1, (count, length)).transpose(0, 1)
+    return part
 
 
 def _ranges_on(query: Tensor, value: Tensor) -> bool:
