@@ -9,6 +9,7 @@ import type { SidecarOptions } from "../engines/sidecar/sidecar-options.ts";
 import { checkVllmFlags } from "../engines/vllm/flags.ts";
 import { findVllm } from "../setup/vllm.ts";
 import { atLeastOne, wholeNumber } from "./number-options.ts";
+import { originURL } from "./origin-url.ts";
 
 const mebibyte = 1024 * 1024;
 
@@ -121,8 +122,9 @@ async function engine(vllmFlags: string[], flags: EngineFlags): Promise<void> {
     running.failed.catch((error: unknown) => error),
     stop.signal.aborted ? null : once(stop.signal, "abort").then(() => null),
   ]);
-  if (failure === null) console.error("hone: waiting for the requests that run");
-  else hurry.abort();
+  // Where it was removed, what runs may finish too, unless it is told to stop meanwhile.
+  stop.abort();
+  console.error("hone: waiting for the requests that run");
   await running.stop(hurry.signal);
   if (failure !== null) throw failure;
   // Everything has ended. A socket that is still open must not keep the process alive.
@@ -164,13 +166,6 @@ function optionsOf(
     drainMs: flags.drainSeconds * 1000,
     ephemeral: flags.ephemeral ?? false,
   };
-}
-
-/** Without a slash at its end and without `/v1`. */
-function originURL(text: string): string {
-  const url = text.replace(/\/+$/, "").replace(/\/v1$/, "");
-  if (URL.canParse(url) && /^https?:$/.test(new URL(url).protocol)) return url;
-  throw new InvalidArgumentError("It must be a URL such as http://127.0.0.1:8000.");
 }
 
 function listenAddress(text: string): { host: string; port: number } {

@@ -38,6 +38,7 @@ describe.skipIf(!workerPython())("serve says in one line", () => {
     ["--port", "99999", /argument '99999' is invalid. It must be a whole number from 0 to 65535/],
     ["--engine-url", "vllm", /argument 'vllm' is invalid. It must be a URL/],
     ["--engine-url", "ftp://h", /It must be a URL/],
+    ["--engine-url", "http://me:secret@h", /A name or a password in it is not sent/],
     ["--log-level", "loud", /Allowed choices are trace/],
     ["--engine-share", "1", /argument '1' is invalid/],
     ["--recompute", "often", /Allowed choices are auto, on, off/],
@@ -65,14 +66,6 @@ describe.skipIf(!workerPython())("serve says in one line", () => {
       /--engine-process is of the embedded engine/,
     ],
     [["--device", "cuda", "--engine-process", "own"], /--engine-process own is for --device cpu/],
-    [["--sleep"], /--sleep is of --engine vllm: the embedded engine uses/],
-    [["--engine", "vllm", "--sleep"], /--sleep is for --device cuda/],
-    [["--engine", "joined", "--sleep"], /engines that join have cards of their own/],
-    [["--engine-url", "http://127.0.0.1:1", "--sleep"], /a vLLM that this server runs/],
-    [
-      ["--engine", "vllm", "--device", "cuda", "--replicas", "2", "--sleep"],
-      /--replicas have cards of their own/,
-    ],
     [["--engine", "vllm", "--", "--port=8000"], /vLLM's --port is set by Hone/],
     [
       ["--engine", "vllm", "--", "--logprobs_mode", "raw_logprobs"],

@@ -1,7 +1,7 @@
 import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { HoneError, type Keep, printable } from "@hone/core";
-import { Command, InvalidArgumentError, Option } from "commander";
+import { Command, Option } from "commander";
 import { pino } from "pino";
 import { defaultAdapterMemory } from "../policies/live.ts";
 import { defaultKeep } from "../retention/retention.ts";
@@ -13,6 +13,7 @@ import type { ServedBase } from "../served-base.ts";
 import type { WorkerMemory } from "../trainer/worker-memory.ts";
 import { keepOf } from "./keep.ts";
 import { atLeastOne, notNegative, share, wholeNumber } from "./number-options.ts";
+import { originURL } from "./origin-url.ts";
 import { tellWhileStarting } from "./starting.ts";
 
 const mebibyte = 1024 * 1024;
@@ -33,7 +34,6 @@ interface ServeFlags {
   engine?: "embedded" | "vllm" | "joined";
   engineProcess?: "trainer" | "own";
   replicas?: number;
-  sleep?: boolean;
   engineUrl?: string[];
   engineKey?: string;
   renderer?: string;
@@ -136,10 +136,6 @@ export function serveCommand(): Command {
       wholeNumber(1, 64),
     )
     .option(
-      "--sleep",
-      "one vLLM and the trainer on one card: vLLM sleeps while a step trains and no rollout is under way, and leaves the trainer its memory; what is asked for meanwhile waits",
-    )
-    .option(
       "--engine-url <url>",
       "a vLLM server that others run and that sees the same disk; may be given several times",
       collectEngineURL,
@@ -209,7 +205,11 @@ async function serve(vllmFlags: string[], flags: ServeFlags): Promise<void> {
   );
   const stop = new AbortController();
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-    process.on(signal, () => stop.abort());
+    process.on(signal, () => {
+      // What is asked for twice is not waited for: what a crash leaves, the next start puts right.
+      if (stop.signal.aborted) process.exit(130);
+      stop.abort();
+    });
   }
   if (flags.stopAtEof) process.stdin.once("close", () => stop.abort()).resume();
   let server: RunningServer;
@@ -297,7 +297,6 @@ function optionsOf(flags: ServeFlags): ServerOptions {
     engine: flags.engine,
     engineProcess: flags.engineProcess,
     replicas: flags.replicas,
-    sleep: flags.sleep,
     engineURL: flags.engineUrl,
     engineKey: flags.engineKey,
     renderer: flags.renderer,
@@ -319,9 +318,7 @@ function optionsOf(flags: ServeFlags): ServerOptions {
 
 /** Without a slash at its end and without `/v1`. */
 function collectEngineURL(text: string, previous: string[] = []): string[] {
-  const url = text.replace(/\/+$/, "").replace(/\/v1$/, "");
-  if (URL.canParse(url) && /^https?:$/.test(new URL(url).protocol)) return [...previous, url];
-  throw new InvalidArgumentError("It must be a URL such as http://127.0.0.1:8000.");
+  return [...previous, originURL(text)];
 }
 
 function collectRewardModel(

@@ -142,6 +142,14 @@ describe("driver of the engine contract", () => {
     expect(await codeOf(gone.served())).toBe("engine_unavailable");
   });
 
+  it("takes an error whose body breaks off for a missing engine, which another may stand in for", async () => {
+    const engine = await engineOf((_request, response) => {
+      response.writeHead(500, { "content-length": "100" });
+      response.write("Internal", () => response.destroy());
+    });
+    expect(await codeOf(sample(engine, { prompt: [1] }))).toBe("engine_unavailable");
+  });
+
   it("reads events that are cut anywhere, in the middle of a character too", async () => {
     const bytes = Buffer.from(
       events(choice({ text: "é→" }), choice({ text: "", finish_reason: "length" }), "[DONE]"),

@@ -123,7 +123,7 @@ export function createHttpEngine(options: HttpEngineOptions): HttpEngine {
     const body = requestBody({ ...request, n: sampled });
     const response = await call("POST", "/v1/completions", body, request.signal);
     if (response.statusCode !== 200) {
-      const text = await response.body.text();
+      const text = await bodyText(response, request.signal);
       throw completionError(response.statusCode, text, request);
     }
     const unfinished = new Set(Array.from({ length: request.n }, (_, index) => index));
@@ -247,6 +247,15 @@ async function* readWhole(
   request: EngineRequest,
 ): AsyncGenerator<CompletionChoice> {
   yield* parseChoices(await body.text(), request);
+}
+
+/** The body of an error, which may break off as any answer may. */
+async function bodyText({ body }: Dispatcher.ResponseData, signal: AbortSignal): Promise<string> {
+  try {
+    return await body.text();
+  } catch (error) {
+    throw isAbort(error) || signal.aborted ? error : connectionError(error);
+  }
 }
 
 async function* readStream(

@@ -4,7 +4,6 @@ import { publicStatus, supervise, type SupervisorOptions } from "../supervise/su
 import { createHttpEngine, type HttpEngine } from "./http-engine.ts";
 import type { EnginePool } from "./pool.ts";
 import { readVllmHealth } from "./vllm/health.ts";
-import type { EngineSleep } from "./vllm/sleep.ts";
 
 /** An engine besides the worker, and whoever looks after its process. */
 export interface KeptEngine {
@@ -17,8 +16,6 @@ export interface KeptEngine {
   /** It lags behind and is made ready again. */
   onFenced: () => void;
   status: () => { state: string; restarts: number };
-  /** Where it sleeps while a step trains. */
-  sleep?: EngineSleep | undefined;
   /** Resolves once it takes traffic. */
   start: () => Promise<void>;
   stop: () => Promise<void>;
@@ -51,7 +48,12 @@ export function keepRemoteEngine(
     onFenced: () => watcher.doubt(),
     status: () => watcher.status(),
     start: () => watcher.start(),
-    stop: () => watcher.stop(),
+    async stop() {
+      const stopped = watcher.stop();
+      // It may be asking an engine that hangs, which would take up to minutes.
+      await engine.close();
+      await stopped;
+    },
   };
 }
 
@@ -59,11 +61,7 @@ type EngineChild = Omit<SupervisorOptions, "log" | "health" | "onReady" | "onLos
 
 /** A vLLM that is a child of this server: started, kept alive and ended by it. */
 export function keepVllm(
-  options: Keeping & {
-    child: EngineChild;
-    maxSequences?: number | undefined;
-    sleep?: EngineSleep | undefined;
-  },
+  options: Keeping & { child: EngineChild; maxSequences?: number | undefined },
 ): KeptEngine & { key: () => string } {
   return keepChild({ ...options, kind: "vllm", health: readVllmHealth });
 }
@@ -77,24 +75,17 @@ export function keepChild(
     maxSequences?: number | undefined;
     /** Hears of each start, before the engine takes traffic. */
     onStarted?: ((baseURL: string, key: string) => Promise<void>) | undefined;
-    /** Where it sleeps while a step trains. */
-    sleep?: EngineSleep | undefined;
   },
 ): KeptEngine & { key: () => string; baseURL: () => string } {
-  const { name, pool, kind, child, health, maxSequences, sleep, log } = options;
+  const { name, pool, kind, child, health, maxSequences, log } = options;
   const supervised = supervise({
     ...child,
     health,
     onReady: async () => {
-      const [baseURL, key] = [supervised.rawBaseURL(), supervised.key()];
-      await options.onStarted?.(baseURL, key);
-      const admit = () => pool().admit(name);
-      await (sleep ? sleep.admit(baseURL, key, admit) : admit());
+      await options.onStarted?.(supervised.rawBaseURL(), supervised.key());
+      await pool().admit(name);
     },
-    onLost: () => {
-      sleep?.lost();
-      pool().fence(name);
-    },
+    onLost: () => pool().fence(name),
     log,
   });
   return {
@@ -105,14 +96,7 @@ export function keepChild(
     baseURL: supervised.baseURL,
     requireUp: () => supervised.baseURL(),
     onFenced: () => supervised.doubt(),
-    status: () => {
-      const status = publicStatus(supervised.status());
-      if (!sleep) return status;
-      const asleep = sleep.status();
-      // It is admitted again by being doubted, which is no restart.
-      const isWaking = asleep.state === "waking" && status.state === "restarting";
-      return { ...status, ...(isWaking && { state: "starting" }), sleep: asleep };
-    },
+    status: () => publicStatus(supervised.status()),
     start: () => supervised.start(),
     stop: () => supervised.stop(),
   };

@@ -6,6 +6,20 @@ export function reasonOf(error: unknown): string | null {
   return error.status === 503 ? null : error.message;
 }
 
+/** Why no engine takes requests although each one is up. @param count how many there are */
+export function noneServes(count: number): HoneError {
+  if (count > 0) {
+    return new HoneError(
+      "The engine is getting its policies. Send the request again in a moment.",
+      { code: "engine_unavailable", retryAfterMs: 1_000 },
+    );
+  }
+  return new HoneError(
+    "No engine has joined yet. `hone engines token` makes a token for `hone engine --join`.",
+    { code: "engine_unavailable", retryAfterMs: 5_000 },
+  );
+}
+
 export function lateError(policy: string, deadlineMs: number): HoneError {
   return new HoneError(
     `It was not ready for ${policy} after ${deadlineMs / 1000} s, when another engine was.`,

@@ -1,18 +1,28 @@
 import { HoneError } from "@hone/core";
 import pLimit, { type LimitFunction } from "p-limit";
 import type { Logger } from "pino";
-import type { Engines } from "../ports/engine.ts";
+import type { Engine, Engines } from "../ports/engine.ts";
 import type { LiveAdapter, LiveBase, ProbeAnswer } from "../ports/live-set.ts";
 import { createLiveAdapters, type LiveSetView } from "./live-set.ts";
-import { forgetWrong, type Holding, isFrom, letGo, prepare } from "./prepare.ts";
-import { lateError, noneReady, reasonOf } from "./pool-errors.ts";
-import type { EngineStatus, Replica } from "./pool-members.ts";
+import { type Holding, isFrom, letGo, prepare } from "./prepare.ts";
+import { lateError, noneReady, noneServes, reasonOf } from "./pool-errors.ts";
 import { untilReadyOrLate } from "./publication.ts";
 import type { Route } from "./placement.ts";
 import type { EngineSnapshot } from "./router-figures.ts";
 import { createEngineRouter, type EngineLease } from "./router.ts";
 
-export type { EngineStatus, Replica };
+/** One engine process, as whoever watches it describes it. */
+export interface Replica {
+  /** For logs and for those who report on it. */
+  name: string;
+  engine: Engine;
+  /** Throws why it takes no traffic, while it does not. */
+  requireUp: () => unknown;
+  /** It lags behind the others and gets no traffic until it was admitted again. */
+  onFenced?: (() => void) | undefined;
+  /** How many sequences it batches, where that is known. */
+  maxSequences?: number | undefined;
+}
 
 /** The engines between traffic and drivers. One engine is a pool of one. */
 export interface EnginePool extends Engines {
@@ -20,8 +30,6 @@ export interface EnginePool extends Engines {
   lease(policy: string): EngineLease;
   /** It answers: it gets what is live, and takes traffic once this resolves. Where it rejects, it takes none. */
   admit(name: string): Promise<void>;
-  /** The same process has its memory back: what does not answer its probe any more is forgotten, and so loaded anew. */
-  recheck(name: string): Promise<void>;
   /** It is gone, or cannot be trusted: no more leases until it is admitted again. */
   fence(name: string): void;
   /** Asks the engine now which live policies it does not serve from their folders, but for those that it does without. */
@@ -40,6 +48,18 @@ export interface EnginePool extends Engines {
   add(replica: Replica): void;
   /** It is no part of the pool any more. The requests in flight on it finish there. */
   remove(name: string): void;
+}
+
+export interface EngineStatus {
+  name: string;
+  /** While it is loading, it gets the policies that others get, and no traffic. */
+  state: "away" | "loading" | "serving";
+  /** Why it is fenced; null while it is not, or is merely gone. */
+  reason: string | null;
+  /** How often a publication has fenced it. */
+  fences: number;
+  /** What it was given. */
+  policies: string[];
 }
 
 const defaultPublishDeadlineMs = 10_000;
@@ -124,19 +144,7 @@ export function createEnginePool(options: {
     } catch (error) {
       return error;
     }
-    if (members.length === 0) {
-      return new HoneError(
-        "No engine has joined yet. `hone engines token` makes a token for `hone engine --join`.",
-        { code: "engine_unavailable", retryAfterMs: 5_000 },
-      );
-    }
-    return new HoneError(
-      "The engine is getting its policies. Send the request again in a moment.",
-      {
-        code: "engine_unavailable",
-        retryAfterMs: 1000,
-      },
-    );
+    return noneServes(members.length);
   }
 
   function fence(name: string): void {
@@ -243,6 +251,7 @@ export function createEnginePool(options: {
       await untilReadyOrLate(
         targets.map((member) => tries.get(member)!),
         deadlineMs,
+        members.some(isReady),
       );
     }
     if (!members.some(isReady)) {
@@ -257,6 +266,8 @@ export function createEnginePool(options: {
   }
 
   function fenceOff(member: Member, policy: string | null, error: unknown): void {
+    // It may have been removed, and another have its name.
+    if (!members.includes(member)) return;
     log.error({ engine: member.name, policy, err: error }, "the engine is fenced off");
     member.fences++;
     member.reason = reasonOf(error);
@@ -309,12 +320,6 @@ export function createEnginePool(options: {
       }
     },
 
-    async recheck(name) {
-      const member = memberOf(name);
-      await lostBy(member);
-      await forgetWrong(member.engine, member, (policy) => live.get(policy), options);
-    },
-
     async load(adapter) {
       const { policy } = adapter;
       publishing.add(policy);
@@ -336,14 +341,17 @@ export function createEnginePool(options: {
     async unload(policy) {
       live.remove(policy);
       const results = await Promise.allSettled(
-        present().map(({ engine, adapters, leftovers, turn }) =>
-          turn(async () => {
+        present().map(({ engine, adapters, leftovers, state, turn }) => {
+          const gone = turn(async () => {
+            if (!isUnwanted(policy)) return;
             adapters.delete(policy);
             leftovers.add(policy);
             await engine.unload(policy);
             leftovers.delete(policy);
-          }),
-        ),
+          });
+          // One that is still getting what is live may hang over it: nobody waits for that.
+          return state === "serving" ? gone : Promise.race([gone, Promise.resolve()]);
+        }),
       );
       for (const result of results) if (result.status === "rejected") throw result.reason;
     },

@@ -134,6 +134,52 @@ describe("a publication", () => {
     },
   );
 
+  it("and what unloads do not wait for one that hangs over what it gets, which lets go of it then", async ({
+    engines,
+  }) => {
+    const { b, pool } = engines;
+    await stop(engines);
+    await pool.load(checked("m@2"));
+    pool.fence("b");
+    b.restart();
+    b.calls.length = 0;
+    const { held, open } = gate();
+    b.held = held;
+    const admission = pool.admit("b");
+    await vi.waitFor(() => expect(b.calls).toEqual(["load m@1"]), soon);
+    await pool.unload("m@1");
+    await pool.unload("m@2");
+    expect(b.calls).toEqual(["load m@1"]);
+    await pool.load(checked("m@2"));
+    open();
+    await admission;
+    await vi.waitFor(() => expect([...b.adapters.keys()]).toEqual(["m@2"]), soon);
+    expect(able(pool, "m@2")).toEqual(["a", "b"]);
+    expect(b.calls).not.toContain("unload m@2");
+  });
+
+  itWithin(
+    "waits no longer than the deadline for one that comes to serve while it runs",
+    async ({ engines, deadlineMs }) => {
+      const { a, b, pool } = engines;
+      await stop(engines);
+      pool.fence("b");
+      const [first, second] = [gate(), gate()];
+      a.held = first.held;
+      const load = pool.load(checked("m@2"));
+      await vi.waitFor(() => expect(a.calls.at(-1)).toBe("load m@2"), soon);
+      await pool.admit("b");
+      b.held = second.held;
+      first.open();
+      const began = performance.now();
+      await Promise.race([load, new Promise((resolve) => setTimeout(resolve, 8 * deadlineMs))]);
+      expect(performance.now() - began).toBeLessThan(6 * deadlineMs);
+      expect(able(pool, "m@2")).toEqual(["a"]);
+      expect(pool.status()[1]).toMatchObject({ state: "away", fences: 1 });
+      second.open();
+    },
+  );
+
   it("is for engines that answer: one that begins to answer with no token is passed over and fenced", async ({
     engines: { a, b, pool },
   }) => {

@@ -16,7 +16,6 @@ let shut: { a: Route["shut"]; b: Route["shut"] };
 let now: number;
 let log: Logger;
 let lines: string[];
-let distrusted: string[];
 let router: EngineRouter;
 function makeRouter(maxSequences = 256, waitMs?: number): EngineRouter {
   return createEngineRouter({
@@ -27,7 +26,6 @@ function makeRouter(maxSequences = 256, waitMs?: number): EngineRouter {
     noneOpen: () => new HoneError("nobody is there", { code: "engine_unavailable" }),
     maxSequences: () => maxSequences,
     now: () => now,
-    distrust: (name, why) => void distrusted.push(`${name}: ${why}`),
     ...{ waitMs, log },
   });
 }
@@ -35,7 +33,7 @@ beforeEach(() => {
   [a, b] = [createTestEngine("a"), createTestEngine("b")];
   shut = { a: null, b: null };
   now = 0;
-  [lines, distrusted] = [[], []];
+  lines = [];
   log = pino({ level: "warn" }, { write: (line) => void lines.push(line) });
   router = makeRouter();
 });
@@ -329,51 +327,4 @@ it("an engine whose metrics cannot be read is warned of once, and goes on", asyn
   expect(figures("a")).toMatchObject({ kvUse: null, preemptions: null, traffic: "serving" });
   expect(await turn("r1")).toBe("a");
   expect(formatEngineFigures(router.figures())).not.toContain('hone_engine_kv_use{engine="a"}');
-});
-
-describe("an engine that stands still over a request", () => {
-  const at = async (ms: number): Promise<void> => {
-    now = ms;
-    await router.tick();
-  };
-
-  it("is not trusted after 90 s, and what it was sampling breaks off", async () => {
-    shut.b = "fenced";
-    a.steps = 7;
-    await at(0);
-    await at(200_000);
-    const answer = ask();
-    await settled();
-    await at(289_000);
-    expect(distrusted).toEqual([]);
-    // Its HTTP server may be gone as well.
-    a.kv = null;
-    await at(290_000);
-    expect(distrusted).toEqual(["a: It has made no progress for 90 s, with 1 under way."]);
-    await expect(answer).rejects.toMatchObject({ code: "engine_error" });
-    expect(figures("a").inFlight).toBe(0);
-    await at(400_000);
-    expect(distrusted).toHaveLength(1);
-  });
-
-  it("is trusted while its steps go on, or where it does not tell of them", async () => {
-    shut.b = "fenced";
-    a.steps = 7;
-    await at(0);
-    const answer = ask();
-    await settled();
-    for (let ms = 60_000; ms <= 300_000; ms += 60_000) {
-      a.steps++;
-      await at(ms);
-    }
-    a.finish();
-    await answer;
-    [shut.a, shut.b] = ["fenced", null];
-    const other = ask();
-    await settled();
-    await at(900_000);
-    b.finish();
-    await other;
-    expect(distrusted).toEqual([]);
-  });
 });

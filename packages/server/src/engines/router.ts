@@ -199,6 +199,8 @@ export function createEngineRouter(options: RouterOptions): EngineRouter {
           const signal = AbortSignal.any([request.signal, cut.signal]);
           for await (const chunk of lease.engine.generate({ ...request, signal })) {
             hasBegun = true;
+            // Its metrics may be slow, or tell nothing; a token is a sign of life.
+            lease.load.stillSince = now();
             yield chunk;
           }
           return;
@@ -236,8 +238,9 @@ export function createEngineRouter(options: RouterOptions): EngineRouter {
       for (const route of routes) {
         const load = loads.of(route);
         const why = stallOf(load, now());
-        if (why === null || route.shut === "fenced") continue;
-        options.distrust?.(route.name, why);
+        if (why === null) continue;
+        // One that is fenced already is left alone, but not what hangs in it: that would wait without a limit.
+        if (route.shut !== "fenced") options.distrust?.(route.name, why);
         for (const cut of load.cuts) cut.abort();
       }
       placement.sweep();

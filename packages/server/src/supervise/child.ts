@@ -76,6 +76,9 @@ export async function startChild(options: ChildOptions): Promise<Child> {
   const key = randomBytes(32).toString("base64url");
   const boot = randomUUID();
   const args = typeof options.args === "function" ? options.args() : options.args;
+  const { logFile } = options;
+  // Before there is a process that nobody would hold if this throws.
+  const file = logFile === undefined ? null : openLogFile(logFile, log);
   const process_ = spawn(options.command, args, {
     cwd: options.cwd,
     env: environment(options.env, { HONE_WORKER_KEY: key, HONE_BOOT_ID: boot }),
@@ -83,8 +86,6 @@ export async function startChild(options: ChildOptions): Promise<Child> {
     detached: true,
   });
   if (process_.pid !== undefined) options.onSpawn?.(process_.pid);
-  const { logFile } = options;
-  const file = logFile === undefined ? null : openLogFile(logFile, log);
   const tail = keepTail(process_, log.child({ child: name }), file);
   const exited = exitOf(process_);
   // `exited` already reports a child that died. Its broken pipe is not a second fault.
@@ -177,14 +178,18 @@ function lastWords(lines: readonly string[]): string {
 
 type Piped = ChildProcessByStdio<Writable, Readable, Readable>;
 
+/** This process's own rights: those of its clients, of its engines and in its bucket. No child needs them. */
+const secrets = [
+  ...["HONE_API_KEY", "HONE_ENGINE_KEY", "HONE_JOIN_TOKEN"],
+  ...["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"],
+];
+
 function environment(
   changes: ChildOptions["env"] = {},
   own: Record<string, string>,
 ): NodeJS.ProcessEnv {
   const merged: NodeJS.ProcessEnv = { ...process.env };
-  // The public key is for clients of this server; no child needs it.
-  delete merged["HONE_API_KEY"];
-  delete merged["HONE_ENGINE_KEY"];
+  for (const variable of secrets) delete merged[variable];
   for (const [variable, value] of Object.entries(changes)) {
     if (value === null) delete merged[variable];
     else merged[variable] = value;
@@ -210,10 +215,16 @@ function keepTail(process_: Piped, log: Logger, file: WriteStream | null): () =>
 /** @unit bytes */
 const largestLogFile = 16 * 1024 * 1024;
 
-function openLogFile(path: string, log: Logger): WriteStream {
-  mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
-  const size = statSync(path, { throwIfNoEntry: false })?.size ?? 0;
-  if (size > largestLogFile) renameSync(path, `${path}.old`);
+/** Without a log the child runs all the same. */
+function openLogFile(path: string, log: Logger): WriteStream | null {
+  try {
+    mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+    const size = statSync(path, { throwIfNoEntry: false })?.size ?? 0;
+    if (size > largestLogFile) renameSync(path, `${path}.old`);
+  } catch (error) {
+    log.warn({ path, err: error }, "a child's log cannot be written");
+    return null;
+  }
   const file = createWriteStream(path, { flags: "a", mode: 0o600 });
   // A full disk must not end the server.
   file.on("error", (error) => log.warn({ path, err: error }, "a child's log cannot be written"));

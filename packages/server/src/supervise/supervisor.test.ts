@@ -1,5 +1,5 @@
 import { spawn } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -77,6 +77,28 @@ it("starts a child under a key of its own, and ends it", async () => {
   expect(alive(pid)).toBe(false);
   expect(() => supervised.baseURL()).toThrow("stopping");
 });
+
+it("runs without a log where none can be written, and says so", async () => {
+  const lines: string[] = [];
+  const log = pino({ level: "warn" }, { write: (line: string) => void lines.push(line) });
+  // A file stands where its folder would be.
+  writeFileSync(join(folder, "taken"), "");
+  const supervised = child("", { logFile: join(folder, "taken", "child.log"), log });
+  await supervised.start();
+  expect(supervised.status().state).toBe("ready");
+  expect(lines.join("")).toContain("a child's log cannot be written");
+});
+
+it.each(["HONE_API_KEY", "HONE_JOIN_TOKEN", "AWS_SECRET_ACCESS_KEY"])(
+  "keeps %s from its children",
+  async (variable) => {
+    vi.stubEnv(variable, "a right of this process");
+    const failure = await child("shows-environment").start().catch(String);
+    vi.unstubAllEnvs();
+    expect(failure).toContain("HONE_WORKER_KEY");
+    expect(failure).not.toContain(variable);
+  },
+);
 
 it("says why the first start failed, and does not try it again", async () => {
   const supervised = child("dies-at-start");

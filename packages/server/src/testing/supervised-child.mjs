@@ -14,6 +14,14 @@ if (fault === "dies-at-start") {
   console.error("no base at /nowhere");
   process.exit(3);
 }
+if (fault === "shows-environment") {
+  console.error(
+    Object.keys(process.env)
+      .filter((name) => /^(HONE|AWS|FAULT)/.test(name))
+      .join(" "),
+  );
+  process.exit(3);
+}
 if (process.env["LAST"]) {
   console.error(`a line before\n${process.env["LAST"]}`);
   process.exit(5);

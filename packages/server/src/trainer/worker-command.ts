@@ -29,7 +29,7 @@ type WorkerDoes = "both" | "train" | "train-beside" | "generate";
 /** How a worker is started. */
 export function workerCommand(
   options: WorkerOptions & { python: string },
-  worker: { baseName: string; does: WorkerDoes; releasesAfterStep?: boolean },
+  worker: { baseName: string; does: WorkerDoes },
   machine = { cores: availableParallelism(), given: process.env["OMP_NUM_THREADS"] },
 ): ReturnType<typeof pythonModule> {
   const command = pythonModule(options, "hone_worker.worker", workerArguments(options, worker));
@@ -40,11 +40,7 @@ export function workerCommand(
 
 function workerArguments(
   options: WorkerOptions,
-  {
-    baseName,
-    does,
-    releasesAfterStep,
-  }: { baseName: string; does: WorkerDoes; releasesAfterStep?: boolean },
+  { baseName, does }: { baseName: string; does: WorkerDoes },
 ): string[] {
   // What only the trainer needs, one that generates is not given.
   const { rewardModels = {}, objectives = [] } = does === "generate" ? {} : options;
@@ -64,7 +60,6 @@ function workerArguments(
       "--reward-model",
       `${name}=${source}`,
     ]),
-    ...(releasesAfterStep ? ["--release-after-step"] : []),
     ...objectives.flatMap((file) => ["--objectives", resolve(file)]),
     ...{
       both: [],

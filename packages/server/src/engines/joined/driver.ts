@@ -1,6 +1,7 @@
 import { createReadStream } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import { HoneError } from "@hone/core";
 import { adapterConfigName, adapterName, type LiveAdapter } from "../../ports/live-set.ts";
 import { brokenStream } from "../engine-errors.ts";
@@ -29,11 +30,16 @@ export interface JoinedDriver extends HttpEngine {
   report(): Report | null;
   /** Wants nothing besides these and what is being loaded: what timed out may be over. */
   keepOnly(policies: ReadonlySet<string>): void;
+  /** Its sidecar hears at once that it is known no more. Resolves when nothing streams from it, or the signal aborts. */
+  finished(signal: AbortSignal): Promise<void>;
   /** Ends what streams from it: nobody hears of it any more. */
   hangUp(): void;
   /** Resolves at the next change of what is wanted, or when the signal aborts. */
   changed(signal: AbortSignal): Promise<void>;
 }
+
+/** Whether something streams still. */
+const lookEveryMs = 50;
 
 export function createJoinedDriver(options: {
   name: string;
@@ -221,6 +227,14 @@ export function createJoinedDriver(options: {
       // Its sidecar hears at once that it is known no more.
       change();
       await http.close();
+    },
+
+    async finished(signal) {
+      change();
+      for (;;) {
+        if (inFlight === 0 || signal.aborted) return;
+        await delay(lookEveryMs, undefined, { signal }).catch(() => undefined);
+      }
     },
 
     hangUp() {

@@ -2,9 +2,9 @@ import { setTimeout as delay } from "node:timers/promises";
 import { HoneError, type EngineInfo } from "@hone/core";
 import type { Logger } from "pino";
 import type { AdapterBucket } from "../bucket/adapter-bucket.ts";
-import { createHttpEngine } from "../http-engine.ts";
 import type { EnginePool, Replica } from "../pool.ts";
-import { addressRule, type AddressRule } from "../addresses.ts";
+import { addressRule } from "../addresses.ts";
+import { checkFit, checkReach } from "./announced.ts";
 import { createJoinedDriver, type JoinedDriver } from "./driver.ts";
 import { openEngineRegistry, type EngineRegistry } from "./registry.ts";
 import { longestPollMs, type Announcement, type Report, type ServedBaseOnWire } from "./wire.ts";
@@ -36,8 +36,8 @@ export interface JoinedEngines {
   find(name: string): JoinedEngine;
   /** Adds one that has just got its key. */
   add(name: string): void;
-  /** Its key is worth nothing any more; what streams from it may finish. */
-  remove(name: string): Promise<void>;
+  /** Its key is worth nothing any more; what streams from it may finish within a minute. */
+  remove(name: string): void;
   /** All engines of the pool, these among them. */
   list(): EngineInfo[];
   /** For the server's health. */
@@ -58,6 +58,8 @@ const longestBackoffMs = 15_000;
 const leastLoadMs = 30_000;
 /** Longer than the sidecar waits for news. */
 const silenceMs = longestPollMs + 5_000;
+/** As long as an engine waits that leaves by itself. */
+const finishMs = 60_000;
 
 export function createJoinedEngines(options: {
   dataDir: string;
@@ -76,6 +78,8 @@ export function createJoinedEngines(options: {
   const { pool, log, closed } = options;
   const registry = openEngineRegistry(options);
   const engines = new Map<string, Kept>();
+  /** Those that were removed and from which something streams still. */
+  const leaving = new Set<Promise<void>>();
   const stopping = new AbortController();
   let isOpen = false;
   let open: () => void = () => undefined;
@@ -111,13 +115,14 @@ export function createJoinedEngines(options: {
         ...{ code: "worker_unavailable", retryAfterMs: 1_000 },
       });
     },
-    async remove(name) {
+    remove(name) {
       const one = find(name);
       registry.remove(name);
       engines.delete(name);
       pool().remove(name);
       log.info({ engine: name }, "the engine was removed");
-      await one.stop();
+      const gone = one.finish().finally(() => leaving.delete(gone));
+      leaving.add(gone);
     },
     list: () =>
       pool()
@@ -146,7 +151,7 @@ export function createJoinedEngines(options: {
     async stop() {
       stopping.abort();
       open();
-      await Promise.all([...engines.values()].map((one) => one.stop()));
+      await Promise.all([...[...engines.values()].map((one) => one.stop()), ...leaving]);
     },
   };
 }
@@ -156,6 +161,8 @@ interface Kept extends JoinedEngine {
   url(): string | null;
   reason(): string | null;
   health(): "ready" | "starting" | "unreachable" | "stopped";
+  /** Stops once nothing streams from it any more. */
+  finish(): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -183,11 +190,18 @@ function keepJoinedEngine(options: {
   let backoffMs = lookEveryMs;
 
   function lose(why: string): void {
+    // By now its name may be another one's.
+    if (ended.signal.aborted) return;
     if (state === "serving") log.warn({ engine: name, why }, "the engine takes no traffic now");
     if (state !== "draining") state = "away";
     reason = why;
     pool().fence(name);
   }
+
+  const statusOf = () =>
+    pool()
+      .status()
+      .find((one) => one.name === name);
 
   const isSilent = (): boolean => performance.now() - heardAt > silenceMs;
 
@@ -214,16 +228,18 @@ function keepJoinedEngine(options: {
       if (state === "serving" || why !== reason) lose(why);
       return;
     }
-    if (state === "serving") {
+    // The pool may have lost it by a way that is not known here: it is admitted again.
+    if (state === "serving" && statusOf()?.state === "serving") {
       const lost = await pool().missing(name);
-      // It may have been lost meanwhile.
+      // It may have been lost or removed meanwhile.
       if (lost.length === 0 || (state as EngineInfo["state"]) !== "serving") return;
+      if (ended.signal.aborted) return;
       lose(`It does not serve ${lost.join(", ")}.`);
     }
     state = "loading";
     await pool().admit(name);
-    const now = pool().status();
-    driver.keepOnly(new Set(now.find((one) => one.name === name)?.policies));
+    if (ended.signal.aborted) return;
+    driver.keepOnly(new Set(statusOf()?.policies));
     // It may have begun to leave while it was admitted.
     if ((state as EngineInfo["state"]) !== "loading") return pool().fence(name);
     state = "serving";
@@ -252,6 +268,12 @@ function keepJoinedEngine(options: {
   }
 
   const watching = watch();
+
+  function end(): void {
+    ended.abort();
+    clearInterval(listening);
+    known = null;
+  }
 
   return {
     name,
@@ -308,64 +330,17 @@ function keepJoinedEngine(options: {
       lose("It is about to leave.");
       log.info({ engine: name }, "the engine is about to leave");
     },
+    async finish() {
+      end();
+      await driver.finished(
+        AbortSignal.any([options.stopping.signal, AbortSignal.timeout(finishMs)]),
+      );
+      await this.stop();
+    },
     async stop() {
-      ended.abort();
-      clearInterval(listening);
-      known = null;
+      end();
       await watching;
       await driver.close();
     },
   };
-}
-
-function checkFit(name: string, given: Announcement, base: ServedBaseOnWire): void {
-  const mismatch = (message: string): HoneError =>
-    new HoneError(`${message} (engine ${name})`, { code: "base_mismatch", param: "base" });
-  if (given.base.name !== base.name) {
-    throw mismatch(
-      `The engine serves "${given.base.name}", this server "${base.name}". Start it with the same base and --served-model-name ${base.name}.`,
-    );
-  }
-  const [theirs, ours] = [given.base.fingerprint, base.fingerprint];
-  if (theirs !== null && ours !== null && theirs !== ours) {
-    throw mismatch(`The engine's files of "${base.name}" are not those of this server.`);
-  }
-  if (given.maxModelLen < base.maxModelLen) {
-    throw mismatch(
-      `The engine takes ${given.maxModelLen} tokens, this server's requests may have ${base.maxModelLen}. Start the engine with --max-model-len ${base.maxModelLen}, or the server with a smaller one.`,
-    );
-  }
-  if (given.maxRank !== null && given.maxRank < base.rank) {
-    throw mismatch(
-      `The engine takes adapters up to rank ${given.maxRank}, a model here has ${base.rank}. Start it with --max-lora-rank ${base.rank}.`,
-    );
-  }
-}
-
-/** Whether this server reaches the sidecar where it says that it is, and the engine answers behind it. */
-async function checkReach(
-  { url, key, base }: Announcement,
-  { lookup }: AddressRule,
-): Promise<void> {
-  const engine = createHttpEngine({
-    ...{ kind: "vllm", controlTimeoutMs: 5_000, lookup },
-    baseURL: () => url,
-    key: () => key,
-  });
-  try {
-    const info = await engine.info();
-    if (info.base === base.name) return;
-    throw new HoneError(`another engine answers there, which serves "${info.base}"`, {
-      code: "engine_error",
-    });
-  } catch (cause) {
-    const code = (cause as { cause?: { code?: unknown } }).cause?.code;
-    const why = typeof code === "string" ? code : (cause as Error).message.replace(/\.$/, "");
-    throw new HoneError(
-      `This server cannot use the engine at ${new URL(url).origin}: ${why}. Give \`hone engine\` a --listen address and an --advertise URL that the server reaches.`,
-      { code: "engine_unavailable", cause, retryAfterMs: 2_000 },
-    );
-  } finally {
-    await engine.close();
-  }
 }

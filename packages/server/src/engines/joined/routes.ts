@@ -70,7 +70,7 @@ export function operatorEngineRoutes(joined: JoinedEngines): Hono<AppEnv> {
   );
   app.delete("/v1/engines/:name", async (c) => {
     const name = c.req.param("name");
-    await joined.remove(name);
+    joined.remove(name);
     return c.json({ object: "hone.engine", name, removed: true } satisfies RemovedEngine);
   });
   return app;
@@ -163,7 +163,7 @@ export function joinedEngineRoutes(joined: JoinedEngines): Hono<AppEnv> {
   });
 
   app.post(paths.leave, async (c) => {
-    await joined.remove(caller(c).name);
+    joined.remove(caller(c).name);
     return c.json({ known: false });
   });
 

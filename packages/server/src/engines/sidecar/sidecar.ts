@@ -121,8 +121,11 @@ async function start(
   undo.push(() => proxy.close());
   const url = options.advertise ?? advertised(options.listen.host, proxy.port);
 
-  // A vLLM takes minutes to start, and does not hear of the signal itself: what is undone ends it.
-  const started = patiently(() => kept.start(), signal, log, "the engine does not answer yet");
+  // One that runs elsewhere may come yet. A vLLM of its own that does not start would not start the next time either.
+  // It takes minutes to, and does not hear of the signal itself: what is undone ends it.
+  const started = isOwn
+    ? kept.start()
+    : patiently(() => kept.start(), signal, log, "the engine does not answer yet");
   await Promise.race([started, abortOf(signal)]);
   const { maxModelLen } = await infoOf(kept, base);
   const boot = randomUUID();

@@ -14,9 +14,9 @@ describe("flags for vLLM", () => {
     ["--trust-remote-code"],
     ["--config", "flags.yaml"],
     ["--disable-log-stats"],
-    ["--enable-sleep-mode"],
-    ["--middleware", "mine.All"],
     ["--override-generation-config", '{"temperature": 0.5}'],
+    ["--override-generation-config.temperature", "0.5"],
+    ["--hf_overrides.rope_theta=1"],
     ["--max-num-seqs", "8", "--api-ke", "x"],
   ])("that Hone sets are refused, by their beginning too: %j", (...flags) => {
     expect(() => checkVllmFlags(flags)).toThrow(/is set by Hone: .*Leave it out/);

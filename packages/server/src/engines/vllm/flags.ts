@@ -23,8 +23,6 @@ const ours: Readonly<Record<string, string>> = {
   "--lora-modules": "policies are loaded while it runs",
   "--disable-log-stats": "its metrics tell whether it makes progress",
   "--config": "flags from a file would not be looked at; give them one by one",
-  "--enable-sleep-mode": "it also needs routes and a time to sleep: give --sleep",
-  "--middleware": "it stands between vLLM's routes and whoever has no key",
   "--data-parallel-size": "an adapter would reach one of its engines only; use --replicas",
   "-dp": "an adapter would reach one of its engines only; use --replicas",
 };
@@ -32,7 +30,8 @@ const ours: Readonly<Record<string, string>> = {
 /** Throws where one of the flags would break what Hone relies on. vLLM itself refuses those that it does not know. */
 export function checkVllmFlags(flags: readonly string[]): void {
   for (const flag of flags) {
-    const name = ourName((flag.split("=")[0] ?? "").replaceAll("_", "-"));
+    // vLLM takes a key of a flag's JSON behind a dot.
+    const name = ourName((flag.split(/[=.]/)[0] ?? "").replaceAll("_", "-"));
     if (name === undefined) continue;
     const why = ours[name];
     throw new HoneError(`vLLM's ${name} is set by Hone: ${why}. Leave it out.`, {

@@ -79,8 +79,7 @@ def train_steps(
     Raises HoneWorkerError where the operation fails, and then leaves the staging folder empty.
     """
     watch = Watch()
-    memory = memory or TrainerMemory(base)
-    operation = _Operation(base, data, config, aborted, watch, Fit(memory))
+    operation = _Operation(base, data, config, aborted, watch, Fit(memory or TrainerMemory(base)))
     try:
         with staged(Path(config.staging)):
             events = operation.run()
@@ -96,7 +95,6 @@ def train_steps(
     finally:
         if operation.state is not None:
             operation.state.release()
-        memory.step_is_over()
 
 
 class _Operation:
