@@ -2,6 +2,7 @@ import { appendFileSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, it } from "vitest";
+import { faults } from "./plan.ts";
 import { noteResult, readResults, rowOf, stillToTry, type FaultResult } from "./results.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "hone-fault-results-"));
@@ -28,4 +29,9 @@ it("goes on after what was tried, also where the last line was cut off", () => {
 it("shows a result as a row of one table", () => {
   expect(rowOf(result)).toBe("| a / b | 0.4 | it ended | 109 | 20, 2, 0 | 0 | yes |");
   expect(rowOf({ ...result, noticed: null, wrong: ["x", "y"] })).toContain("| – |");
+});
+
+it("has one fault for each name", () => {
+  const names = faults.map(({ name }) => name);
+  expect(new Set(names).size).toBe(names.length);
 });
