@@ -1,4 +1,4 @@
-// `pnpm faults:vllm [--only NAME,NAME] [--list] [--results FILE] [--again]`: breaks real vLLMs under a run, one of the
+// `pnpm faults:vllm [--only NAME,NAME] [--list] [--results FILE] [--minutes N] [--again]`: breaks real vLLMs under a run, one of the
 // server's own and one that joined, and prints what came of it. Needs `hone setup --engine vllm` and HONE_PYTHON. Each
 // result is kept in a file: what is as it should be is not tried again. All of it takes about half an hour.
 import { randomUUID } from "node:crypto";
@@ -27,6 +27,8 @@ const { values } = parseArgs({
     /** Shows the names, and what each does. */
     list: { type: "boolean", default: false },
     results: { type: "string", default: join(tmpdir(), "hone-faults-vllm.jsonl") },
+    /** Begins none after so many minutes. */
+    minutes: { type: "string", default: "" },
     /** Also those that were as they should be. */
     again: { type: "boolean", default: false },
   },
@@ -43,7 +45,13 @@ for (const name of names) {
 }
 if (!process.env["HONE_PYTHON"])
   fail("HONE_PYTHON does not name the worker's Python. `hone setup` prints it.");
-const wanted = faults.filter(({ name }) => names.length === 0 || names.includes(name));
+// In the order in which they were named.
+const wanted =
+  names.length === 0
+    ? faults
+    : names.flatMap((name) => faults.find((one) => one.name === name) ?? []);
+const until = values.minutes === "" ? Infinity : Number(values.minutes) * 60_000;
+if (!(until > 0)) fail("--minutes is a number above 0.");
 const chosen = values.again ? wanted : stillToTry(wanted, readResults(values.results));
 
 // Every descendant inherits it, so what is left over can be found.
@@ -75,7 +83,7 @@ async function runAll(): Promise<void> {
   try {
     setting = await startSetting(say, stop.signal);
     for (const [at, fault] of chosen.entries()) {
-      if (stop.signal.aborted) break;
+      if (stop.signal.aborted || performance.now() > until) break;
       const result = await runOne(fault, setting);
       // What was cut short says nothing.
       if (stop.signal.aborted) break;
