@@ -15,14 +15,14 @@ const result: FaultResult = {
 
 it("goes on after what was tried, also where the last line was cut off", () => {
   const file = join(folder, "results.jsonl");
-  const faults = [{ name: "a" }, { name: "b" }, { name: "c" }];
-  expect(stillToTry(faults, readResults(file))).toEqual(faults);
+  const some = [{ name: "a" }, { name: "b" }, { name: "c" }];
+  expect(stillToTry(some, readResults(file))).toEqual(some);
   noteResult(file, { ...result, wrong: ["it hung"] });
   noteResult(file, { ...result, fault: "b", wrong: ["it hung"] });
   noteResult(file, result);
   appendFileSync(file, '{"fault": "c", "wh');
   // b was not as it should be, and c has no end.
-  expect(stillToTry(faults, readResults(file)).map(({ name }) => name)).toEqual(["b", "c"]);
+  expect(stillToTry(some, readResults(file)).map(({ name }) => name)).toEqual(["b", "c"]);
   expect(readResults(file).get("a")).toEqual(result);
 });
 

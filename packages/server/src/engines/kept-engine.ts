@@ -3,7 +3,7 @@ import { watchRemoteEngine } from "../supervise/remote-engine.ts";
 import { publicStatus, supervise, type SupervisorOptions } from "../supervise/supervisor.ts";
 import { createHttpEngine, type HttpEngine } from "./http-engine.ts";
 import type { EnginePool } from "./pool.ts";
-import { readVllmHealth } from "./vllm/health.ts";
+import { vllmHealthBeside } from "./vllm/health.ts";
 
 /** An engine besides the worker, and whoever looks after its process. */
 export interface KeptEngine {
@@ -61,9 +61,28 @@ type EngineChild = Omit<SupervisorOptions, "log" | "health" | "onReady" | "onLos
 
 /** A vLLM that is a child of this server: started, kept alive and ended by it. */
 export function keepVllm(
-  options: Keeping & { child: EngineChild; maxSequences?: number | undefined },
+  options: Keeping & {
+    child: EngineChild;
+    maxSequences?: number | undefined;
+    /** Requests that reach it on another way than by its driver. */
+    inFlightBeside?: (() => number) | undefined;
+  },
 ): KeptEngine & { key: () => string } {
-  return keepChild({ ...options, kind: "vllm", health: readVllmHealth });
+  let inFlight = 0;
+  const health = vllmHealthBeside(() => inFlight + (options.inFlightBeside?.() ?? 0));
+  const kept = keepChild({ ...options, kind: "vllm", health });
+  const engine: HttpEngine = {
+    ...kept.engine,
+    async *generate(request) {
+      inFlight++;
+      try {
+        yield* kept.engine.generate(request);
+      } finally {
+        inFlight--;
+      }
+    },
+  };
+  return { ...kept, engine };
 }
 
 /** The same for any engine that is a child. */

@@ -85,7 +85,9 @@ async function start(
     ready = is;
     told();
   };
-  const kept = keepLocal(options, base, folder, maxRank, () => ({
+  // Asked of an engine that has started, which the proxy precedes.
+  const requestsThere = (): number => proxy.inFlight;
+  const kept = keepLocal(options, base, folder, maxRank, requestsThere, () => ({
     async admit(name) {
       await pool.admit(name);
       setReady(true);
@@ -222,6 +224,7 @@ function keepLocal(
   base: ServedBaseOnWire,
   folder: string | null,
   maxRank: number | null,
+  inFlightBeside: () => number,
   pool: () => Pick<EnginePool, "admit" | "fence" | "missing">,
 ): KeptEngine & { key: () => string | null } {
   const { engine, dataDir, log } = options;
@@ -233,7 +236,7 @@ function keepLocal(
   }
   const children = takeOverChildren(dataDir, log);
   const kept = keepVllm({
-    ...keeping,
+    ...{ ...keeping, inFlightBeside },
     child: {
       ...vllmChild({
         ...engine,

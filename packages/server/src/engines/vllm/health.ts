@@ -25,3 +25,14 @@ export async function readVllmHealth(
     progress: sumOf(page, "vllm:iteration_tokens_total_count"),
   };
 }
+
+/**
+ * The same, where its starter knows how many requests it has under way there. vLLM's own number is the core's, from its
+ * last step: a core that stops between two answers leaves a 0, and new requests wait for ever.
+ */
+export function vllmHealthBeside(inFlight: () => number): typeof readVllmHealth {
+  return async (child, signal) => {
+    const health = await readVllmHealth(child, signal);
+    return health.phase === "idle" && inFlight() > 0 ? { ...health, phase: "decoding" } : health;
+  };
+}
