@@ -71,7 +71,8 @@ export async function openAdapterCache(options: {
         log.warn({ policy: wanted.policy, err: error }, "a kept adapter is damaged: fetching it");
       }
     }
-    await rm(place, { recursive: true, force: true });
+    const isThere = await stat(place).catch(() => null);
+    if (isThere) await rm(place, { recursive: true, force: true });
     return await bring(wanted, place);
   }
 
@@ -145,6 +146,9 @@ export async function openAdapterCache(options: {
   };
 }
 
+/** On a busy machine each write waits its turn. */
+const writeBytes = 4 * 1024 * 1024;
+
 /** Writes what comes, no more than is due. */
 export async function receive(
   stream: AsyncIterable<Uint8Array>,
@@ -154,11 +158,21 @@ export async function receive(
   const handle = await open(file, "wx", 0o600);
   try {
     let received = 0;
+    let parts: Uint8Array[] = [];
+    let gathered = 0;
+    const write = async (): Promise<void> => {
+      if (gathered > 0) await handle.writev(parts);
+      parts = [];
+      gathered = 0;
+    };
     for await (const part of stream) {
       received += part.byteLength;
       if (received > bytes) throw badAdapter(`more than its ${bytes} bytes came`);
-      await handle.write(part);
+      parts.push(part);
+      gathered += part.byteLength;
+      if (gathered >= writeBytes) await write();
     }
+    await write();
   } catch (error) {
     if (HoneError.isInstance(error) || diskFullError(error)) throw error;
     // The way here is at fault, not the adapter: it may arrive the next time.

@@ -29,12 +29,16 @@ async function check(dtype: "F32" | "F16" | "BF16", words: number[], name = `${l
   return await checkBytes(Buffer.concat([length, header, pair.A, pair.B]));
 }
 
-async function checkBytes(bytes: Buffer, config: object = { peft_type: "LORA", r: 8 }) {
+async function checkBytes(
+  bytes: Buffer,
+  config: object = { peft_type: "LORA", r: 8 },
+  fits: Parameters<typeof checkAdapter>[2] = limits,
+) {
   const made = mkdtempSync(join(folder, "adapter-"));
   writeFileSync(join(made, "adapter_model.safetensors"), bytes);
   const sha256 = createHash("sha256").update(bytes).digest("hex");
   const wanted = { policy: "m@1", sha256, bytes: bytes.length, rank: 8 };
-  await checkAdapter(made, { ...wanted, config: JSON.stringify(config) }, limits);
+  await checkAdapter(made, { ...wanted, config: JSON.stringify(config) }, fits);
 }
 
 it.each<["F32" | "F16" | "BF16", number[], number[][]]>([
@@ -76,3 +80,30 @@ async function checkWith({
   const baseShapes = new Map([["layers.0.q_proj.weight", baseShape]]);
   await checkAdapter(path, { ...adapter, config: changed }, { maxRank, baseShapes });
 }
+
+it("a number that is not finite is found wherever the pieces begin in which the file is read", async () => {
+  const columns = 163_840;
+  const words = new Uint32Array(8 * columns + 128);
+  const size = 8 * columns * 4;
+  const header = Buffer.from(
+    JSON.stringify({
+      [`${layer}.lora_A.weight`]: { dtype: "F32", shape: [8, columns], data_offsets: [0, size] },
+      [`${layer}.lora_B.weight`]: {
+        ...{ dtype: "F32", shape: [16, 8], data_offsets: [size, size + 512] },
+      },
+    }),
+  );
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(header.length));
+  const whole = (): Buffer => Buffer.concat([length, header, Buffer.from(words.buffer)]);
+  await expect(checkBytes(whole())).rejects.toThrow("another base");
+  const none = { maxRank: 16, baseShapes: new Map() };
+  await expect(checkBytes(whole(), undefined, none)).resolves.toBeUndefined();
+  for (const at of [0, 2 ** 20 - 1, 2 ** 20, 8 * columns - 1, words.length - 1]) {
+    words[at] = 0x7fc00000;
+    await expect(checkBytes(whole(), undefined, none)).rejects.toThrow(
+      at < 8 * columns ? "lora_A.weight has NaN" : "lora_B.weight has NaN",
+    );
+    words[at] = 0;
+  }
+});

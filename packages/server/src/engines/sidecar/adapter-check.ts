@@ -1,9 +1,9 @@
-import { open, stat, type FileHandle } from "node:fs/promises";
+import { createHash } from "node:crypto";
+import { open, type FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import { HoneError } from "@hone/core";
 import { z } from "zod";
 import { adapterConfigName, adapterName } from "../../ports/live-set.ts";
-import { sha256OfFile } from "../../store/files.ts";
 import type { WantedFiles } from "../joined/wire.ts";
 import { tensorsOf, type StoredTensor } from "./safetensors-file.ts";
 
@@ -34,31 +34,36 @@ export async function checkAdapter(
     baseShapes: ReadonlyMap<string, readonly number[]>;
   },
 ): Promise<void> {
-  const file = join(folder, adapterName);
-  const { size } = await stat(file);
-  if (size !== wanted.bytes) {
-    throw badAdapter(`its weights have ${size} bytes, not ${wanted.bytes}`);
-  }
-  const digest = await sha256OfFile(file);
-  if (digest !== wanted.sha256) {
-    throw badAdapter(
-      `its weights are not those that the server named: their SHA-256 is ${digest}, not ${wanted.sha256}`,
-    );
-  }
-  checkConfig(wanted);
-  if (limits.maxRank !== null && wanted.rank > limits.maxRank) {
-    throw badAdapter(
-      `its rank is ${wanted.rank}, and the engine takes up to ${limits.maxRank}. Start it with --max-lora-rank ${wanted.rank}`,
-    );
-  }
-  const handle = await open(file, "r");
+  const handle = await open(join(folder, adapterName), "r");
   try {
-    const tensors = await tensorsOf(handle).catch((error: unknown) => {
-      throw badAdapter((error as Error).message);
-    });
-    if (tensors.length === 0) throw badAdapter("it has no weights");
-    for (const tensor of tensors) checkShape(tensor, wanted.rank, limits.baseShapes);
-    for (const tensor of tensors) await checkFinite(handle, tensor);
+    const { size } = await handle.stat();
+    if (size !== wanted.bytes) {
+      throw badAdapter(`its weights have ${size} bytes, not ${wanted.bytes}`);
+    }
+    const tensors = await tensorsOf(handle).catch((error: unknown) =>
+      badAdapter((error as Error).message),
+    );
+    const isFile = Array.isArray(tensors);
+    const { digest, infinite } = await readThrough(handle, size, isFile ? tensors : []);
+    // What is said of other weights than those that were named would be of no use.
+    if (digest !== wanted.sha256) {
+      throw badAdapter(
+        `its weights are not those that the server named: their SHA-256 is ${digest}, not ${wanted.sha256}`,
+      );
+    }
+    checkConfig(wanted);
+    if (limits.maxRank !== null && wanted.rank > limits.maxRank) {
+      throw badAdapter(
+        `its rank is ${wanted.rank}, and the engine takes up to ${limits.maxRank}. Start it with --max-lora-rank ${wanted.rank}`,
+      );
+    }
+    if (!isFile) throw tensors;
+    const [first] = tensors;
+    if (!first) throw badAdapter("it has no weights");
+    for (const tensor of tensors) {
+      checkShape(tensor, wanted.rank, limits.baseShapes, tensor.begin - first.begin);
+    }
+    if (infinite !== null) throw badAdapter(`${infinite} has NaN or infinity in it`);
   } finally {
     await handle.close();
   }
@@ -84,9 +89,14 @@ function checkShape(
   { name, dtype, shape, begin, end }: StoredTensor,
   rank: number,
   baseShapes: ReadonlyMap<string, readonly number[]>,
+  /** Of its numbers, from the first tensor's on. @unit bytes */
+  offset: number,
 ): void {
   const type = exponents[dtype];
   if (!type) throw badAdapter(`${name} is of the type ${dtype}, not F32, BF16 or F16`);
+  if (offset % type.bytes !== 0) {
+    throw badAdapter(`the numbers of ${name} do not begin at a multiple of their size`);
+  }
   if (shape.reduce((product, one) => product * one, type.bytes) !== end - begin) {
     throw badAdapter(`${name} has ${end - begin} bytes, which is not what its shape needs`);
   }
@@ -104,21 +114,50 @@ function checkShape(
   }
 }
 
+/** A multiple of every type's size. */
 const chunkBytes = 4 * 1024 * 1024;
 
-async function checkFinite(handle: FileHandle, tensor: StoredTensor): Promise<void> {
-  const { bytes, mask } = exponents[tensor.dtype]!;
-  const buffer = new ArrayBuffer(Math.min(chunkBytes, tensor.end - tensor.begin));
-  const words = bytes === 4 ? new Uint32Array(buffer) : new Uint16Array(buffer);
-  for (let at = tensor.begin; at < tensor.end;) {
-    const length = Math.min(buffer.byteLength, tensor.end - at);
-    const { bytesRead } = await handle.read(new Uint8Array(buffer), 0, length, at);
+/**
+ * Reads the file once, in few large pieces: on a busy machine each piece waits its turn. Tells its digest, and the first
+ * tensor with a number that is not finite.
+ */
+async function readThrough(
+  handle: FileHandle,
+  size: number,
+  tensors: readonly StoredTensor[],
+): Promise<{ digest: string; infinite: string | null }> {
+  const hash = createHash("sha256");
+  const buffer = new ArrayBuffer(chunkBytes);
+  const data = tensors[0]?.begin ?? 0;
+  let infinite: string | null = null;
+  for (let at = 0; at < size;) {
+    // The pieces of the data begin where its first tensor does, so that numbers are whole in them.
+    const length = Math.min(chunkBytes, (at < data ? data : size) - at);
+    const piece = new Uint8Array(buffer, 0, length);
+    const { bytesRead } = await handle.read(piece, 0, length, at);
     if (bytesRead !== length) throw badAdapter("it is cut off");
-    for (let i = 0; i < length / bytes; i++) {
-      if ((words[i]! & mask) === mask) throw badAdapter(`${tensor.name} has NaN or infinity in it`);
+    hash.update(piece);
+    for (const tensor of tensors) {
+      const [begin, end] = [Math.max(tensor.begin, at), Math.min(tensor.end, at + length)];
+      if (infinite !== null || begin >= end) continue;
+      if (hasInfinite(piece.subarray(begin - at, end - at), tensor.dtype)) infinite = tensor.name;
     }
     at += length;
   }
+  return { digest: hash.digest("hex"), infinite };
+}
+
+/** Whether one of these numbers is not finite. */
+function hasInfinite(part: Uint8Array, dtype: string): boolean {
+  const type = exponents[dtype];
+  // One of another type, or at another place, is refused for that.
+  if (!type || part.byteOffset % type.bytes !== 0) return false;
+  const { bytes, mask } = type;
+  const count = Math.floor(part.byteLength / bytes);
+  const Words = bytes === 4 ? Uint32Array : Uint16Array;
+  const words = new Words(part.buffer as ArrayBuffer, part.byteOffset, count);
+  for (let i = 0; i < count; i++) if ((words[i]! & mask) === mask) return true;
+  return false;
 }
 
 export function badAdapter(message: string, cause?: unknown): HoneError {
