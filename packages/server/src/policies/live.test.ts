@@ -141,3 +141,41 @@ describe("a model whose adapter the engine refuses", () => {
     expect([...engine.names]).toEqual(["m@0"]);
   });
 });
+
+describe("a policy that was served, and over which the engine fails after a restart", () => {
+  const failure = () => new HoneError("500 on the adapter", { code: "engine_error" });
+
+  test("does not keep others from being served, and is tried again when it is asked for", async ({
+    engine,
+    server,
+  }) => {
+    await server.train();
+    await server.call("PUT", "/v1/models/other", {});
+    await server.close();
+    engine.names.clear();
+    const { load } = engine;
+    engine.load = (adapter) =>
+      adapter.policy === "m@1" ? Promise.reject(failure()) : load(adapter);
+    await server.open();
+    expect([...engine.names]).toEqual(["other@0"]);
+    await expect(server.state.router.leaseForModel("local", "m")).rejects.toThrow("500 on the");
+    engine.load = load;
+    (await server.state.router.leaseForModel("local", "m")).release();
+    expect([...engine.names]).toEqual(["other@0", "m@1"]);
+  });
+
+  test("keeps the engine from traffic where it fails over all there is", async ({
+    engine,
+    server,
+  }) => {
+    engine.names.clear();
+    const { load } = engine;
+    engine.load = () => Promise.reject(failure());
+    const admission = server.engines.admit("engine");
+    await expect(admission).rejects.toMatchObject({ code: "engine_error" });
+    expect(server.engines.status()[0]?.state).toBe("away");
+    engine.load = load;
+    await server.engines.admit("engine");
+    expect([...engine.names]).toEqual(["m@0"]);
+  });
+});

@@ -98,15 +98,21 @@ export function createLivePolicies(options: {
     if (!live.has(policy)) live.set(policy, { model, step, bytes: adapter.bytes });
   }
 
-  /** Loads a policy. One that cannot be served must not keep the others from being served, so that is only logged. */
-  async function loadOrLog(model: Model, step: number): Promise<void> {
+  /**
+   * Loads a policy. One that cannot be served must not keep the others from being served, so that is only logged. Gives
+   * the engine's own error, if it is one.
+   */
+  async function loadOrLog(model: Model, step: number): Promise<HoneError | null> {
     try {
       await load(model.name, step);
+      return null;
     } catch (error) {
       if (!HoneError.isInstance(error)) throw error;
+      const isOfEngine = error.code === "engine_error";
       const refused = model.served < 0 && error.status !== 503;
-      if (error.code !== "bad_adapter" && !refused) throw error;
+      if (error.code !== "bad_adapter" && !isOfEngine && !refused) throw error;
       log.error({ policy: policyName(model.name, step), err: error }, "a policy cannot be served");
+      return isOfEngine && !refused ? error : null;
     }
   }
 
@@ -220,12 +226,13 @@ export function createLivePolicies(options: {
         for (const policy of await engines.takeLost()) live.delete(policy);
         await engines.unloadStale(isDeleted);
         const loaded: string[] = [];
+        let failure: HoneError | null = null;
         for (const { model, held, served } of wanted()) {
           // Held policies are loaded in any case. Of the others those that were used last are, while there is memory.
           const fits = usage().bytes < options.memory || model.served < 0;
           for (const step of [...held, ...(fits ? [served] : [])]) {
             if (live.has(policyName(model.name, step))) continue;
-            await loadOrLog(model, step);
+            failure = (await loadOrLog(model, step)) ?? failure;
             loaded.push(policyName(model.name, step));
           }
           // The server died between making the model and serving its policy 0.
@@ -233,6 +240,8 @@ export function createLivePolicies(options: {
             await models.setServed(model.name, 0);
           }
         }
+        // It is the policy's where others can be served. Where none can, the engine must not have traffic.
+        if (failure && live.size === 0) throw failure;
         // The first ones are the most wanted, so they become the last to be unloaded.
         for (const policy of loaded.toReversed()) moveToEnd(policy);
         await unloadPastMemory(null);
