@@ -6,11 +6,9 @@ import { releaseRollouts } from "../rollouts/records.ts";
 import type { OperationContext } from "./context.ts";
 import { type Emit, type Staged, timed } from "./kinds/kind.ts";
 import { kindOf } from "./kinds/kinds.ts";
+import { onceThere } from "./kinds/once-there.ts";
 import { probeOf } from "./kinds/probe-of.ts";
-import { deathNoticeMs, restartTimeoutMs } from "./ready.ts";
 import { type OperationRecord, updateOperation } from "./records.ts";
-
-const publishTries = 3;
 
 /**
  * The commit point: the folder gets its name, then one transaction makes N+1 the newest learnt policy, moves
@@ -108,7 +106,7 @@ export function emitCommitted(record: OperationRecord, step: number, emit: Emit)
   emit({ type: "committed", step, checkpoint: checkpointName(record.model, step) });
 }
 
-/** Publishes the newest learnt policy. Restarts of the engine are waited for; other failures are `publish_failed`. */
+/** Publishes the newest learnt policy. An engine that is away or late is waited for; other failures are `publish_failed`. */
 export async function publishNewest(
   context: OperationContext,
   record: OperationRecord,
@@ -117,25 +115,15 @@ export async function publishNewest(
 ): Promise<void> {
   const { live, models, ready } = context;
   const model = models.require(record.model);
-  for (let nth = 1; ; nth++) {
-    const generation = ready.generation();
-    try {
-      await timed(emit, "publish", () => live.publish(model.name));
-      break;
-    } catch (cause) {
-      const code = HoneError.isInstance(cause) ? cause.code : null;
-      const restarts = code === "engine_unavailable" || code === "worker_unavailable";
-      const retry =
-        nth < publishTries &&
-        (restarts || code === "engine_error") &&
-        (await ready.after(generation, restarts ? restartTimeoutMs : deathNoticeMs, signal));
-      if (retry) continue;
-      throw new HoneError(
-        `${policyName(model.name, model.learnt)} was learnt but cannot be served: ${(cause as Error).message} ` +
-          `${policyName(model.name, Math.max(0, model.served))} stays. Submit a "publish" operation to try again.`,
-        { code: "publish_failed", cause },
-      );
-    }
+  try {
+    // One that was only late may be ready the next time, and nothing tells when it is.
+    await onceThere(ready, signal, () => timed(emit, "publish", () => live.publish(model.name)));
+  } catch (cause) {
+    throw new HoneError(
+      `${policyName(model.name, model.learnt)} was learnt but cannot be served: ${(cause as Error).message} ` +
+        `${policyName(model.name, Math.max(0, model.served))} stays. Submit a "publish" operation to try again.`,
+      { code: "publish_failed", cause },
+    );
   }
   const step = model.served;
   emit({ type: "published", step, policy: policyName(model.name, step) });
