@@ -76,6 +76,8 @@ export const modelInfoSchema = z.object({
   /** How many of its policies the engine holds, and the bytes of their weights. Others are loaded on request. */
   live: z.object({ policies: z.int(), bytes: z.int() }).optional(),
   maxModelLen: z.int(),
+  /** The engine sleeps while a step trains (`serve --sleep`): nothing can be played meanwhile. */
+  engineSleeps: z.boolean().optional(),
   createdAt: z.number(),
 });
 export type ModelInfo = z.infer<typeof modelInfoSchema>;

@@ -49,7 +49,9 @@ export interface ComposeOptions extends WorkerOptions {
   engineURLs?: readonly string[] | undefined;
   engineKey?: string | undefined;
   /** vLLMs that this server runs. They are started with a type, which the worker has to have too. */
-  vllm?: Pick<VllmReplicas, "python" | "replicas" | "flags" | "dtype"> | undefined;
+  vllm?:
+    | (Pick<VllmReplicas, "python" | "replicas" | "flags" | "dtype"> & { sleep?: boolean })
+    | undefined;
   /** The embedded engine has a process of its own. @default false */
   engineApart?: boolean | undefined;
   /** Only engines that join generate. @default false */
@@ -117,7 +119,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
   // Remote engines are asked which base they serve. Others are started with the base's name.
   const remotes = await connectEngines(options.engineURLs ?? [], options.engineKey ?? null);
   const baseName = options.servedName ?? remotes.base ?? baseNameOf(options.base);
-  const keeping = { pool: () => engines, log };
+  const keeping = { pool: () => pool, log };
   const named = { servedName: baseName, children };
   const apart = options.engineApart
     ? keepEmbeddedApart({ ...options, ...named, ...keeping })
@@ -127,8 +129,10 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
     maxLoraRank: () => state?.highestRank() ?? 0,
     trainer: () => served?.memory ?? null,
     tell: (line: string) => options.onNotice?.(line),
+    sleepsIn: options.vllm.sleep ? () => pool : undefined,
   };
   const kept = apart ? [apart] : keepEngines(remotes, vllm ?? null, keeping);
+  const sleep = kept.find((one) => one.sleep)?.sleep;
   const isEmbedded = kept.length === 0 && !options.joinedOnly;
   /** By the worker's program, here or in a process of its own. */
   const generatesItself = isEmbedded || apart !== null;
@@ -137,7 +141,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
     name: "worker",
     onSpawn: (pid) => children.note("worker", pid),
     unavailable: "worker_unavailable",
-    ...workerCommand(options, { baseName, does }),
+    ...workerCommand(options, { baseName, does, releasesAfterStep: sleep !== undefined }),
     deadlines: options.deadlines,
     // Where others generate, the worker only trains. Operations go on once an engine is there too.
     onReady: async () => {
@@ -163,7 +167,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
         onFenced: () => worker.doubt(),
       }
     : null;
-  const engines: EnginePool = createEnginePool({
+  const pool: EnginePool = createEnginePool({
     replicas: embedded ? [embedded] : kept,
     restore,
     base: () => ({
@@ -175,6 +179,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
     verify: async ({ policy }) => state?.requireWhole(policy),
     log,
   });
+  const engines = sleep?.guard(pool) ?? pool;
   const bucket =
     options.bucket &&
     openAdapterBucket({ ...options, place: options.bucket, liveSet: () => engines.liveSet });
@@ -200,11 +205,12 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
   }
 
   const scorer = createHttpScorer({ baseURL: worker.baseURL, key: worker.key });
-  const trainer = createTrainerClient({
+  const worked = createTrainerClient({
     baseURL: worker.rawBaseURL,
     key: worker.key,
     onHang: () => void worker.kill(),
   });
+  const trainer = sleep?.beside(worked) ?? worked;
 
   /** The type of the base is the worker's choice where the operator made none. */
   async function noteWorker(): Promise<void> {
@@ -255,7 +261,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       health,
       // Other engines show their metrics themselves.
       metrics: () =>
-        metricsPage({ counters, engines, bucket, kept, own: apart ?? (embedded && worker) }),
+        metricsPage({ counters, engines, bucket, kept, sleep, own: apart ?? (embedded && worker) }),
       admit() {
         if (stopping) throw shuttingDown();
         if (!state) {
@@ -298,7 +304,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       remotes.maxModelLen ?? info.maxModelLen,
       info.maxModelLen,
     );
-    base = { ...bits, maxModelLen };
+    base = { ...bits, maxModelLen, sleeps: sleep !== undefined };
     state = await openState({
       dataDir: options.dataDir,
       lock: options.lock,

@@ -3,6 +3,8 @@ import { formatBucketMetrics } from "./engines/bucket/bucket-metrics.ts";
 import { engineMetrics, formatPoolMetrics, requestsRunning } from "./engines/engine-metrics.ts";
 import type { EnginePool } from "./engines/pool.ts";
 import { formatEngineFigures } from "./engines/router-figures.ts";
+import type { EngineSleep } from "./engines/vllm/sleep.ts";
+import { formatSleep } from "./engines/vllm/sleep-figures.ts";
 import { formatGatewayCounters, type GatewayCounters } from "./gateway/counters.ts";
 
 /** The page of `GET /metrics`. */
@@ -14,8 +16,10 @@ export async function metricsPage(parts: {
   own: { baseURL: () => string; key: () => string | null } | null;
   /** Other engines. Of theirs only what `hone doctor` has to see is shown. */
   kept: Parameters<typeof requestsRunning>[0];
+  /** Of the engine that sleeps while a step trains, if one does. */
+  sleep: EngineSleep | undefined;
 }): Promise<string> {
-  const { counters, engines, bucket, own } = parts;
+  const { counters, engines, bucket, own, sleep } = parts;
   const ofEngine = own
     ? await engineMetrics(own.baseURL, own.key)
     : await requestsRunning(parts.kept);
@@ -24,6 +28,7 @@ export async function metricsPage(parts: {
     formatPoolMetrics(engines.status(), engines.liveSet.current()) +
     formatEngineFigures(engines.loads()) +
     formatBucketMetrics(bucket?.status()) +
+    (sleep ? formatSleep(sleep.status()) : "") +
     ofEngine
   );
 }

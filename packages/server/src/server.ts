@@ -8,22 +8,20 @@ import { unlessAborted } from "@hone/transport";
 import { announce, defaultDataDir, withdraw } from "@hone/transport/node";
 import { pino, type Logger } from "pino";
 import { shuttingDown } from "./app.ts";
-import { compose, type ComposeOptions, type Composition } from "./compose.ts";
+import { compose, type Composition } from "./compose.ts";
 import type { ServedBase } from "./served-base.ts";
 import { bucketOf, type BucketPlace } from "./engines/bucket/bucket-place.ts";
-import { checkVllmFlags } from "./engines/vllm/flags.ts";
 import { checkExposure, serverKey } from "./http/key-file.ts";
 import { listen } from "./http/listen.ts";
 import { isUnspecified, ownAddresses, urlOf } from "./http/own-address.ts";
-import type { Quantize } from "./ports/trainer.ts";
 import { parseRewardModel } from "./scoring/reward-models.ts";
 import { findEnvironment } from "./setup/environment.ts";
-import { findVllm } from "./setup/vllm.ts";
 import { brokenEnvironment } from "./setup/verify.ts";
+import { checkEngines, type EngineOptions } from "./server-engines.ts";
 import { lockDataDir, type DataLock } from "./store/lock.ts";
 import type { Deadlines } from "./supervise/supervisor.ts";
 
-export interface ServerOptions {
+export interface ServerOptions extends EngineOptions {
   /** A folder, or the id of a model on the hub. */
   base: string;
   /** The name of the bare base. @default the engine's name for it, the hub id, or the folder's name */
@@ -34,45 +32,13 @@ export interface ServerOptions {
   host?: string | undefined;
   /** Key, database, checkpoints. @default HONE_HOME, else ~/.hone */
   dataDir?: string | undefined;
-  /** @default cpu */
-  device?: "cpu" | "cuda" | undefined;
-  /** @default bfloat16 on cuda, and on a cpu with AVX512-BF16 for a base of 100M parameters or more; else float32 */
-  dtype?: "float32" | "bfloat16" | undefined;
-  /**
-   * Holds the base's linear layers in 4 bits, a quarter of bfloat16's memory: QLoRA. Needs bitsandbytes
-   * (`setup --bitsandbytes`) and the embedded engine. @default all of their bits
-   */
-  quantize?: Quantize | undefined;
   /** @default the base's own */
   maxModelLen?: number | undefined;
-  /**
-   * What the embedded engine may hold of keys and values: of what it samples now, and of earlier turns.
-   * @unit MiB @default a quarter of the machine's or the container's memory, half of what is free of it at most
-   */
-  kvCacheMib?: number | undefined;
-  /**
-   * The same as a share of the memory that the base leaves free, from 0.05 to 0.95.
-   * @default .5 on cuda; on cpu see `kvCacheMib`
-   */
-  engineShare?: number | undefined;
   /**
    * Whether the trainer computes a layer's activations again in its backward instead of keeping them: always, never, or
    * where a micro-batch would not fit otherwise. @default auto
    */
   recompute?: "auto" | "on" | "off" | undefined;
-  /** What generates: the worker, vLLM as a child of this server, or engines that join. @default embedded */
-  engine?: "embedded" | "vllm" | "joined" | undefined;
-  /**
-   * Where the embedded engine computes: in the trainer's process, in turn with it, or in its own, while a step trains.
-   * The latter is for device "cpu" and two cores or more, and takes the base's memory twice. @default trainer
-   */
-  engineProcess?: "trainer" | "own" | undefined;
-  /** How many vLLMs, each on a card of its own where there are cards. @default 1 */
-  replicas?: number | undefined;
-  /** Flags for vLLM besides those that Hone sets. */
-  vllmFlags?: readonly string[] | undefined;
-  /** vLLM servers that others run, which generate instead of the worker. They see the same disk. */
-  engineURL?: string | readonly string[] | undefined;
   /** The key of all of them. */
   engineKey?: string | undefined;
   /** The interpreter of renderer and worker. @default HONE_PYTHON, else the one that setup made */
@@ -254,71 +220,6 @@ async function closeAll(server: Server, composition: Composition): Promise<void>
     server.closeAllConnections();
   }
   await composition.close();
-}
-
-/** Which engines are wanted, or why these options do not go together. */
-function checkEngines(
-  options: ServerOptions,
-): Pick<ComposeOptions, "engineURLs" | "vllm" | "dtype" | "joinedOnly" | "engineApart"> {
-  const { engine = "embedded", engineURL = [], replicas, vllmFlags = [] } = options;
-  const engineURLs = [engineURL].flat();
-  const refuse = (param: string, message: string): never => {
-    throw new HoneError(message, { code: "invalid_config", param });
-  };
-  if (engineURLs.length > 0 && options.engine !== undefined) {
-    refuse("engine", "An engine by its URL and --engine exclude each other. Leave one out.");
-  }
-  if (new Set(engineURLs).size < engineURLs.length) {
-    refuse("engineURL", "Two engines have the same URL. Give each one once.");
-  }
-  if (options.quantize && (engine !== "embedded" || engineURLs.length > 0)) {
-    refuse(
-      "quantize",
-      "A base in 4 bits is for the embedded engine: what vLLM serves has other weights, so its samples would not be those of the policy that is trained. Leave out --quantize or vLLM.",
-    );
-  }
-  for (const param of ["kvCacheMib", "engineShare"] as const) {
-    if (options[param] === undefined || (engine === "embedded" && engineURLs.length === 0))
-      continue;
-    refuse(
-      param,
-      `${param} is of the embedded engine. Give vLLM its own flag, such as --gpu-memory-utilization.`,
-    );
-  }
-  const engineApart = options.engineProcess === "own";
-  if (options.engineProcess !== undefined && (engine !== "embedded" || engineURLs.length > 0)) {
-    refuse(
-      "engineProcess",
-      "--engine-process is of the embedded engine: others have a process of their own. Leave it out.",
-    );
-  }
-  if (engineApart && options.device === "cuda") {
-    refuse(
-      "engineProcess",
-      "--engine-process own is for --device cpu: on a card the engine and the trainer share the base's weights. Leave it out, or generate with --engine vllm.",
-    );
-  }
-  if (options.kvCacheMib !== undefined && options.engineShare !== undefined) {
-    refuse(
-      "engineShare",
-      "kvCacheMib and engineShare both say how much the embedded engine may keep. Leave one out.",
-    );
-  }
-  if (engine !== "vllm") {
-    if (replicas !== undefined)
-      refuse("replicas", "--replicas is of --engine vllm. Add that, or leave it out.");
-    if (vllmFlags.length > 0) {
-      refuse(
-        "vllmFlags",
-        `${vllmFlags.join(" ")} would go to vLLM. Add --engine vllm, or leave it out.`,
-      );
-    }
-    return { engineURLs, engineApart, joinedOnly: engine === "joined" };
-  }
-  checkVllmFlags(vllmFlags);
-  const python = findVllm(options.device ?? "cpu");
-  const dtype = options.dtype ?? (options.device === "cuda" ? "bfloat16" : "float32");
-  return { engineURLs, dtype, vllm: { python, replicas: replicas ?? 1, flags: vllmFlags, dtype } };
 }
 
 function requireFile(file: string): void {

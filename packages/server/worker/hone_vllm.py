@@ -15,6 +15,7 @@ compiled by the time it is ready is kept in HONE_COMPILED, so that the next star
 
 import argparse
 import hashlib
+import hmac
 import http.client
 import json
 import os
@@ -28,7 +29,7 @@ import sys
 import tempfile
 import threading
 import time
-from typing import NoReturn
+from typing import Any, NoReturn
 
 # A socket's path may have 107 bytes; the longest that vLLM and its libraries add have 40.
 LONGEST_FOLDER = 107 - 40
@@ -158,6 +159,35 @@ class Start:
             for stream in (1, 2):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
         self.compiled.keep()
+
+
+class SleepRoutes:
+    """ASGI middleware for vLLM's development mode, which sleeping needs: of its routes only these, and only with the key.
+
+    That mode also brings routes that run methods of the engine by name, and asks nobody for a key there.
+    """
+
+    OURS = frozenset({"/sleep", "/wake_up", "/is_sleeping"})
+    USUAL = frozenset({"/health", "/metrics"})
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+        self.expected = f"Bearer {os.environ['VLLM_API_KEY']}".encode()
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        path = scope.get("path", "")
+        if scope["type"] == "lifespan" or path in self.USUAL or path.startswith("/v1/"):
+            await self.app(scope, receive, send)  # vLLM asks for the key itself
+            return
+        given = next((value for name, value in scope.get("headers", ()) if name == b"authorization"), b"")
+        if scope["type"] == "http" and path in self.OURS and hmac.compare_digest(given, self.expected):
+            await self.app(scope, receive, send)
+            return
+        if scope["type"] == "http":
+            await send(
+                {"type": "http.response.start", "status": 401 if path in self.OURS else 404, "headers": []}
+            )
+            await send({"type": "http.response.body", "body": b""})
 
 
 def cpu_seconds(group: int) -> int:

@@ -41,6 +41,18 @@ function begin({ steps = 4, playMs = 5 }: { steps?: number; playMs?: number } = 
 }
 
 describe("playAhead", () => {
+  it("is refused where the engine sleeps while a step trains, before anything is played", async () => {
+    const { model, said, run } = begin();
+    model.info = async () => ({ learnt: 0, engineSleeps: true }) as ModelInfo;
+    const first = run()[Symbol.asyncIterator]().next();
+    await expect(first).rejects.toMatchObject({
+      code: "invalid_config",
+      param: "overlap",
+      message: expect.stringContaining("--sleep"),
+    });
+    expect(said).toEqual([]);
+  });
+
   it("plays the next batch while the loop trains, one after another and in order", async () => {
     const { model, said, run, now } = begin();
     const ages: number[] = [];

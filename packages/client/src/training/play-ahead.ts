@@ -88,6 +88,7 @@ export async function* playAhead<Scenario>(
   requireSignal("playAhead()", options);
   const { ahead = 1, maxStaleness = defaultMaxStaleness, fill = false } = options;
   requireAhead(ahead, maxStaleness);
+  if ((await model.info({ signal: options.signal })).engineSleeps) throw noOneAwake();
   const fillOptions = fill === false ? null : fill === true ? {} : fill;
   if (fillOptions) readFill("playAhead()", fillOptions);
 
@@ -266,6 +267,13 @@ export function requireAhead(ahead: number, maxStaleness: number): void {
   throw new HoneError(
     `Rollouts that are played ${ahead} ${ahead === 1 ? "batch" : "batches"} ahead are up to ${ahead} policies old, and maxStaleness is ${maxStaleness}. Give maxStaleness ${ahead} or more, or play without overlap.`,
     { code: "invalid_config", param: "maxStaleness" },
+  );
+}
+
+function noOneAwake(): HoneError {
+  return new HoneError(
+    "This server's vLLM sleeps while a step trains (serve --sleep), so nothing can be played meanwhile. Play without overlap, or start the server without --sleep.",
+    { code: "invalid_config", param: "overlap" },
   );
 }
 

@@ -66,6 +66,14 @@ describe.skipIf(!workerPython())("serve says in one line", () => {
       /--engine-process is of the embedded engine/,
     ],
     [["--device", "cuda", "--engine-process", "own"], /--engine-process own is for --device cpu/],
+    [["--sleep"], /--sleep is of --engine vllm: the embedded engine uses/],
+    [["--engine", "vllm", "--sleep"], /--sleep is for --device cuda/],
+    [["--engine", "joined", "--sleep"], /engines that join have cards of their own/],
+    [["--engine-url", "http://127.0.0.1:1", "--sleep"], /a vLLM that this server runs/],
+    [
+      ["--engine", "vllm", "--device", "cuda", "--replicas", "2", "--sleep"],
+      /--replicas have cards of their own/,
+    ],
     [["--engine", "vllm", "--", "--port=8000"], /vLLM's --port is set by Hone/],
     [
       ["--engine", "vllm", "--", "--logprobs_mode", "raw_logprobs"],

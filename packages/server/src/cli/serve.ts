@@ -34,6 +34,7 @@ interface ServeFlags {
   engine?: "embedded" | "vllm" | "joined";
   engineProcess?: "trainer" | "own";
   replicas?: number;
+  sleep?: boolean;
   engineUrl?: string[];
   engineKey?: string;
   renderer?: string;
@@ -134,6 +135,10 @@ export function serveCommand(): Command {
       "--replicas <number>",
       "how many vLLMs, each on a card of its own (default: 1)",
       wholeNumber(1, 64),
+    )
+    .option(
+      "--sleep",
+      "one vLLM and the trainer on one card: vLLM sleeps while a step trains and no rollout is under way, and leaves the trainer its memory; what is asked for meanwhile waits",
     )
     .option(
       "--engine-url <url>",
@@ -297,6 +302,7 @@ function optionsOf(flags: ServeFlags): ServerOptions {
     engine: flags.engine,
     engineProcess: flags.engineProcess,
     replicas: flags.replicas,
+    sleep: flags.sleep,
     engineURL: flags.engineUrl,
     engineKey: flags.engineKey,
     renderer: flags.renderer,

@@ -4,6 +4,7 @@ import { publicStatus, supervise, type SupervisorOptions } from "../supervise/su
 import { createHttpEngine, type HttpEngine } from "./http-engine.ts";
 import type { EnginePool } from "./pool.ts";
 import { vllmHealthBeside } from "./vllm/health.ts";
+import type { EngineSleep } from "./vllm/sleep.ts";
 
 /** An engine besides the worker, and whoever looks after its process. */
 export interface KeptEngine {
@@ -16,6 +17,8 @@ export interface KeptEngine {
   /** It lags behind and is made ready again. */
   onFenced: () => void;
   status: () => { state: string; restarts: number };
+  /** Where it sleeps while a step trains. */
+  sleep?: EngineSleep | undefined;
   /** Resolves once it takes traffic. */
   start: () => Promise<void>;
   stop: () => Promise<void>;
@@ -66,6 +69,7 @@ export function keepVllm(
     maxSequences?: number | undefined;
     /** Requests that reach it on another way than by its driver. */
     inFlightBeside?: (() => number) | undefined;
+    sleep?: EngineSleep | undefined;
   },
 ): KeptEngine & { key: () => string } {
   let inFlight = 0;
@@ -94,17 +98,24 @@ export function keepChild(
     maxSequences?: number | undefined;
     /** Hears of each start, before the engine takes traffic. */
     onStarted?: ((baseURL: string, key: string) => Promise<void>) | undefined;
+    /** Where it sleeps while a step trains. */
+    sleep?: EngineSleep | undefined;
   },
 ): KeptEngine & { key: () => string; baseURL: () => string } {
-  const { name, pool, kind, child, health, maxSequences, log } = options;
+  const { name, pool, kind, child, health, maxSequences, sleep, log } = options;
   const supervised = supervise({
     ...child,
     health,
     onReady: async () => {
-      await options.onStarted?.(supervised.rawBaseURL(), supervised.key());
-      await pool().admit(name);
+      const [baseURL, key] = [supervised.rawBaseURL(), supervised.key()];
+      await options.onStarted?.(baseURL, key);
+      const admit = () => pool().admit(name);
+      await (sleep ? sleep.admit(baseURL, key, admit) : admit());
     },
-    onLost: () => pool().fence(name),
+    onLost: () => {
+      sleep?.lost();
+      pool().fence(name);
+    },
     log,
   });
   return {
@@ -115,7 +126,14 @@ export function keepChild(
     baseURL: supervised.baseURL,
     requireUp: () => supervised.baseURL(),
     onFenced: () => supervised.doubt(),
-    status: () => publicStatus(supervised.status()),
+    status: () => {
+      const status = publicStatus(supervised.status());
+      if (!sleep) return status;
+      const asleep = sleep.status();
+      // It is admitted again by being doubted, which is no restart.
+      const isWaking = asleep.state === "waking" && status.state === "restarting";
+      return { ...status, ...(isWaking && { state: "starting" }), sleep: asleep };
+    },
     start: () => supervised.start(),
     stop: () => supervised.stop(),
   };

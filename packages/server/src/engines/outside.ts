@@ -9,6 +9,7 @@ import { keepRemoteEngine, keepVllm, type KeptEngine, type Keeping } from "./kep
 import { createCardGuard, type CardGuard } from "./vllm/card-memory.ts";
 import { vllmChild } from "./vllm/child.ts";
 import { cardsOf, givenFlag } from "./vllm/flags.ts";
+import { createEngineSleep, type EngineSleep, type EngineSleepOptions } from "./vllm/sleep.ts";
 
 export interface RemoteEngines {
   engines: readonly { url: string; engine: HttpEngine }[];
@@ -68,6 +69,8 @@ export interface VllmReplicas {
   dataDir: string;
   children: ChildRegister;
   deadlines?: Partial<Deadlines> | undefined;
+  /** The pool, where the one replica sleeps while a step trains. @default it does not */
+  sleepsIn?: EngineSleepOptions["pool"] | undefined;
 }
 
 /** The engines besides the worker, in one list, with a name for each. None where the worker generates. */
@@ -83,33 +86,55 @@ export function keepEngines(
       keepRemoteEngine({ ...keeping, ...remote, name: nameOf(at) }),
     ),
     ...Array.from({ length: vllm?.replicas ?? 0 }, (_, at) => {
-      const { dataDir, children, deadlines, ...options } = vllm as VllmReplicas;
+      const { dataDir, children, deadlines, sleepsIn, ...options } = vllm as VllmReplicas;
       const name = nameOf(remotes.engines.length + at);
       const title = count === 1 ? "vLLM" : `vLLM (${name})`;
       // With its own word on keys and values, vLLM does not look at its share.
       const decides = givenFlag(options.flags, "--kv-cache-memory-bytes") === undefined;
       const onCards = options.device === "cuda";
       const guard = onCards && decides ? guardOf(at, title, options, keeping.log) : null;
+      const cards = cardsOfReplica(at, cardsOf(options.flags)).split(",");
+      const sleep: EngineSleep | undefined = sleepsIn
+        ? createEngineSleep({
+            ...{ name, pool: sleepsIn, log: keeping.log },
+            engine: () => ({ baseURL: kept.requireUp(), key: kept.key() }),
+            doubt: () => kept.onFenced(),
+            freeBytes: () => leastFree(cards),
+          })
+        : undefined;
       const child = vllmChild({
         ...options,
+        sleeps: sleep !== undefined,
         env: onCards ? { CUDA_VISIBLE_DEVICES: cardsOfReplica(at, cardsOf(options.flags)) } : {},
         memoryShare: () => guard?.share() ?? null,
       });
-      return keepVllm({
+      const kept = keepVllm({
         ...keeping,
         name,
+        sleep,
         maxSequences: Number(givenFlag(options.flags, "--max-num-seqs")) || undefined,
         child: {
           ...child,
           name: title,
-          ...(guard && { beforeStart: (signal) => guard.beforeStart(signal) }),
+          async beforeStart(signal) {
+            await sleep?.untilStepOver(signal);
+            await guard?.beforeStart(signal);
+          },
           onSpawn: (pid) => children.note(name, pid),
           logFile: join(resolve(dataDir), "logs", `${name}.log`),
           deadlines,
         },
       });
+      return { ...kept, sleep };
     }),
   ];
+}
+
+/** What is free on the one of these cards that has the least; null where nobody says. */
+async function leastFree(cards: readonly string[]): Promise<number | null> {
+  const all = await Promise.all(cards.map(cardMemory));
+  const free = all.flatMap((one) => (one ? [one.free] : []));
+  return free.length === 0 || free.length < cards.length ? null : Math.min(...free);
 }
 
 /** Decides what a replica takes of its cards. The trainer is on the first card of all. */

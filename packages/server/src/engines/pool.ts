@@ -1,28 +1,18 @@
 import { HoneError } from "@hone/core";
 import pLimit, { type LimitFunction } from "p-limit";
 import type { Logger } from "pino";
-import type { Engine, Engines } from "../ports/engine.ts";
+import type { Engines } from "../ports/engine.ts";
 import type { LiveAdapter, LiveBase, ProbeAnswer } from "../ports/live-set.ts";
 import { createLiveAdapters, type LiveSetView } from "./live-set.ts";
-import { type Holding, isFrom, letGo, prepare } from "./prepare.ts";
+import { forgetWrong, type Holding, isFrom, letGo, prepare } from "./prepare.ts";
 import { lateError, noneReady, noneServes, reasonOf } from "./pool-errors.ts";
+import type { EngineStatus, Replica } from "./pool-members.ts";
 import { untilReadyOrLate } from "./publication.ts";
 import type { Route } from "./placement.ts";
 import type { EngineSnapshot } from "./router-figures.ts";
 import { createEngineRouter, type EngineLease } from "./router.ts";
 
-/** One engine process, as whoever watches it describes it. */
-export interface Replica {
-  /** For logs and for those who report on it. */
-  name: string;
-  engine: Engine;
-  /** Throws why it takes no traffic, while it does not. */
-  requireUp: () => unknown;
-  /** It lags behind the others and gets no traffic until it was admitted again. */
-  onFenced?: (() => void) | undefined;
-  /** How many sequences it batches, where that is known. */
-  maxSequences?: number | undefined;
-}
+export type { EngineStatus, Replica };
 
 /** The engines between traffic and drivers. One engine is a pool of one. */
 export interface EnginePool extends Engines {
@@ -30,6 +20,8 @@ export interface EnginePool extends Engines {
   lease(policy: string): EngineLease;
   /** It answers: it gets what is live, and takes traffic once this resolves. Where it rejects, it takes none. */
   admit(name: string): Promise<void>;
+  /** The same process has its memory back: what does not answer its probe any more is forgotten, and so loaded anew. */
+  recheck(name: string): Promise<void>;
   /** It is gone, or cannot be trusted: no more leases until it is admitted again. */
   fence(name: string): void;
   /** Asks the engine now which live policies it does not serve from their folders, but for those that it does without. */
@@ -48,18 +40,6 @@ export interface EnginePool extends Engines {
   add(replica: Replica): void;
   /** It is no part of the pool any more. The requests in flight on it finish there. */
   remove(name: string): void;
-}
-
-export interface EngineStatus {
-  name: string;
-  /** While it is loading, it gets the policies that others get, and no traffic. */
-  state: "away" | "loading" | "serving";
-  /** Why it is fenced; null while it is not, or is merely gone. */
-  reason: string | null;
-  /** How often a publication has fenced it. */
-  fences: number;
-  /** What it was given. */
-  policies: string[];
 }
 
 const defaultPublishDeadlineMs = 10_000;
@@ -318,6 +298,12 @@ export function createEnginePool(options: {
         member.reason = reasonOf(error) ?? member.reason;
         throw error;
       }
+    },
+
+    async recheck(name) {
+      const member = memberOf(name);
+      await lostBy(member);
+      await forgetWrong(member.engine, member, (policy) => live.get(policy), options);
     },
 
     async load(adapter) {

@@ -1,10 +1,11 @@
 import { realpath } from "node:fs/promises";
 import { HoneError } from "@hone/core";
+import pLimit from "p-limit";
 import type { Logger } from "pino";
 import { fault } from "../faults/fault.ts";
 import type { Engine } from "../ports/engine.ts";
 import type { LiveAdapter, LiveBase, ProbeAnswer } from "../ports/live-set.ts";
-import { askProbe, judgeAnswer } from "./probe.ts";
+import { askProbe, judgeAnswer, probeEngine } from "./probe.ts";
 
 /** What one engine holds of this server's. */
 export interface Holding {
@@ -14,6 +15,8 @@ export interface Holding {
   /** What may be in it although nobody wants it: it could not be unloaded. */
   leftovers: Set<string>;
 }
+
+const probesAtATime = 4;
 
 export interface PrepareOptions {
   base: () => LiveBase;
@@ -111,6 +114,27 @@ async function askEngine(engine: Engine, adapter: LiveAdapter): Promise<ProbeAns
   } finally {
     given.abort();
   }
+}
+
+/** Forgets which of its policies do not answer their probe any more. Throws where the engine is away. */
+export async function forgetWrong(
+  engine: Engine,
+  { adapters }: Holding,
+  find: (policy: string) => LiveAdapter | undefined,
+  { base, tolerance, log }: PrepareOptions,
+): Promise<void> {
+  await pLimit(probesAtATime).map([...adapters.keys()], async (policy) => {
+    const probe = find(policy)?.probe;
+    try {
+      const limits = { dtype: base().dtype, tolerance: tolerance?.() };
+      if (probe) await probeEngine(engine, { policy }, probe, limits);
+      else adapters.delete(policy);
+    } catch (error) {
+      if (HoneError.isInstance(error) && error.status === 503) throw error;
+      log.warn({ policy, err: error }, "a policy does not answer its probe: loading it again");
+      adapters.delete(policy);
+    }
+  });
 }
 
 /** Each call says what has been done since the one before. */

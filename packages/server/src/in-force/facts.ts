@@ -16,6 +16,7 @@ export interface GivenOptions {
   engine?: "embedded" | "vllm" | "joined" | undefined;
   engineProcess?: "trainer" | "own" | undefined;
   replicas?: number | undefined;
+  sleep?: boolean | undefined;
   vllmFlags?: readonly string[] | undefined;
   engineURL?: string | readonly string[] | undefined;
   renderer?: string | undefined;
@@ -60,6 +61,8 @@ export interface Facts {
   })[];
   /** Conversations that the embedded engine has let go of for want of memory. */
   evicted: number;
+  /** Steps that vLLM has slept through, and those for which it stayed awake; null where it does not sleep. */
+  sleep: { slept: number; stayedAwake: number } | null;
   bucket: {
     place: string;
     origin: string;

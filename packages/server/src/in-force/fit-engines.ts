@@ -66,6 +66,14 @@ export const engineRules: readonly Rule[] = [
     };
   },
 
+  ({ given, sleep }) =>
+    given.sleep && sleep && sleep.stayedAwake > 0 && sleep.slept === 0
+      ? {
+          ...{ options: ["--sleep"], verdict: "hint" },
+          message: `vLLM stayed awake for all of ${counted(sleep.stayedAwake, "step")}, because rollouts were open as they began: no step had more memory for it. Play and train in turn, or leave it out.`,
+        }
+      : null,
+
   ({ given, models }) => {
     if (given.engine !== "vllm") return null;
     const slots = Number(givenFlag(given.vllmFlags ?? [], "--max-loras")) || usualSlots;

@@ -34,6 +34,14 @@ export const memoryRules: readonly Rule[] = [
     };
   },
 
+  ({ given, machine, memory }) =>
+    given.sleep && memory && memory.base > machine.memory
+      ? {
+          ...{ options: ["--sleep"], verdict: "misfit" },
+          message: `While vLLM sleeps, its ${shown(memory.base)} of weights are in the machine's memory, which has ${shown(machine.memory)}. Leave it out.`,
+        }
+      : null,
+
   ({ evicted }) =>
     evicted > 0
       ? {

@@ -31,7 +31,7 @@ const sound: Facts = {
   base: { name: "base", dtype: "float32", renderer: "qwen3", maxModelLen: 4096 },
   memory: { base: 2 * gib, kv_cache: 4 * gib, trainer: gib, step: 0 },
   models: { count: 1, highestRank: 8, live: [20e6, 20e6] },
-  ...{ engines: [serving], evicted: 0, bucket: null },
+  ...{ engines: [serving], evicted: 0, sleep: null, bucket: null },
 };
 
 /** The same with vLLM on cards. */
@@ -90,6 +90,22 @@ describe("says what does not fit:", () => {
       "misfit",
       "--replicas",
       /vLLM 15.0 GiB/,
+    ],
+    [
+      "a vLLM that never sleeps",
+      { ...onCards, sleep: { slept: 0, stayedAwake: 4 } },
+      given({ replicas: 1, sleep: true }),
+      "hint",
+      "--sleep",
+      /stayed awake for all of 4 steps/,
+    ],
+    [
+      "a vLLM whose weights have no place while it sleeps",
+      { ...onCards, memory: { ...onCards.memory!, base: 20 * gib } },
+      given({ replicas: 1, sleep: true }),
+      "misfit",
+      "--sleep",
+      /20.0 GiB of weights .* has 16.0 GiB/,
     ],
     [
       "conversations let go of",

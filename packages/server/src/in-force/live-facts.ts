@@ -18,7 +18,9 @@ export async function liveFacts(
   const { url, models, pool, engines, metrics, ...rest } = parts;
   const fences = new Map(pool.status().map((one) => [one.name, one.fences]));
   const ranks = models.list().map(({ lora }) => lora.r);
-  const evicted = valuesOf(await metrics(), "hone:kv_histories_evicted_total");
+  const page = await metrics();
+  const evicted = valuesOf(page, "hone:kv_histories_evicted_total");
+  const [slept, stayedAwake] = valuesOf(page, "hone_engine_sleep_steps_total");
   return {
     ...rest,
     port: Number(new URL(url).port),
@@ -30,5 +32,6 @@ export async function liveFacts(
       ...{ name, state, reason, joined, fences: fences.get(name) ?? 0 },
     })),
     evicted: evicted.reduce((sum, value) => sum + value, 0),
+    sleep: slept === undefined || stayedAwake === undefined ? null : { slept, stayedAwake },
   };
 }

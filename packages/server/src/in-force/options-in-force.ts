@@ -57,6 +57,8 @@ export function optionsInForce(facts: Facts): OptionInForce[] {
   add("--engine", given.engine, urls.length > 0 ? null : "embedded", given.engine);
   add("--engine-process", given.engineProcess, isEmbedded ? "trainer" : null, given.engineProcess);
   add("--replicas", given.replicas, given.engine === "vllm" ? 1 : null, given.replicas);
+  const sleep = given.sleep ? "on" : null;
+  add("--sleep", sleep, null, sleep);
   const origins = list(urls.map((url) => new URL(url).origin));
   add("--engine-url", origins, null, origins);
   add("--allow-host", list(given.hosts), null, list(given.hosts));

@@ -34,7 +34,7 @@ export function createModelService(options: {
   trainer: Trainer;
   /** Ids of the operations that have not ended. */
   unfinished: (model: string) => string[];
-  base: Pick<Base, "name" | "maxModelLen" | "dtype" | "quantize">;
+  base: Pick<Base, "name" | "maxModelLen" | "dtype" | "quantize" | "sleeps">;
   /** Throws `invalid_request` for one that the base's renderer does not know. */
   checkTemplate: (kwargs: ChatTemplateKwargs) => Promise<void>;
   /** Two requests for the same new model must not make it twice. */
@@ -55,6 +55,7 @@ export function createModelService(options: {
       operations: unfinished(model.name),
       live: live.usage(model.name),
       maxModelLen: base.maxModelLen,
+      ...(base.sleeps && { engineSleeps: true }),
       createdAt: model.createdAt,
     };
   }

@@ -90,6 +90,7 @@ export const descriptions: Record<string, string> = {
   "modelInfoSchema.cursor": "Where `batches` continues. It is committed with the step that used the batch up.",
   "modelInfoSchema.operations": "Ids of its operations that are queued or running, in their order. The cursor may still move.",
   "modelInfoSchema.live": "How many of its policies the engine holds, and the bytes of their weights. Others are loaded on request.",
+  "modelInfoSchema.engineSleeps": "The engine sleeps while a step trains (`serve --sleep`): nothing can be played meanwhile.",
   "deleteModelSchema.force": "Aborts its operations and fails its open rollouts. Without it, deleting a model in use is refused.",
   "trainMemberSchema.teacherLogprobs": "With the teacher \"given\": the teacher's logprob of each sampled token, by the completion's id. An answer that is not named has no teacher.",
   "trainMemberSchema.feedback": "With a teacher that reads feedback: what it is told about this rollout. Without it the rollout has no teacher.",

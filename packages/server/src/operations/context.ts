@@ -21,6 +21,8 @@ export interface Base {
   maxModelLen: number;
   dtype: "float32" | "bfloat16";
   quantize?: Quantize | null | undefined;
+  /** What generates sleeps while a step trains. @default false */
+  sleeps?: boolean | undefined;
 }
 
 /** What operations work with. */

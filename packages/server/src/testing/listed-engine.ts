@@ -8,6 +8,7 @@ import { testProbe } from "./adapters.ts";
 /** An engine process in small: an HTTP server that keeps the list of its adapters, and says its own name. */
 export interface ListedEngine {
   name: string;
+  /** Without `/v1`. */
   url: string;
   engine: HttpEngine;
   /** Adapters and the folders that they were loaded from. Cleared by a restart. */
@@ -24,6 +25,12 @@ export interface ListedEngine {
   answers: ProbeAnswer | null;
   /** How many completions it was asked for. */
   asked: number;
+  /** It was put to sleep: it lists and tells metrics, and fails at all else. */
+  asleep: boolean;
+  /** Answers to be put to sleep, or woken, with 500. */
+  restless: "sleep" | "wake_up" | null;
+  /** What comes of its memory when it wakes. */
+  onWake: () => void;
   /** Every request fails, as on a socket that nobody listens on. */
   down: boolean;
   /** Another process under the same address: it has no adapters. */
@@ -48,9 +55,14 @@ export async function startListedEngine(name: string): Promise<ListedEngine> {
     refuseNext: null,
     held: null,
     answers: testProbe.policy,
-    ...{ asked: 0, down: false },
+    ...{ asked: 0 },
+    asleep: false,
+    restless: null,
+    onWake: () => undefined,
+    down: false,
     restart() {
       listed.adapters.clear();
+      listed.asleep = false;
       listed.down = false;
     },
     engine: createHttpEngine({
@@ -79,6 +91,15 @@ export async function startListedEngine(name: string): Promise<ListedEngine> {
       return [200, { data: [{ id: "base", parent: null, max_model_len: 512 }, ...adapters] }];
     }
     if (path === "/metrics") return [200, "vllm:kv_cache_usage_perc 0\n"];
+    const rest = /^\/(sleep|wake_up)(\?|$)/.exec(path)?.[1];
+    if (rest !== undefined) {
+      listed.calls.push(rest);
+      if (listed.restless === rest) return [500, "out of memory"];
+      listed.asleep = rest === "sleep";
+      if (!listed.asleep) listed.onWake();
+      return [200, { status: listed.asleep ? "sleeping" : "awake" }];
+    }
+    if (listed.asleep) return [500, "asleep"];
     const body = JSON.parse(text) as Asked;
     const action = path === "/v1/load_lora_adapter" ? "load" : "unload";
     if (path !== "/v1/completions") listed.calls.push(`${action} ${body.lora_name}`);

@@ -84,13 +84,16 @@ export async function startVllm(): Promise<RunningEngine> {
 }
 
 /** Of an environment that has vLLM: `scripts/test-engine.mjs` names it. */
-export function vllmOptions(env: Readonly<Record<string, string>> = {}): ChildOptions {
+export function vllmOptions(
+  env: Readonly<Record<string, string>> = {},
+  more: { sleeps?: boolean } = {},
+): ChildOptions {
   const python = process.env["HONE_VLLM_PYTHON"];
   if (!python) throw new Error("HONE_VLLM_PYTHON does not name a Python that has vLLM");
   return {
     ...vllmChild({
       // As many slots as the contract's tests fill.
-      ...{ python, base: testBase, servedName: "base", maxModelLen, maxLoras: 4 },
+      ...{ python, base: testBase, servedName: "base", maxModelLen, maxLoras: 4, ...more },
       env: { ...quiet, ...env },
     }),
     log: pino({ level: process.env["HONE_TEST_LOG"] ?? "silent" }),

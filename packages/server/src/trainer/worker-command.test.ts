@@ -15,6 +15,11 @@ it("a worker that only generates gets nothing of the trainer's, and one beside i
   expect(argumentsOf("both")).toMatch(mine);
   expect(argumentsOf("both")).not.toMatch(/--no-engine|--spare-cache/);
   expect(argumentsOf("train")).toMatch(/--no-engine$/);
+  const beside = workerCommand(options, {
+    ...{ baseName: "base", does: "train" as const, releasesAfterStep: true },
+  });
+  expect(beside.args).toContain("--release-after-step");
+  expect(argumentsOf("train")).not.toContain("--release-after-step");
   expect(argumentsOf("train-beside")).toMatch(mine);
   expect(argumentsOf("train-beside")).toMatch(/--no-engine --spare-cache$/);
   expect(argumentsOf("generate")).not.toMatch(

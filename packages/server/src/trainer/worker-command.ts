@@ -29,7 +29,7 @@ type WorkerDoes = "both" | "train" | "train-beside" | "generate";
 /** How a worker is started. */
 export function workerCommand(
   options: WorkerOptions & { python: string },
-  worker: { baseName: string; does: WorkerDoes },
+  worker: { baseName: string; does: WorkerDoes; releasesAfterStep?: boolean },
   machine = { cores: availableParallelism(), given: process.env["OMP_NUM_THREADS"] },
 ): ReturnType<typeof pythonModule> {
   const command = pythonModule(options, "hone_worker.worker", workerArguments(options, worker));
@@ -40,7 +40,11 @@ export function workerCommand(
 
 function workerArguments(
   options: WorkerOptions,
-  { baseName, does }: { baseName: string; does: WorkerDoes },
+  {
+    baseName,
+    does,
+    releasesAfterStep,
+  }: { baseName: string; does: WorkerDoes; releasesAfterStep?: boolean },
 ): string[] {
   // What only the trainer needs, one that generates is not given.
   const { rewardModels = {}, objectives = [] } = does === "generate" ? {} : options;
@@ -60,6 +64,7 @@ function workerArguments(
       "--reward-model",
       `${name}=${source}`,
     ]),
+    ...(releasesAfterStep ? ["--release-after-step"] : []),
     ...objectives.flatMap((file) => ["--objectives", resolve(file)]),
     ...{
       both: [],

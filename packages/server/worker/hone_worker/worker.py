@@ -189,6 +189,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         action="store_true",
         help="with --no-engine: leave memory for the keys and values of a worker that generates on this machine",
     )
+    parser.add_argument(
+        "--release-after-step",
+        action="store_true",
+        help="with --device cuda: leave the card's memory to others between steps, also what could be used again",
+    )
     return parser.parse_args(arguments)
 
 
@@ -237,6 +242,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         recompute=options.recompute,
         # What another process has filled of its own is counted twice: better than too little.
         reserved=engine.unfilled_bytes if engine else lambda: cache_bytes,
+        release_after_step=options.release_after_step,
     )
     app = create_app(worker_routes(base, compute, engine, boot, reward_models, memory), key)
     compute.start(engine.decoder if engine is not None else None)

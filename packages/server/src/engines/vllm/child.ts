@@ -23,6 +23,8 @@ interface VllmOptions {
   maxLoraRank?: (() => number) | undefined;
   /** The share of its card that it may take, asked at each start. @default vLLM's own */
   memoryShare?: (() => number | null) | undefined;
+  /** It can be put to sleep (`sleep.ts`). Without a GPU it answers as if, and gives no memory away. @default false */
+  sleeps?: boolean | undefined;
   /** Flags of the operator's own, which come last and so win. */
   flags?: readonly string[] | undefined;
   /** Added to its environment, before what is set here. */
@@ -53,6 +55,9 @@ export function vllmChild(options: VllmOptions): Omit<ChildOptions, "log"> {
       ...(options.device === "cuda" ? [] : ["--enforce-eager"]),
       ...(options.device === "cuda" ? [] : targetsFlag(options.base)),
       "--disable-uvicorn-access-log",
+      // The routes are of vLLM's development mode; `hone_vllm.py` closes all others of it.
+      ...(options.sleeps ? ["--middleware", "hone_vllm.SleepRoutes"] : []),
+      ...(options.sleeps && options.device === "cuda" ? ["--enable-sleep-mode"] : []),
       ...shareFlag(options.memoryShare?.() ?? null),
       ...(options.flags ?? []),
     ],
@@ -62,6 +67,7 @@ export function vllmChild(options: VllmOptions): Omit<ChildOptions, "log"> {
       HONE_COMPILED: join(cacheDir(), "compiled"),
       ...options.env,
       VLLM_ALLOW_RUNTIME_LORA_UPDATING: "1",
+      ...(options.sleeps && { VLLM_SERVER_DEV_MODE: "1" }),
       VLLM_NO_USAGE_STATS: "1",
       DO_NOT_TRACK: "1",
     },

@@ -14,6 +14,8 @@ describe("flags for vLLM", () => {
     ["--trust-remote-code"],
     ["--config", "flags.yaml"],
     ["--disable-log-stats"],
+    ["--enable-sleep-mode"],
+    ["--middleware", "mine.All"],
     ["--override-generation-config", '{"temperature": 0.5}'],
     ["--override-generation-config.temperature", "0.5"],
     ["--hf_overrides.rope_theta=1"],

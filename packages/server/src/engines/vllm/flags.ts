@@ -23,6 +23,8 @@ const ours: Readonly<Record<string, string>> = {
   "--lora-modules": "policies are loaded while it runs",
   "--disable-log-stats": "its metrics tell whether it makes progress",
   "--config": "flags from a file would not be looked at; give them one by one",
+  "--enable-sleep-mode": "it also needs routes and a time to sleep: give --sleep",
+  "--middleware": "it stands between vLLM's routes and whoever has no key",
   "--data-parallel-size": "an adapter would reach one of its engines only; use --replicas",
   "-dp": "an adapter would reach one of its engines only; use --replicas",
 };

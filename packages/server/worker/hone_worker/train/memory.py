@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -64,9 +65,14 @@ class TrainerMemory:
         *,
         recompute: Recompute = "auto",
         reserved: Callable[[], int] = lambda: 0,
+        release_after_step: bool = False,
     ) -> None:
-        """`reserved`: bytes of the free memory that others will take, such as the engine for keys and values."""
+        """`reserved`: bytes of the free memory that others will take, such as the engine for keys and values.
+
+        `release_after_step`: leaves the card to an engine that sleeps while a step trains.
+        """
         self.base = base
+        self.release_after_step = release_after_step
         self.recompute: Recompute = recompute
         self.reserved = reserved
         self.policies = PolicyCache(base)
@@ -82,6 +88,12 @@ class TrainerMemory:
     def budget(self) -> int:
         """Bytes that a micro-batch may take now."""
         return max(0, int((free_bytes(self.base.device) - self.reserved()) * (1 - SPARED)))
+
+    def step_is_over(self) -> None:
+        """Gives back what PyTorch's allocator keeps for its next use, where others want it meanwhile."""
+        if self.release_after_step and self.base.device.type == "cuda":
+            gc.collect()
+            torch.cuda.empty_cache()
 
     def kept(self, weights: LoraWeights) -> Kept:
         """Measured once for each shape of an adapter."""

@@ -79,7 +79,8 @@ def train_steps(
     Raises HoneWorkerError where the operation fails, and then leaves the staging folder empty.
     """
     watch = Watch()
-    operation = _Operation(base, data, config, aborted, watch, Fit(memory or TrainerMemory(base)))
+    memory = memory or TrainerMemory(base)
+    operation = _Operation(base, data, config, aborted, watch, Fit(memory))
     try:
         with staged(Path(config.staging)):
             events = operation.run()
@@ -95,6 +96,7 @@ def train_steps(
     finally:
         if operation.state is not None:
             operation.state.release()
+        memory.step_is_over()
 
 
 class _Operation:

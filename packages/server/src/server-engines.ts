@@ -1,0 +1,142 @@
+import { HoneError } from "@hone/core";
+import type { ComposeOptions } from "./compose.ts";
+import { checkVllmFlags } from "./engines/vllm/flags.ts";
+import type { Quantize } from "./ports/trainer.ts";
+import { findVllm } from "./setup/vllm.ts";
+
+/** What generates, and where. */
+export interface EngineOptions {
+  /** @default cpu */
+  device?: "cpu" | "cuda" | undefined;
+  /** @default bfloat16 on cuda, and on a cpu with AVX512-BF16 for a base of 100M parameters or more; else float32 */
+  dtype?: "float32" | "bfloat16" | undefined;
+  /**
+   * Holds the base's linear layers in 4 bits, a quarter of bfloat16's memory: QLoRA. Needs bitsandbytes
+   * (`setup --bitsandbytes`) and the embedded engine. @default all of their bits
+   */
+  quantize?: Quantize | undefined;
+  /**
+   * What the embedded engine may hold of keys and values: of what it samples now, and of earlier turns.
+   * @unit MiB @default a quarter of the machine's or the container's memory, half of what is free of it at most
+   */
+  kvCacheMib?: number | undefined;
+  /**
+   * The same as a share of the memory that the base leaves free, from 0.05 to 0.95.
+   * @default .5 on cuda; on cpu see `kvCacheMib`
+   */
+  engineShare?: number | undefined;
+  /** What generates: the worker, vLLM as a child of this server, or engines that join. @default embedded */
+  engine?: "embedded" | "vllm" | "joined" | undefined;
+  /**
+   * Where the embedded engine computes: in the trainer's process, in turn with it, or in its own, while a step trains.
+   * The latter is for device "cpu" and two cores or more, and takes the base's memory twice. @default trainer
+   */
+  engineProcess?: "trainer" | "own" | undefined;
+  /** How many vLLMs, each on a card of its own where there are cards. @default 1 */
+  replicas?: number | undefined;
+  /**
+   * vLLM sleeps while a step trains, and leaves its card to the trainer. For one vLLM of this server's on a card; not for
+   * runs that play while a step trains. @default false
+   */
+  sleep?: boolean | undefined;
+  /** Flags for vLLM besides those that Hone sets. */
+  vllmFlags?: readonly string[] | undefined;
+  /** vLLM servers that others run, which generate instead of the worker. They see the same disk. */
+  engineURL?: string | readonly string[] | undefined;
+}
+
+/** Which engines are wanted, or why these options do not go together. */
+export function checkEngines(
+  options: EngineOptions,
+): Pick<ComposeOptions, "engineURLs" | "vllm" | "dtype" | "joinedOnly" | "engineApart"> {
+  const { engine = "embedded", engineURL = [], replicas, vllmFlags = [] } = options;
+  const engineURLs = [engineURL].flat();
+  const refuse = (param: string, message: string): never => {
+    throw new HoneError(message, { code: "invalid_config", param });
+  };
+  if (engineURLs.length > 0 && options.engine !== undefined) {
+    refuse("engine", "An engine by its URL and --engine exclude each other. Leave one out.");
+  }
+  if (new Set(engineURLs).size < engineURLs.length) {
+    refuse("engineURL", "Two engines have the same URL. Give each one once.");
+  }
+  if (options.quantize && (engine !== "embedded" || engineURLs.length > 0)) {
+    refuse(
+      "quantize",
+      "A base in 4 bits is for the embedded engine: what vLLM serves has other weights, so its samples would not be those of the policy that is trained. Leave out --quantize or vLLM.",
+    );
+  }
+  for (const param of ["kvCacheMib", "engineShare"] as const) {
+    if (options[param] === undefined || (engine === "embedded" && engineURLs.length === 0))
+      continue;
+    refuse(
+      param,
+      `${param} is of the embedded engine. Give vLLM its own flag, such as --gpu-memory-utilization.`,
+    );
+  }
+  const engineApart = options.engineProcess === "own";
+  if (options.engineProcess !== undefined && (engine !== "embedded" || engineURLs.length > 0)) {
+    refuse(
+      "engineProcess",
+      "--engine-process is of the embedded engine: others have a process of their own. Leave it out.",
+    );
+  }
+  if (engineApart && options.device === "cuda") {
+    refuse(
+      "engineProcess",
+      "--engine-process own is for --device cpu: on a card the engine and the trainer share the base's weights. Leave it out, or generate with --engine vllm.",
+    );
+  }
+  if (options.kvCacheMib !== undefined && options.engineShare !== undefined) {
+    refuse(
+      "engineShare",
+      "kvCacheMib and engineShare both say how much the embedded engine may keep. Leave one out.",
+    );
+  }
+  if (options.sleep) {
+    const fault = whyNoSleep(options);
+    if (fault !== null) refuse("sleep", fault);
+  }
+  if (engine !== "vllm") {
+    if (replicas !== undefined)
+      refuse("replicas", "--replicas is of --engine vllm. Add that, or leave it out.");
+    if (vllmFlags.length > 0) {
+      refuse(
+        "vllmFlags",
+        `${vllmFlags.join(" ")} would go to vLLM. Add --engine vllm, or leave it out.`,
+      );
+    }
+    return { engineURLs, engineApart, joinedOnly: engine === "joined" };
+  }
+  checkVllmFlags(vllmFlags);
+  const python = findVllm(options.device ?? "cpu");
+  const dtype = options.dtype ?? (options.device === "cuda" ? "bfloat16" : "float32");
+  const sleep = options.sleep ?? false;
+  const vllm = { python, replicas: replicas ?? 1, flags: vllmFlags, dtype, sleep };
+  return { engineURLs, dtype, vllm };
+}
+
+/** Why an engine cannot sleep while a step trains; null where it can. */
+function whyNoSleep({
+  engine = "embedded",
+  engineURL = [],
+  device = "cpu",
+  replicas = 1,
+}: EngineOptions): string | null {
+  if ([engineURL].flat().length > 0) {
+    return "--sleep is of a vLLM that this server runs: one by its URL may have others' requests. Leave it out, or use --engine vllm.";
+  }
+  if (engine === "joined") {
+    return "--sleep is of a vLLM on the trainer's card: engines that join have cards of their own. Leave it out.";
+  }
+  if (engine === "embedded") {
+    return "--sleep is of --engine vllm: the embedded engine uses the trainer's own copy of the base. Leave it out.";
+  }
+  if (device === "cpu") {
+    return "--sleep is for --device cuda: without a GPU vLLM gives no memory away. Leave it out.";
+  }
+  if (replicas > 1) {
+    return "--sleep is of one vLLM that shares the trainer's card: --replicas have cards of their own, and go on while a step trains. Leave one of the two out.";
+  }
+  return null;
+}
