@@ -1,4 +1,4 @@
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import type { Engine } from "../ports/engine.ts";
 import type { Probe, ProbeAnswer } from "../ports/live-set.ts";
 import { answerTo } from "../testing/adapters.ts";
@@ -79,6 +79,24 @@ describe("a probe", () => {
       limits,
     );
     expect(found).toMatchObject({ tellsApart: false });
+  });
+
+  it("that is not answered in time is an error of an engine that is away, and says what to do", async () => {
+    const over = AbortSignal.abort(new DOMException("too late", "TimeoutError"));
+    const timeout = vi.spyOn(AbortSignal, "timeout").mockReturnValue(over);
+    const hung: Engine = {
+      ...answering(at(0)),
+      // oxlint-disable-next-line require-yield
+      async *generate({ signal }) {
+        throw signal.reason;
+      },
+    };
+    const asked = probeEngine(hung, { policy: "m@1" }, probeOf("float32", 1), { dtype: "float32" });
+    await expect(asked).rejects.toMatchObject({
+      ...{ code: "engine_unavailable", status: 503 },
+      message: expect.stringContaining("Look at the engine's log"),
+    });
+    timeout.mockRestore();
   });
 
   it("of an engine that tells no number is an error of the engine", async () => {

@@ -90,6 +90,12 @@ export async function askProbe(
       });
     }
   } catch (error) {
+    if (limit.aborted && !signal?.aborted) {
+      throw new HoneError(
+        `It did not answer the probe of ${policy} within ${probeTimeoutMs / 1000} s. Look at the engine's log: it may hang, or have too long a queue.`,
+        { code: "engine_unavailable", cause: error, retryAfterMs: 1_000 },
+      );
+    }
     if (!isEmptyAnswer(error)) throw error;
   }
   throw new HoneError(`It answered the probe of ${policy} with no token.`, {

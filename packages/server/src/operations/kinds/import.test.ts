@@ -78,6 +78,18 @@ test("one that was refused and stays loaded is never served as the next step", a
   expect(engine.roots.get("m@1")).toBe(policyRoot(1));
 });
 
+test("an engine's own failure is no fault of the adapter", async ({
+  engine,
+  server,
+  submitImport,
+}) => {
+  engine.failNext = new HoneError("500 over it", { code: "engine_error" });
+  expect(await ended(server, await submitImport())).toMatchObject({
+    status: "failed",
+    error: { code: "engine_error", message: "500 over it" },
+  });
+});
+
 test("one that was accepted is imported, whether or not it can be unloaded", async ({
   engine,
   server,

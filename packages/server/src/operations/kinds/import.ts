@@ -199,7 +199,8 @@ async function tryInEngine(context: OperationContext, adapter: LiveAdapter): Pro
   try {
     await context.engines.load(adapter);
   } catch (cause) {
-    if (HoneError.isInstance(cause) && cause.status === 503) throw cause;
+    // Its own failure says nothing of the adapter.
+    if (!HoneError.isInstance(cause) || cause.code !== "bad_adapter") throw cause;
     throw badAdapter(`the engine refuses it: ${(cause as Error).message}`, cause);
   } finally {
     await letGo(context, adapter.policy);
