@@ -47,6 +47,7 @@ it.each([
   [["--help"], 0, /relabel/],
   [["relabel", "--help"], 0, /--test-share/],
   [["policy", "--help"], 0, /--objective/],
+  [["--policy-eps", "0"], 2, /--policy-eps/],
   [["relabel", "--in", "x", "--out", "y"], 2, /required option .--scorer/],
   [["small-set", "--out", "x", "--nothing"], 2, /unknown option '--nothing'/],
   [["pairs", "--on-policy-share", "2"], 2, /on-policy-share/],

@@ -194,11 +194,13 @@ function addModelStages(program: Command, signal: AbortSignal): void {
     withPolicy(withSampling(options.withScorer(withOut(policy, "what was gained, JSON")))),
   ).action(async (given: Given) => {
     const { in: labelled, sft: start, normalisation, out, model, seed } = given;
-    const { objective, beta, steps, groupsPerStep, groupSize, policyLr, testSamples } = given;
+    const { objective, beta, steps, groupsPerStep, groupSize, testSamples } = given;
     const { temperature, answerTokens, concurrency } = given;
     const made = await trainPolicy({
       ...{ hone: new Hone(), names: {}, labelled, start, normalisation, out, model, seed },
-      ...{ objective, beta, steps, groupsPerStep, groupSize, learningRate: policyLr, testSamples },
+      ...{ objective, beta, steps, groupsPerStep, groupSize, testSamples },
+      ...{ learningRate: given.policyLr, eps: given.policyEps },
+      maxGradNorm: given.policyMaxGradNorm,
       ...{ temperature, answerTokens, concurrency, signal, onEvent: options.onRun },
       ...{ scorer: await options.judgeNamed(given.scorer), scorerFile: scorerFileOf(given.scorer) },
     });

@@ -101,6 +101,16 @@ export const withPolicy = (command: Command): Command => {
     .option("--group-size <n>", "answers to a prompt of a step", whole(2), policy.groupSize)
     .option("--policy-lr <rate>", "learning rate of the policy", above0, policy.learningRate)
     .option(
+      "--policy-eps <x>",
+      "AdamW's epsilon; far above the gradients (1) steps are as large as the rewards are (default: the server's, below them)",
+      above0,
+    )
+    .option(
+      "--policy-max-grad-norm <x>",
+      "what the gradient's norm is cut to (default: the server's, 1)",
+      above0,
+    )
+    .option(
       "--test-samples <n>",
       "answers to each test prompt, before and after",
       whole(1),
@@ -131,6 +141,8 @@ export interface GivenSettings {
   groupsPerStep: number;
   groupSize: number;
   policyLr: number;
+  policyEps?: number;
+  policyMaxGradNorm?: number;
   testSamples: number;
   concurrency: number;
   seed: number;

@@ -125,6 +125,8 @@ function settingsOf(given: Given, command: Command): GoodTeacherSettings {
       groupsPerStep: or("groupsPerStep", base.policy.groupsPerStep),
       groupSize: or("groupSize", base.policy.groupSize),
       learningRate: or("policyLr", base.policy.learningRate),
+      eps: given.policyEps ?? base.policy.eps,
+      maxGradNorm: given.policyMaxGradNorm ?? base.policy.maxGradNorm,
       testSamples: or("testSamples", base.policy.testSamples),
       train: base.policy.train,
     },

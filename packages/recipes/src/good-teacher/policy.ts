@@ -72,7 +72,10 @@ export async function trainPolicy(options: PolicyOptions): Promise<boolean> {
   const { labelled, start, normalisation, scorer, scorerFile, out, model: name } = options;
   const { objective, beta, steps, groupsPerStep, groupSize, learningRate, seed } = options;
   const { temperature, answerTokens, testSamples, train, shuffleRewards = false } = options;
-  const shown = { model: name, objective, beta, steps, groupsPerStep, groupSize, learningRate };
+  const shown = {
+    ...{ model: name, objective, beta, steps, groupsPerStep, groupSize, learningRate },
+    ...sizesOf(options),
+  };
   return await runStage(
     {
       ...{ name: "policy", out },
@@ -128,6 +131,11 @@ function byPrompt(groups: readonly TrajectoryGroup[]): TrajectoryGroup[] {
   return [...found.values()];
 }
 
+/** What decides how a step's length follows the gradient's; what is not given is left to the server. */
+function sizesOf({ eps, maxGradNorm }: PolicySettings) {
+  return { ...(eps !== undefined && { eps }), ...(maxGradNorm !== undefined && { maxGradNorm }) };
+}
+
 async function taskOf(
   options: PolicyOptions,
   start: Start,
@@ -167,6 +175,7 @@ async function taskOf(
       concurrency: options.concurrency,
       train: {
         ...{ type: objective, beta, reference: start.step },
+        ...sizesOf(options),
         ...options.train,
       } as TrainConfig,
     },

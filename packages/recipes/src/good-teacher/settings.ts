@@ -7,6 +7,13 @@ export interface PolicySettings {
   groupsPerStep: number;
   groupSize: number;
   learningRate: number;
+  /**
+   * Of AdamW. Far above the gradients a step is `learningRate / eps` times their mean, and a reward that tells little
+   * apart teaches slowly. @default the server's: below the gradients, so that steps are as long for every reward
+   */
+  eps?: number | undefined;
+  /** What the gradient's norm is cut to; with a large `eps` it has to be above the norms. @default the server's, 1 */
+  maxGradNorm?: number | undefined;
   /** Answers to each test prompt, before and after. */
   testSamples: number;
   /** Further options of the training step. */
@@ -49,13 +56,14 @@ export const goodTeacherDefaults: GoodTeacherSettings = {
 export const smallSetSettings: GoodTeacherSettings = {
   ...goodTeacherDefaults,
   ...{ testShare: 0.1, policyShare: 0.3, answerTokens: 8, concurrency: 64 },
-  sft: { epochs: 2, batchSize: 32, learningRate: 3e-3 },
+  sft: { epochs: 4, batchSize: 32, learningRate: 3e-3 },
   samples: { pairs: 2, measured: 8 },
   pairs: 256,
-  rewardModel: { epochs: 10, batchSize: 16, learningRate: 2e-3, centering: 0.01 },
+  rewardModel: { epochs: 12, batchSize: 32, learningRate: 3e-3, centering: 0.01 },
   policy: {
-    ...{ objective: "rloo", beta: 0.05, steps: 20, groupsPerStep: 16, groupSize: 4 },
-    ...{ learningRate: 1e-3, testSamples: 4, train: { warmupSteps: 2 } },
+    ...{ objective: "rloo", beta: 0.05, steps: 12, groupsPerStep: 16, groupSize: 4 },
+    // Gradients' norms are 1 to 2 for the ground truth: nothing is cut to one length, and a flat reward is flat.
+    ...{ learningRate: 0.15, eps: 1, maxGradNorm: 10, testSamples: 4, train: { warmupSteps: 0 } },
   },
 };
 
