@@ -107,7 +107,7 @@ describe.skipIf(!workerPython())("serve says in one line", () => {
   test("that nobody is behind --engine-url, and what it needs to find there", async () => {
     const dataDir = mkdtempSync(join(parent, "data-"));
     const args = ["--base", base, "--data-dir", dataDir, "--engine-url"];
-    expect(await refusal([...args, "http://user:secret@127.0.0.1:9/v1"])).toMatch(
+    expect(await refusal([...args, "http://127.0.0.1:9/v1"])).toMatch(
       /^hone: No engine answers at http:\/\/127.0.0.1:9 \(ECONNREFUSED\)\. Start vLLM there first/,
     );
     const page = createHttpServer((_, response) => response.end("<html>")).listen(0, "127.0.0.1");
