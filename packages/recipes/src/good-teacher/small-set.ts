@@ -45,7 +45,7 @@ export function smallSet(options: { pairs?: number | undefined; seed: number }):
   const random = mulberry32(seed * 7919 + 17);
   const worth: Record<string, number> = {};
   for (const [words, weight] of [
-    ...Object.values(registers).map((words) => [words, 1] as const),
+    ...Object.values(registers).map((register) => [register, 1] as const),
     [tones, toneWeight] as const,
   ]) {
     const order = shuffledIndices(words.length, random);
