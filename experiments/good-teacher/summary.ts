@@ -6,7 +6,7 @@ const figures = ["combined", "accuracy", "onPolicyAccuracy", "variance"] as cons
 type Figure = (typeof figures)[number];
 
 /** 95%: a bootstrap over the rewards, drawn within each seed. */
-export interface Interval {
+interface Interval {
   value: number | null;
   low: number | null;
   high: number | null;
