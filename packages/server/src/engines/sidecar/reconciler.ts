@@ -31,6 +31,8 @@ export function createReconciler(options: {
   base: string;
   /** Called when what is served or refused may have changed. */
   onChange: () => void;
+  /** The engine did not take a load in time, or is away: it has to be looked at, or nothing would try it again. */
+  onUnavailable: () => void;
   /** Ends what is tried again. */
   signal: AbortSignal;
   log: Logger;
@@ -93,7 +95,10 @@ export function createReconciler(options: {
       refused.delete(policy);
     } catch (error) {
       const { code, status = 0, message } = error as Partial<HoneError> & Error;
-      if (code === "engine_unavailable") throw error;
+      if (code === "engine_unavailable") {
+        options.onUnavailable();
+        throw error;
+      }
       if (HoneError.isInstance(error) && (code === "connection_failed" || status >= 500)) {
         if (code !== "engine_error" && code !== "disk_full") return later(policy, error);
       }

@@ -80,6 +80,8 @@ async function start(
   const reconciler = createReconciler({
     ...{ pool: () => pool, cache, base: base.name, signal: ending.signal, log },
     onChange: () => told(),
+    // One that is being started or admitted is not doubted: its restart is under way.
+    onUnavailable: () => kept.onFenced(),
   });
   const setReady = (is: boolean): void => {
     ready = is;

@@ -1,0 +1,49 @@
+import { HoneError } from "@hone/core";
+import { pino } from "pino";
+import { expect, it } from "vitest";
+import { createReconciler } from "./reconciler.ts";
+
+const adapter = {
+  policy: "m@1",
+  sha256: "a".repeat(64),
+  asked: 1,
+  bytes: 1,
+  rank: 8,
+  config: "{}",
+};
+
+it.each([
+  ["engine_unavailable", 1],
+  ["engine_error", 0],
+] as const)("an engine whose load ends with %s is looked at %d times", async (code, times) => {
+  let looks = 0;
+  const reconciler = createReconciler({
+    pool: () => ({
+      load: () => Promise.reject(new HoneError("It did not answer in time.", { code })),
+      unload: () => Promise.resolve(),
+      answerOf: () => null,
+      liveSet: {
+        current: () => ({ generation: 0, adapters: [] }),
+        onChange: () => () => undefined,
+      } as never,
+    }),
+    cache: {
+      folderOf: () => Promise.resolve("/cache/m@1"),
+      trim: () => Promise.resolve(),
+    } as never,
+    base: "base",
+    onChange: () => undefined,
+    onUnavailable: () => looks++,
+    signal: new AbortController().signal,
+    log: pino({ level: "silent" }),
+  });
+  reconciler.take({
+    known: true,
+    generation: 1,
+    base: "base",
+    probeTolerance: null,
+    adapters: [adapter],
+  });
+  await reconciler.apply().catch(() => undefined);
+  expect(looks).toBe(times);
+});
