@@ -1,13 +1,14 @@
-import { mkdtemp, readdir, rm } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { TrajectoryGroup } from "@hone/core";
+import type { Trajectory, TrajectoryGroup } from "@hone/core";
 import { afterEach, beforeEach, expect, it } from "vitest";
 import type { Model } from "../model.ts";
 import { openRunLog } from "../run-log/run-log.ts";
 import { trained } from "../testing/run-log.ts";
 import { rolloutRoutes, startRouteServer, type RouteServer } from "../testing/route-server.ts";
 import type { Batch } from "../training/batch.ts";
+import { dropPassed, keptRollouts } from "./playing.ts";
 import { readSettings } from "./run-options.ts";
 import { createRun } from "./run-play.ts";
 import { createWatch } from "./run-watch.ts";
@@ -109,6 +110,20 @@ it("a run that is cut off in a batch plays what is left of it, with the seeds th
   expect(second.ids.flat()).toEqual(both.map(({ id }) => id));
   expect(second.usd - whole.usd).toBe(9);
   expect(await playing()).toEqual([]);
+});
+
+it("keeps what was played of a batch that has not trained while the next one is played", async () => {
+  const of = { scenario: "a", time: 0, member: 0 };
+  await start({ killAt: 2 });
+  const [line] = (await readFile(join(out, "playing", "step-0001.jsonl"), "utf8"))
+    .trim()
+    .split("\n");
+  const { trajectory } = JSON.parse(line!) as { trajectory: Trajectory };
+  (await keptRollouts(out, 0)).keep(of, trajectory);
+  (await keptRollouts(out, 1)).keep(of, trajectory);
+  expect((await keptRollouts(out, 0)).find(of)).toEqual(trajectory);
+  await dropPassed(out, 1);
+  expect(await playing()).toEqual(["step-0002.jsonl"]);
 });
 
 it("plays all of a batch again whose step has failed: its rollouts may be the reason", async () => {

@@ -23,15 +23,21 @@ const folder = "playing";
 const fileOf = (batch: number) => `step-${String(batch + 1).padStart(4, "0")}.jsonl`;
 const keyOf = ({ scenario, time, member }: Playing) => `${time} ${member} ${scenarioKey(scenario)}`;
 
-/** What earlier starts have played of a batch. Of batches before it nothing is needed any more. */
-export async function keptRollouts(out: string, batch: number): Promise<KeptRollouts> {
+/** Forgets what was played of batches before this one. */
+export async function dropPassed(out: string, batch: number): Promise<void> {
   const at = join(out, folder);
-  await mkdir(at, { recursive: true });
   const own = fileOf(batch);
   const passed = (await readdir(at)).filter(
     (name) => name.length < own.length || (name.length === own.length && name < own),
   );
   await Promise.all(passed.map((name) => rm(join(at, name), { force: true })));
+}
+
+/** What earlier starts have played of a batch. */
+export async function keptRollouts(out: string, batch: number): Promise<KeptRollouts> {
+  const at = join(out, folder);
+  await mkdir(at, { recursive: true });
+  const own = fileOf(batch);
   const found = await read(join(at, own));
   return {
     find: (of) => found.get(keyOf(of)),

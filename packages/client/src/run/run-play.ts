@@ -114,6 +114,8 @@ export function createRun(context: RunContext) {
           if (event.type === "rollout-finished" && !event.known) {
             totals.addPlayed([event.trajectory]);
             dealt?.kept.keep(playing(event.place), event.trajectory);
+            // The next start takes it from there, and does not count it again.
+            totals.saveSoon();
           }
           tell({ type: "progressed", done: event.done, note: noteOf(event, metric) });
         },

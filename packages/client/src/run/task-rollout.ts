@@ -36,6 +36,7 @@ export function rolloutWith<Scenario, Settings extends TaskSettings>(
   task: Task<Scenario, Settings>,
   how: Omit<RolloutHow<Settings>, "seed">,
 ): Rollout<Scenario> {
-  return (model, scenario, place: SeededPlace) =>
-    task.rollout(model, scenario, { ...how, seed: place.seed ?? null });
+  // Called by a program of its own, it may get no place.
+  return (model, scenario, place?: SeededPlace) =>
+    task.rollout(model, scenario, { ...how, seed: place?.seed ?? null });
 }

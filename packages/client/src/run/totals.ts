@@ -46,6 +46,8 @@ export interface RunTotals {
   soFar(): Totals;
   /** Writes them down for the next start. */
   save(): Promise<void>;
+  /** The same within a second: what a killed start has paid for is then known but for that second. */
+  saveSoon(): void;
 }
 
 /** Continues the totals of the run's earlier starts. */
@@ -57,6 +59,19 @@ export async function openTotals(
   const earlier = totals.seconds;
   const began = now();
   totals.starts += 1;
+  let due: NodeJS.Timeout | undefined;
+  let saving: Promise<void> = Promise.resolve();
+  async function write(): Promise<void> {
+    // Whole or not at all: the run may be killed at any moment.
+    await writeFile(`${file}.partial`, `${JSON.stringify(soFar(), null, 2)}\n`);
+    await rename(`${file}.partial`, file);
+  }
+  function save(): Promise<void> {
+    clearTimeout(due);
+    due = undefined;
+    saving = saving.then(write, write);
+    return saving;
+  }
   const soFar = (): Totals => ({
     ...totals,
     stages: { ...totals.stages },
@@ -98,10 +113,12 @@ export async function openTotals(
       totals.newestSteps = [...totals.newestSteps, taken].slice(-pricedSteps);
     },
     soFar,
-    async save() {
-      // Whole or not at all: the run may be killed at any moment.
-      await writeFile(`${file}.partial`, `${JSON.stringify(soFar(), null, 2)}\n`);
-      await rename(`${file}.partial`, file);
+    save,
+    saveSoon() {
+      due ??= setTimeout(() => {
+        // Whoever saves next says why it cannot be written.
+        save().catch(() => undefined);
+      }, 1000).unref();
     },
   };
 }

@@ -6,7 +6,7 @@ import { shuffleRewards } from "../training/control.ts";
 import { fillBatch } from "../training/fill.ts";
 import { playAhead, type PlayedBatch } from "../training/play-ahead.ts";
 import { readOverlap } from "./run-options.ts";
-import { createTimes, dropKept, keptRollouts, type KeptRollouts } from "./playing.ts";
+import { createTimes, dropKept, dropPassed, keptRollouts, type KeptRollouts } from "./playing.ts";
 import type { RunEvent } from "./run-event.ts";
 import { evaluationLabel } from "./fixed-evaluations.ts";
 import { waitingGroups } from "./paused-run.ts";
@@ -161,6 +161,16 @@ function playerOf(model: Model, run: Run, watch: RunWatch, onEvent: (event: RunE
   const waiting = new WeakMap<Batch<unknown>, ReturnType<typeof waitingGroups>>();
   const dealt = new WeakMap<Batch<unknown>, ReturnType<typeof createTimes>>();
   const opened = new WeakMap<Batch<unknown>, Promise<KeptRollouts>>();
+  const { folder } = run.context.log;
+  let isFirst = true;
+  /** Of batches before the first that this start plays nothing is needed; of those behind it, until they have trained. */
+  async function open(batch: number): Promise<KeptRollouts> {
+    const sweeps = isFirst;
+    isFirst = false;
+    const kept = await keptRollouts(folder, batch);
+    if (sweeps) await dropPassed(folder, batch);
+    return kept;
+  }
   /** Plays what does not wait from before a pause, each scenario in its place. */
   return async (
     scenarios: readonly unknown[],
@@ -186,7 +196,7 @@ function playerOf(model: Model, run: Run, watch: RunWatch, onEvent: (event: RunE
     scenarios: readonly unknown[],
     { batch, signal, times }: { batch: Batch<unknown>; signal: AbortSignal; times: number[] },
   ): Promise<TrajectoryGroup[]> {
-    const kept = opened.get(batch) ?? keptRollouts(run.context.log.folder, batch.step);
+    const kept = opened.get(batch) ?? open(batch.step);
     opened.set(batch, kept);
     const so = played.get(batch) ?? { rollouts: 0, failed: 0 };
     played.set(batch, so);
