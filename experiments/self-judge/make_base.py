@@ -16,9 +16,10 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
+from transformers import Qwen3ForCausalLM
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts" / "make-base"))
+from small_qwen3 import small_qwen3
 from tokenizer import build, save
 
 NAMES = (
@@ -93,28 +94,17 @@ def pieces() -> list[str]:
 
 
 def new_model(tokenizer, seed: int, layers: int) -> Qwen3ForCausalLM:
-    torch.manual_seed(seed)
-    end, pad = map(tokenizer.token_to_id, ("<|im_end|>", "<|endoftext|>"))
-    model = Qwen3ForCausalLM(
-        Qwen3Config(
-            vocab_size=tokenizer.get_vocab_size(),
-            hidden_size=128,
-            intermediate_size=320,
-            num_hidden_layers=layers,
-            num_attention_heads=4,
-            num_key_value_heads=4,
-            head_dim=32,
-            max_position_embeddings=256,
-            tie_word_embeddings=True,
-            rope_theta=10_000.0,
-            initializer_range=0.05,
-            eos_token_id=end,
-            pad_token_id=pad,
-            bos_token_id=None,
-        )
-    )
-    model.generation_config = GenerationConfig(
-        eos_token_id=[end, pad], pad_token_id=pad
+    model = small_qwen3(
+        tokenizer,
+        seed,
+        hidden_size=128,
+        intermediate_size=320,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        head_dim=32,
+        max_position_embeddings=256,
+        rope_theta=10_000.0,
     )
     return model.train()
 

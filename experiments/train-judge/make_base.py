@@ -13,11 +13,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
+from transformers import Qwen3ForCausalLM
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[1] / "scripts" / "make-base"))
 
+from small_qwen3 import small_qwen3  # noqa: E402
 from tokenizer import build, save  # noqa: E402
 
 KINDS: dict[str, list[str]] = json.loads((HERE / "words.json").read_text())
@@ -64,28 +65,17 @@ def pieces() -> list[str]:
 
 
 def new_model(tokenizer, seed: int) -> Qwen3ForCausalLM:
-    torch.manual_seed(seed)
-    token = tokenizer.token_to_id
-    model = Qwen3ForCausalLM(
-        Qwen3Config(
-            vocab_size=tokenizer.get_vocab_size(),
-            hidden_size=96,
-            intermediate_size=256,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            num_key_value_heads=4,
-            head_dim=24,
-            max_position_embeddings=256,
-            tie_word_embeddings=True,
-            rope_theta=10_000.0,
-            initializer_range=0.05,
-            eos_token_id=token("<|im_end|>"),
-            pad_token_id=token("<|endoftext|>"),
-            bos_token_id=None,
-        )
-    )
-    model.generation_config = GenerationConfig(
-        eos_token_id=[token("<|im_end|>"), token("<|endoftext|>")], pad_token_id=token("<|endoftext|>")
+    model = small_qwen3(
+        tokenizer,
+        seed,
+        hidden_size=96,
+        intermediate_size=256,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        head_dim=24,
+        max_position_embeddings=256,
+        rope_theta=10_000.0,
     )
     # A word after a space or a line begins as the word itself.
     weight = model.model.embed_tokens.weight.data

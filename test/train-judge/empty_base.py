@@ -4,10 +4,8 @@ import json
 import sys
 from pathlib import Path
 
-import torch
-from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
-
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts" / "make-base"))
+from small_qwen3 import small_qwen3
 from tokenizer import SPLIT, build, pieces, save
 
 out = Path(sys.argv[1])
@@ -17,25 +15,16 @@ tokenizer = build(
 )
 save(out, tokenizer)
 (out / "hone.json").write_text(json.dumps({"renderer": "lean"}) + "\n")
-end, pad = map(tokenizer.token_to_id, ("<|im_end|>", "<|endoftext|>"))
-torch.manual_seed(0)
-model = Qwen3ForCausalLM(
-    Qwen3Config(
-        vocab_size=tokenizer.get_vocab_size(),
-        hidden_size=64,
-        intermediate_size=160,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=16,
-        max_position_embeddings=8192,
-        tie_word_embeddings=True,
-        initializer_range=0.05,
-        eos_token_id=end,
-        pad_token_id=pad,
-        bos_token_id=None,
-    )
+model = small_qwen3(
+    tokenizer,
+    0,
+    hidden_size=64,
+    intermediate_size=160,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=16,
+    max_position_embeddings=8192,
 )
-model.generation_config = GenerationConfig(eos_token_id=[end, pad], pad_token_id=pad)
 model.save_pretrained(out)
 (out / "model.safetensors").chmod(0o644)

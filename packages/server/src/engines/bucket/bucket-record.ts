@@ -1,9 +1,8 @@
-import { readFileSync } from "node:fs";
 import { rename } from "node:fs/promises";
 import { join } from "node:path";
-import { HoneError } from "@hone/core";
 import { z } from "zod";
 import { syncFolder, writeSynced } from "../../store/files.ts";
+import { readStateFile } from "../../store/state-file.ts";
 
 const sha256Schema = z.string().regex(/^[0-9a-f]{64}$/);
 const fileSchema = z.strictObject({
@@ -11,6 +10,8 @@ const fileSchema = z.strictObject({
   /** Digests by the URL of the bucket and the prefix below it. */
   objects: z.record(z.string(), z.array(sha256Schema)),
 });
+
+const advice = "a server wrote. Move it away: what it names then stays in the bucket.";
 
 /** What this server has put into buckets and not removed, in `bucket.json`: it removes nothing else from them. */
 export interface BucketRecord {
@@ -26,7 +27,10 @@ export interface BucketRecord {
 export function openBucketRecord(dataDir: string, place: string): BucketRecord {
   const file = join(dataDir, "bucket.json");
   const objects = new Map(
-    Object.entries(read(file).objects).map(([at, all]) => [at, new Set(all)]),
+    Object.entries(readStateFile(file, fileSchema, advice)?.objects ?? {}).map(([at, all]) => [
+      at,
+      new Set(all),
+    ]),
   );
   const here = objects.get(place) ?? new Set<string>();
   objects.set(place, here);
@@ -63,22 +67,4 @@ export function openBucketRecord(dataDir: string, place: string): BucketRecord {
         .filter(([at, digests]) => at !== place && digests.size > 0)
         .map(([at, digests]) => ({ place: at, objects: digests.size })),
   };
-}
-
-function read(file: string): z.infer<typeof fileSchema> {
-  let text: string;
-  try {
-    text = readFileSync(file, "utf8");
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
-    return { version: 1, objects: {} };
-  }
-  try {
-    return fileSchema.parse(JSON.parse(text));
-  } catch (cause) {
-    throw new HoneError(
-      `${file} is not what a server wrote. Move it away: what it names then stays in the bucket.`,
-      { code: "invalid_config", cause },
-    );
-  }
 }

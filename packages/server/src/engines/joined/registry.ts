@@ -1,8 +1,9 @@
 import { createHash, randomBytes } from "node:crypto";
-import { closeSync, fsyncSync, openSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { closeSync, fsyncSync, openSync, renameSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { HoneError, engineNameSchema, type EngineToken } from "@hone/core";
 import { z } from "zod";
+import { readStateFile } from "../../store/state-file.ts";
 import { sha256Schema, type Joined } from "./wire.ts";
 
 const fileSchema = z.strictObject({
@@ -119,21 +120,8 @@ function hashOf(secret: string): string {
 }
 
 function read(file: string): z.infer<typeof fileSchema> {
-  let text: string;
-  try {
-    text = readFileSync(file, "utf8");
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
-    return { version: 1, tokens: [], engines: [] };
-  }
-  try {
-    return fileSchema.parse(JSON.parse(text));
-  } catch (cause) {
-    throw new HoneError(
-      `${file} is not what a server wrote. Move it away: engines then have to join again.`,
-      { code: "invalid_config", cause },
-    );
-  }
+  const advice = "a server wrote. Move it away: engines then have to join again.";
+  return readStateFile(file, fileSchema, advice) ?? { version: 1, tokens: [], engines: [] };
 }
 
 function write(file: string, state: z.infer<typeof fileSchema>): void {

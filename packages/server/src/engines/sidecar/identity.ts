@@ -1,9 +1,10 @@
-import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import { rmSync, writeFileSync } from "node:fs";
 import { rename } from "node:fs/promises";
 import { join } from "node:path";
-import { engineNameSchema, HoneError } from "@hone/core";
+import { engineNameSchema } from "@hone/core";
 import { z } from "zod";
 import { syncFolder } from "../../store/files.ts";
+import { readStateFile } from "../../store/state-file.ts";
 
 const identitySchema = z.strictObject({
   version: z.literal(1),
@@ -20,22 +21,11 @@ const fileName = "engine.json";
 /** What an engine was called and given when it joined; null where it did not join from this folder yet. */
 export function readIdentity(dataDir: string): Identity | null {
   const file = join(dataDir, fileName);
-  let text: string;
-  try {
-    text = readFileSync(file, "utf8");
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return null;
-    throw error;
-  }
-  try {
-    const { version: _, ...identity } = identitySchema.parse(JSON.parse(text));
-    return identity;
-  } catch (cause) {
-    throw new HoneError(
-      `${file} is not what an engine wrote. Delete it, then join with a new token.`,
-      { code: "invalid_config", cause },
-    );
-  }
+  const advice = "an engine wrote. Delete it, then join with a new token.";
+  const found = readStateFile(file, identitySchema, advice);
+  if (!found) return null;
+  const { version: _, ...identity } = found;
+  return identity;
 }
 
 /** For the owner's eyes only; there is never half a file. */

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from hone_worker.packing.tree_attention import obstacle
 from hone_worker.process.errors import HoneWorkerError
 from hone_worker.process.faults import fault
 from hone_worker.train.completion_advantages import completion_advantages
+from hone_worker.train.computed import Computed, HighEntropy
 from hone_worker.train.fit import Fit
 from hone_worker.train.forward import logprobs, read_out
 from hone_worker.train.limits import check_limits
@@ -45,26 +46,6 @@ Event = dict[str, Any]
 Training = Generator[Event, None, None]
 
 log = logging.getLogger("hone_worker")
-
-
-@dataclass(frozen=True)
-class HighEntropy:
-    mask: torch.Tensor  # bool, of the step data's `tokens`
-    tokens: float  # how many it holds, by their weights
-
-
-@dataclass(frozen=True, eq=False)
-class Computed:
-    """What a micro-batch leaves to be measured when its optimizer step is computed.
-
-    On a GPU each number that is read waits for all that was launched before it, and launches nothing meanwhile.
-    """
-
-    micro_batch: MicroBatch
-    outputs: LossOutputs
-    logprob: torch.Tensor
-    entropy: torch.Tensor
-    reference: torch.Tensor | None
 
 
 def train_steps(
