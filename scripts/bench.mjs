@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // `pnpm bench [NAME] [options]` measures what something costs: loop (a training loop here), engine (engines beside
 // each other), trainer (training steps beside TRL's and plain PEFT's), packing (a training step with shared tokens once, and with a row for each sequence), histories (more
-// rollouts than rows), lengths (rows of very different lengths decoded together), judge (what RULER sends), close-groups (close attempts ordered by passes and by a tournament), store (a
+// rollouts than rows), lengths (rows of very different lengths decoded together), judge (what RULER sends), close-groups (close attempts ordered by passes and by a tournament), judge-doctor (what the doctor finds of scripted judges), store (a
 // data directory of a million rollouts), bodies (what the largest requests cost all others), router (rollouts over several
 // engines: whether turns find their prefix, how even the load is), joined-engines (publications on vLLMs with sidecars).
 // `pnpm experiment NAME [options]` trains or judges and shows how well: seeds repeats the quickstart over seeds, with
@@ -12,7 +12,8 @@
 // email agent by gold labels, by RULER and by shuffled rewards, email-agents answers through every framework with one
 // policy, mcp trains agents of MCP servers, alarms rigs rewards and looks whether they are caught,
 // good-teacher trains reward models and policies by them, and shows which of them taught, train-judge trains judges by each method,
-// self-judge trains a policy by its own judgements, beside gold for all and for a fifth.
+// self-judge trains a policy by its own judgements, beside gold for all and for a fifth, ruler-judge has RULER ask judges
+// that were trained in another form.
 import { join } from "node:path";
 import process from "node:process";
 import { installPackages, root, setUpModel, setUpPython, tsx } from "./install.mjs";
@@ -31,6 +32,7 @@ const known = {
     "lengths",
     "judge",
     "close-groups",
+    "judge-doctor",
     "store",
     "bodies",
     "router",
@@ -38,7 +40,7 @@ const known = {
   ],
   experiments: [
     ...["seeds", "styles", "learn", "own-judge", "strangers", "sft-rl", "rates", "draws", "email"],
-    ...["train-judge", "self-judge"],
+    ...["train-judge", "self-judge", "ruler-judge"],
     ...["overlap", "email-agents", "mcp", "alarms", "good-teacher"],
   ],
 };

@@ -1,12 +1,14 @@
-/** The pipeline of reward models as teachers, cut off in the middle of each of its stages, beside one that is not. */
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+/** The pipeline of reward models as teachers, killed in the middle of each of its stages, beside one that is not. */
+import { execFile } from "node:child_process";
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { readdir, readFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { Hone, type TrajectoryGroup } from "@hone/client";
-import { goodTeacher, smallSetSettings, type GoodTeacherEvent } from "@hone/recipes";
+import { fileURLToPath } from "node:url";
+import type { TrajectoryGroup } from "@hone/client";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { startTestServer, type TestServer } from "../support/server.ts";
+import { middles, runPipeline, type Pipeline } from "./cut-pipeline.ts";
 
 // A model's name is part of its seeds, and no name is given twice on one server.
 let servers: Record<"whole" | "cut", TestServer>;
@@ -40,33 +42,21 @@ afterAll(async () => {
   rmSync(folder, { recursive: true, force: true });
 });
 
-async function run(
-  which: keyof typeof servers,
-  signal: AbortSignal,
-  onEvent: (event: GoodTeacherEvent) => void = () => {},
-) {
-  const connection = { baseURL: servers[which].url, apiKey: servers[which].key };
-  const { rows } = await goodTeacher({
-    ...{ hone: new Hone(connection), names: { rewardModel: connection }, signal, onEvent },
-    ...{ out: join(folder, which), name: "teacher", scorer: join(folder, "truth.mjs") },
-    ...{ preferences: join(folder, "preferences.jsonl"), shares: [0.5] },
-    others: { "ground truth": { reward: "gold" } },
-    settings: {
-      ...smallSetSettings,
-      ...{ testShare: 0.25, policyShare: 0.3, answerTokens: 4, pairs: undefined },
-      // Few at a time, so that a batch is half played when it is cut off.
-      concurrency: 3,
-      sft: { epochs: 1, batchSize: 8, learningRate: 1e-3 },
-      samples: { pairs: 4, measured: 4 },
-      rewardModel: { epochs: 1, batchSize: 8, learningRate: 1e-3, centering: 0.01 },
-      policy: {
-        ...{ ...smallSetSettings.policy, steps: 2, groupsPerStep: 4, groupSize: 4 },
-        ...{ objective: "grpo", testSamples: 2 },
-        train: { warmupSteps: 0, maxTokensPerMicroBatch: 2048 },
-      },
-    },
+const pipeline = (which: "whole" | "cut"): Pipeline => {
+  const { url, key } = servers[which];
+  return { url, key, folder, out: which };
+};
+
+/** A process of its own that runs the pipeline until it kills itself. Gives how it ended. */
+async function killedIn(stage: number): Promise<{ signal: unknown; said: string }> {
+  const program = fileURLToPath(new URL("cut-pipeline.ts", import.meta.url));
+  const given = JSON.stringify({ ...pipeline("cut"), kill: stage });
+  const args = ["--import", "tsx", "--conditions=@hone/source", program, given];
+  return await new Promise((resolve) => {
+    execFile(process.execPath, args, (error, _, said) => {
+      resolve({ signal: error?.signal, said });
+    });
   });
-  return rows;
 }
 
 /** The files that the stages have made, wherever they are. */
@@ -97,41 +87,15 @@ async function saidIn(name: string, runFolder: string): Promise<Record<string, s
   return said;
 }
 
-/** The run under way is in this part, and so many of its rollouts are done. */
-function isAt(label: RegExp, done = 0) {
-  let current = "";
-  return (event: GoodTeacherEvent): boolean => {
-    if (event.type !== "run") return false;
-    if (event.event.type === "began") current = event.event.label;
-    const so = event.event.type === "progressed" ? event.event.done : 0;
-    return label.test(current) && so >= done;
-  };
-}
-
-it("a pipeline that is cut off in the middle of each of its stages makes the same files (GRPO)", async () => {
-  const whole = await run("whole", new AbortController().signal);
+it("a pipeline that is killed in the middle of each of its stages makes the same files (GRPO)", async () => {
+  const whole = await runPipeline(pipeline("whole"));
   expect(whole).toHaveLength(2);
-
-  const left: [stage: string, when: (event: GoodTeacherEvent) => boolean][] = [
-    ["labelled.jsonl", (event) => event.type === "scored" && event.done > 5],
-    ["sft.json", (event) => event.type === "supervised" && event.event.type === "step"],
-    ["outputs.jsonl", (event) => event.type === "scored" && event.done > 0],
-    ["rm-50.json", (event) => event.type === "supervised" && event.event.type === "step"],
-    ["evaluation-50.json", (event) => event.type === "scored" && event.done > 1],
-    ["policy-50.json", isAt(/^step 1\/2 playing/, 5)],
-    ["policy-50.json", isAt(/^step 2\/2 training/)],
-    ["policy-ground-truth.json", isAt(/^step 2\/2 playing/, 6)],
-  ];
-  for (const [cut, when] of left) {
-    const stop = new AbortController();
-    let stage = "";
-    const cutOff = run("cut", stop.signal, (event) => {
-      if (event.type === "stage") stage = event.file;
-      if (stage === cut && when(event)) stop.abort();
-    });
-    await expect(cutOff, cut).rejects.toThrow(/abort/i);
+  for (const [at, [stage]] of middles.entries()) {
+    const { signal, said } = await killedIn(at);
+    expect(signal, `${stage}: ${said}`).toBe("SIGKILL");
+    expect(existsSync(join(folder, "cut", stage)), stage).toBe(false);
   }
-  const rows = await run("cut", new AbortController().signal);
+  const rows = await runPipeline(pipeline("cut"));
   for (const of of ["policy-50-run", "policy-ground-truth-run"]) {
     expect(await saidIn("cut", of)).toEqual(await saidIn("whole", of));
   }

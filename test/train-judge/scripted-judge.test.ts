@@ -131,12 +131,23 @@ it("reads no data, asks nobody and writes nothing if an option or a line is wron
     [{ method: "ppo" }, /method is "grpo"/],
     [{ run: { steps: 1 } }, /run is no option of the method "sft"/],
     [{ method: "bradley-terry", parity: true }, /parity is no option/],
+    [{ method: "bradley-terry", ungated: true }, /ungated is no option/],
+    [{ data: pairs.slice(0, 40) }, /8 held-out cases are too few .*--held-out-share.*--ungated/],
     [{ judge: 1 }, /judge/],
   ] as const) {
     await expect(trainJudge({ ...given, ...options } as never)).rejects.toThrow(message);
   }
   expect(asked).toEqual([]);
   await expect(readFile(join(out, "settings.json"))).rejects.toThrow(/ENOENT/);
+});
+
+it("measures by few held-out cases where it is told to", async () => {
+  const { hone } = await judgeThat(right);
+  const report = await trainJudge({
+    ...{ mode: "pairwise", method: "grpo", data: pairs.slice(0, 40), name: "m", hone },
+    ...{ out: join(folder, "run"), run: { steps: 0 }, ungated: true },
+  });
+  expect(report.cases).toEqual({ train: 32, heldOut: 8, ties: 0 });
 });
 
 it("a trained judge scores groups in its own format; what it cannot say is no zero", async () => {

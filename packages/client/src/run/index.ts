@@ -17,6 +17,7 @@ export type { OverlapOptions, RunOptions, RunSettings } from "./run-options.ts";
 export { otherModel } from "./other-models.ts";
 export type { OtherModel, OtherModelSettings } from "./other-models.ts";
 export type { MetricChange, RunSummary } from "./summary.ts";
+export { leastHeldOut } from "./verdict.ts";
 export type { Outcome } from "./verdict.ts";
 export { summaryText } from "./summary-text.ts";
 export { createReporter } from "./reporter.ts";

@@ -1,7 +1,7 @@
 import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { Trajectory, TrajectoryGroup } from "@hone/core";
+import { HoneError, type Trajectory, type TrajectoryGroup } from "@hone/core";
 import { afterEach, beforeEach, expect, it } from "vitest";
 import type { Model } from "../model.ts";
 import { openRunLog } from "../run-log/run-log.ts";
@@ -30,12 +30,12 @@ afterEach(async () => {
 interface Start {
   /** Ends this start when so many of its rollouts have begun. */
   killAt?: number;
-  fails?: boolean;
+  fails?: Error;
   steps?: number;
 }
 
 /** One start of the run: two steps of two scenarios, of which one is in a step twice, and three rollouts of each. */
-async function start({ killAt = Infinity, fails = false, steps = 1 }: Start = {}) {
+async function start({ killAt = Infinity, fails, steps = 1 }: Start = {}) {
   const ending = new AbortController();
   const played: { scenario: string; seed: unknown; id: string }[] = [];
   let begun = 0;
@@ -71,7 +71,7 @@ async function start({ killAt = Infinity, fails = false, steps = 1 }: Start = {}
     },
     async train(groups: TrajectoryGroup[]) {
       sent.push(groups);
-      if (fails) throw new Error("the step failed");
+      if (fails) throw fails;
       return trained(sent.length);
     },
   });
@@ -126,10 +126,22 @@ it("keeps what was played of a batch that has not trained while the next one is 
   expect(await playing()).toEqual(["step-0002.jsonl"]);
 });
 
-it("plays all of a batch again whose step has failed: its rollouts may be the reason", async () => {
-  const failed = await start({ fails: true });
-  expect(failed.error).toMatchObject({ message: "the step failed" });
+it("plays all of a batch again whose step has failed, with other seeds: its rollouts may be the reason", async () => {
+  const failing = { fails: new HoneError("no", { code: "train_failed" }) };
+  const starts = [await start(failing), await start(failing)];
+  expect(starts[0]?.error).toMatchObject({ code: "train_failed" });
+  // In a start that is cut off and one that goes on, they are of the same failure.
+  starts.push(await start({ killAt: 5 }), await start());
+  const played = starts.map((one) => one.played.map(({ seed }) => seed));
+  expect(played.map(({ length }) => length)).toEqual([9, 9, 4, 5]);
+  expect(new Set(played.flat()).size).toBe(27);
+  expect(await playing()).toEqual([]);
+});
+
+it("keeps what was played where the server was away", async () => {
+  await start({ fails: new HoneError("gone", { code: "connection_failed" }) });
   const again = await start();
-  expect(again.played).toHaveLength(9);
-  expect(again.played.map(({ seed }) => seed)).toEqual(failed.played.map(({ seed }) => seed));
+  expect(again.error).toBeNull();
+  expect(again.played).toEqual([]);
+  expect(again.ids.flat()).toHaveLength(9);
 });

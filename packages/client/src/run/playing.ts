@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { appendFileSync } from "node:fs";
-import { mkdir, readdir, readFile, rm } from "node:fs/promises";
+import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { trajectorySchema, wellFormedJson, type Trajectory } from "@hone/core";
 import type { RolloutPlace } from "../rollouts/rollout-run.ts";
@@ -15,20 +15,24 @@ interface Playing {
 
 /** Rollouts of a batch that has not trained, so that a run which is cut off need not play them again. */
 export interface KeptRollouts {
+  /** How often a step of this batch has failed: what is played after that has other seeds. */
+  failures: number;
   find(of: Playing): Trajectory | undefined;
   keep(of: Playing, trajectory: Trajectory): void;
 }
 
 const folder = "playing";
-const fileOf = (batch: number) => `step-${String(batch + 1).padStart(4, "0")}.jsonl`;
+const nameOf = (batch: number) => `step-${String(batch + 1).padStart(4, "0")}`;
+const fileOf = (batch: number) => `${nameOf(batch)}.jsonl`;
+/** Holds how often the batch's step has failed. */
+const failuresOf = (batch: number) => `${nameOf(batch)}.failures`;
 const keyOf = ({ scenario, time, member }: Playing) => `${time} ${member} ${scenarioKey(scenario)}`;
 
 /** Forgets what was played of batches before this one. */
 export async function dropPassed(out: string, batch: number): Promise<void> {
   const at = join(out, folder);
-  const own = fileOf(batch);
   const passed = (await readdir(at)).filter(
-    (name) => name.length < own.length || (name.length === own.length && name < own),
+    (name) => Number(/^step-(\d+)\./.exec(name)?.[1]) <= batch,
   );
   await Promise.all(passed.map((name) => rm(join(at, name), { force: true })));
 }
@@ -40,6 +44,7 @@ export async function keptRollouts(out: string, batch: number): Promise<KeptRoll
   const own = fileOf(batch);
   const found = await read(join(at, own));
   return {
+    failures: await failuresIn(at, batch),
     find: (of) => found.get(keyOf(of)),
     keep(of, trajectory) {
       const line = wellFormedJson(JSON.stringify({ key: keyOf(of), trajectory }));
@@ -52,14 +57,32 @@ export async function keptRollouts(out: string, batch: number): Promise<KeptRoll
 /** Forgets what was played of a batch, or of all: it has trained, it waits elsewhere, or it is to be played anew. */
 export async function dropKept(out: string, batch?: number): Promise<void> {
   const at = join(out, folder);
-  await rm(batch === undefined ? at : join(at, fileOf(batch)), { recursive: true, force: true });
+  const gone = batch === undefined ? [at] : [fileOf, failuresOf].map((of) => join(at, of(batch)));
+  await Promise.all(gone.map((path) => rm(path, { recursive: true, force: true })));
 }
 
-async function read(path: string): Promise<Map<string, Trajectory>> {
-  const text = await readFile(path, "utf8").catch((error: NodeJS.ErrnoException) => {
+/** Forgets what was played of a batch whose step has failed, and remembers that it has. */
+export async function dropFailed(out: string, batch: number): Promise<void> {
+  const at = join(out, folder);
+  const failures = await failuresIn(at, batch);
+  await dropKept(out, batch);
+  await writeFile(join(at, failuresOf(batch)), `${failures + 1}\n`);
+}
+
+async function failuresIn(at: string, batch: number): Promise<number> {
+  const count = Number(await textOf(join(at, failuresOf(batch))));
+  return Number.isSafeInteger(count) && count > 0 ? count : 0;
+}
+
+async function textOf(path: string): Promise<string> {
+  return await readFile(path, "utf8").catch((error: NodeJS.ErrnoException) => {
     if (error.code === "ENOENT") return "";
     throw error;
   });
+}
+
+async function read(path: string): Promise<Map<string, Trajectory>> {
+  const text = await textOf(path);
   const found = new Map<string, Trajectory>();
   for (const line of text.split("\n")) {
     try {
@@ -85,14 +108,16 @@ export function createTimes(): (scenario: unknown) => number {
 
 /**
  * A seed for the requests of a rollout, from 0 to 2³¹ − 1: another one for each rollout of a run, and the same when it
- * is played again. `of` is the batch; evaluations have the same seeds each time.
+ * is played again. `of` is the batch; evaluations have the same seeds each time. After a step that failed they are other
+ * ones: the same rollouts might fail it again in every start.
  */
 export function rolloutSeed(
   run: number,
   of: number | "evaluation",
   { scenario, time, member }: Playing,
-  { attempt }: Pick<RolloutPlace, "attempt">,
+  { attempt, failures = 0 }: Pick<RolloutPlace, "attempt"> & { failures?: number | undefined },
 ): number {
-  const parts = JSON.stringify([run, of, scenarioKey(scenario), time, member, attempt]);
-  return createHash("sha256").update(parts).digest().readUInt32LE() >>> 1;
+  const parts = [run, of, scenarioKey(scenario), time, member, attempt];
+  const all = JSON.stringify(failures > 0 ? [...parts, failures] : parts);
+  return createHash("sha256").update(all).digest().readUInt32LE() >>> 1;
 }

@@ -102,6 +102,22 @@ describe("the verdict of a probe", () => {
     expect(reasons.length).toBeGreaterThan(1);
   });
 
+  it("is no_go, with what the judge said, where the judge fails", () => {
+    const failed = (name: string): TrajectoryGroup => ({
+      ...group([null, null], name),
+      ...{ metadata: { failed: "judge_failed" }, logs: [`RULER: ${name} was refused.`] },
+    });
+    const dead = judged([failed("a"), failed("b")]);
+    expect(dead).toMatchObject({ verdict: "no_go" });
+    expect(dead.reasons).toEqual([
+      expect.stringMatching(/failed at 2 of 2 groups.*RULER: b was refused/),
+    ]);
+    const now = [failed("a"), group([0, 1], "b")];
+    expect(judged(now).verdict).toBe("no_go");
+    const rarely = [failed("a"), ...Array.from({ length: 19 }, (_, at) => group([0, 1], `${at}`))];
+    expect(judged(rarely).verdict).toBe("go");
+  });
+
   it("does not take agents for alike that only end with the same word", () => {
     const called = (name: string) =>
       ({ type: "function", function: { name, arguments: "{}" } }) as const;

@@ -2,6 +2,7 @@ import { printableLine } from "@hone/core";
 import type { Trajectory, TrajectoryGroup } from "@hone/core";
 import { valueOf } from "../evaluation/scores.ts";
 import { mean, standardDeviation } from "../statistics.ts";
+import { failedMark } from "../training/compared.ts";
 
 /** What a probe has counted and measured of the base's rollouts. */
 export interface ProbeFigures {
@@ -11,6 +12,8 @@ export interface ProbeFigures {
   failed: number;
   /** The last failure in words; null where none failed. */
   lastFailure: string | null;
+  /** Groups at which the judge failed, and the last thing that was said of it; null where none was marked so. */
+  unjudged: { groups: number; why: string } | null;
   /** Of the rollouts that have one; null where none has. */
   reward: { mean: number; least: number; most: number; count: number } | null;
   /** Null where nothing says what passes; `whyNot` has the reason in words. */
@@ -80,6 +83,7 @@ export function figuresOf(
     rollouts: trajectories.length,
     failed: exceptions.length,
     lastFailure: last ? printableLine(`${last.type}: ${last.message}`) : null,
+    unjudged: unjudgedOf(groups),
     reward:
       rewards.length === 0
         ? null
@@ -109,6 +113,13 @@ export function figuresOf(
     constrained: share(sum(usage.map((one) => one.constrained ?? 0)), completions),
     commonest: commonestShare(trajectories),
   };
+}
+
+function unjudgedOf(groups: readonly TrajectoryGroup[]): ProbeFigures["unjudged"] {
+  const failed = groups.filter((group) => failedMark(group) === "judge_failed");
+  if (failed.length === 0) return null;
+  const said = failed.flatMap(({ logs }) => logs.at(-1) ?? []).at(-1);
+  return { groups: failed.length, why: printableLine(said ?? "it gave no reason.") };
 }
 
 function passOf(

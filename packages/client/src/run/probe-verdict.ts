@@ -12,7 +12,7 @@ export interface Judged {
 
 /** Our own thresholds, as shares: no publication has them. */
 const thresholds = {
-  /** More failed rollouts than this, and the run would stop. */
+  /** More failed rollouts than this, and the run would stop. As many groups at which the judge failed are as bad. */
   failed: 0.1,
   /** Groups whose rewards differ: below the first a run learns next to nothing, below the second slowly. */
   variedLeast: 0.1,
@@ -92,8 +92,15 @@ const cutAnswers: Rule = ({ cut }) =>
 
 /** Beside those of rollouts, where rewards are learnt from. */
 const rulesOfRewards: readonly Rule[] = [
-  ({ reward }) =>
-    reward
+  ({ unjudged, groups }) =>
+    !unjudged || unjudged.groups / groups <= thresholds.failed
+      ? null
+      : {
+          verdict: "no_go",
+          reason: `The judge failed at ${unjudged.groups} of ${groups} groups, which would train nothing: mend it first. The last one: ${unjudged.why}`,
+        },
+  ({ reward, unjudged, groups }) =>
+    reward || unjudged?.groups === groups
       ? null
       : {
           verdict: "change_the_reward",

@@ -279,7 +279,7 @@ function invalid(name: string, wanted: string, value: unknown): HoneError {
 export function requireEnough(heldOut: number, ungated: boolean | undefined): void {
   if (ungated === true || heldOut >= leastHeldOut) return;
   throw new HoneError(
-    `${heldOut} held-out scenarios are too few for a verdict: give at least ${leastHeldOut}, or ungated.`,
+    `${heldOut} held-out scenarios are too few for a verdict: give at least ${leastHeldOut}, or ungated (--ungated).`,
     { code: "invalid_config", param: "heldOut" },
   );
 }

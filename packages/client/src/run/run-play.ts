@@ -17,7 +17,7 @@ import { canBeJudged } from "./summary.ts";
 import type { Task, TaskSettings } from "./task.ts";
 import { createTimes, rolloutSeed, type KeptRollouts } from "./playing.ts";
 import { rolloutWith, type SeededPlace } from "./task-rollout.ts";
-import type { RunTotals } from "./totals.ts";
+import type { RunTotals, Taken } from "./totals.ts";
 
 /** The share of the rollouts that may fail. */
 export const toleratedFailures = 0.1;
@@ -87,13 +87,15 @@ export function createRun(context: RunContext) {
       signal?: AbortSignal;
       /** @default the run's */
       onEvent?: (event: RunEvent) => void;
+      /** Hears of each cost, in dollars: with overlap, others are paid at the same time. */
+      onCost?: (usd: number) => void;
       /** Where groups go that `score` wants trained as well. */
       also?: TrajectoryGroup[];
       /** The batch, and how often it has played each of the scenarios before. @default an evaluation */
       dealt?: { batch: number; times: readonly number[]; kept: KeptRollouts };
     },
   ): Promise<TrajectoryGroup[]> {
-    const { label, mode, also, dealt, ...others } = how;
+    const { label, mode, also, dealt, onCost, ...others } = how;
     const { onEvent: tell = onEvent, signal: ending = signal, ...limits } = others;
     tell({ type: "began", label, total: scenarios.length * how.groupSize });
     const times = dealt?.times ?? scenarios.map(createTimes());
@@ -102,7 +104,9 @@ export function createRun(context: RunContext) {
     };
     const seeded: Rollout<unknown> = (model, scenario, place) => {
       const of = dealt?.batch ?? "evaluation";
-      const seed = rolloutSeed(settings.seed, of, playing(place), place);
+      const failures = dealt?.kept.failures;
+      const again = { attempt: place.attempt, failures };
+      const seed = rolloutSeed(settings.seed, of, playing(place), again);
       return rollout(model, scenario, { ...place, seed } as SeededPlace);
     };
     const groups = await totals.time(mode === "train" ? "playing" : "evaluating", () =>
@@ -112,7 +116,7 @@ export function createRun(context: RunContext) {
         finished: (place) => dealt?.kept.find(playing(place)),
         onProgress(event) {
           if (event.type === "rollout-finished" && !event.known) {
-            totals.addPlayed([event.trajectory]);
+            onCost?.(totals.addPlayed([event.trajectory]));
             dealt?.kept.keep(playing(event.place), event.trajectory);
             // The next start takes it from there, and does not count it again.
             totals.saveSoon();
@@ -128,7 +132,11 @@ export function createRun(context: RunContext) {
     const scored = await totals.time("scoring", async () =>
       score(groups, { mode, policy, concurrency, alsoTrain, signal: ending }),
     );
-    for (const { metrics } of scored) totals.addUsd(metrics["ruler/cost_usd"] ?? 0);
+    for (const { metrics } of scored) {
+      const usd = metrics["ruler/cost_usd"] ?? 0;
+      totals.addUsd(usd);
+      onCost?.(usd);
+    }
     return scored;
   }
 
@@ -146,15 +154,16 @@ export function createRun(context: RunContext) {
   ): Promise<TrajectoryGroup[]> {
     const { scenarios = heldOut, baseline, ...limits } = how;
     const began = performance.now();
-    const { usd } = totals.soFar();
+    let usd = 0;
+    const onCost = (paid: number) => void (usd += paid);
     const eager = { label: `evaluating ${label}`, groupSize: 1, mode: "eval", ...limits } as const;
-    const played = await play(policy, rollout, scenarios, eager);
-    const groups = await asked(played, baseline);
+    const played = await play(policy, rollout, scenarios, { ...eager, onCost });
+    const groups = await asked(played, baseline, onCost);
     const [record] = await log.evaluation(label, groups, { metrics: context.metrics });
     const seconds = (performance.now() - began) / 1000;
     if (!(policy instanceof ComparisonModel)) {
       // With its judges: the last evaluation is going to take as much for each rollout.
-      totals.addEvaluation(groups.length, { seconds, usd: totals.soFar().usd - usd });
+      totals.addEvaluation(groups.length, { seconds, usd });
     }
     await totals.save();
     onEvent({ type: "evaluated", label, metric, score: record?.score?.mean ?? null, seconds });
@@ -165,12 +174,16 @@ export function createRun(context: RunContext) {
   async function asked(
     groups: TrajectoryGroup[],
     baseline: readonly TrajectoryGroup[] | undefined,
+    onCost: (usd: number) => void,
   ): Promise<TrajectoryGroup[]> {
     const { heldOutJudge, prefer } = task;
     const how = {
       concurrency: settings.concurrency,
       signal,
-      onCost: (usd: number) => totals.addUsd(usd),
+      onCost(usd: number) {
+        totals.addUsd(usd);
+        onCost(usd);
+      },
     };
     const judged = heldOutJudge
       ? await totals.time("held-out judge", () =>
@@ -201,7 +214,11 @@ export function createRun(context: RunContext) {
       { again = false }: { again?: boolean } = {},
     ) {
       const groups = again ? null : await made(label);
-      if (groups && canBeJudged(groups, metric)) return groups;
+      if (groups && canBeJudged(groups, metric)) {
+        // An older version kept no price of it, and the verdict's is read off it.
+        if (totals.soFar().evaluated.rollouts === 0) totals.addEvaluation(...priceOf(groups));
+        return groups;
+      }
       return await evaluate(policy, label, rollout);
     },
     async evaluateOther(other: OtherModel): Promise<TrajectoryGroup[]> {
@@ -226,6 +243,19 @@ function keepToTrain(also: TrajectoryGroup[] | undefined, more: readonly Traject
     code: "invalid_config",
     param: "score",
   });
+}
+
+/** What stored rollouts took, as far as they say: how many, from the first one's begin to the last one's end. */
+function priceOf(groups: readonly TrajectoryGroup[]): [rollouts: number, taken: Taken] {
+  const played = groups.flatMap(({ trajectories }) => trajectories);
+  const begins = played.map(({ startedAt }) => startedAt);
+  const ends = played.map(({ startedAt, durationMs }) => startedAt + durationMs);
+  const costs = [
+    ...groups.map(({ metrics }) => metrics["ruler/cost_usd"] ?? 0),
+    ...played.map(({ metrics }) => metrics["cost_usd"] ?? 0),
+  ];
+  const usd = costs.reduce((sum, one) => sum + one, 0);
+  return [groups.length, { seconds: (Math.max(...ends) - Math.min(...begins)) / 1000, usd }];
 }
 
 function noteOf(event: GatherEvent, metric: string): string {

@@ -36,8 +36,8 @@ export interface RunTotals {
   time<Result>(stage: string, work: () => Promise<Result>): Promise<Result>;
   /** The stages of a training step that the server tells of: parts of "training". */
   onEvent(event: OperationEvent): void;
-  /** What these rollouts took. */
-  addPlayed(trajectories: readonly Trajectory[]): void;
+  /** What these rollouts took. Gives what they say that they paid, in dollars. */
+  addPlayed(trajectories: readonly Trajectory[]): number;
   /** Throws `invalid_config` for what is no price. */
   addUsd(usd: number): void;
   /** An evaluation of the policy on so many rollouts. */
@@ -95,12 +95,15 @@ export async function openTotals(
       if (event.type === "stage") add(`training: ${event.stage}`, event.seconds);
     },
     addPlayed(trajectories) {
+      let usd = 0;
       for (const { usage, metrics } of trajectories) {
         totals.turns += usage.completions;
         totals.promptTokens += usage.promptTokens;
         totals.completionTokens += usage.completionTokens;
-        totals.usd += requirePrice(metrics["cost_usd"] ?? 0, "cost_usd of a rollout's metrics");
+        usd += requirePrice(metrics["cost_usd"] ?? 0, "cost_usd of a rollout's metrics");
       }
+      totals.usd += usd;
+      return usd;
     },
     addUsd: (usd) => void (totals.usd += requirePrice(usd, "A cost")),
     addEvaluation(rollouts, { seconds, usd }) {

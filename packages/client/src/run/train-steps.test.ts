@@ -1,4 +1,4 @@
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
@@ -165,4 +165,55 @@ it("a budget of steps counts those that have trained, not those that were dealt 
   const { steps, stopped } = await overlapping({ steps: 6, budget: { steps: 4 } });
   expect(steps).toBe(4);
   expect(stopped).toMatchObject({ by: "budget", what: "steps", step: 4 });
+});
+
+/** A run whose rollouts cost a dollar each, and whose score two for each group. */
+async function pricedRun(name: string) {
+  const task = defineTask({
+    train: ["a"],
+    heldOut: ["b", "c", "d"],
+    async rollout() {
+      await delay(5);
+      return { reward: Math.random(), metrics: { cost_usd: 1 } };
+    },
+    score: (groups) => groups.map((one) => ({ ...one, metrics: { "ruler/cost_usd": 2 } })),
+    heldOutJudge: () => ({ score: 1, costUsd: 4 }),
+  });
+  const signal = new AbortController().signal;
+  const settings = readSettings(task, { steps: 1, groupSize: 8, concurrency: 1 });
+  const log = await openRunLog(join(folder, name));
+  const file = join(folder, `${name}.json`);
+  const totals = await openTotals(file);
+  const run = createRun({
+    ...{ task: task as never, settings, own: {}, contextTokens: 512, metrics: ["reward"] },
+    ...{ log, totals, onEvent: () => {}, signal },
+  });
+  return { run, totals, file, model: await server.hone().model({ name: "m" }) };
+}
+
+it("an evaluation's price is its own, whatever else is paid meanwhile", async () => {
+  const { run, totals, model } = await pricedRun("priced");
+  const how = { label: "ahead", groupSize: 8, mode: "train" } as const;
+  await Promise.all([
+    run.play(model, run.rolloutAt(1), ["a"], how),
+    run.evaluate(model, "base", run.decidingRollout()),
+  ]);
+  expect(totals.soFar().usd).toBe(8 + 2 + 3 * 7);
+  expect(totals.soFar().evaluated).toMatchObject({ rollouts: 3, usd: 3 * 7 });
+});
+
+it("a run of a version that kept no price of its evaluations reads it off the stored one", async () => {
+  const first = await pricedRun("old");
+  await first.run.evaluateOnce(first.model, "base", first.run.decidingRollout());
+  const { evaluated: _, ...older } = first.totals.soFar();
+  await writeFile(first.file, JSON.stringify(older));
+  const { run, totals, model } = await pricedRun("old");
+  expect(totals.soFar().evaluated.rollouts).toBe(0);
+  await run.evaluateOnce(model, "base", run.decidingRollout());
+  // Nobody wrote down what the held-out judge took.
+  const { rollouts, usd, seconds } = totals.soFar().evaluated;
+  expect([rollouts, usd]).toEqual([3, 3 * 3]);
+  expect(seconds).toBeGreaterThan(0.01);
+  await run.evaluateOnce(model, "base", run.decidingRollout());
+  expect(totals.soFar().evaluated.rollouts).toBe(3);
 });

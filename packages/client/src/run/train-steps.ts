@@ -1,4 +1,4 @@
-import type { TrajectoryGroup } from "@hone/core";
+import { HoneError, type ErrorCode, type TrajectoryGroup } from "@hone/core";
 import type { Model } from "../model.ts";
 import type { Batch } from "../training/batch.ts";
 import type { StepLog } from "../run-log/run-log.ts";
@@ -6,7 +6,14 @@ import { shuffleRewards } from "../training/control.ts";
 import { fillBatch } from "../training/fill.ts";
 import { playAhead, type PlayedBatch } from "../training/play-ahead.ts";
 import { readOverlap } from "./run-options.ts";
-import { createTimes, dropKept, dropPassed, keptRollouts, type KeptRollouts } from "./playing.ts";
+import {
+  createTimes,
+  dropFailed,
+  dropKept,
+  dropPassed,
+  keptRollouts,
+  type KeptRollouts,
+} from "./playing.ts";
 import type { RunEvent } from "./run-event.ts";
 import { evaluationLabel } from "./fixed-evaluations.ts";
 import { waitingGroups } from "./paused-run.ts";
@@ -81,7 +88,7 @@ export async function trainSteps(
       )
       .catch(async (error: unknown) => {
         // The rollouts themselves may be the reason: then the same ones would fail again in every start.
-        if (!signal.aborted) await dropKept(out, batch.step);
+        if (!signal.aborted && !isElsewhere(error)) await dropFailed(out, batch.step);
         throw error;
       });
     await dropKept(out, batch.step);
@@ -213,6 +220,16 @@ function playerOf(model: Model, run: Run, watch: RunWatch, onEvent: (event: RunE
     so.failed += groups.reduce((sum, { exceptions }) => sum + exceptions.length, 0);
     return groups;
   }
+}
+
+/** Reasons of a step's failure that lie in no rollout: the server is away, or has no room. */
+const elsewhere: ReadonlySet<string> = new Set<ErrorCode>([
+  ...(["connection_failed", "timeout", "shutting_down", "worker_unavailable"] as const),
+  ...(["renderer_unavailable", "engine_unavailable", "disk_full", "invalid_api_key"] as const),
+]);
+
+function isElsewhere(error: unknown): boolean {
+  return HoneError.isInstance(error) && elsewhere.has(error.code);
 }
 
 function labelOf({ trained, steps }: Batch<unknown>): string {

@@ -112,6 +112,27 @@ describe("batches that train nothing", () => {
     expect(said()).toEqual([expect.stringMatching(/8 zero_variance.*1 of 4 are trained/s)]);
   });
 
+  it("nor where the other groups have no reward, as one that applies to a part of the scenarios", async () => {
+    const said = warnings();
+    const without: Step = { trained: false, reasons: { no_reward: 4 } };
+    const mixed: Step = { trained: false, reasons: { zero_variance: 1, no_reward: 3 } };
+    const program = await programOn({ learnt: 0, cursor: null }, [trained, without, mixed]);
+    expect(await runLoop(await program(), { maxIdleBatches: 2 })).toHaveLength(3);
+    expect(said()).toEqual([expect.stringMatching(/do not differ any more where there are any/)]);
+  });
+
+  it.each([{ no_reward: 4 }, { zero_variance: 1, judge_failed: 3 }])(
+    "are an error where something is to be mended: %o",
+    async (reasons) => {
+      const fault: Step = { trained: false, reasons };
+      const program = await programOn({ learnt: 0, cursor: null }, [trained, fault, fault]);
+      await expect(runLoop(await program(), { maxIdleBatches: 2 })).rejects.toMatchObject({
+        code: "nothing_trained",
+        message: expect.stringMatching(/Or let it end with what it has: give 1 steps/) as string,
+      });
+    },
+  );
+
   it("only count in a row", async () => {
     const program = await programOn({ learnt: 0, cursor: null }, [outage, trained, outage]);
     expect(await runLoop(await program(), { maxIdleBatches: 2 })).toHaveLength(6);

@@ -109,7 +109,10 @@ function sayWhatIsLeft(model: string, steps: number, committed: unknown): void {
   warn(`${done} of the ${steps} steps of ${model} are trained: ${left}.`);
 }
 
-/** Ends the run: with a warning if rewards no longer differ (the task may be learnt), otherwise with an error. */
+/**
+ * Ends the run: with a warning if rewards no longer differ where there are any (the task may be learnt), otherwise with
+ * an error. A group without rewards is no fault by itself: none may apply to it. A judge that failed is told apart.
+ */
 function stop(
   model: string,
   idle: readonly Outcome[],
@@ -124,14 +127,19 @@ function stop(
   const why = [...reasons].map(([reason, count]) => `${count} ${reason}`).join(", ");
   const what = `The last ${idle.length} batches of ${model} trained nothing (groups: ${why || "none"}).`;
   const left = `They took none of the run's steps: ${trained} of ${steps} are trained`;
-  if ([...reasons.keys()].every((reason) => reason === "zero_variance") && reasons.size > 0) {
+  const unrewarded = reasons.has("no_reward");
+  const others = [...reasons.keys()].filter(
+    (reason) => reason !== "zero_variance" && reason !== "no_reward",
+  );
+  if (others.length === 0 && reasons.has("zero_variance")) {
     warn(
-      `${what} Rewards do not differ any more, so the run stops here. ${left}. Take harder scenarios or a finer reward to go on.`,
+      `${what} Rewards do not differ any more${unrewarded ? " where there are any" : ""}, so the run stops here. ${left}. Take harder scenarios or a finer reward to go on.`,
     );
     return;
   }
+  const enough = trained > 0 ? ` Or let it end with what it has: give ${trained} steps.` : "";
   throw new HoneError(
-    `${what} ${left}. Mend what the reasons name, and start the program again: it goes on from there.`,
+    `${what} ${left}. Mend what the reasons name, and start the program again: it goes on from there.${enough}`,
     { code: "nothing_trained" },
   );
 }

@@ -11,7 +11,7 @@ export interface BatchesOptions {
   steps: number;
   /**
    * How many batches in a row may train nothing. After so many the run stops with the error `nothing_trained`. If
-   * the only reason was that rewards did not differ, it ends with a warning instead. @default 8
+   * the only reason was that rewards did not differ where there were any, it ends with a warning instead. @default 8
    */
   maxIdleBatches?: number | undefined;
   /** @default the seed of the run that is resumed, else 0 */

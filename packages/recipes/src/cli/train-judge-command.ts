@@ -27,6 +27,7 @@ interface Given {
   groupSize?: number;
   concurrency?: number;
   shuffleLabels?: boolean;
+  ungated?: boolean;
   json?: boolean;
 }
 
@@ -66,13 +67,14 @@ function readGiven(args: readonly string[]): Given {
     .option("--epochs <n>", "sft, bradley-terry: passes over the data (default: 1)", whole(1))
     .option("--batch-size <n>", "sft, bradley-terry: cases of a step (default: 16)", whole(1))
     .option("--shuffle-labels", "the control: labels that say nothing")
+    .option("--ungated", "allow few held-out cases, and exit with 0 whatever came of it")
     .option("--json", "prints the report as JSON")
     .helpOption("-h, --help", "show this")
     .parse([...args], { from: "user" })
     .opts<Given>();
 }
 
-/** 0 if the judge got better by more than chance explains, otherwise 1. */
+/** 0 if the judge got better by more than chance explains, or if that does not matter (--ungated), otherwise 1. */
 export async function trainJudgeCommand(
   args: readonly string[],
   signal: AbortSignal,
@@ -92,15 +94,17 @@ export async function trainJudgeCommand(
       ...{ code: "invalid_config", param: stray },
     });
   }
-  const { heldOut, heldOutShare, out, parity, answerTokens, epochs, batchSize } = given;
+  const { heldOut, heldOutShare, out, parity, answerTokens, epochs, batchSize, ungated } = given;
   const report = await trainJudge({
     ...{ data, mode, method, name, seed, heldOut, heldOutShare, out, parity, answerTokens },
     ...{ learningRate, epochs, batchSize, shuffleLabels: given.shuffleLabels, signal },
+    // What it does to the exit code it does whatever the method.
+    ...(method !== "bradley-terry" && { ungated }),
     ...(Object.keys(run).length > 0 && { run }),
     onEvent: reporter(),
   });
   console.log(json ? JSON.stringify(report, null, 2) : judgeTrainingText(report));
-  return report.outcome === "learnt" ? 0 : 1;
+  return report.outcome === "learnt" || ungated ? 0 : 1;
 }
 
 /** On standard error: the report alone goes to standard output. */

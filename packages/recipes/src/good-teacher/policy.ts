@@ -152,7 +152,8 @@ async function taskOf(
     ),
     metric: "gold",
     async rollout(model, { prompt }, { temperature, answerTokens, seed }) {
-      const request = { messages: prompt, temperature, max_tokens: answerTokens, seed };
+      const seeded = typeof seed === "number" && { seed };
+      const request = { messages: prompt, temperature, max_tokens: answerTokens, ...seeded };
       await askModel(model, request, "The policy gave no answer");
       return null;
     },
@@ -201,6 +202,7 @@ async function rewarded(
       return {
         ...group,
         metadata,
+        logs: scores ? group.logs : [...group.logs, `${judge.label} gave no scores: ${error}`],
         trajectories: group.trajectories.map((trajectory, nth) => {
           const score = scores?.[nth] ?? null;
           const reward = score === null ? null : (factor * score - norm.mean) / norm.deviation;

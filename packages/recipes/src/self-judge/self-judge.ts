@@ -212,12 +212,19 @@ function byJudgements(
   return {
     ...group,
     metadata: { ...group.metadata, ...(valid.length === 0 && { failed: "judge_failed" }) },
+    logs: valid.length === 0 ? [...group.logs, unreadable(judged, asked)] : group.logs,
     trajectories: group.trajectories.map((trajectory) => ({
       ...trajectory,
       reward: scores.get(trajectory) ?? null,
       metrics: { ...trajectory.metrics, judge_success: asked > 0 ? valid.length / asked : 0 },
     })),
   };
+}
+
+function unreadable({ exceptions }: TrajectoryGroup, asked: number): string {
+  const failed = exceptions.at(-1);
+  const why = failed ? ` ${exceptions.length} failed, the last one: ${failed.message}` : "";
+  return `selfJudge: no rewards (judge_failed): of ${asked} judgements none could be read.${why}`;
 }
 
 /**

@@ -29,8 +29,8 @@ export async function judgementsOf(
   const judged: Judged[] = [];
   for (const [at, { shown, order }] of shownCases(one).entries()) {
     const { temperature, answerTokens: max_tokens } = how;
-    const seed = typeof how.seed === "number" ? how.seed + at : null;
-    const request = { messages: how.prompt(shown), temperature, max_tokens, seed };
+    const seed = typeof how.seed === "number" && { seed: how.seed + at };
+    const request = { messages: how.prompt(shown), temperature, max_tokens, ...seed };
     const text = contentOf(await askModel(model, request, "The judge gave no answer"));
     judged.push({ order, said: how.read[one.mode](text) });
   }

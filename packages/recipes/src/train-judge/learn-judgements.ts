@@ -52,6 +52,7 @@ export async function learnJudgements(
     ...run,
     ...(method === "sft" && { steps: 0 }),
     ...{ name, out, seed, hone, learningRate, answerTokens, signal, onEvent },
+    ungated: given.ungated,
   });
   return {
     before: await evaluation(out, "base greedy"),

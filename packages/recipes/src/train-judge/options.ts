@@ -1,5 +1,5 @@
 import type { Hone, TrajectoryGroup } from "@hone/client";
-import type { RunEvent, RunOptions } from "@hone/client/run";
+import { leastHeldOut, type RunEvent, type RunOptions } from "@hone/client/run";
 import { HoneError, refuseUnknownOptions, requireNumber } from "@hone/core";
 import type { JudgeMode } from "./judge-case.ts";
 import type { JudgementPrompt } from "./prompt.ts";
@@ -42,6 +42,8 @@ export interface TrainJudgeOptions {
         | ("schedule" | "train" | "fill" | "curriculum" | "overlap" | "evalEvery" | "evalHeldOut")
       >
     | undefined;
+  /** Of grpo and sft: allows fewer than 16 held-out cases, by which hardly any judge can be told from another. @default false */
+  ungated?: boolean | undefined;
   /** The control: labels change places among the cases to train on. @default false */
   shuffleLabels?: boolean | undefined;
   /** @default new Hone() */
@@ -58,11 +60,11 @@ export type JudgeTrainingEvent =
 const optionNames = [
   ...["mode", "method", "data", "heldOut", "heldOutShare", "name", "out", "seed", "parity"],
   ...["prompt", "answerTokens", "learningRate", "epochs", "batchSize", "run", "shuffleLabels"],
-  ...["hone", "onEvent", "signal"],
+  ...["hone", "onEvent", "signal", "ungated"],
 ];
 const methodOptions: Readonly<Record<JudgeMethod, readonly string[]>> = {
-  grpo: ["parity", "prompt", "answerTokens", "run"],
-  sft: ["parity", "prompt", "answerTokens", "epochs", "batchSize"],
+  grpo: ["parity", "prompt", "answerTokens", "run", "ungated"],
+  sft: ["parity", "prompt", "answerTokens", "epochs", "batchSize", "ungated"],
   "bradley-terry": ["epochs", "batchSize"],
 };
 
@@ -93,6 +95,16 @@ export function checkOptions(options: TrainJudgeOptions): void {
   if (options.heldOut !== undefined && options.heldOutShare !== undefined) {
     throw invalid("heldOutShare", "Give heldOut or heldOutShare, not both.");
   }
+}
+
+/** Called before anything is asked or written. */
+export function requireEnoughCases(heldOut: number, { method, ungated }: TrainJudgeOptions): void {
+  // Bradley-Terry's pairs are counted where they are made: a case may give several, or none.
+  if (ungated === true || method === "bradley-terry" || heldOut >= leastHeldOut) return;
+  throw invalid(
+    "heldOut",
+    `${heldOut} held-out cases are too few to measure a judge by: give more data, a larger heldOutShare (--held-out-share) or a held-out set of its own, at least ${leastHeldOut} cases; or ungated: true (--ungated).`,
+  );
 }
 
 /** What a method leaves for the report. */

@@ -4,7 +4,7 @@ import { Hone } from "@hone/client";
 import { learnScores } from "./bradley-terry.ts";
 import { digestOf } from "./judge-case.ts";
 import { learnJudgements } from "./learn-judgements.ts";
-import { checkOptions, type TrainJudgeOptions } from "./options.ts";
+import { checkOptions, requireEnoughCases, type TrainJudgeOptions } from "./options.ts";
 import { preparedCases } from "./prepared-cases.ts";
 import { judgeFigures, outcomeOf, type JudgeTraining } from "./report.ts";
 
@@ -17,6 +17,7 @@ export async function trainJudge(options: TrainJudgeOptions): Promise<JudgeTrain
   checkOptions(options);
   const { mode, method, name, seed = 0 } = options;
   const { train, heldOut } = await preparedCases(options);
+  requireEnoughCases(heldOut.length, options);
   const hone = options.hone ?? new Hone();
   const out = resolve(options.out ?? join("runs", name));
   const given = { ...options, seed, hone, out };
