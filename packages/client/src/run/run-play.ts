@@ -116,7 +116,8 @@ export function createRun(context: RunContext) {
         finished: (place) => dealt?.kept.find(playing(place)),
         onProgress(event) {
           if (event.type === "rollout-finished" && !event.known) {
-            onCost?.(totals.addPlayed([event.trajectory]));
+            const usd = totals.addPlayed([event.trajectory]);
+            onCost?.(usd);
             dealt?.kept.keep(playing(event.place), event.trajectory);
             // The next start takes it from there, and does not count it again.
             totals.saveSoon();
