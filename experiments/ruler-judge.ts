@@ -77,7 +77,9 @@ show();
 /** Trains one judge in its own form, and keeps what it says to RULER before and after. */
 async function measure(hone: Hone, arm: string, seed: number): Promise<void> {
   const began = performance.now();
-  const [mode, method, control] = arm.split("-") as ["pointwise" | "pairwise", "sft" | "grpo"];
+  const [mode, method, control] = arm.split("-") as [
+    ...["pointwise" | "pairwise", "sft" | "grpo", "control"?],
+  ];
   const name = `${arm}-${seed}`;
   const report = await trainJudge({
     ...{ mode, method, seed, hone, name, out: join(folder, "runs", name) },
