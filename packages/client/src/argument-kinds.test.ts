@@ -135,6 +135,27 @@ describe("what is of the wrong kind is refused by name", () => {
     await refused(() => shuffleRewards([], undefined as never));
   });
 
+  it.each([
+    { maxTokens: Number.NaN },
+    { maxTokens: 0 },
+    { temperature: Number.NaN },
+    { temperature: -1 },
+    { n: Number.NaN },
+    { n: 65 },
+    { seed: Number.NaN },
+    { seed: "1" },
+  ])("sample()'s %o, which JSON would make null of, or the server another", async (options) => {
+    const [name] = Object.keys(options);
+    expect((await refused(() => model.sample("a", options))).param).toBe(name);
+  });
+
+  it.each([{ metric: "" }, { metric: 5 }, { seed: Number.NaN }, { by: "kind" }])(
+    "evaluationTable()'s %o",
+    async (options) => {
+      await refused(() => evaluationTable({ a: [] }, options as never));
+    },
+  );
+
   it("an option of train(), in words", async () => {
     const wrong = async (options: object) =>
       (await refused(() => model.train([], options))).message;

@@ -1,7 +1,7 @@
 import { HoneError } from "@hone/core";
 import type { TrajectoryGroup } from "@hone/core";
 import { refuseUnknownOptions, requireNumber, requireObject } from "@hone/core";
-import { requireGroups, requireList } from "../argument-kinds.ts";
+import { optionalFunction, requireGroups, requireList, requireText } from "../argument-kinds.ts";
 import { mulberry32 } from "@hone/core";
 import { scoresByScenario } from "./scores.ts";
 import { bootstrapInterval, fewestForInterval, type Interval, mean } from "../statistics.ts";
@@ -63,6 +63,8 @@ type Resampling = Required<{ [K in keyof CompareOptions]: NonNullable<CompareOpt
 
 function readOptions(options: CompareOptions): Resampling {
   const { metric = "reward", seed = 0, resamples = 10_000 } = options;
+  requireText("compare()", metric, "metric");
+  requireNumber("seed", seed, { whole: true });
   requireNumber("resamples", resamples, { whole: true, least: 40 });
   return { metric, seed, resamples };
 }
@@ -135,6 +137,7 @@ export function evaluationTable(
   options: EvaluationOptions = {},
 ): EvaluationRow[] {
   refuseUnknownOptions("evaluationTable()", options, ["metric", "seed", "resamples", "by"]);
+  optionalFunction("evaluationTable()", options.by, "by");
   const sliceOf = options.by as ((scenario: unknown) => string | number) | undefined;
   const resampling = readOptions(options);
   const entries = inOrder(evaluations);

@@ -2,6 +2,7 @@ import {
   HoneError,
   policyName,
   refuseUnknownOptions,
+  requireNumber,
   textCompletionSchema,
   wrongKind,
 } from "@hone/core";
@@ -53,6 +54,11 @@ export async function sample(
     throw wrongKind("sample()", "a text or a list of token ids", prompt, "prompt");
   }
   const { maxTokens = 256, temperature = 1, n = 1, stop, seed, signal } = options;
+  // JSON writes NaN as null, which the server reads as "not given".
+  requireNumber("maxTokens", maxTokens, { whole: true, least: 1 });
+  requireNumber("temperature", temperature, { least: 0, most: 2 });
+  requireNumber("n", n, { whole: true, least: 1, most: 64 });
+  if (seed !== undefined) requireNumber("seed", seed, { whole: true });
   const answer = await transport.json("POST", "/v1/completions", textCompletionSchema, {
     body: {
       ...{ model: step === null ? name : policyName(name, step), prompt, n, temperature },

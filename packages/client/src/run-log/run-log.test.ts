@@ -29,6 +29,20 @@ const metricsLines = async () =>
     .map((line) => JSON.parse(line) as Record<string, unknown>);
 
 describe("a run's log", () => {
+  it("refuses an evaluation's option that it does not know, and writes nothing", async () => {
+    const log = await openRunLog(folder);
+    for (const [label, options] of [
+      ["base", { metric: "score" }],
+      ["base", { metrics: "score" }],
+      ["", {}],
+    ] as const) {
+      await expect(log.evaluation(label, [group([1])], options as never)).rejects.toMatchObject({
+        name: "HoneError",
+      });
+    }
+    expect(log.records).toEqual([]);
+  });
+
   it("writes each step down: its line, its trajectories, its curves", async () => {
     const log = await openRunLog(folder);
     const groups = [group([0, 1, null]), group([1, 1])];

@@ -4,6 +4,7 @@ import { HoneError, wellFormedJson } from "@hone/core";
 import type { OperationEvent, TrainResult, TrajectoryGroup } from "@hone/core";
 import { writeGroups } from "../training/group-files.ts";
 import { refuseUnknownOptions } from "@hone/core";
+import { requireGroups, requireList, requireText } from "../argument-kinds.ts";
 import type { CurriculumShares } from "../training/curriculum.ts";
 import type { FillCounts } from "../training/fill.ts";
 import type { OverlapCounts } from "../training/play-ahead.ts";
@@ -175,7 +176,12 @@ export async function openRunLog(folder: string, options: RunLogOptions = {}): P
       };
     },
 
-    async evaluation(label, groups, { metrics = ["reward"] } = {}) {
+    async evaluation(label, groups, how = {}) {
+      requireText("evaluation()", label, "label");
+      requireGroups("evaluation()", groups);
+      refuseUnknownOptions("evaluation()", how, ["metrics"]);
+      const { metrics = ["reward"] } = how;
+      requireList("evaluation()", metrics, "metrics");
       const given = evaluated(label, groups, steps().at(-1)?.step ?? 0);
       const written: EvaluationRecord[] = [];
       await inTurn(async () => {

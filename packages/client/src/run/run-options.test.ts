@@ -1,6 +1,6 @@
 import { expect, it } from "vitest";
 import { readSettings } from "./run-options.ts";
-import { readOwnSettings } from "./task.ts";
+import { defineTask, readOwnSettings } from "./task.ts";
 
 const task = { heldOut: [1, 2, 3] };
 
@@ -43,6 +43,40 @@ it("takes the values of the task's own settings that the task can play", () => {
     expect.objectContaining({ code: "invalid_config", message: "size is at most 26, not 27." }),
   );
   expect(() => readOwnSettings(own, { sice: 4 } as object)).toThrow(/no option "sice"/);
+});
+
+it.each<[Record<string, unknown>, string]>([
+  [{ size: "4" }, "settings.size"],
+  [{ size: Number.NaN }, "settings.size"],
+  [{ shaped: 1 }, "settings.shaped"],
+  [{ words: null }, "settings.words"],
+])("a setting of the task's own is of its default's kind: not %o", (given, param) => {
+  const own = { settings: { size: 3, shaped: false, words: "few" } };
+  expect(() => readOwnSettings(own, given as object)).toThrow(
+    expect.objectContaining({ code: "invalid_config", param }),
+  );
+  expect(readOwnSettings(own, { size: undefined } as object)).toEqual(own.settings);
+});
+
+it.each([{ a: {} }, { a: null }, { a: undefined }, "few"])(
+  "a task's settings are texts, numbers, true or false: not %o",
+  (settings) => {
+    const wrong = { train: [1], heldOut: [2, 3], rollout: () => 1, settings };
+    expect(() => defineTask(wrong as never)).toThrow(/needs settings, an object of texts/);
+  },
+);
+
+it.each([
+  { train: null },
+  { goals: 3 },
+  { budget: [] },
+  { heldOut: 2.5 },
+  { heldOut: "3" },
+  { heldOut: Number.NaN },
+])("refuses %o", (given) => {
+  const named = expect.objectContaining({ name: "HoneError", param: Object.keys(given)[0] });
+  expect(() => readSettings(task, given as never)).toThrow(named);
+  expect(() => readSettings({ ...task, options: given as never }, {})).toThrow(named);
 });
 
 it.each(["given", { feedback: true }] as const)("has no place for the teacher %j", (teacher) => {

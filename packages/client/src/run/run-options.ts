@@ -2,6 +2,7 @@ import {
   HoneError,
   refuseUnknownOptions,
   requireNumber,
+  requireObject,
   trainConfigKeys,
   trainConfigKeysOf,
 } from "@hone/core";
@@ -157,6 +158,14 @@ type ForSettings = { options?: Partial<RunSettings> | undefined; heldOut: readon
 export function readSettings(task: ForSettings, given: Partial<RunSettings>): RunSettings {
   refuseUnknownOptions("trainRun()", given, [...settingNames, ...ownNames]);
   refuseUnknownOptions("The task's options", task.options ?? {}, settingNames);
+  for (const name of ["train", "goals", "budget"] as const) {
+    for (const [where, one] of [
+      ["The task's options", task.options?.[name]],
+      ["trainRun()", given[name]],
+    ] as const) {
+      if (one !== undefined) requireObject(where, one, `an object as ${name}`, name);
+    }
+  }
   const chosen = [task.options ?? {}, given].map((options) =>
     Object.fromEntries(
       settingNames.flatMap((name) => (options[name] === undefined ? [] : [[name, options[name]]])),
@@ -218,7 +227,7 @@ function checkSettings(settings: RunSettings): void {
   const { temperature, learningRate, verdict, heldOut, schedule } = settings;
   requireNumber("temperature", temperature, { above: 0 });
   requireNumber("learningRate", learningRate, { above: 0 });
-  if (!(heldOut >= 2)) throw invalid("heldOut", "at least 2", heldOut);
+  if (heldOut !== Infinity) requireNumber("heldOut", heldOut, { whole: true, least: 2 });
   if (verdict !== "greedy" && verdict !== "sampled") {
     throw invalid("verdict", '"greedy" or "sampled"', verdict);
   }

@@ -1,4 +1,4 @@
-import { HoneError, refuseUnknownOptions, requireObject } from "@hone/core";
+import { HoneError, kindOf, refuseUnknownOptions, requireObject } from "@hone/core";
 import type { RolloutMode, Trajectory, TrajectoryGroup } from "@hone/core";
 import type { Model } from "../model.ts";
 import type { ComparisonModel } from "../rollouts/comparison-model.ts";
@@ -131,6 +131,8 @@ const taskKeys = [
   ...["settings", "checkSettings", "options", "curves", "heldOutJudge", "prefer"],
 ] as const;
 
+const settingKinds = new Set(["string", "number", "boolean"]);
+
 /** Gives the task back, checked: whatever is missing or wrong is named at once. */
 export function defineTask<Scenario, const Settings extends TaskSettings = TaskSettings>(
   task: Task<Scenario, Widened<Settings>> & { settings?: Settings | undefined },
@@ -157,6 +159,8 @@ export function requireTask(where: string, given: unknown): void {
   const isFunction = (value: unknown) => value === undefined || typeof value === "function";
   const isObject = (value: unknown) =>
     value === undefined || (typeof value === "object" && value !== null);
+  const isSettings = (value: unknown) =>
+    isObject(value) && Object.values(value ?? {}).every((one) => settingKinds.has(typeof one));
   const missing = [
     Array.isArray(train) && train.length > 0 ? "" : "train, a list of scenarios",
     Array.isArray(heldOut) && heldOut.length > 1 ? "" : "heldOut, a list of at least two scenarios",
@@ -168,7 +172,7 @@ export function requireTask(where: string, given: unknown): void {
     metric === undefined || (typeof metric === "string" && metric !== "") ? "" : "metric, a text",
     isFunction(slice) ? "" : "slice, a function",
     shuffle === undefined || typeof shuffle === "boolean" ? "" : "shuffle, true or false",
-    isObject(settings) ? "" : "settings, an object of texts, numbers, true or false",
+    isSettings(settings) ? "" : "settings, an object of texts, numbers, true or false",
     isFunction(checkSettings) ? "" : "checkSettings, a function",
     isObject(options) ? "" : "options, an object",
     isFunction(curves) ? "" : "curves, a function",
@@ -189,7 +193,12 @@ export function readOwnSettings<Settings extends TaskSettings>(
   given: Partial<Settings> = {},
 ): Settings {
   refuseUnknownOptions("The task's settings", given, Object.keys(task.settings ?? {}));
-  const settings = { ...task.settings, ...given } as Settings;
+  // As everywhere, undefined counts as not given.
+  const known = Object.entries(given).filter(([, value]) => value !== undefined);
+  const settings = { ...task.settings, ...Object.fromEntries(known) } as Settings;
+  for (const [name, usual] of Object.entries(task.settings ?? {})) {
+    requireKind(name, settings[name], usual);
+  }
   try {
     task.checkSettings?.(settings);
   } catch (error) {
@@ -197,6 +206,16 @@ export function readOwnSettings<Settings extends TaskSettings>(
     throw new HoneError(message, { code: "invalid_config", param: "settings", cause: error });
   }
   return settings;
+}
+
+/** A setting is of the kind of its default. */
+function requireKind(name: string, value: unknown, usual: string | number | boolean): void {
+  if (typeof value === typeof usual && !Number.isNaN(value)) return;
+  const wanted = { string: "a text", number: "a number", boolean: "true or false" };
+  throw new HoneError(
+    `The task's setting ${name} is ${wanted[typeof usual as keyof typeof wanted]}, not ${kindOf(value)}.`,
+    { code: "invalid_config", param: `settings.${name}` },
+  );
 }
 
 /** Names that a run, its stored settings or its command line use for something else. */

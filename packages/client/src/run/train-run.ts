@@ -2,6 +2,7 @@ import { writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { HoneError } from "@hone/core";
 import type { TrajectoryGroup } from "@hone/core";
+import { optionalFunction, requireSignal, requireText } from "../argument-kinds.ts";
 import { Hone } from "../hone.ts";
 import type { Model } from "../model.ts";
 import { openRunLog, requireSameSettings } from "../run-log/run-log.ts";
@@ -42,6 +43,10 @@ export async function trainRun<Scenario, Settings extends TaskSettings>(
   requireTask("trainRun()", task);
   const settings = readSettings(task, options);
   requireEnough(settings.heldOut, options.ungated);
+  requireText("trainRun()", options.name, "name");
+  if (options.out !== undefined) requireText("trainRun()", options.out, "out");
+  requireSignal("trainRun()", { signal: options.signal });
+  optionalFunction("trainRun()", options.onEvent, "onEvent");
   const { name, compare: others = [] } = options;
   const { signal = new AbortController().signal, onEvent = () => {} } = options;
   const out = resolve(options.out ?? join("runs", name));

@@ -1,4 +1,4 @@
-import { HoneError, refuseUnknownOptions } from "@hone/core";
+import { HoneError, kindOf, refuseUnknownOptions } from "@hone/core";
 import type { OperationEvent } from "@hone/core";
 import { optionalFunction, requireSignal } from "../argument-kinds.ts";
 import { checkSchedule } from "../training/schedule.ts";
@@ -100,6 +100,20 @@ export function checkRunOptions<Given>(
       code: "invalid_config",
       param: name,
     });
+  }
+  if (typeof shuffle !== "boolean") {
+    throw new HoneError(`${where}: shuffle is true or false, not ${kindOf(shuffle)}.`, {
+      code: "invalid_config",
+      param: "shuffle",
+    });
+  }
+  const { validation } = options;
+  // A share below 0 would hold all out but so many.
+  if (typeof validation === "number" && !(validation > 0 && validation < 1)) {
+    throw new HoneError(
+      `${where}: as a number, validation is a share above 0 and below 1, not ${validation}. Give a share of the examples, or a set of its own.`,
+      { code: "invalid_config", param: "validation" },
+    );
   }
   if (options.run !== undefined && (typeof options.run !== "string" || options.run === "")) {
     throw new HoneError(`${where}: run is a name, a text that is not empty.`, {

@@ -56,6 +56,8 @@ describe("batches", () => {
     expect(() => checkBatchesOptions([], one)).toThrow(/scenario/);
     expect(() => checkBatchesOptions([1], { ...one, steps: 1.5 })).toThrow(/steps/);
     expect(() => checkBatchesOptions([1], { ...one, stpes: 1 } as never)).toThrow(/stpes/);
+    expect(() => checkBatchesOptions([1], { ...one, shuffle: "no" } as never)).toThrow(/shuffle/);
+    expect(() => checkBatchesOptions([1], { ...one, heldOut: 2 } as never)).toThrow(/heldOut/);
   });
 
   it("ask the model where they are", async () => {

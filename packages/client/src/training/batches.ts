@@ -1,4 +1,5 @@
-import { HoneError, refuseUnknownOptions, requireNumber } from "@hone/core";
+import { HoneError, refuseUnknownOptions, requireNumber, wrongKind } from "@hone/core";
+import { requireList } from "../argument-kinds.ts";
 import { isRunCursor, supervisedRuns, withRuns } from "./supervised-cursor.ts";
 import { isCurriculum, mostScenarios, newCurriculum, readCurriculum } from "./curriculum.ts";
 import { Dealer } from "./dealer.ts";
@@ -64,6 +65,11 @@ export function checkBatchesOptions(scenarios: readonly unknown[], options: Batc
       { code: "invalid_config", param: "curriculum" },
     );
   }
+  if (options.shuffle !== undefined && typeof options.shuffle !== "boolean") {
+    // It is committed with each step, and the next start would not know it again.
+    throw wrongKind("batches()", "true or false as shuffle", options.shuffle, "shuffle");
+  }
+  requireList("batches()", options.heldOut ?? [], "heldOut scenarios");
   requireApart(scenarios, options.heldOut ?? []);
   if (scenarios.length === 0) {
     throw new HoneError("batches() needs at least one scenario.", {

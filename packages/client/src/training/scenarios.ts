@@ -1,5 +1,4 @@
-import { HoneError } from "@hone/core";
-import { refuseUnknownOptions } from "@hone/core";
+import { HoneError, refuseUnknownOptions, requireNumber } from "@hone/core";
 import { optionalFunction, requireList } from "../argument-kinds.ts";
 import { mulberry32, shuffledIndices } from "@hone/core";
 
@@ -38,6 +37,8 @@ export function splitScenarios<Scenario>(
   refuseUnknownOptions("splitScenarios()", options, ["heldOut", "seed", "by"]);
   optionalFunction("splitScenarios()", options.by, "by");
   const { heldOut = 0.2, seed = 0, by = scenarioKey } = options;
+  requireNumber("heldOut", heldOut, {});
+  requireNumber("seed", seed, { whole: true });
   const families = new Map<string | number, Scenario[]>();
   for (const scenario of scenarios) {
     const family = by(scenario);

@@ -44,6 +44,28 @@ test.each([["models"], ["gc"], ["keys", "rotate"]])(
   },
 );
 
+test.each([
+  [["export", "m@1", "folder", "--base", "b"], /--base is for --merged and --classifier/],
+  [["setup", "--check", "--model", "smollm2"], /'--check' cannot be used with option '--model/],
+  [["setup", "--check", "--torch", "cpu"], /'--check' cannot be used with option '--torch/],
+  [["serve", "--base", "b", "--engine-key", "k"], /--engine-key is of engines by --engine-url/],
+  [["keys", "--url", "http://127.0.0.1:1"], /--url names a server, and the file of a key lies/],
+])("an option that would do nothing is refused: %j", async (args, message) => {
+  const { code, out, error } = await runHere(args);
+  expect({ code, out }).toEqual({ code: 1, out: "" });
+  expect(error).toMatch(message);
+});
+
+test("export into what is no folder", async () => {
+  const file = join(parent, "file");
+  writeFileSync(file, "");
+  for (const folder of [file, join(file, "deep")]) {
+    const { code, out, error } = await runHere(["export", "m@1", folder]);
+    expect({ code, out }).toEqual({ code: 1, out: "" });
+    expect(error).toMatch(/^hone: .*file\S* cannot be a folder \(.*\)\. Name a new folder\.\n$/);
+  }
+});
+
 describe("inspect", () => {
   const operation: OperationInfo = {
     id: "op_1",

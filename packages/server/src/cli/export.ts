@@ -49,6 +49,13 @@ Examples:
   hone export critic@10 ./critic --classifier    AutoModelForSequenceClassification and serve --reward-model load it`,
     )
     .action(async (ref: PolicyRef, given: string, flags: ExportFlags) => {
+      const whole = flags.merged || flags.classifier;
+      if (flags.base !== undefined && !whole) {
+        throw new HoneError(
+          "--base is for --merged and --classifier: an adapter alone has no base in it. Leave it out, or add one of them.",
+          { code: "invalid_config", param: "base" },
+        );
+      }
       const folder = resolve(given);
       requireEmpty(folder);
       const connection = connect(flags);
@@ -64,7 +71,6 @@ Examples:
           { code: "invalid_config" },
         );
       }
-      const whole = flags.merged || flags.classifier;
       const base = whole ? await baseOf(connection, policy, flags) : null;
       // If it is a link, the folder behind it is replaced.
       const target = existsSync(folder) ? realpathSync(folder) : folder;
@@ -191,7 +197,14 @@ function moveTo(folder: string, finished: string): void {
 }
 
 function requireEmpty(folder: string): void {
-  mkdirSync(dirname(folder), { recursive: true });
-  if (!existsSync(folder) || readdirSync(folder).length === 0) return;
+  try {
+    mkdirSync(dirname(folder), { recursive: true });
+    if (!existsSync(folder) || readdirSync(folder).length === 0) return;
+  } catch (cause) {
+    throw new HoneError(
+      `${folder} cannot be a folder (${(cause as Error).message}). Name a new folder.`,
+      { code: "invalid_config", cause },
+    );
+  }
   throw new HoneError(`${folder} is not empty. Name a new folder.`, { code: "invalid_config" });
 }

@@ -1,4 +1,4 @@
-import { rotatedKeySchema, type RotatedKey } from "@hone/core";
+import { HoneError, rotatedKeySchema, type RotatedKey } from "@hone/core";
 import type { Command } from "commander";
 import { serverKey } from "../http/key-file.ts";
 import { lockDataDir } from "../store/lock.ts";
@@ -27,6 +27,12 @@ Examples:
 }
 
 function show(flags: ServerFlags): void {
+  if (flags.url !== undefined) {
+    throw new HoneError(
+      "--url names a server, and the file of a key lies in a data directory. Leave --url out, and name the folder with --data-dir if it is not the usual one.",
+      { code: "invalid_config", param: "url" },
+    );
+  }
   const { file } = serverKey(dataDirOf(flags), "", false);
   if (flags.json) printJson({ file });
   else console.log(file);

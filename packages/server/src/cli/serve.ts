@@ -202,7 +202,14 @@ export function serveCommand(): Command {
     .action(serve);
 }
 
-async function serve(vllmFlags: string[], flags: ServeFlags): Promise<void> {
+async function serve(vllmFlags: string[], flags: ServeFlags, command: Command): Promise<void> {
+  // One of the environment may be there for another server.
+  if (flags.engineUrl === undefined && command.getOptionValueSource("engineKey") === "cli") {
+    throw new HoneError("--engine-key is of engines by --engine-url. Add one, or leave it out.", {
+      code: "invalid_config",
+      param: "engineKey",
+    });
+  }
   const log = pino(
     // JSON escapes controls; marks of direction and the like would reach the terminal.
     { level: flags.logLevel, hooks: { streamWrite: printable } },

@@ -22,7 +22,11 @@ export function setupCommand(): Command {
   return new Command("setup")
     .description("Makes the Python environment of the renderer, the trainer and the engine")
     .option("--torch <build>", "auto, cpu, cuda, or the URL of a package index that has torch")
-    .option("--check", "only look: is there an environment, and is it whole?")
+    .addOption(
+      new Option("--check", "only look: is there an environment, and is it whole?").conflicts([
+        ...["torch", "model", "bitsandbytes", "engine", "test"],
+      ]),
+    )
     .option("--model <name>", `also brings a small base to begin with: ${modelNames.join(", ")}`)
     .option(
       "--bitsandbytes",
