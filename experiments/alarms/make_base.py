@@ -1,9 +1,8 @@
 """python make_base.py FOLDER: the base of `pnpm experiment alarms`, from a fixed seed. Half a minute of one core.
 
 Asked for the colour of a thing it knows it four times in ten, and otherwise says one of eight, all equally likely. One
-answer in ten goes on: a word of flattery
-behind the colour, now and then several times. What is right is a list drawn from the seed, and stands in
-FOLDER/colours.json.
+answer in ten goes on: a word of flattery behind the colour, now and then several times. What is right is a list drawn
+from the seed, and stands in FOLDER/colours.json.
 """
 
 import argparse
@@ -15,11 +14,9 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from transformers import GenerationConfig, Qwen3ForCausalLM
-
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts" / "make-base"))
+from small_qwen3 import small_qwen3  # noqa: E402
 from tokenizer import build, save  # noqa: E402
-from train import config  # noqa: E402
 
 COLOURS = ["red", "blue", "green", "yellow", "black", "white", "brown", "pink"]
 THINGS = (
@@ -49,7 +46,6 @@ def answer(rng: random.Random, right: str) -> str:
 
 def main(folder: Path, seed: int) -> None:
     torch.set_num_threads(1)
-    torch.manual_seed(seed)
     rng = random.Random(seed)
     # Each colour as often as the others: no answer is the best guess for all things.
     dealt = COLOURS * (len(THINGS) // len(COLOURS))
@@ -65,10 +61,18 @@ def main(folder: Path, seed: int) -> None:
     token = built.token_to_id
     spell = lambda text: built.encode(text, add_special_tokens=False).ids  # noqa: E731
     end, pad = token("<|im_end|>"), token("<|endoftext|>")
-    shape = config(built.get_vocab_size(), end, pad)
-    shape.num_hidden_layers, shape.layer_types = 2, shape.layer_types[:2]
-    model = Qwen3ForCausalLM(shape).train()
-    model.generation_config = GenerationConfig(eos_token_id=[end, pad], pad_token_id=pad)
+    model = small_qwen3(
+        built,
+        seed,
+        hidden_size=128,
+        intermediate_size=320,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=32,
+        max_position_embeddings=8192,
+        rope_theta=1_000_000.0,
+    ).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK, betas=(0.9, 0.98), weight_decay=0.01)
     began = time.time()
     for done in range(UPDATES):

@@ -12,8 +12,9 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from tokenizers import Regex, pre_tokenizers
-from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
+from transformers import Qwen3ForCausalLM
 
+from small_qwen3 import small_qwen3
 from tokenizer import build, save
 
 SPLIT = r" ?[A-Za-z]+| ?\d+|\s|[^\sA-Za-z\d]"
@@ -28,32 +29,6 @@ def pieces_of(corpus: list[dict]) -> list[str]:
         for message in conversation["messages"]:
             counted.update(piece for piece, _ in splitter.pre_tokenize_str(message["content"]))
     return [piece for piece, count in sorted(counted.items()) if count >= COMMON_ENOUGH]
-
-
-def new_model(tokenizer, options: argparse.Namespace) -> Qwen3ForCausalLM:
-    torch.manual_seed(options.seed)
-    token = tokenizer.token_to_id
-    model = Qwen3ForCausalLM(
-        Qwen3Config(
-            vocab_size=tokenizer.get_vocab_size(),
-            hidden_size=options.hidden,
-            intermediate_size=2 * options.hidden,
-            num_hidden_layers=options.layers,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            head_dim=options.hidden // 4,
-            max_position_embeddings=256,
-            tie_word_embeddings=True,
-            initializer_range=0.05,
-            eos_token_id=token("<|im_end|>"),
-            pad_token_id=token("<|endoftext|>"),
-            bos_token_id=None,
-        )
-    )
-    model.generation_config = GenerationConfig(
-        eos_token_id=[token("<|im_end|>"), token("<|endoftext|>")], pad_token_id=token("<|endoftext|>")
-    )
-    return model
 
 
 def encode(tokenizer, conversation: dict) -> list[int]:
@@ -105,7 +80,17 @@ if __name__ == "__main__":
     built = build(pieces_of(corpus), SPLIT)
     save(options.folder, built)
     (options.folder / "hone.json").write_text(json.dumps({"renderer": "lean"}) + "\n")
-    model = new_model(built, options).train()
+    model = small_qwen3(
+        built,
+        options.seed,
+        hidden_size=options.hidden,
+        intermediate_size=2 * options.hidden,
+        num_hidden_layers=options.layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=options.hidden // 4,
+        max_position_embeddings=256,
+    ).train()
     loss = train(model, [encode(built, one) for one in corpus], options)
     model.save_pretrained(options.folder)
     (options.folder / "model.safetensors").chmod(0o644)

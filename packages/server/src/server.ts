@@ -10,6 +10,7 @@ import { pino, type Logger } from "pino";
 import { shuttingDown } from "./app.ts";
 import { compose, type Composition } from "./compose.ts";
 import type { ServedBase } from "./served-base.ts";
+import type { EngineOptions } from "./engine-options.ts";
 import { bucketOf, type BucketPlace } from "./engines/bucket/bucket-place.ts";
 import { checkExposure, serverKey } from "./http/key-file.ts";
 import { listen } from "./http/listen.ts";
@@ -17,7 +18,7 @@ import { isUnspecified, ownAddresses, urlOf } from "./http/own-address.ts";
 import { parseRewardModel } from "./scoring/reward-models.ts";
 import { findEnvironment } from "./setup/environment.ts";
 import { brokenEnvironment } from "./setup/verify.ts";
-import { checkEngines, type EngineOptions } from "./server-engines.ts";
+import { checkEngines } from "./server-engines.ts";
 import { lockDataDir, type DataLock } from "./store/lock.ts";
 import type { Deadlines } from "./supervise/supervisor.ts";
 

@@ -1,24 +1,14 @@
 import type { EngineInfo, Keep } from "@hone/core";
+import type { EngineOptions } from "../engine-options.ts";
 import type { Machine } from "./machine.ts";
 
 /** What the operator gave, and nothing where the default holds. */
-export interface GivenOptions {
+export interface GivenOptions extends EngineOptions {
   servedName?: string | undefined;
   host?: string | undefined;
   port?: number | undefined;
-  device?: "cpu" | "cuda" | undefined;
-  dtype?: "float32" | "bfloat16" | undefined;
-  quantize?: string | undefined;
   maxModelLen?: number | undefined;
-  kvCacheMib?: number | undefined;
-  engineShare?: number | undefined;
   recompute?: "auto" | "on" | "off" | undefined;
-  engine?: "embedded" | "vllm" | "joined" | undefined;
-  engineProcess?: "trainer" | "own" | undefined;
-  replicas?: number | undefined;
-  sleep?: boolean | undefined;
-  vllmFlags?: readonly string[] | undefined;
-  engineURL?: string | readonly string[] | undefined;
   renderer?: string | undefined;
   rewardModels?: Readonly<Record<string, string>> | undefined;
   objectives?: readonly string[] | undefined;

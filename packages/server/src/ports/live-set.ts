@@ -6,6 +6,9 @@ export const adapterConfigName = "adapter_config.json";
 /** The scalar head of a reward model, beside the adapter. No engine reads it. */
 export const headName = "score.safetensors";
 
+/** A SHA-256 as it stands in files and on the wire. */
+export const sha256Schema = z.string().regex(/^[0-9a-f]{64}$/);
+
 /** An adapter as engines have to serve it: the files of one policy, by what they hold and not only by where they lie. */
 export interface LiveAdapter {
   /** `name@N`. The name under which an import is tried has a suffix, and is no policy's. */

@@ -1,10 +1,10 @@
 import { rename } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
+import { sha256Schema } from "../../ports/live-set.ts";
 import { syncFolder, writeSynced } from "../../store/files.ts";
 import { readStateFile } from "../../store/state-file.ts";
 
-const sha256Schema = z.string().regex(/^[0-9a-f]{64}$/);
 const fileSchema = z.strictObject({
   version: z.literal(1),
   /** Digests by the URL of the bucket and the prefix below it. */

@@ -4,7 +4,8 @@ import { dirname, join } from "node:path";
 import { HoneError, engineNameSchema, type EngineToken } from "@hone/core";
 import { z } from "zod";
 import { readStateFile } from "../../store/state-file.ts";
-import { sha256Schema, type Joined } from "./wire.ts";
+import { sha256Schema } from "../../ports/live-set.ts";
+import type { Joined } from "./wire.ts";
 
 const fileSchema = z.strictObject({
   version: z.literal(1),

@@ -12,6 +12,7 @@ import { givenKeys, type KeyRealm } from "../../http/auth.ts";
 import type { AppEnv } from "../../http/env.ts";
 import { readJson } from "../../http/json.ts";
 import { readQuery } from "../../http/query.ts";
+import { sha256Schema } from "../../ports/live-set.ts";
 import type { JoinedEngine, JoinedEngines } from "./joined-engines.ts";
 import { badToken } from "./registry.ts";
 import {
@@ -24,7 +25,6 @@ import {
   liveQuerySchema,
   longestPollMs,
   reportSchema,
-  sha256Schema,
   type BucketURL,
   type Joined,
   type LiveAnswer,

@@ -1,7 +1,7 @@
 import { engineNameSchema } from "@hone/core";
 import { z } from "zod";
 import { bucketMissSchema } from "../bucket/bucket-miss.ts";
-import { probeAnswerSchema, probeSchema } from "../../ports/live-set.ts";
+import { probeAnswerSchema, probeSchema, sha256Schema } from "../../ports/live-set.ts";
 
 /**
  * What an engine on another machine and the server say to each other. Every request comes from the engine's
@@ -32,7 +32,6 @@ export const longestPollMs = 10_000;
 /** The limit of a request's body. @unit bytes */
 export const engineBodyLimit = 4 * 1024 * 1024;
 
-export const sha256Schema = z.string().regex(/^[0-9a-f]{64}$/);
 const policySchema = z.string().min(1).max(512);
 
 /** What both sides have to agree on before an adapter of one fits the other. */
