@@ -1,49 +1,76 @@
 // Whether the inbox agent reads mails or has learnt the words of its training mails:
-//   pnpm experiment strangers [--out FOLDER] [--seed N] [--steps N]
-// It is trained as in the quickstart. Before and after that it answers the quickstart's held-out mails, and mails in
-// eight wordings of somebody who had seen none of the others, greedily.
+//   pnpm experiment strangers [--seeds 0,1] [--steps N] [--out FOLDER]   trains as in the quickstart
+//   pnpm experiment strangers --run FOLDER [--out FOLDER]                takes what a run of the quickstart has learnt
+// Before and after training it answers the quickstart's held-out mails, and mails in wordings of strangers, greedily.
+// A stranger is somebody who had seen none of the other mails: inbox/strangers/, and a file put there is one more.
+// What is done stands in FOLDER/results.json, and the same command goes on there.
 import { readFile } from "node:fs/promises";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
-import { compare, evaluationTable, type TrajectoryGroup } from "@hone/client";
-import { writeMails, type Mail } from "../examples/inbox/src/bills.ts";
+import { compare, evaluationTable, type Hone } from "@hone/client";
+import type { Mail } from "../examples/inbox/src/bills.ts";
 import inbox from "../examples/inbox/src/task.ts";
 import { answer, trainArm } from "./inbox/arm.ts";
 import { openResults } from "./inbox/results.ts";
 import { withSmollm2 } from "./inbox/served.ts";
+import { mailsOfStrangers } from "./inbox/strangers.ts";
 
 const { values } = parseArgs({
   options: {
     out: { type: "string", default: "runs/strangers" },
-    seed: { type: "string", default: "0" },
+    seeds: { type: "string", default: "0" },
     steps: { type: "string", default: String(inbox.options?.steps) },
+    run: { type: "string" },
   },
 });
 
-const wordings = new URL("inbox-strangers.json", import.meta.url);
-const strangers = JSON.parse(await readFile(wordings, "utf8")) as {
-  wordings: string[];
-  names: string[];
-};
+type Arm = [name: string, model: (hone: Hone) => Promise<string>];
+
 const sets: Record<string, readonly Mail[]> = {
   shipped: inbox.heldOut,
-  strangers: writeMails(strangers.wordings, strangers.names, 6, 9),
+  ...(await mailsOfStrangers()),
 };
-const mails = Object.entries(sets).flatMap(([set, of]) => of.map((mail) => ({ ...mail, set })));
-
+const arms = values.run === undefined ? trained() : [await learntBy(values.run)];
 const { folder, results, keep } = await openResults(values.out);
-await withSmollm2(join(folder, "server"), async (hone) => {
-  const name = `steps-${values.steps}-seed-${values.seed}`;
-  await keep("base", () => answer(hone, "base", mails));
-  const arm = { name, demonstrations: 0, steps: Number(values.steps) };
-  await keep(name, async () => answer(hone, await trainArm(hone, arm, Number(values.seed)), mails));
-  for (const metric of ["exact", "json", "name", "amount", "due"]) {
-    console.log(metric);
-    console.table(evaluationTable(results, { metric, by: ({ set }: { set: string }) => set }));
-  }
-  for (const set of Object.keys(sets)) {
-    const of = (groups: TrajectoryGroup[] = []) =>
-      groups.filter(({ scenario }) => (scenario as { set: string }).set === set);
-    console.log(set, compare(of(results["base"]), of(results[name]), { metric: "exact" }));
+const data = values.run === undefined ? join(folder, "server") : resolve(values.run, "server");
+await withSmollm2(data, async (hone) => {
+  for (const [arm, model] of [["base", async () => "base"], ...arms] as Arm[]) {
+    // Set by set: a stranger who comes later is all that is asked then.
+    for (const [set, mails] of Object.entries(sets)) {
+      const named = mails.map((mail) => ({ ...mail, set }));
+      await keep(`${arm} on ${set}`, async () => answer(hone, await model(hone), named));
+    }
   }
 });
+
+const answersOf = (arm: string) =>
+  Object.keys(sets).flatMap((set) => results[`${arm} on ${set}`] ?? []);
+const shown = Object.fromEntries(
+  ["base", ...arms.map(([arm]) => arm)].map((arm) => [arm, answersOf(arm)]),
+);
+for (const metric of ["exact", "json", "name", "amount", "due"]) {
+  console.log(metric);
+  console.table(evaluationTable(shown, { metric, by: ({ set }: { set: string }) => set }));
+}
+for (const [arm] of arms) {
+  const gains = Object.keys(sets).map((set) => {
+    const [before, after] = ["base", arm].map((one) => results[`${one} on ${set}`] ?? []);
+    return { arm, set, ...compare(before ?? [], after ?? [], { metric: "exact" }) };
+  });
+  console.table(gains);
+}
+
+function trained(): Arm[] {
+  return values.seeds.split(",").map((seed) => {
+    const name = `steps-${values.steps}-seed-${seed}`;
+    const arm = { name, demonstrations: 0, steps: Number(values.steps) };
+    return [name, (hone) => trainArm(hone, arm, Number(seed))];
+  });
+}
+
+/** The newest policy of a run that is through. */
+async function learntBy(run: string): Promise<Arm> {
+  const summary = await readFile(join(run, "summary.json"), "utf8");
+  const { policy } = JSON.parse(summary) as { policy: string };
+  return [policy, async () => policy.replace(/@\d+$/, "")];
+}
