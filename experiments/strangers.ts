@@ -24,7 +24,8 @@ const { values } = parseArgs({
   },
 });
 
-type Arm = [name: string, model: (hone: Hone) => Promise<string>];
+/** Its model is made where it has not answered everything yet. */
+type Arm = [name: string, make: (hone: Hone) => Promise<string>];
 
 const sets: Record<string, readonly Mail[]> = {
   shipped: inbox.heldOut,
@@ -34,11 +35,12 @@ const arms = values.run === undefined ? trained() : [await learntBy(values.run)]
 const { folder, results, keep } = await openResults(values.out);
 const data = values.run === undefined ? join(folder, "server") : resolve(values.run, "server");
 await withSmollm2(data, async (hone) => {
-  for (const [arm, model] of [["base", async () => "base"], ...arms] as Arm[]) {
+  for (const [arm, make] of [["base", async () => "base"], ...arms] as Arm[]) {
+    let made: Promise<string> | undefined;
     // Set by set: a stranger who comes later is all that is asked then.
     for (const [set, mails] of Object.entries(sets)) {
       const named = mails.map((mail) => ({ ...mail, set }));
-      await keep(`${arm} on ${set}`, async () => answer(hone, await model(hone), named));
+      await keep(`${arm} on ${set}`, async () => answer(hone, await (made ??= make(hone)), named));
     }
   }
 });

@@ -62,6 +62,7 @@ mkdirSync(out, { recursive: true });
 const before = savedRun(out);
 const totalsBefore = changedAt("totals.json");
 saveRun(chosen);
+console.log(`Starting a server on ${wanted} …`);
 const connection = await startServer();
 console.log(`Server: ${connection.HONE_URL}   log: ${join(out, "server.log")}`);
 

@@ -80,9 +80,9 @@ describe("a step's line", () => {
 });
 
 describe("a run on a terminal and in a file", () => {
-  const say = (isTTY: boolean, events: RunEvent[]): string => {
+  const say = (isTTY: boolean, events: RunEvent[], columns = 40): string => {
     const written: string[] = [];
-    const output = { isTTY, columns: 40, write: (text: string) => written.push(text) > 0 };
+    const output = { isTTY, columns, write: (text: string) => written.push(text) > 0 };
     const report = createReporter(output);
     for (const one of events) report(one);
     return written.join("");
@@ -115,6 +115,10 @@ describe("a run on a terminal and in a file", () => {
       .at(-1);
     expect(shown).toMatch(/75% no.*room$/);
     expect(shown).not.toContain("\n");
+  });
+
+  it("shows all of it where the terminal does not know how wide it is", () => {
+    expect(say(true, evaluation, 0)).toMatch(/75% score 12$/);
   });
 
   it("ends the line that shows how far it is, so that an error begins on its own", () => {

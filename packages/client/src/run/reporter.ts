@@ -15,7 +15,8 @@ export function createReporter(
     if (!output.isTTY) return;
     const share = `${Math.floor((100 * done) / current.total)}%`;
     const text = printableLine(`${current.label} ${share} ${note}`);
-    output.write(`\r\x1b[2K${text.slice(0, output.columns - 1)}`);
+    // A terminal that was never told its size says that it has 0 columns.
+    output.write(`\r\x1b[2K${text.slice(0, (output.columns || 80) - 1)}`);
     showing = true;
   };
   const line = (text: string): void => {
