@@ -175,7 +175,7 @@ function clipIdle(now: StepRecord, history: readonly StepRecord[]): string | nul
   return (
     `The gradient's norm was ${largest.toPrecision(2)} at most in the last ${clipWindow} steps, and is cut above ${clip.limit}: ` +
     `an outlier of ${Math.floor(clip.limit / largest)} times that size passes whole. Set maxGradNorm to about ${aboveUsual(clip)}, ` +
-    "or, where you give normalizerTokens, leave it out."
+    "or leave out normalizerTokens, where you give it."
   );
 }
 
