@@ -261,7 +261,10 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       health,
       // Other engines show their metrics themselves.
       metrics: () =>
-        metricsPage({ counters, engines, bucket, kept, sleep, own: apart ?? (embedded && worker) }),
+        metricsPage({
+          ...{ counters, engines, bucket, sleep, own: apart ?? (embedded && worker) },
+          others: [...kept, ...joined.replicas()],
+        }),
       admit() {
         if (stopping) throw shuttingDown();
         if (!state) {

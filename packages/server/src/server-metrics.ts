@@ -15,14 +15,14 @@ export async function metricsPage(parts: {
   /** The embedded engine's process, if there is one. */
   own: { baseURL: () => string; key: () => string | null } | null;
   /** Other engines. Of theirs only what `hone doctor` has to see is shown. */
-  kept: Parameters<typeof requestsRunning>[0];
+  others: Parameters<typeof requestsRunning>[0];
   /** Of the engine that sleeps while a step trains, if one does. */
   sleep: EngineSleep | undefined;
 }): Promise<string> {
   const { counters, engines, bucket, own, sleep } = parts;
   const ofEngine = own
     ? await engineMetrics(own.baseURL, own.key)
-    : await requestsRunning(parts.kept);
+    : await requestsRunning(parts.others);
   return (
     formatGatewayCounters(counters) +
     formatPoolMetrics(engines.status(), engines.liveSet.current()) +

@@ -33,6 +33,8 @@ export interface RequestOptions {
   maxRetries?: number | undefined;
   /** Which errors another attempt may pass. @default isRetryable */
   retry?: ((error: HoneError) => boolean) | undefined;
+  /** Gets the headers of the answer. */
+  onHeaders?: ((headers: Headers) => void) | undefined;
 }
 
 export type Method = "GET" | "POST" | "PUT" | "PATCH" | "DELETE";
@@ -57,6 +59,7 @@ export class Transport {
   ): Promise<T> {
     const text = await this.#attempts(method, path, options, async (signal) => {
       const response = await this.#send(method, path, options, signal);
+      options.onHeaders?.(response.headers);
       return await response.text();
     });
     return readAs(text, schema, `${method} ${path}`);

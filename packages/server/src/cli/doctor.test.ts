@@ -41,7 +41,13 @@ async function modelsOf({ url, key }: RunningServer): Promise<unknown[]> {
 
 const allChecks = [
   ...["parity, greedy", "parity, temperature 0.5", "parity, temperature 1"],
-  ...["parity, temperature 1.5", "parity, top_p 0.9", "swap A, B, A", "A and B interleaved"],
+  ...[
+    "parity, temperature 1.5",
+    "greedy takes the likeliest",
+    "parity, top_p 0.9",
+    "swap A, B, A",
+    "A and B interleaved",
+  ],
   ...["prompt under A, then B", "disconnect, abort", "publish"],
 ];
 
@@ -93,7 +99,7 @@ describe.skipIf(!workerPython())("doctor", { timeout: 120_000 }, () => {
     }, 120_000);
 
     it.each([
-      ["logprobs", /^parity|^swap|then B/, 7],
+      ["logprobs", /^parity|^greedy|^swap|then B/, 8],
       ["stale", /^swap|then B/, 2],
       ["noAbort", /^disconnect/, 1],
     ] as const)("notices %s", async (planted, checks, count) => {
@@ -102,7 +108,7 @@ describe.skipIf(!workerPython())("doctor", { timeout: 120_000 }, () => {
       expect({ code, error }).toMatchObject({ code: 1 });
       for (const check of failed) expect(check).toMatch(checks);
       expect(failed, error).toHaveLength(count);
-      expect(error).toContain(`${count} of 10 checks failed`);
+      expect(error).toContain(`${count} of 11 checks failed`);
       expect(await modelsOf(at.server)).toEqual([]);
     });
   });

@@ -5,8 +5,8 @@ import { addBitsandbytes } from "../setup/bitsandbytes.ts";
 import { requirementsOf } from "../setup/environment.ts";
 import { modelNames, setUpModel } from "../setup/models.ts";
 import { checkSetup, setUp } from "../setup/setup.ts";
-import { setUpVllm } from "../setup/vllm.ts";
-import { broken } from "../setup/verify.ts";
+import { checkVllm, requireMachine, setUpVllm } from "../setup/vllm.ts";
+import { broken, type EnvironmentReport } from "../setup/verify.ts";
 
 interface SetupFlags {
   torch?: string;
@@ -23,9 +23,10 @@ export function setupCommand(): Command {
     .description("Makes the Python environment of the renderer, the trainer and the engine")
     .option("--torch <build>", "auto, cpu, cuda, or the URL of a package index that has torch")
     .addOption(
-      new Option("--check", "only look: is there an environment, and is it whole?").conflicts([
-        ...["torch", "model", "bitsandbytes", "engine", "test"],
-      ]),
+      new Option(
+        "--check",
+        "only look: is there an environment, and is it whole? With --engine vllm also vLLM's",
+      ).conflicts(["torch", "model", "bitsandbytes", "test"]),
     )
     .option("--model <name>", `also brings a small base to begin with: ${modelNames.join(", ")}`)
     .option(
@@ -58,7 +59,7 @@ line is then its folder; "serve --base" takes that, or the name.
 
 --engine vllm adds an environment for vLLM alone: the official build where there is an NVIDIA GPU, else a
 build of the same release for CPUs (3.4 GB on disk). What the machine lacks for it is told before anything
-is fetched.
+is fetched. As with the first environment, setup looks at every file of one that is there.
 
 HONE_PYTHON names an interpreter to be used as it is, HONE_VLLM_PYTHON one that has vLLM. HONE_TORCH_INDEX stands for --torch.`,
     )
@@ -79,6 +80,8 @@ async function make(flags: SetupFlags): Promise<void> {
   const started = performance.now();
   const { say, show } = terminal(process.stderr);
   try {
+    // What the machine lacks is told before anything is fetched, also for the worker.
+    if (flags.engine === "vllm" && !process.env["HONE_VLLM_PYTHON"]) await requireMachine();
     const python = await setUp(flags.test ? "test" : "worker", {
       say,
       show,
@@ -107,17 +110,18 @@ async function make(flags: SetupFlags): Promise<void> {
 
 async function check(flags: SetupFlags): Promise<void> {
   const report = await checkSetup();
-  const ok = report.problems.length === 0;
-  if (flags.json) console.log(JSON.stringify({ ok, ...report }));
-  else if (ok) {
-    const { version, available } = report.cuda ?? { version: null, available: false };
-    const gpu =
-      version === null ? "for CPU" : `CUDA ${version}, ${available ? "" : "no "}GPU found`;
-    console.log(
-      `${report.python}\nWhole: ${report.packages} packages, torch ${report.torch} (${gpu}).`,
-    );
-  }
-  if (!ok) throw broken(report.python, report.problems);
+  const vllm = flags.engine === "vllm" ? await checkVllm() : undefined;
+  const found = vllm === undefined ? [report] : [report, vllm];
+  const bad = found.find(({ problems }) => problems.length > 0);
+  if (flags.json) console.log(JSON.stringify({ ok: bad === undefined, ...report, vllm }));
+  else if (!bad) for (const one of found) console.log(`${one.python}\n${whole(one)}`);
+  if (bad) throw broken(bad.python, bad.problems, { engine: bad === vllm ? "vllm" : undefined });
+}
+
+function whole({ packages, torch, cuda }: EnvironmentReport): string {
+  const { version, available } = cuda ?? { version: null, available: false };
+  const gpu = version === null ? "for CPU" : `CUDA ${version}, ${available ? "" : "no "}GPU found`;
+  return `Whole: ${packages} packages, torch ${torch} (${gpu}).`;
 }
 
 const linesEveryMs = 15_000;

@@ -192,6 +192,7 @@ export function createEngineRouter(options: RouterOptions): EngineRouter {
       const tried = new Set<string>();
       for (;;) {
         const lease = await acquire(request, tried);
+        request.onEngine?.(lease.replica);
         let hasBegun = false;
         const cut = new AbortController();
         lease.load.cuts.add(cut);

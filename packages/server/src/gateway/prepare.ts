@@ -47,6 +47,7 @@ export interface PreparedAsk {
   /** Null outside a rollout: then nothing is recorded. */
   record: AskRecord | null;
   policy: string;
+  /** Complete once the first token has come. */
   headers: Record<string, string>;
 }
 
@@ -77,6 +78,11 @@ export async function prepareAsk(
   counters.promptTokens += prompt.ids.length;
   if (prompt.splitReason) counters.splits[prompt.splitReason]++;
   const answerId = newId("cmpl");
+  const headers: Record<string, string> = {
+    "x-hone-policy": headerText(policy),
+    // The context ends before the tokens that were asked for: tells the client where the answer will be cut.
+    ...((ask.maxTokens ?? 0) > room && { "x-hone-max-tokens": String(room) }),
+  };
   return {
     ask,
     answerId,
@@ -96,6 +102,7 @@ export async function prepareAsk(
       format,
       stream: ask.stream,
       signal: requester.sink.signal,
+      onEngine: (name) => void (headers["x-hone-engine"] = headerText(name)),
     },
     record:
       rolloutId === null
@@ -114,11 +121,7 @@ export async function prepareAsk(
             constrained: format !== null,
           },
     policy,
-    headers: {
-      "x-hone-policy": headerText(policy),
-      // The context ends before the tokens that were asked for: tells the client where the answer will be cut.
-      ...((ask.maxTokens ?? 0) > room && { "x-hone-max-tokens": String(room) }),
-    },
+    headers,
   };
 }
 

@@ -8,6 +8,11 @@ const policyHeader: HeaderDoc = {
     "The policy that was sampled from, `name@N`, percent-encoded outside of ASCII; it stands in `model` too.",
   type: "string",
 };
+const engineHeader: HeaderDoc = {
+  name: "x-hone-engine",
+  description: "The engine that sampled the answer, as `GET /health` names it.",
+  type: "string",
+};
 const cutHeader: HeaderDoc = {
   name: "x-hone-max-tokens",
   description:
@@ -26,7 +31,7 @@ function sampledAnswer(whole: SchemaName, chunk: SchemaName): AnswerDoc {
   return {
     status: 200,
     description: "The answer; with `stream: true` server-sent events.",
-    headers: [policyHeader, cutHeader],
+    headers: [policyHeader, engineHeader, cutHeader],
     json: whole,
     events: {
       data: chunk,

@@ -78,6 +78,8 @@ export interface EngineRequest {
   format?: HeldFormat | null | undefined;
   stream: boolean;
   signal: AbortSignal;
+  /** Hears which engine samples for it; again where another one has to. */
+  onEngine?: ((name: string) => void) | undefined;
 }
 
 export type JsonFormat =

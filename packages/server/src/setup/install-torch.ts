@@ -1,7 +1,7 @@
 import { statfsSync } from "node:fs";
 import { dirname } from "node:path";
 import { HoneError } from "@hone/core";
-import { describeSize, install, queryDownload, type Download } from "./downloads.ts";
+import { queryDownload, type Download } from "./downloads.ts";
 import type { EnvironmentPlan } from "./environment.ts";
 import { torchSources, torchVersion } from "./torch.ts";
 import type { SetupOptions } from "./virtual-environment.ts";
@@ -27,13 +27,6 @@ export async function findTorch(
     `Setting up the ${plan.name} environment failed: torch ${torchVersion} was not found. Check pip's index settings, or name an index with --torch.\n${failures.join("\n")}`,
     { code: "invalid_config", param: "torch" },
   );
-}
-
-export async function installTorch(plan: EnvironmentPlan, options: SetupOptions): Promise<void> {
-  const found = await findTorch(plan, options);
-  options.say(`torch ${torchVersion}, ${found.what}: ${describeSize([found.size])}. Installing …`);
-  checkSpace(plan, [found]);
-  await install(plan, found, "torch", options);
 }
 
 /** Wheels unpack to about two and a half times their size, and pip holds both for a moment. */

@@ -1,4 +1,4 @@
-import { readFileSync, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describeSize, install, queryDownload, requireDownload } from "./downloads.ts";
 import {
@@ -10,6 +10,7 @@ import {
   type EnvironmentPlan,
 } from "./environment.ts";
 import { checkSpace, findTorch } from "./install-torch.ts";
+import { pinsIn } from "./requirement-pins.ts";
 import { chooseTorch, rememberTorch, torchVersion } from "./torch.ts";
 import { essentialModules, verifyEnvironment, type EnvironmentReport } from "./verify.ts";
 import { makeEnvironment, pip, runInside, type SetupOptions } from "./virtual-environment.ts";
@@ -58,16 +59,16 @@ export interface SetupCheck extends EnvironmentReport {
 /** What `setup --check` tells. Rejects if there is no environment to look at. */
 export async function checkSetup(signal?: AbortSignal): Promise<SetupCheck> {
   const python = await findEnvironment();
-  const names = process.env["HONE_PYTHON"] ? [] : undefined;
+  const requirements = process.env["HONE_PYTHON"] ? [] : undefined;
   const modules = essentialModules;
-  return { python, ...(await verifyEnvironment(python, { names, modules, signal })) };
+  return { python, ...(await verifyEnvironment(python, { requirements, modules, signal })) };
 }
 
 async function installWorker(plan: EnvironmentPlan, options: SetupOptions): Promise<void> {
   options.show?.("asking the package index how much there is to download");
   const [packages, torch] = await Promise.all([
     // Without the hashes, for which pip would fetch the files themselves.
-    queryDownload(plan, ["--no-deps", ...pinsOf("worker")], options),
+    queryDownload(plan, ["--no-deps", ...pinsIn(requirementsOf("worker"))], options),
     findTorch(plan, options, requirementsOf("worker")),
   ]);
   options.show?.(null);
@@ -78,12 +79,6 @@ async function installWorker(plan: EnvironmentPlan, options: SetupOptions): Prom
   checkSpace(plan, [download, torch]);
   await install(plan, { args: pinnedBy("worker"), size }, "requirements/worker.txt", options);
   await install(plan, torch, "torch", options);
-}
-
-/** `name==version` of each. */
-function pinsOf(name: EnvironmentName): string[] {
-  const lines = readFileSync(requirementsOf(name), "utf8").split("\n");
-  return lines.flatMap((line) => /^[\w.-]+==[^\s;\\]+/.exec(line)?.[0] ?? []);
 }
 
 /** Names the other environment's packages in this one's path file. */

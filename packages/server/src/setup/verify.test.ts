@@ -15,7 +15,7 @@ const options = {
   say: (line: string): void => void said.push(line),
   // A bare environment has pip; the worker's packages are not looked for.
   verify: async ({ python }: EnvironmentPlan) =>
-    (await verifyEnvironment(python, { names: [] })).problems.filter(isNotTorch),
+    (await verifyEnvironment(python, { requirements: [] })).problems.filter(isNotTorch),
 };
 const isNotTorch = (problem: string): boolean => problem !== "torch is missing";
 const make = (): Promise<EnvironmentPlan> =>
@@ -75,6 +75,6 @@ it.each([
   await make();
   expect(said.join("\n")).toMatch(/environment is broken: .*It is made again/);
   expect(said.join("\n")).toMatch(problem);
-  const { problems } = await verifyEnvironment(plan.python, { names: [], modules: ["pip"] });
+  const { problems } = await verifyEnvironment(plan.python, { requirements: [], modules: ["pip"] });
   expect(problems.filter(isNotTorch)).toEqual([]);
 });

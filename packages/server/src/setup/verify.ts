@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { HoneError } from "@hone/core";
 import { z } from "zod";
-import { requirementsOf, type EnvironmentName } from "./environment.ts";
+import { requirementsOf } from "./environment.ts";
 import { workerDir } from "./paths.ts";
 import { cleanEnvironment, listed, messageOf } from "./virtual-environment.ts";
 
@@ -21,8 +21,8 @@ export type EnvironmentReport = z.infer<typeof reportSchema>;
 export const essentialModules = ["torch", "transformers", "renderers", "uvicorn"] as const;
 
 export interface VerifyOptions {
-  /** The environments whose pinned packages must be there. @default the worker's */
-  names?: readonly EnvironmentName[] | undefined;
+  /** Files whose pinned packages must be there. @default the worker's */
+  requirements?: readonly string[] | undefined;
   /** Modules that must import. */
   modules?: readonly string[] | undefined;
   signal?: AbortSignal | undefined;
@@ -31,16 +31,16 @@ export interface VerifyOptions {
 /** Compares every installed file with what its package recorded. Rejects only if it is aborted. */
 export async function verifyEnvironment(
   python: string,
-  { names = ["worker"], modules = [], signal }: VerifyOptions = {},
+  { requirements = [requirementsOf("worker")], modules = [], signal }: VerifyOptions = {},
 ): Promise<EnvironmentReport> {
   const script = join(workerDir, "hone_worker", "tools", "check_environment.py");
   const imports = modules.flatMap((module) => ["--import", module]);
   try {
-    const { stdout } = await run(
-      python,
-      ["-I", script, ...imports, ...names.map((name) => requirementsOf(name))],
-      { signal, env: cleanEnvironment(), timeout: 300_000 },
-    );
+    const { stdout } = await run(python, ["-I", script, ...imports, ...requirements], {
+      signal,
+      env: cleanEnvironment(),
+      timeout: 300_000,
+    });
     return reportSchema.parse(JSON.parse(stdout));
   } catch (error) {
     signal?.throwIfAborted();
@@ -62,17 +62,23 @@ export async function brokenEnvironment(python: string, error: unknown): Promise
   // The child has reported the reason itself, and looking at the environment takes seconds.
   if (!diedUnexplained.test(error.message)) return null;
   // An environment that setup did not make may have other versions than setup would have chosen.
-  const names = process.env["HONE_PYTHON"] ? [] : undefined;
-  const { problems } = await verifyEnvironment(python, { names, modules: essentialModules });
-  return problems.length === 0 ? null : broken(python, problems, error);
+  const requirements = process.env["HONE_PYTHON"] ? [] : undefined;
+  const { problems } = await verifyEnvironment(python, { requirements, modules: essentialModules });
+  return problems.length === 0 ? null : broken(python, problems, { cause: error });
 }
 
-export function broken(python: string, problems: readonly string[], cause?: unknown): HoneError {
-  const remedy = process.env["HONE_PYTHON"]
-    ? "Install what is missing into what HONE_PYTHON names, or unset it and run setup"
-    : "Run `npx @hone/server setup` to make it again";
+export function broken(
+  python: string,
+  problems: readonly string[],
+  { engine, cause }: { engine?: "vllm" | undefined; cause?: unknown } = {},
+): HoneError {
+  const variable = engine === "vllm" ? "HONE_VLLM_PYTHON" : "HONE_PYTHON";
+  const command = `npx @hone/server setup${engine === "vllm" ? " --engine vllm" : ""}`;
+  const remedy = process.env[variable]
+    ? `Install what is missing into what ${variable} names, or unset it and run setup`
+    : `Run \`${command}\` to make it again`;
   return new HoneError(
-    `The Python environment is broken: ${listed(problems)}. ${remedy} (${python}).`,
+    `The Python environment${engine === "vllm" ? " of vLLM" : ""} is broken: ${listed(problems)}. ${remedy} (${python}).`,
     { code: "invalid_config", cause },
   );
 }

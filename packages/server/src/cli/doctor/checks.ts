@@ -1,6 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { HoneError } from "@hone/core";
-import { distances, meanOf, outsideNucleus } from "./differences.ts";
+import { distances, meanOf, outsideNucleus, worstOf, type OfEngine } from "./differences.ts";
 import type { Answer, Sampling, Subject } from "./subject.ts";
 
 export interface Finding {
@@ -38,6 +38,8 @@ const slowestBegin = 15;
 const topP = 0.9;
 
 const whatToDo = {
+  likeliest:
+    "At temperature 0 the engine does not take the token that it calls the likeliest: look for sampling options of its own, such as a penalty or a bias.",
   parity:
     "Engine and trainer do not compute the same: serve both from the same base files and in the same type, vLLM with --logprobs-mode processed_logprobs, and try --dtype float32.",
   swap: "The engine answers with other weights than the name says: start it anew, and do not load or unload adapters on it by hand.",
@@ -55,15 +57,17 @@ export async function examine(
   { subject, tolerance, maxModelLen, running, say }: Examination,
   found: (finding: Finding) => void,
 ): Promise<void> {
-  const compared = (check: string, values: readonly number[], advice: string, note = "") => {
-    const measured = meanOf(values);
+  const compared = (check: string, told: readonly OfEngine[], advice: string, note = "") => {
+    const { engine, mean: measured, engines } = worstOf(told);
     // Not a number, as of an answer without tokens, is no pass.
     const failed = !(measured <= tolerance);
+    const values = told.flatMap(({ values: own }) => own);
     const most = values.length === 0 ? "no tokens" : `most ${Math.max(...values).toPrecision(2)}`;
+    const who = engines > 1 ? `${engine}, the worst of ${engines} engines` : "";
     found({
       ...{ check, measured, threshold: tolerance, unit: "logprob" },
       verdict: failed ? "failed" : "ok",
-      note: [most, note, failed ? advice : ""].filter(Boolean).join("; "),
+      note: [who, most, note, failed ? advice : ""].filter(Boolean).join("; "),
     });
   };
   const failing = async (check: string, work: () => Promise<void>) => {
@@ -117,10 +121,11 @@ export async function examine(
     const trained = await subject.trained(answers.map(wholeOf), how.temperature || 1);
     return answers.map((answer, at) => ({
       answer,
-      engine: answer.logprobs,
       trainer: (trained[at] ?? []).slice(answer.prompt.length - 1),
     }));
   };
+  const apartIn = (pairs: Awaited<ReturnType<typeof beside>>): OfEngine[] =>
+    pairs.map(({ answer, trainer }) => ofEngine(answer, distances(answer.logprobs, trainer)));
 
   const a = await grow("policy A", one, other);
   let answersOfA: Answer[] = [];
@@ -128,19 +133,23 @@ export async function examine(
   for (const temperature of [0, 0.5, 1, 1.5]) {
     const check = temperature === 0 ? "parity, greedy" : `parity, temperature ${temperature}`;
     await failing(check, async () => {
-      const pairs = await beside(a, { temperature });
-      if (temperature === 0) answersOfA = pairs.map(({ answer }) => answer);
-      compared(
-        check,
-        pairs.flatMap(({ engine, trainer }) => distances(engine, trainer)),
-        whatToDo.parity,
-      );
+      const greedy = temperature === 0;
+      const pairs = await beside(a, { temperature, likeliest: greedy });
+      if (greedy) answersOfA = pairs.map(({ answer }) => answer);
+      compared(check, apartIn(pairs), whatToDo.parity);
     });
   }
+  compared(
+    "greedy takes the likeliest",
+    answersOfA.map((answer) => ofEngine(answer, distances(answer.logprobs, answer.likeliest))),
+    whatToDo.likeliest,
+  );
   await failing(`parity, top_p ${topP}`, async () => {
     const pairs = await beside(a, { topP });
-    const values = pairs.flatMap(({ engine, trainer }) => outsideNucleus(engine, trainer, topP));
-    compared(`parity, top_p ${topP}`, values, whatToDo.parity);
+    const outside = pairs.map(({ answer, trainer }) =>
+      ofEngine(answer, outsideNucleus(answer.logprobs, trainer, topP)),
+    );
+    compared(`parity, top_p ${topP}`, outside, whatToDo.parity);
   });
 
   const b = await grow("policy B", other, one);
@@ -162,7 +171,7 @@ export async function examine(
       const answers = await Promise.all(
         prompts.map((prompt) => subject.sampled(prompt, step, { temperature: 0 })),
       );
-      return meanOf(sameAs(first.get(step) ?? [], answers));
+      return worstOf(sameAs(first.get(step) ?? [], answers));
     };
     const before = await again(a);
     const pairs = await beside(b, { temperature: 0 });
@@ -170,9 +179,10 @@ export async function examine(
       b,
       pairs.map(({ answer }) => answer),
     );
-    const ofB = meanOf(pairs.flatMap(({ engine, trainer }) => distances(engine, trainer)));
     // The worst of the three: two that are right must not hide one that is not.
-    compared("swap A, B, A", [Math.max(before, ofB, await again(a))], whatToDo.swap, told);
+    const rounds = [before, worstOf(apartIn(pairs)), await again(a)];
+    const { engine, mean } = rounds.reduce((worst, one) => (one.mean > worst.mean ? one : worst));
+    compared("swap A, B, A", [{ engine, values: [mean] }], whatToDo.swap, told);
   });
   await failing("A and B interleaved", async () => {
     const answers = await Promise.all(
@@ -190,8 +200,7 @@ export async function examine(
     // The keys and values of A are there when B is asked.
     await Promise.all(prompts.map((prompt) => subject.sampled(prompt, a, { maxTokens: 1 })));
     const pairs = await beside(b, { temperature: 1 });
-    const values = pairs.flatMap(({ engine, trainer }) => distances(engine, trainer));
-    compared("prompt under A, then B", values, whatToDo.cache, told);
+    compared("prompt under A, then B", apartIn(pairs), whatToDo.cache, told);
   });
 
   say("hanging up on answers");
@@ -251,17 +260,23 @@ async function until(seconds: number, holds: () => Promise<boolean>): Promise<bo
 }
 
 /** Of greedy answers to the same prompts, by the same policy: the distances as far as they say the same. */
-function sameAs(known: readonly Answer[], answers: readonly Answer[]): number[] {
-  if (known.length === 0 || known.length !== answers.length) return [Infinity];
-  return known.flatMap(({ ids, logprobs }, at) => {
-    const { ids: now = [], logprobs: told = [] } = answers[at] ?? {};
+function sameAs(known: readonly Answer[], answers: readonly Answer[]): OfEngine[] {
+  const [first] = answers;
+  if (!first || known.length !== answers.length) return [{ engine: "-", values: [Infinity] }];
+  return known.map(({ ids, logprobs }, at) => {
+    const answer = answers[at] ?? first;
+    const { ids: now, logprobs: told } = answer;
     const differs = ids.findIndex((id, place) => id !== now[place]);
     // A tie may go the other way. Of an answer that begins otherwise nothing can be compared.
     if (differs === 0 && Math.abs((logprobs[0] ?? 0) - (told[0] ?? Infinity)) > 0.05)
-      return [Infinity];
+      return ofEngine(answer, [Infinity]);
     const length = differs < 0 ? ids.length : differs;
-    return distances(logprobs.slice(0, length), told.slice(0, length));
+    return ofEngine(answer, distances(logprobs.slice(0, length), told.slice(0, length)));
   });
+}
+
+function ofEngine({ engine }: Answer, values: readonly number[]): OfEngine {
+  return { engine, values };
 }
 
 function wholeOf({ prompt, ids }: Answer): number[] {

@@ -19,12 +19,18 @@ export interface Answer {
   logprobs: number[];
   /** The policy that the server says it is of. */
   policy: string;
+  /** The engine that sampled it. */
+  engine: string;
+  /** The logprob of the likeliest token at each place; none unless they were asked for. */
+  likeliest: number[];
 }
 
 export interface Sampling {
   temperature?: number;
   topP?: number;
   maxTokens?: number;
+  /** Tells how likely the likeliest token was at each place, too. */
+  likeliest?: boolean;
 }
 
 /** A model that is there for the time of an examination: trained, sampled and deleted over HTTP as anybody's. */
@@ -88,17 +94,23 @@ export class Subject {
   async sampled(
     prompt: string | readonly number[],
     step: number,
-    { temperature = 1, topP = 1, maxTokens = 24 }: Sampling = {},
+    { temperature = 1, topP = 1, maxTokens = 24, likeliest = false }: Sampling = {},
   ): Promise<Answer> {
+    let engine = "the engine";
     const answer = await this.#transport.json("POST", "/v1/completions", textCompletionSchema, {
       body: {
         ...{ model: this.at(step), prompt, temperature, top_p: topP, max_tokens: maxTokens },
-        ...{ logprobs: 0, return_token_ids: true },
+        ...{ logprobs: likeliest ? 1 : 0, return_token_ids: true },
       },
       signal: this.#signal,
+      onHeaders: (headers) => void (engine = headers.get("x-hone-engine") ?? engine),
     });
     const { token_ids: ids = [], prompt_token_ids: given = [], logprobs } = answer.choices[0] ?? {};
-    return { prompt: given, ids, logprobs: logprobs?.token_logprobs ?? [], policy: answer.model };
+    return {
+      ...{ prompt: given, ids, logprobs: logprobs?.token_logprobs ?? [] },
+      ...{ policy: answer.model, engine },
+      likeliest: (logprobs?.top_logprobs ?? []).map((top) => Math.max(...Object.values(top))),
+    };
   }
 
   /** Begins many long answers, of which somebody reads the beginning; `signal` hangs up. */

@@ -43,6 +43,8 @@ export interface JoinedEngines {
   /** For the server's health. */
   status(): Record<string, { state: "ready" | "starting" | "unreachable" | "stopped" }>;
   anyServes(): boolean;
+  /** Those that joined, as the pool has them. */
+  replicas(): Replica[];
   /** From now on engines may come and take traffic. */
   start(): void;
   /** Aborts when the server stops: nobody waits for news any more. */
@@ -124,6 +126,7 @@ export function createJoinedEngines(options: {
       const gone = one.finish().finally(() => leaving.delete(gone));
       leaving.add(gone);
     },
+    replicas: () => [...engines.values()].map(({ replica }) => replica),
     list: () =>
       pool()
         .status()

@@ -72,8 +72,8 @@ def look_at_files() -> tuple[dict[str, str], list[str]]:
 def is_as_recorded(
     distribution: importlib.metadata.Distribution, file: importlib.metadata.PackagePath
 ) -> bool:
-    # Compiled modules have no digest, and Python writes them again.
-    if file.hash is None:
+    # Python writes compiled modules again, also those few that a package recorded with a digest.
+    if file.hash is None or file.suffix == ".pyc":
         return True
     try:
         with open(str(distribution.locate_file(file)), "rb") as content:
