@@ -243,6 +243,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
     };
   }
 
+  const own = apart ?? (embedded && worker);
   let app = createApp({ ...appOptions(), routes: [] });
   function appOptions(): Omit<Parameters<typeof createApp>[0], "routes"> {
     return {
@@ -260,11 +261,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       log,
       health,
       // Other engines show their metrics themselves.
-      metrics: () =>
-        metricsPage({
-          ...{ counters, engines, bucket, sleep, own: apart ?? (embedded && worker) },
-          others: [...kept, ...joined.replicas()],
-        }),
+      metrics: () => metricsPage({ counters, engines, bucket, kept, joined, sleep, own }),
       admit() {
         if (stopping) throw shuttingDown();
         if (!state) {

@@ -15,14 +15,15 @@ export async function metricsPage(parts: {
   /** The embedded engine's process, if there is one. */
   own: { baseURL: () => string; key: () => string | null } | null;
   /** Other engines. Of theirs only what `hone doctor` has to see is shown. */
-  others: Parameters<typeof requestsRunning>[0];
+  kept: Parameters<typeof requestsRunning>[0];
+  joined: { replicas: () => Parameters<typeof requestsRunning>[0] };
   /** Of the engine that sleeps while a step trains, if one does. */
   sleep: EngineSleep | undefined;
 }): Promise<string> {
   const { counters, engines, bucket, own, sleep } = parts;
   const ofEngine = own
     ? await engineMetrics(own.baseURL, own.key)
-    : await requestsRunning(parts.others);
+    : await requestsRunning([...parts.kept, ...parts.joined.replicas()]);
   return (
     formatGatewayCounters(counters) +
     formatPoolMetrics(engines.status(), engines.liveSet.current()) +

@@ -181,7 +181,9 @@ export async function examine(
     );
     // The worst of the three: two that are right must not hide one that is not.
     const rounds = [before, worstOf(apartIn(pairs)), await again(a)];
-    const { engine, mean } = rounds.reduce((worst, one) => (one.mean > worst.mean ? one : worst));
+    const { engine, mean } = rounds.reduce((worst, round) =>
+      round.mean > worst.mean ? round : worst,
+    );
     compared("swap A, B, A", [{ engine, values: [mean] }], whatToDo.swap, told);
   });
   await failing("A and B interleaved", async () => {
