@@ -3,6 +3,7 @@ import { HoneError } from "@hone/core";
 import { createParser } from "eventsource-parser";
 import { Agent, request as send } from "undici";
 import type { Dispatcher } from "undici";
+import { z } from "zod";
 import type { Engine, EngineChunk, EngineRequest, HeldFormat } from "../ports/engine.ts";
 import {
   completionSchema,
@@ -34,6 +35,8 @@ export interface HttpEngineOptions {
 }
 
 export interface HttpEngine extends Engine {
+  /** Of vLLM: `0.32.0`. Null where the engine does not tell. */
+  version(): Promise<string | null>;
   close(): Promise<void>;
 }
 
@@ -195,6 +198,12 @@ export function createHttpEngine(options: HttpEngineOptions): HttpEngine {
       throw new HoneError(`The engine answered GET /metrics with ${status}.`, {
         code: "engine_error",
       });
+    },
+
+    async version() {
+      const { status, text } = await control("GET", "/version", undefined, metricsTimeoutMs);
+      if (status !== 200) return null;
+      return z.object({ version: z.string() }).safeParse(JSON.parse(text)).data?.version ?? null;
     },
 
     close: () => agent.destroy(),

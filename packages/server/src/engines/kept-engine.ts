@@ -4,6 +4,7 @@ import { publicStatus, supervise, type SupervisorOptions } from "../supervise/su
 import { createHttpEngine, type HttpEngine } from "./http-engine.ts";
 import type { EnginePool } from "./pool.ts";
 import { vllmHealthBeside } from "./vllm/health.ts";
+import { releaseOf } from "./vllm/release.ts";
 import type { EngineSleep } from "./vllm/sleep.ts";
 
 /** An engine besides the worker, and whoever looks after its process. */
@@ -16,7 +17,7 @@ export interface KeptEngine {
   requireUp: () => string;
   /** It lags behind and is made ready again. */
   onFenced: () => void;
-  status: () => { state: string; restarts: number };
+  status: () => { state: string; restarts: number; version?: string };
   /** Where it sleeps while a step trains. */
   sleep?: EngineSleep | undefined;
   /** Resolves once it takes traffic. */
@@ -37,10 +38,14 @@ export function keepRemoteEngine(
   options: Keeping & { url: string; engine: HttpEngine },
 ): KeptEngine {
   const { name, pool, url, engine, log } = options;
+  const release = releaseOf(options);
   const watcher = watchRemoteEngine({
     url,
     missing: () => pool().missing(name),
-    onReady: () => pool().admit(name),
+    async onReady() {
+      await release.look();
+      await pool().admit(name);
+    },
     onLost: () => pool().fence(name),
     log,
   });
@@ -49,7 +54,7 @@ export function keepRemoteEngine(
     engine,
     requireUp: () => watcher.baseURL(),
     onFenced: () => watcher.doubt(),
-    status: () => watcher.status(),
+    status: () => ({ ...watcher.status(), ...release.shown() }),
     start: () => watcher.start(),
     async stop() {
       const stopped = watcher.stop();
@@ -74,7 +79,9 @@ export function keepVllm(
 ): KeptEngine & { key: () => string } {
   let inFlight = 0;
   const health = vllmHealthBeside(() => inFlight + (options.inFlightBeside?.() ?? 0));
-  const kept = keepChild({ ...options, kind: "vllm", health });
+  const onStarted = (): Promise<void> => release.look();
+  const kept = keepChild({ ...options, kind: "vllm", health, onStarted });
+  const release = releaseOf({ ...options, engine: kept.engine });
   const engine: HttpEngine = {
     ...kept.engine,
     async *generate(request) {
@@ -86,7 +93,8 @@ export function keepVllm(
       }
     },
   };
-  return { ...kept, engine };
+  const status = (): ReturnType<KeptEngine["status"]> => ({ ...kept.status(), ...release.shown() });
+  return { ...kept, engine, status };
 }
 
 /** The same for any engine that is a child. */

@@ -5,6 +5,7 @@ import { createServer, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
+import { vllmRelease } from "../setup/vllm-versions.ts";
 
 /** An engine process in small, as a sidecar has one: it reads the adapters it loads, and says which weights answer. */
 export interface SidecarEngine {
@@ -97,6 +98,10 @@ export async function startSidecarEngine(base = "base", port = 0): Promise<Sidec
         const adapters = [...engine.adapters].map(([id, { root }]) => ({ id, root, parent: base }));
         const data = [{ id: base, parent: null, max_model_len: 512 }, ...adapters];
         response.writeHead(200).end(JSON.stringify({ data }));
+        return;
+      }
+      if (request.url === "/version") {
+        response.writeHead(200).end(JSON.stringify({ version: vllmRelease }));
         return;
       }
       const body = JSON.parse(text || "{}") as Record<string, string>;

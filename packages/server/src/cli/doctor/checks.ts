@@ -44,7 +44,7 @@ const whatToDo = {
     "Engine and trainer do not compute the same: serve both from the same base files and in the same type, vLLM with --logprobs-mode processed_logprobs, and try --dtype float32.",
   swap: "The engine answers with other weights than the name says: start it anew, and do not load or unload adapters on it by hand.",
   cache:
-    "Keys and values of one policy are used for another: with vLLM take a supported version, or switch its prefix cache off.",
+    "Keys and values of one policy are used for another: with vLLM take a release that Hone is tested with (GET /health shows which one it is), or switch its prefix cache off.",
   abort:
     "The engine goes on with answers that nobody waits for: look for a proxy between server and engine that keeps connections open.",
   publish:

@@ -68,7 +68,7 @@ describe("a start of vLLM", () => {
 
   it("says what it takes, and takes the same again once what it held is free", async () => {
     readings = [card(80, 71.2)];
-    const guard = guardOf();
+    const guard = guardOf({ freeMs: 30_000 });
     await guard.beforeStart(signal);
     expect(guard.share()).toBe(0.75);
     expect(told).toEqual([
