@@ -21,6 +21,11 @@ export interface EngineOptions {
    * @default .5 on cuda; on cpu see `kvCacheMib`
    */
   engineShare?: number | undefined;
+  /**
+   * By which of several ways parts of the work are computed: `name=way,…`, such as `layer=compiled,attention=flex`. They
+   * differ in speed and rounding (docs/gpu.md has them). `decode` is the embedded engine's. @default the device decides
+   */
+  paths?: string | undefined;
   /** What generates: the worker, vLLM as a child of this server, or engines that join. @default embedded */
   engine?: "embedded" | "vllm" | "joined" | undefined;
   /**

@@ -66,6 +66,8 @@ describe.skipIf(!workerPython())("serve says in one line", () => {
       /--engine-process is of the embedded engine/,
     ],
     [["--device", "cuda", "--engine-process", "own"], /--engine-process own is for --device cpu/],
+    [["--engine", "vllm", "--paths", "layer=eager, decode=graph"], /--paths decode=… is of the emb/],
+    [["--engine-url", "http://127.0.0.1:1", "--paths", "decode=eager"], /--paths decode=… is of/],
     [["--sleep"], /--sleep is of --engine vllm: the embedded engine uses/],
     [["--engine", "vllm", "--sleep"], /--sleep is for --device cuda/],
     [["--engine", "joined", "--sleep"], /engines that join have cards of their own/],
@@ -151,7 +153,12 @@ describe.skipIf(!workerPython())("serve says in one line", () => {
       ["--base", "nobody/nothing"],
       /^hone: .*'nobody\/nothing' is not in this machine's hub cache/,
     ],
-  ])("that the base is missing: %s", async (_what, args, message) => {
+    [
+      "a way to compute",
+      ["--base", base, "--paths", "layer=fast"],
+      /^hone: .*The compute paths are wrong: layer is 'fast', which is not one of auto, eager/,
+    ],
+  ])("that something is missing: %s", async (_what, args, message) => {
     const dataDir = mkdtempSync(join(parent, "data-"));
     const env = { HF_HUB_OFFLINE: "1", HF_HOME: parent };
     expect(await refusal([...args, "--data-dir", dataDir], env)).toMatch(message);

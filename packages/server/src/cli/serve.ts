@@ -31,6 +31,7 @@ interface ServeFlags {
   kvCacheMib?: number;
   engineShare?: number;
   recompute: "auto" | "on" | "off";
+  paths?: string;
   engine?: "embedded" | "vllm" | "joined";
   engineProcess?: "trainer" | "own";
   replicas?: number;
@@ -107,6 +108,10 @@ export function serveCommand(): Command {
       )
         .choices(["auto", "on", "off"])
         .default("auto"),
+    )
+    .option(
+      "--paths <name=way,…>",
+      "by which ways parts of the work are computed: attention, lora, layer, loss_chunk, optimizer, products, decode (default: the device decides)",
     )
     .option("--renderer <name>", "how messages become tokens", "auto")
     .option(
@@ -306,6 +311,7 @@ function optionsOf(flags: ServeFlags): ServerOptions {
     kvCacheMib: flags.kvCacheMib,
     engineShare: flags.engineShare,
     recompute: flags.recompute,
+    paths: flags.paths,
     engine: flags.engine,
     engineProcess: flags.engineProcess,
     replicas: flags.replicas,

@@ -49,6 +49,7 @@ export function optionsInForce(facts: Facts): OptionInForce[] {
   add("--kv-cache-mib", given.kvCacheMib, null, cache);
   add("--engine-share", given.engineShare, null, given.engineShare);
   add("--recompute", given.recompute, "auto", given.recompute);
+  add("--paths", given.paths, null, given.paths);
   add("--renderer", given.renderer, "auto", base.renderer);
   const rewardModels = list(Object.keys(given.rewardModels ?? {}));
   add("--reward-model", rewardModels, null, rewardModels);

@@ -30,6 +30,15 @@ it("a worker that only generates gets nothing of the trainer's, and one beside i
   }
 });
 
+it("every worker computes by the same paths, because logprobs are computed by each", () => {
+  const command = { baseName: "base" };
+  for (const does of ["both", "train", "train-beside", "generate"] as const) {
+    const { args } = workerCommand({ ...options, paths: "layer=eager" }, { ...command, does });
+    expect(args.join(" ")).toContain("--paths layer=eager");
+    expect(argumentsOf(does)).not.toContain("--paths");
+  }
+});
+
 it.each([
   ["8", undefined, "4"],
   ["1", undefined, "1"],

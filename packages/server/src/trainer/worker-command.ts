@@ -14,6 +14,8 @@ export interface WorkerOptions {
   kvCacheMib?: number | undefined;
   engineShare?: number | undefined;
   recompute?: "auto" | "on" | "off" | undefined;
+  /** How parts of the work are computed: `name=way,…`, read by the worker. @default the device decides */
+  paths?: string | undefined;
   /** Folder or hub id by name. */
   rewardModels?: Readonly<Record<string, string>> | undefined;
   /** Python files, each with an objective of the operator's own. */
@@ -56,6 +58,7 @@ function workerArguments(
     ...flag("--cache-mib", options.kvCacheMib),
     ...flag("--engine-share", options.engineShare),
     ...flag("--recompute", options.recompute),
+    ...flag("--paths", options.paths),
     // A redone step gives the same bits with the same number of threads.
     ...(does === "generate"
       ? ["--threads-train", "1"]
