@@ -163,12 +163,16 @@ describe("the worker dies", () => {
       if (plans.length > 1) return train(request);
       request.onAccepted();
       const into = plans[0]![0]![0]!.map((leaf) => [leaf]);
-      request.onEvent({ event: "split", message: "too little memory", into });
+      // What was planned anew is stored, and no news.
+      request.onEvent({ event: "split", into });
+      request.onEvent({ event: "split", message: "too little memory", into: [into[0]!] });
       throw died();
     };
     const id = await server.submitStep();
     const warned = await events(id, undefined, 8);
-    expect(warned.map(({ data }) => data.message)).toContain("too little memory");
+    const warnings = warned.filter(({ type }) => type === "warning");
+    expect(warnings.map(({ data }) => data.message)).toContain("too little memory");
+    expect(warnings.every(({ data }) => typeof data.message === "string")).toBe(true);
     await server.reopen();
     await server.state.onEngineReady();
     expect(await ended(server, id)).toMatchObject({ status: "succeeded" });

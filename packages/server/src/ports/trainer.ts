@@ -56,7 +56,7 @@ export type TrainerEvent =
   | { event: "microbatch"; done: number; total: number; tokens: number }
   | { event: "warning"; message: string }
   /** A micro-batch was too large for the memory. It is trained in parts, each with these leaves of the plan. */
-  | { event: "split"; message: string; into: number[][] };
+  | { event: "split"; message?: string | undefined; into: number[][] };
 
 /** What the worker said was wrong; the cause of the HoneError that a caller of the port sees. */
 export class WorkerFault extends Error {

@@ -24,7 +24,7 @@ const lineSchema = z.discriminatedUnion("event", [
   z.object({ event: z.literal("warning"), message: z.string() }),
   z.object({
     event: z.literal("split"),
-    message: z.string(),
+    message: z.string().optional(),
     into: z.array(z.array(z.int())),
   }),
   z.object({ event: z.literal("heartbeat") }),

@@ -24,6 +24,7 @@ from train_tiny import (
 )
 
 from hone_worker.process.errors import HoneWorkerError
+from hone_worker.train.memory import TrainerMemory
 from hone_worker.train.primitives.data import parse_forward, parse_optim
 from hone_worker.train.primitives.gradient import GRADIENT_FILE
 from hone_worker.train.primitives.losses import TokenInputs, TokenLossOptions, clipped_tokens, token_losses
@@ -214,7 +215,7 @@ def test_a_backward_without_memory_is_done_again_in_halves(base, policy, tmp_pat
         events = told(base, data, policy, tmp_path / "halves", loss)
     assert struck == [tokens]
     (split,) = (e for e in events if e["event"] == "split")
-    assert split["into"] == [[0], [1, 2]] and "too little memory" in split["message"]
+    assert split["into"] == [[0, 1], [2]] and "too little memory" in split["message"]
     assert [(e["done"], e["total"]) for e in events if e["event"] == "microbatch"] == [(1, 2), (2, 2)]
     assert events[-1]["metrics"]["loss"] == pytest.approx(whole["metrics"]["loss"], rel=1e-5)
     gradients = [load_file(tmp_path / name / GRADIENT_FILE) for name in ("halves", "whole")]
@@ -227,6 +228,25 @@ def test_a_backward_without_memory_is_done_again_in_halves(base, policy, tmp_pat
     assert redone["logprobs"] == events[-1]["logprobs"]
     one, other = ((tmp_path / name / GRADIENT_FILE).read_bytes() for name in ("halves", "redone"))
     assert one == other
+
+
+def test_on_a_gpu_what_does_not_fit_is_planned_in_parts(base, policy, tmp_path, monkeypatch):
+    monkeypatch.setattr("hone_worker.train.fit.least_tokens", lambda _device: 2)
+    data, loss = sequences(policy), LOSSES[1]
+    memory = TrainerMemory(base)
+    whole = told(base, data, policy, tmp_path / "whole", loss, memory=memory)
+    (kept,) = memory._kept.values()
+    most = whole[-1]["metrics"]["model_tokens"] - 1
+    monkeypatch.setattr(TrainerMemory, "budget", lambda _self: int(kept.of(most, False) / 0.95) + 1)
+    events = told(base, data, policy, tmp_path / "parts", loss)
+    assert [e for e in events if e["event"] == "split"] == [{"event": "split", "into": [[0, 1], [2]]}]
+    redone = forward(base, data, policy, tmp_path / "redone", loss, plan=[[0, 1], [2]])
+    assert redone["logprobs"] == events[-1]["logprobs"]
+    one, other = ((tmp_path / name / GRADIENT_FILE).read_bytes() for name in ("parts", "redone"))
+    assert one == other
+    # Without a gradient nothing is kept.
+    alone = told(base, data, policy, tmp_path / "alone", loss, backward=False)
+    assert not [e for e in alone if e["event"] == "split"]
 
 
 def test_forward_alone_writes_nothing(base, policy, tmp_path):

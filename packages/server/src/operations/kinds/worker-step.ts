@@ -58,7 +58,8 @@ export async function stepOnWorker(
               splitInPlan(plan, event.into);
               store(task);
             }
-            emit(told(event));
+            const news = told(event);
+            if (news) emit(news);
           },
         });
       });
@@ -113,11 +114,14 @@ async function countDeath({ context, record, emit }: Task, cause: HoneError): Pr
   });
 }
 
-function told(event: TrainerEvent): NewEvent {
+/** Null where a micro-batch was planned anew, which is no news for the model's user. */
+function told(event: TrainerEvent): NewEvent | null {
   if (event.event === "stage") {
     return { type: "stage", stage: event.stage, seconds: event.seconds };
   }
-  if (event.event !== "microbatch") return { type: "warning", message: event.message };
+  if (event.event !== "microbatch") {
+    return event.message === undefined ? null : { type: "warning", message: event.message };
+  }
   fault("operation.micro-batch");
   const { done, total, tokens } = event;
   return { type: "progress", done, total, tokens };

@@ -1,4 +1,4 @@
-"""Gets micro-batches through the memory that there is: as planned, with activations computed again, or in halves."""
+"""Gets micro-batches through the memory that there is: as planned, in smaller ones, or with activations computed again."""
 
 from __future__ import annotations
 
@@ -20,6 +20,23 @@ T = TypeVar("T")
 Event = dict[str, Any]
 
 
+#: On a GPU a micro-batch of fewer tokens no longer keeps the device busy, so it is recomputed rather than parted.
+LEAST_TOKENS = 4096
+#: What parts may compute twice, as a share of the whole. To compute every activation again takes a third more time.
+_TWICE = 1 / 8
+#: Of the budget, what a part may be planned for: by the time it is computed, a little less may be free.
+_ROOM = 0.95
+
+
+def least_tokens(device: torch.device) -> int | None:
+    """Of a part that is made so that no layer has to be computed again.
+
+    None on a processor, where parts are small as it is (parts.py): there what is computed again has the same bits,
+    whatever memory was free.
+    """
+    return LEAST_TOKENS if device.type == "cuda" else None
+
+
 class Fit:
     """For the length of one operation."""
 
@@ -35,6 +52,32 @@ class Fit:
         """What happened since this was last asked."""
         told, self._events = self._events, []
         return told
+
+    def plan(self, weights: LoraWeights, micro_batches: list[MicroBatch]) -> None:
+        """Parts those that do not fit with their activations kept, where that costs less than to compute them again.
+
+        Before anything is computed: so a step that is redone, whose plan has the parts, computes all of it in them.
+        """
+        least = least_tokens(self.memory.base.device)
+        if least is None or self.memory.recompute == "on":
+            return
+        kept = self.memory.kept(weights)
+        room = int(self.memory.budget() * _ROOM)
+        if kept.of(least, False) > room:
+            return
+        at = 0
+        for whole in list(micro_batches):
+            parts = _parted(whole, least, lambda part: kept.of(part.tokens, False) <= room)
+            micro_batches[at : at + 1] = parts
+            at += len(parts)
+            if len(parts) < 2:
+                continue
+            into = [leaves for part in parts if (leaves := part.made.leaves) is not None]
+            self.split += bool(into)
+            sizes = ", ".join(str(part.tokens) for part in parts)
+            log.info("A micro-batch of %s tokens goes through in parts of %s.", whole.tokens, sizes)
+            if into:
+                self._events.append({"event": "split", "into": into})
 
     def trained(
         self,
@@ -120,6 +163,17 @@ class Fit:
         log.warning("%s", message)
         event: Event = {"event": "warning", "message": message}
         self._events.append({"event": "split", "message": message, "into": into} if into else event)
+
+
+def _parted(whole: MicroBatch, least: int, fits: Callable[[MicroBatch], bool]) -> list[MicroBatch]:
+    """Parts of at least so many tokens, which fit as far as that goes."""
+    if fits(whole):
+        return [whole]
+    halves = whole.made.halves(whole)
+    twice = sum(half.tokens for half in halves) - whole.tokens
+    if len(halves) < 2 or min(half.tokens for half in halves) < least or twice > whole.tokens * _TWICE:
+        return [whole]
+    return [part for half in halves for part in _parted(half, least, fits)]
 
 
 def _attempt(compute: Callable[[], T]) -> tuple[bool, Any]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from typing import Protocol
 
 import torch
@@ -20,7 +18,7 @@ class Made(Protocol):
         """What of the plan it trains, in the plan's order; None where it is none of the plan's micro-batches."""
 
     def halves(self, micro_batch: MicroBatch) -> list[MicroBatch]:
-        """The same tokens in two micro-batches of about the same size; itself alone where it cannot be cut."""
+        """The same tokens in two micro-batches, cut between trees (halves.py); itself alone where it cannot be cut."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +66,3 @@ class MiniBatch:
         return replace(
             self, micro_batches=changed, signal=any(bool((m.advantage != 0).any()) for m in changed)
         )
-
-
-def middle(sizes: Sequence[int]) -> int:
-    """How many of them from the first on come nearest to half of all: at least one, and not all of them."""
-    whole = sum(sizes)
-    before = list(accumulate(sizes))[:-1]
-    return 1 + min(range(len(before)), key=lambda cut: abs(2 * before[cut] - whole))

@@ -120,6 +120,10 @@ class _Operation:
         check_limits(self.base, data, steps)
         state = self.state = PolicyState(self.base, config, self.fit.memory.policies, head=self.needs.head)
         state.num_tokens += self.metrics.episodes.tokens
+        if not config.evaluate:
+            for step in steps:
+                self.fit.plan(state.weights, step.micro_batches)
+            yield from self.fit.events()
         fault("worker.load")
         yield self._stage("load")
 

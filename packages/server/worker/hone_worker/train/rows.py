@@ -11,7 +11,8 @@ import torch
 
 from hone_worker.packing.pack import TreeLayout, pack
 from hone_worker.process.errors import HoneWorkerError
-from hone_worker.train.micro_batch import MicroBatch, MiniBatch, middle
+from hone_worker.train.halves import first_half
+from hone_worker.train.micro_batch import MicroBatch, MiniBatch
 from hone_worker.train.parts import cuts, shared_tokens
 from hone_worker.train.step_data import StepData, TrainConfig
 
@@ -234,8 +235,9 @@ class _Made:
         units = _units(self.sequences, self.tokens)
         if len(units) < 2:
             return [micro_batch]
-        cut = middle([sum(len(s.ids) for s in unit) for unit in units])
-        build = _padded if micro_batch.layout is None else _packed
+        packed = micro_batch.layout is not None
+        cut = first_half([[s.ids for s in unit] for unit in units], packed=packed)
+        build = _packed if packed else _padded
         # Rewards that lose a penalty change the advantages after the micro-batches are made.
         advantage = torch.zeros(len(self.tokens.data.tokens), dtype=micro_batch.advantage.dtype)
         advantage[micro_batch.position] = micro_batch.advantage

@@ -21,8 +21,9 @@ from hone_worker.process.errors import HoneWorkerError
 from hone_worker.process.faults import fault
 from hone_worker.train.fit import Fit
 from hone_worker.train.forward import logprobs
+from hone_worker.train.halves import first_half
 from hone_worker.train.memory import TrainerMemory
-from hone_worker.train.micro_batch import MicroBatch, middle
+from hone_worker.train.micro_batch import MicroBatch
 from hone_worker.train.parts import cuts, part_tokens
 from hone_worker.train.policy_state import PolicyState, add_gradient, require_finite
 from hone_worker.train.primitives.data import ForwardConfig, OptimConfig, TokenData
@@ -60,6 +61,9 @@ def forward_backward(
             fault("worker.load")
             yield {"event": "stage", "stage": "load", "seconds": time.perf_counter() - began}
             pass_ = _Pass(base, data, config, policy.weights, Fit(memory))
+            if config.backward:
+                pass_.fit.plan(policy.weights, pass_.micro_batches)
+                yield from pass_.fit.events()
             # It grows where a micro-batch has to be parted.
             for at, _ in enumerate(pass_.micro_batches):
                 _stop_if(aborted)
@@ -149,8 +153,11 @@ class _Rows:
         most = part_tokens(self.device)
         if most is None or not self.packable:
             return [sequences]
-        bounds = cuts([[self.data.tokens[self._span(i)]] for i in sequences], most)
+        bounds = cuts([[ids] for ids in self.ids(sequences)], most)
         return [sequences[low:high] for low, high in pairwise([0, *bounds, len(sequences)])]
+
+    def ids(self, sequences: list[int]) -> list[torch.Tensor]:
+        return [self.data.tokens[self._span(i)] for i in sequences]
 
     def _span(self, sequence: int) -> slice:
         return slice(self.offsets[sequence], self.offsets[sequence + 1])
@@ -201,8 +208,7 @@ class _Made:
     def halves(self, micro_batch: MicroBatch) -> list[MicroBatch]:
         if len(self.leaves) < 2:
             return [micro_batch]
-        offsets = self.rows.offsets
-        cut = middle([offsets[i + 1] - offsets[i] for i in self.leaves])
+        cut = first_half([[ids] for ids in self.rows.ids(self.leaves)], packed=self.rows.packable)
         return [self.rows.micro_batch(part) for part in (self.leaves[:cut], self.leaves[cut:])]
 
 
