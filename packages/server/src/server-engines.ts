@@ -46,7 +46,10 @@ export function checkEngines(
       "--engine-process own is for --device cpu: on a card the engine and the trainer share the base's weights. Leave it out, or generate with --engine vllm.",
     );
   }
-  if (/(^|,)\s*decode\s*=/.test(options.paths ?? "") && (engine !== "embedded" || engineURLs.length > 0)) {
+  if (
+    /(^|,)\s*decode\s*=/.test(options.paths ?? "") &&
+    (engine !== "embedded" || engineURLs.length > 0)
+  ) {
     refuse(
       "paths",
       "--paths decode=… is of the embedded engine: others decode in their own way. Leave decode out.",

@@ -9,6 +9,7 @@ from test_train_memory import files, room_for, run
 from train_reference import Completion, Forest
 from train_tiny import last_gradient, relative_difference, sample_logprobs
 
+from hone_worker.packing.pack import pack
 from hone_worker.train import parts
 from hone_worker.train.parts import cuts, part_tokens
 from hone_worker.train.rows import mini_batches
@@ -120,3 +121,28 @@ def test_a_gpu_gets_what_is_planned_and_wholes_are_kept(policy, monkeypatch):
         for part, whole in ((None, False), (5, False), (5, True))
     ]
     assert counts == [1, 3, 3]
+
+
+def conversations(random: torch.Generator) -> list[torch.Tensor]:
+    """Eight of 20 turns over one prompt: 8 to 16 sampled tokens, then 8 to 32 of a tool."""
+
+    def ids(low: int, high: int) -> torch.Tensor:
+        return torch.randint(1000, (int(torch.randint(low, high, (), generator=random)),), generator=random)
+
+    prompt = ids(60, 61)
+    turns = [[ids(8, 17), *([ids(8, 33)] if turn < 19 else [])] for _ in range(8) for turn in range(20)]
+    rows = [turns[at : at + 20] for at in range(0, len(turns), 20)]
+    return [torch.cat([prompt, *chain(*row)]) for row in rows]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_of_long_conversations_hardly_a_token_goes_through_twice(seed):
+    random = torch.Generator().manual_seed(seed)
+    rollouts = sorted((one for _ in range(2) for one in conversations(random)), key=lambda ids: ids.tolist())
+    bounds = [0, *cuts([[ids] for ids in rollouts], parts.PART_TOKENS), len(rollouts)]
+
+    def tokens(ids: list[torch.Tensor]) -> int:
+        return pack([one.numpy() for one in ids]).input_ids.numel()
+
+    trained = sum(tokens(rollouts[low:high]) for low, high in pairwise(bounds))
+    assert len(bounds) > 3 and trained <= 1.05 * tokens(rollouts)

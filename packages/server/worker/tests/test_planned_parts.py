@@ -25,7 +25,7 @@ def forest(policy):
 
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
-    monkeypatch.setattr(fit, "least_tokens", lambda _device: LEAST)
+    monkeypatch.setattr(fit, "least_tokens", lambda *_base: LEAST)
 
 
 def room_of(base, monkeypatch, tokens: int, recompute: bool = False) -> None:
@@ -55,7 +55,8 @@ def sizes(events):
 
 
 def test_on_a_processor_nothing_is_parted_that_can_be_computed_again():
-    assert least_tokens(torch.device("cpu")) is None and least_tokens(torch.device("cuda")) == 4096
+    found = [least_tokens(torch.device(d), int(n)) for d in ("cpu", "cuda") for n in (0.6e9, 4e9)]
+    assert found == [None, None, 8192, 4096]
 
 
 @pytest.mark.usefixtures("as_on_a_gpu")

@@ -231,7 +231,7 @@ def test_a_backward_without_memory_is_done_again_in_halves(base, policy, tmp_pat
 
 
 def test_on_a_gpu_what_does_not_fit_is_planned_in_parts(base, policy, tmp_path, monkeypatch):
-    monkeypatch.setattr("hone_worker.train.fit.least_tokens", lambda _device: 2)
+    monkeypatch.setattr("hone_worker.train.fit.least_tokens", lambda *_base: 2)
     data, loss = sequences(policy), LOSSES[1]
     memory = TrainerMemory(base)
     whole = told(base, data, policy, tmp_path / "whole", loss, memory=memory)

@@ -20,21 +20,24 @@ T = TypeVar("T")
 Event = dict[str, Any]
 
 
-#: On a GPU a micro-batch of fewer tokens no longer keeps the device busy, so it is recomputed rather than parted.
-LEAST_TOKENS = 4096
+#: On a GPU a micro-batch of fewer tokens no longer keeps the device busy, so it is recomputed rather than parted: of a
+#: base of so many parameters, and of a smaller one, whose kernels end sooner.
+LARGE_BASE, LEAST_TOKENS, LEAST_TOKENS_OF_SMALL = 2_000_000_000, 4096, 8192
 #: What parts may compute twice, as a share of the whole. To compute every activation again takes a third more time.
 _TWICE = 1 / 8
 #: Of the budget, what a part may be planned for: by the time it is computed, a little less may be free.
 _ROOM = 0.95
 
 
-def least_tokens(device: torch.device) -> int | None:
+def least_tokens(device: torch.device, parameters: int) -> int | None:
     """Of a part that is made so that no layer has to be computed again.
 
     None on a processor, where parts are small as it is (parts.py): there what is computed again has the same bits,
     whatever memory was free.
     """
-    return LEAST_TOKENS if device.type == "cuda" else None
+    if device.type != "cuda":
+        return None
+    return LEAST_TOKENS if parameters >= LARGE_BASE else LEAST_TOKENS_OF_SMALL
 
 
 class Fit:
@@ -58,7 +61,8 @@ class Fit:
 
         Before anything is computed: so a step that is redone, whose plan has the parts, computes all of it in them.
         """
-        least = least_tokens(self.memory.base.device)
+        base = self.memory.base
+        least = least_tokens(base.device, sum(p.numel() for p in base.model.parameters()))
         if least is None or self.memory.recompute == "on":
             return
         kept = self.memory.kept(weights)
