@@ -1,5 +1,6 @@
 import type { Logger } from "pino";
 import type { Engine } from "../ports/engine.ts";
+import { createStillClock, type StillClock } from "../supervise/still-clock.ts";
 import { createInFlightBound, type EngineHint, type InFlightBound } from "./in-flight-bound.ts";
 import { sumOf, valuesOf } from "./prometheus.ts";
 
@@ -29,19 +30,33 @@ export interface EngineLoad {
   busy: number;
   /** How many steps it has done, as it said last; null where it does not say. */
   steps: number | null;
-  /** Since when it has done no step although it has requests. @unit ms of the router's clock */
-  stillSince: number;
-  /** Break off what it samples. */
-  readonly cuts: Set<AbortController>;
+  /** Of requests that wait for its next token each one's, which breaks it off. One whose reader does not read waits for none. */
+  readonly awaited: Set<AbortController>;
+  /** Runs while something waits for it. A step clears it, and a token. */
+  readonly still: StillClock;
+  /** Since when it has been fenced; null where it is not. @unit ms of the router's clock */
+  fencedSince: number | null;
 }
 
 /** Of an engine whose own supervisor looks after it, that one acts first: after 60 s. */
 const stallMs = 90_000;
 
-/** Why it is taken for stuck; null where it is not. Its HTTP server may answer all the same. */
-export function stallOf({ inFlight, steps, stillSince }: EngineLoad, now: number): string | null {
-  if (inFlight === 0 || steps === null || now - stillSince < stallMs) return null;
-  return `It has made no progress for ${stallMs / 1000} s, with ${inFlight} under way.`;
+/**
+ * Why it is taken for stuck; null where it is not. Its HTTP server may answer all the same. One that does not tell of its steps
+ * may be at a long answer, but not one that nobody could make ready again in all that time.
+ */
+export function stallOf(load: EngineLoad, now: number): string | null {
+  const { awaited, steps, fencedSince, still } = load;
+  const ms = steps === null ? Math.min(still.ms, now - (fencedSince ?? now)) : still.ms;
+  if (awaited.size === 0 || ms < stallMs) return null;
+  return `It has made no progress for ${stallMs / 1000} s, with ${awaited.size} under way.`;
+}
+
+/** A request begins to wait for its next token, or waits for none any more. */
+export function noteAwaiting(load: EngineLoad, cut: AbortController, isAwaited: boolean): void {
+  if (isAwaited) load.awaited.add(cut);
+  else load.awaited.delete(cut);
+  load.still.hasWork(load.awaited.size > 0);
 }
 
 /** A full KV memory counts as so many rollouts. */
@@ -82,7 +97,8 @@ export function createEngineLoads(options: {
       bound: engine.kind === "embedded" ? null : createInFlightBound(options.maxSequences?.(name)),
       ...{ hint: null, preempting: false, kvMovesLeft: 0 },
       ...{ suspectUntil: 0, endsEveryMs: null, lastEndAt: null },
-      ...{ steps: null, stillSince: options.now(), cuts: new Set<AbortController>() },
+      ...{ steps: null, awaited: new Set<AbortController>(), fencedSince: null },
+      still: createStillClock(options.now),
     };
     loads.set(name, load);
     return load;
@@ -90,7 +106,6 @@ export function createEngineLoads(options: {
 
   async function readOne(route: { name: string; engine: Engine }): Promise<void> {
     const load = of(route);
-    if (load.inFlight === 0) load.stillSince = options.now();
     if (!load.bound || !route.engine.metrics) return;
     let hint: EngineHint;
     let steps: number | null;
@@ -112,7 +127,7 @@ export function createEngineLoads(options: {
     }
     // A restarted engine begins to count anew.
     const preempted = load.hint !== null && hint.preemptions > load.hint.preemptions;
-    if (steps !== load.steps) load.stillSince = options.now();
+    if (steps !== load.steps) load.still.moved();
     load.steps = steps;
     load.hint = hint;
     load.preempting = preempted;

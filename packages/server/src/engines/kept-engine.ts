@@ -1,6 +1,7 @@
 import type { Logger } from "pino";
 import { watchRemoteEngine } from "../supervise/remote-engine.ts";
 import { publicStatus, supervise, type SupervisorOptions } from "../supervise/supervisor.ts";
+import { noteAwaited } from "./awaited.ts";
 import { createHttpEngine, type HttpEngine } from "./http-engine.ts";
 import type { EnginePool } from "./pool.ts";
 import { vllmHealthBeside } from "./vllm/health.ts";
@@ -72,25 +73,24 @@ export function keepVllm(
   options: Keeping & {
     child: EngineChild;
     maxSequences?: number | undefined;
-    /** Requests that reach it on another way than by its driver. */
-    inFlightBeside?: (() => number) | undefined;
+    /** Requests that wait for it and have reached it on another way than by its driver. */
+    awaitedBeside?: (() => number) | undefined;
     sleep?: EngineSleep | undefined;
   },
 ): KeptEngine & { key: () => string } {
-  let inFlight = 0;
-  const health = vllmHealthBeside(() => inFlight + (options.inFlightBeside?.() ?? 0));
+  let awaited = 0;
+  const health = vllmHealthBeside(() => awaited + (options.awaitedBeside?.() ?? 0));
   const onStarted = (): Promise<void> => release.look();
   const kept = keepChild({ ...options, kind: "vllm", health, onStarted });
   const release = releaseOf({ ...options, engine: kept.engine });
   const engine: HttpEngine = {
     ...kept.engine,
     async *generate(request) {
-      inFlight++;
-      try {
-        yield* kept.engine.generate(request);
-      } finally {
-        inFlight--;
-      }
+      let isAwaited = false;
+      yield* noteAwaited(kept.engine.generate(request), (is) => {
+        if (is !== isAwaited) awaited += is ? 1 : -1;
+        isAwaited = is;
+      });
     },
   };
   const status = (): ReturnType<KeptEngine["status"]> => ({ ...kept.status(), ...release.shown() });

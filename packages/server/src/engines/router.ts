@@ -1,8 +1,15 @@
 import { HoneError } from "@hone/core";
 import type { Logger } from "pino";
 import type { Engine, EngineChunk, EngineRequest } from "../ports/engine.ts";
+import { noteAwaited } from "./awaited.ts";
 import { brokenStream, isEmptyAnswer } from "./engine-errors.ts";
-import { createEngineLoads, hasCapacity, stallOf, type EngineLoad } from "./engine-loads.ts";
+import {
+  createEngineLoads,
+  hasCapacity,
+  noteAwaiting,
+  stallOf,
+  type EngineLoad,
+} from "./engine-loads.ts";
 import { createPlacement, type Placed, type Route, type Seat } from "./placement.ts";
 import { noteEnd, retryAfterMs, snapshotOf, type EngineSnapshot } from "./router-figures.ts";
 
@@ -195,13 +202,14 @@ export function createEngineRouter(options: RouterOptions): EngineRouter {
         request.onEngine?.(lease.replica);
         let hasBegun = false;
         const cut = new AbortController();
-        lease.load.cuts.add(cut);
         try {
           const signal = AbortSignal.any([request.signal, cut.signal]);
-          for await (const chunk of lease.engine.generate({ ...request, signal })) {
+          const chunks = lease.engine.generate({ ...request, signal });
+          const note = (is: boolean): void => noteAwaiting(lease.load, cut, is);
+          for await (const chunk of noteAwaited(chunks, note)) {
             hasBegun = true;
             // Its metrics may be slow, or tell nothing; a token is a sign of life.
-            lease.load.stillSince = now();
+            lease.load.still.moved();
             yield chunk;
           }
           return;
@@ -217,7 +225,6 @@ export function createEngineRouter(options: RouterOptions): EngineRouter {
           if (hasBegun || !isPassable(error) || others.length === 0) throw error;
           log.warn({ engine: lease.replica, err: error }, "the request goes to another engine");
         } finally {
-          lease.load.cuts.delete(cut);
           lease.release();
         }
       }
@@ -238,11 +245,13 @@ export function createEngineRouter(options: RouterOptions): EngineRouter {
       await loads.read(routes);
       for (const route of routes) {
         const load = loads.of(route);
+        const isFenced = route.shut === "fenced";
+        load.fencedSince = isFenced ? (load.fencedSince ?? now()) : null;
         const why = stallOf(load, now());
         if (why === null) continue;
         // One that is fenced already is left alone, but not what hangs in it: that would wait without a limit.
-        if (route.shut !== "fenced") options.distrust?.(route.name, why);
-        for (const cut of load.cuts) cut.abort();
+        if (!isFenced) options.distrust?.(route.name, why);
+        for (const cut of load.awaited) cut.abort();
       }
       placement.sweep();
       letThrough();

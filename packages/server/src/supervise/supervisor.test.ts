@@ -155,6 +155,23 @@ it("asks a child of another contract in that contract's way", async () => {
   expect(supervised.status().lastFailure).toBe("it made no progress for 0.3 s while decoding");
 });
 
+it("adds up the time without progress over pauses, and lets one that has nothing to do alone", async () => {
+  let asked = 0;
+  // Three looks at work, one at none.
+  const stuck = async () => {
+    return { phase: asked++ % 4 === 3 ? ("idle" as const) : ("decoding" as const), progress: 7 };
+  };
+  const working = async () => ({ ...(await stuck()), progress: asked });
+  const idle = async () => ({ phase: "idle" as const, progress: 7 });
+  const deadlines = { decodingMs: 300 };
+  const [one, two, three] = [stuck, working, idle].map((health) => child("", { health, deadlines }));
+  await Promise.all([one!.start(), two!.start(), three!.start()]);
+  await vi.waitFor(() => expect(one!.status().restarts).toBeGreaterThan(0), soon);
+  expect(one!.status().lastFailure).toBe("it made no progress for 0.3 s while decoding");
+  await delay(600);
+  expect([two!.status().restarts, three!.status().restarts]).toEqual([0, 0]);
+});
+
 it("brings a killed child back, and opens it to others after the hook only", async () => {
   const seen: boolean[] = [];
   let release: () => void = () => undefined;

@@ -3,13 +3,14 @@ import { HoneError } from "@hone/core";
 import { startChild, type Child, type ChildOptions } from "./child.ts";
 import { readHealth, type Health } from "./health.ts";
 import { residentBytes } from "./memory.ts";
+import { createStillClock, type StillClock } from "./still-clock.ts";
 
 export interface Deadlines {
   /** To be ready, base loaded. A child that tells of its start must make progress within this. */
   startingMs: number;
-  /** `progress` must advance within this while it decodes. */
+  /** `progress` must advance within this while it decodes. Time in which it is idle does not count, and clears nothing. */
   decodingMs: number;
-  /** `progress` must advance within this while it trains: one micro-batch, one checkpoint. */
+  /** The same while it trains: one micro-batch, one checkpoint. */
   trainingMs: number;
   /** `/health` must answer within this while it is idle. */
   idleMs: number;
@@ -188,7 +189,14 @@ export function supervise(options: SupervisorOptions): Supervised {
    */
   async function watchProgress(running: Child, ended: AbortSignal): Promise<string | null> {
     let last = health ?? { phase: "idle" as const, progress: 0 };
-    let advancedAt = performance.now();
+    let answeredAt = performance.now();
+    const clocks = new Map<Health["phase"], StillClock>();
+    const clockOf = (phase: Health["phase"]): StillClock => {
+      const clock = clocks.get(phase) ?? createStillClock();
+      clocks.set(phase, clock);
+      return clock;
+    };
+    clockOf(last.phase).hasWork(true);
     for (;;) {
       await delay(options.pollMs ?? 500, undefined, { signal: ended }).catch(() => undefined);
       const now = await askHealth(running, ended).catch(() => null);
@@ -200,13 +208,17 @@ export function supervise(options: SupervisorOptions): Supervised {
       }
       if (now) {
         health = now;
-        if (now.phase === "idle" || now.progress !== last.progress || now.phase !== last.phase) {
-          advancedAt = performance.now();
-        }
+        answeredAt = performance.now();
+        if (now.progress !== last.progress) for (const clock of clocks.values()) clock.moved();
+        // Each phase has its own limit, so its own time.
+        clockOf(last.phase).hasWork(false);
+        clockOf(now.phase).hasWork(true);
         last = now;
       }
       const limitMs = deadlineOf(last.phase);
-      if (performance.now() - advancedAt > limitMs) {
+      const stillMs =
+        last.phase === "idle" ? performance.now() - answeredAt : clockOf(last.phase).ms;
+      if (stillMs > limitMs) {
         await running.kill();
         const what = now ? "made no progress" : "did not answer";
         return `it ${what} for ${limitMs / 1000} s while ${last.phase}`;

@@ -5,6 +5,8 @@ import type { Engine, EngineChunk } from "../ports/engine.ts";
 export interface TestEngine extends Engine {
   /** Lets its oldest request finish. */
   finish: () => void;
+  /** Gives its oldest request a token that is not its last. */
+  say: () => void;
   /** Fails its next request, after so many chunks. */
   fails: { code: "engine_error" | "engine_unavailable"; after: number } | null;
   /** Its metrics, or null where it does not show them. */
@@ -15,7 +17,7 @@ export interface TestEngine extends Engine {
 }
 
 export function createTestEngine(name: string): TestEngine {
-  const open: (() => void)[] = [];
+  const open: ((finishReason: "stop" | null) => void)[] = [];
   const unused = (): never => {
     throw new Error("the router asks for no more than samples and metrics");
   };
@@ -26,7 +28,8 @@ export function createTestEngine(name: string): TestEngine {
     kind: "vllm",
     ...{ info: unused, load: unused, unload: unused, served: unused },
     ...{ fails: null, kv: { use: 0, preemptions: 0 }, steps: null, asked: 0 },
-    finish: () => open.shift()?.(),
+    finish: () => open.shift()?.("stop"),
+    say: () => open.shift()?.(null),
     async metrics() {
       if (!engine.kv) throw new Error("connect ECONNREFUSED");
       const steps =
@@ -39,11 +42,14 @@ export function createTestEngine(name: string): TestEngine {
       engine.fails = null;
       if (fails?.after) yield chunk(null);
       if (fails) throw new HoneError("died", { code: fails.code });
-      await new Promise<void>((resolve, reject) => {
-        open.push(resolve);
-        signal.addEventListener("abort", () => reject(signal.reason as Error));
-      });
-      yield chunk("stop");
+      for (;;) {
+        const finishReason = await new Promise<"stop" | null>((resolve, reject) => {
+          open.push(resolve);
+          signal.addEventListener("abort", () => reject(signal.reason as Error));
+        });
+        yield chunk(finishReason);
+        if (finishReason !== null) return;
+      }
     },
   };
   return engine;

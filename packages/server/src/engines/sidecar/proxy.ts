@@ -23,6 +23,8 @@ export interface EngineProxy {
   port: number;
   /** Requests that are under way. */
   readonly inFlight: number;
+  /** Those of them that wait for the engine. Where the server does not read what has come, the engine is not waited for. */
+  readonly awaited: number;
   close(): Promise<void>;
 }
 
@@ -45,6 +47,8 @@ export async function startProxy(options: {
     ...{ keepAliveTimeout: 4_000, keepAliveMaxTimeout: 4_000 },
   });
   let inFlight = 0;
+  /** Those that the engine was asked. */
+  const asked = new Set<ServerResponse>();
 
   async function answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const given = /^Bearer +(\S+) *$/i.exec(request.headers.authorization ?? "")?.[1] ?? "";
@@ -62,6 +66,7 @@ export async function startProxy(options: {
     const gone = new AbortController();
     response.once("close", () => gone.abort());
     const { baseURL, key } = options.engine();
+    if (path === "/v1/completions") asked.add(response);
     const told = await ask(baseURL + path, {
       ...{ method, body, signal: gone.signal, dispatcher: agent },
       headers: {
@@ -92,6 +97,7 @@ export async function startProxy(options: {
     if (isTraffic) inFlight++;
     response.once("close", () => {
       if (isTraffic) inFlight--;
+      asked.delete(response);
     });
     answer(request, response).catch((error: unknown) => {
       // A stream that breaks off is broken off here too: nothing else tells that it was no end.
@@ -112,6 +118,9 @@ export async function startProxy(options: {
     port,
     get inFlight() {
       return inFlight;
+    },
+    get awaited() {
+      return [...asked].filter(({ writableNeedDrain }) => !writableNeedDrain).length;
     },
     async close() {
       server.close();

@@ -88,7 +88,7 @@ async function start(
     told();
   };
   // Asked of an engine that has started, which the proxy precedes.
-  const requestsThere = (): number => proxy.inFlight;
+  const requestsThere = (): number => proxy.awaited;
   const kept = keepLocal(options, base, folder, maxRank, requestsThere, () => ({
     async admit(name) {
       await pool.admit(name);
@@ -226,7 +226,7 @@ function keepLocal(
   base: ServedBaseOnWire,
   folder: string | null,
   maxRank: number | null,
-  inFlightBeside: () => number,
+  awaitedBeside: () => number,
   pool: () => Pick<EnginePool, "admit" | "fence" | "missing">,
 ): KeptEngine & { key: () => string | null } {
   const { engine, dataDir, log } = options;
@@ -238,7 +238,7 @@ function keepLocal(
   }
   const children = takeOverChildren(dataDir, log);
   const kept = keepVllm({
-    ...{ ...keeping, inFlightBeside },
+    ...{ ...keeping, awaitedBeside },
     child: {
       ...vllmChild({
         ...engine,

@@ -9,10 +9,10 @@ it("works while it has requests of ours, also where its core has stopped before 
   const server = createServer((_, response) => response.end(page)).listen(0, "127.0.0.1");
   await once(server, "listening");
   const child = { baseURL: `http://127.0.0.1:${(server.address() as AddressInfo).port}` };
-  let inFlight = 0;
-  const health = vllmHealthBeside(() => inFlight);
+  let awaited = 0;
+  const health = vllmHealthBeside(() => awaited);
   expect(await health(child)).toEqual({ phase: "idle", progress: 7 });
-  inFlight = 1;
+  awaited = 1;
   // Its supervisor ends it where this stays so.
   expect(await health(child)).toEqual({ phase: "decoding", progress: 7 });
   server.close();

@@ -27,12 +27,12 @@ export async function readVllmHealth(
 }
 
 /**
- * The same, where its starter knows how many requests it has under way there. vLLM's own number is the core's, from its
- * last step: a core that stops between two answers leaves a 0, and new requests wait for ever.
+ * The same, where its starter knows how many requests wait for it. vLLM's own number is the core's, from its last step: a
+ * core that stops between two answers leaves a 0, and new requests wait for ever.
  */
-export function vllmHealthBeside(inFlight: () => number): typeof readVllmHealth {
+export function vllmHealthBeside(awaited: () => number): typeof readVllmHealth {
   return async (child, signal) => {
     const health = await readVllmHealth(child, signal);
-    return health.phase === "idle" && inFlight() > 0 ? { ...health, phase: "decoding" } : health;
+    return health.phase === "idle" && awaited() > 0 ? { ...health, phase: "decoding" } : health;
   };
 }
