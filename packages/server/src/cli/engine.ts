@@ -112,7 +112,8 @@ async function engine(vllmFlags: string[], flags: EngineFlags): Promise<void> {
   console.error(`hone: joining ${options.server}`);
   let running: RunningSidecar;
   try {
-    running = await startSidecar({ ...options, log, signal: stop.signal });
+    const tell = (line: string): void => console.error(`hone: ${line}`);
+    running = await startSidecar({ ...options, tell, log, signal: stop.signal });
   } catch (error) {
     if (stop.signal.aborted) process.exit(130);
     throw error;
@@ -134,7 +135,7 @@ async function engine(vllmFlags: string[], flags: EngineFlags): Promise<void> {
 function optionsOf(
   vllmFlags: string[],
   flags: EngineFlags,
-): Omit<SidecarOptions, "log" | "signal"> {
+): Omit<SidecarOptions, "tell" | "log" | "signal"> {
   const refuse = (param: string, message: string): never => {
     throw new HoneError(message, { code: "invalid_config", param });
   };

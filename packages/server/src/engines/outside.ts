@@ -6,7 +6,7 @@ import type { ChildRegister } from "../supervise/orphans.ts";
 import type { Deadlines } from "../supervise/supervisor.ts";
 import { createHttpEngine, type HttpEngine } from "./http-engine.ts";
 import { keepRemoteEngine, keepVllm, type KeptEngine, type Keeping } from "./kept-engine.ts";
-import { createCardGuard, type CardGuard } from "./vllm/card-memory.ts";
+import { guardCards, type CardGuard } from "./vllm/card-memory.ts";
 import { vllmChild } from "./vllm/child.ts";
 import { cardsOf, givenFlag } from "./vllm/flags.ts";
 import { createEngineSleep, type EngineSleep, type EngineSleepOptions } from "./vllm/sleep.ts";
@@ -89,10 +89,8 @@ export function keepEngines(
       const { dataDir, children, deadlines, sleepsIn, ...options } = vllm as VllmReplicas;
       const name = nameOf(remotes.engines.length + at);
       const title = count === 1 ? "vLLM" : `vLLM (${name})`;
-      // With its own word on keys and values, vLLM does not look at its share.
-      const decides = givenFlag(options.flags, "--kv-cache-memory-bytes") === undefined;
       const onCards = options.device === "cuda";
-      const guard = onCards && decides ? guardOf(at, title, options, keeping.log) : null;
+      const guard = guardOf(at, title, options, keeping.log);
       const cards = cardsOfReplica(at, cardsOf(options.flags)).split(",");
       const sleep: EngineSleep | undefined = sleepsIn
         ? createEngineSleep({
@@ -143,7 +141,7 @@ function guardOf(
   name: string,
   options: Omit<VllmReplicas, "dataDir" | "children" | "deadlines">,
   log: Logger,
-): CardGuard {
+): CardGuard | null {
   const cardsEach = cardsOf(options.flags);
   const cards = cardsOfReplica(at, cardsEach);
   const isOnMine = (replica: number): boolean =>
@@ -152,18 +150,13 @@ function guardOf(
       .some((card) => cards.split(",").includes(card));
   const engines = Array.from({ length: options.replicas }, (_, one) => one).filter(isOnMine).length;
   const withTrainer = cards.split(",").includes(cardsOfReplica(0, 1));
-  const given = Number(givenFlag(options.flags, "--gpu-memory-utilization"));
-  return createCardGuard({
-    name,
-    cards: cards.split(","),
-    readCard: cardMemory,
-    given: given > 0 ? given : null,
+  return guardCards({
+    ...{ device: options.device, flags: options.flags, name, cards: cards.split(",") },
     needs: () => {
       const { base, step } = options.trainer() ?? { base: 0, step: 0 };
       return { base: base / cardsEach, step: withTrainer ? step : 0, engines };
     },
-    tell: options.tell,
-    log,
+    ...{ tell: options.tell, log },
   });
 }
 

@@ -251,10 +251,16 @@ it("restarts a child that is stopped in its tracks", async () => {
 });
 
 it("gives up after five restarts that fail, with the reason", async () => {
-  const supervised = child("dies-after-first");
+  const onGivenUp = vi.fn<(error: Error) => void>();
+  const supervised = child("dies-after-first", { onGivenUp });
   await supervised.start();
   process.kill(pidOf(supervised), "SIGKILL");
   await vi.waitFor(() => expect(supervised.status().state).toBe("failed"), soon);
+  expect(onGivenUp).toHaveBeenCalledExactlyOnceWith(
+    expect.objectContaining({
+      message: expect.stringMatching(/given up after 5 restarts.*it ended with status 4/),
+    }),
+  );
   expect(supervised.status()).toMatchObject({ restarts: 5 });
   expect(supervised.status().lastFailure).toContain("it ended with status 4");
   expect(() => supervised.baseURL()).toThrow("failed 5 times in a row");

@@ -38,6 +38,8 @@ export interface SupervisorOptions extends Omit<ChildOptions, "readyTimeoutMs" |
   onReady?: (() => Promise<void>) | undefined;
   /** Runs when the child is gone or doubted. Nobody may use it until the hook has run again. */
   onLost?: (() => void) | undefined;
+  /** It has failed too often and is not started again. Hears why, with its last words. */
+  onGivenUp?: ((error: HoneError) => void) | undefined;
 }
 
 type SupervisedState = "starting" | "ready" | "restarting" | "failed" | "stopped";
@@ -254,6 +256,10 @@ export function supervise(options: SupervisorOptions): Supervised {
         log.error(
           { child: name, lastFailure },
           `the ${name} is given up after ${maxFastFailures} restarts`,
+        );
+        const last = lastFailure?.replace(/\.$/, "") ?? "";
+        options.onGivenUp?.(
+          unavailableError(`it is given up after ${maxFastFailures} restarts. The last time: ${last}`),
         );
         return;
       }

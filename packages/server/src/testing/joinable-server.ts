@@ -40,6 +40,8 @@ export async function startJoinableServer(options: {
   live?: readonly LiveAdapter[];
   deadlineMs?: number;
   base?: string;
+  /** Of the base's files. @default unknown */
+  fingerprint?: string | null;
   probeTolerance?: number;
   bucket?: BucketPlace;
   /** How long the bucket keeps what is not live. @unit ms */
@@ -76,7 +78,8 @@ export async function startJoinableServer(options: {
     probeTolerance: options.probeTolerance,
     publishDeadlineMs: options.deadlineMs,
     base: () => ({
-      ...{ name: base, dtype: "float32", quantize: null, fingerprint: null },
+      ...{ name: base, dtype: "float32", quantize: null },
+      fingerprint: options.fingerprint ?? null,
       ...{ maxModelLen: 512, rank: 8 },
     }),
   });

@@ -1,6 +1,6 @@
-import { open, readdir, type FileHandle } from "node:fs/promises";
-import { join } from "node:path";
+import { open, type FileHandle } from "node:fs/promises";
 import { z } from "zod";
+import { weightFiles } from "../base-folder.ts";
 
 const headerSchema = z.record(
   z.string(),
@@ -60,9 +60,8 @@ export async function tensorsOf(handle: FileHandle): Promise<StoredTensor[]> {
 /** The shapes of a folder's tensors, by name. Empty where it has no safetensors. */
 export async function shapesIn(folder: string): Promise<Map<string, readonly number[]>> {
   const shapes = new Map<string, readonly number[]>();
-  for (const name of await readdir(folder).catch(() => [] as string[])) {
-    if (!name.endsWith(".safetensors")) continue;
-    const handle = await open(join(folder, name), "r");
+  for (const file of weightFiles(folder)) {
+    const handle = await open(file, "r");
     try {
       for (const tensor of await tensorsOf(handle)) shapes.set(tensor.name, tensor.shape);
     } finally {

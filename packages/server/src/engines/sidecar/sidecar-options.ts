@@ -11,7 +11,14 @@ export interface SidecarOptions {
   base?: string | undefined;
   /** What runs vLLM here, or a vLLM that others run on this machine. */
   engine:
-    | { python: string; device: "cpu" | "cuda"; maxLoras?: number | undefined; flags: string[] }
+    | {
+        python: string;
+        device: "cpu" | "cuda";
+        maxLoras?: number | undefined;
+        flags: string[];
+        /** First wait before a vLLM that has ended is started again; it doubles up to 10 s. @unit ms @default 500 */
+        backoffMs?: number | undefined;
+      }
     | { url: string; key: string | null };
   /** @unit tokens @default the server's */
   maxModelLen?: number | undefined;
@@ -28,6 +35,8 @@ export interface SidecarOptions {
   drainMs: number;
   /** Its key is given back when it stops: it will not come back. */
   ephemeral: boolean;
+  /** Hears what an operator wants to see before vLLM is started. */
+  tell?: ((line: string) => void) | undefined;
   log: Logger;
   signal: AbortSignal;
 }

@@ -1,16 +1,13 @@
 import { randomBytes, randomUUID } from "node:crypto";
-import { existsSync, mkdirSync } from "node:fs";
+import { mkdirSync } from "node:fs";
 import { join as joinPath, resolve } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { HoneError } from "@hone/core";
 import { ownAddresses, isUnspecified, urlOf } from "../../http/own-address.ts";
 import { lockDataDir } from "../../store/lock.ts";
-import { takeOverChildren } from "../../supervise/orphans.ts";
-import { baseFingerprint } from "../base-fingerprint.ts";
-import { createHttpEngine } from "../http-engine.ts";
-import { keepRemoteEngine, keepVllm, type KeptEngine } from "../kept-engine.ts";
+import type { KeptEngine } from "../kept-engine.ts";
 import { createEnginePool, type EnginePool } from "../pool.ts";
-import { slotRank, vllmChild } from "../vllm/child.ts";
+import { slotRank } from "../vllm/child.ts";
 import type { ServedBaseOnWire } from "../joined/wire.ts";
 import { openAdapterCache } from "./adapter-cache.ts";
 import { checkAdapter } from "./adapter-check.ts";
@@ -19,15 +16,16 @@ import { enter } from "./enter.ts";
 import { follow, patiently } from "./follow.ts";
 import { forgetIdentity } from "./identity.ts";
 import { startProxy } from "./proxy.ts";
+import { lookAtBase } from "./local-base.ts";
+import { keepLocal } from "./local-engine.ts";
 import { createReconciler } from "./reconciler.ts";
-import { shapesIn } from "./safetensors-file.ts";
 import type { SidecarOptions } from "./sidecar-options.ts";
 
 export interface RunningSidecar {
   name: string;
   /** Where the server reaches it. */
   url: string;
-  /** Rejects when it cannot go on: the engine was removed, or the server serves another base. */
+  /** Rejects when it cannot go on: the engine was removed, the server serves another base, or vLLM was given up. */
   failed: Promise<never>;
   /** Tells the server, lets requests end within the limit, then stops everything. Aborting the signal cuts that short. */
   stop(hurry?: AbortSignal): Promise<void>;
@@ -61,18 +59,17 @@ async function start(
   const ending = new AbortController();
   undo.push(() => ending.abort());
   const { identity, link, base } = await enter(options);
-  const { folder, fingerprint } = await checkBase(options, base);
+  let local = await lookAtBase(options, base);
   const isOwn = "python" in options.engine;
   const wantedRank = options.maxLoraRank ?? (isOwn ? base.rank : null);
   const maxRank = wantedRank !== null && isOwn ? slotRank(wantedRank) : wantedRank;
-  const baseShapes = folder === null ? new Map() : await shapesIn(folder);
 
   const cache = await openAdapterCache({
     folder: joinPath(dataDir, "adapters"),
     maxBytes: options.cacheBytes,
     fetch: (sha256, missed) => link.adapter(sha256, ending.signal, missed),
     fromBucket: bucketDownloads({ link, server: options.server, signal: ending.signal, log }),
-    check: (place, wanted) => checkAdapter(place, wanted, { maxRank, baseShapes }),
+    check: (place, wanted) => checkAdapter(place, wanted, { maxRank, baseShapes: local.shapes }),
     log,
   });
   let ready = false;
@@ -87,19 +84,26 @@ async function start(
     ready = is;
     told();
   };
-  // Asked of an engine that has started, which the proxy precedes.
-  const requestsThere = (): number => proxy.awaited;
-  const kept = keepLocal(options, base, folder, maxRank, requestsThere, () => ({
-    async admit(name) {
-      await pool.admit(name);
-      setReady(true);
-    },
-    fence(name) {
-      pool.fence(name);
-      setReady(false);
-    },
-    missing: (name) => pool.missing(name),
-  }));
+  let giveUp: (error: HoneError) => void = () => undefined;
+  const givenUp = new Promise<never>((_, reject) => void (giveUp = reject));
+  givenUp.catch(() => undefined);
+  const kept = keepLocal({
+    ...{ ...options, replica, served: base, local: () => local, maxRank },
+    // Asked of an engine that has started, which the proxy precedes.
+    awaited: () => proxy.awaited,
+    onGivenUp: giveUp,
+    pool: () => ({
+      async admit(name) {
+        await pool.admit(name);
+        setReady(true);
+      },
+      fence(name) {
+        pool.fence(name);
+        setReady(false);
+      },
+      missing: (name) => pool.missing(name),
+    }),
+  });
   undo.push(() => kept.engine.close());
   undo.push(() => kept.stop());
   // The engine of this machine is a pool of one: it gets what is live again whenever it comes back.
@@ -132,6 +136,9 @@ async function start(
     : patiently(() => kept.start(), signal, log, "the engine does not answer yet");
   await Promise.race([started, abortOf(signal)]);
   const { maxModelLen } = await infoOf(kept, base);
+  // Of a hub id vLLM may have fetched the files only now.
+  local = await lookAtBase(options, base);
+  const { fingerprint } = local;
   const boot = randomUUID();
   const following = follow({
     ...{ link, reconciler, boot, log, signal: ending.signal },
@@ -143,13 +150,15 @@ async function start(
     ending.abort();
     await following.ended.catch(() => undefined);
   });
-  await Promise.race([following.known, following.ended, abortOf(signal)]);
+  const failed = Promise.race([following.ended, givenUp]);
+  failed.catch(() => undefined);
+  await Promise.race([following.known, failed, abortOf(signal)]);
   log.info({ engine: identity.name, url }, "the engine has joined");
 
   return {
     name: identity.name,
     url,
-    failed: following.ended,
+    failed,
     async stop(hurry) {
       const until = performance.now() + options.drainMs;
       for (;;) {
@@ -189,76 +198,6 @@ function abortOf(signal: AbortSignal): Promise<never> {
     if (signal.aborted) stop();
     signal.addEventListener("abort", stop, { once: true });
   });
-}
-
-/** Where the base's files are, if in a folder, and whether they can be the server's. */
-async function checkBase(
-  { base, engine }: SidecarOptions,
-  served: ServedBaseOnWire,
-): Promise<{ folder: string | null; fingerprint: string | null }> {
-  if (served.quantize !== null) {
-    throw new HoneError(
-      "The server holds its base in 4 bits. What vLLM serves has other weights, so its samples would not be those of the policy that is trained.",
-      { code: "base_mismatch", param: "base" },
-    );
-  }
-  const given = base ?? served.name;
-  const folder = existsSync(given) ? resolve(given) : null;
-  const isHubId = /^[\w.-]+\/[\w.-]+$/.test(given) && !given.startsWith(".");
-  if (folder === null && "python" in engine && !isHubId) {
-    throw new HoneError(
-      `"${given}" is neither a folder nor a hub id. Give the base's folder on this machine as --base.`,
-      { code: "invalid_config", param: "base" },
-    );
-  }
-  const fingerprint = folder === null ? null : await baseFingerprint(folder);
-  if (fingerprint !== null && served.fingerprint !== null && fingerprint !== served.fingerprint) {
-    throw new HoneError(
-      `The files in ${folder} are not those of the server's base "${served.name}". Give the same base.`,
-      { code: "base_mismatch", param: "base" },
-    );
-  }
-  return { folder, fingerprint };
-}
-
-function keepLocal(
-  options: SidecarOptions,
-  base: ServedBaseOnWire,
-  folder: string | null,
-  maxRank: number | null,
-  awaitedBeside: () => number,
-  pool: () => Pick<EnginePool, "admit" | "fence" | "missing">,
-): KeptEngine & { key: () => string | null } {
-  const { engine, dataDir, log } = options;
-  const keeping = { name: replica, pool, log };
-  if ("url" in engine) {
-    const { url, key } = engine;
-    const http = createHttpEngine({ kind: "vllm", baseURL: () => url, key: () => key });
-    return { ...keepRemoteEngine({ ...keeping, url, engine: http }), key: () => key };
-  }
-  const children = takeOverChildren(dataDir, log);
-  const kept = keepVllm({
-    ...{ ...keeping, awaitedBeside },
-    child: {
-      ...vllmChild({
-        ...engine,
-        base: folder ?? options.base ?? base.name,
-        servedName: base.name,
-        dtype: base.dtype,
-        maxModelLen: options.maxModelLen ?? base.maxModelLen,
-        maxLoraRank: () => maxRank ?? 0,
-      }),
-      onSpawn: (pid) => children.note(replica, pid),
-      logFile: joinPath(dataDir, "logs", `${replica}.log`),
-    },
-  });
-  return {
-    ...kept,
-    async stop() {
-      await kept.stop();
-      children.clear();
-    },
-  };
 }
 
 function advertised(host: string, port: number): string {

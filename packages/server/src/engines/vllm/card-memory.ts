@@ -1,7 +1,8 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { HoneError } from "@hone/core";
 import type { Logger } from "pino";
-import type { CardMemory } from "../../setup/nvidia.ts";
+import { cardMemory, type CardMemory } from "../../setup/nvidia.ts";
+import { givenFlag } from "./flags.ts";
 
 /** What has to be on a card, in bytes. */
 export interface CardNeeds {
@@ -32,14 +33,33 @@ export function memoryShare({ total, free }: CardMemory, needs: CardNeeds): numb
   const share = Math.min(mostShare, Math.floor((100 * left) / total) / 100);
   const least = needs.base + leastWorkspace;
   if (share * total >= least) return share;
-  const steps = needs.step > 0 ? `, a step of the trainer takes ${inGib(needs.step)}` : "";
+  const isShared = needs.step > 0;
+  const steps = isShared ? `, a step of the trainer takes ${inGib(needs.step)}` : "";
   const many = needs.engines > 1 ? ` each of ${needs.engines} vLLMs` : " vLLM";
+  const [what, instead] = isShared
+    ? ["too small for both", "Use the embedded engine, which shares the trainer's base, "]
+    : ["too full", "nvidia-smi names the processes that hold the rest: end what is not needed. Or take "];
   throw new HoneError(
-    `The card is too small for both: of ${inGib(total)}, ${inGib(free)} are free${steps}, and${many} needs at least ` +
-      `${inGib(least)} (the base, and 2 GiB to work with). Use the embedded engine, which shares the trainer's base, ` +
+    `The card is ${what}: of ${inGib(total)}, ${inGib(free)} are free${steps}, and${many} needs at least ` +
+      `${inGib(least)} (the base, and 2 GiB to work with). ${instead}` +
       "a smaller base, or another card for vLLM; or say yourself what it takes: -- --gpu-memory-utilization 0.4",
     { code: "invalid_config", param: "engine" },
   );
+}
+
+/** For a vLLM with these flags; null where it is on no card, or the operator has decided what its keys and values take. */
+export function guardCards(
+  options: { device: "cpu" | "cuda"; flags: readonly string[] } & Pick<
+    CardGuardOptions,
+    "name" | "cards" | "needs" | "tell" | "log"
+  >,
+): CardGuard | null {
+  const { device, flags, ...rest } = options;
+  // With its own word on keys and values, vLLM does not look at its share.
+  const decides = givenFlag(flags, "--kv-cache-memory-bytes") === undefined;
+  if (device !== "cuda" || !decides) return null;
+  const given = Number(givenFlag(flags, "--gpu-memory-utilization"));
+  return createCardGuard({ ...rest, readCard: cardMemory, given: given > 0 ? given : null });
 }
 
 export interface CardGuardOptions {

@@ -53,7 +53,9 @@ export function vllmChild(options: VllmOptions): Omit<ChildOptions, "log"> {
       ...["--structured-outputs-config.disable_any_whitespace", "true"],
       // Without a GPU compiling takes minutes, and there are no graphs to gain.
       ...(options.device === "cuda" ? [] : ["--enforce-eager"]),
-      ...(options.device === "cuda" ? [] : targetsFlag(options.base)),
+      ...(options.device === "cuda"
+        ? []
+        : ["--lora-target-modules", ...loraTargets(options.base)]),
       "--disable-uvicorn-access-log",
       // The routes are of vLLM's development mode; `hone_vllm.py` closes all others of it.
       ...(options.sleeps ? ["--middleware", "hone_vllm.SleepRoutes"] : []),
@@ -76,11 +78,6 @@ export function vllmChild(options: VllmOptions): Omit<ChildOptions, "log"> {
     // It drains open streams; what is left then of its group holds the model's memory.
     stopTimeoutMs: 8_000,
   };
-}
-
-function targetsFlag(base: string): string[] {
-  const names = loraTargets(base);
-  return names.length === 0 ? [] : ["--lora-target-modules", ...names];
 }
 
 function shareFlag(share: number | null): string[] {

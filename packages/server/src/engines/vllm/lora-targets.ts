@@ -1,28 +1,33 @@
-import { closeSync, existsSync, openSync, readdirSync, readSync } from "node:fs";
-import { join } from "node:path";
+import { closeSync, openSync, readSync } from "node:fs";
 import { z } from "zod";
+import { baseFolder, weightFiles } from "../base-folder.ts";
 
 /** Longer headers are no safetensors'. @unit bytes */
 const maxHeaderBytes = 100 * 1024 * 1024;
 const headerSchema = z.record(z.string(), z.looseObject({ shape: z.array(z.int()).optional() }));
 
+/** Of nearly all families; the last two are vLLM's own names where a base has them joined. */
+const usual = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"];
+const joined = ["gate_up_proj", "qkv_proj"];
+
 /**
  * The names of the matrices in a base's layers, as vLLM's `--lora-target-modules` takes them: everything that policies have
- * weights for, and neither the output head nor embeddings. Empty where the base is in no folder of this machine.
+ * weights for, and neither the output head nor embeddings. Where the files of a base are not on this machine yet, those
+ * that nearly all bases have.
  *
  * vLLM 0.32 otherwise adapts the output head too. Without a GPU it then takes as many rows for a prompt's logprobs as it
  * samples in that step, and its core dies of a probe that comes beside other requests.
  */
 export function loraTargets(base: string): string[] {
-  if (!existsSync(base)) return [];
   const names = new Set<string>();
-  for (const file of readdirSync(base).filter((name) => name.endsWith(".safetensors"))) {
-    for (const [name, { shape }] of Object.entries(headerOf(join(base, file)))) {
+  const folder = baseFolder(base);
+  for (const file of folder === null ? [] : weightFiles(folder)) {
+    for (const [name, { shape }] of Object.entries(headerOf(file))) {
       const inLayer = /\.\d+\.(?:.+\.)?(\w+)\.weight$/.exec(name)?.[1];
       if (inLayer !== undefined && shape?.length === 2) names.add(inLayer);
     }
   }
-  return [...names].toSorted();
+  return names.size === 0 ? [...usual, ...joined] : [...names].toSorted();
 }
 
 function headerOf(file: string): z.infer<typeof headerSchema> {
