@@ -10,7 +10,8 @@ import { createHttpEngine } from "./engines/http-engine.ts";
 import { createJoinedEngines, type JoinedEngines } from "./engines/joined/joined-engines.ts";
 import { engineRealm, joinedEngineRoutes, operatorEngineRoutes } from "./engines/joined/routes.ts";
 import { keepEmbeddedApart } from "./engines/embedded-apart.ts";
-import { connectEngines, keepEngines, type VllmReplicas } from "./engines/outside.ts";
+import { connectEngines, keepEngines } from "./engines/outside.ts";
+import type { EnginesByURL, VllmReplicas } from "./engines/outside.ts";
 import { createEnginePool, type EnginePool } from "./engines/pool.ts";
 import { createGatewayCounters } from "./gateway/counters.ts";
 import { gatewayRoutes } from "./gateway/routes.ts";
@@ -41,13 +42,10 @@ import { readWorkerMemory } from "./trainer/worker-memory.ts";
 /** The renderer's limit. The prompt of the largest body that is accepted takes about half of it. @unit bytes */
 const rendererMemory = 4 * 1024 ** 3;
 
-export interface ComposeOptions extends WorkerOptions {
+export interface ComposeOptions extends WorkerOptions, EnginesByURL {
   /** As the operator gave them, to tell what is in force. */
   given?: GivenOptions | undefined;
   servedName?: string | undefined;
-  /** Engines that others run, with one key. */
-  engineURLs?: readonly string[] | undefined;
-  engineKey?: string | undefined;
   /** vLLMs that this server runs. They are started with a type, which the worker has to have too. */
   vllm?:
     | (Pick<VllmReplicas, "python" | "replicas" | "flags" | "dtype"> & { sleep?: boolean })
@@ -117,7 +115,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
   const rendererClient = createRendererClient({ baseURL: renderer.baseURL, key: renderer.key });
 
   // Remote engines are asked which base they serve. Others are started with the base's name.
-  const remotes = await connectEngines(options.engineURLs ?? [], options.engineKey ?? null);
+  const remotes = await connectEngines(options);
   const baseName = options.servedName ?? remotes.base ?? baseNameOf(options.base);
   const keeping = { pool: () => pool, log };
   const named = { servedName: baseName, children };
@@ -171,7 +169,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
     replicas: embedded ? [embedded] : kept,
     restore,
     base: () => ({
-      ...{ name: baseName, quantize: options.quantize },
+      ...{ name: baseName, quantize: options.quantize, fingerprint },
       dtype: served?.dtype ?? options.dtype ?? "float32",
     }),
     deadlineMs: options.publishDeadlineMs,

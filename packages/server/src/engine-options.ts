@@ -44,4 +44,6 @@ export interface EngineOptions {
   vllmFlags?: readonly string[] | undefined;
   /** vLLM servers that others run, which generate instead of the worker. They see the same disk. */
   engineURL?: string | readonly string[] | undefined;
+  /** How many sequences each of them batches: its `--max-num-seqs`. The bound of its requests begins there. @default 256 */
+  engineMaxSequences?: number | undefined;
 }

@@ -19,6 +19,12 @@ export function checkEngines(
   if (new Set(engineURLs).size < engineURLs.length) {
     refuse("engineURL", "Two engines have the same URL. Give each one once.");
   }
+  if (engineURLs.length === 0 && options.engineMaxSequences !== undefined) {
+    refuse(
+      "engineMaxSequences",
+      "--engine-max-seqs is of --engine-url: a vLLM of this server takes -- --max-num-seqs, and one that joins says it itself. Leave it out.",
+    );
+  }
   if (options.quantize && (engine !== "embedded" || engineURLs.length > 0)) {
     refuse(
       "quantize",

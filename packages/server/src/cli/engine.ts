@@ -20,6 +20,7 @@ interface EngineFlags {
   base?: string;
   engineUrl?: string;
   engineKey?: string;
+  engineMaxSeqs?: number;
   device: "cpu" | "cuda";
   maxModelLen?: number;
   maxLoraRank?: number;
@@ -47,6 +48,11 @@ export function engineCommand(): Command {
     .option("--base <folder|id>", "the server's base on this machine (default: its hub id)")
     .option("--engine-url <url>", "a vLLM that runs already and sees this disk", originURL)
     .addOption(new Option("--engine-key <key>", "the key of that vLLM").env("HONE_ENGINE_KEY"))
+    .option(
+      "--engine-max-seqs <number>",
+      "its --max-num-seqs: how many requests the server sends it at first (default: 256)",
+      atLeastOne,
+    )
     .addOption(
       new Option("--device <device>", "where vLLM computes")
         .choices(["cpu", "cuda"])
@@ -146,9 +152,11 @@ function optionsOf(
     if (flags.maxLoras !== undefined || flags.maxModelLen !== undefined) {
       refuse("engineURL", "--max-loras and --max-model-len are of the vLLM that Hone starts.");
     }
+  } else if (flags.engineMaxSeqs !== undefined) {
+    refuse("engineMaxSequences", "--engine-max-seqs is of --engine-url. Give -- --max-num-seqs.");
   }
   checkVllmFlags(vllmFlags);
-  const { device, maxLoras, engineUrl, engineKey } = flags;
+  const { device, maxLoras, engineUrl, engineKey, engineMaxSeqs } = flags;
   return {
     server: flags.join,
     token: flags.token || undefined,
@@ -157,7 +165,7 @@ function optionsOf(
     engine:
       engineUrl === undefined
         ? { python: findVllm(device), device, maxLoras, flags: vllmFlags }
-        : { url: engineUrl, key: engineKey ?? null },
+        : { url: engineUrl, key: engineKey ?? null, maxSequences: engineMaxSeqs },
     maxModelLen: flags.maxModelLen,
     maxLoraRank: flags.maxLoraRank,
     dataDir: flags.dataDir ?? join(defaultDataDir(), "engine"),

@@ -38,6 +38,7 @@ interface ServeFlags {
   sleep?: boolean;
   engineUrl?: string[];
   engineKey?: string;
+  engineMaxSeqs?: number;
   renderer?: string;
   rewardModel?: Record<string, string>;
   objectives?: string[];
@@ -151,6 +152,11 @@ export function serveCommand(): Command {
       collectEngineURL,
     )
     .addOption(new Option("--engine-key <key>", "the key of engines by URL").env("HONE_ENGINE_KEY"))
+    .option(
+      "--engine-max-seqs <number>",
+      "the --max-num-seqs of engines by URL: how many requests each gets at first (default: 256)",
+      atLeastOne,
+    )
     .option(
       "--allow-host <name>",
       "another host name of this server; may be given several times",
@@ -318,6 +324,7 @@ function optionsOf(flags: ServeFlags): ServerOptions {
     sleep: flags.sleep,
     engineURL: flags.engineUrl,
     engineKey: flags.engineKey,
+    engineMaxSequences: flags.engineMaxSeqs,
     renderer: flags.renderer,
     rewardModels: flags.rewardModel,
     objectives: flags.objectives,

@@ -14,7 +14,9 @@ export interface EngineLoad {
   /** Requests that wait in this server until it may have them. */
   waiting: number;
   /** Null where the engine has a queue of its own that is not to be bounded: the embedded one. */
-  readonly bound: InFlightBound | null;
+  bound: InFlightBound | null;
+  /** What the bound began with, as far as that was known. */
+  maxSequences: number | undefined;
   /** What its metrics said last; null where they cannot be read. */
   hint: EngineHint | null;
   /** Whether it gave up keys and values between the last two readings. */
@@ -92,9 +94,10 @@ export function createEngineLoads(options: {
   function of({ name, engine }: { name: string; engine: Pick<Engine, "kind"> }): EngineLoad {
     const known = loads.get(name);
     if (known) return known;
+    const maxSequences = options.maxSequences?.(name);
     const load: EngineLoad = {
-      ...{ name, rollouts: 0, inFlight: 0, waiting: 0, busy: 0 },
-      bound: engine.kind === "embedded" ? null : createInFlightBound(options.maxSequences?.(name)),
+      ...{ name, rollouts: 0, inFlight: 0, waiting: 0, busy: 0, maxSequences },
+      bound: engine.kind === "embedded" ? null : createInFlightBound(maxSequences),
       ...{ hint: null, preempting: false, kvMovesLeft: 0 },
       ...{ suspectUntil: 0, endsEveryMs: null, lastEndAt: null },
       ...{ steps: null, awaited: new Set<AbortController>(), fencedSince: null },
@@ -106,6 +109,12 @@ export function createEngineLoads(options: {
 
   async function readOne(route: { name: string; engine: Engine }): Promise<void> {
     const load = of(route);
+    const maxSequences = options.maxSequences?.(load.name);
+    if (load.bound && maxSequences !== load.maxSequences) {
+      // It has just said so, or is another process by now.
+      load.bound = createInFlightBound(maxSequences);
+      load.maxSequences = maxSequences;
+    }
     if (!load.bound || !route.engine.metrics) return;
     let hint: EngineHint;
     let steps: number | null;

@@ -13,7 +13,7 @@ export interface KeptEngine {
   name: string;
   engine: HttpEngine;
   /** How many sequences it batches, where that is known. */
-  maxSequences?: number | undefined;
+  maxSequences: () => number | undefined;
   /** Throws why it takes no traffic, while it does not. */
   requireUp: () => string;
   /** It lags behind and is made ready again. */
@@ -36,9 +36,9 @@ export interface Keeping {
 
 /** An engine that others run. */
 export function keepRemoteEngine(
-  options: Keeping & { url: string; engine: HttpEngine },
+  options: Keeping & { url: string; engine: HttpEngine; maxSequences?: number | undefined },
 ): KeptEngine {
-  const { name, pool, url, engine, log } = options;
+  const { name, pool, url, engine, maxSequences, log } = options;
   const release = releaseOf(options);
   const watcher = watchRemoteEngine({
     url,
@@ -53,6 +53,7 @@ export function keepRemoteEngine(
   return {
     name,
     engine,
+    maxSequences: () => maxSequences,
     requireUp: () => watcher.baseURL(),
     onFenced: () => watcher.doubt(),
     status: () => ({ ...watcher.status(), ...release.shown() }),
@@ -128,7 +129,7 @@ export function keepChild(
   });
   return {
     name,
-    maxSequences,
+    maxSequences: () => maxSequences,
     engine: createHttpEngine({ kind, baseURL: supervised.rawBaseURL, key: supervised.key }),
     key: supervised.key,
     baseURL: supervised.baseURL,

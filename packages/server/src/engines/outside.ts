@@ -8,25 +8,32 @@ import { createHttpEngine, type HttpEngine } from "./http-engine.ts";
 import { keepRemoteEngine, keepVllm, type KeptEngine, type Keeping } from "./kept-engine.ts";
 import { guardCards, type CardGuard } from "./vllm/card-memory.ts";
 import { vllmChild } from "./vllm/child.ts";
-import { cardsOf, givenFlag } from "./vllm/flags.ts";
+import { cardsOf, sequencesOf } from "./vllm/flags.ts";
 import { createEngineSleep, type EngineSleep, type EngineSleepOptions } from "./vllm/sleep.ts";
 
 export interface RemoteEngines {
-  engines: readonly { url: string; engine: HttpEngine }[];
+  engines: readonly { url: string; engine: HttpEngine; maxSequences?: number | undefined }[];
   /** What they call the bare base. */
   base?: string | undefined;
   /** The shortest of theirs. @unit tokens */
   maxModelLen?: number | undefined;
 }
 
+/** Engines that others run. */
+export interface EnginesByURL {
+  engineURLs?: readonly string[] | undefined;
+  /** The key of all of them. */
+  engineKey?: string | undefined;
+  /** How many sequences each of them batches (`--max-num-seqs`), where the operator says so. */
+  engineMaxSequences?: number | undefined;
+}
+
 /** Asks engines that others run what they serve, which has to be one base. */
-export async function connectEngines(
-  urls: readonly string[],
-  key: string | null,
-): Promise<RemoteEngines> {
+export async function connectEngines(options: EnginesByURL): Promise<RemoteEngines> {
+  const { engineURLs: urls = [], engineKey: key, engineMaxSequences } = options;
   const engines = urls.map((url) => ({
-    url,
-    engine: createHttpEngine({ kind: "vllm", baseURL: () => url, key: () => key }),
+    ...{ url, maxSequences: engineMaxSequences },
+    engine: createHttpEngine({ kind: "vllm", baseURL: () => url, key: () => key ?? null }),
   }));
   const infos = await Promise.all(
     engines.map(({ url, engine }) =>
@@ -110,7 +117,7 @@ export function keepEngines(
         ...keeping,
         name,
         sleep,
-        maxSequences: Number(givenFlag(options.flags, "--max-num-seqs")) || undefined,
+        maxSequences: sequencesOf(options.flags),
         child: {
           ...child,
           name: title,

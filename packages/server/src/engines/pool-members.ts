@@ -9,8 +9,8 @@ export interface Replica {
   requireUp: () => unknown;
   /** It lags behind the others and gets no traffic until it was admitted again. */
   onFenced?: (() => void) | undefined;
-  /** How many sequences it batches, where that is known. */
-  maxSequences?: number | undefined;
+  /** How many sequences it batches (`--max-num-seqs`), where that is known. One that joins says so when it comes. */
+  maxSequences?: (() => number | undefined) | undefined;
 }
 
 export interface EngineStatus {

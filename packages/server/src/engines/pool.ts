@@ -88,7 +88,7 @@ export function createEnginePool(options: {
       member.adapters.clear();
       fenceOff(member, null, new HoneError(why, { code: "engine_error" }));
     },
-    maxSequences: (name) => members.find((one) => one.name === name)?.maxSequences,
+    maxSequences: (name) => members.find((one) => one.name === name)?.maxSequences?.(),
     log,
   });
   /** What is being loaded on all and is not live yet. An admission must not take it for what nobody needs. */

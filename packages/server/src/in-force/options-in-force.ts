@@ -62,6 +62,8 @@ export function optionsInForce(facts: Facts): OptionInForce[] {
   add("--sleep", sleep, null, sleep);
   const origins = list(urls.map((url) => new URL(url).origin));
   add("--engine-url", origins, null, origins);
+  const sequences = urls.length > 0 ? 256 : null;
+  add("--engine-max-seqs", given.engineMaxSequences, sequences, given.engineMaxSequences);
   add("--allow-host", list(given.hosts), null, list(given.hosts));
   add("--allow-origin", list(given.origins), null, list(given.origins));
   add("--training-deadline", inSeconds(trainingMs), 300, inSeconds(trainingMs));

@@ -58,6 +58,8 @@ export interface LiveBase {
   dtype: "float32" | "bfloat16";
   /** In how many bits its linear layers are held, if not in all of them. */
   quantize?: string | null | undefined;
+  /** Of its files, where they are on this machine (`base-fingerprint.ts`). */
+  fingerprint?: string | null | undefined;
 }
 
 /** What every engine that takes traffic serves. */

@@ -290,6 +290,7 @@ function keepJoinedEngine(options: {
     replica: {
       name,
       engine: driver,
+      maxSequences: () => known?.maxSequences ?? undefined,
       requireUp() {
         if (state === "serving") return;
         throw new HoneError(`The engine ${name} takes no traffic now. Send the request again.`, {

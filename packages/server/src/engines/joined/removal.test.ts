@@ -45,7 +45,7 @@ async function come(boot: string, served?: () => Promise<Map<string, string>>): 
   one.heard();
   const base = { name: "base", fingerprint: null };
   const about = { boot, url: engine.url, key: "k".repeat(43), base };
-  await one.announced({ ...about, maxModelLen: 512, maxRank: 8 }, "127.0.0.1");
+  await one.announced({ ...about, maxModelLen: 512, maxRank: 8, maxSequences: null }, "127.0.0.1");
   one.reported({ boot, generation: one.driver.generation, ready: true, served: [], refused: [] });
 }
 const state = () => pool.status().map((one) => one.state);

@@ -154,7 +154,7 @@ describe("an engine that is known", () => {
   const boot = "7f9d2f8e-6c3b-4f0a-9a51-0c0a4ad50a11";
   const announcement = (url: string) => ({
     ...{ boot, url, key: "k".repeat(43), base: { name: "base", fingerprint: null } },
-    ...{ maxModelLen: 512, maxRank: 8 },
+    ...{ maxModelLen: 512, maxRank: 8, maxSequences: null as number | null },
   });
 
   it("is one that the server reaches, of its base, with room for its models", async () => {
@@ -186,6 +186,20 @@ describe("an engine that is known", () => {
     } finally {
       engine.close();
     }
+  });
+
+  it("gets as many requests at first as it says that it batches", async () => {
+    const key = await keyOf("a");
+    const engine = await startSidecarEngine();
+    const bound = async (): Promise<number | null | undefined> => {
+      await server.pool.readLoads();
+      return server.pool.loads()[0]?.bound;
+    };
+    expect(await bound()).toBe(256);
+    const said = { ...announcement(engine.url), maxSequences: 48 };
+    await server.call("POST", "/engine/announce", said, key);
+    expect(await bound()).toBe(48);
+    engine.close();
   });
 
   it("is believed by what it answered to the probe since it was asked, which the server judges itself", async () => {
@@ -267,7 +281,7 @@ describe("an engine that is known", () => {
     }
     const { json } = await server.call("GET", live, undefined, key);
     expect(json).toMatchObject({
-      ...{ known: true, base: "base" },
+      ...{ known: true, base: { name: "base", fingerprint: null } },
       adapters: [{ policy: "m@1", sha256: adapter.sha256, rank: 8 }],
     });
     const no = { policy: "m@1", sha256: adapter.sha256, fault: "adapter", reason: "it is Tuesday" };

@@ -25,9 +25,11 @@ import {
   liveQuerySchema,
   longestPollMs,
   reportSchema,
+  type BaseIdentity,
   type BucketURL,
   type Joined,
   type LiveAnswer,
+  type ServedBaseOnWire,
 } from "./wire.ts";
 
 /** Whoever comes with a token: no engine can have this name. */
@@ -121,8 +123,8 @@ export function joinedEngineRoutes(joined: JoinedEngines): Hono<AppEnv> {
     const answer: LiveAnswer =
       one.boot === boot
         ? {
-            ...{ known: true, generation: driver.generation },
-            ...{ base: joined.base().name, probeTolerance: joined.probeTolerance },
+            ...{ known: true, generation: driver.generation, base: identityOf(joined.base()) },
+            probeTolerance: joined.probeTolerance,
             adapters: driver.wanted(),
           }
         : { known: false };
@@ -182,6 +184,10 @@ export function joinedEngineRoutes(joined: JoinedEngines): Hono<AppEnv> {
     return { name, sha256, file };
   }
   return app;
+}
+
+function identityOf({ name, fingerprint }: ServedBaseOnWire): BaseIdentity {
+  return { name, fingerprint };
 }
 
 function notWanted(): HoneError {

@@ -58,6 +58,16 @@ export const joinSchema = z.strictObject({
 export const joinedSchema = z.strictObject({ name: engineNameSchema });
 export type Joined = z.infer<typeof joinedSchema>;
 
+/** What all adapters are of. */
+const baseIdentitySchema = servedBaseSchema.pick({ name: true, fingerprint: true });
+export type BaseIdentity = z.infer<typeof baseIdentitySchema>;
+
+/** Whether they may be the same. One that nobody has the files of is known by its name alone. */
+export function isSameBase(a: BaseIdentity, b: BaseIdentity): boolean {
+  const bothKnown = a.fingerprint !== null && b.fingerprint !== null;
+  return a.name === b.name && (!bothKnown || a.fingerprint === b.fingerprint);
+}
+
 export const announceSchema = z.strictObject({
   /** Of this start of the sidecar. */
   boot: z.uuid(),
@@ -65,14 +75,13 @@ export const announceSchema = z.strictObject({
   url: z.url({ protocol: /^https?$/ }).max(2048),
   /** What the sidecar lets the server in by: made at each start, and kept in memory alone. */
   key: z.string().regex(/^[\w-]{43}$/),
-  base: z.strictObject({
-    name: z.string().min(1).max(512),
-    fingerprint: sha256Schema.nullable(),
-  }),
+  base: baseIdentitySchema,
   /** @unit tokens */
   maxModelLen: z.int().min(1),
   /** The highest rank that it takes; null where that is unknown. */
   maxRank: z.int().min(1).nullable(),
+  /** How many sequences it batches (`--max-num-seqs`); null where that is unknown. */
+  maxSequences: z.int().min(1).nullable(),
 });
 export type Announcement = z.infer<typeof announceSchema>;
 
@@ -120,8 +129,8 @@ export const liveAnswerSchema = z.discriminatedUnion("known", [
     known: z.literal(true),
     /** Grows with each change, also over starts of the server. */
     generation: z.int().min(0),
-    /** The base's name; adapters of another are refused. */
-    base: z.string(),
+    /** Adapters of another base than the engine's are refused. */
+    base: baseIdentitySchema,
     /** What an engine's logprobs may differ by from the probe's; null where that follows from the base's type. */
     probeTolerance: z.number().positive().nullable(),
     adapters: z.array(wantedAdapterSchema),

@@ -8,7 +8,7 @@ import { cardsOfReplica } from "../outside.ts";
 import type { EnginePool } from "../pool.ts";
 import { guardCards } from "../vllm/card-memory.ts";
 import { vllmChild } from "../vllm/child.ts";
-import { cardsOf } from "../vllm/flags.ts";
+import { cardsOf, sequencesOf } from "../vllm/flags.ts";
 import { baseBytes, type LocalBase } from "./local-base.ts";
 import type { SidecarOptions } from "./sidecar-options.ts";
 
@@ -29,9 +29,10 @@ export function keepLocal(
   const { engine, dataDir, replica, served, local, pool, log } = options;
   const keeping = { name: replica, pool, log };
   if ("url" in engine) {
-    const { url, key } = engine;
+    const { url, key, maxSequences } = engine;
     const http = createHttpEngine({ kind: "vllm", baseURL: () => url, key: () => key });
-    return { ...keepRemoteEngine({ ...keeping, url, engine: http }), key: () => key };
+    const kept = keepRemoteEngine({ ...keeping, url, maxSequences, engine: http });
+    return { ...kept, key: () => key };
   }
   const { backoffMs, ...given } = engine;
   const cards = cardsOf(given.flags);
@@ -45,6 +46,7 @@ export function keepLocal(
   const children = takeOverChildren(dataDir, log);
   const kept = keepVllm({
     ...{ ...keeping, awaitedBeside: options.awaited },
+    maxSequences: sequencesOf(given.flags),
     child: {
       ...vllmChild({
         ...given,

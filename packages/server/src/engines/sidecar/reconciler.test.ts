@@ -3,6 +3,7 @@ import { pino } from "pino";
 import { expect, it } from "vitest";
 import { createReconciler } from "./reconciler.ts";
 
+const base = { name: "base", fingerprint: "f".repeat(64) };
 const adapter = {
   policy: "m@1",
   sha256: "a".repeat(64),
@@ -31,7 +32,7 @@ it.each([
       folderOf: () => Promise.resolve("/cache/m@1"),
       trim: () => Promise.resolve(),
     } as never,
-    base: "base",
+    base: () => base,
     onChange: () => undefined,
     onUnavailable: () => looks++,
     signal: new AbortController().signal,
@@ -40,10 +41,42 @@ it.each([
   reconciler.take({
     known: true,
     generation: 1,
-    base: "base",
+    base,
     probeTolerance: null,
     adapters: [adapter],
   });
   await reconciler.apply().catch(() => undefined);
   expect(looks).toBe(times);
+});
+
+it.each<[string, { name: string; fingerprint: string | null }, RegExp | null]>([
+  ["another name", { ...base, name: "other" }, /of the base "other"/],
+  ["other files", { ...base, fingerprint: "e".repeat(64) }, /of other files of the base "base"/],
+  ["files that nobody knows", { ...base, fingerprint: null }, null],
+])("adapters of a base of %s", async (_, told, refusal) => {
+  const loaded: string[] = [];
+  const reconciler = createReconciler({
+    pool: () => ({
+      load: async ({ policy }) => void loaded.push(policy),
+      unload: () => Promise.resolve(),
+      answerOf: () => null,
+      liveSet: { current: () => ({ generation: 0, adapters: [] }) } as never,
+    }),
+    cache: {
+      folderOf: () => Promise.resolve("/cache/m@1"),
+      trim: () => Promise.resolve(),
+    } as never,
+    base: () => base,
+    onChange: () => undefined,
+    onUnavailable: () => undefined,
+    signal: new AbortController().signal,
+    log: pino({ level: "silent" }),
+  });
+  const live = { known: true, generation: 1, probeTolerance: null, adapters: [adapter] } as const;
+  reconciler.take({ ...live, base: told });
+  await reconciler.apply();
+  expect(loaded).toEqual(refusal ? [] : ["m@1"]);
+  expect(reconciler.snapshot().refused).toMatchObject(
+    refusal ? [{ fault: "adapter", reason: expect.stringMatching(refusal) }] : [],
+  );
 });

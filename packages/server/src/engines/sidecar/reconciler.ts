@@ -2,6 +2,7 @@ import { HoneError } from "@hone/core";
 import pLimit, { type LimitFunction } from "p-limit";
 import type { Logger } from "pino";
 import type { EnginePool } from "../pool.ts";
+import { isSameBase, type BaseIdentity } from "../joined/wire.ts";
 import type { LiveAnswer, Report, WantedAdapter } from "../joined/wire.ts";
 import { badAdapter } from "./adapter-check.ts";
 import type { AdapterCache } from "./adapter-cache.ts";
@@ -27,8 +28,8 @@ const longestReason = 2_000;
 export function createReconciler(options: {
   pool: () => Pick<EnginePool, "load" | "unload" | "liveSet" | "answerOf">;
   cache: AdapterCache;
-  /** The name of the base that the engine serves. */
-  base: string;
+  /** What the engine serves. */
+  base: () => BaseIdentity;
   /** Called when what is served or refused may have changed. */
   onChange: () => void;
   /** The engine did not take a load in time, or is away: it has to be looked at, or nothing would try it again. */
@@ -39,7 +40,8 @@ export function createReconciler(options: {
 }): Reconciler {
   const { cache, pool, log } = options;
   let generation = 0;
-  let base = options.base;
+  /** What the server serves, once it has said so. */
+  let base: BaseIdentity | null = null;
   let tolerance: number | null = null;
   let wanted: ReadonlyMap<string, WantedAdapter> = new Map();
   const refused = new Map<string, Report["refused"][number]>();
@@ -81,8 +83,12 @@ export function createReconciler(options: {
     const { config: _, asked, ...named } = want;
     const { policy, sha256 } = named;
     try {
-      if (base !== options.base) {
-        throw badAdapter(`it is of the base "${base}", and the engine serves "${options.base}"`);
+      const own = options.base();
+      if (base && base.name !== own.name) {
+        throw badAdapter(`it is of the base "${base.name}", and the engine serves "${own.name}"`);
+      }
+      if (base && !isSameBase(base, own)) {
+        throw badAdapter(`it is of other files of the base "${own.name}" than the engine serves`);
       }
       const began = performance.now();
       const path = await fetching(() => cache.folderOf(want));

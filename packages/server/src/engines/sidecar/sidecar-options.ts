@@ -19,7 +19,12 @@ export interface SidecarOptions {
         /** First wait before a vLLM that has ended is started again; it doubles up to 10 s. @unit ms @default 500 */
         backoffMs?: number | undefined;
       }
-    | { url: string; key: string | null };
+    | {
+        url: string;
+        key: string | null;
+        /** What it batches (`--max-num-seqs`). @default unknown */
+        maxSequences?: number | undefined;
+      };
   /** @unit tokens @default the server's */
   maxModelLen?: number | undefined;
   /** @default the highest of the server's models, at least 16; of an engine by its URL unknown */

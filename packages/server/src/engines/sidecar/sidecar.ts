@@ -75,7 +75,8 @@ async function start(
   let ready = false;
   let told: () => void = () => undefined;
   const reconciler = createReconciler({
-    ...{ pool: () => pool, cache, base: base.name, signal: ending.signal, log },
+    ...{ pool: () => pool, cache, signal: ending.signal, log },
+    base: () => ({ name: base.name, fingerprint: local.fingerprint }),
     onChange: () => told(),
     // One that is being started or admitted is not doubted: its restart is under way.
     onUnavailable: () => kept.onFenced(),
@@ -142,7 +143,10 @@ async function start(
   const boot = randomUUID();
   const following = follow({
     ...{ link, reconciler, boot, log, signal: ending.signal },
-    announcement: { boot, url, key, base: { name: base.name, fingerprint }, maxModelLen, maxRank },
+    announcement: {
+      ...{ boot, url, key, base: { name: base.name, fingerprint }, maxModelLen, maxRank },
+      maxSequences: kept.maxSequences() ?? null,
+    },
     isReady: () => ready,
   });
   told = following.report;

@@ -64,6 +64,11 @@ function numberOf(flags: readonly string[], ...names: readonly string[]): number
   return value !== undefined && /^[1-9]\d?$/.test(value) ? Number(value) : 1;
 }
 
+/** How many sequences a vLLM with these flags batches, where they say so. */
+export function sequencesOf(flags: readonly string[]): number | undefined {
+  return Number(givenFlag(flags, "--max-num-seqs")) || undefined;
+}
+
 /** What the operator gave a flag of vLLM's under one of its names. The last one counts. */
 export function givenFlag(
   flags: readonly string[],
