@@ -6,12 +6,13 @@ import { createApp, shuttingDown } from "./app.ts";
 import { baseFingerprint } from "./engines/base-fingerprint.ts";
 import { openAdapterBucket } from "./engines/bucket/adapter-bucket.ts";
 import type { BucketPlace } from "./engines/bucket/bucket-place.ts";
-import { createHttpEngine } from "./engines/http-engine.ts";
 import { createJoinedEngines, type JoinedEngines } from "./engines/joined/joined-engines.ts";
 import { engineRealm, joinedEngineRoutes, operatorEngineRoutes } from "./engines/joined/routes.ts";
 import { keepEmbeddedApart } from "./engines/embedded-apart.ts";
+import { embeddedIn } from "./engines/embedded-in-worker.ts";
 import { connectEngines, keepEngines } from "./engines/outside.ts";
 import type { EnginesByURL, VllmReplicas } from "./engines/outside.ts";
+import { slotsFor } from "./engines/vllm/slots.ts";
 import { createEnginePool, type EnginePool } from "./engines/pool.ts";
 import { createGatewayCounters } from "./gateway/counters.ts";
 import { gatewayRoutes } from "./gateway/routes.ts";
@@ -50,6 +51,8 @@ export interface ComposeOptions extends WorkerOptions, EnginesByURL {
   vllm?:
     | (Pick<VllmReplicas, "python" | "replicas" | "flags" | "dtype"> & { sleep?: boolean })
     | undefined;
+  /** How many policies old the rollouts may be that runs train on. @default 4 */
+  maxStaleness?: number | undefined;
   /** The embedded engine has a process of its own. @default false */
   engineApart?: boolean | undefined;
   /** Only engines that join generate. @default false */
@@ -118,6 +121,9 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
   const remotes = await connectEngines(options);
   const baseName = options.servedName ?? remotes.base ?? baseNameOf(options.base);
   const keeping = { pool: () => pool, log };
+  const slots = (): number => slotsFor({ ...options, models: state?.countModels() ?? 0 });
+  /** Those of the vLLM that was started last. */
+  let startedSlots: number | null = null;
   const named = { servedName: baseName, children };
   const apart = options.engineApart
     ? keepEmbeddedApart({ ...options, ...named, ...keeping })
@@ -125,6 +131,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
   const vllm = options.vllm && {
     ...{ ...options, ...options.vllm, ...named },
     maxLoraRank: () => state?.highestRank() ?? 0,
+    maxLoras: () => (startedSlots = slots()),
     trainer: () => served?.memory ?? null,
     tell: (line: string) => options.onNotice?.(line),
     sleepsIn: options.vllm.sleep ? () => pool : undefined,
@@ -153,18 +160,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
     log,
   });
 
-  const embedded = isEmbedded
-    ? {
-        name: "engine",
-        engine: createHttpEngine({
-          kind: "embedded",
-          baseURL: worker.rawBaseURL,
-          key: worker.key,
-        }),
-        requireUp: () => worker.baseURL(),
-        onFenced: () => worker.doubt(),
-      }
-    : null;
+  const embedded = isEmbedded ? embeddedIn(worker) : null;
   const pool: EnginePool = createEnginePool({
     replicas: embedded ? [embedded] : kept,
     restore,
@@ -192,6 +188,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       ...{ name: baseName, dtype: served?.dtype ?? options.dtype ?? "float32" },
       ...{ quantize: options.quantize ?? null, fingerprint },
       ...{ maxModelLen: base?.maxModelLen ?? 1, rank: state?.highestRank() ?? 0 },
+      slots: slots(),
     }),
     probeTolerance: options.probeTolerance,
     ...{ publishDeadlineMs: options.publishDeadlineMs, bucket },
@@ -339,7 +336,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
         ...{ given: options.given ?? {}, url: options.publicURL(), models, pool: engines },
         base: { name: baseName, dtype: about().dtype, renderer: info.name, maxModelLen },
         ...{ memory: about().memory ?? null, engines: joined.list() },
-        ...{ bucket: bucket?.status() ?? null, metrics: appOptions().metrics },
+        ...{ bucket: bucket?.status() ?? null, slots: startedSlots, metrics: appOptions().metrics },
       }),
     );
     const tinker = tinkerRoutes({

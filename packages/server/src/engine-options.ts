@@ -40,6 +40,11 @@ export interface EngineOptions {
    * runs that play while a step trains. @default false
    */
   sleep?: boolean | undefined;
+  /**
+   * How many policies old the rollouts may be that runs train on (`maxStaleness` of a step). vLLM, this server's own and
+   * such that join, samples from so many policies of a model at a time, and two more. @default 4
+   */
+  maxStaleness?: number | undefined;
   /** Flags for vLLM besides those that Hone sets. */
   vllmFlags?: readonly string[] | undefined;
   /** vLLM servers that others run, which generate instead of the worker. They see the same disk. */

@@ -1,7 +1,7 @@
 import { HoneError } from "@hone/core";
 import type { ComposeOptions } from "./compose.ts";
 import type { EngineOptions } from "./engine-options.ts";
-import { checkVllmFlags } from "./engines/vllm/flags.ts";
+import { checkVllmFlags, givenFlag } from "./engines/vllm/flags.ts";
 import { findVllm } from "./setup/vllm.ts";
 
 /** Which engines are wanted, or why these options do not go together. */
@@ -24,6 +24,15 @@ export function checkEngines(
       "engineMaxSequences",
       "--engine-max-seqs is of --engine-url: a vLLM of this server takes -- --max-num-seqs, and one that joins says it itself. Leave it out.",
     );
+  }
+  if (options.maxStaleness !== undefined && (engine === "embedded" || engineURLs.length > 0)) {
+    refuse(
+      "maxStaleness",
+      "--max-staleness decides from how many policies vLLM samples at a time. The embedded engine takes any number, and a vLLM by its URL has its own --max-loras. Leave it out; runs have `maxStaleness`.",
+    );
+  }
+  if (options.maxStaleness !== undefined && givenFlag(vllmFlags, "--max-loras") !== undefined) {
+    refuse("maxStaleness", "--max-staleness and -- --max-loras both decide it. Leave one out.");
   }
   if (options.quantize && (engine !== "embedded" || engineURLs.length > 0)) {
     refuse(

@@ -79,6 +79,7 @@ export interface State {
   tinker: Pick<TinkerParts, "models" | "operations">;
   /** Of the adapters of all models; 0 where there is none. */
   highestRank(): number;
+  countModels(): number;
   /**
    * To be called each time that an engine or the worker has come up, and awaited before an engine takes traffic:
    * it loads the policies that are served, then goes on with the operations.
@@ -249,6 +250,7 @@ export async function openState(options: StateOptions): Promise<State> {
       routes,
       scoring: { models, checkpoints, live },
       highestRank: () => Math.max(0, ...models.list().map(({ lora }) => lora.r)),
+      countModels: () => models.list().length,
       tinker: {
         models: { ...service, pin: (name, step) => policies.pin(name, step, true) },
         operations: {

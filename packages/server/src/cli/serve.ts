@@ -36,6 +36,7 @@ interface ServeFlags {
   engineProcess?: "trainer" | "own";
   replicas?: number;
   sleep?: boolean;
+  maxStaleness?: number;
   engineUrl?: string[];
   engineKey?: string;
   engineMaxSeqs?: number;
@@ -145,6 +146,11 @@ export function serveCommand(): Command {
     .option(
       "--sleep",
       "one vLLM and the trainer on one card: vLLM sleeps while a step trains and no rollout is under way, and leaves the trainer its memory; what is asked for meanwhile waits",
+    )
+    .option(
+      "--max-staleness <policies>",
+      "how old the rollouts may be that runs train on: vLLM samples from so many policies of a model at a time, and two more (default: 4)",
+      wholeNumber(0, 100),
     )
     .option(
       "--engine-url <url>",
@@ -322,6 +328,7 @@ function optionsOf(flags: ServeFlags): ServerOptions {
     engineProcess: flags.engineProcess,
     replicas: flags.replicas,
     sleep: flags.sleep,
+    maxStaleness: flags.maxStaleness,
     engineURL: flags.engineUrl,
     engineKey: flags.engineKey,
     engineMaxSequences: flags.engineMaxSeqs,

@@ -73,6 +73,8 @@ export interface VllmReplicas {
   tell: (line: string) => void;
   /** The highest rank of the models that there are; 0 without any. */
   maxLoraRank: () => number;
+  /** How many policies each samples from at a time. */
+  maxLoras: () => number;
   dataDir: string;
   children: ChildRegister;
   deadlines?: Partial<Deadlines> | undefined;

@@ -49,6 +49,8 @@ export interface Facts {
     /** How often it was late or wrong at a publication. */
     fences: number;
   })[];
+  /** How many policies a vLLM of this server's samples from at a time, as it was started; null without one. */
+  slots: number | null;
   /** Conversations that the embedded engine has let go of for want of memory. */
   evicted: number;
   /** Steps that vLLM has slept through, and those for which it stayed awake; null where it does not sleep. */

@@ -1,11 +1,7 @@
 import { givenFlag } from "../engines/vllm/flags.ts";
+import { defaultMaxStaleness, wantedSlots } from "../engines/vllm/slots.ts";
 import { counted, type Rule } from "./rule.ts";
 import { vllmsOnOneCard } from "./fit-memory.ts";
-
-/** vLLM samples from so many policies at a time where nothing was said. */
-const usualSlots = 6;
-/** Of a model that is trained: the policy that rollouts hold, and the one that is published. */
-const slotsPerModel = 2;
 
 export const engineRules: readonly Rule[] = [
   ({ given, engines }) => {
@@ -74,14 +70,14 @@ export const engineRules: readonly Rule[] = [
         }
       : null,
 
-  ({ given, models }) => {
-    if (given.engine !== "vllm") return null;
-    const slots = Number(givenFlag(given.vllmFlags ?? [], "--max-loras")) || usualSlots;
-    const wanted = models.count * slotsPerModel;
-    return wanted > slots
+  ({ given, models, slots: started }) => {
+    const slots = Number(givenFlag(given.vllmFlags ?? [], "--max-loras")) || started;
+    const { maxStaleness } = given;
+    const wanted = wantedSlots({ models: models.count, maxStaleness });
+    return slots !== null && wanted > slots
       ? {
-          ...{ options: ["--"], verdict: "hint" },
-          message: `vLLM samples from ${slots} policies at a time, and ${counted(models.count, "model")} that train at once want ${wanted}: requests for the others wait. Give --max-loras ${wanted} behind --, or train fewer at a time. A run that is \`maxStaleness\` steps behind wants as many more.`,
+          ...{ options: ["--max-staleness", "--"], verdict: "hint" },
+          message: `vLLM samples from ${slots} policies at a time, and ${counted(models.count, "model")} that train at once on rollouts up to ${counted(maxStaleness ?? defaultMaxStaleness, "step")} old want ${wanted}: requests for the others wait. Train fewer at a time or with less staleness, start the server anew if models were made since, or give --max-loras ${wanted} behind --.`,
         }
       : null;
   },

@@ -31,7 +31,7 @@ const sound: Facts = {
   base: { name: "base", dtype: "float32", renderer: "qwen3", maxModelLen: 4096 },
   memory: { base: 2 * gib, kv_cache: 4 * gib, trainer: gib, step: 0 },
   models: { count: 1, highestRank: 8, live: [20e6, 20e6] },
-  ...{ engines: [serving], evicted: 0, sleep: null, bucket: null },
+  ...{ engines: [serving], slots: null, evicted: 0, sleep: null, bucket: null },
 };
 
 /** The same with vLLM on cards. */
@@ -41,6 +41,7 @@ const onCards: Facts = {
   machine: { ...sound.machine, cards: [card, card] },
   base: { ...sound.base, dtype: "bfloat16" },
   memory: { base: 8 * gib, kv_cache: 0, trainer: 4 * gib, step: 12 * gib },
+  slots: 6,
 };
 const joined: Facts = {
   ...sound,
@@ -222,10 +223,10 @@ describe("says what does not fit:", () => {
     [
       "too few slots",
       { ...onCards, models: { ...onCards.models, count: 5 } },
-      (facts) => facts,
+      given({ maxStaleness: 1 }),
       "hint",
-      "--",
-      /from 6 policies at a time, .* want 10/,
+      "--max-staleness",
+      /from 6 policies at a time, .* up to 1 step old want 15/,
     ],
     [
       "too low a rank",

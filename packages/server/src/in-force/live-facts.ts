@@ -6,7 +6,7 @@ import type { Facts } from "./facts.ts";
 
 /** What is the case in the running server. */
 export async function liveFacts(
-  parts: Pick<Facts, "given" | "base" | "memory" | "bucket"> & {
+  parts: Pick<Facts, "given" | "base" | "memory" | "slots" | "bucket"> & {
     url: string;
     models: Pick<Models, "list">;
     pool: Pick<EnginePool, "status" | "liveSet">;

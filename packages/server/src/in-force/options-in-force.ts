@@ -60,6 +60,8 @@ export function optionsInForce(facts: Facts): OptionInForce[] {
   add("--replicas", given.replicas, given.engine === "vllm" ? 1 : null, given.replicas);
   const sleep = given.sleep ? "on" : null;
   add("--sleep", sleep, null, sleep);
+  const staleness = given.engine === "vllm" || given.engine === "joined" ? 4 : null;
+  add("--max-staleness", given.maxStaleness, staleness, given.maxStaleness);
   const origins = list(urls.map((url) => new URL(url).origin));
   add("--engine-url", origins, null, origins);
   const sequences = urls.length > 0 ? 256 : null;

@@ -164,7 +164,9 @@ it("adds up the time without progress over pauses, and lets one that has nothing
   const working = async () => ({ ...(await stuck()), progress: asked });
   const idle = async () => ({ phase: "idle" as const, progress: 7 });
   const deadlines = { decodingMs: 300 };
-  const [one, two, three] = [stuck, working, idle].map((health) => child("", { health, deadlines }));
+  const [one, two, three] = [stuck, working, idle].map((health) =>
+    child("", { health, deadlines }),
+  );
   await Promise.all([one!.start(), two!.start(), three!.start()]);
   await vi.waitFor(() => expect(one!.status().restarts).toBeGreaterThan(0), soon);
   expect(one!.status().lastFailure).toBe("it made no progress for 0.3 s while decoding");

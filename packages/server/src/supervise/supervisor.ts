@@ -259,7 +259,9 @@ export function supervise(options: SupervisorOptions): Supervised {
         );
         const last = lastFailure?.replace(/\.$/, "") ?? "";
         options.onGivenUp?.(
-          unavailableError(`it is given up after ${maxFastFailures} restarts. The last time: ${last}`),
+          unavailableError(
+            `it is given up after ${maxFastFailures} restarts. The last time: ${last}`,
+          ),
         );
         return;
       }

@@ -80,7 +80,7 @@ export async function startJoinableServer(options: {
     base: () => ({
       ...{ name: base, dtype: "float32", quantize: null },
       fingerprint: options.fingerprint ?? null,
-      ...{ maxModelLen: 512, rank: 8 },
+      ...{ maxModelLen: 512, rank: 8, slots: 6 },
     }),
   });
   const app = createApp({

@@ -24,7 +24,7 @@ beforeEach(async () => {
     ...{ dataDir, pool: () => pool, closed: null, taken: [], log: silent },
     base: () => ({
       ...{ name: "base", dtype: "float32", quantize: null, fingerprint: null },
-      ...{ maxModelLen: 512, rank: 8 },
+      ...{ maxModelLen: 512, rank: 8, slots: 6 },
     }),
   });
   joined.start();

@@ -45,6 +45,8 @@ export const servedBaseSchema = z.strictObject({
   maxModelLen: z.int().min(1),
   /** The highest rank of the models that there are; 0 without any. */
   rank: z.int().min(0),
+  /** How many policies an engine should sample from at a time. */
+  slots: z.int().min(1),
 });
 export type ServedBaseOnWire = z.infer<typeof servedBaseSchema>;
 

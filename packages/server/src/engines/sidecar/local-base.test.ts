@@ -8,8 +8,8 @@ import { baseBytes, lookAtBase } from "./local-base.ts";
 
 const name = "Owner/base-1B";
 const served = {
-  ...{ name, dtype: "bfloat16", quantize: null, fingerprint: null } as const,
-  ...{ maxModelLen: 512, rank: 8 },
+  ...({ name, dtype: "bfloat16", quantize: null, fingerprint: null } as const),
+  ...{ maxModelLen: 512, rank: 8, slots: 6 },
 };
 const own = { engine: { python: "python", device: "cpu" as const, flags: [] } };
 const others = { engine: { url: "http://127.0.0.1:1", key: null } };

@@ -54,6 +54,7 @@ export function keepLocal(
         servedName: served.name,
         dtype: served.dtype,
         maxModelLen: options.maxModelLen ?? served.maxModelLen,
+        maxLoras: given.maxLoras ?? served.slots,
         maxLoraRank: () => options.maxRank ?? 0,
         memoryShare: () => guard?.share() ?? null,
       }),

@@ -66,7 +66,9 @@ async function untilServing(): Promise<void> {
 
 /** Of each start the process and the flags. */
 function starts(): { pid: number; flags: string }[] {
-  const text = existsSync(join(folder, "starts")) ? readFileSync(join(folder, "starts"), "utf8") : "";
+  const text = existsSync(join(folder, "starts"))
+    ? readFileSync(join(folder, "starts"), "utf8")
+    : "";
   return text
     .split("\n")
     .filter(Boolean)
@@ -112,14 +114,17 @@ it("on a card vLLM gets a share of what is free, and starts again only once that
 it.each<[string, number, object]>([
   ["those of the server's base", 0, { state: "serving" }],
   ["others", 1, { code: "base_mismatch" }],
-])("the files that vLLM fetches of a hub id are looked at before it joins: %s", async (_, seed, end) => {
-  const id = "Owner/base-1B";
-  vi.stubEnv("HF_HUB_CACHE", join(folder, "hub"));
-  mkdirSync(join(folder, "hub"));
-  keepInHubCache(join(folder, "fetched"), id, seed);
-  const fingerprint = await baseFingerprint(join(folder, "base"));
-  const joined = joinHere({}, { base: id, fingerprint });
-  const outcome = joined.then(() => ({ state: "serving" }));
-  expect(await outcome.catch((error: unknown) => error)).toMatchObject(end);
-  expect(starts()[0]!.flags).toContain(`--model ${id} `);
-});
+])(
+  "the files that vLLM fetches of a hub id are looked at before it joins: %s",
+  async (_, seed, end) => {
+    const id = "Owner/base-1B";
+    vi.stubEnv("HF_HUB_CACHE", join(folder, "hub"));
+    mkdirSync(join(folder, "hub"));
+    keepInHubCache(join(folder, "fetched"), id, seed);
+    const fingerprint = await baseFingerprint(join(folder, "base"));
+    const joined = joinHere({}, { base: id, fingerprint });
+    const outcome = joined.then(() => ({ state: "serving" }));
+    expect(await outcome.catch((error: unknown) => error)).toMatchObject(end);
+    expect(starts()[0]!.flags).toContain(`--model ${id} `);
+  },
+);

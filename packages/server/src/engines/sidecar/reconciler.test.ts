@@ -72,8 +72,8 @@ it.each<[string, { name: string; fingerprint: string | null }, RegExp | null]>([
     signal: new AbortController().signal,
     log: pino({ level: "silent" }),
   });
-  const live = { known: true, generation: 1, probeTolerance: null, adapters: [adapter] } as const;
-  reconciler.take({ ...live, base: told });
+  const live = { known: true as const, generation: 1, probeTolerance: null };
+  reconciler.take({ ...live, base: told, adapters: [adapter] });
   await reconciler.apply();
   expect(loaded).toEqual(refusal ? [] : ["m@1"]);
   expect(reconciler.snapshot().refused).toMatchObject(

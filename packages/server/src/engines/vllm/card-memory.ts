@@ -38,7 +38,10 @@ export function memoryShare({ total, free }: CardMemory, needs: CardNeeds): numb
   const many = needs.engines > 1 ? ` each of ${needs.engines} vLLMs` : " vLLM";
   const [what, instead] = isShared
     ? ["too small for both", "Use the embedded engine, which shares the trainer's base, "]
-    : ["too full", "nvidia-smi names the processes that hold the rest: end what is not needed. Or take "];
+    : [
+        "too full",
+        "nvidia-smi names the processes that hold the rest: end what is not needed. Or take ",
+      ];
   throw new HoneError(
     `The card is ${what}: of ${inGib(total)}, ${inGib(free)} are free${steps}, and${many} needs at least ` +
       `${inGib(least)} (the base, and 2 GiB to work with). ${instead}` +

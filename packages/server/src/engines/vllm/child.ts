@@ -2,6 +2,7 @@ import { join } from "node:path";
 import { cacheDir, workerDir } from "../../setup/paths.ts";
 import type { ChildOptions } from "../../supervise/child.ts";
 import { loraTargets } from "./lora-targets.ts";
+import { slotsFor } from "./slots.ts";
 
 interface VllmOptions {
   /** The Python of an environment that has vLLM. */
@@ -16,9 +17,8 @@ interface VllmOptions {
   maxModelLen?: number | undefined;
   /** @default "cpu" */
   device?: "cpu" | "cuda" | undefined;
-  /** How many policies it samples from at a time. Requests for others wait. @default 6: those of a model that may be
-   * trained on, the one that is published, and one more */
-  maxLoras?: number | undefined;
+  /** How many policies it samples from at a time, asked at each start. Requests for others wait. @default for one model */
+  maxLoras?: number | (() => number) | undefined;
   /** The highest rank of the models that there are, asked at each start. There is room for 16 in any case. */
   maxLoraRank?: (() => number) | undefined;
   /** The share of its card that it may take, asked at each start. @default vLLM's own */
@@ -45,7 +45,7 @@ export function vllmChild(options: VllmOptions): Omit<ChildOptions, "log"> {
       ...["--model", options.base, "--served-model-name", options.servedName],
       ...["--dtype", options.dtype ?? "float32", "--lora-dtype", "auto"],
       ...(maxModelLen === undefined ? [] : ["--max-model-len", String(maxModelLen)]),
-      ...["--enable-lora", "--max-loras", String(options.maxLoras ?? 6)],
+      ...["--enable-lora", "--max-loras", String(slotsOf(options.maxLoras))],
       ...["--max-lora-rank", String(slotRank(options.maxLoraRank?.() ?? 0))],
       // Of the distribution that was sampled from, which is the request's alone.
       ...["--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"],
@@ -53,9 +53,7 @@ export function vllmChild(options: VllmOptions): Omit<ChildOptions, "log"> {
       ...["--structured-outputs-config.disable_any_whitespace", "true"],
       // Without a GPU compiling takes minutes, and there are no graphs to gain.
       ...(options.device === "cuda" ? [] : ["--enforce-eager"]),
-      ...(options.device === "cuda"
-        ? []
-        : ["--lora-target-modules", ...loraTargets(options.base)]),
+      ...(options.device === "cuda" ? [] : ["--lora-target-modules", ...loraTargets(options.base)]),
       "--disable-uvicorn-access-log",
       // The routes are of vLLM's development mode; `hone_vllm.py` closes all others of it.
       ...(options.sleeps ? ["--middleware", "hone_vllm.SleepRoutes"] : []),
@@ -78,6 +76,10 @@ export function vllmChild(options: VllmOptions): Omit<ChildOptions, "log"> {
     // It drains open streams; what is left then of its group holds the model's memory.
     stopTimeoutMs: 8_000,
   };
+}
+
+function slotsOf(given: VllmOptions["maxLoras"]): number {
+  return (typeof given === "function" ? given() : given) ?? slotsFor({ models: 1 });
 }
 
 function shareFlag(share: number | null): string[] {
