@@ -34,7 +34,7 @@ it("a vLLM whose core has stopped is found by requests of which each gives up be
     while (!ended.signal.aborted) {
       const signal = AbortSignal.timeout(limitMs / 2);
       await sampleOne(one.engine, { prompt: [1], stream: true, signal }).catch(() => undefined);
-      await delay(50);
+      await delay(limitMs / 2);
     }
   })();
   await vi.waitFor(() => expect(one.status().restarts).toBeGreaterThan(0), {
