@@ -66,7 +66,7 @@ describe("an engine that stands still over a request", () => {
     shut.b = "fenced";
     a.steps = 7;
     await at(0);
-    for (let request = 0; request < 3; request++) {
+    for (let nth = 0; nth < 3; nth++) {
       const leave = new AbortController();
       const answer = sampleOne(router, { model: "m@1", prompt: [1], signal: leave.signal });
       await settled();
