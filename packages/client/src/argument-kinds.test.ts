@@ -1,5 +1,9 @@
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { compare, evaluationTable } from "./evaluation/compare.ts";
+import { ComparisonModel } from "./rollouts/comparison-model.ts";
+import { fillBatch } from "./training/fill.ts";
+import { openRunLog } from "./run-log/run-log.ts";
+import { playAhead } from "./training/play-ahead.ts";
 import { shuffleRewards } from "./training/control.ts";
 import { gather } from "./rollouts/gather.ts";
 import { readGroups, writeGroups } from "./training/group-files.ts";
@@ -76,6 +80,8 @@ describe("what is of the wrong kind is refused by name", () => {
     ["splitScenarios()'s options", (value) => splitScenarios([1, 2], value)],
     ["info()'s options", (value) => model.info(value)],
     ["checkpoint()'s options", (value) => model.at(1).checkpoint(value)],
+    ["fillBatch()'s batch", (value) => fillBatch(value, () => Promise.resolve([]))],
+    ["openRunLog()'s options", (value) => openRunLog("unwritten", value)],
   ])("%s", async (_, call) => {
     for (const value of wrongObjects) await refused(() => call(value));
   });
@@ -156,6 +162,56 @@ describe("what is of the wrong kind is refused by name", () => {
     },
   );
 
+  it("options beside a signal, where there are none", async () => {
+    for (const options of [{ singal: 1 }, { pin: true }]) {
+      await refused(() => model.info(options));
+      await refused(() => model.save(options));
+      await refused(() => model.at(1).checkpoint(options));
+      await refused(() => model.committed(options));
+      await refused(() => hone.model({ name: "m" }, options));
+      await refused(() => hone.deleteModel("m", options));
+    }
+  });
+
+  it("what a model is made with, before it is asked for", async () => {
+    const wrong = async (options: object) =>
+      (await refused(() => hone.model({ name: "m", ...options }))).message;
+    expect(await wrong({ seed: Number.NaN })).toContain("seed must be a finite number, not NaN");
+    expect(await wrong({ lora: { r: 0 } })).toBe("hone.model(): lora.r must be at least 1.");
+    expect(await wrong({ lora: { rank: 4 } })).toContain('unknown key "rank"');
+    expect(await wrong({ create: "no" })).toContain("true or false as create");
+    for (const name of [undefined, 5, "Big"]) await refused(() => hone.deleteModel(name));
+  });
+
+  it("what names an operation, and what it is to begin at", async () => {
+    for (const options of [
+      { expectedStep: Number.NaN },
+      { expectedStep: "0" },
+      { expectedStep: -1 },
+      { clientToken: "" },
+      { clientToken: 5 },
+    ]) {
+      const [param] = Object.keys(options);
+      expect((await refused(() => model.train([], options))).param).toBe(param);
+      expect((await refused(() => model.optimStep(options))).param).toBe(param);
+    }
+    expect((await refused(() => model.train([]))).message).toBe(
+      "train() needs at least one of its groups.",
+    );
+  });
+
+  it("batches, a run log's folder and batch, another API's model", async () => {
+    for (const value of [undefined, null, [], {}, () => 1]) {
+      await refused(() => playAhead(model, value as never, () => Promise.resolve([])).next());
+    }
+    for (const value of [undefined, null, 5, ""]) await refused(() => openRunLog(value as never));
+    const given = { baseURL: "http://h/v1", apiKey: "k", model: "m" };
+    for (const name of ["apiKey", "model"]) {
+      await refused(() => new ComparisonModel({ ...given, [name]: undefined }));
+    }
+    await refused(() => gather(model, () => 1, [1], { maxExceptions: "0.1" as never }));
+  });
+
   it("an option of train(), in words", async () => {
     const wrong = async (options: object) =>
       (await refused(() => model.train([], options))).message;
@@ -170,5 +226,11 @@ describe("what is of the wrong kind is refused by name", () => {
       'train(): scaleRewards must be one of "none", "group".',
     );
     expect(await wrong({ allowConstrained: "yes" })).toContain("must be true or false, not a text");
+    expect(await wrong({ type: "distill" })).toBe(
+      'train(): teacher must be "base" or "given" or an object.',
+    );
+    expect((await refused(() => model.dpo([], { reference: "sft" }))).message).toBe(
+      'dpo(): reference must be "base" or "start" or a finite number.',
+    );
   });
 });

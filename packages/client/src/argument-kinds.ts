@@ -1,4 +1,11 @@
-import { HoneError, requireObject, wrongKind } from "@hone/core";
+import {
+  clientIdSchema,
+  HoneError,
+  refuseUnknownOptions,
+  requireNumber,
+  requireObject,
+  wrongKind,
+} from "@hone/core";
 import type { TrajectoryGroup } from "@hone/core";
 
 // TypeScript holds most callers to these; a forgotten `await`, plain JavaScript and `any` get past it.
@@ -55,4 +62,36 @@ export function requireSignal(where: string, options: unknown): void {
 
 export function optionalFunction(where: string, value: unknown, param: string): void {
   if (value !== undefined) requireFunction(where, value, param);
+}
+
+export function optionalBoolean(where: string, value: unknown, param: string): void {
+  if (value === undefined || typeof value === "boolean") return;
+  throw wrongKind(where, `true or false as ${param}`, value, param);
+}
+
+/** Of functions that take a `signal` and nothing else. */
+export function requireOnlySignal(where: string, options: unknown): void {
+  requireSignal(where, options);
+  refuseUnknownOptions(where, options ?? {}, ["signal"]);
+}
+
+export function requireSome(where: string, list: readonly unknown[], param: string): void {
+  if (list.length > 0) return;
+  throw new HoneError(`${where} needs at least one of its ${param}.`, {
+    code: "invalid_request",
+    param,
+  });
+}
+
+/** What every operation is submitted with. JSON would make null of a number that is none. */
+export function requireSubmission(
+  where: string,
+  { expectedStep, clientToken }: { expectedStep?: unknown; clientToken?: unknown },
+): void {
+  if (expectedStep !== undefined) {
+    requireNumber("expectedStep", expectedStep, { whole: true, least: 0 });
+  }
+  if (clientToken === undefined || clientIdSchema.safeParse(clientToken).success) return;
+  const wanted = "a text of 1 to 128 of A-Z a-z 0-9 . _ : - as clientToken";
+  throw wrongKind(where, wanted, clientToken, "clientToken");
 }

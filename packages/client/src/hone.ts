@@ -3,6 +3,7 @@ import {
   HoneError,
   modelInfoSchema,
   modelNamePattern,
+  putModelSchema,
   requireObject,
   wrongKind,
 } from "@hone/core";
@@ -10,8 +11,9 @@ import type { ChatTemplateKwargs, PutModel } from "@hone/core";
 import { resolveSettings } from "./connection-settings.ts";
 import type { HoneOptions } from "./connection-settings.ts";
 import { refuseUnknownOptions } from "@hone/core";
-import { requireSignal } from "./argument-kinds.ts";
+import { optionalBoolean, requireOnlySignal } from "./argument-kinds.ts";
 import { Model } from "./model.ts";
+import { parsedOptions } from "./training/parsed-options.ts";
 import { Transport } from "@hone/transport";
 
 export interface ModelOptions extends Omit<PutModel, "chat_template_kwargs"> {
@@ -60,18 +62,10 @@ export class Hone {
       "chatTemplateKwargs",
       "create",
     ]);
-    requireSignal("hone.model()", request);
+    requireOnlySignal("hone.model()", request);
     const { name, chatTemplateKwargs, create = true, ...rest } = options;
-    // A pattern would read undefined and null as those words.
-    if (typeof name !== "string") {
-      throw wrongKind("hone.model()", "a text as name", name, "name");
-    }
-    if (!modelNamePattern.test(name)) {
-      throw new HoneError(
-        `"${name.slice(0, 80)}" is no model name: use 1–64 of a-z 0-9 . _ - and begin with a letter or digit.`,
-        { code: "invalid_request", param: "name" },
-      );
-    }
+    requireModelName("hone.model()", name);
+    optionalBoolean("hone.model()", create, "create");
     const { signal } = request;
     if (!create) {
       const given = Object.keys(rest).find((key) => rest[key as keyof typeof rest] !== undefined);
@@ -85,10 +79,12 @@ export class Hone {
       const found = await this.#transport.json("GET", path, modelInfoSchema, { signal });
       return new Model(this.#transport, found.name, found.learnt);
     }
+    const { base, lora, seed } = rest;
     const body: PutModel = {
-      ...rest,
+      ...{ base, lora, seed },
       ...(chatTemplateKwargs !== undefined && { chat_template_kwargs: chatTemplateKwargs }),
     };
+    parsedOptions("hone.model()", putModelSchema.safeParse(body));
     const info = await this.#transport.json("PUT", `/v1/models/${name}`, modelInfoSchema, {
       body,
       signal,
@@ -101,8 +97,25 @@ export class Hone {
     name: string,
     request: { signal?: AbortSignal | undefined } = {},
   ): Promise<void> {
-    requireSignal("hone.deleteModel()", request);
+    requireModelName("hone.deleteModel()", name);
+    requireOnlySignal("hone.deleteModel()", request);
     const path = `/v1/models/${encodeURIComponent(name)}?force=true`;
     await this.#transport.json("DELETE", path, deletedModelSchema, { signal: request.signal });
   }
+}
+
+function requireModelName(where: string, name: unknown): asserts name is string {
+  // A pattern would read undefined and null as those words.
+  if (typeof name !== "string") throw wrongKind(where, "a text as name", name, "name");
+  if (modelNamePattern.test(name)) return;
+  throw new HoneError(
+    `"${name.slice(0, 80)}" is no model name: use 1–64 of a-z 0-9 . _ - and begin with a letter or digit.`,
+    { code: "invalid_request", param: "name" },
+  );
+}
+
+/** Another installed copy of the package makes one, too. */
+export function requireHone(where: string, hone: unknown): void {
+  requireObject(where, hone, "a Hone as hone", "hone");
+  if (!("model" in hone)) throw wrongKind(where, "a Hone as hone", hone, "hone");
 }

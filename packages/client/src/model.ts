@@ -19,7 +19,15 @@ import { failedMark } from "./training/compared.ts";
 import { cursorWith } from "./training/dealer.ts";
 import { checkSchedule, scheduledRate, type Schedule } from "./training/schedule.ts";
 import { kindOf, refuseUnknownOptions, requireObject, wrongKind } from "@hone/core";
-import { optionalFunction, requireGroups, requireList, requireSignal } from "./argument-kinds.ts";
+import {
+  optionalFunction,
+  requireGroups,
+  requireList,
+  requireOnlySignal,
+  requireSignal,
+  requireSome,
+  requireSubmission,
+} from "./argument-kinds.ts";
 import type { ComparisonModel } from "./rollouts/comparison-model.ts";
 import { teacherLogprobs } from "./distillation/teacher-logprobs.ts";
 import type { TeacherLogprobs, TeacherLogprobsOptions } from "./distillation/teacher-logprobs.ts";
@@ -126,8 +134,9 @@ export class Model extends Policy {
   }
 
   /** The cursor of the newest batch that is done, once no operation of this model is under way. */
-  async committed({ signal }: { signal?: AbortSignal | undefined } = {}): Promise<unknown> {
-    return (await this.#settled("committed()", signal)).cursor;
+  async committed(options: { signal?: AbortSignal | undefined } = {}): Promise<unknown> {
+    requireOnlySignal("committed()", options);
+    return (await this.#settled("committed()", options.signal)).cursor;
   }
 
   async #settled(where: string, signal: AbortSignal | undefined): Promise<ModelInfo> {
@@ -161,12 +170,14 @@ export class Model extends Policy {
     refuseUnknownOptions("train()", options, [...trainConfigKeys, ...ownTrainOptions]);
     const { batch, schedule, expectedStep, clientToken, onEvent, signal, ...others } = options;
     const { teacherLogprobs: taught, feedback, ...given } = others;
+    requireSubmission("train()", options);
     requireSignal("train()", options);
     optionalFunction("train()", onEvent, "onEvent");
     optionalFunction("train()", feedback, "feedback");
     if (batch !== undefined) requireBatch(batch);
     const config = withSchedule(given, schedule, batch);
     requireTeaching(config, taught, feedback);
+    requireSome("train()", groups, "groups");
     // The batch was dealt out before what `sft` and `dpo` may have done since.
     const dealt = batch && cursorWith(batch.cursor, groups);
     const cursor = dealt && withRuns(dealt, this.#runs);

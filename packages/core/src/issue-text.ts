@@ -56,11 +56,9 @@ function wordsOf(issue: Issue): string {
     case "unrecognized_keys":
       return `has the unknown key ${JSON.stringify(issue.keys[0] ?? "")}`;
     case "invalid_union": {
-      const kinds = issue.errors.flatMap((branch) =>
-        branch.slice(0, 1).flatMap((one) => ("expected" in one ? [String(one.expected)] : [])),
-      );
+      const kinds = issue.errors.flatMap((branch) => branch.slice(0, 1).flatMap(kindsOf));
       return kinds.length > 0
-        ? `must be ${[...new Set(kinds)].map(article).join(" or ")}`
+        ? `must be ${[...new Set(kinds)].join(" or ")}`
         : isOwn(issue.message)
           ? "is of no known kind"
           : `is wrong: ${issue.message}`;
@@ -68,6 +66,12 @@ function wordsOf(issue: Issue): string {
     default:
       return isOwn(issue.message) ? "is not valid" : `is wrong: ${issue.message}`;
   }
+}
+
+/** What one branch of a union would have taken. */
+function kindsOf(issue: Issue): string[] {
+  if (issue.code === "invalid_value") return issue.values.map((value) => JSON.stringify(value));
+  return "expected" in issue ? [article(String(issue.expected))] : [];
 }
 
 /** zod's own words, not those of a schema of ours. */

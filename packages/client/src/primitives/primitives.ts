@@ -16,7 +16,12 @@ import type {
 } from "@hone/core";
 import type { Transport } from "@hone/transport";
 import type { LimitFunction } from "p-limit";
-import { optionalFunction, requireList, requireSignal } from "../argument-kinds.ts";
+import {
+  optionalFunction,
+  requireList,
+  requireSignal,
+  requireSubmission,
+} from "../argument-kinds.ts";
 import { parsedOptions } from "../training/parsed-options.ts";
 import { startOperation } from "../training/train-handle.ts";
 
@@ -133,6 +138,7 @@ export async function optimStep(
 
 function checkLoopOptions(where: string, options: LoopOptions, own: readonly string[]): void {
   refuseUnknownOptions(where, options, [...own, ...loopNames]);
+  requireSubmission(where, options);
   requireSignal(where, options);
   optionalFunction(where, options.onEvent, "onEvent");
 }

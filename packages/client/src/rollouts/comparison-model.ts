@@ -2,6 +2,7 @@ import { hideKey, HoneError } from "@hone/core";
 import { patientRequest } from "@hone/transport";
 import type { Fetch } from "@hone/transport";
 import { refuseUnknownOptions } from "@hone/core";
+import { optionalFunction, requireText } from "../argument-kinds.ts";
 
 export interface ComparisonModelOptions {
   /** URL of any OpenAI-compatible API, including its `/v1`. */
@@ -25,6 +26,9 @@ export class ComparisonModel {
 
   constructor(options: ComparisonModelOptions) {
     refuseUnknownOptions("ComparisonModel", options, ["baseURL", "apiKey", "model", "fetch"]);
+    requireText("ComparisonModel", options.model, "model");
+    requireText("ComparisonModel", options.apiKey, "apiKey");
+    optionalFunction("ComparisonModel", options.fetch, "fetch");
     if (!URL.canParse(options.baseURL)) {
       throw new HoneError(
         `"${options.baseURL}" is not a URL. Give the API's, such as https://api.openai.com/v1.`,

@@ -244,7 +244,7 @@ function isOfItsCode({ type }: RolloutException): boolean {
 }
 
 function allowedExceptions(maxExceptions: number, total: number): number {
-  if (!(maxExceptions >= 0)) {
+  if (typeof maxExceptions !== "number" || !(maxExceptions >= 0)) {
     throw new HoneError(
       `maxExceptions is a number of rollouts, or a share below 1, not ${kindOf(maxExceptions)}.`,
       { code: "invalid_config", param: "maxExceptions" },

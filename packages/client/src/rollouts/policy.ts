@@ -1,6 +1,6 @@
 import { modelInfoSchema, policyDetailSchema, policyInfoSchema } from "@hone/core";
 import type { ModelInfo, PolicyInfo } from "@hone/core";
-import { requireSignal } from "../argument-kinds.ts";
+import { requireOnlySignal } from "../argument-kinds.ts";
 import type { Fetch, Transport } from "@hone/transport";
 import { sample, type SampleOptions, type Samples } from "../primitives/sample.ts";
 import { createContextFetch } from "./rollout-fetch.ts";
@@ -26,7 +26,7 @@ export class Policy {
 
   /** The model as the server sees it now. */
   async info(options: { signal?: AbortSignal | undefined } = {}): Promise<ModelInfo> {
-    requireSignal("info()", options);
+    requireOnlySignal("info()", options);
     return await this.transport.json("GET", `/v1/models/${this.name}/state`, modelInfoSchema, {
       signal: options.signal,
     });
@@ -37,7 +37,7 @@ export class Policy {
    * of its newest learnt policy. Null for the base, and for a policy that was removed.
    */
   async checkpoint(options: { signal?: AbortSignal | undefined } = {}): Promise<string | null> {
-    requireSignal("checkpoint()", options);
+    requireOnlySignal("checkpoint()", options);
     const step = this.step ?? (await this.info(options)).learnt;
     if (step === 0) return null;
     const path = `/v1/models/${this.name}/policies/${step}`;
@@ -57,7 +57,7 @@ export class Policy {
 
   /** Keeps the policy, whatever the server removes otherwise; of a model the newest one that was learnt. */
   async save(options: { signal?: AbortSignal | undefined } = {}): Promise<PolicyInfo> {
-    requireSignal("save()", options);
+    requireOnlySignal("save()", options);
     const step = this.step ?? (await this.info(options)).learnt;
     const path = `/v1/models/${this.name}/policies/${step}`;
     return await this.transport.json("PATCH", path, policyInfoSchema, {

@@ -1,9 +1,14 @@
 import { appendFile, mkdir, readFile, rename, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
-import { HoneError, wellFormedJson } from "@hone/core";
+import {
+  HoneError,
+  refuseUnknownOptions,
+  requireNumber,
+  requireObject,
+  wellFormedJson,
+} from "@hone/core";
 import type { OperationEvent, TrainResult, TrajectoryGroup } from "@hone/core";
 import { writeGroups } from "../training/group-files.ts";
-import { refuseUnknownOptions } from "@hone/core";
 import { requireGroups, requireList, requireText } from "../argument-kinds.ts";
 import type { CurriculumShares } from "../training/curriculum.ts";
 import type { FillCounts } from "../training/fill.ts";
@@ -89,6 +94,7 @@ export interface RunLogOptions extends CurvesOptions {
  * replaces what was written of it before.
  */
 export async function openRunLog(folder: string, options: RunLogOptions = {}): Promise<RunLog> {
+  requireText("openRunLog()", folder, "folder");
   refuseUnknownOptions("openRunLog()", options, ["settings", "references", "panels"]);
   const known = await requireSameSettings(folder, options.settings);
   await mkdir(join(folder, "trajectories"), { recursive: true });
@@ -129,6 +135,8 @@ export async function openRunLog(folder: string, options: RunLogOptions = {}): P
     records,
 
     step(batch) {
+      requireObject("step()", batch, "a batch, as model.batches() deals it out", "batch");
+      requireNumber("batch.step", batch.step, { whole: true, least: 0 });
       const { steps: planned } = batch;
       const step = batch.step + 1;
       const began = performance.now();

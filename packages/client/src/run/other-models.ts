@@ -1,5 +1,5 @@
 import { setTimeout } from "node:timers/promises";
-import { HoneError } from "@hone/core";
+import { HoneError, requireObject, wrongKind } from "@hone/core";
 import type { TrajectoryGroup } from "@hone/core";
 import { backoffMs, mayPass, retryAdvice, retryAfterMs } from "@hone/transport";
 import { ComparisonModel } from "../rollouts/comparison-model.ts";
@@ -75,6 +75,18 @@ function readURL(name: string): Named {
   }
   if (url && model) return { baseURL, model, key: null };
   throw invalid(`"${name}" names no model: write http://host:port/v1#model.`);
+}
+
+export function requireOthers(where: string, others: unknown): void {
+  const wanted = "a list of what otherModel() gives as compare";
+  if (!Array.isArray(others)) throw wrongKind(where, wanted, others, "compare");
+  for (const [at, one] of others.entries()) {
+    const param = `compare[${at}]`;
+    requireObject(where, one, wanted, param);
+    if (!("model" in one && one.model instanceof ComparisonModel)) {
+      throw wrongKind(where, wanted, one, param);
+    }
+  }
 }
 
 /**

@@ -10,7 +10,8 @@ import {
   shuffledIndices,
 } from "@hone/core";
 import type { TrajectoryGroup } from "@hone/core";
-import { Hone } from "../hone.ts";
+import { optionalBoolean, optionalFunction, requireSignal } from "../argument-kinds.ts";
+import { Hone, requireHone } from "../hone.ts";
 import type { Model } from "../model.ts";
 import { gather } from "../rollouts/gather.ts";
 import { throwIfAborted } from "@hone/transport";
@@ -79,6 +80,11 @@ export async function probeTask<Scenario, Settings extends TaskSettings>(
   requireNumber("rollouts", rollouts, { whole: true, least: 2 });
   if (passAt !== undefined) requireNumber("passAt", passAt, {});
   if (usdPerHour !== undefined) requireNumber("usdPerHour", usdPerHour, { least: 0 });
+  optionalBoolean("probeTask()", judgeTwice, "judgeTwice");
+  optionalBoolean("probeTask()", trainStep, "trainStep");
+  requireSignal("probeTask()", { signal: options.signal });
+  optionalFunction("probeTask()", options.onEvent, "onEvent");
+  if (options.hone !== undefined) requireHone("probeTask()", options.hone);
   const { signal = new AbortController().signal, onEvent = () => {} } = options;
   const settings = readSettings(task, runSettings(options));
   const own = readOwnSettings(task, options.settings);

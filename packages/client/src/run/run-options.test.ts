@@ -1,6 +1,7 @@
 import { expect, it } from "vitest";
 import { readSettings } from "./run-options.ts";
 import { defineTask, readOwnSettings } from "./task.ts";
+import { trainRun } from "./train-run.ts";
 
 const task = { heldOut: [1, 2, 3] };
 
@@ -68,6 +69,7 @@ it.each([{ a: {} }, { a: null }, { a: undefined }, "few"])(
 
 it.each([
   { train: null },
+  { schedule: "linear" },
   { goals: 3 },
   { budget: [] },
   { heldOut: 2.5 },
@@ -77,6 +79,34 @@ it.each([
   const named = expect.objectContaining({ name: "HoneError", param: Object.keys(given)[0] });
   expect(() => readSettings(task, given as never)).toThrow(named);
   expect(() => readSettings({ ...task, options: given as never }, {})).toThrow(named);
+});
+
+it("refuses what trainRun() cannot use before it looks for a server", async () => {
+  const run = (options: object) =>
+    trainRun(
+      { train: [1], heldOut: [2, 3], rollout: () => 1 },
+      {
+        ...{ name: "m", out: "unwritten", ungated: true },
+        ...options,
+      },
+    );
+  for (const [options, param] of [
+    [{ name: undefined }, "name"],
+    [{ out: 5 }, "out"],
+    [{ ungated: "no" }, undefined],
+    [{ shuffleRewards: "no" }, "shuffleRewards"],
+    [{ acceptChange: 1 }, "acceptChange"],
+    [{ hone: {} }, "hone"],
+    [{ compare: "openai/x" }, "compare"],
+    [{ compare: ["openai/x"] }, "compare[0]"],
+    [{ overlap: null }, undefined],
+    [{ signal: {} }, "signal"],
+    [{ onEvent: 1 }, "onEvent"],
+  ] as const) {
+    const error: unknown = await run(options).catch((thrown: unknown) => thrown);
+    expect(error).toMatchObject({ name: "HoneError" });
+    if (param !== undefined) expect(error).toMatchObject({ param });
+  }
 });
 
 it.each(["given", { feedback: true }] as const)("has no place for the teacher %j", (teacher) => {

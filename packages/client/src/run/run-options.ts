@@ -240,7 +240,7 @@ function checkSettings(settings: RunSettings): void {
       { code: "invalid_config", param: "fill" },
     );
   }
-  readCurriculum("The run's", settings.curriculum);
+  readCurriculum("The run", settings.curriculum);
   readOverlap(settings);
 }
 
@@ -257,8 +257,8 @@ function checkStopping(settings: RunSettings): void {
 /** How many batches are played ahead; 0 without overlap. */
 export function readOverlap({ overlap, train }: Pick<RunSettings, "overlap" | "train">): number {
   if (overlap === false) return 0;
-  const { ahead = 1 } = overlap === true ? {} : overlap;
   if (overlap !== true) refuseUnknownOptions("The run's overlap", overlap, ["ahead"]);
+  const { ahead = 1 } = overlap === true ? {} : overlap;
   requireAhead(ahead, train.maxStaleness ?? defaultMaxStaleness);
   return ahead;
 }

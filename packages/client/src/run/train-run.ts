@@ -2,12 +2,17 @@ import { writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { HoneError } from "@hone/core";
 import type { TrajectoryGroup } from "@hone/core";
-import { optionalFunction, requireSignal, requireText } from "../argument-kinds.ts";
-import { Hone } from "../hone.ts";
+import {
+  optionalBoolean,
+  optionalFunction,
+  requireSignal,
+  requireText,
+} from "../argument-kinds.ts";
+import { Hone, requireHone } from "../hone.ts";
 import type { Model } from "../model.ts";
 import { openRunLog, requireSameSettings } from "../run-log/run-log.ts";
 import { trainedSteps } from "../training/batches.ts";
-import { checkOthers, playOthers, type OthersPlayed } from "./other-models.ts";
+import { checkOthers, playOthers, requireOthers, type OthersPlayed } from "./other-models.ts";
 import { heldOutMetric } from "../stopping/step-figures.ts";
 import { endPause, hasTrained, leavePause, readPaused } from "./paused-run.ts";
 import { dropKept } from "./playing.ts";
@@ -47,6 +52,11 @@ export async function trainRun<Scenario, Settings extends TaskSettings>(
   if (options.out !== undefined) requireText("trainRun()", options.out, "out");
   requireSignal("trainRun()", { signal: options.signal });
   optionalFunction("trainRun()", options.onEvent, "onEvent");
+  for (const param of ["shuffleRewards", "ungated", "acceptChange"] as const) {
+    optionalBoolean("trainRun()", options[param], param);
+  }
+  if (options.hone !== undefined) requireHone("trainRun()", options.hone);
+  requireOthers("trainRun()", options.compare ?? []);
   const { name, compare: others = [] } = options;
   const { signal = new AbortController().signal, onEvent = () => {} } = options;
   const out = resolve(options.out ?? join("runs", name));

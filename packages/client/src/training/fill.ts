@@ -1,4 +1,4 @@
-import { refuseUnknownOptions, requireNumber } from "@hone/core";
+import { refuseUnknownOptions, requireNumber, requireObject, wrongKind } from "@hone/core";
 import type { TrajectoryGroup } from "@hone/core";
 import { requireFunction } from "../argument-kinds.ts";
 import type { Batch } from "./batch.ts";
@@ -38,6 +38,7 @@ export async function fillBatch<Scenario>(
 ): Promise<{ groups: TrajectoryGroup[]; fill: FillCounts }> {
   requireFunction("fillBatch()", play, "play");
   const { maxFactor } = readFill("fillBatch()", options);
+  requireBatch("fillBatch()", batch);
   const wanted = batch.scenarios.length;
   const most = Math.floor(wanted * maxFactor);
   const groups = [...(await play(batch.scenarios))];
@@ -64,4 +65,11 @@ export function readFill(where: string, options: FillOptions): { maxFactor: numb
 
 function countEqual(groups: readonly TrajectoryGroup[]): number {
   return groups.filter((group) => whyGroupNotCompared(group) === "zero_variance").length;
+}
+
+/** A batch as `batches` deals it out: its cursor alone will not do. */
+function requireBatch(where: string, batch: unknown): void {
+  const wanted = "a batch, as model.batches() deals it out, as batch";
+  requireObject(where, batch, wanted, "batch");
+  if (!("scenarios" in batch && "draw" in batch)) throw wrongKind(where, wanted, batch, "batch");
 }

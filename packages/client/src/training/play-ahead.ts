@@ -5,6 +5,7 @@ import {
   refuseUnknownOptions,
   requireNumber,
   requireObject,
+  wrongKind,
 } from "@hone/core";
 import type { ModelInfo, TrajectoryGroup } from "@hone/core";
 import { requireFunction, requireSignal } from "../argument-kinds.ts";
@@ -83,6 +84,9 @@ export async function* playAhead<Scenario>(
   options: PlayAheadOptions = {},
 ): AsyncGenerator<PlayedBatch<Scenario>, void, undefined> {
   requireObject("playAhead()", model, "a model, as hone.model() returns it", "model");
+  if (typeof (batches as Partial<typeof batches> | null)?.[Symbol.asyncIterator] !== "function") {
+    throw wrongKind("playAhead()", "model.batches(…) as batches", batches, "batches");
+  }
   requireFunction("playAhead()", play, "play");
   refuseUnknownOptions("playAhead()", options, ["ahead", "maxStaleness", "fill", "signal"]);
   requireSignal("playAhead()", options);

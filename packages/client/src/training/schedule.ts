@@ -22,7 +22,7 @@ export function scheduledRate(
 }
 
 export function checkSchedule(where: string, schedule: Schedule): void {
-  requireObject(where, schedule, 'an object such as { type: "linear" }', "schedule");
+  requireObject(`${where} schedule`, schedule, 'an object such as { type: "linear" }', "schedule");
   refuseUnknownOptions(`${where} schedule`, schedule, ["type", "end"]);
   const { type, end = 0.1 } = schedule;
   if (!scheduleTypes.includes(type)) {
