@@ -66,7 +66,7 @@ const flippedOnDisk: Fault = {
   async run(on, stop) {
     const { policies } = await on.engine(ownName);
     const step = Math.max(...policies.filter((one) => one.startsWith("m@")).map(stepOf));
-    const logged = on.logged().length;
+    const logged = on.logged(ownName).length;
     damage(join(on.server.dataDir, "models/m/policies", String(step), weights), "flip");
     process.kill(on.vllm(ownName).api, "SIGKILL");
     const began = performance.now();
@@ -82,7 +82,7 @@ const flippedOnDisk: Fault = {
       wrong.push(`the other engine has lost m@${step}`);
     }
     const said = on
-      .logged()
+      .logged(ownName)
       .slice(logged)
       .find((line) => line.includes("is not what was written"));
     if (said === undefined) wrong.push("nobody was told of the file");

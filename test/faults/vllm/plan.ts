@@ -7,23 +7,36 @@ import { setTimeout as delay } from "node:timers/promises";
 import { startCli } from "../../../packages/server/src/testing/run-cli.ts";
 import { testBase } from "../../../packages/server/src/testing/running-engine.ts";
 import { adapterFaults } from "./adapter-faults.ts";
+import { comings } from "./comings.ts";
 import { holdsAll, serves, until, type Fault, type Which } from "./fault.ts";
 import { leftOf } from "./processes.ts";
 import { damage, joinedName, ownName, type Setting } from "./setting.ts";
 
-/** Sends the signal to one process of a vLLM, and follows it until the engine serves again. */
-function broken(which: Which, part: "api" | "core", signal: "SIGKILL" | "SIGSTOP"): Fault {
+/**
+ * Sends the signal to one process of a vLLM, and follows it until the engine serves again. Where it is idle, nobody asks
+ * for anything, and a publication is the first to meet it.
+ */
+function broken(
+  which: Which,
+  part: "api" | "core",
+  signal: "SIGKILL" | "SIGSTOP",
+  idle = false,
+): Fault {
   const of = which === ownName ? "the server's vLLM" : "a vLLM behind its sidecar";
   const does = signal === "SIGKILL" ? "kill -9" : "SIGSTOP";
   const what = part === "api" ? "API server" : "engine core";
+  const names = [which === ownName ? "own" : "joined", part];
+  names.push(signal === "SIGKILL" ? "kill" : "stop", ...(idle ? ["idle"] : []));
   return {
-    name: `${which === ownName ? "own" : "joined"}-${part}-${signal === "SIGKILL" ? "kill" : "stop"}`,
-    what: `${does}: ${what} of ${of}`,
+    name: names.join("-"),
+    what: `${does}: ${what} of ${of}${idle ? ", while nobody asks for anything but a publication" : ""}`,
     needsTraffic: true,
     async run(on, stop) {
       const before = on.vllm(which);
-      const logged = on.logged().length;
+      const logged = on.logged(which).length;
+      if (idle) await on.traffic.pause();
       process.kill(before[part], signal);
+      const publishing = idle ? on.publish() : null;
       const noticed = await until(
         "it was noticed",
         stop,
@@ -31,7 +44,8 @@ function broken(which: Which, part: "api" | "core", signal: "SIGKILL" | "SIGSTOP
         50,
       );
       const began = performance.now();
-      const published = await on.publish();
+      on.traffic.resume();
+      const published = await (publishing ?? on.publish());
       await until("it serves again", stop, () => serves(on, which));
       const back = noticed + (performance.now() - began) / 1000;
       const wrong = await holdsAll(on, which);
@@ -39,9 +53,10 @@ function broken(which: Which, part: "api" | "core", signal: "SIGKILL" | "SIGSTOP
       const after = on.vllm(which);
       if (after.api === before.api || after.core === before.core) wrong.push("it is the same vLLM");
       const said = on
-        .logged()
+        .logged(which)
         .slice(logged)
         .find((line) => line.includes("has failed"));
+      if (said === undefined) wrong.push("nobody was told why it was started again");
       // Behind it are lines of vLLM's own log.
       return { noticed, back, said: said?.replace(/\. Its last lines.*/, "") ?? "", wrong };
     },
@@ -92,7 +107,9 @@ const sidecarDies: Fault = {
     await until("it serves again", stop, () => serves(on, joinedName));
     const back = (performance.now() - began) / 1000;
     const wrong = await holdsAll(on, joinedName);
-    const found = on.logged().filter((line) => line.includes("a kept adapter is damaged")).length;
+    const found = on
+      .logged(joinedName)
+      .filter((line) => line.includes("a kept adapter is damaged")).length;
     if (found === 0) wrong.push(`none of ${adapters.length} damaged adapters was found`);
     return { noticed, back, said, wrong };
   },
@@ -136,7 +153,7 @@ const answersNothing: Fault = {
   what: "an engine answers 200 without a token, for 20 s",
   needsTraffic: true,
   async run(on, stop) {
-    const logged = on.logged().length;
+    const logged = on.logged(ownName).length;
     on.silence(true);
     const noticed = await until(
       "it was noticed",
@@ -154,7 +171,7 @@ const answersNothing: Fault = {
     const back = await until("it serves again", stop, () => serves(on, joinedName));
     wrong.push(...(await holdsAll(on, joinedName)));
     const first = on
-      .logged()
+      .logged(ownName)
       .slice(logged)
       .find((line) => line.includes("fenced off"));
     return { noticed, back, said: first ?? said, wrong };
@@ -170,9 +187,11 @@ export const faults: readonly Fault[] = [
   broken(ownName, "core", "SIGSTOP"),
   broken(joinedName, "api", "SIGSTOP"),
   broken(joinedName, "core", "SIGSTOP"),
+  broken(joinedName, "core", "SIGSTOP", true),
   sidecarStops,
   sidecarDies,
   answersNothing,
+  ...comings,
   ...adapterFaults,
   refusedStart(
     { name: "wrong-base", what: "an engine joins with another base" },

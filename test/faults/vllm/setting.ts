@@ -15,9 +15,9 @@ import {
 } from "../../../packages/server/src/testing/running-engine.ts";
 import { startTestServer, type TestServer } from "../../support/server.ts";
 import { vllmOf, type VllmProcesses } from "./processes.ts";
-import { startTraffic, type Traffic } from "./traffic.ts";
+import { startTraffic, type StreamsUnderWay } from "./traffic.ts";
 
-type Cli = ReturnType<typeof startCli>;
+export type Cli = ReturnType<typeof startCli>;
 
 /** How an operation ended, and after how long. */
 export interface Done {
@@ -40,7 +40,9 @@ export interface Setting {
   sidecarFolder: string;
   /** A join token for one engine more. */
   joinToken(): Promise<string>;
-  traffic: Traffic;
+  /** One engine more, which joins. It ends with the setting, if it has not before. */
+  join(name: string): Promise<Cli>;
+  traffic: StreamsUnderWay;
   /** A policy that says the other token: an operation of the real server. */
   publish(): Promise<Done>;
   importFolder(folder: string): Promise<Done>;
@@ -51,8 +53,8 @@ export interface Setting {
   engine(name: string): Promise<EngineInfo>;
   component(name: string): Promise<{ state: string; pid?: number; restarts?: number }>;
   vllm(name: typeof ownName | typeof joinedName): VllmProcesses;
-  /** Warnings and errors that the server and the sidecar have logged since. */
-  logged(): string[];
+  /** Warnings and errors that the server has logged, or the sidecar of the engine that joined since it was started. */
+  logged(of: typeof ownName | typeof joinedName): string[];
   /** One step of a model of its own: rollouts on whatever engine takes them, training, publication. */
   trainStep(): Promise<string>;
   close(): Promise<void>;
@@ -120,18 +122,25 @@ async function start(
     return ((await json("/v1/engines/tokens", "POST", {})) as { token: string }).token;
   }
 
+  const sidecarArgs = (name: string): string[] => [
+    ...["engine", "--join", server.url, "--name", name, "--base", testBase],
+    ...["--data-dir", join(folder, name), "--max-loras", "6"],
+  ];
+  const sidecarEnv = async (): Promise<Record<string, string>> => ({
+    ...{ HONE_JOIN_TOKEN: await joinToken(), OMP_NUM_THREADS: "1", HF_HUB_OFFLINE: "1" },
+  });
+
   async function startSidecar(): Promise<void> {
-    sidecar = startCli(
-      [
-        ...["engine", "--join", server.url, "--name", joinedName, "--base", testBase],
-        ...["--data-dir", sidecarFolder, "--max-loras", "6"],
-        ...["--", "--middleware", "silence.Silence"],
-      ],
-      {
-        ...{ HONE_JOIN_TOKEN: await joinToken(), OMP_NUM_THREADS: "1", HF_HUB_OFFLINE: "1" },
-        ...{ PYTHONPATH: import.meta.dirname, HONE_TEST_SILENCE: silent },
-      },
-    );
+    sidecar = startCli([...sidecarArgs(joinedName), "--", "--middleware", "silence.Silence"], {
+      ...(await sidecarEnv()),
+      ...{ PYTHONPATH: import.meta.dirname, HONE_TEST_SILENCE: silent },
+    });
+  }
+
+  async function joinAs(name: string): Promise<Cli> {
+    const one = startCli(sidecarArgs(name), await sidecarEnv());
+    undo.push(() => (one.child.exitCode === null ? endSidecar(one) : undefined));
+    return one;
   }
 
   async function importFolder(path: string): Promise<Done> {
@@ -182,6 +191,7 @@ async function start(
 
   return {
     ...{ server, sidecarFolder, traffic, startSidecar, joinToken, publish, importFolder },
+    join: joinAs,
     sidecar: () => sidecar,
     adapterCopy(of = "say") {
       const copy = join(imports, `copy-${++copies}`);
@@ -205,7 +215,7 @@ async function start(
       return components[name]!;
     },
     vllm: (name) => vllmOf(name === ownName ? process.pid : sidecar.child.pid!),
-    logged: () => [...kept.lines, ...linesOf(sidecar.errorOutput())],
+    logged: (of) => (of === ownName ? [...kept.lines] : linesOf(sidecar.errorOutput())),
     trainStep: () => trainStep(words),
   };
 }

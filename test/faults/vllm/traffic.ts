@@ -14,7 +14,15 @@ export interface Traffic {
   wrong: string[];
 }
 
+export interface StreamsUnderWay extends Traffic {
+  /** Begins no more. Resolves when none is under way. */
+  pause(): Promise<void>;
+  resume(): void;
+  stop(): Promise<void>;
+}
+
 const answerTokens = 16;
+const lookEveryMs = 20;
 
 interface Chunk {
   model: string;
@@ -28,13 +36,15 @@ export function startTraffic(options: {
   streams: number;
   /** The token of a policy. */
   tokenOf: (step: number) => number;
-}): Traffic & { stop(): Promise<void> } {
+}): StreamsUnderWay {
   const { tokenOf } = options;
   const closing = new AbortController();
   const { signal } = closing;
   // Each try of a request adds one.
   setMaxListeners(0, signal);
   const traffic: Traffic = { answers: 0, broken: [], failed: [], wrong: [] };
+  let isPaused = false;
+  let underWay = 0;
   const client = new OpenAI({
     ...{ baseURL: `${options.url}/v1`, apiKey: options.key, maxRetries: 10 },
   });
@@ -81,9 +91,24 @@ export function startTraffic(options: {
   }
 
   const running = Array.from({ length: options.streams }, async (_, nth) => {
-    while (!signal.aborted) await one(nth);
+    while (!signal.aborted) {
+      if (isPaused) {
+        await delay(lookEveryMs);
+        continue;
+      }
+      underWay++;
+      await one(nth);
+      underWay--;
+    }
   });
   return Object.assign(traffic, {
+    async pause() {
+      isPaused = true;
+      while (underWay > 0) await delay(lookEveryMs);
+    },
+    resume() {
+      isPaused = false;
+    },
     async stop() {
       closing.abort();
       await Promise.all(running);

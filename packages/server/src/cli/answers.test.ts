@@ -11,8 +11,9 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { OperationInfo, PolicyDetail, RolloutSummary } from "@hone/core";
+import type { modelInfoSchema, OperationInfo, PolicyDetail, RolloutSummary } from "@hone/core";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import type { z } from "zod";
 import { announcedServer, type AnnouncedServer } from "../testing/announced-server.ts";
 import { runHere } from "../testing/run-cli.ts";
 
@@ -113,6 +114,39 @@ describe("inspect", () => {
     expect({ code, error }).toEqual({ code: 0, error: "" });
     const shown = JSON.parse(out) as { rollouts: RolloutSummary[] };
     expect(shown.rollouts.map(({ id }) => id)).toEqual(all.map(({ id }) => id));
+  });
+});
+
+describe("import", () => {
+  const model: z.input<typeof modelInfoSchema> = {
+    ...{ name: "m", object: "hone.model", base: "one", lora: { r: 8, alpha: 16 } },
+    ...{ learnt: 0, served: 0, cursor: null, maxModelLen: 512, createdAt: 1 },
+  };
+
+  test.each([
+    ["engine_unavailable", "No engine answers.", "engine_unavailable"],
+    ["bad_adapter", "It holds NaN.", "bad_adapter"],
+    ["of_a_later_server", "Who knows.", "internal_error"],
+  ])("fails with the error of the operation: %s", async (code, message, told) => {
+    const error = { message, type: "server_error", code, param: null };
+    const operation = {
+      ...{ id: "op_1", object: "operation", model: "m", type: "import", clientToken: "t" },
+      ...{ status: "failed", fromStep: 0, result: null, error, createdAt: 1 },
+    };
+    server = await announcedServer((url, response) => {
+      if (url.pathname === "/v1/models/m/state") return model;
+      if (url.pathname === "/v1/operations/op_1/events") return response.end();
+      return operation;
+    });
+    const adapter = join(parent, "adapter");
+    mkdirSync(adapter);
+    writeFileSync(join(adapter, "adapter_config.json"), '{"r": 8, "lora_alpha": 16}');
+    writeFileSync(join(adapter, "adapter_model.safetensors"), "weights");
+    const args = ["import", adapter, "--model", "m", "--json", "--data-dir", server.dataDir];
+    const ended = await runHere(args);
+    expect(ended.code).toBe(1);
+    const last = ended.error.trim().split("\n").at(-1) ?? "";
+    expect(JSON.parse(last)).toMatchObject({ error: { code: told, message } });
   });
 });
 

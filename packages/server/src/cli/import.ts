@@ -11,6 +11,7 @@ import {
 import { join, resolve } from "node:path";
 import {
   HoneError,
+  isErrorCode,
   modelInfoSchema,
   modelNameSchema,
   operationInfoSchema,
@@ -75,11 +76,18 @@ Example:
       if (flags.json) printJson(operation);
       else if (operation.result) console.log(operation.result.policy);
       if (operation.status !== "succeeded") {
-        throw new HoneError(operation.error?.message ?? `The import was ${operation.status}.`, {
-          code: "bad_adapter",
-        });
+        throw failureOf(operation);
       }
     });
+}
+
+/** The adapter is at fault only where the server says so. */
+function failureOf({ status, error }: OperationInfo): HoneError {
+  if (error === null) return new HoneError(`The import was ${status}.`, { code: "aborted" });
+  const { code, message, param } = error;
+  return new HoneError(message, {
+    ...{ code: isErrorCode(code) ? code : "internal_error", param: param ?? undefined },
+  });
 }
 
 function readConfig(folder: string): z.output<typeof configSchema> {

@@ -358,26 +358,3 @@ describe("an engine that the server runs itself", () => {
     expect(worker.status().state).toBe("ready");
   });
 });
-
-it("what no engine serves any more is told once, and is live no more", async () => {
-  await start();
-  await pool.load(adapterAt("m@1"));
-  await pool.load(adapterAt("m@2"));
-  await stopWatching();
-  a.adapters.delete("m@1");
-  expect(await pool.takeLost()).toEqual([]);
-  b.adapters.delete("m@1");
-  expect(await pool.takeLost()).toEqual(["m@1"]);
-  expect(await pool.takeLost()).toEqual([]);
-  expect(await pool.missing("a")).toEqual([]);
-});
-
-it("what is not live goes where it is known to be over", async () => {
-  await start();
-  await pool.load(adapterAt("m@1"));
-  a.adapters.set("gone@1", "/gone/1");
-  b.adapters.set("theirs@1", "/theirs/1");
-  await pool.unloadStale((policy) => policy !== "theirs@1");
-  expect([...a.adapters.keys()]).toEqual(["m@1"]);
-  expect([...b.adapters.keys()]).toEqual(["theirs@1", "m@1"].toSorted());
-});

@@ -7,10 +7,12 @@ import { createLiveAdapters, type LiveSetView } from "./live-set.ts";
 import { forgetWrong, type Holding, isFrom, letGo, prepare } from "./prepare.ts";
 import { lateError, noneReady, noneServes, reasonOf } from "./pool-errors.ts";
 import type { EngineStatus, Replica } from "./pool-members.ts";
+import { requireBase } from "./probe.ts";
 import { untilReadyOrLate } from "./publication.ts";
 import type { Route } from "./placement.ts";
 import type { EngineSnapshot } from "./router-figures.ts";
 import { createEngineRouter, type EngineLease } from "./router.ts";
+import { within } from "./within.ts";
 
 export type { EngineStatus, Replica };
 
@@ -43,6 +45,8 @@ export interface EnginePool extends Engines {
 }
 
 const defaultPublishDeadlineMs = 10_000;
+/** How long those that come back wait for the lists of the others, of which one may hang. */
+const defaultListsMs = 5_000;
 
 interface Member extends Replica, Holding {
   /** While it is loading, it gets the policies that others get, and no traffic. */
@@ -64,6 +68,8 @@ export function createEnginePool(options: {
   base: () => LiveBase;
   /** From when on an engine that is not ready for a policy is fenced, if another is. @default 10 s */
   deadlineMs?: number | undefined;
+  /** How long one engine's list may hold up the others. @default 5 s */
+  listsMs?: number | undefined;
   /** What an engine's logprobs may differ by from the trainer's. @default 0.001 in float32, 0.2 in bfloat16 */
   tolerance?: (() => number | undefined) | undefined;
   /**
@@ -73,7 +79,7 @@ export function createEnginePool(options: {
   verify?: ((adapter: LiveAdapter) => Promise<void>) | undefined;
   log: Logger;
 }): EnginePool {
-  const { log, deadlineMs = defaultPublishDeadlineMs } = options;
+  const { log, deadlineMs = defaultPublishDeadlineMs, listsMs = defaultListsMs } = options;
   const members: Member[] = [];
   for (const replica of options.replicas) add(replica);
   /** What every member that takes traffic serves. */
@@ -358,23 +364,34 @@ export function createEnginePool(options: {
     },
 
     async takeLost() {
-      // Of one that does not answer nothing is lost: it is asked again before it takes traffic.
-      const lost = await Promise.all(present().map((one) => lostBy(one).catch((): string[] => [])));
+      // Of one that does not answer, or not soon, nothing is lost: it is asked again before it takes traffic.
+      const lost = await Promise.all(
+        present().map((one) => within(listsMs, lostBy(one).catch(noPolicies), [])),
+      );
       const byAll = lost.reduce((some, more) => some.filter((policy) => more.includes(policy)));
       for (const policy of byAll) live.remove(policy);
       return byAll;
     },
 
     async unloadStale(isOver) {
-      for (const { engine } of present()) {
+      const unloadFrom = async ({ engine, turn }: Member): Promise<void> => {
         const served = await engine.served().catch(() => new Map<string, string>());
         for (const [policy, path] of served) {
-          if (live.has(policy) || !isOver(policy, path)) continue;
-          await engine.unload(policy).catch((error: unknown) => {
-            log.warn({ policy, err: error }, "a policy of a deleted model stays in the engine");
+          await turn(async () => {
+            // A model of the same name may have been made while this waited.
+            if (!isUnwanted(policy) || !isOver(policy, path)) return;
+            await engine.unload(policy).catch((error: unknown) => {
+              log.warn({ policy, err: error }, "a policy of a deleted model stays in the engine");
+            });
           });
         }
-      }
+      };
+      // Nobody needs the room at once: what takes longer goes on by itself.
+      await within(listsMs, Promise.all(present().map(unloadFrom)), []);
     },
+
+    requireBase: () => requireBase(present(), options.base().name),
   };
 }
+
+const noPolicies = (): string[] => [];

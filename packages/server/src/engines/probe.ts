@@ -103,6 +103,26 @@ export async function askProbe(
   });
 }
 
+/** @unit ms */
+const baseTimeoutMs = 30_000;
+
+/** Throws where none of these samples from the bare base, or each gives logprobs that are no numbers. */
+export async function requireBase(
+  engines: readonly { engine: Engine }[],
+  base: string,
+): Promise<void> {
+  // Two tokens of any vocabulary: what they are does not matter.
+  const ask = ({ engine }: { engine: Engine }) =>
+    askProbe(engine, base, { ids: [0, 0] }, AbortSignal.timeout(baseTimeoutMs));
+  try {
+    await Promise.any(engines.map(ask));
+  } catch (cause) {
+    throw new HoneError(`No engine answers with the bare base "${base}".`, {
+      ...{ code: "engine_error", cause },
+    });
+  }
+}
+
 function distance(a: ProbeAnswer, b: ProbeAnswer): number {
   const total = a.prompt.reduce((sum, value, at) => sum + Math.abs(value - (b.prompt[at] ?? 0)), 0);
   return Math.max(total / a.prompt.length, Math.abs(a.next - b.next));

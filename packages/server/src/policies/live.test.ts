@@ -164,17 +164,35 @@ describe("a policy that was served, and over which the engine fails after a rest
     expect([...engine.names]).toEqual(["other@0", "m@1"]);
   });
 
-  test("keeps the engine from traffic where it fails over all there is", async ({
+  test("does not keep the server from coming up where it is the only one: whoever asks for it is told", async ({
+    engine,
+    server,
+  }) => {
+    await server.close();
+    engine.names.clear();
+    const { load } = engine;
+    engine.load = () => Promise.reject(failure());
+    await server.open();
+    expect(server.engines.status()[0]?.state).toBe("serving");
+    const asked = server.state.router.leaseForModel("local", "m");
+    await expect(asked).rejects.toMatchObject({ code: "engine_error", message: /500 on the/ });
+    engine.load = load;
+    (await server.state.router.leaseForModel("local", "m")).release();
+    expect([...engine.names]).toEqual(["m@0"]);
+  });
+
+  test("keeps the engine from traffic where that does not answer for its base either", async ({
     engine,
     server,
   }) => {
     engine.names.clear();
-    const { load } = engine;
+    const { load, answers } = engine;
     engine.load = () => Promise.reject(failure());
+    engine.answers = null;
     const admission = server.engines.admit("engine");
-    await expect(admission).rejects.toMatchObject({ code: "engine_error" });
+    await expect(admission).rejects.toMatchObject({ code: "engine_error", message: /500 on the/ });
     expect(server.engines.status()[0]?.state).toBe("away");
-    engine.load = load;
+    Object.assign(engine, { load, answers });
     await server.engines.admit("engine");
     expect([...engine.names]).toEqual(["m@0"]);
   });

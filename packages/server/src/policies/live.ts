@@ -100,20 +100,28 @@ export function createLivePolicies(options: {
 
   /**
    * Loads a policy. One that cannot be served must not keep the others from being served, so that is only logged. Gives
-   * the engine's own error, if it is one.
+   * the error where the engine may be what is wrong.
    */
   async function loadOrLog(model: Model, step: number): Promise<HoneError | null> {
     try {
       await load(model.name, step);
       return null;
     } catch (error) {
-      if (!HoneError.isInstance(error)) throw error;
-      const isOfEngine = error.code === "engine_error";
-      const refused = model.served < 0 && error.status !== 503;
-      if (error.code !== "bad_adapter" && !isOfEngine && !refused) throw error;
+      if (!HoneError.isInstance(error) || error.status === 503) throw error;
       log.error({ policy: policyName(model.name, step), err: error }, "a policy cannot be served");
-      return isOfEngine && !refused ? error : null;
+      return error.code === "bad_adapter" || model.served < 0 ? null : error;
     }
+  }
+
+  /** Throws the failure where it is the engine's. */
+  async function requireBase(failure: HoneError): Promise<void> {
+    try {
+      await engines.requireBase();
+    } catch (error) {
+      log.error({ err: error }, "no policy can be served, nor the base");
+      throw failure;
+    }
+    log.error("no policy can be served: requests for them are refused, the base answers");
   }
 
   /**
@@ -240,8 +248,9 @@ export function createLivePolicies(options: {
             await models.setServed(model.name, 0);
           }
         }
-        // It is the policy's where others can be served. Where none can, the engine must not have traffic.
-        if (failure && live.size === 0) throw failure;
+        // Where others can be served it is the policy's fault. Where none can, an engine that answers for its base is not
+        // to be started again and again: the base is served, and whoever asks for a policy is told why it is not.
+        if (failure && live.size === 0) await requireBase(failure);
         // The first ones are the most wanted, so they become the last to be unloaded.
         for (const policy of loaded.toReversed()) moveToEnd(policy);
         await unloadPastMemory(null);

@@ -42,12 +42,14 @@ export interface Engines extends Sampler {
   load(adapter: LiveAdapter): Promise<void>;
   /** It is not live any more; rejects where an engine did not let go of it. */
   unload(policy: string): Promise<void>;
-  /** Asks the engines what they serve. What none of them does any more is not live from now on: those are told. */
+  /** Asks the engines what they serve, and does not wait for one that hangs. What none of them does any more is not live from now on: those are told. */
   takeLost(): Promise<string[]>;
   /** The rollout is over: no request of it follows. */
   rolloutEnded(rollout: string): void;
   /** Unloads what engines serve although it is not live, as far as `isOver` knows it. */
   unloadStale(isOver: (policy: string, path: string) => boolean): Promise<void>;
+  /** Rejects where no engine that is there samples from the bare base: where all policies fail, it is not theirs then. */
+  requireBase(): Promise<void>;
 }
 
 /** Whose request it is: what has tokens in common is best sampled in one place. */

@@ -25,6 +25,10 @@ export interface ListedEngine {
   answers: ProbeAnswer | null;
   /** How many completions it was asked for. */
   asked: number;
+  /** How often its list was asked for. */
+  listed: number;
+  /** Its list does not come. */
+  hangs: boolean;
   /** It was put to sleep: it lists and tells metrics, and fails at all else. */
   asleep: boolean;
   /** Answers to be put to sleep, or woken, with 500. */
@@ -55,7 +59,7 @@ export async function startListedEngine(name: string): Promise<ListedEngine> {
     refuseNext: null,
     held: null,
     answers: testProbe.policy,
-    ...{ asked: 0 },
+    ...{ asked: 0, listed: 0, hangs: false },
     asleep: false,
     restless: null,
     onWake: () => undefined,
@@ -87,6 +91,8 @@ export async function startListedEngine(name: string): Promise<ListedEngine> {
 
   async function answer(path: string, text: string): Promise<[number, unknown]> {
     if (path === "/v1/models") {
+      listed.listed++;
+      if (listed.hangs) await new Promise(() => undefined);
       const adapters = [...listed.adapters].map(([id, root]) => ({ id, root, parent: "base" }));
       return [200, { data: [{ id: "base", parent: null, max_model_len: 512 }, ...adapters] }];
     }

@@ -42,3 +42,14 @@ it("gives up on one to which nothing goes any more", async () => {
   });
   await driver.close();
 });
+
+it("waits for no report once it is closed", async () => {
+  const driver = createJoinedDriver({ name: "far", deadlineMs: 60_000 });
+  const load = driver.load(makeAdapter(folder, "m@3"));
+  await expect.poll(() => driver.wanted()).toHaveLength(1);
+  const gone = { code: "engine_unavailable", message: expect.stringContaining("was removed") };
+  const rejected = expect(load).rejects.toMatchObject(gone);
+  await driver.close();
+  await rejected;
+  await expect(driver.load(makeAdapter(folder, "m@4"))).rejects.toMatchObject(gone);
+});

@@ -38,6 +38,13 @@ export interface JoinedDriver extends HttpEngine {
   changed(signal: AbortSignal): Promise<void>;
 }
 
+interface Waiting {
+  policy: string;
+  late: NodeJS.Timeout;
+  /** Rejects: there will be no report. */
+  giveUp: () => void;
+}
+
 /** Whether something streams still. */
 const lookEveryMs = 50;
 
@@ -59,10 +66,11 @@ export function createJoinedDriver(options: {
   let generation = (options.clock ?? Date.now)();
   const wanted = new Map<string, { entry: Omit<WantedAdapter, "inBucket">; file: string }>();
   /** Who waits for a report, and for which policy. */
-  const waiting = new Map<(report: Report) => void, { policy: string; late: NodeJS.Timeout }>();
+  const waiting = new Map<(report: Report) => void, Waiting>();
   const watchers = new Set<() => void>();
   let line = new AbortController();
   let inFlight = 0;
+  let closed = false;
 
   function requireAddress(): Announcement {
     if (address) return address;
@@ -109,10 +117,17 @@ export function createJoinedDriver(options: {
         const result = verdict(report);
         if (result !== null) settle(result);
       };
-      waiting.set(hear, { policy, late });
+      const giveUp = (): void => settle(goneError());
+      if (closed) return giveUp();
+      waiting.set(hear, { policy, late, giveUp });
       if (last) hear(last);
     });
   }
+
+  const goneError = (): HoneError =>
+    new HoneError(`The engine ${name} was removed, or the server is stopping.`, {
+      code: "engine_unavailable",
+    });
 
   /** What the report says of this load: that it serves it, or why it does not. What is of an earlier load does not count. */
   function loaded(entry: Omit<WantedAdapter, "inBucket">) {
@@ -226,6 +241,8 @@ export function createJoinedDriver(options: {
     async close() {
       // Its sidecar hears at once that it is known no more.
       change();
+      closed = true;
+      for (const { giveUp } of [...waiting.values()]) giveUp();
       await http.close();
     },
 

@@ -343,8 +343,9 @@ function keepJoinedEngine(options: {
     },
     async stop() {
       end();
-      await watching;
+      // It may be waiting for an engine that hangs.
       await driver.close();
+      await watching;
     },
   };
 }

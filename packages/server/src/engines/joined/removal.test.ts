@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { silent } from "../../testing/fixtures.ts";
+import { makeAdapter } from "../../testing/joinable-server.ts";
 import { sampleOne, type Sampled } from "../../testing/sampling.ts";
 import { startListedEngine, type ListedEngine } from "../../testing/listed-engine.ts";
 import { createEnginePool, type EnginePool } from "../pool.ts";
@@ -101,4 +102,34 @@ it("a server that stops does not wait for what runs on one that was removed", as
   await joined.stop();
   await expect(answer).rejects.toMatchObject({ code: "engine_error" });
   open();
+});
+
+it("a server that stops does not wait for an engine that hangs over what it gets", async () => {
+  await come("a");
+  await vi.waitFor(() => expect(state()).toEqual(["serving"]), soon);
+  const { driver, reported } = joined.find("gpu");
+  const adapter = makeAdapter(dataDir, "m@1");
+  const load = pool.load(adapter);
+  await vi.waitFor(() => expect(driver.wanted()).toHaveLength(1), soon);
+  const { policy, sha256, asked } = driver.wanted()[0]!;
+  const served = [{ policy, sha256, asked, answer: null }];
+  reported({ boot: "a", generation: driver.generation, ready: true, served, refused: [] });
+  await load;
+  // Its list is without the policy, so it gets it again, and never says that it has it.
+  await vi.waitFor(() => expect(driver.wanted()[0]?.asked).toBeGreaterThan(asked), soon);
+  expect(state()).toEqual(["loading"]);
+  const began = performance.now();
+  await joined.stop();
+  expect(performance.now() - began).toBeLessThan(5_000);
+});
+
+it("nor for one whose list does not come", async () => {
+  await come("a");
+  await vi.waitFor(() => expect(state()).toEqual(["serving"]), soon);
+  engine.hangs = true;
+  const asked = engine.listed;
+  await vi.waitFor(() => expect(engine.listed).toBeGreaterThan(asked), soon);
+  const began = performance.now();
+  await joined.stop();
+  expect(performance.now() - began).toBeLessThan(5_000);
 });

@@ -19,13 +19,10 @@ import {
   maxConfigBytes,
 } from "./adapter-files.ts";
 import type { OperationContext } from "../context.ts";
+import { onceThere } from "./once-there.ts";
 import { probeOf } from "./probe-of.ts";
-import { restartTimeoutMs } from "../ready.ts";
 import type { Op, OperationRecord } from "../records.ts";
 import { aborted, type OperationKind, type Task, timed } from "./kind.ts";
-
-/** An adapter that ends the engine each time must not do so for ever. */
-const checkTries = 3;
 
 const adapterConfigSchema = z.looseObject({
   peft_type: z.literal("LORA"),
@@ -163,7 +160,7 @@ function compareShapes(given: AdapterConfig, own: AdapterConfig): void {
   );
 }
 
-/** What the engine's end interrupts is done again when it is back, as with a step. */
+/** What the engine's end interrupts is done again when it is back, and what it was late for is asked again. */
 async function checkInEngine(
   { context, emit, signal }: Task<ImportRecord>,
   name: string,
@@ -174,21 +171,28 @@ async function checkInEngine(
   const { r: rank } = await readConfig(staging);
   const [sha256, { size: bytes }] = await Promise.all([sha256OfFile(weights), stat(weights)]);
   const adapter: LiveAdapter = { policy: name, path: staging, sha256, bytes, rank, probe };
-  for (let nth = 1; ; nth++) {
-    const generation = context.ready.generation();
+  let said = false;
+  const ask = async (): Promise<{ failure: unknown } | null> => {
     try {
-      return await tryInEngine(context, adapter);
-    } catch (error) {
-      const away = HoneError.isInstance(error) && error.status === 503;
-      if (!away || nth === checkTries) throw error;
-      emit({
-        type: "warning",
-        message: "The engine does not answer. The adapter is checked when it is back.",
-      });
-      if (await context.ready.after(generation, restartTimeoutMs, signal)) continue;
-      throw signal.aborted ? aborted(error) : error;
+      await tryInEngine(context, adapter);
+      return null;
+    } catch (failure) {
+      // An answer is one, also where it says that the engine has failed.
+      if (!HoneError.isInstance(failure) || failure.status !== 503) return { failure };
+      const message =
+        "The engine does not answer. The adapter is checked when it is back, or asked again.";
+      if (!said) emit({ type: "warning", message });
+      said = true;
+      throw failure;
     }
+  };
+  let told: Awaited<ReturnType<typeof ask>>;
+  try {
+    told = await onceThere(context.ready, signal, ask);
+  } catch (error) {
+    throw signal.aborted ? aborted(error) : error;
   }
+  if (told) throw told.failure;
 }
 
 /**
@@ -199,12 +203,13 @@ async function tryInEngine(context: OperationContext, adapter: LiveAdapter): Pro
   try {
     await context.engines.load(adapter);
   } catch (cause) {
+    // One that hangs over it would hang over this as well: nobody waits.
+    void letGo(context, adapter.policy);
     // Its own failure says nothing of the adapter.
     if (!HoneError.isInstance(cause) || cause.code !== "bad_adapter") throw cause;
-    throw badAdapter(`the engine refuses it: ${(cause as Error).message}`, cause);
-  } finally {
-    await letGo(context, adapter.policy);
+    throw badAdapter(`the engine refuses it: ${cause.message}`, cause);
   }
+  await letGo(context, adapter.policy);
 }
 
 /** Whatever happens to it, the adapter was judged. */
