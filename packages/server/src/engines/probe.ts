@@ -111,9 +111,9 @@ export async function requireBase(
   engines: readonly { engine: Engine }[],
   base: string,
 ): Promise<void> {
-  // Two tokens of any vocabulary: what they are does not matter.
+  // Tokens of any vocabulary: what they are does not matter.
   const ask = ({ engine }: { engine: Engine }) =>
-    askProbe(engine, base, { ids: [0, 0] }, AbortSignal.timeout(baseTimeoutMs));
+    askProbe(engine, base, { ids: [0, 0, 0] }, AbortSignal.timeout(baseTimeoutMs));
   try {
     await Promise.any(engines.map(ask));
   } catch (cause) {

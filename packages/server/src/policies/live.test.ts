@@ -188,7 +188,7 @@ describe("a policy that was served, and over which the engine fails after a rest
     engine.names.clear();
     const { load, answers } = engine;
     engine.load = () => Promise.reject(failure());
-    engine.answers = null;
+    engine.answers = { prompt: [NaN], next: NaN };
     const admission = server.engines.admit("engine");
     await expect(admission).rejects.toMatchObject({ code: "engine_error", message: /500 on the/ });
     expect(server.engines.status()[0]?.state).toBe("away");
