@@ -1,37 +1,46 @@
 import { cp, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { HoneError } from "@hone/core";
-import { afterEach, beforeEach, expect, vi } from "vitest";
+import { expect, vi } from "vitest";
 import { encodeSafetensors } from "../step-data/safetensors.ts";
 import type { TestState } from "../testing/fixtures.ts";
 import { test } from "../testing/state-test.ts";
+import { restartTimeoutMs } from "./ready.ts";
+
+const stepMs = 10;
 
 const late = () => new HoneError("It did not load it in 30 s.", { code: "engine_unavailable" });
 
-/** Files are read and written in real time, and only waits are shortened. */
-async function untilSucceeded(server: TestState, id: string): Promise<void> {
-  const began = performance.now();
-  for (;;) {
-    await vi.advanceTimersByTimeAsync(100);
-    if ((await server.call("GET", `/v1/operations/${id}`)).json.status === "succeeded") return;
-    if (performance.now() - began > 20_000) throw new Error("it did not come to that");
-    await new Promise((next) => setImmediate(next));
+/** Resolves to how long it waited. Files are read and written in real time, and only waits are shortened. The server starts and ends without. */
+async function untilSucceeded(server: TestState, submit: () => Promise<string>): Promise<number> {
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+  try {
+    const id = await submit();
+    const began = performance.now();
+    for (let waitedMs = stepMs; ; waitedMs += stepMs) {
+      await vi.advanceTimersByTimeAsync(stepMs);
+      const { status } = (await server.call("GET", `/v1/operations/${id}`)).json;
+      if (status === "succeeded") return waitedMs;
+      if (performance.now() - began > 20_000) throw new Error("it did not come to that");
+      await new Promise((next) => setImmediate(next));
+    }
+  } finally {
+    vi.useRealTimers();
   }
 }
-
-beforeEach(() => void vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] }));
-afterEach(() => void vi.useRealTimers());
 
 test("a publication for which the only engine was late is tried again, though that did not start anew", async ({
   engine,
   server,
 }) => {
   engine.failNext = late();
-  await untilSucceeded(server, await server.submitStep());
+  expect(await untilSucceeded(server, () => server.submitStep())).toBeLessThan(
+    restartTimeoutMs / 2,
+  );
   expect(await server.model()).toMatchObject({ learnt: 1, served: 1 });
 });
 
-test("so is the check of an import, and what hangs in the engine after it is not waited for", async ({
+test("so is the check of an import, and what hangs in the engine is not waited for before", async ({
   engine,
   folder,
   server,
@@ -42,19 +51,17 @@ test("so is the check of an import, and what hangs in the engine after it is not
   await writeFile(join(path, "adapter_model.safetensors"), encodeSafetensors(tensors, {}));
   engine.failNext = late();
   const { unload } = engine;
-  // The first one hangs until the adapter is asked for again.
-  let isAskedAgain = (): void => undefined;
-  const askedAgain = new Promise<void>((resolve) => (isAskedAgain = resolve));
-  const { load } = engine;
-  engine.load = async (adapter) => {
-    if (engine.calls.some((call) => call.startsWith("load m@1"))) isAskedAgain();
-    await load(adapter);
-  };
+  let isFree = false;
   engine.unload = async (policy) => {
-    await askedAgain;
+    while (!isFree) await new Promise((next) => setTimeout(next, 60_000));
     await unload(policy);
   };
-  const submitted = await server.submit({ type: "import", path });
-  await untilSucceeded(server, submitted.json.id);
+  const { load } = engine;
+  engine.load = async (adapter) => {
+    isFree = engine.calls.some((call) => call.startsWith("load m@1"));
+    await load(adapter);
+  };
+  const submit = async () => (await server.submit({ type: "import", path })).json.id as string;
+  expect(await untilSucceeded(server, submit)).toBeLessThan(restartTimeoutMs / 2);
   expect(await server.model()).toMatchObject({ learnt: 1, served: 1 });
 });

@@ -186,13 +186,14 @@ async function checkInEngine(
       throw failure;
     }
   };
-  let told: Awaited<ReturnType<typeof ask>>;
   try {
-    told = await onceThere(context.ready, signal, ask);
+    const told = await onceThere(context.ready, signal, ask);
+    if (told) throw told.failure;
   } catch (error) {
+    // An engine that hangs over it would hang over this as well: nobody waits.
+    void letGo(context, name);
     throw signal.aborted ? aborted(error) : error;
   }
-  if (told) throw told.failure;
 }
 
 /**
@@ -203,8 +204,6 @@ async function tryInEngine(context: OperationContext, adapter: LiveAdapter): Pro
   try {
     await context.engines.load(adapter);
   } catch (cause) {
-    // One that hangs over it would hang over this as well: nobody waits.
-    void letGo(context, adapter.policy);
     // Its own failure says nothing of the adapter.
     if (!HoneError.isInstance(cause) || cause.code !== "bad_adapter") throw cause;
     throw badAdapter(`the engine refuses it: ${cause.message}`, cause);
