@@ -131,9 +131,9 @@ async function start(
   });
 
   async function startSidecar(): Promise<void> {
-    sidecar = startCli([...sidecarArgs(joinedName), "--", "--middleware", "silence.Silence"], {
+    sidecar = startCli(sidecarArgs(joinedName), {
       ...(await sidecarEnv()),
-      ...{ PYTHONPATH: import.meta.dirname, HONE_TEST_SILENCE: silent },
+      ...{ PYTHONPATH: join(import.meta.dirname, "silence"), HONE_TEST_SILENCE: silent },
     });
   }
 

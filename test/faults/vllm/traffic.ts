@@ -3,7 +3,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import OpenAI from "openai";
 
 /** What streams that go on all the time have met. */
-export interface Traffic {
+interface Traffic {
   /** Whole streams. */
   answers: number;
   /** Broke off after they had begun: their client sent them again. */
@@ -44,7 +44,7 @@ export function startTraffic(options: {
   setMaxListeners(0, signal);
   const traffic: Traffic = { answers: 0, broken: [], failed: [], wrong: [] };
   let isPaused = false;
-  let underWay = 0;
+  const underWay = new Set<number>();
   const client = new OpenAI({
     ...{ baseURL: `${options.url}/v1`, apiKey: options.key, maxRetries: 10 },
   });
@@ -96,15 +96,15 @@ export function startTraffic(options: {
         await delay(lookEveryMs);
         continue;
       }
-      underWay++;
+      underWay.add(nth);
       await one(nth);
-      underWay--;
+      underWay.delete(nth);
     }
   });
   return Object.assign(traffic, {
     async pause() {
       isPaused = true;
-      while (underWay > 0) await delay(lookEveryMs);
+      while (underWay.size > 0) await delay(lookEveryMs);
     },
     resume() {
       isPaused = false;

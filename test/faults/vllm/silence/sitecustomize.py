@@ -1,10 +1,12 @@
-"""For vLLM's --middleware: while the file HONE_TEST_SILENCE exists, completions are answered with 200 and no token.
+"""In a vLLM's PYTHONPATH: while the file HONE_TEST_SILENCE exists, it answers completions with 200 and no token.
 
-vLLM has been seen to do so by itself; how to make it do so on purpose is not known.
+vLLM has been seen to do so by itself; how to make it do so on purpose is not known. Hone takes no --middleware for
+vLLM, so this stands around the application that is given to uvicorn.
 """
 
 import json
 import os
+import sys
 
 NOTHING = json.dumps(
     {
@@ -54,3 +56,14 @@ class Silence:
         headers = [(b"content-type", kind.encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": text.encode()})
+
+
+if any(part.endswith("hone_vllm.py") for part in sys.orig_argv):
+    import uvicorn
+
+    configure = uvicorn.Config.__init__
+
+    def around(self, app, *args, **kwargs):
+        configure(self, Silence(app), *args, **kwargs)
+
+    uvicorn.Config.__init__ = around
