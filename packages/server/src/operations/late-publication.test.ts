@@ -51,14 +51,14 @@ test("so is the check of an import, and what hangs in the engine is not waited f
   await writeFile(join(path, "adapter_model.safetensors"), encodeSafetensors(tensors, {}));
   engine.failNext = late();
   const { unload } = engine;
-  let isFree = false;
+  const asked = { again: false };
   engine.unload = async (policy) => {
-    while (!isFree) await new Promise((next) => setTimeout(next, 60_000));
+    while (!asked.again) await new Promise((next) => setTimeout(next, 60_000));
     await unload(policy);
   };
   const { load } = engine;
   engine.load = async (adapter) => {
-    isFree = engine.calls.some((call) => call.startsWith("load m@1"));
+    asked.again = engine.calls.some((call) => call.startsWith("load m@1"));
     await load(adapter);
   };
   const submit = async () => (await server.submit({ type: "import", path })).json.id as string;

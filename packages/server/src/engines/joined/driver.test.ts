@@ -48,8 +48,6 @@ it("waits for no report once it is closed", async () => {
   const load = driver.load(makeAdapter(folder, "m@3"));
   await expect.poll(() => driver.wanted()).toHaveLength(1);
   const gone = { code: "engine_unavailable", message: expect.stringContaining("was removed") };
-  const rejected = expect(load).rejects.toMatchObject(gone);
-  await driver.close();
-  await rejected;
+  await Promise.all([expect(load).rejects.toMatchObject(gone), driver.close()]);
   await expect(driver.load(makeAdapter(folder, "m@4"))).rejects.toMatchObject(gone);
 });
