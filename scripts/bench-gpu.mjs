@@ -7,6 +7,7 @@ import { mkdirSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs"
 import { join } from "node:path";
 import process from "node:process";
 import { fail, root, setUpPython } from "./install.mjs";
+import { findVllmPython } from "./vllm/environment.mjs";
 import { endAll, onInterrupt, run } from "./processes.mjs";
 
 onInterrupt(() => {
@@ -61,8 +62,10 @@ async function hasGpu() {
 
 async function measureHere() {
   const out = options.includes("--out") ? [] : ["--out", join(root, "runs", "gpu")];
+  const vllm = findVllmPython("cuda");
   const env = {
     ...process.env,
+    ...(vllm && { HONE_VLLM_PYTHON: vllm }),
     PYTHONPATH: join(root, "packages", "server", "worker"),
     PYTORCH_CUDA_ALLOC_CONF: "expandable_segments:True",
     HF_HUB_OFFLINE: "1",

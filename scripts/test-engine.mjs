@@ -2,8 +2,12 @@
 // Runs the engine contract against real engines, and on vLLM the loop too (the end-to-end tests run it on
 // the embedded engine): pnpm test:engine [--engine embedded|vllm|all]
 import { spawnSync } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import process from "node:process";
 import { parseArgs } from "node:util";
+import { root } from "./install.mjs";
 import { findVllmPython } from "./vllm/environment.mjs";
 
 const { values } = parseArgs({ options: { engine: { type: "string", default: "all" } } });
@@ -35,6 +39,19 @@ for (const file of engines.flatMap((engine) => tests[engine])) {
     env: { ...env, HONE_TEST_ENGINES: engines.join(",") },
   });
   if (status !== 0) process.exit(status ?? 1);
+}
+if (vllm) {
+  // How long a new policy takes on vLLM, and whether it says what the trainer says: as on a card, of a tiny base.
+  const out = mkdtempSync(join(tmpdir(), "hone-gpu-bench-"));
+  const stage = ["--shape", "tiny", "--stages", "vllm_engine", "--out", out];
+  const worker = join(root, "packages", "server", "worker");
+  const { status } = spawnSync(
+    process.env.HONE_PYTHON,
+    [join(root, "bench", "gpu", "all.py"), ...stage],
+    { stdio: "inherit", env: { ...env, PYTHONPATH: worker, CUDA_VISIBLE_DEVICES: "" } },
+  );
+  if (status !== 0) process.exit(status ?? 1);
+  rmSync(out, { recursive: true, force: true });
 }
 
 function fail(message) {

@@ -29,6 +29,8 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 #: Per stage: its module, the shape that it is for (None: the first of the run), and its share of the time.
 STAGES: list[tuple[str, str, str | None, float]] = [
     ("facts", "gpu.facts", None, 20),
+    # Where there is no vLLM it ends at once, and those after it have its time.
+    ("vllm_engine", "gpu.vllm_engine", None, 120),
     ("own_gemms", "gpu.own_gemms", "4b", 15),
     ("own_gemms", "gpu.own_gemms", "0.6b", 10),
     ("correctness", "gpu.correctness", None, 70),
@@ -138,7 +140,17 @@ def preload() -> str | None:
     """What stages import anyway, once for all of them; says what is missing."""
     try:
         importlib.import_module("transformers.models.qwen3.modeling_qwen3")
-        for name in ("facts", "own_gemms", "correctness", "trainer", "baseline", "decode", "kernels", "bits"):
+        for name in (
+            "facts",
+            "own_gemms",
+            "correctness",
+            "trainer",
+            "baseline",
+            "decode",
+            "kernels",
+            "bits",
+            "vllm_engine",
+        ):
             importlib.import_module(f"gpu.{name}")
     except ImportError:
         return traceback.format_exc()[-2000:]

@@ -149,6 +149,17 @@ PREDICTIONS: list[Prediction] = [
         scale=1e3,
         unit="ms",
     ),
+    Prediction(
+        "4b, rank 16, a new policy's first token on vLLM",
+        "4b",
+        {"kind": "vllm_publish"},
+        "seconds",
+        most=1,
+        unit="s",
+    ),
+    Prediction(
+        "vLLM and trainer, how far the ratio is from 1", None, {"kind": "vllm_ratio"}, "ratio_off", most=0.01
+    ),
 ]
 
 

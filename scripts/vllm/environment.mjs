@@ -3,10 +3,10 @@ import { tsImport } from "tsx/esm/api";
 
 const { findVllm } = await tsImport("../../packages/server/src/setup/vllm.ts", import.meta.url);
 
-/** The Python that has vLLM, or null. */
-export function findVllmPython() {
+/** The Python that has vLLM, or null. @param {"cpu" | "cuda"} build */
+export function findVllmPython(build = "cpu") {
   try {
-    return findVllm("cpu");
+    return findVllm(build);
   } catch {
     return null;
   }
