@@ -1,8 +1,8 @@
 // Publications on vLLMs that joined by their sidecars, under traffic: what a publication takes, and whether any answer
 // fails or is of other weights than of the policy that it names. Each engine answers a probe, and the last lines say
 // where the time went.
-//   pnpm bench joined-engines [--engines 2] [--publications 20] [--streams 16] [--keep]
-// Needs `hone setup --engine vllm` (3.4 GB) and HONE_PYTHON. On two cores it takes about three minutes.
+//   pnpm bench joined-engines [--engines 2] [--publications 20] [--streams 16] [--keep] [-- flags for vLLM]
+// Needs `hone setup --engine vllm` (3.4 GB) and HONE_PYTHON. On two cores it takes a minute or two.
 import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createHash } from "node:crypto";
 import { cpus, loadavg, tmpdir } from "node:os";
@@ -20,8 +20,10 @@ import {
   trainedAdapters,
 } from "../packages/server/src/testing/running-engine.ts";
 import { promptOf, sampleOne } from "../packages/server/src/testing/sampling.ts";
+import { began, describePhases, published } from "./publication-phases.ts";
 
-const { values } = parseArgs({
+const { values, positionals: vllmFlags } = parseArgs({
+  allowPositionals: true,
   options: {
     engines: { type: "string", default: "2" },
     publications: { type: "string", default: "20" },
@@ -49,7 +51,10 @@ try {
     const args = ["engine", "--join", server.url, "--name", `e${at}`, "--base", testBase];
     sidecars.push(
       startCli(
-        [...args, "--data-dir", join(folder, `e${at}`), "--log-level", "debug", "--max-loras", "6"],
+        [
+          ...[...args, "--data-dir", join(folder, `e${at}`), "--log-level", "debug"],
+          ...["--max-loras", "6", "--", ...vllmFlags],
+        ],
         { HONE_JOIN_TOKEN: await server.token(), OMP_NUM_THREADS: "1", HF_HUB_OFFLINE: "1" },
       ),
     );
@@ -60,10 +65,12 @@ try {
   for (const { child } of sidecars) child.kill("SIGTERM");
   const ends = await Promise.all(sidecars.map(({ ended }) => ended));
   for (const { code, error } of ends) if (code !== 0) console.error(`status ${code}: ${error}`);
-  console.log(phases(ends.map(({ error }) => error)));
+  const logs = ends.map(({ error }, at): [string, string] => [`e${at + 1}`, error]);
+  console.log(describePhases(lines.join(""), new Map(logs)));
   await server.close();
   if (values.keep) {
-    ends.forEach(({ error }, at) => writeFileSync(join(folder, `e${at + 1}.log`), error));
+    for (const [name, text] of logs) writeFileSync(join(folder, `${name}.log`), text);
+    writeFileSync(join(folder, "server.log"), lines.join(""));
     console.log(`kept: ${folder}`);
   } else rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
 }
@@ -117,11 +124,14 @@ async function measure(): Promise<void> {
   const newest = new Map<string, { adapter: LiveAdapter; token: number; step: number }>();
   const publish = async (model: string, step: number): Promise<number> => {
     const made = makePolicy(model, step);
+    const { policy } = made.adapter;
     const begun = performance.now();
-    log.debug({ policy: made.adapter.policy }, "a publication begins");
+    log.debug({ policy }, began);
     await server.pool.load(made.adapter);
     newest.set(model, { ...made, step });
-    return performance.now() - begun;
+    const tookMs = performance.now() - begun;
+    log.debug({ policy, tookMs: Math.round(tookMs) }, published);
+    return tookMs;
   };
   for (const model of models) await publish(model, 0);
 
@@ -186,56 +196,4 @@ async function measure(): Promise<void> {
       .join("\n"),
   );
   if (failed + mixed > 0) process.exitCode = 1;
-}
-
-interface Line {
-  time: number;
-  msg: string;
-  policy?: string;
-  engine?: string;
-  served?: string[];
-  generation?: number;
-  tookMs?: number | Record<string, number>;
-}
-
-/** Where the time of the publications went, from the logs of the server and of each sidecar (one clock for all). */
-function phases(logs: readonly string[]): string {
-  const parse = (text: string): Line[] =>
-    text
-      .split("\n")
-      .filter((line) => line.startsWith("{"))
-      .map((line) => JSON.parse(line) as Line);
-  const ours = parse(lines.join(""));
-  const found = new Map<string, number[]>();
-  const note = (phase: string, ms: number | undefined): void => {
-    if (ms !== undefined) found.set(phase, [...(found.get(phase) ?? []), ms]);
-  };
-  logs.forEach((text) => {
-    const theirs = parse(text);
-    for (const begin of ours.filter(({ msg }) => msg === "a publication begins")) {
-      const { policy } = begin;
-      const of = (some: Line[], msg: string) =>
-        some.find((line) => line.msg === msg && line.policy === policy);
-      const ready = "the engine is ready for the policy";
-      const here = of(theirs, "the adapter is here and checked");
-      const local = of(theirs, ready);
-      const told = theirs.find((l) => l.served?.includes(policy ?? ""));
-      if (!here || !local || !told) continue;
-      const own = local.tookMs as Record<string, number>;
-      note("1 the sidecar hears of it", here.time - (here.tookMs as number) - begin.time);
-      note("2 fetched and checked", here.tookMs as number);
-      note("3 vLLM loads it", own["load"]);
-      note("4 vLLM lists it and answers its probe", own["check"]);
-      note("5 the server is told", told.time - local.time);
-    }
-  });
-  const row = ([phase, ms]: [string, number[]]): string => {
-    ms.sort((a, b) => a - b);
-    const at = (share: number) => ms[Math.min(ms.length - 1, Math.ceil(share * ms.length) - 1)];
-    return `${phase}: median ${at(0.5)} ms, p95 ${at(0.95)} ms, longest ${at(1)} ms (${ms.length})`;
-  };
-  return [...found]
-    .toSorted(([a], [b]) => a.localeCompare(b))
-    .map(row)
-    .join("\n");
 }

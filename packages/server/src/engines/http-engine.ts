@@ -37,6 +37,7 @@ export interface HttpEngineOptions {
 export interface HttpEngine extends Engine {
   /** Of vLLM: `0.32.0`. Null where the engine does not tell. */
   version(): Promise<string | null>;
+  metrics(): Promise<string>;
   close(): Promise<void>;
 }
 

@@ -1,3 +1,5 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { HoneError } from "@hone/core";
 import type { Logger } from "pino";
 import { watchRemoteEngine } from "../supervise/remote-engine.ts";
 import { publicStatus, supervise, type SupervisorOptions } from "../supervise/supervisor.ts";
@@ -6,6 +8,7 @@ import { createHttpEngine, type HttpEngine } from "./http-engine.ts";
 import type { EnginePool } from "./pool.ts";
 import { vllmHealthBeside } from "./vllm/health.ts";
 import { releaseOf } from "./vllm/release.ts";
+import { shareMetrics } from "./vllm/metrics-page.ts";
 import type { EngineSleep } from "./vllm/sleep.ts";
 
 /** An engine besides the worker, and whoever looks after its process. */
@@ -69,6 +72,9 @@ export function keepRemoteEngine(
 
 type EngineChild = Omit<SupervisorOptions, "log" | "health" | "onReady" | "onLost">;
 
+/** Its limits are minutes and half minutes. */
+const healthEveryMs = 1_000;
+
 /** A vLLM that is a child of this server: started, kept alive and ended by it. */
 export function keepVllm(
   options: Keeping & {
@@ -80,12 +86,15 @@ export function keepVllm(
   },
 ): KeptEngine & { key: () => string } {
   let awaited = 0;
-  const health = vllmHealthBeside(() => awaited + (options.awaitedBeside?.() ?? 0));
+  const page = shareMetrics();
+  const health = vllmHealthBeside(() => awaited + (options.awaitedBeside?.() ?? 0), page);
   const onStarted = (): Promise<void> => release.look();
-  const kept = keepChild({ ...options, kind: "vllm", health, onStarted });
+  const child = { pollMs: healthEveryMs, ...options.child };
+  const kept = keepChild({ ...options, child, kind: "vllm", health, onStarted });
   const release = releaseOf({ ...options, engine: kept.engine });
   const engine: HttpEngine = {
     ...kept.engine,
+    metrics: () => soonEnough(page(kept.rawBaseURL())),
     async *generate(request) {
       let isAwaited = false;
       yield* noteAwaited(kept.engine.generate(request), (is) => {
@@ -96,6 +105,24 @@ export function keepVllm(
   };
   const status = (): ReturnType<KeptEngine["status"]> => ({ ...kept.status(), ...release.shown() });
   return { ...kept, engine, status };
+}
+
+/** For who reads an engine's metrics only as a hint. @unit ms */
+const hintTimeoutMs = 900;
+
+async function soonEnough(page: Promise<string>): Promise<string> {
+  const late = new AbortController();
+  const limit = delay(hintTimeoutMs, undefined, { signal: late.signal }).then(() => {
+    throw new HoneError(`vLLM did not answer GET /metrics in ${hintTimeoutMs} ms.`, {
+      ...{ code: "engine_unavailable", retryAfterMs: 1_000 },
+    });
+  });
+  try {
+    return await Promise.race([page, limit]);
+  } finally {
+    limit.catch(() => undefined);
+    late.abort();
+  }
 }
 
 /** The same for any engine that is a child. */
@@ -110,7 +137,7 @@ export function keepChild(
     /** Where it sleeps while a step trains. */
     sleep?: EngineSleep | undefined;
   },
-): KeptEngine & { key: () => string; baseURL: () => string } {
+): KeptEngine & { key: () => string; baseURL: () => string; rawBaseURL: () => string } {
   const { name, pool, kind, child, health, maxSequences, sleep, log } = options;
   const supervised = supervise({
     ...child,
@@ -133,6 +160,7 @@ export function keepChild(
     engine: createHttpEngine({ kind, baseURL: supervised.rawBaseURL, key: supervised.key }),
     key: supervised.key,
     baseURL: supervised.baseURL,
+    rawBaseURL: supervised.rawBaseURL,
     requireUp: () => supervised.baseURL(),
     onFenced: () => supervised.doubt(),
     status: () => {

@@ -48,7 +48,7 @@ export async function prepare(
     const seen = await loadAnew(engine, adapter, log);
     took("load");
     fault("publish.after-load");
-    ({ answer } = seen ?? { answer: await askEngine(engine, adapter) });
+    ({ answer } = seen ?? { answer: await askEngine(engine, adapter, took) });
     if (probe) {
       const limits = { dtype: base().dtype, tolerance: tolerance?.() };
       const { difference, tellsApart } = judgeAnswer(policy, probe, answer, limits);
@@ -64,7 +64,6 @@ export async function prepare(
   }
   holding.leftovers.delete(policy);
   holding.adapters.set(policy, answer);
-  took("check");
   log.debug({ policy, tookMs: took.all }, "the engine is ready for the policy");
 }
 
@@ -99,13 +98,23 @@ async function loadAnew(
 }
 
 /** Asks for its list and its answer to the probe at the same time. The list says which weights it serves. */
-async function askEngine(engine: Engine, adapter: LiveAdapter): Promise<ProbeAnswer | null> {
+async function askEngine(
+  engine: Engine,
+  adapter: LiveAdapter,
+  took: Stopwatch,
+): Promise<ProbeAnswer | null> {
   const { policy, probe } = adapter;
   const given = new AbortController();
   const answering = probe ? askProbe(engine, policy, probe, given.signal) : Promise.resolve(null);
   answering.catch(() => undefined);
   try {
-    if (await isFrom(await engine.served(), adapter)) return await answering;
+    const isThere = await isFrom(await engine.served(), adapter);
+    took("list");
+    if (isThere) {
+      const answer = await answering;
+      took("probe");
+      return answer;
+    }
     throw new HoneError(
       `The engine took ${policy} but does not serve it from its checkpoint. ` +
         "Look whether another server loads policies of the same name into this engine.",
@@ -137,8 +146,10 @@ export async function forgetWrong(
   });
 }
 
-/** Each call says what has been done since the one before. */
-function stopwatch() {
+/** Each call says what has been done since the one before. @unit ms */
+type Stopwatch = ((what: string) => void) & { readonly all: Readonly<Record<string, number>> };
+
+function stopwatch(): Stopwatch {
   const all: Record<string, number> = {};
   let from = performance.now();
   const took = (what: string): void => {

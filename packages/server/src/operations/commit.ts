@@ -117,7 +117,9 @@ export async function publishNewest(
   const model = models.require(record.model);
   try {
     // One that was only late may be ready the next time, and nothing tells when it is.
-    await onceThere(ready, signal, () => timed(emit, "publish", () => live.publish(model.name)));
+    await onceThere(ready, signal, () => timed(emit, "publish", () => live.publish(model.name)), {
+      onWait: tellOfWait(policyName(model.name, model.learnt), emit),
+    });
   } catch (cause) {
     throw new HoneError(
       `${policyName(model.name, model.learnt)} was learnt but cannot be served: ${(cause as Error).message} ` +
@@ -127,4 +129,22 @@ export async function publishNewest(
   }
   const step = model.served;
   emit({ type: "published", step, policy: policyName(model.name, step) });
+}
+
+/** How often a wait is told of that has not changed. */
+const tellWaitEveryMs = 60_000;
+
+/** Warns what a publication waits for: at its beginning, when that changes, and once a minute. */
+function tellOfWait(policy: string, emit: Emit): (error: HoneError, leftMs: number) => void {
+  let told = { reason: "", at: -Infinity };
+  return ({ message: reason }, leftMs) => {
+    const at = performance.now();
+    if (reason === told.reason && at - told.at < tellWaitEveryMs) return;
+    told = { reason, at };
+    const left = `${Math.ceil(leftMs / 60_000)} min`;
+    emit({
+      type: "warning",
+      message: `${policy} is not served yet: ${reason} It is tried again for up to ${left}; the policy before it answers meanwhile.`,
+    });
+  };
 }

@@ -34,10 +34,14 @@ test("a publication for which the only engine was late is tried again, though th
   server,
 }) => {
   engine.failNext = late();
-  expect(await untilSucceeded(server, () => server.submitStep())).toBeLessThan(
-    restartTimeoutMs / 2,
-  );
+  let id = "";
+  const submit = async () => (id = await server.submitStep());
+  expect(await untilSucceeded(server, submit)).toBeLessThan(restartTimeoutMs / 2);
   expect(await server.model()).toMatchObject({ learnt: 1, served: 1 });
+  const told = await (await server.app.request(`/v1/operations/${id}/events`)).text();
+  expect(told).toContain(
+    `m@1 is not served yet: ${late().message} It is tried again for up to 10 min; the policy before it answers meanwhile.`,
+  );
 });
 
 test("so is the check of an import, and what hangs in the engine is not waited for before", async ({

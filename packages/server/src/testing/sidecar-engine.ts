@@ -104,6 +104,10 @@ export async function startSidecarEngine(base = "base", port = 0): Promise<Sidec
         response.writeHead(200).end(JSON.stringify({ version: vllmRelease }));
         return;
       }
+      if (request.url === "/metrics") {
+        response.end("vllm:kv_cache_usage_perc 0.25\nvllm:num_requests_waiting 0\n");
+        return;
+      }
       const body = JSON.parse(text || "{}") as Record<string, string>;
       if (request.url === "/v1/completions") {
         void complete(body, response);

@@ -78,6 +78,7 @@ export async function openAdapterCache(options: {
 
   async function bring(wanted: WantedFiles, place: string): Promise<string> {
     const made = join(folder, `${staging}${randomUUID()}`);
+    const began = performance.now();
     try {
       await mkdir(made, { mode: 0o700 });
       const file = join(made, adapterName);
@@ -88,6 +89,8 @@ export async function openAdapterCache(options: {
       }
       // Nothing is synced: what a crash of the machine leaves half written is found by its digest, and fetched again.
       await writeFile(join(made, adapterConfigName), wanted.config, { mode: 0o600 });
+      const tookMs = Math.round(performance.now() - began);
+      log.debug({ policy: wanted.policy, tookMs }, "the adapter has arrived");
       await check(made, wanted);
       await rename(made, place);
       return place;

@@ -36,6 +36,8 @@ export async function startProxy(options: {
   key: string;
   /** Throws while the engine does not answer. */
   engine: () => { baseURL: string; key: string | null };
+  /** The engine's metrics, which others here read too. */
+  metrics: () => Promise<string>;
   /** How the list of adapters names a folder of this machine. */
   rootOf: (folder: string) => string;
   log: Logger;
@@ -66,6 +68,12 @@ export async function startProxy(options: {
     const gone = new AbortController();
     response.once("close", () => gone.abort());
     const { baseURL, key } = options.engine();
+    if (path === "/metrics") {
+      const page = await options.metrics();
+      response.writeHead(200, { "content-type": "text/plain; version=0.0.4" });
+      response.end(page);
+      return;
+    }
     if (path === "/v1/completions") asked.add(response);
     const told = await ask(baseURL + path, {
       ...{ method, body, signal: gone.signal, dispatcher: agent },

@@ -262,6 +262,12 @@ it("an engine joins and one leaves in mid-run: no request fails, none is mixed",
   expect((await infoOf("a"))?.state).not.toBe("serving");
 });
 
+it("the server reads the engine's metrics through its sidecar", async () => {
+  await joinHere("a");
+  await server.pool.readLoads();
+  expect(server.pool.loads()).toMatchObject([{ name: "a", kvUse: 0.25 }]);
+});
+
 it("who goes away in the middle of a stream ends the stream in the engine", async () => {
   const { engine } = await joinHere("a");
   const gone = new AbortController();

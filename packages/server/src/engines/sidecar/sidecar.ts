@@ -1,7 +1,6 @@
 import { randomBytes, randomUUID } from "node:crypto";
 import { mkdirSync } from "node:fs";
 import { join as joinPath, resolve } from "node:path";
-import { setTimeout as delay } from "node:timers/promises";
 import { HoneError } from "@hone/core";
 import { ownAddresses, isUnspecified, urlOf } from "../../http/own-address.ts";
 import { lockDataDir } from "../../store/lock.ts";
@@ -12,6 +11,7 @@ import type { ServedBaseOnWire } from "../joined/wire.ts";
 import { openAdapterCache } from "./adapter-cache.ts";
 import { checkAdapter } from "./adapter-check.ts";
 import { bucketDownloads } from "./bucket-downloads.ts";
+import { drain } from "./drain.ts";
 import { enter } from "./enter.ts";
 import { follow, patiently } from "./follow.ts";
 import { forgetIdentity } from "./identity.ts";
@@ -122,6 +122,7 @@ async function start(
     ...options.listen,
     ...{ key, log },
     engine: () => ({ baseURL: kept.requireUp(), key: kept.key() }),
+    metrics: () => kept.engine.metrics(),
     rootOf(path) {
       const digest = cache.digestOf(path);
       return digest === null ? path : `sha256:${digest}`;
@@ -164,17 +165,7 @@ async function start(
     url,
     failed,
     async stop(hurry) {
-      const until = performance.now() + options.drainMs;
-      for (;;) {
-        // A server that is away routes nothing here.
-        const { inFlight } = await link.drain(boot).catch(() => ({ inFlight: 0 }));
-        if ((inFlight === 0 && proxy.inFlight === 0) || hurry?.aborted) break;
-        if (performance.now() > until) {
-          log.warn({ inFlight: proxy.inFlight }, "requests are cut off: the time to drain is over");
-          break;
-        }
-        await delay(100, undefined, { signal: hurry }).catch(() => undefined);
-      }
+      await drain({ link, boot, proxy, limitMs: options.drainMs, hurry, log });
       if (options.ephemeral) {
         await link.leave().catch((error: unknown) => {
           log.warn({ err: error }, "the server was not told that the engine is gone for good");

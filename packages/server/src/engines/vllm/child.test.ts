@@ -11,7 +11,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pino } from "pino";
-import { afterAll, beforeEach, describe, expect, it } from "vitest";
+import { afterAll, beforeEach, describe, expect, it, vi } from "vitest";
 import { startChild, type Child, type ChildOptions } from "../../supervise/child.ts";
 import type { Health } from "../../supervise/health.ts";
 import { workerPython } from "../../testing/running-engine.ts";
@@ -110,6 +110,25 @@ function isRunning(pid: number): boolean {
   }
 }
 
+const inOneProcess =
+  "--distributed-executor-backend vllm.v1.executor.uniproc_executor.UniProcExecutor";
+
+it("computes and schedules in one process, but where threads are bound, over several, or on a card", () => {
+  const flagsOf = (options: Partial<Parameters<typeof vllmChild>[0]>): string => {
+    const { args } = vllmChild({ python: "python", base: "/b", servedName: "b", ...options });
+    return (typeof args === "function" ? args() : args).join(" ");
+  };
+  expect(flagsOf({})).toContain(inOneProcess);
+  expect(flagsOf({ device: "cuda" })).not.toContain("--distributed-executor-backend");
+  expect(flagsOf({ flags: ["-tp", "2"] })).not.toContain("--distributed-executor-backend");
+  // The operator's own comes last.
+  const own = flagsOf({ flags: ["--distributed-executor-backend", "mp"] });
+  expect(own.lastIndexOf("mp")).toBeGreaterThan(own.indexOf(inOneProcess));
+  vi.stubEnv("VLLM_CPU_OMP_THREADS_BIND", "0-3");
+  expect(flagsOf({})).not.toContain("--distributed-executor-backend");
+  vi.unstubAllEnvs();
+});
+
 describe.skipIf(!workerPython())("vLLM as a child", () => {
   it("is ready once it has sampled, under a key that is not on its command line", async () => {
     const child = await start();
@@ -125,6 +144,7 @@ describe.skipIf(!workerPython())("vLLM as a child", () => {
       expect(argv.join(" ")).toContain("--model /models/base --served-model-name base");
       expect(argv.join(" ")).toContain("--max-model-len 512 --enable-lora --max-loras 6");
       expect(argv.join(" ")).toContain("--logprobs-mode processed_logprobs");
+      expect(argv.join(" ")).toContain(inOneProcess);
       expect(argv).not.toContain(child.key);
       expect(env).toMatchObject({ VLLM_API_KEY: child.key, VLLM_ALLOW_RUNTIME_LORA_UPDATING: "1" });
       expect(env).not.toHaveProperty("HONE_WORKER_KEY");

@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { cacheDir, workerDir } from "../../setup/paths.ts";
 import type { ChildOptions } from "../../supervise/child.ts";
+import { cardsOf } from "./flags.ts";
 import { loraTargets } from "./lora-targets.ts";
 import { slotsFor } from "./slots.ts";
 
@@ -53,6 +54,7 @@ export function vllmChild(options: VllmOptions): Omit<ChildOptions, "log"> {
       ...["--structured-outputs-config.disable_any_whitespace", "true"],
       // Without a GPU compiling takes minutes, and there are no graphs to gain.
       ...(options.device === "cuda" ? [] : ["--enforce-eager"]),
+      ...(options.device === "cuda" ? [] : executorFlag(options)),
       ...(options.device === "cuda" ? [] : ["--lora-target-modules", ...loraTargets(options.base)]),
       "--disable-uvicorn-access-log",
       // The routes are of vLLM's development mode; `hone_vllm.py` closes all others of it.
@@ -63,7 +65,7 @@ export function vllmChild(options: VllmOptions): Omit<ChildOptions, "log"> {
     ],
     env: {
       VLLM_CPU_KVCACHE_SPACE: process.env["VLLM_CPU_KVCACHE_SPACE"] ?? "1",
-      VLLM_CPU_OMP_THREADS_BIND: process.env["VLLM_CPU_OMP_THREADS_BIND"] ?? "nobind",
+      VLLM_CPU_OMP_THREADS_BIND: threadsBind(),
       HONE_COMPILED: join(cacheDir(), "compiled"),
       ...options.env,
       VLLM_ALLOW_RUNTIME_LORA_UPDATING: "1",
@@ -80,6 +82,19 @@ export function vllmChild(options: VllmOptions): Omit<ChildOptions, "log"> {
 
 function slotsOf(given: VllmOptions["maxLoras"]): number {
   return (typeof given === "function" ? given() : given) ?? slotsFor({ models: 1 });
+}
+
+const threadsBind = (): string => process.env["VLLM_CPU_OMP_THREADS_BIND"] ?? "nobind";
+
+/**
+ * On a processor vLLM computes in a process of its own beside the one that schedules, so that it can bind its threads to
+ * cores. Each waits for the other by asking over and over, and on few cores takes them from whoever has work. Where no
+ * threads are bound one process does both, as on a single card (docs/decisions/0067).
+ */
+function executorFlag({ flags = [] }: VllmOptions): string[] {
+  if (threadsBind() !== "nobind" || cardsOf(flags) > 1) return [];
+  // By its path: vLLM replaces the short name.
+  return ["--distributed-executor-backend", "vllm.v1.executor.uniproc_executor.UniProcExecutor"];
 }
 
 function shareFlag(share: number | null): string[] {

@@ -18,7 +18,7 @@ async function asked(codes: readonly ErrorCode[], restarts: boolean) {
       if (restarts) setTimeout(() => ready.opened(), 1);
       return Promise.reject(new HoneError("It is away.", { code }));
     },
-    20,
+    { noticeMs: 20 },
   );
   return { said: await answer.catch((error: HoneError) => error.code), asks };
 }
@@ -35,4 +35,20 @@ test("one that has too much to do is asked again; an error without a restart end
   expect(await asked(busy, false)).toEqual({ said: "answer", asks: 4 });
   expect(await asked(["engine_error"], false)).toEqual({ said: "engine_error", asks: 1 });
   expect(await asked(["invalid_request"], true)).toEqual({ said: "invalid_request", asks: 1 });
+});
+
+test("who asks hears what is waited for, and for how long yet", async () => {
+  const heard: [string, number][] = [];
+  let asks = 0;
+  const ask = async () => {
+    if (asks++ === 2) return "answer";
+    throw new HoneError(`It is away (${asks}).`, { code: "engine_unavailable" });
+  };
+  const onWait = (error: HoneError, leftMs: number) => void heard.push([error.message, leftMs]);
+  expect(await onceThere(createReadyGate(), signal, ask, { noticeMs: 5, onWait })).toBe("answer");
+  expect(heard.map(([message]) => message)).toEqual(["It is away (1).", "It is away (2)."]);
+  for (const [, leftMs] of heard) {
+    expect(leftMs).toBeGreaterThan(590_000);
+    expect(leftMs).toBeLessThanOrEqual(600_000);
+  }
 });

@@ -12,7 +12,14 @@ export async function onceThere<T>(
   ready: ReadyGate,
   signal: AbortSignal,
   ask: () => Promise<T>,
-  noticeMs = deathNoticeMs,
+  {
+    noticeMs = deathNoticeMs,
+    onWait,
+  }: {
+    noticeMs?: number;
+    /** Hears of each failure after which it is asked again, and for how long it will be yet. @unit ms */
+    onWait?: (error: HoneError, leftMs: number) => void;
+  } = {},
 ): Promise<T> {
   const givesUpAt = Date.now() + restartTimeoutMs;
   let restarts = 0;
@@ -22,6 +29,9 @@ export async function onceThere<T>(
       return await ask();
     } catch (error) {
       const code = HoneError.isInstance(error) ? error.code : null;
+      const leftMs = givesUpAt - Date.now();
+      const waits = code === "worker_unavailable" || code === "engine_unavailable";
+      if (waits && HoneError.isInstance(error) && leftMs > 0) onWait?.(error, leftMs);
       if (code === "worker_unavailable") {
         if (!(await ready.after(generation, restartTimeoutMs, signal))) throw error;
         restarts++;
