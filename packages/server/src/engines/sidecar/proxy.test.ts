@@ -22,6 +22,7 @@ beforeEach(async () => {
   proxy = await startProxy({
     ...{ host: "127.0.0.1", port: 0, key, log: silent },
     ...{ engine: () => ({ baseURL, key: null }), rootOf: (path: string) => path },
+    metrics: async () => "",
   });
 });
 afterEach(async () => {
