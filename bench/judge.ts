@@ -1,6 +1,7 @@
-// `pnpm bench judge [--groups 20]` — what RULER asks of a judge: calls, and tokens of the prompt, against one call
+// `pnpm bench judge` — what RULER asks of a judge: calls, and tokens of the prompt, against one call
 // a group whose prompt holds every episode and its tools whole. A real request to a scripted judge is counted,
 // with the tokenizer of OpenAI's newer models (o200k).
+import { parseArgs } from "node:util";
 import {
   mulberry32,
   type ChatMessage,
@@ -13,6 +14,7 @@ import { score, ScriptedJudge } from "@hone/ruler/testing";
 import { Tiktoken } from "js-tiktoken/lite";
 import o200k from "js-tiktoken/ranks/o200k_base";
 
+parseArgs({ options: {} }); // it has none
 const turns = 50;
 const members = 8;
 const tokenizer = new Tiktoken(o200k);

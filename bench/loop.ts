@@ -4,12 +4,13 @@ import { execFile } from "node:child_process";
 import { mkdir, readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { promisify } from "node:util";
+import { parseArgs, promisify } from "node:util";
 import { gather, type RolloutModel } from "@hone/client";
 import { findEnvironment } from "@hone/server";
 import OpenAI from "openai";
 import { base, startTestServer } from "../test/support/server.ts";
 
+parseArgs({ options: {} }); // it has none
 const rounds = 3;
 const median = (values: number[]): number =>
   [...values].sort((a, b) => a - b)[values.length >> 1] ?? Number.NaN;

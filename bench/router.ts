@@ -1,10 +1,12 @@
 // `pnpm bench router` — 1,000 rollouts of six turns in groups of eight over eight scripted engines, on a clock of its
 // own: how many turns find their prefix where they go, and how evenly the engines are loaded.
+import { parseArgs } from "node:util";
 import {
   simulateRouting,
   type Simulation,
 } from "../packages/server/src/testing/router-simulation.ts";
 
+parseArgs({ options: {} }); // it has none
 const usual: Simulation = { engines: 8, rollouts: 1000, turns: 6, concurrency: 256 };
 const cases: [what: string, Partial<Simulation>][] = [
   ["256 at a time, all engines alike", {}],

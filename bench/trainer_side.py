@@ -1,7 +1,9 @@
 """One side of `pnpm bench trainer`: a trainer that does one optimizer step for each line of its standard input and
 answers with what it cost. Run by bench/trainer.ts, a process for each side, so that each has its own peak of memory.
 
-hone            the worker's training operation: packed trees, reading and writing of the checkpoint included
+hone            the worker's training operation: packed trees, reading and writing of the checkpoint included. It uses
+                the threads as a worker does that measures at its start
+hone-one        the same with one part of a micro-batch at a time
 trl, trl-recompute  TRL's GRPOTrainer: its `_compute_loss` on rows of eight, without and with (its default)
                 recomputation of activations, then clip and AdamW
 peft, peft-turns    plain PEFT and torch: padded rows of eight, and a row for each turn with all that was before it
@@ -18,7 +20,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from packing import Sequence, body
@@ -84,17 +88,27 @@ def turns_apart(groups: Groups) -> Groups:
     return result
 
 
-def hone(base_path: str, groups: Groups) -> Callable[[], int]:
+#: One step, and what else is to be told of a side.
+Step = tuple[Callable[[], int], dict[str, Any]]
+
+
+def hone(base_path: str, dtype: str, groups: Groups, *, one: bool) -> Step:
     from hone_worker.base.adapter_files import fresh_adapter, write_adapter
     from hone_worker.base.lora import LoraSpec
     from hone_worker.base.model import load_base
+    from hone_worker.train.cores import Cores, measure_cores
     from hone_worker.train.memory import TrainerMemory
     from hone_worker.train.operation import train_steps
+    from hone_worker.train.side_by_side import SideBySide
     from hone_worker.train.step_data import parse_step_data
 
-    base = load_base(base_path)
+    base = load_base(base_path, dtype=dtype)
+    cores = measure_cores(base)
+    if one:
+        cores = Cores(cores.train, 1)
+    torch.set_num_threads(cores.train)
     # For the life of a worker: what a token takes is measured once.
-    memory = TrainerMemory(base)
+    memory = TrainerMemory(base, side_by_side=SideBySide(cores.parts))
     folder = Path(tempfile.mkdtemp())
     (folder / "policy").mkdir()
     weights = fresh_adapter(base.model, LoraSpec(), 0)
@@ -109,14 +123,14 @@ def hone(base_path: str, groups: Groups) -> Callable[[], int]:
         shutil.rmtree(config.staging)
         return int(result["metrics"]["model_tokens"])
 
-    return step
+    return step, {"cores": asdict(cores)}
 
 
 def _rows(groups: Groups) -> list[Sequence]:
     return [row for members in groups for row in members]
 
 
-def trl(base_path: str, groups: Groups, recompute: bool) -> Callable[[], int]:
+def trl(base_path: str, dtype: str, groups: Groups, recompute: bool) -> Step:
     from datasets import Dataset
     from peft import LoraConfig
     from trl import GRPOConfig, GRPOTrainer
@@ -128,7 +142,7 @@ def trl(base_path: str, groups: Groups, recompute: bool) -> Callable[[], int]:
         report_to=[],
         per_device_train_batch_size=ROWS,
         gradient_checkpointing=recompute,
-        model_init_kwargs={"dtype": torch.float32},
+        model_init_kwargs={"dtype": dtype},
     )
     trainer = GRPOTrainer(
         model=base_path,
@@ -180,15 +194,15 @@ def trl(base_path: str, groups: Groups, recompute: bool) -> Callable[[], int]:
             b["prompt_ids"].numel() + b["completion_ids"].numel() for b in batches
         )
 
-    return step
+    return step, {}
 
 
-def peft(base_path: str, groups: Groups) -> Callable[[], int]:
+def peft(base_path: str, dtype: str, groups: Groups) -> Step:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
     model = get_peft_model(
-        AutoModelForCausalLM.from_pretrained(base_path, dtype=torch.float32),
+        AutoModelForCausalLM.from_pretrained(base_path, dtype=dtype),
         LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"),
     ).train()
     rows = sorted(_rows(groups), key=lambda row: -len(row[0]))
@@ -221,7 +235,7 @@ def peft(base_path: str, groups: Groups) -> Callable[[], int]:
         optimizer.zero_grad()
         return tokens
 
-    return step
+    return step, {}
 
 
 def unique(groups: Groups) -> int:
@@ -245,8 +259,10 @@ def _memory(field: str) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument(
-        "--side", choices=["hone", "trl", "trl-recompute", "peft", "peft-turns"]
+        "--side",
+        choices=["hone", "hone-one", "trl", "trl-recompute", "peft", "peft-turns"],
     )
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--base", required=True)
     parser.add_argument("--workload", choices=["a", "b", "c"])
     parser.add_argument("--groups", type=int, required=True)
@@ -267,17 +283,19 @@ def main() -> None:
         "b": lambda: conversations(vocabulary, options.groups, random),
         "c": lambda: answers(vocabulary, options.groups, random, shared=0),
     }[options.workload]()
+    given = options.base, options.dtype
     sides = {
-        "hone": lambda: hone(options.base, groups),
-        "trl": lambda: trl(options.base, groups, False),
-        "trl-recompute": lambda: trl(options.base, groups, True),
-        "peft": lambda: peft(options.base, groups),
-        "peft-turns": lambda: peft(options.base, turns_apart(groups)),
+        "hone": lambda: hone(*given, groups, one=False),
+        "hone-one": lambda: hone(*given, groups, one=True),
+        "trl": lambda: trl(*given, groups, False),
+        "trl-recompute": lambda: trl(*given, groups, True),
+        "peft": lambda: peft(*given, groups),
+        "peft-turns": lambda: peft(*given, turns_apart(groups)),
     }
-    step = sides[options.side]()
+    step, told = sides[options.side]()
     distinct = unique(groups)
     stands = _memory("VmRSS")
-    print(json.dumps({"ready": options.side}), file=answer)
+    print(json.dumps({"ready": options.side, **told}), file=answer)
     for _ in sys.stdin:
         Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
         cpu, wall = time.process_time(), time.perf_counter()

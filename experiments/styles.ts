@@ -1,12 +1,13 @@
 // `pnpm experiment styles FOLDER` — what a run of the 2048 quickstart has become: for each of its evaluations, the
 // share of the moves that each of the base's styles would choose too, and what the best style reaches on these games.
 import { resolve } from "node:path";
+import { parseArgs } from "node:util";
 import { ceilingOf, evaluationsOf } from "./styles/played-games.ts";
 
-const [folder] = process.argv.slice(2);
-if (folder === undefined || folder.startsWith("-")) {
+const [folder] = parseArgs({ allowPositionals: true, options: {} }).positionals;
+if (folder === undefined) {
   console.error("pnpm experiment styles FOLDER: the folder of a run, such as runs/quickstart-…");
-  process.exit(folder === "--help" || folder === "-h" ? 0 : 2);
+  process.exit(2);
 }
 const run = resolve(folder);
 console.table(

@@ -14,8 +14,10 @@
 // good-teacher trains reward models and policies by them, and shows which of them taught, train-judge trains judges by each method,
 // self-judge trains a policy by its own judgements, beside gold for all and for a fifth, ruler-judge has RULER ask judges
 // that were trained in another form.
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
+import { pathToFileURL } from "node:url";
 import { installPackages, root, setUpModel, setUpPython, tsx } from "./install.mjs";
 import { endAll, onInterrupt, run } from "./processes.mjs";
 
@@ -47,19 +49,27 @@ const known = {
 const [folder, first, ...rest] = process.argv.slice(2);
 const names = known[/** @type {keyof typeof known} */ (folder)];
 const named = first !== undefined && !first.startsWith("-");
+const options = named ? rest : process.argv.slice(3);
+const help = options.includes("--help") || options.includes("-h");
+if (help && !named) {
+  console.log(headComment(readFileSync(join(root, "scripts/bench.mjs"), "utf8")));
+  process.exit(0);
+}
 const name = named ? first : folder === "bench" ? "loop" : "";
 if (!names.includes(name)) {
   console.error(`There is no "${name}" in ${folder}/. Use one of: ${names.join(", ")}.`);
   process.exit(2);
 }
-await installPackages();
-const options = named ? rest : process.argv.slice(3);
 const file = join(root, folder, `${name}.ts`);
+const source = readFileSync(file, "utf8");
+// Some know more of their options than their first lines say, and tell it themselves.
+if (help && !/help: \{|"--help"/.test(source)) {
+  console.log(headComment(source));
+  process.exit(0);
+}
+await installPackages();
 const env = { ...process.env };
-if (
-  ["engine", "trainer", "learn", "joined-engines"].includes(name) &&
-  !options.includes("--help")
-) {
+if (!help && ["engine", "trainer", "learn", "joined-engines"].includes(name)) {
   // What is compared with, PEFT and TRL, is in the environment of the tests alone.
   env.HONE_PYTHON ??= await setUpPython({ test: true });
   const bases = options[options.indexOf("--bases") + 1] ?? "";
@@ -68,4 +78,21 @@ if (
     env.HONE_SMOLLM2 ??= await setUpModel("smollm2");
   env.HONE_VLLM_PYTHON ||= (await import("./vllm/environment.mjs")).findVllmPython() ?? "";
 }
-process.exit((await run(process.execPath, [...tsx, file, ...options], { cwd: root, env })).status);
+const refusing = ["--import", pathToFileURL(join(root, "scripts/refuse-options.mjs")).href];
+process.exit(
+  (await run(process.execPath, [...refusing, ...tsx, file, ...options], { cwd: root, env })).status,
+);
+
+/**
+ * What stands at the beginning of a program: how it is called, and what it is for.
+ *
+ * @param {string} text
+ */
+function headComment(text) {
+  const lines = text.replace(/^#!.*\n/, "").split("\n");
+  const end = lines.findIndex((line) => !line.startsWith("//"));
+  return lines
+    .slice(0, end)
+    .map((line) => line.replace(/^\/\/ ?/, ""))
+    .join("\n");
+}

@@ -27,7 +27,7 @@ from hone_worker.base.adapter_files import fresh_adapter, write_adapter
 from hone_worker.base.compute_paths import ComputePaths
 from hone_worker.base.lora import LoraSpec, default_targets
 from hone_worker.base.model import DTYPES, Base, load_base
-from hone_worker.base.thread_count import measured, remembered
+from hone_worker.base.thread_count import measured
 from hone_worker.engine.engine import Engine, default_cache_bytes
 from hone_worker.engine.routes import engine_routes
 from hone_worker.process.compute import Compute
@@ -43,11 +43,13 @@ from hone_worker.process.service import (
 from hone_worker.score.policy_scores import PolicyScorer
 from hone_worker.score.reward_model import RewardModel, load_reward_model
 from hone_worker.score.routes import ScoreRoutes
+from hone_worker.train.cores import Cores, measure_cores, remembered
 from hone_worker.train.memory import TrainerMemory, step_bytes
 from hone_worker.train.objectives import OBJECTIVES
 from hone_worker.train.objectives.custom import load_objectives
 from hone_worker.train.prompt_logprobs import prompt_logprobs
 from hone_worker.train.routes import routes as train_routes
+from hone_worker.train.side_by_side import SideBySide, can_be_side_by_side
 
 
 class LoraBody(BaseModel):
@@ -161,7 +163,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument("--threads-decode", type=int, help="measured at the start unless given")
     parser.add_argument("--threads-train", type=int, help="measured at the start unless given")
-    parser.add_argument("--threads-file", type=Path, help="keeps the measured number of training threads")
+    parser.add_argument(
+        "--parts-train",
+        type=int,
+        help="parts of a micro-batch at the same time, each with one thread; 1 where --threads-train is given, measured otherwise",
+    )
+    parser.add_argument("--threads-file", type=Path, help="keeps the two measured numbers")
     parser.add_argument(
         "--reward-model",
         action="append",
@@ -221,10 +228,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         quantize=options.quantize,
     )
     reward_models = [_reward_model(text, options, base.dtype) for text in options.reward_model]
+    if (options.parts_train or 1) > 1 and not can_be_side_by_side(base):
+        raise HoneWorkerError(
+            "--parts-train above 1 is for a processor, with neither lora=joined nor layer=compiled in --paths.",
+            code="bad_option",
+            param="parts_train",
+        )
+    cores = (
+        Cores(options.threads_train, options.parts_train or 1)
+        if options.threads_train
+        else remembered(options.threads_file, lambda: measure_cores(base))
+    )
     compute = Compute(
-        decode_threads=options.threads_decode or measured(base, rows=16, width=1),
-        train_threads=options.threads_train
-        or remembered(options.threads_file, lambda: measured(base, rows=4, width=128)),
+        decode_threads=options.threads_decode or measured(base, rows=16, width=1), train_threads=cores.train
     )
     engine = None
     cache_bytes = 0
@@ -243,6 +259,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # What another process has filled of its own is counted twice: better than too little.
         reserved=engine.unfilled_bytes if engine else lambda: cache_bytes,
         release_after_step=options.release_after_step,
+        side_by_side=SideBySide(options.parts_train or cores.parts),
     )
     app = create_app(worker_routes(base, compute, engine, boot, reward_models, memory), key)
     compute.start(engine.decoder if engine is not None else None)

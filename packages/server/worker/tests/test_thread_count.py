@@ -9,7 +9,7 @@ import torch
 
 from hone_worker.base import thread_count
 from hone_worker.base.model import Base
-from hone_worker.base.thread_count import fastest, measured, most_threads, remembered
+from hone_worker.base.thread_count import fastest, measured, most_threads
 
 
 @pytest.mark.parametrize(
@@ -51,15 +51,3 @@ def test_the_environment_bounds_them_and_torch_is_left_as_it_was(
     before = torch.get_num_threads()
     assert measured(tiny_base, 8, 1) in (1, 2)
     assert torch.get_num_threads() == before
-
-
-def test_the_number_is_kept_with_the_data(tmp_path):
-    path = tmp_path / "threads.json"
-    assert remembered(path, lambda: 2) == 2
-    assert remembered(path, lambda: 1) == 2
-    for spoilt in ("", "{", "[]", '{"train": 0}', '{"train": "2"}'):
-        path.write_text(spoilt)
-        assert remembered(path, lambda: 3) == 3
-    assert remembered(path, lambda: 1) == 3
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["threads.json"]
-    assert remembered(None, lambda: 5) == 5

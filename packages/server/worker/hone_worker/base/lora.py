@@ -7,6 +7,7 @@ the length of a `with`, and the rows of a forward may mix adapters and the bare 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -113,14 +114,20 @@ class Joined(Protocol):
     def forget(self) -> None: ...
 
 
+class _Route(threading.local):
+    """Of each thread its own: parts of a step go through the model at the same time."""
+
+    single: LoraWeights | None = None
+    stack: AdapterStack | None = None
+    gates: Tensor | None = None
+
+
 class LoraRouter:
-    """Which adapter applies now. Owned by the one thread that computes."""
+    """Which adapter applies now, on the thread that asks."""
 
     def __init__(self) -> None:
         self.layers: dict[str, LoraLinear] = {}
-        self._single: LoraWeights | None = None
-        self._stack: AdapterStack | None = None
-        self._gates: Tensor | None = None
+        self._now = _Route()
         #: The other way to compute a layer under `single` (joined_lora.py), where the base's paths ask for it.
         self.joined: Joined | None = None
 
@@ -146,48 +153,50 @@ class LoraRouter:
     def _route(
         self, single: LoraWeights | None, stack: AdapterStack | None, gates: Tensor | None
     ) -> Iterator[None]:
-        before = (self._single, self._stack, self._gates)
-        self._single, self._stack, self._gates = single, stack, gates
+        now = self._now
+        before = (now.single, now.stack, now.gates)
+        now.single, now.stack, now.gates = single, stack, gates
         try:
             yield
         finally:
-            self._single, self._stack, self._gates = before
+            now.single, now.stack, now.gates = before
             if self.joined is not None:
                 self.joined.forget()
 
     @property
     def trains(self) -> bool:
         """Whether all rows use the same weights, `trained`: those of one adapter or the bare base."""
-        return self._stack is None
+        return self._now.stack is None
 
     @property
     def trained(self) -> LoraWeights | None:
-        return self._single
+        return self._now.single
 
     def joined_output(self, layer: LoraLinear, x: Tensor) -> Tensor | None:
         """Base and adapter together, where they are computed so."""
-        if self.joined is None or self._single is None:
+        if self.joined is None or self._now.single is None:
             return None
-        return self.joined.output(layer, x, self._single)
+        return self.joined.output(layer, x, self._now.single)
 
     def delta(self, path: str, x: Tensor) -> Tensor | None:
         """What the route adds to the output of a module, in the adapter's precision; None for nothing."""
-        if self._single is not None:
-            pair = self._single.tensors.get(path)
+        single, stack, gates = self._now.single, self._now.stack, self._now.gates
+        if single is not None:
+            pair = single.tensors.get(path)
             if pair is None:
                 return None
             a, b = pair
-            return F.linear(F.linear(x.to(a.dtype), a) * self._single.spec.scale, b)
-        if self._stack is not None:
-            pair = self._stack.tensors.get(path)
+            return F.linear(F.linear(x.to(a.dtype), a) * single.spec.scale, b)
+        if stack is not None:
+            pair = stack.tensors.get(path)
             if pair is None:
                 return None
             a, b = pair
-            assert self._gates is not None
-            if x.dim() != 3 or x.shape[0] != self._gates.shape[0]:
+            assert gates is not None
+            if x.dim() != 3 or x.shape[0] != gates.shape[0]:
                 message = f"{path} flattens its rows, so adapters cannot be chosen per row. Use another base."
                 raise HoneWorkerError(message, code="unsupported_base", status=500)
-            return F.linear(F.linear(x.to(a.dtype), a) * self._gates, b)
+            return F.linear(F.linear(x.to(a.dtype), a) * gates, b)
         return None
 
 

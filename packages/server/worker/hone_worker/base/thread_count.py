@@ -6,12 +6,10 @@ it saves where the core belongs to somebody else. So it must show a clear gain i
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
@@ -66,28 +64,4 @@ def measured(base: Base, rows: int, width: int) -> int:
     finally:
         torch.set_num_threads(before)
     log.info("%d threads for %d rows of %d tokens", count, rows, width)
-    return count
-
-
-def remembered(path: Path | None, measure: Callable[[], int]) -> int:
-    """The number in the file, else the measured one, which the file keeps from then on.
-
-    Threads share a sum among them, so its last bits depend on their number. A step that is done again must
-    therefore get as many threads as before, even after a restart or on a copy of the data.
-    """
-    if path is None:
-        return measure()
-    try:
-        known = json.loads(path.read_text())["train"]
-        if isinstance(known, int) and known >= 1:
-            return known
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # none yet, or one that a crash cut off
-    count = measure()
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_text(json.dumps({"train": count}) + "\n")
-        partial.replace(path)
-    except OSError as cause:
-        log.warning("the number of threads cannot be kept, steps may differ in last bits: %s", cause)
     return count

@@ -10,6 +10,7 @@ import errno
 import os
 import re
 import signal
+import threading
 import time
 from collections.abc import Callable
 
@@ -46,13 +47,16 @@ def arm(spec: str, mark: str) -> Callable[[str], None]:
         raise HoneWorkerError(message, code="invalid_config")
     named, action = parsed[1], parsed[3]
     left = int(parsed[2] or 1)
+    lock = threading.Lock()  # parts of a step pass a point on several threads
 
     def pass_point(point: str) -> None:
         nonlocal left
         if point != named:
             return
-        left -= 1
-        if left != 0 or (mark and not _first(mark)):
+        with lock:
+            left -= 1
+            strikes = left == 0
+        if not strikes or (mark and not _first(mark)):
             return
         if action == "enospc":
             raise OSError(errno.ENOSPC, f"No space left on device (fault {point})")

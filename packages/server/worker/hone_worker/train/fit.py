@@ -1,10 +1,12 @@
-"""Gets micro-batches through the memory that there is: as planned, in smaller ones, or with activations computed again."""
+"""Gets micro-batches through the memory that there is: several side by side, as planned, in smaller ones, or with
+activations computed again."""
 
 from __future__ import annotations
 
 import gc
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -50,6 +52,7 @@ class Fit:
         self._events: list[Event] = []
         # What has failed once is not tried again: from then on this is the budget.
         self._most: float = float("inf")
+        self._side_by_side = True
 
     def events(self) -> list[Event]:
         """What happened since this was last asked."""
@@ -89,11 +92,15 @@ class Fit:
         micro_batches: list[MicroBatch],
         at: int,
         compute: Callable[[MicroBatch, bool], T],
-    ) -> T:
-        """`compute` of the micro-batch at this place, or of its first half, whose second then follows it in the list.
+    ) -> list[T]:
+        """`compute` of the micro-batch at this place and of those after it that go beside it, at least of one.
 
-        It is told whether to recompute, and must have done nothing at all where it raises.
+        Or of its first half, whose second then follows it in the list. `compute` is told whether to recompute. It runs
+        on several threads, and must have done nothing at all where it raises.
         """
+        several = micro_batches[at : at + self._abreast(weights, micro_batches, at)]
+        if len(several) > 1 and (found := self._together(several, lambda m: compute(m, False))):
+            return found
         forced = False
         while True:
             micro_batch = micro_batches[at]
@@ -103,10 +110,10 @@ class Fit:
                 if len(parts) > 1:
                     self._part(micro_batches, at, parts, "does not fit into the memory that is free")
                     continue
-            done, result = _attempt(lambda: compute(micro_batch, recompute))  # noqa: B023
+            done, result = self._alone(micro_batches, lambda: compute(micro_batch, recompute))  # noqa: B023
             if done:
                 self.recomputed += recompute
-                return result
+                return [result]
             _let_go(self.memory)
             kept = self.memory.kept(weights)
             parts = micro_batch.made.halves(micro_batch)
@@ -125,18 +132,59 @@ class Fit:
             else:
                 raise too_little(micro_batch)
 
-    def looked_at(self, micro_batches: list[MicroBatch], at: int, compute: Callable[[MicroBatch], T]) -> T:
+    def looked_at(
+        self, micro_batches: list[MicroBatch], at: int, compute: Callable[[MicroBatch], T]
+    ) -> list[T]:
         """The same for a forward without a gradient."""
+        several = micro_batches[at : at + self._most_abreast]
+        if len(several) > 1 and (found := self._together(several, compute)):
+            return found
         while True:
             micro_batch = micro_batches[at]
-            done, result = _attempt(lambda: compute(micro_batch))  # noqa: B023
+            done, result = self._alone(micro_batches, lambda: compute(micro_batch))  # noqa: B023
             if done:
-                return result
+                return [result]
             _let_go(self.memory)
             parts = micro_batch.made.halves(micro_batch)
             if len(parts) < 2:
                 raise too_little(micro_batch)
             self._part(micro_batches, at, parts, "found too little memory and begins again")
+
+    @property
+    def _most_abreast(self) -> int:
+        return self.memory.side_by_side.count if self._side_by_side else 1
+
+    def _abreast(self, weights: LoraWeights, micro_batches: list[MicroBatch], at: int) -> int:
+        """How many from this place on have room together. Layers are computed again for one at a time."""
+        several = micro_batches[at : at + self._most_abreast]
+        if len(several) < 2 or any(self._recompute(weights, m) for m in several):
+            return 1
+        kept, budget = self.memory.kept(weights), min(self._most, self.memory.budget())
+        while sum(kept.of(m.tokens, False) for m in several) > budget:
+            several.pop()
+        return len(several)
+
+    def _together(self, several: list[MicroBatch], compute: Callable[[MicroBatch], T]) -> list[T]:
+        """Results of the first ones, up to one that found too little memory."""
+        calls = [partial(_attempt, partial(compute, micro_batch)) for micro_batch in several]
+        found: list[T] = []
+        for done, result in self.memory.side_by_side.run(calls):
+            if not done:
+                self._side_by_side = False
+                _let_go(self.memory)
+                break
+            found.append(result)
+        return found
+
+    def _alone(self, micro_batches: list[MicroBatch], compute: Callable[[], T]) -> tuple[bool, Any]:
+        """With as many threads of torch's as if others were beside it. The only one of its optimizer step has all.
+
+        So the last bits do not hang on the memory, and a plan with halves in it gives those of the step that made them.
+        """
+        side_by_side = self.memory.side_by_side
+        if side_by_side.count == 1 or len(micro_batches) == 1:
+            return _attempt(compute)
+        return side_by_side.run([partial(_attempt, compute)])[0]
 
     @property
     def _always(self) -> bool:

@@ -21,6 +21,7 @@ from hone_worker.packing.tree_attention import obstacle
 from hone_worker.process.errors import HoneWorkerError
 from hone_worker.train.forward import hidden_states
 from hone_worker.train.policy_cache import PolicyCache
+from hone_worker.train.side_by_side import SideBySide
 from hone_worker.train.token_logprobs import token_logprobs
 
 Recompute = Literal["auto", "on", "off"]
@@ -66,15 +67,19 @@ class TrainerMemory:
         recompute: Recompute = "auto",
         reserved: Callable[[], int] = lambda: 0,
         release_after_step: bool = False,
+        side_by_side: SideBySide | None = None,
     ) -> None:
         """`reserved`: bytes of the free memory that others will take, such as the engine for keys and values.
 
         `release_after_step`: leaves the card to an engine that sleeps while a step trains.
+
+        `side_by_side`: the threads of parts that are in memory at the same time; one at a time unless given.
         """
         self.base = base
         self.release_after_step = release_after_step
         self.recompute: Recompute = recompute
         self.reserved = reserved
+        self.side_by_side = side_by_side or SideBySide()
         self.policies = PolicyCache(base)
         self._kept: dict[LoraSpec, Kept] = {}
         if recompute == "on" and not decoder_layers(base.model):

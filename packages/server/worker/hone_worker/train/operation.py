@@ -8,6 +8,7 @@ checkpoint give the same bytes.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +36,7 @@ from hone_worker.train.objectives import objective_of
 from hone_worker.train.objectives.objective import LossInputs, LossOutputs
 from hone_worker.train.parts import part_tokens
 from hone_worker.train.policy_cache import own
-from hone_worker.train.policy_state import PolicyState, add_gradient, require_finite
+from hone_worker.train.policy_state import Gradients, PolicyState, add_gradients, gradients_of, require_finite
 from hone_worker.train.rows import mini_batches, sampled_micro_batch
 from hone_worker.train.staging import staged
 from hone_worker.train.step_data import StepData, TrainConfig
@@ -101,6 +102,8 @@ class _Operation:
         self.metrics = StepMetrics(data, self.objective)
         self.metrics.max_grad_norm = None if config.evaluate else config.optimizer.max_grad_norm
         self.state: PolicyState | None = None
+        # A file of the operator's own may keep something, and is not asked to expect several threads.
+        self._loss_lock = threading.Lock()
 
     def run(self) -> Training:
         data, config = self.data, self.config
@@ -115,7 +118,7 @@ class _Operation:
             whole_groups=self.needs.whole_groups,
             rewards=self.needs.rewards,
             at_token=self.needs.head,
-            part=part_tokens(self.base.device),
+            part=part_tokens(self.base.device, self.fit.memory.side_by_side.count),
         )
         check_limits(self.base, data, steps)
         state = self.state = PolicyState(self.base, config, self.fit.memory.policies, head=self.needs.head)
@@ -158,14 +161,16 @@ class _Operation:
                 known = self.entropies if step is steps[0] else None
                 high = yield from self._high_entropy(state, step, self.needs.top_entropy, known)
             # It grows where a micro-batch has to be parted.
-            for at, _ in enumerate(step.micro_batches):
+            while len(computed) < len(step.micro_batches):
                 self._stop_if_aborted()
-                computed.append(self._through(state, step, at, high))
+                several = self._through(state, step, len(computed), high)
+                computed += several
                 yield from self.fit.events()
                 total = sum(len(step.micro_batches) for step in steps)
-                done += 1
-                went = step.micro_batches[at].tokens
-                yield {"event": "microbatch", "done": done, "total": total, "tokens": went}
+                for each in several:
+                    done += 1
+                    went = each.micro_batch.tokens
+                    yield {"event": "microbatch", "done": done, "total": total, "tokens": went}
             self.metrics.losses.append(self._measure(computed))
             forward_backward += self.watch.lap()
             if self.compares:
@@ -285,11 +290,13 @@ class _Operation:
 
         sums = []  # read together: a number that is not finite makes its sum so
         for step in steps:
-            for at, _ in enumerate(step.micro_batches):
+            at = 0
+            while at < len(step.micro_batches):
                 self._stop_if_aborted()
-                logprob, entropy = self.fit.looked_at(step.micro_batches, at, forward)
-                sums.append(logprob.sum())
-                yield step.micro_batches[at], logprob, entropy
+                for logprob, entropy in self.fit.looked_at(step.micro_batches, at, forward):
+                    sums.append(logprob.sum())
+                    at += 1
+                    yield step.micro_batches[at - 1], logprob, entropy
         require_finite(torch.stack(sums))
 
     def _penalties(self, steps: list[MiniBatch]) -> torch.Tensor:
@@ -304,13 +311,21 @@ class _Operation:
             total.index_add_(0, micro_batch.rollout, penalty)
         return total
 
-    def _through(self, state: PolicyState, step: MiniBatch, at: int, high: HighEntropy | None) -> Computed:
-        def compute(micro_batch: MicroBatch, recompute: bool = False) -> Computed:
+    def _through(
+        self, state: PolicyState, step: MiniBatch, at: int, high: HighEntropy | None
+    ) -> list[Computed]:
+        """Of the micro-batch at this place, and of those that go beside it."""
+
+        def compute(micro_batch: MicroBatch, recompute: bool = False) -> tuple[Computed, Gradients]:
             return self._forward_backward(state, micro_batch, step, high, recompute)
 
         if self.config.evaluate:
-            return self.fit.looked_at(step.micro_batches, at, compute)
-        return self.fit.trained(state.weights, step.micro_batches, at, compute)
+            return [each for each, _ in self.fit.looked_at(step.micro_batches, at, compute)]
+        found = self.fit.trained(state.weights, step.micro_batches, at, compute)
+        for _, gradients in found:
+            add_gradients(gradients, state.trained)
+            fault("worker.backward")
+        return [each for each, _ in found]
 
     def _forward_backward(
         self,
@@ -319,7 +334,7 @@ class _Operation:
         step: MiniBatch,
         high: HighEntropy | None,
         recompute: bool,
-    ) -> Computed:
+    ) -> tuple[Computed, Gradients]:
         device = self.base.device
         advantage = micro_batch.advantage.to(state.exact)
         moves = self.needs.every_token or bool(advantage.any())
@@ -354,17 +369,17 @@ class _Operation:
                 weights=on_device(micro_batch.weight, device, state.exact),
                 scores=scores,
             )
-            outputs = self.objective.loss(inputs, self.config.loss)
-            if outputs.total.requires_grad:
-                add_gradient(outputs.total, state.trained)
-                fault("worker.backward")
-        return Computed(
+            with self._loss_lock:
+                outputs = self.objective.loss(inputs, self.config.loss)
+            gradients = gradients_of(outputs.total, state.trained)
+        computed = Computed(
             micro_batch,
             LossOutputs(outputs.total.detach(), outputs.metrics),
             logprob.detach(),
             entropy.detach(),
             reference,
         )
+        return computed, gradients
 
     def _measure(self, computed: list[Computed]) -> float:
         """The loss of an optimizer step, and all that it tells, once everything is computed."""

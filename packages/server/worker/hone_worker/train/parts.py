@@ -1,7 +1,7 @@
 """A planned micro-batch in parts, on a processor: a thousand tokens keep it as busy as many do, in less memory.
 
-Where it is cut depends on the plan alone, never on the memory that is free. So a step that is redone is cut in the same
-places, and nobody has to be told.
+Where it is cut depends on the plan and on how many parts go side by side (side_by_side.py), which the data directory
+keeps; never on the memory that is free. So a step that is redone is cut in the same places, and nobody has to be told.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ PART_TOKENS = 1024
 _AGAIN = 1 / 32
 
 
-def part_tokens(device: torch.device) -> int | None:
-    """Tokens of a part; None where a micro-batch goes through as it is planned."""
-    return PART_TOKENS if device.type == "cpu" else None
+def part_tokens(device: torch.device, side_by_side: int = 1) -> int | None:
+    """Tokens of a part; None where a micro-batch goes through as it is planned. Smaller where several are in memory."""
+    if device.type != "cpu":
+        return None
+    return PART_TOKENS if side_by_side == 1 else PART_TOKENS // 2
 
 
 def cuts(units: Sequence[Sequence[Tensor]], most: int) -> list[int]:

@@ -130,11 +130,18 @@ class PolicyState:
         self.parameters = {}
 
 
-def add_gradient(loss: torch.Tensor, parameters: Sequence[torch.Tensor]) -> None:
-    """Adds the gradient of a micro-batch as a whole: one whose backward fails on the way has added nothing."""
-    # None of a module that no token went through, such as an unused expert.
-    gradients: Sequence[torch.Tensor | None] = torch.autograd.grad(loss, parameters, allow_unused=True)
-    for parameter, gradient in zip(parameters, gradients, strict=True):
+#: None of a module that no token went through, such as an unused expert; [] where nothing takes a gradient.
+Gradients = Sequence[torch.Tensor | None]
+
+
+def gradients_of(loss: torch.Tensor, parameters: Sequence[torch.Tensor]) -> Gradients:
+    """Of a micro-batch as a whole: one whose backward fails on the way has added nothing to any parameter."""
+    return torch.autograd.grad(loss, parameters, allow_unused=True) if loss.requires_grad else []
+
+
+def add_gradients(gradients: Gradients, parameters: Sequence[torch.Tensor]) -> None:
+    """To those of the micro-batches before it: called in the plan's order, so that sums have the same bits."""
+    for parameter, gradient in zip(parameters, gradients, strict=bool(gradients)):
         if gradient is not None:
             parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
 

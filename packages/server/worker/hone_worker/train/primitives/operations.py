@@ -25,7 +25,7 @@ from hone_worker.train.halves import first_half
 from hone_worker.train.memory import TrainerMemory
 from hone_worker.train.micro_batch import MicroBatch
 from hone_worker.train.parts import cuts, part_tokens
-from hone_worker.train.policy_state import PolicyState, add_gradient, require_finite
+from hone_worker.train.policy_state import Gradients, PolicyState, add_gradients, gradients_of, require_finite
 from hone_worker.train.primitives.data import ForwardConfig, OptimConfig, TokenData
 from hone_worker.train.primitives.gradient import Gradient, read_gradient, write_gradient
 from hone_worker.train.primitives.losses import TokenInputs, clipped_tokens, token_losses
@@ -64,13 +64,17 @@ def forward_backward(
             if config.backward:
                 pass_.fit.plan(policy.weights, pass_.micro_batches)
                 yield from pass_.fit.events()
+            done = 0
             # It grows where a micro-batch has to be parted.
-            for at, _ in enumerate(pass_.micro_batches):
+            while done < len(pass_.micro_batches):
                 _stop_if(aborted)
-                pass_.add(at)
+                several = pass_.add(done)
                 yield from pass_.fit.events()
-                went, total = pass_.micro_batches[at].tokens, len(pass_.micro_batches)
-                yield {"event": "microbatch", "done": at + 1, "total": total, "tokens": went}
+                total = len(pass_.micro_batches)
+                for _ in range(several):
+                    done += 1
+                    went = pass_.micro_batches[done - 1].tokens
+                    yield {"event": "microbatch", "done": done, "total": total, "tokens": went}
             files: list[str] = []
             if config.backward:
                 gradient = {
@@ -141,19 +145,18 @@ def _check_limits(base: Base, data: TokenData) -> None:
 class _Rows:
     """Makes micro-batches of sequences."""
 
-    def __init__(self, base: Base, data: TokenData, temperature: float) -> None:
+    def __init__(self, base: Base, data: TokenData, temperature: float, side_by_side: int) -> None:
         self.data = data
         self.temperature = temperature
-        self.device = base.device
+        self.most = part_tokens(base.device, side_by_side)
         self.packable = obstacle(base.model, NAME, base.max_model_len) is None
         self.offsets = data.offsets.tolist()
 
     def parts(self, sequences: list[int]) -> list[list[int]]:
         """What goes through together of a planned micro-batch (parts.py)."""
-        most = part_tokens(self.device)
-        if most is None or not self.packable:
+        if self.most is None or not self.packable:
             return [sequences]
-        bounds = cuts([[ids] for ids in self.ids(sequences)], most)
+        bounds = cuts([[ids] for ids in self.ids(sequences)], self.most)
         return [sequences[low:high] for low, high in pairwise([0, *bounds, len(sequences)])]
 
     def ids(self, sequences: list[int]) -> list[torch.Tensor]:
@@ -223,7 +226,7 @@ class _Pass:
         self.config = config
         self.weights = weights
         self.fit = fit
-        rows = _Rows(base, data, config.temperature)
+        rows = _Rows(base, data, config.temperature, fit.memory.side_by_side.count)
         self.offsets = rows.offsets
         self.micro_batches = [rows.micro_batch(part) for plan in config.plan for part in rows.parts(plan)]
         self.logprobs: list[list[float]] = [[] for _ in range(data.sequences)]
@@ -233,19 +236,24 @@ class _Pass:
         self.clipped: int | None = None
         self.model_tokens = 0
 
-    def add(self, at: int) -> None:
-        """The micro-batch at this place, or its first half."""
+    def add(self, at: int) -> int:
+        """The micro-batch at this place, or its first half, and those that go beside it. Gives how many they are."""
         if self.config.backward:
-            given, entropy, loss = self.fit.trained(self.weights, self.micro_batches, at, self._compute)
+            found = self.fit.trained(self.weights, self.micro_batches, at, self._compute)
         else:
-            given, entropy, loss = self.fit.looked_at(self.micro_batches, at, self._compute)
-        micro_batch = self.micro_batches[at]
-        self._note(micro_batch, given, entropy, loss)
-        self.model_tokens += micro_batch.tokens
+            found = self.fit.looked_at(self.micro_batches, at, self._compute)
+        for number, (given, entropy, loss, gradients) in enumerate(found):
+            add_gradients(gradients, self.weights.parameters())
+            if self.config.backward:
+                fault("worker.backward")
+            micro_batch = self.micro_batches[at + number]
+            self._note(micro_batch, given, entropy, loss)
+            self.model_tokens += micro_batch.tokens
+        return len(found)
 
     def _compute(
         self, micro_batch: MicroBatch, recompute: bool = False
-    ) -> tuple[TokenInputs, torch.Tensor, float]:
+    ) -> tuple[TokenInputs, torch.Tensor, float, Gradients]:
         place = micro_batch.position
         device = self.base.device
         with torch.set_grad_enabled(self.config.backward):
@@ -260,10 +268,9 @@ class _Pass:
             values = token_losses(given, self.config.loss)
             total = values.sum()
             require_finite(total)
-            if self.config.backward:
-                add_gradient(total, self.weights.parameters())
-                fault("worker.backward")
-        return replace(given, logprobs=logprob.detach()), entropy.detach(), float(total.detach())
+            gradients = gradients_of(total, self.weights.parameters())
+        given = replace(given, logprobs=logprob.detach())
+        return given, entropy.detach(), float(total.detach()), gradients
 
     def _note(self, micro_batch: MicroBatch, given: TokenInputs, entropy: torch.Tensor, loss: float) -> None:
         self.loss += loss
