@@ -98,7 +98,7 @@ const { values: options } = parseArgs({
   },
 });
 const threadCounts = options.threads.split(",").map(Number);
-const SIDES = ["hone", "hone-one", "trl", "trl-recompute", "peft", "peft-turns"];
+const SIDES = ["hone", "hone-one", "trl", "trl-plain", "trl-recompute", "peft", "peft-turns"];
 const WORK: Record<string, string> = {
   a: "groups of 8 answers of 64 tokens to a prompt of 192",
   b: "groups of 8 conversations of 20 turns",

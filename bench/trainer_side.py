@@ -4,6 +4,7 @@ answers with what it cost. Run by bench/trainer.ts, a process for each side, so 
 hone            the worker's training operation: packed trees, reading and writing of the checkpoint included. It uses
                 the threads as a worker does that measures at its start
 hone-one        the same with one part of a micro-batch at a time
+trl-plain       with a base in bfloat16: TRL without its default, autocast
 trl, trl-recompute  TRL's GRPOTrainer: its `_compute_loss` on rows of eight, without and with (its default)
                 recomputation of activations, then clip and AdamW
 peft, peft-turns    plain PEFT and torch: padded rows of eight, and a row for each turn with all that was before it
@@ -130,7 +131,9 @@ def _rows(groups: Groups) -> list[Sequence]:
     return [row for members in groups for row in members]
 
 
-def trl(base_path: str, dtype: str, groups: Groups, recompute: bool) -> Step:
+def trl(
+    base_path: str, dtype: str, groups: Groups, recompute: bool, autocast: bool = True
+) -> Step:
     from datasets import Dataset
     from peft import LoraConfig
     from trl import GRPOConfig, GRPOTrainer
@@ -138,7 +141,7 @@ def trl(base_path: str, dtype: str, groups: Groups, recompute: bool) -> Step:
     args = GRPOConfig(
         output_dir=tempfile.mkdtemp(),
         use_cpu=True,
-        bf16=False,
+        bf16=dtype == "bfloat16" and autocast,
         report_to=[],
         per_device_train_batch_size=ROWS,
         gradient_checkpointing=recompute,
@@ -151,7 +154,8 @@ def trl(base_path: str, dtype: str, groups: Groups, recompute: bool) -> Step:
         train_dataset=Dataset.from_list([{"prompt": "a"}] * ROWS),
         peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"),
     )
-    model = trainer.model.train()
+    # As `train()` does it: with a base in bfloat16 its forwards run under autocast.
+    model = trainer.accelerator.prepare_model(trainer.model).train()
     sampled = sum(sum(s) for _, s in _rows(groups))
     batches = []
     rows = _rows(groups)
@@ -260,7 +264,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument(
         "--side",
-        choices=["hone", "hone-one", "trl", "trl-recompute", "peft", "peft-turns"],
+        choices=["hone", "hone-one", "trl", "trl-plain", "trl-recompute", "peft", "peft-turns"],
     )
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--base", required=True)
@@ -288,6 +292,7 @@ def main() -> None:
         "hone": lambda: hone(*given, groups, one=False),
         "hone-one": lambda: hone(*given, groups, one=True),
         "trl": lambda: trl(*given, groups, False),
+        "trl-plain": lambda: trl(*given, groups, False, autocast=False),
         "trl-recompute": lambda: trl(*given, groups, True),
         "peft": lambda: peft(*given, groups),
         "peft-turns": lambda: peft(*given, turns_apart(groups)),

@@ -5,17 +5,29 @@ import torch
 from test_packing import adapter, family, forward_backward, micro_batches, random_forest
 from test_tree_ways import errors
 
-from hone_worker.base import fused_layers, products
+from hone_worker.base import fused_layers, fused_linears, layer_math, products
 from hone_worker.base.compute_paths import ComputePaths
 from hone_worker.base.products import add_over_rows, in_steps, product, product_onto, wide_kernels
 from hone_worker.process.errors import HoneWorkerError
 
 
 @pytest.fixture
-def every_product(monkeypatch):
-    """Small ones too, of any number of rows."""
-    monkeypatch.setattr(products, "_LEAST", 0)
-    monkeypatch.setattr(products, "STEP", 1)
+def every_product(monkeypatch) -> list[int]:
+    """Small ones too, of any number of rows. Gives the rows of those that oneDNN got."""
+    taken: list[int] = []
+
+    def worth(rows: int, _each: int, weight: torch.Tensor) -> bool:
+        plain = weight.is_contiguous() or weight.t().is_contiguous()
+        taken.extend([rows] * plain)
+        return plain
+
+    monkeypatch.setattr(products, "_worth", worth)
+    # A scripted function has its thresholds within it: what it was made of has not.
+    for module in (fused_layers, fused_linears):
+        for name, value in list(vars(module).items()):
+            if isinstance(value, torch.jit.ScriptFunction):
+                monkeypatch.setattr(module, name, value._torchdynamo_inline)
+    return taken
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -48,16 +60,32 @@ def test_they_are_those_of_mm(seed, every_product):
 def test_logprobs_and_every_gradient_are_those_of_rows_alone(name, every_product, monkeypatch):
     monkeypatch.setattr(fused_layers, "_PIECE_ROWS", 16)
     monkeypatch.setattr(fused_layers, "_PIECE_BYTES", 0)
-    calls = []
-    kernel = products._linear
-    monkeypatch.setattr(products, "_linear", lambda *given: calls.append(1) or kernel(*given))
     base, exact = family(name, paths=ComputePaths(products="onednn")), family(name, torch.float64)
     assert (base.paths.layer, base.paths.wide_products) == ("fused", True) and not exact.paths.wide_products
     for seed in range(6):
         found = forward_backward(base, adapter(base), micro_batches(random_forest(seed), "tree"))
         wanted = forward_backward(exact, adapter(base), micro_batches(random_forest(seed), "rows"))
         assert errors(found, wanted) <= 1e-5, seed
-    assert len(calls) > 100
+    assert len(every_product) > 100
+
+
+def test_scripted_layers_compute_what_they_are_made_of(monkeypatch):
+    """The same bytes, with shapes of which some are oneDNN's."""
+    made = [v for v in vars(layer_math).values() if isinstance(v, torch.jit.ScriptFunction)]
+    assert len(made) == 9, "TorchScript takes all of them"
+    x, weight, a, b = (
+        torch.randn(*shape, generator=torch.Generator().manual_seed(7))
+        for shape in ((300, 256), (512, 256), (16, 256), (512, 16))
+    )
+    given = ([weight, weight], [None, torch.arange(511, -1, -1)], [a, None], [b, None], 2.0, weight[0])
+    matrix = layer_math.joined_matrix(*given)
+    assert torch.equal(matrix, layer_math.joined_matrix._torchdynamo_inline(*given))
+    for wide in (False, True):
+        given = (x, matrix, matrix[:, 0].contiguous(), 1e-6, 128, wide)
+        for _ in range(3):  # it is made faster after its first runs
+            found = layer_math.project(*given)
+            wanted = layer_math.project._torchdynamo_inline(*given)
+            assert all(torch.equal(*pair) for pair in zip(found, wanted, strict=True))
 
 
 @pytest.mark.parametrize("most", [1, 7, 32, 100, 256])

@@ -8,6 +8,7 @@ writes all tokens, and an adapter adds three small matmuls to each large one. He
 - the weights of the norms go into that copy as well, and two features that are turned together lie side by side in
   it, so that rotary positions are one multiplication of complex numbers. Queries and keys are permuted alike, which
   their products do not show;
+- what it computes is scripted (layer_math.py), so that other threads' Python does not wait for it;
 - rows go through a few hundred at a time (products.py), so that what lies between two matmuls stays in the processor's cache;
 - what is cheap is computed again in the backward (norms, the gate's product) and not kept;
 - the last layer computes what follows the attention for those tokens alone whose logits are read.
@@ -19,18 +20,24 @@ that is not a packed row.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from hone_worker.base.decoder_layers import decoder_layers
 from hone_worker.base.fused_linears import Pair, Reader, ReaderGradient
+from hone_worker.base.layer_math import (
+    after_attention,
+    after_attention_backward,
+    project,
+    project_backward,
+    turn_heads,
+    turn_heads_back,
+)
 from hone_worker.base.lora import LoraRouter, LoraWeights
-from hone_worker.base.products import in_steps, product, product_onto
 from hone_worker.packing.kernel_ranges import Ranges
 from hone_worker.packing.pack import pack
 from hone_worker.packing.tree_attention import (
@@ -198,20 +205,9 @@ def _difference(model: Any, router: LoraRouter, layers: list[Any]) -> float:
     return float((found[0] - found[1]).abs().max() / found[1].abs().mean())
 
 
-def _pieces(rows: int, width: int, size: int) -> Iterator[slice]:
-    return in_steps(rows, max(_PIECE_ROWS, _PIECE_BYTES // (width * size)))
-
-
-def _inverse_rms(x: Tensor, eps: float, out: Tensor | None = None) -> Tensor:
-    """[..., 1] of the root of the mean square over the last dimension."""
-    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, out=out)
-    return norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
-
-
-def _through_norm(grad: Tensor, normed: Tensor) -> Tensor:
-    """The gradient of x / rms(x) but for the factor 1 / rms(x), in `grad`'s place."""
-    along = (grad * normed).sum(-1, keepdim=True).div_(normed.shape[-1])
-    return grad.addcmul_(normed, along, value=-1)
+def _piece(width: int, size: int) -> int:
+    """Rows of a piece whose widest row has so many numbers of so many bytes."""
+    return max(_PIECE_ROWS, _PIECE_BYTES // (width * size))
 
 
 class _Layer(torch.autograd.Function):
@@ -231,14 +227,8 @@ class _Layer(torch.autograd.Function):
         tokens, size = len(x), x.element_size()
 
         wide = layer.wide
-        matrix, bias = layer.qkv.matrix(pairs[0], scale), layer.qkv.bias
-        joined = x.new_empty(tokens, len(matrix))
-        rms = x.new_empty(tokens, 1)
-        for rows in _pieces(tokens, len(matrix), size):
-            _inverse_rms(x[rows], layer.eps[0], rms[rows])
-            joined[rows] = product(x[rows] * rms[rows], matrix, wide)
-            if bias is not None:
-                joined[rows] += bias
+        matrix = layer.qkv.matrix(pairs[0], scale)
+        joined, rms = project(x, matrix, layer.qkv.bias, layer.eps[0], _piece(len(matrix), size), wide)
         turned, head_rms = _turned(layer, joined, turn[0])
         query, key, value = layer.split(turned, joined)
         mixed, sums = ranges_forward(query, key, value, ranges, layer.scale)
@@ -247,26 +237,12 @@ class _Layer(torch.autograd.Function):
         onward, residual = beside, x
         if wanted is not None:
             onward, residual = beside.index_select(0, wanted), x.index_select(0, wanted)
-        out_matrix = layer.out.matrix(pairs[1], scale)
-        gate_up_matrix, gate_up_bias = layer.gate_up.matrix(pairs[2], scale), layer.gate_up.bias
-        down_matrix = layer.down.matrix(pairs[3], scale)
-        middle = torch.empty_like(residual)
-        middle_rms = residual.new_empty(len(residual), 1)
-        gates_ups: list[Tensor] = []
-        result = torch.empty_like(residual)
-        for rows in _pieces(len(residual), len(gate_up_matrix), size):
-            middle[rows] = product_onto(residual[rows], onward[rows], out_matrix, wide)
-            if layer.out.bias is not None:
-                middle[rows] += layer.out.bias
-            _inverse_rms(middle[rows], layer.eps[1], middle_rms[rows])
-            both = product(middle[rows] * middle_rms[rows], gate_up_matrix, wide)
-            gates_ups.append(both)
-            if gate_up_bias is not None:
-                both += gate_up_bias
-            gate, up = both.chunk(2, dim=1)
-            result[rows] = product_onto(middle[rows], F.silu(gate).mul_(up), down_matrix, wide)
-            if layer.down.bias is not None:
-                result[rows] += layer.down.bias
+        gate_up = layer.gate_up.matrix(pairs[2], scale)
+        result, middle, middle_rms, gates_ups = after_attention(
+            *(residual, onward, layer.out.matrix(pairs[1], scale), layer.out.bias, layer.eps[1]),
+            *(gate_up, layer.gate_up.bias, layer.down.matrix(pairs[3], scale), layer.down.bias),
+            *(_piece(len(gate_up), size), wide),
+        )
 
         # Without a norm of the heads what was turned is the projections' own memory, and nothing else is needed of it.
         ctx.save_for_backward(
@@ -291,8 +267,7 @@ class _Layer(torch.autograd.Function):
             for reader in layer.readers
         ]
         of_qkv, of_out, of_gate_up, of_down = gradients = [
-            ReaderGradient(reader, mine, scale, layer.wide)
-            for reader, mine in zip(layer.readers, pairs, strict=True)
+            ReaderGradient(reader, mine, scale) for reader, mine in zip(layer.readers, pairs, strict=True)
         ]
         tokens, size, wide = len(x), x.element_size(), layer.wide
         grad = grad.contiguous()
@@ -302,25 +277,11 @@ class _Layer(torch.autograd.Function):
         out_matrix, gate_up_matrix, down_matrix = (
             reader.matrix(mine, scale) for reader, mine in zip(layer.readers[1:], pairs[1:], strict=True)
         )
-        d_onward = torch.empty_like(onward)
-        d_middle = torch.empty_like(middle)
-        pieces = _pieces(len(middle), len(gate_up_matrix), size)
-        for rows, gate_up in zip(pieces, gates_ups, strict=True):
-            of_result = grad[rows]
-            gate, up = gate_up.chunk(2, dim=1)
-            opened = F.silu(gate)
-            of_down.add(opened * up, of_result)
-            d_product = product(of_result, down_matrix.t(), wide)
-            d_gate_up = torch.empty_like(gate_up)
-            d_gate, d_up = d_gate_up.chunk(2, dim=1)
-            torch.mul(d_product, opened, out=d_up)
-            torch.ops.aten.silu_backward.grad_input(d_product.mul_(up), gate, grad_input=d_gate)
-            normed = middle[rows] * middle_rms[rows]
-            of_gate_up.add(normed, d_gate_up)
-            d_normed = _through_norm(product(d_gate_up, gate_up_matrix.t(), wide), normed)
-            d_rows = torch.addcmul(of_result, d_normed, middle_rms[rows], out=d_middle[rows])
-            of_out.add(onward[rows], d_rows)
-            d_onward[rows] = product(d_rows, out_matrix.t(), wide)
+        d_onward, d_middle = after_attention_backward(
+            *(grad, onward, middle, middle_rms, list(gates_ups), out_matrix, gate_up_matrix, down_matrix),
+            *(of_out.adapters, of_gate_up.adapters, of_down.adapters),
+            *(_piece(len(gate_up_matrix), size), wide),
+        )
         if wanted is not None:
             # Each is named once, so that nothing is added and the order does not matter.
             d_onward = torch.zeros_like(beside).index_copy_(0, wanted, d_onward)
@@ -335,12 +296,9 @@ class _Layer(torch.autograd.Function):
 
         to_x = ctx.needs_input_grad[0]
         qkv_matrix = layer.qkv.matrix(pairs[0], scale) if to_x else None
-        for rows in _pieces(tokens, joined.shape[1], size):
-            normed = x[rows] * rms[rows]
-            of_qkv.add(normed, d_joined[rows])
-            if qkv_matrix is not None:
-                d_normed = _through_norm(product(d_joined[rows], qkv_matrix.t(), wide), normed)
-                d_middle[rows].addcmul_(d_normed, rms[rows])
+        project_backward(
+            *(x, rms, d_joined, qkv_matrix, d_middle, of_qkv.adapters, _piece(joined.shape[1], size), wide)
+        )
         of_masters = [side for gradient in gradients for side in gradient.result()]
         return d_middle if to_x else None, None, None, None, None, None, *of_masters
 
@@ -352,15 +310,7 @@ def _turned(layer: FusedLayer, joined: Tensor, turn: Tensor) -> tuple[Tensor, Te
         _complex(part).mul_(turn)
         return part, None
     weight, eps = layer.head_norm
-    result = torch.empty_like(part, memory_format=torch.contiguous_format)
-    heads = part.unflatten(1, (-1, layer.dim))
-    rms = heads.new_empty(*heads.shape[:-1], 1)
-    for rows in _pieces(len(part), part.shape[1], part.element_size()):
-        _inverse_rms(heads[rows], eps, rms[rows])
-        torch.mul(heads[rows], rms[rows], out=result[rows].unflatten(1, (-1, layer.dim)))
-        result[rows].mul_(weight)
-        _complex(result[rows]).mul_(turn[rows])
-    return result, rms
+    return turn_heads(part, weight, eps, layer.dim, turn, _piece(part.shape[1], part.element_size()))
 
 
 def _turn_back(
@@ -372,12 +322,8 @@ def _turn_back(
         _complex(part).mul_(back)
         return
     assert head_rms is not None
-    heads = joined[:, : layer.turned].unflatten(1, (-1, layer.dim))
-    for rows in _pieces(len(part), part.shape[1], part.element_size()):
-        _complex(part[rows]).mul_(back[rows])
-        grad = (part[rows] * layer.head_norm[0]).unflatten(1, (-1, layer.dim))
-        grad = _through_norm(grad, heads[rows] * head_rms[rows])
-        torch.mul(grad, head_rms[rows], out=part[rows].unflatten(1, (-1, layer.dim)))
+    most = _piece(part.shape[1], part.element_size())
+    turn_heads_back(part, joined[:, : layer.turned], head_rms, layer.head_norm[0], layer.dim, back, most)
 
 
 def _complex(x: Tensor) -> Tensor:

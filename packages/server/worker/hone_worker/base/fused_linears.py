@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hone_worker.base.layer_math import joined_adapters, joined_matrix, parted_adapters
 from hone_worker.base.lora import LoraLinear, LoraWeights
-from hone_worker.base.products import add_over_rows, product
 
 #: A [r, in] and B [out, r] of one layer.
 Pair = tuple[Tensor, Tensor]
@@ -47,25 +47,14 @@ class Reader:
         """[out of all, in]: W + scale · BA, and the norm's weights. A copy, to be let go of."""
         if len(self.layers) == 1 and pairs[0] is None and self.norm is None:
             return self.layers[0].weight.detach()
-        result = self.layers[0].weight.new_empty(
-            sum(layer.out_features for layer in self.layers), self.layers[0].in_features
+        return joined_matrix(
+            [layer.weight.detach() for layer in self.layers],
+            list(self.orders),
+            [None if pair is None else pair[0].detach() for pair in pairs],
+            [None if pair is None else pair[1].detach() for pair in pairs],
+            scale,
+            self.norm,
         )
-        start = 0
-        for layer, order, pair in zip(self.layers, self.orders, pairs, strict=True):
-            rows = result[start : start + layer.out_features]
-            weight = layer.weight.detach()
-            weight = weight if order is None else weight.index_select(0, order)
-            if pair is None:
-                rows.copy_(weight)
-            else:
-                a, b = (side.detach() for side in pair)
-                torch.addmm(weight, _ordered(b, order), a, alpha=scale, out=rows)
-            start += layer.out_features
-        return result if self.norm is None else result.mul_(self.norm)
-
-
-def _ordered(b: Tensor, order: Tensor | None) -> Tensor:
-    return b if order is None else b.index_select(0, order)
 
 
 class ReaderGradient:
@@ -75,46 +64,33 @@ class ReaderGradient:
     large products take less time than many small ones, though they multiply more.
     """
 
-    def __init__(self, reader: Reader, pairs: Sequence[Pair | None], scale: float, wide: bool) -> None:
-        self._reader, self._scale, self._wide = reader, scale, wide
-        #: Of each layer that has an adapter: its ranks, its outputs, and their order.
-        self._members: list[tuple[slice, slice, Tensor | None]] = []
-        sides, found, rank, start = [], [], 0, 0
+    def __init__(self, reader: Reader, pairs: Sequence[Pair | None], scale: float) -> None:
+        self._norm, self._scale = reader.norm, scale
+        # Of each layer that has an adapter.
+        a: list[Tensor] = []
+        b: list[Tensor] = []
+        self._starts: list[int] = []
+        self._orders: list[Tensor | None] = []
+        start = 0
         for layer, order, pair in zip(reader.layers, reader.orders, pairs, strict=True):
             if pair is not None:
-                a, b = (side.detach() for side in pair)
-                self._members.append((slice(rank, rank + len(a)), slice(start, start + len(b)), order))
-                sides.append(a)
-                found.append(_ordered(b, order))
-                rank += len(a)
+                a.append(pair[0].detach())
+                b.append(pair[1].detach())
+                self._starts.append(start)
+                self._orders.append(order)
             start += layer.out_features
-        if not sides:
-            return
-        self._a = torch.cat(sides) if reader.norm is None else torch.cat(sides).mul_(reader.norm)
-        self._b = self._a.new_zeros(rank, start)
-        for (ranks, outputs, _), b in zip(self._members, found, strict=True):
-            self._b[ranks, outputs] = b.t()
-        self._of_a, self._of_b = torch.zeros_like(self._a), torch.zeros_like(self._b)
-
-    def add(self, x: Tensor, grad: Tensor) -> None:
-        """Rows of the input (without the norm's weights), and the gradient of all outputs."""
-        if not self._members:
-            return
-        add_over_rows(self._of_b, product(x, self._a, self._wide), grad, self._wide)
-        add_over_rows(self._of_a, product(grad, self._b, self._wide), x, self._wide)
+        self._ranks, self._sizes = [len(one) for one in a], [len(one) for one in b]
+        #: What layer_math.py adds to: the adapters and then their gradients; [] of none.
+        self.adapters: list[Tensor] = []
+        if a:
+            joined = joined_adapters(a, b, self._orders, self._starts, start, reader.norm)
+            self.adapters = [*joined, *(torch.zeros_like(one) for one in joined)]
 
     def result(self) -> list[Tensor]:
         """A's and B's gradient of each layer that has an adapter, in the order of `Reader.pairs`."""
-        if not self._members:
+        if not self.adapters:
             return []
-        self._of_a.mul_(self._scale)
-        if self._reader.norm is not None:
-            # In the norm's place A was multiplied, so what B was multiplied with is what it should be.
-            self._of_a.mul_(self._reader.norm)
-        found = []
-        for ranks, outputs, order in self._members:
-            of_b = self._of_b[ranks, outputs].t().mul(self._scale).contiguous()
-            if order is not None:
-                of_b = torch.empty_like(of_b).index_copy_(0, order, of_b)
-            found += [self._of_a[ranks], of_b]
-        return found
+        _, _, of_a, of_b = self.adapters
+        return parted_adapters(
+            of_a, of_b, self._ranks, self._starts, self._sizes, self._orders, self._scale, self._norm
+        )

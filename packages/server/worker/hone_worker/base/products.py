@@ -7,9 +7,9 @@ operators are called by name and are not promised to stay; torch is pinned, and 
 oneDNN makes code for each shape when it first meets it, which takes as long as some products. So it gets pieces of few
 sizes (`in_steps`) and nothing small, and `torch.mm` the rest. Which one it is depends on shapes alone: the same step has
 the same bits.
-"""
 
-from __future__ import annotations
+TorchScript (scripted.py) reads these functions too, and the types that they name.
+"""
 
 import re
 from collections.abc import Iterator
@@ -24,9 +24,6 @@ CPUINFO = Path("/proc/cpuinfo")
 STEP = 32
 #: A call of oneDNN takes 10 microseconds more than one of MKL, as long as so many multiplications.
 _LEAST = 2_000_000
-
-_linear = torch.ops.mkldnn._linear_pointwise.default
-_linear_onto = torch.ops.mkldnn._linear_pointwise.binary
 
 
 @cache
@@ -43,40 +40,48 @@ def wide_kernels() -> bool:
 
 def product(x: Tensor, weight: Tensor, wide: bool) -> Tensor:
     """x [rows, in] times weight [out, in] transposed, as a linear layer has it."""
-    if wide and _worth(len(x), weight.numel(), weight):
-        found: Tensor = _linear(x, weight, None, "none", [], "")
+    if wide and _worth(x.shape[0], weight.numel(), weight):
+        found: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
         return found
     return torch.mm(x, weight.t())
 
 
 def product_onto(summand: Tensor, x: Tensor, weight: Tensor, wide: bool) -> Tensor:
     """The same, added to what is there, as a new tensor."""
-    if wide and _worth(len(x), weight.numel(), weight):
-        found: Tensor = _linear_onto(x, summand, weight, None, "add")
+    if wide and _worth(x.shape[0], weight.numel(), weight):
+        found: Tensor = torch.ops.mkldnn._linear_pointwise(x, summand, weight, None, "add")
         return found
     return torch.addmm(summand, x, weight.t())
 
 
 def add_over_rows(total: Tensor, left: Tensor, right: Tensor, wide: bool) -> None:
     """Adds left [rows, a] transposed times right [rows, b] to the total [a, b]."""
-    if wide and _worth(len(left), total.numel(), right):
-        total += _linear(left.t(), right.t(), None, "none", [], "")
+    if wide and _worth(left.shape[0], total.numel(), right):
+        total.add_(torch.ops.mkldnn._linear_pointwise(left.t(), right.t(), None, "none", [], ""))
     else:
         total.addmm_(left.t(), right)
 
 
 def in_steps(rows: int, most: int) -> Iterator[slice]:
     """Pieces of `most` rows, and what is left in two: a multiple of `STEP`, and the rest."""
-    most = max(1, most if most < STEP else most - most % STEP)
+    for low, high in steps_of(rows, most):
+        yield slice(low, high)
+
+
+def steps_of(rows: int, most: int, step: int = STEP) -> list[tuple[int, int]]:
+    """Beginnings and ends of `in_steps`."""
+    most = max(1, most if most < step else most - most % step)
+    found: list[tuple[int, int]] = []
     start = 0
     while start < rows:
         left = rows - start
-        size = min(most, left if left < STEP else left - left % STEP)
-        yield slice(start, start + size)
+        size = min(most, left if left < step else left - left % step)
+        found.append((start, start + size))
         start += size
+    return found
 
 
-def _worth(rows: int, each: int, weight: Tensor) -> bool:
+def _worth(rows: int, each: int, weight: Tensor, step: int = STEP, least: int = _LEAST) -> bool:
     """`each`: multiplications for a row. A weight with gaps in memory would go through oneDNN's slow reference."""
     plain = weight.is_contiguous() or weight.t().is_contiguous()
-    return plain and rows % STEP == 0 and rows * each >= _LEAST
+    return plain and rows % step == 0 and rows * each >= least

@@ -21,6 +21,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from hone_worker.packing.flex import FlexPlan, flex_tree_attention
 from hone_worker.packing.kernel_ranges import Ranges
 from hone_worker.packing.pack import TreeLayout
+from hone_worker.packing.range_math import attend, attend_backward
 from hone_worker.packing.varlen import VarlenPlan, varlen_attention
 from hone_worker.process.errors import HoneWorkerError
 
@@ -33,9 +34,6 @@ _PLANNED: dict[str, tuple[Callable[..., Any], Callable[..., Tensor]]] = {
     "varlen": (VarlenPlan.of, varlen_attention),
     "flex": (FlexPlan.of, flex_tree_attention),
 }
-
-_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
-_flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
 
 
 @dataclass
@@ -153,21 +151,7 @@ def ranges_forward(
     exact = torch.promote_types(torch.float32, query.dtype)
     out = query.new_empty(_side_by_side(query), dtype=exact).transpose(1, 2)
     sums = query.new_empty(query.shape[:-1], dtype=exact)
-    if not ranges.whole:
-        # Of tokens that nobody asks: they take nothing from what they see, and their gradient is 0.
-        out.zero_()
-        sums.fill_(float("inf"))
-    for low, length, count in ranges.runs:
-        asked, keys, values, taken = (_side(x, low, length, count) for x in (query, key, value, out))
-        found, found_sums = _flash(asked, keys, values, 0.0, True, scale=scale)
-        taken.copy_(found)
-        _side(sums, low, length, count).copy_(found_sums)
-    for q_low, q_high, k_low, k_high in ranges.blocks:
-        at, above = (..., slice(q_low, q_high), slice(None)), (..., slice(k_low, k_high), slice(None))
-        part, part_sums = _flash(query[at], key[above], value[above], 0.0, False, scale=scale)
-        before = sums[..., q_low:q_high]
-        out[at].lerp_(part.to(exact), torch.sigmoid(part_sums - before)[..., None])
-        torch.logaddexp(before, part_sums, out=before)
+    attend(query, key, value, out, sums, ranges.runs, ranges.blocks, ranges.whole, scale)
     return out, sums
 
 
@@ -183,27 +167,8 @@ def ranges_backward(
     into: tuple[Tensor, Tensor, Tensor],
 ) -> None:
     """Writes the gradients of queries, keys and values `into` these."""
-    if not ranges.whole:
-        for total in into:
-            total.zero_()
-    parted = [(low, length, low, length, count, True) for low, length, count in ranges.runs]
-    parted += [(low, high - low, first, last - first, 1, False) for low, high, first, last in ranges.blocks]
-    for q_low, q_length, k_low, k_length, count, causal in parted:
-        of_query, asked, taken, weighed = (_side(x, q_low, q_length, count) for x in (grad, query, out, sums))
-        keys, values = (_side(x, k_low, k_length, count) for x in (key, value))
-        parts = _flash_backward(of_query, asked, keys, values, taken, weighed, 0.0, causal, scale=scale)
-        for number, (total, part) in enumerate(zip(into, parts, strict=True)):
-            where = _side(total, *((k_low, k_length) if number else (q_low, q_length)), count)
-            if causal and ranges.whole:  # each token is in one span, and spans come first
-                where.copy_(part)
-            else:
-                where += part
-
-
-def _side(x: Tensor, low: int, length: int, count: int) -> Tensor:
-    """[1, heads, N, …] from a place on as [count, heads, length, …]: neighbours in the row as sequences of a batch."""
-    part: Tensor = x[0, :, low : low + length * count].unflatten(1, (count, length)).transpose(0, 1)
-    return part
+    runs, blocks, whole = ranges.runs, ranges.blocks, ranges.whole
+    attend_backward(grad, query, key, value, out, sums, runs, blocks, whole, scale, *into)
 
 
 def _ranges_on(query: Tensor, value: Tensor) -> bool:
