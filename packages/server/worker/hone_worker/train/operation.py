@@ -102,8 +102,7 @@ class _Operation:
         self.metrics = StepMetrics(data, self.objective)
         self.metrics.max_grad_norm = None if config.evaluate else config.optimizer.max_grad_norm
         self.state: PolicyState | None = None
-        # A file of the operator's own may keep something, and is not asked to expect several threads.
-        self._loss_lock = threading.Lock()
+        self._loss_lock = threading.Lock()  # files of the operator's own need not expect several threads
 
     def run(self) -> Training:
         data, config = self.data, self.config
@@ -168,8 +167,7 @@ class _Operation:
                 yield from self.fit.events()
                 total = sum(len(step.micro_batches) for step in steps)
                 for each in several:
-                    done += 1
-                    went = each.micro_batch.tokens
+                    done, went = done + 1, each.micro_batch.tokens
                     yield {"event": "microbatch", "done": done, "total": total, "tokens": went}
             self.metrics.losses.append(self._measure(computed))
             forward_backward += self.watch.lap()
