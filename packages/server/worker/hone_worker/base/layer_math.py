@@ -1,4 +1,4 @@
-"""What fused layers compute (fused_layers.py), in the part of Python that TorchScript takes (scripted.py).
+"""What fused layers compute (fused_layers.py), in the part of Python that TorchScript takes (packing/scripted.py).
 
 Pairs of a beginning and an end stand for slices. Lists that TorchScript is given have one entry for each layer that
 reads the same input.
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hone_worker.base.products import add_over_rows, product, product_onto, steps_of
-from hone_worker.base.scripted import scripted
+from hone_worker.packing.scripted import scripted
 
 
 def _inverse_rms_into(x: Tensor, eps: float, out: Tensor) -> None:

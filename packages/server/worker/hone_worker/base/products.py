@@ -8,7 +8,7 @@ oneDNN makes code for each shape when it first meets it, which takes as long as 
 sizes (`in_steps`) and nothing small, and `torch.mm` the rest. Which one it is depends on shapes alone: the same step has
 the same bits.
 
-TorchScript (scripted.py) reads these functions too, and the types that they name.
+TorchScript (packing/scripted.py) reads these functions too, and the types that they name.
 """
 
 import re

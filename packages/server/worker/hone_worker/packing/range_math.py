@@ -1,11 +1,11 @@
 """The processor's flash kernel over the ranges of a packed row, in the part of Python that TorchScript takes
-(base/scripted.py). tree_attention.py says how the parts are joined."""
+(packing/scripted.py). tree_attention.py says how the parts are joined."""
 
 # No `from __future__ import annotations`: TorchScript reads the types.
 import torch
 from torch import Tensor
 
-from hone_worker.base.scripted import scripted
+from hone_worker.packing.scripted import scripted
 
 
 def _side(x: Tensor, low: int, length: int, count: int) -> Tensor:
