@@ -41,7 +41,11 @@ STAGES: list[tuple[str, str, str | None, float]] = [
     ("decode", "gpu.decode", "0.6b", 45),
     ("kernels", "gpu.kernels", None, 25),
     ("bits", "gpu.bits", "4b", 40),
+    ("long", "gpu.long", None, 60),
+    ("learning", "gpu.learning", None, 60),
 ]
+#: Not among those of the ten minutes: for a second command, `--stages long,learning`. The shape `tiny` tries them too.
+SECOND = {"long", "learning"}
 # Whether there is a GPU is asked in a way that leaves it alone: a fork of a process that has used it cannot.
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 #: A stage ends itself at its deadline; one that has not after this many seconds more is ended.
@@ -60,6 +64,8 @@ def planned(shapes: list[str], names: list[str] | None) -> list[Planned]:
     """A stage runs for those of its shapes that were asked for; if for none of them, once for the first asked for."""
     chosen: list[Planned] = []
     for name, module, shape, share in STAGES:
+        if name in SECOND and names is None and shapes != ["tiny"]:
+            continue
         if names is not None and name not in names:
             continue
         own = [s for other, _, s, _ in STAGES if other == name and s in shapes]
@@ -140,18 +146,8 @@ def preload() -> str | None:
     """What stages import anyway, once for all of them; says what is missing."""
     try:
         importlib.import_module("transformers.models.qwen3.modeling_qwen3")
-        for name in (
-            "facts",
-            "own_gemms",
-            "correctness",
-            "trainer",
-            "baseline",
-            "decode",
-            "kernels",
-            "bits",
-            "vllm_engine",
-        ):
-            importlib.import_module(f"gpu.{name}")
+        for module in dict.fromkeys(module for _, module, _, _ in STAGES):
+            importlib.import_module(module)
     except ImportError:
         return traceback.format_exc()[-2000:]
     finally:
@@ -167,7 +163,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--deadline", type=float, default=540, help="seconds for all stages together")
     parser.add_argument("--shape", default="4b,0.6b", help="of tiny, 0.6b and 4b; several with commas")
-    parser.add_argument("--stages", help="names with commas; all unless given")
+    parser.add_argument("--stages", help="names with commas; all but long and learning unless given")
     parser.add_argument("--only", help=argparse.SUPPRESS)  # a stage's module, in a process of its own
     options = parser.parse_args(arguments)
     shapes = options.shape.split(",")

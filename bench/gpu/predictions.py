@@ -134,6 +134,20 @@ PREDICTIONS: list[Prediction] = [
         6,
         of=min,
     ),
+    Prediction(
+        "4b, activations, none recomputed",
+        "4b",
+        {"stage": "trainer", "kind": "trainer", "variant": "+ compiled layer", "recomputed": 0},
+        "bytes_per_token",
+        most=3.6,
+        scale=1e-6,
+        unit="MB/token",
+        of=min,
+    ),
+    Prediction("4b in 4 bits, training", "4b", {"kind": "bits"}, "training", 0.97, unit="of bfloat16"),
+    Prediction(
+        "4b in 4 bits, decoding one row", "4b", {"kind": "bits"}, "decoding", 0.45, unit="of bfloat16"
+    ),
     _decode("4b", 1, 0.8 * 370),
     _decode("4b", 64, 0.7 * 10_800),
     _decode("4b", 256, 0.7 * 16_300),
@@ -160,6 +174,14 @@ PREDICTIONS: list[Prediction] = [
     Prediction(
         "vLLM and trainer, how far the ratio is from 1", None, {"kind": "vllm_ratio"}, "ratio_off", most=0.01
     ),
+    Prediction(
+        "halved for want of memory, gradient",
+        None,
+        {"kind": "out_of_memory"},
+        "gradient_apart",
+        most=1e-2,
+    ),
+    Prediction("learning, device and processor", None, {"kind": "learning"}, "apart", most=0.05),
 ]
 
 

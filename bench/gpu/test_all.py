@@ -57,17 +57,7 @@ def rows(found: Found, **wanted: Any) -> list[dict[str, Any]]:
 
 def test_every_stage_ends_well_and_says_something(found: Found) -> None:
     names = [stage["name"] for stage in found["stages"]]
-    assert names == [
-        "facts",
-        "vllm_engine",
-        "own_gemms",
-        "correctness",
-        "trainer",
-        "baseline",
-        "decode",
-        "kernels",
-        "bits",
-    ]
+    assert names == list(dict.fromkeys(name for name, _, _, _ in runner.STAGES)) and len(names) == 11
     assert all(stage["outcome"] == "ok" for stage in found["stages"]), found["stages"]
     assert {row["stage"] for row in found["rows"]} == set(names)
     assert not [row for row in found["rows"] if row["kind"] in ("failed", "skipped")]
@@ -80,6 +70,22 @@ def test_a_base_in_4_bits_takes_less_and_trains(found: Found) -> None:
     trained = {row["variant"] for row in rows(found, stage="bits", kind="trainer")}
     assert trained == held.keys() and len(held) == 4
     assert held["4-bit base"] < 0.75 * held["all bits"] == 0.75 * held["8-bit moments"]
+
+
+def test_a_step_that_finds_too_little_memory_has_the_same_gradient_in_halves(found: Found) -> None:
+    (row,) = rows(found, kind="out_of_memory")
+    assert row["splits"] == 1 and 0 < row["gradient_apart"] <= 1e-5 and row["redone_apart"] == 0
+    (row,) = rows(found, kind="long")
+    assert row["tokens"] == 192 and row["unique_per_second"] > 0
+
+
+def test_the_same_steps_have_the_same_curve(found: Found) -> None:
+    (curve,) = rows(found, kind="curve")
+    assert (
+        curve["device"] == "cpu" and len(curve["rewards"]) == 2 and all(0 < r < 1 for r in curve["rewards"])
+    )
+    (row,) = rows(found, kind="learning")
+    assert row["apart"] == 0 and row["gain"] == row["gain_on_cpu"]
 
 
 def test_every_number_is_finite_and_positive(found: Found) -> None:
@@ -213,4 +219,7 @@ def test_stages_by_shape() -> None:
         ("trainer", "0.6b"),
         ("baseline", "0.6b"),
     ]
-    assert len(names(["tiny"])) == len(set(names(["tiny"]))) == 8
+    assert len(names(["tiny"])) == len(set(names(["tiny"]))) == 11
+    # What is for a second command is not in the ten minutes of the first.
+    assert not {"long", "learning"} & {name for name, _ in names(["4b", "0.6b"])}
+    assert names(["4b"], ["long", "learning"]) == [("long", "4b"), ("learning", "4b")]

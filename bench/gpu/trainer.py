@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import statistics
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from hone_worker.base.adapter_files import write_adapter
@@ -22,8 +24,6 @@ from gpu.stage import Stage, free_memory, peak_bytes, timed
 from gpu.steps import micro_batches, step_body
 
 MOST_TOKENS = 16384
-#: What is tried before anything was measured: 8 MB of activations a token on the largest shape fit.
-PROBE_TOKENS = 2048
 Paths = dict[str, str]
 #: What a step of training was computed by before there were switches.
 BEFORE: Paths = {
@@ -130,25 +130,15 @@ def measure(
     timed_steps: int,
     optimizer: str = "adamw",
 ) -> float:
-    """The median of some steps after two that are not counted, halving the micro-batch where memory ends."""
-    memory = TrainerMemory(base, recompute="off")
-    most = _most_tokens(memory, work, folder) if stage.device == "cuda" else MOST_TOKENS
-    while True:
-        try:
-            free_memory()
-            body = step_body(work, folder, packing="tree", most_tokens=most, optimizer=optimizer)
-            for _ in range(2 if stage.full else 1):
-                step_seconds(memory, body)
-            seconds = [step_seconds(memory, body) for _ in range(timed_steps)]
-            break
-        except (torch.OutOfMemoryError, HoneWorkerError) as error:
-            out_of_memory = isinstance(error, torch.OutOfMemoryError) or error.code == "out_of_memory"
-            if not out_of_memory or most <= 512:
-                raise
-        # Outside of the handler: what failed is let go of first.
-        most //= 2
-        stage.tell(kind="halved", **where, most_tokens=most)
-    batches = micro_batches(work, packing="tree", most_tokens=most)
+    """The median of some steps after two that are not counted, in micro-batches of what the trainer finds room for."""
+    memory = TrainerMemory(base)
+    free_memory()
+    body = step_body(work, folder, packing="tree", most_tokens=MOST_TOKENS, optimizer=optimizer)
+    sizes_of_parts, told = whole_step(memory, body)
+    if stage.full:
+        step_seconds(memory, body)
+    seconds = [step_seconds(memory, body) for _ in range(timed_steps)]
+    batches = micro_batches(work, packing="tree", most_tokens=MOST_TOKENS)
     unique = sum(m.tokens for m in batches)
     trained = sum(len(m.target) for m in batches)
     keys = sum(keys_of(m.layout) for m in batches if m.layout is not None)
@@ -164,35 +154,27 @@ def measure(
         unique_tokens=unique,
         logical_tokens=sum(len(s.ids) for s in work.sequences),
         trained_tokens=trained,
-        micro_batches=len(batches),
-        largest_micro_batch=max(m.tokens for m in batches),
+        micro_batches=len(sizes_of_parts),
+        largest_micro_batch=max(sizes_of_parts),
+        recomputed=told["recomputed_micro_batches"],
         unique_per_second=unique / median,
         logical_per_second=sum(len(s.ids) for s in work.sequences) / median,
         microseconds_per_token=1e6 * median / unique,
         flops=sizes.flops(unique=unique, trained=trained, keys=keys),
         mfu=sizes.mfu(unique=unique, trained=trained, keys=keys, seconds=median, peak=PEAK),
         peak_bytes=peak,
-        bytes_per_token=None if peak is None else (peak - base.weight_bytes) / max(m.tokens for m in batches),
+        bytes_per_token=None if peak is None else (peak - base.weight_bytes) / max(sizes_of_parts),
     )
     return median / unique
 
 
-def _most_tokens(memory: TrainerMemory, work: Work, folder: Path) -> int:
-    """As many as memory has room for, by what a small micro-batch takes."""
-    longest = max(len(s.ids) for s in work.sequences)
-    probe = max(PROBE_TOKENS, longest) if longest <= 4096 else longest
-    free_memory()
-    before = torch.cuda.memory_allocated()
-    body = step_body(work, folder, packing="tree", most_tokens=probe)
-    try:
-        step_seconds(memory, body)
-    except (torch.OutOfMemoryError, HoneWorkerError):
-        return PROBE_TOKENS
-    largest = max(m.tokens for m in micro_batches(work, packing="tree", most_tokens=probe))
-    per_token = (torch.cuda.max_memory_allocated() - before) / largest
-    free_memory()
-    free, _total = torch.cuda.mem_get_info()
-    return max(longest, min(MOST_TOKENS, int(0.85 * free / per_token)))
+def whole_step(memory: TrainerMemory, body: bytes) -> tuple[list[int], dict[str, Any]]:
+    """A step to its end: the tokens of each micro-batch, and what is told of it. It leaves its files where it has been
+    told to."""
+    data, step = parse_step_data(body)
+    shutil.rmtree(step.staging, ignore_errors=True)
+    events = list(train_steps(memory.base, data, step, lambda: False, memory))
+    return [e["tokens"] for e in events if e["event"] == "microbatch"], events[-1]["metrics"]
 
 
 def step_seconds(memory: TrainerMemory, body: bytes) -> float:
@@ -201,6 +183,7 @@ def step_seconds(memory: TrainerMemory, body: bytes) -> float:
     What a token takes is measured in the first step, and is in no time that is counted after it.
     """
     data, step = parse_step_data(body)
+    shutil.rmtree(step.staging, ignore_errors=True)
     events = train_steps(memory.base, data, step, lambda: False, memory)
     try:
         for event in events:
@@ -209,9 +192,6 @@ def step_seconds(memory: TrainerMemory, body: bytes) -> float:
 
         def until_updated() -> None:
             for event in events:
-                if event["event"] == "split":
-                    # Another size than the one that is measured.
-                    raise torch.OutOfMemoryError(event["message"])
                 if event.get("stage") == "optimizer":
                     return
             raise RuntimeError("the step ended before its optimizer did")
