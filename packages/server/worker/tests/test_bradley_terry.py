@@ -36,7 +36,7 @@ from hone_worker.score.policy_scores import PolicyScorer
 from hone_worker.tools.merge import merge_classifier
 from hone_worker.train.head_state import HEAD_OPTIMIZER_FILE
 
-CASES = 60  # of each of two packings
+CASES = 100  # of each of two packings, and other ones in each
 OPTIMIZER = {"learning_rate": 0.01, "max_grad_norm": 1e9, "warmup_steps": 0}
 PAD = VOCABULARY - 1
 
@@ -161,7 +161,7 @@ def gradients_in(folder):
 
 @pytest.mark.parametrize("packing", ["rows", "tree"])
 def test_it_is_trls_reward_trainer(base, folder, theirs, tmp_path, packing):
-    random = torch.Generator().manual_seed(9)
+    random = torch.Generator().manual_seed({"rows": 9, "tree": 10}[packing])
     worst = 0.0
     for number in range(CASES):
         pairs, centering = case(random), float(torch.rand(1, generator=random)) * 0.1

@@ -1,6 +1,7 @@
 """Imitation and preferences against TRL's own code, through a trained adapter: loss and gradient, packed and not."""
 
 import json
+import zlib
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ from hone_worker.process.errors import HoneWorkerError
 from hone_worker.train.objectives import dpo, sft
 from hone_worker.train.step_data import parse_config
 
-CASES = 100  # of each of two packings
+CASES = 100  # of each of two packings, and other ones in each
 OPTIMIZER = {"learning_rate": 0.01, "max_grad_norm": 1e9, "warmup_steps": 0}
 
 
@@ -48,6 +49,19 @@ def gradients(model, loss):
     model.zero_grad()
     loss.backward()
     return {name: p.grad.clone() for name, p in peft_parameters(model).items()}
+
+
+def apart(ours, theirs):
+    """The worst over parameters, each against its own size, or a hundredth of all if that is more.
+
+    Queries and keys of a token that sees itself alone have no gradient, of which rounding leaves something (TRL's head
+    is of float32).
+    """
+    least = 0.01 * torch.cat([theirs[name].flatten().double() for name in theirs]).norm().item()
+    return max(
+        (ours[n].double() - theirs[n].double()).norm().item() / max(theirs[n].double().norm().item(), least)
+        for n in theirs
+    )
 
 
 def ints(random, low, high):
@@ -86,6 +100,10 @@ def trained_on(base, folder, tmp_path, forest, plan, loss, packing, **changes):
     return train(base, forest, given)["metrics"]
 
 
+def drawn_for(*what: str) -> torch.Generator:
+    return torch.Generator().manual_seed(zlib.crc32(" ".join(what).encode()))
+
+
 def sft_case(random):
     """Sequences, some of them with a common beginning, with masks in pieces, cut at a random length."""
     shared = ids(random, ints(random, 0, 8))
@@ -103,7 +121,7 @@ def sft_case(random):
 
 @pytest.mark.parametrize("packing", ["rows", "tree"])
 def test_imitation_is_trls_sft_loss(base, folder, peft, tmp_path, packing):
-    random = torch.Generator().manual_seed(5)
+    random = drawn_for(packing)
     worst = 0.0
     for case in range(CASES):
         sequences = sft_case(random)
@@ -116,7 +134,7 @@ def test_imitation_is_trls_sft_loss(base, folder, peft, tmp_path, packing):
         where = tmp_path / str(case)
         metrics = trained_on(base, folder, where, forest, plan, {"type": "sft"}, packing)
         assert metrics["loss"] == pytest.approx(loss.item(), rel=1e-5)
-        worst = max(worst, relative_difference(last_gradient(where / "staging", 0.9), theirs))
+        worst = max(worst, apart(last_gradient(where / "staging", 0.9), theirs))
         assert metrics["train_tokens"] == sum(sum(mask) for _, mask in sequences)
     assert worst < 1e-5
     assert metrics["perplexity"] == pytest.approx(torch.tensor(metrics["loss"]).exp().item(), rel=1e-5)
@@ -149,7 +167,7 @@ def forest_of(pairs, limit):
 @pytest.mark.parametrize("packing", ["rows", "tree"])
 @pytest.mark.parametrize("kind", ["sigmoid", "sigmoid_norm", "ipo", "sigmoid+sft"])
 def test_preferences_are_trls_dpo_loss(base, folder, peft, tmp_path, packing, kind):
-    random = torch.Generator().manual_seed(6)
+    random = drawn_for(packing, kind)
     name, _, extra = kind.partition("+")
     worst = 0.0
     for case in range(CASES):
@@ -167,7 +185,7 @@ def test_preferences_are_trls_dpo_loss(base, folder, peft, tmp_path, packing, ki
         plan = cut_up(forest.leaves(), random, together=2)
         metrics = trained_on(base, folder, where, forest, plan, options, packing)
         assert metrics["loss"] == pytest.approx(loss.item(), rel=1e-5, abs=1e-6)
-        worst = max(worst, relative_difference(last_gradient(where / "staging", 0.9), theirs))
+        worst = max(worst, apart(last_gradient(where / "staging", 0.9), theirs))
         for metric in (
             "rewards/chosen",
             "rewards/rejected",
