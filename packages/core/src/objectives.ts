@@ -6,7 +6,6 @@ import {
   correctionOptionsSchema,
   corrections,
   deltaOptionsSchema,
-  driftOptionsSchema,
   epsilonLow,
   level,
   levelOptionsSchema,
@@ -29,6 +28,13 @@ export const policyGradientSchema = z.object({
   /** The clip range of the ratio to the policy at the start of the operation. */
   epsilonLow: epsilonLow.default(0.2),
   epsilonHigh: positive.default(0.2),
+  ...policyOptionsSchema.shape,
+  /** Divides advantages by the standard deviation of the group's rewards, or of all: ddof 1, + 1e-4, unless `std` is given. */
+  scaleRewards: z.enum(scales).default("none"),
+  /** Weighs by π_o/π_s, of a token or of the whole rollout, held within bounds or 0 outside of them. */
+  samplerCorrection: z.enum(corrections).default("token_truncate"),
+  /** Lower bound of that weight. @default none */
+  samplerCorrectionMin: positive.optional(),
   /** Upper limit of the importance weight π_o/π_s. */
   importanceCap: positive.default(2),
   /**
@@ -36,10 +42,6 @@ export const policyGradientSchema = z.object({
    * if it is not given, so that the loss is a mean over tokens.
    */
   normalizerTokens: z.int().min(1).optional(),
-  /** "group" divides the advantage by the group's standard deviation (ddof 1) + 1e-4. */
-  scaleRewards: z.enum(["none", "group"]).default("none"),
-  ...mismatchOptionsSchema.shape,
-  ...driftOptionsSchema.shape,
 });
 
 export const grpoSchema = z.object({ ...typed("grpo"), ...clipOptionsSchema.shape });
@@ -215,6 +217,8 @@ const conditions: [option: string, other: string, acts: (value: unknown) => bool
 const bounds: [low: string, least: number, high: string, most: number][] = [
   ["mismatchMin", 0.5, "mismatchMax", 5],
   ["samplerCorrectionMin", 0, "samplerCorrectionMax", 3],
+  // Of the default objective; all others have no such bound.
+  ["samplerCorrectionMin", 0, "importanceCap", Infinity],
 ];
 
 /** Refuses an option that would do nothing, and bounds under which nothing trains. */
@@ -227,6 +231,7 @@ export function actsWith(config: Values, context: z.RefinementCtx): void {
     refuse(option, `it does nothing while ${other} is ${JSON.stringify(config[other])}`);
   }
   for (const [low, least, high, most] of bounds) {
+    if (high === "samplerCorrectionMax" && "importanceCap" in config) continue;
     const { [low]: from = least, [high]: to = most } = config as Record<string, number | undefined>;
     if (from < to) continue;
     if (config[low] === undefined) refuse(high, `it must lie above ${low}, which is ${from}`);

@@ -43,10 +43,18 @@ test("an option that does nothing is refused by name", () => {
   );
 });
 
+test("the default objective takes the penalties that most have", () => {
+  const given = { beta: 0.1, klIn: "reward", entropyCoef: 0.01, samplerCorrection: "token_mask" };
+  expect(checkTrainConfig("train()", given)).toMatchObject({ type: "policy_gradient", ...given });
+  expect(message({ klIn: "reward" })).toMatch(/klIn is wrong: it does nothing while beta is 0/);
+  expect(message({ samplerCorrectionMax: 4 })).toMatch(/unknown key "samplerCorrectionMax"/);
+});
+
 test("bounds under which nothing would train are refused", () => {
   for (const [config, words] of [
     [{ type: "grpo", delta: 0.5 }, /delta is wrong: it must be above 1/],
     [{ type: "grpo", samplerCorrectionMin: 4 }, /samplerCorrectionMin is wrong: .* which is 3/],
+    [{ samplerCorrectionMin: 2.5 }, /samplerCorrectionMin is wrong: .* which is 2/],
     [{ mismatchMask: "token", mismatchMin: 6 }, /mismatchMin is wrong: .* which is 5/],
     [{ mismatchMask: "token", mismatchMin: 2, mismatchMax: 2 }, /mismatchMin is wrong/],
     [{ mismatchMask: "token", mismatchMax: 0.3 }, /mismatchMax is wrong: .* which is 0.5/],

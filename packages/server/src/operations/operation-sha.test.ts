@@ -20,6 +20,13 @@ it("is what a version without objectives stored for the same request", async () 
     { learningRate: 2e-4 },
     { mismatchMask: "token" },
     { measureKl: true },
+    ...[
+      { beta: 0.1 },
+      { entropyCoef: 0.01 },
+      { topEntropyQuantile: 0.5 },
+      { offPolicyMaskThreshold: 1 },
+    ],
+    ...[{ baseline: "leave_one_out" }, { samplerCorrection: "none" }],
     { normalizerTokens: 64 },
   ]) {
     expect(await operationSha(submit({ learningRate: 1e-4, ...other }))).not.toBe(stored);

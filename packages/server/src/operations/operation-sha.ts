@@ -6,16 +6,26 @@ export function operationSha({ expectedStep, op }: ParsedSubmit): Promise<string
   return canonicalSha256InTurns({ expectedStep, op: asStoredBefore(op) });
 }
 
+/** Options that the objective has got since, as they are where nothing is given. */
+const later = {
+  mismatchMask: "none",
+  samplerCorrection: "token_truncate",
+  baseline: "mean",
+  ...{ topEntropyQuantile: 1, beta: 0, entropyCoef: 0 },
+};
+
 /**
  * Earlier versions had one objective, which they did not name, with fewer options: a program that is repeated after
  * an upgrade finds its step. Their constant stands for one that is not given.
  */
 function asStoredBefore(op: ParsedSubmit["op"]): unknown {
   if (!("groups" in op) || op.config.type !== "policy_gradient") return op;
-  const { type: _, mismatchMask, measureKl, normalizerTokens = 1024, ...config } = op.config;
-  const asked = {
-    ...(mismatchMask !== "none" && { mismatchMask }),
-    ...(measureKl && { measureKl }),
+  const { type: _, measureKl, normalizerTokens = 1024, ...config } = op.config;
+  const asked = Object.entries(config).filter(
+    ([name, value]) => value !== (later as Record<string, unknown>)[name],
+  );
+  return {
+    ...op,
+    config: { ...Object.fromEntries(asked), normalizerTokens, ...(measureKl && { measureKl }) },
   };
-  return { ...op, config: { ...config, normalizerTokens, ...asked } };
 }

@@ -62,7 +62,7 @@ def test_options_are_read_as_core_spells_them_and_as_older_plans_do():
     [
         ({"loss": {"type": "none_such"}}, "loss"),
         ({"loss": {"type": "policy_gradient", "epsilonHigh": -1}}, "loss.epsilonHigh"),
-        ({"loss": {"type": "policy_gradient", "beta": 1}}, "loss.beta"),
+        ({"loss": {"type": "policy_gradient", "delta": 2}}, "loss.delta"),
         ({"optimizer": {"learning_rate": 1, "betas": [0.9]}}, "optimizer.betas"),
     ],
 )

@@ -54,8 +54,10 @@ class Acting(Options):
             if not acts(getattr(self, other)):
                 raise ValueError(f"`{fields[name].alias}` does nothing with this `{fields[other].alias}`")
         for (low, least), (high, most) in BOUNDS:
-            if low in fields and (getattr(self, low) or least) >= (getattr(self, high) or most):
-                raise ValueError(f"`{fields[low].alias}` must lie below `{fields[high].alias}`")
+            # The upper bound of the default objective has a name of its own.
+            above = fields[high if high in fields else "importance_cap"].alias if low in fields else None
+            if above and (getattr(self, low) or least) >= (getattr(self, high) or most):
+                raise ValueError(f"`{fields[low].alias}` must lie below `{above}`")
         beta, measure_kl, reference = (
             getattr(self, name, None) for name in ("beta", "measure_kl", "reference")
         )

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 
 from hone_worker.train.objectives.objective import LossInputs
-from hone_worker.train.objectives.policy_options import DEFAULT_CORRECTION_MAX, CorrectionOptions
+from hone_worker.train.objectives.policy_options import DEFAULT_CORRECTION_MAX
+
+
+class Corrects(Protocol):
+    """Options by which a loss weighs what the sampler did otherwise."""
+
+    @property
+    def sampler_correction(self) -> str: ...
+
+    @property
+    def sampler_correction_min(self) -> float | None: ...
+
+    @property
+    def sampler_correction_max(self) -> float | None: ...
 
 
 def weighed(values: torch.Tensor, inputs: LossInputs) -> torch.Tensor:
@@ -34,7 +49,7 @@ def log_ratio(inputs: LossInputs, level: str) -> torch.Tensor:
     return rollout_mean(gap, inputs) if level == "sequence" else gap
 
 
-def sampler_correction(inputs: LossInputs, options: CorrectionOptions) -> torch.Tensor | None:
+def sampler_correction(inputs: LossInputs, options: Corrects) -> torch.Tensor | None:
     """pi_o / pi_s, a constant: TRL's `vllm_importance_sampling_mode`, which it is named by; None for none.
 
     "sequence" is the product over the rollout. "truncate" holds it within [min, max], "mask" makes it 0 outside.
