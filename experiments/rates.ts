@@ -1,17 +1,29 @@
-// `pnpm experiment rates [--rates 3e-5,1e-4,3e-4] [--steps 20] [--seed N] [--out FOLDER]` — what `model.train` learns
-// on SmolLM2 by its learning rate, with the defaults for all other options. The task is small, so that a step takes
-// seconds: name the queue that a ticket belongs to, in one word.
+// `pnpm experiment rates [--rates 1e-4] [--steps 24] [--seed 1,2,3] [--minutes N] [--out FOLDER]` — what `model.train`
+// learns on SmolLM2 by its learning rate, with the defaults for all other options. The task is small, so that a step
+// takes seconds: name the queue that a ticket belongs to, in one word. What was begun in the same folder goes on, step by
+// step; with --minutes it ends in time, and the next call goes on. The interval is over tickets, each with the mean of
+// its seeds.
+import { existsSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
-import { evaluationTable, gather, type Hone, type RolloutModel } from "@hone/client";
+import {
+  evaluationTable,
+  gather,
+  type Hone,
+  readGroups,
+  type RolloutModel,
+  type TrajectoryGroup,
+  writeGroups,
+} from "@hone/client";
 import OpenAI from "openai";
 import { withSmollm2 } from "./inbox/served.ts";
 
 const { values } = parseArgs({
   options: {
-    rates: { type: "string", default: "3e-5,1e-4,3e-4" },
-    steps: { type: "string", default: "20" },
-    seed: { type: "string", default: "1" },
+    rates: { type: "string", default: "1e-4" },
+    steps: { type: "string", default: "24" },
+    seed: { type: "string", default: "1,2,3" },
+    minutes: { type: "string" },
     out: { type: "string", default: "runs/rates" },
   },
 });
@@ -112,33 +124,62 @@ async function rollout(model: RolloutModel, { text, queue }: Ticket, temperature
   return { reward: Math.max(exact, meant), metrics: { exact }, logs: [answer] };
 }
 
-async function answerHeldOut(hone: Hone, name: string) {
+const out = resolve(values.out);
+const until = Date.now() + Number(values.minutes ?? Infinity) * 60_000;
+const steps = Number(values.steps);
+const arms = values.rates
+  .split(",")
+  .flatMap((rate) => values.seed.split(",").map((seed) => ({ rate, seed: Number(seed) })));
+
+/** Once: the folder keeps it. */
+async function answersOf(hone: Hone, name: string): Promise<TrajectoryGroup[]> {
+  const file = join(out, `${name}.jsonl`);
+  if (existsSync(file)) return readGroups(file);
   const model = await hone.model({ name });
-  return await gather(model, (one, ticket) => rollout(one, ticket, 0), heldOut, {
+  const groups = await gather(model, (one, ticket) => rollout(one, ticket, 0), heldOut, {
     ...{ groupSize: 1, mode: "eval" },
   });
+  await writeGroups(file, groups);
+  return groups;
 }
 
-await withSmollm2(join(resolve(values.out), "server"), async (hone) => {
-  const results = { base: await answerHeldOut(hone, "base") };
-  console.table(evaluationTable(results, { metric: "exact" }));
-  for (const rate of values.rates.split(",")) {
-    const seed = Number(values.seed);
-    const model = await hone.model({ name: `rate-${rate}`, seed });
-    const rewards: string[] = [];
-    for await (const batch of model.batches(train, {
-      ...{ groupsPerStep: 4, steps: Number(values.steps), seed },
-    })) {
-      const groups = await gather(model, (one, ticket) => rollout(one, ticket, 1), batch.scenarios);
-      await model.train(groups, { learningRate: Number(rate), batch });
-      const all = groups.flatMap(({ trajectories }) => trajectories.map((one) => one.reward ?? 0));
-      rewards.push((all.reduce((sum, one) => sum + one, 0) / all.length).toFixed(2));
-      console.log(`${rate}: ${rewards.join(" ")}`);
+/** False where the time ended before its steps did. */
+async function trained(hone: Hone, name: string, { rate, seed }: (typeof arms)[0]) {
+  if (existsSync(join(out, `${name}.jsonl`))) return true;
+  const model = await hone.model({ name, seed });
+  for await (const batch of model.batches(train, { groupsPerStep: 4, steps, seed })) {
+    if (Date.now() > until) return false;
+    const groups = await gather(model, (one, ticket) => rollout(one, ticket, 1), batch.scenarios);
+    const { metrics } = await model.train(groups, { learningRate: Number(rate), batch });
+    const all = groups.flatMap(({ trajectories }) => trajectories.map((one) => one.reward ?? 0));
+    const mean = all.reduce((sum, one) => sum + one, 0) / all.length;
+    console.log(
+      `${name} step ${batch.step}: ${mean.toFixed(2)}, entropy ${String(metrics?.["entropy"])}`,
+    );
+  }
+  return true;
+}
+
+await withSmollm2(join(out, "server"), async (hone) => {
+  const base = await answersOf(hone, "base");
+  const bySeed: Record<string, TrajectoryGroup[]> = { base };
+  const pooled = { base } as Record<string, TrajectoryGroup[]>;
+  for (const arm of arms) {
+    const name = `rate-${arm.rate}-seed-${arm.seed}`;
+    if (!(await trained(hone, name, arm))) {
+      console.log("The time is up: the same command goes on.");
+      return;
     }
-    Object.assign(results, { [rate]: await answerHeldOut(hone, `rate-${rate}`) });
-    for (const metric of ["exact", "reward"]) {
-      console.log(metric);
-      console.table(evaluationTable(results, { metric }));
-    }
+    const answers = await answersOf(hone, name);
+    bySeed[`${arm.rate}, seed ${arm.seed}`] = answers;
+    pooled[arm.rate] = answers.map((group, at) => ({
+      ...group,
+      trajectories: [...(pooled[arm.rate]?.[at]?.trajectories ?? []), ...group.trajectories],
+    }));
+  }
+  for (const metric of ["exact", "reward"]) {
+    console.log(metric);
+    console.table(evaluationTable(bySeed, { metric }));
+    console.table(evaluationTable(pooled, { metric }));
   }
 });

@@ -23,7 +23,7 @@ async function imitating(model: Model) {
 
 async function ownRollouts(model: Model) {
   // #region best-of-n
-  const groups = await readGroups("data/groups.jsonl"); // as writeGroups() left them, or from gather()
+  const groups = await readGroups("data/groups.jsonl"); // or a run's folder: the groups of all its steps
   await model.sft(bestOfN(groups, { minReward: 0.5 }), { epochs: 2 });
   // #endregion
 }

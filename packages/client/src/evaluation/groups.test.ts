@@ -46,6 +46,26 @@ describe("group files", () => {
     }
   });
 
+  it("are read of all steps of a run, in their order, and of no evaluation", async () => {
+    const folder = await mkdtemp(join(tmpdir(), "hone-groups-"));
+    try {
+      const put = (name: string, score: number) =>
+        writeGroups(join(folder, "trajectories", name), [group(name, [score])]);
+      await put("step-10000.jsonl", 3);
+      await put("step-0002.jsonl", 2);
+      await put("step-0001.jsonl", 1);
+      await put("eval-step-0001.jsonl", 9);
+      for (const path of [folder, join(folder, "trajectories")]) {
+        const read = await readGroups(path);
+        expect(read.map(({ trajectories }) => trajectories[0]?.reward)).toEqual([1, 2, 3]);
+      }
+      await rm(join(folder, "trajectories"), { recursive: true });
+      await expect(readGroups(folder)).rejects.toThrow(/holds no step of a run .*Name the folder/);
+    } finally {
+      await rm(folder, { recursive: true });
+    }
+  });
+
   it("hold no half of a character: other languages could not print it", async () => {
     const folder = await mkdtemp(join(tmpdir(), "hone-groups-"));
     try {

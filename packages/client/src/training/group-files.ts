@@ -1,5 +1,5 @@
-import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
-import { dirname } from "node:path";
+import { mkdir, readdir, readFile, rename, stat, writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
 import { groupSchema, HoneError, issueText, newId, wellFormedJson } from "@hone/core";
 import type { TrajectoryGroup } from "@hone/core";
 import { requireGroups, requireText } from "../argument-kinds.ts";
@@ -15,8 +15,37 @@ export async function writeGroups(path: string, groups: readonly TrajectoryGroup
   await rename(partial, path);
 }
 
+/** Of a file; or of a run's folder: the groups of all its steps, in their order, without those of evaluations. */
 export async function readGroups(path: string): Promise<TrajectoryGroup[]> {
   requireText("readGroups()", path, "path");
+  if (!(await isFolder(path))) return readFileOfGroups(path);
+  const inner = join(path, "trajectories");
+  const folder = (await isFolder(inner)) ? inner : path;
+  const steps = (await readdir(folder)).filter((name) => stepNumber(name) !== null);
+  if (steps.length === 0) {
+    throw new HoneError(
+      `${folder} holds no step of a run (step-0001.jsonl and so on). Name the folder of a run, or a file of groups.`,
+      { code: "invalid_request", param: "path" },
+    );
+  }
+  steps.sort((a, b) => (stepNumber(a) ?? 0) - (stepNumber(b) ?? 0));
+  const groups: TrajectoryGroup[] = [];
+  for (const name of steps) groups.push(...(await readFileOfGroups(join(folder, name))));
+  return groups;
+}
+
+async function isFolder(path: string): Promise<boolean> {
+  const found = await stat(path).catch(() => null);
+  return found?.isDirectory() ?? false;
+}
+
+/** Null of what is not the trajectories of a step of a run. */
+function stepNumber(name: string): number | null {
+  const digits = /^step-(\d+)\.jsonl$/.exec(name)?.[1];
+  return digits === undefined ? null : Number(digits);
+}
+
+async function readFileOfGroups(path: string): Promise<TrajectoryGroup[]> {
   const lines = (await readFile(path, "utf8")).split("\n");
   return lines.flatMap((line, index) =>
     line.trim() ? [readGroup(line, `${path}:${index + 1}`)] : [],

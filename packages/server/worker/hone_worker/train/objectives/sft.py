@@ -1,4 +1,8 @@
-"""Imitation: the mean cross-entropy of the trained tokens, whoever wrote them."""
+"""Imitation: the mean cross-entropy of the trained tokens, whoever wrote them.
+
+The next-token likelihood of GPT (Radford et al. 2018, eq. 1), on answers only, as InstructGPT's supervised step has it
+(arXiv 2203.02155, section 3.5). TRL's SFTTrainer has the same mean, over the tokens of the optimizer step.
+"""
 
 from __future__ import annotations
 
