@@ -29,7 +29,7 @@ export async function wrongOptions(): Promise<void> {
   // @ts-expect-error Python's spelling
   await model.train([], { learning_rate: 1 });
   // @ts-expect-error not a way to scale rewards
-  await model.train([], { scaleRewards: "batch" });
+  await model.train([], { scaleRewards: "rollout" });
   // @ts-expect-error steps is missing
   model.batches(scenarios, { groupsPerStep: 1 });
   // @ts-expect-error a misspelt option
