@@ -45,7 +45,10 @@ test("an option that does nothing is refused by name", () => {
 
 test("the default objective takes the penalties that most have", () => {
   const given = {
-    ...{ beta: 0.1, klIn: "reward", entropyCoef: 0.01, samplerCorrection: "token_mask" },
+    beta: 0.1,
+    klIn: "reward",
+    entropyCoef: 0.01,
+    samplerCorrection: "token_mask",
   } as const;
   expect(checkTrainConfig("train()", given)).toMatchObject({ type: "policy_gradient", ...given });
   expect(message({ klIn: "reward" })).toMatch(/klIn is wrong: it does nothing while beta is 0/);
