@@ -1,4 +1,4 @@
-import { expect, it } from "vitest";
+import { expect, it, vi } from "vitest";
 import { readCommandLine } from "./cli-options.ts";
 import { readSettings } from "./run-options.ts";
 import { defineTask } from "./task.ts";
@@ -52,4 +52,23 @@ it("switches a setting on and off, so that the options of a run that goes on can
   expect([ungated(), ungated("--ungated"), ungated("--ungated", "--no-ungated")]).toEqual([
     ...[false, true, false],
   ]);
+});
+
+it.each([
+  ["--compare-tokens", "5"],
+  ["--compare-key-env", "MINE"],
+])("%s without another model would do nothing", (...args) => {
+  const said = vi.spyOn(process.stderr, "write").mockReturnValue(true);
+  const exit = vi.spyOn(process, "exit").mockImplementation(() => {
+    throw new Error("it ended");
+  });
+  try {
+    expect(() => readCommandLine("t.ts", task, args)).toThrow("it ended");
+    expect(said.mock.calls.join("")).toContain(`${args[0]} is of --compare. Add that`);
+    const left = readCommandLine("t.ts", task, [...args, "--compare", "none"]);
+    expect(left.run.compare).toEqual([]);
+  } finally {
+    said.mockRestore();
+    exit.mockRestore();
+  }
 });

@@ -26,6 +26,27 @@ it("finds a run again with its name and its options, and refuses to begin anothe
   );
 });
 
+it("says which run is damaged, and goes on with another one", () => {
+  const before = process.cwd();
+  process.chdir(folder);
+  try {
+    for (const name of ["whole", "cut", "other"]) {
+      keepRun(newRun("/x/t.ts", { name }, []));
+    }
+    writeFileSync(join(folder, "runs", "cut", "command.json"), '{"task": "/x/t.ts", "na');
+    writeFileSync(join(folder, "runs", "other", "command.json"), "[]");
+    expect(findRun("/x/t.ts", {}).name).toBe("whole");
+    expect(() => findRun("/x/t.ts", { out: join("runs", "cut") })).toThrow(
+      expect.objectContaining({
+        code: "invalid_config",
+        message: expect.stringMatching(/cut\/command\.json is not what a run wrote/) as string,
+      }),
+    );
+  } finally {
+    process.chdir(before);
+  }
+});
+
 it("keeps the name that is given", () => {
   expect(newRun("/x/t.ts", { out: folder, name: "mine" }, []).name).toBe("mine");
 });

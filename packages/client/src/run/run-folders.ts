@@ -4,6 +4,7 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  renameSync,
   writeFileSync,
 } from "node:fs";
 import { access, stat } from "node:fs/promises";
@@ -52,7 +53,10 @@ export function newRun(task: string, given: Named, args: readonly string[]): Run
 
 export function keepRun({ out, ...command }: RunFolder): void {
   mkdirSync(out, { recursive: true });
-  writeFileSync(join(out, commandFile), `${JSON.stringify(command, null, 2)}\n`);
+  const file = join(out, commandFile);
+  // Whole or not at all: the run may be killed at any moment.
+  writeFileSync(`${file}.partial`, `${JSON.stringify(command, null, 2)}\n`);
+  renameSync(`${file}.partial`, file);
 }
 
 /** Refuses a folder that cannot be made or written into, and makes nothing. */
@@ -90,7 +94,15 @@ export function findRun(task: string, { name, out }: Named): RunFolder {
 function newestRun(task: string): RunFolder | undefined {
   const names = existsSync("runs") ? readdirSync("runs") : [];
   return names
-    .flatMap((name) => readRun(resolve("runs", name)) ?? [])
+    .flatMap((name) => {
+      try {
+        return readRun(resolve("runs", name)) ?? [];
+      } catch (error) {
+        // A damaged run keeps nobody from going on with another.
+        if (HoneError.isInstance(error)) return [];
+        throw error;
+      }
+    })
     .filter((run) => run.task === task)
     .sort((a, b) => a.began - b.began)
     .at(-1);
@@ -99,7 +111,28 @@ function newestRun(task: string): RunFolder | undefined {
 function readRun(out: string): RunFolder | null {
   const file = join(out, commandFile);
   if (!existsSync(file)) return null;
-  return { ...(JSON.parse(readFileSync(file, "utf8")) as Command), out };
+  let read: unknown;
+  try {
+    read = JSON.parse(readFileSync(file, "utf8"));
+  } catch (cause) {
+    throw damaged(file, cause);
+  }
+  if (!isCommand(read)) throw damaged(file);
+  return { ...read, out };
+}
+
+function isCommand(read: unknown): read is Command {
+  if (typeof read !== "object" || read === null) return false;
+  const { task, name, args, began } = read as Partial<Record<keyof Command, unknown>>;
+  const texts: unknown[] = [task, name, ...(Array.isArray(args) ? args : [null])];
+  return texts.every((text) => typeof text === "string") && typeof began === "number";
+}
+
+function damaged(file: string, cause?: unknown): HoneError {
+  return new HoneError(
+    `${file} is not what a run wrote, so that the run cannot go on. Restore it, or begin another run.`,
+    { code: "invalid_config", param: "out", cause },
+  );
 }
 
 /** A file called `task` or `index` says nothing about the task: then its folder names the run. */

@@ -23,8 +23,8 @@ it("leaves out what only the task's own objective has, where another one is chos
 
 it.each<[Record<string, unknown>, RegExp]>([
   [{ normalizerToken: 32 }, /normalizerToken/],
-  [{ learningRate: 1e-3 }, /learningRate/],
-  [{ schedule: { type: "linear" } }, /schedule/],
+  [{ learningRate: 1e-3 }, /Give it as learningRate \(--lr\)/],
+  [{ schedule: { type: "linear" } }, /Give it as schedule \(--schedule\)/],
   [{ clientToken: "a" }, /clientToken/],
   [{ normalizerTokens: 0 }, /normalizerTokens/],
 ])("refuses the training step's %j before anything is played", (train, message) => {

@@ -231,7 +231,7 @@ function checkSettings(settings: RunSettings): void {
   if (verdict !== "greedy" && verdict !== "sampled") {
     throw invalid("verdict", '"greedy" or "sampled"', verdict);
   }
-  checkSchedule("The run's", schedule);
+  checkSchedule("The run", schedule);
   checkTrain(settings.train);
   if (typeof settings.fill !== "boolean") readFill("The run's fill", settings.fill);
   if (settings.fill !== false && settings.train.type === "distill") {
@@ -265,6 +265,16 @@ export function readOverlap({ overlap, train }: Pick<RunSettings, "overlap" | "t
 
 /** Called before anything is played, because a step would refuse its options only after hours. */
 function checkTrain(train: RunSettings["train"]): void {
+  for (const [name, option] of [
+    ["learningRate", "--lr"],
+    ["schedule", "--schedule"],
+  ] as const) {
+    if (!Object.hasOwn(train, name)) continue;
+    throw new HoneError(
+      `The run's train has no ${name}: it is an option of the run itself. Give it as ${name} (${option}).`,
+      { code: "unsupported_parameter", param: `train.${name}` },
+    );
+  }
   const names = trainConfigKeys.filter((name) => name !== "learningRate");
   refuseUnknownOptions("The run's train", train, names);
   checkTrainConfig("The run's train", train);
