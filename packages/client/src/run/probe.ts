@@ -1,4 +1,4 @@
-import { once } from "node:events";
+import { once, setMaxListeners } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
 import {
   askedAgain,
@@ -118,6 +118,8 @@ export async function probeTask<Scenario, Settings extends TaskSettings>(
     // Where every rollout has failed there is nothing to judge, and the verdict says what failed.
     if (task.score && played.some(({ trajectories }) => trajectories.length > 0)) {
       onEvent({ stage: "judging", done: 0, total: 1 });
+      // A judge listens to it in each request that waits.
+      setMaxListeners(0, signal);
       const scoring = stopwatch();
       const { concurrency } = settings;
       const scoreHow = { mode: "train", policy: model, concurrency, signal } as const;

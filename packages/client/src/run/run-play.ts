@@ -1,3 +1,4 @@
+import { setMaxListeners } from "node:events";
 import { join } from "node:path";
 import { HoneError } from "@hone/core";
 import type { RolloutMode, TrajectoryGroup } from "@hone/core";
@@ -129,6 +130,8 @@ export function createRun(context: RunContext) {
     const { score } = task;
     if (!score) return groups;
     const { concurrency } = settings;
+    // A judge listens to it in each request that waits.
+    setMaxListeners(0, ending);
     const alsoTrain = (more: readonly TrajectoryGroup[]) => keepToTrain(also, more);
     const scored = await totals.time("scoring", async () =>
       score(groups, { mode, policy, concurrency, alsoTrain, signal: ending }),

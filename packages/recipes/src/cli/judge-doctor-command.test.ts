@@ -1,4 +1,6 @@
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { writeGroups } from "@hone/client";
@@ -56,4 +58,27 @@ it.each([
   [["--judges", "rm:helpful"], /Give --task, or --groups/],
 ])("says what is wrong before anything is played: %j", async (args, message) => {
   await expect(judgeDoctorCommand(args, signal)).rejects.toThrow(message);
+});
+
+it("says that the server does not know a judge before anything is played", async () => {
+  const asked: string[] = [];
+  const unknown = { message: "There is no such one.", type: "invalid_request_error", param: null };
+  const server = createServer((request, response) => {
+    asked.push(`${request.method} ${request.url}`);
+    response.writeHead(404, { "content-type": "application/json" });
+    response.end(JSON.stringify({ error: { ...unknown, code: "model_not_found" } }));
+  });
+  await new Promise<void>((resolve) => {
+    server.listen(0, "127.0.0.1", resolve);
+  });
+  onTestFinished(() => void server.close());
+  vi.stubEnv("HONE_URL", `http://127.0.0.1:${(server.address() as AddressInfo).port}`);
+  vi.stubEnv("HONE_API_KEY", "a-key-of-the-test");
+  const recorded = ["--groups", join(folder, "groups.jsonl"), "--judges"];
+  for (const name of ["hone/nobody", "rm:nobody", "pointwise:nobody", "pairwise:nobody@2"]) {
+    await expect(judgeDoctorCommand([...recorded, name], signal), name).rejects.toMatchObject({
+      code: "model_not_found",
+    });
+  }
+  expect(asked).toHaveLength(4);
 });

@@ -15,6 +15,7 @@ import {
 import { examineJudges, type JudgeReport } from "../doctor/examine.ts";
 import type { ExaminedJudge } from "../doctor/judge.ts";
 import { functionJudge, namedJudge } from "../doctor/judges.ts";
+import { requireKnownJudge } from "../doctor/own-judges.ts";
 import { reportText } from "../doctor/report-text.ts";
 import type { JudgeMode } from "../train-judge/judge-case.ts";
 import { trainedJudge } from "../train-judge/trained-judge.ts";
@@ -94,8 +95,9 @@ export async function judgeDoctorCommand(
   const apiKey = process.env["JUDGE_API_KEY"];
   // First: it brings what reads TypeScript, for a judge in a file too.
   const task = given.task === undefined ? null : (await loadTask(given.task)).task;
-  const judges = [];
-  for (const name of given.judges.split(",").map((one) => one.trim())) {
+  const judges: ExaminedJudge[] = [];
+  const names = given.judges.split(",").map((one) => one.trim());
+  for (const name of names) {
     // The key is for servers of one's own: a provider's own key comes from its own variable.
     const own = /^https?:/.test(name) && apiKey ? { apiKey } : {};
     const timeoutMs = 1000 * given.timeout;
@@ -103,8 +105,10 @@ export async function judgeDoctorCommand(
     const ruler = { parameters, timeoutMs, deadlineMs, ...(rubric && { rubric }), ...own };
     judges.push(trainedJudgeNamed(name, given.judgeTokens) ?? (await namedJudge(name, { ruler })));
   }
-  const groups =
-    given.groups === undefined ? await played(given, task, signal) : await recorded(given);
+  const before = given.groups === undefined ? null : await recorded(given);
+  if (!before && !task) throw invalid("Give --task, or --groups with recorded ones.", "task");
+  for (const [at, name] of names.entries()) await requireKnownJudge(name, judges[at]!, signal);
+  const groups = before ?? (await played(given, task!, signal));
   const reports = await examineJudges(groups, judges, {
     ...{ passes, seed, signal },
     gold: (trajectory) =>
@@ -156,10 +160,9 @@ function drawn<One>(all: readonly One[], { scenarios, seed }: Given): One[] {
 /** On-policy outputs: rollouts of mode "eval", so that none of them is ever trained on. */
 async function played(
   given: Given,
-  task: LoadedTask["task"] | null,
+  task: LoadedTask["task"],
   signal: AbortSignal,
 ): Promise<TrajectoryGroup[]> {
-  if (!task) throw invalid("Give --task, or --groups with recorded ones.", "task");
   const hone = new Hone();
   if (given.model !== undefined) {
     return await playedBy(await policyOf(hone, given.model, signal), { given, task, signal });

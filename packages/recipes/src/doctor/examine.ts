@@ -1,3 +1,4 @@
+import { setMaxListeners } from "node:events";
 import type { TrajectoryGroup } from "@hone/core";
 import type { ExaminedJudge, GroupJudging } from "./judge.ts";
 import * as statistics from "./statistics.ts";
@@ -241,6 +242,8 @@ export async function examineJudges(
   // One that ends the examination ends the others: what they would ask for costs money.
   const ending = new AbortController();
   const signal = options.signal ? AbortSignal.any([options.signal, ending.signal]) : ending.signal;
+  // Each judging that waits listens to it.
+  setMaxListeners(0, signal);
   const truths = groups.map(({ trajectories }) => trajectories.map(gold));
   // Gold must not be seen: a judge gets the outputs as if nobody had scored them.
   const shown = groups.map((group) => ({

@@ -79,6 +79,9 @@ const rules: readonly [Finding["figure"], Rule][] = [
       const share = valid / asked;
       const level = levelBelow(share, thresholds.valid);
       if (level === null) return null;
+      if (valid === 0) {
+        return [level, `None of its ${asked} judgings was valid: it would train nothing.`];
+      }
       const again = repaired > 0 ? `, ${repaired} of them only when asked again` : "";
       return [
         level,

@@ -1,3 +1,4 @@
+import { setMaxListeners } from "node:events";
 import { HoneError } from "@hone/core";
 import type { ChatMessage, Trajectory, TrajectoryGroup } from "@hone/core";
 import type { ExaminedJudge } from "../doctor/judge.ts";
@@ -35,6 +36,8 @@ export async function scored(
   // One that ends the stage ends the others: nothing is noted behind it.
   const ending = new AbortController();
   const signal = AbortSignal.any([options.signal, ending.signal]);
+  // Each item that waits listens to it.
+  setMaxListeners(0, signal);
   const failures: string[] = [];
   let succeeded = progress.done.size;
   let next = 0;

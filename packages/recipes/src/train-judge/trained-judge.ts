@@ -72,7 +72,7 @@ export function trainedJudge(options: TrainedJudgeOptions): TrainedJudge {
   const ask = async (input: readonly ChatMessage[], answers: string[], signal: AbortSignal) =>
     await limit(async () => {
       signal.throwIfAborted();
-      const looked = (policy ??= policyOf(options.hone ?? new Hone(), model));
+      const looked = (policy ??= trainedPolicy(options.hone ?? new Hone(), model));
       const { transport, name, step } = await looked.catch((error: unknown) => {
         // A server that was away for a moment is asked again by the next judgement.
         if (policy === looked) policy = undefined;
@@ -108,7 +108,7 @@ const answerSchema = z.object({
 });
 
 /** A model that was never trained is no judge; a name with a slip of the pen would be one of those. */
-async function policyOf(hone: Hone, given: string): Promise<Policy> {
+export async function trainedPolicy(hone: Hone, given: string): Promise<Policy> {
   const ref = requireModelRef(given);
   const model = await hone.model({ name: ref.model, create: false });
   const { learnt } = await model.info();

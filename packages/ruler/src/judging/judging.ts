@@ -146,9 +146,11 @@ async function converse(
         return;
       }
       if (turn > 0) {
+        const failure = failureOf(reply);
+        const more = failure === "truncated" ? " Or let it have more tokens (max_tokens)." : "";
         throw new JudgeError(
-          `${target.label} gave no valid scores, also when told what was wrong. ${read.problem}`,
-          { failure: failureOf(reply) },
+          `${target.label} gave no valid scores, also when told what was wrong. ${read.problem}${more}`,
+          { failure },
         );
       }
       pass.repairs += 1;
