@@ -50,6 +50,10 @@ function variance(_: StepRecord, history: readonly StepRecord[]): string | null 
   const of = recent.reduce((sum, step) => sum + step.variance.of, 0);
   if (of === 0 || groups / of >= 0.25) return null;
   const levels = recent.flatMap(({ reward }) => (reward ? [reward.mean] : []));
+  const failed = recent.reduce((sum, { reasons }) => sum + (reasons["judge_failed"] ?? 0), 0);
+  if (levels.length === 0 && failed > 0) {
+    return `The judge failed at ${failed} of the last ${of} groups, and nothing trains: what it said stands in the logs of their trajectories' files.`;
+  }
   if (levels.length === 0) {
     return (
       `None of the rollouts of the last ${of} groups has a reward, so that nothing trains: return a number from the ` +

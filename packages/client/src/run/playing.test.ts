@@ -2,7 +2,7 @@ import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { HoneError, type Trajectory, type TrajectoryGroup } from "@hone/core";
-import { afterEach, beforeEach, expect, it } from "vitest";
+import { afterEach, beforeEach, expect, it, onTestFinished, vi } from "vitest";
 import type { Model } from "../model.ts";
 import { openRunLog } from "../run-log/run-log.ts";
 import { trained } from "../testing/run-log.ts";
@@ -15,6 +15,11 @@ import { createWatch } from "./run-watch.ts";
 import { defineTask } from "./task.ts";
 import { openTotals } from "./totals.ts";
 import { trainSteps } from "./train-steps.ts";
+
+vi.mock("./judging.ts", async (original) => ({
+  ...(await original<object>()),
+  judgeWaits: { before: [0], never: [0] },
+}));
 
 let out: string;
 let server: RouteServer;
@@ -31,11 +36,19 @@ interface Start {
   /** Ends this start when so many of its rollouts have begun. */
   killAt?: number;
   fails?: Error;
+  /** Of the judge of each group. */
+  judge?: "down" | "up";
   steps?: number;
 }
 
+const dropped = (group: TrajectoryGroup): TrajectoryGroup => ({
+  ...group,
+  trajectories: group.trajectories.map((one) => ({ ...one, reward: null })),
+  ...{ metadata: { failed: "judge_failed" }, logs: ["The judge was refused."] },
+});
+
 /** One start of the run: two steps of two scenarios, of which one is in a step twice, and three rollouts of each. */
-async function start({ killAt = Infinity, fails, steps = 1 }: Start = {}) {
+async function start({ killAt = Infinity, fails, judge, steps = 1 }: Start = {}) {
   const ending = new AbortController();
   const played: { scenario: string; seed: unknown; id: string }[] = [];
   let begun = 0;
@@ -51,6 +64,7 @@ async function start({ killAt = Infinity, fails, steps = 1 }: Start = {}) {
       played.push({ scenario, seed, id: model.rolloutId });
       return { reward: played.length, metrics: { cost_usd: 1 } };
     },
+    ...(judge && { score: (groups) => groups.map(judge === "down" ? dropped : (one) => one) }),
   });
   const { signal } = ending;
   const settings = readSettings(task, { steps, groupSize: 3, concurrency: 1 });
@@ -64,7 +78,7 @@ async function start({ killAt = Infinity, fails, steps = 1 }: Start = {}) {
   const dealing = Object.assign(Object.create(model) as Model, {
     async *batches() {
       for (let step = 0; step < steps; step += 1) {
-        const scenarios = step === 0 ? ["a", "b", "a"] : ["b", "a"];
+        const scenarios = step === 0 ? ["a", "b", "a", ...(judge ? ["b"] : [])] : ["b", "a"];
         const at = { step, trained: step, steps, curriculum: null, cursor: {} };
         yield { ...at, scenarios } as unknown as Batch<unknown>;
       }
@@ -144,4 +158,17 @@ it("keeps what was played where the server was away", async () => {
   expect(again.error).toBeNull();
   expect(again.played).toEqual([]);
   expect(again.ids.flat()).toHaveLength(9);
+});
+
+it("keeps what was played where the judge is down, and has it judged in the next start", async () => {
+  const emit = vi.spyOn(process, "emitWarning").mockImplementation(() => {});
+  onTestFinished(() => emit.mockRestore());
+  const down = await start({ judge: "down" });
+  expect(down.error).toMatchObject({ code: "judge_failed" });
+  expect(down.ids).toEqual([]);
+  expect(down.played).toHaveLength(12);
+  const again = await start({ judge: "up" });
+  expect(again.error).toBeNull();
+  expect(again.played).toEqual([]);
+  expect(again.ids.flat()).toHaveLength(12);
 });

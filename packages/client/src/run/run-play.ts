@@ -11,6 +11,7 @@ import type { Rollout } from "../rollouts/rollout-run.ts";
 import type { RunLog } from "../run-log/run-log.ts";
 import { readGroups } from "../training/group-files.ts";
 import { askHeldOutJudge, askWins } from "./held-out-judge.ts";
+import { judgedGroups, judgeWaits } from "./judging.ts";
 import type { OtherModel } from "./other-models.ts";
 import type { RunEvent } from "./run-event.ts";
 import type { RunSettings } from "./run-options.ts";
@@ -66,6 +67,9 @@ export function createRun(context: RunContext) {
   const { task, settings, log, totals, onEvent, signal } = context;
   const { metric = "reward" } = task;
   const heldOut = task.heldOut.slice(0, settings.heldOut);
+
+  /** Whether a batch of this start has been judged. */
+  let hasJudged = false;
 
   const rolloutAt = (temperature: number): Rollout<unknown> => {
     const { own, contextTokens } = context;
@@ -132,16 +136,28 @@ export function createRun(context: RunContext) {
     const { concurrency } = settings;
     // A judge listens to it in each request that waits.
     setMaxListeners(0, ending);
-    const alsoTrain = (more: readonly TrajectoryGroup[]) => keepToTrain(also, more);
-    const scored = await totals.time("scoring", async () =>
-      score(groups, { mode, policy, concurrency, alsoTrain, signal: ending }),
-    );
-    for (const { metrics } of scored) {
-      const usd = metrics["ruler/cost_usd"] ?? 0;
-      totals.addUsd(usd);
-      onCost?.(usd);
-    }
-    return scored;
+    const judged = async () => {
+      // What a judge wanted trained that failed otherwise is not trained twice.
+      const more: TrajectoryGroup[] | undefined = also && [];
+      const alsoTrain = (these: readonly TrajectoryGroup[]) => keepToTrain(more, these);
+      const scored = await totals.time("scoring", async () =>
+        score(groups, { mode, policy, concurrency, alsoTrain, signal: ending }),
+      );
+      for (const { metrics } of scored) {
+        const usd = metrics["ruler/cost_usd"] ?? 0;
+        totals.addUsd(usd);
+        onCost?.(usd);
+      }
+      return { groups: scored, more };
+    };
+    // An evaluation's rollouts are not kept, and whether it can do without scores its verdict says.
+    const waits = hasJudged ? judgeWaits.before : judgeWaits.never;
+    const scored = dealt
+      ? await judgedGroups(judged, { label, waits, signal: ending })
+      : await judged();
+    hasJudged ||= dealt !== undefined;
+    also?.push(...(scored.more ?? []));
+    return scored.groups;
   }
 
   async function evaluate(
