@@ -25,7 +25,7 @@ const { values } = parseArgs({
     arms: {
       type: "string",
       default:
-        "pointwise-sft,pointwise-grpo,pairwise-sft,pairwise-grpo,pointwise-sft-control,pairwise-sft-control",
+        "pointwise-sft,pairwise-sft,pointwise-sft-control,pairwise-sft-control,pointwise-grpo,pairwise-grpo",
     },
     groups: { type: "string", default: "80" },
     steps: { type: "string", default: "30" },
@@ -54,10 +54,11 @@ if (!existsSync(join(base, "training.json"))) {
   });
 }
 
-const keyOf = (arm: string, seed: number, which: "base" | "trained", greedy: boolean) =>
-  [arm, seed, which, greedy ? "greedy" : "as RULER asks"].join(" ");
+/** What a judge said to RULER; the base says the same under each name. */
+const keyOf = (arm: string, seed: number, greedy: boolean) =>
+  [arm, seed, greedy ? "greedy" : "sampled"].join(" ");
 const missing = seeds.flatMap((seed) =>
-  arms.flatMap((arm) => (keyOf(arm, seed, "trained", true) in results ? [] : [{ arm, seed }])),
+  arms.flatMap((arm) => (keyOf(arm, seed, true) in results ? [] : [{ arm, seed }])),
 );
 if (missing.length > 0) {
   const server = await startServer({ base, port: 0, dataDir: join(folder, "server") });
@@ -97,10 +98,9 @@ async function measure(hone: Hone, arm: string, seed: number): Promise<void> {
         }),
   });
   for (const greedy of [false, true]) {
-    for (const which of ["base", "trained"] as const) {
-      const judge = `hone/${name}${which === "base" ? "@0" : ""}` as const;
-      await keep(keyOf(arm, seed, which, greedy), async () => await asked(judge, seed, greedy));
-    }
+    const ask = (judge: string) => async () => await asked(judge, seed, greedy);
+    await keep(keyOf("base", seed, greedy), ask(`hone/${name}@0`));
+    await keep(keyOf(arm, seed, greedy), ask(`hone/${name}`));
   }
   const own = report.figures[report.metric];
   const line = {
@@ -144,22 +144,14 @@ function show(): void {
     console.log(
       `\nPairs that RULER's scores order rightly, ${greedy ? "greedy" : "as RULER asks"}`,
     );
-    const of = (arm: string, seed: number, which: "base" | "trained") =>
-      results[keyOf(arm, seed, which, greedy)] ?? [];
+    const of = (arm: string, seed: number) => results[keyOf(arm, seed, greedy)] ?? [];
     console.table(
       arms.map((arm) => {
-        const done = seeds.filter((seed) => of(arm, seed, "trained").length > 0);
-        const all = (which: "base" | "trained") => done.flatMap((seed) => of(arm, seed, which));
-        return {
-          arm,
-          ...Object.fromEntries(
-            done.map((seed) => [
-              `seed ${seed}`,
-              figures(of(arm, seed, "base"), of(arm, seed, "trained")),
-            ]),
-          ),
-          ...(done.length > 0 && { together: figures(all("base"), all("trained")) }),
-        };
+        const done = seeds.filter((seed) => of(arm, seed).length > 0);
+        const all = (name: string) => done.flatMap((seed) => of(name, seed));
+        const each = done.map((seed) => [`seed ${seed}`, figures(of("base", seed), of(arm, seed))]);
+        const together = done.length > 0 && { together: figures(all("base"), all(arm)) };
+        return { arm, ...(Object.fromEntries(each) as object), ...together };
       }),
     );
   }

@@ -66,7 +66,8 @@ export const middles: readonly [stage: string, isThere: (event: GoodTeacherEvent
   ["evaluation-50.json", (event) => event.type === "scored" && event.done > 1],
   ["normalisation-50.json", (event) => event.type === "scored" && event.done > 1],
   ["policy-50.json", isAt(/^step 1\/2 playing/, 5)],
-  ["policy-50.json", isAt(/^step 2\/2 training/)],
+  // The step itself is under way then, and the server goes on with it.
+  ["policy-50.json", isAt(/^step 2\/2 training/, 0.01)],
   ["policy-50.json", isAt(/^evaluating trained/, 3)],
   ["policy-ground-truth.json", isAt(/^step 2\/2 playing/, 6)],
 ];

@@ -51,7 +51,8 @@ if (name === undefined || name === "--help" || name === "-h") {
 
 function exitCodeOf(error: unknown): number {
   if (stop.signal.aborted) {
-    console.error("Stopped.");
+    const resumes = name === "train-judge" || name === "good-teacher";
+    console.error(resumes ? "Stopped. The same command goes on where it was." : "Stopped.");
     return 130;
   }
   if (!HoneError.isInstance(error)) throw error;
