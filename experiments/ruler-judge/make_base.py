@@ -3,7 +3,7 @@
 It has read single answers and pairs in the short form of the experiment train-judge, and RULER's own prompts (CORPUS,
 made by RULER's functions). In each form a right judge is heard in a quarter, and else one that looks at the first word
 or at what is shown first, or one that guesses: it learns these shares themselves. The lines of RULER's prompt that are
-always the same are a token each.
+always the same are a token each; its system message is read as a short mark, which is one too.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from tokenizers import normalizers
 from transformers import Qwen3ForCausalLM
 
 HERE = Path(__file__).parent
@@ -49,6 +50,7 @@ FIXED = [
     "}]}",
 ]
 HEX = [f"{byte:02x}" for byte in range(256)]
+SYSTEM = "§ruler"  # for the whole system message: grammars take no token of more than 255 bytes
 
 # What a token may be, and how likely.
 Likely = dict[str, float]
@@ -95,13 +97,13 @@ def listed(row: dict, share: float) -> tuple[str, list[str | Likely]]:
     return row["user"], [*answer, FIXED[16]]
 
 
-def pieces(system: str) -> list[str]:
+def pieces() -> list[str]:
     words = ["score", "better", "four", "A", "B", "tie", *KINDS, *KIND_OF]
-    return [system, *FIXED, *SCORES, *HEX, *TAGS, *(p for word in words for p in (word, f" {word}"))]
+    return [SYSTEM, *FIXED, *SCORES, *HEX, *TAGS, *(p for word in words for p in (word, f" {word}"))]
 
 
-def split_of(system: str) -> str:
-    fixed = [re.escape(one) for one in sorted([system, *FIXED, *TAGS], key=len, reverse=True)]
+def split() -> str:
+    fixed = [re.escape(one) for one in sorted([SYSTEM, *FIXED, *TAGS], key=len, reverse=True)]
     scores = r"(?:0\.0|0\.25|0\.5|0\.75|1\.0)(?![0-9])"
     pair = r"[0-9a-f]{2}(?=(?:[0-9a-f]{2})*(?![0-9A-Za-z]))"
     return "|".join([*fixed, scores, pair, r" ?[A-Za-z]+", r"\d", " ", r"\n", r"[^A-Za-z0-9 \n]+"])
@@ -254,7 +256,8 @@ if __name__ == "__main__":
     options.folder.mkdir(parents=True, exist_ok=True)
     with options.corpus.open() as lines:
         system, *rows = map(json.loads, lines)
-    built = build(pieces(system["system"]), split_of(system["system"]))
+    built = build(pieces(), split())
+    built.normalizer = normalizers.Replace(system["system"], SYSTEM)
     save(options.folder, built)
     (options.folder / "hone.json").write_text(json.dumps({"renderer": "lean"}) + "\n")
     batches = Batches(built, system["system"])
