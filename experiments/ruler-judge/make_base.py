@@ -162,7 +162,7 @@ class Batches:
         targets.append((len(ids), {self.end: 1.0}))
         return [*ids, self.end], targets
 
-    def loss(self, model, rows) -> torch.Tensor:
+    def loss(self, model, rows, *, of_ids: float = 0.0) -> torch.Tensor:
         length = max(len(ids) for ids, _ in rows)
         ids = torch.tensor([one + [self.pad] * (length - len(one)) for one, _ in rows])
         hidden = model.model(ids, use_cache=False).last_hidden_state
@@ -171,9 +171,9 @@ class Batches:
         for at, likely in enumerate(likely for _, targets in rows for _, likely in targets):
             for token, share in likely.items():
                 wanted[at, token] = share
-        # What is judged counts more than the form around it, and ids, which RULER's schema holds a judge to, not at all.
+        # What is judged counts more than the form around it, and ids, which RULER's schema holds a judge to, at last.
         kinds = [(len(likely) > 1, next(iter(likely))) for _, targets in rows for _, likely in targets]
-        weight = torch.tensor([1.0 if judged else 0.0 if token in self.ids else 0.05 for judged, token in kinds])
+        weight = torch.tensor([1.0 if judged else of_ids if token in self.ids else 0.05 for judged, token in kinds])
         which, where = torch.tensor(places).T
         losses = F.cross_entropy(model.lm_head(hidden[which, where]), wanted, reduction="none")
         return (losses * weight).sum() / weight.sum()
@@ -207,6 +207,22 @@ def looked_at(model, batches: Batches, held_out: list[dict]) -> dict[str, float]
             if worth[a] > worth[b]
         ]
     return {name: round(sum(map(float, of)) / len(of), 2) for name, of in found.items()}
+
+
+def settle(model, batches: Batches, rows: list[dict], options) -> None:
+    """Ids too: which tokens one is written in. As text they are given."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4, betas=(0.9, 0.98), weight_decay=0.01)
+    rng = random.Random(options.seed + 1)
+    for _ in range(options.settling):
+        shorts = [batches.row(*short(rng, options.right), rng, of_ruler=False) for _ in range(options.shorts)]
+        lists = [
+            batches.row(*listed(rng.choice(rows[60:]), options.right), rng, of_ruler=True)
+            for _ in range(options.lists)
+        ]
+        optimizer.zero_grad()
+        (batches.loss(model, shorts) + batches.loss(model, lists, of_ids=0.2)).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
 
 
 def learn(model, batches: Batches, rows: list[dict], options) -> None:
@@ -245,6 +261,7 @@ if __name__ == "__main__":
     parser.add_argument("--hidden", type=int, default=96)
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--updates", type=int, default=700)
+    parser.add_argument("--settling", type=int, default=80, help="updates that weigh ids too")
     parser.add_argument("--shorts", type=int, default=48)
     parser.add_argument("--lists", type=int, default=16)
     parser.add_argument("--peak", type=float, default=3e-3)
@@ -263,6 +280,7 @@ if __name__ == "__main__":
     batches = Batches(built, system["system"])
     model = new_model(built, options)
     learn(model, batches, rows, options)
+    settle(model, batches, rows, options)
     model.eval().save_pretrained(options.folder)
     (options.folder / "model.safetensors").chmod(0o644)
     made = {

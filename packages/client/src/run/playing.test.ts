@@ -136,7 +136,7 @@ it("keeps what was played of a batch that has not trained while the next one is 
   (await keptRollouts(out, 0)).keep(of, trajectory);
   (await keptRollouts(out, 1)).keep(of, trajectory);
   expect((await keptRollouts(out, 0)).find(of)).toEqual(trajectory);
-  await dropPassed(out, 1);
+  expect(await dropPassed(out, 1)).toEqual([1]);
   expect(await playing()).toEqual(["step-0002.jsonl"]);
 });
 

@@ -28,13 +28,13 @@ const fileOf = (batch: number) => `${nameOf(batch)}.jsonl`;
 const failuresOf = (batch: number) => `${nameOf(batch)}.failures`;
 const keyOf = ({ scenario, time, member }: Playing) => `${time} ${member} ${scenarioKey(scenario)}`;
 
-/** Forgets what was played of batches before this one. */
-export async function dropPassed(out: string, batch: number): Promise<void> {
+/** Forgets what was played of batches before this one. Gives their steps, as the run's log counts them. */
+export async function dropPassed(out: string, batch: number): Promise<number[]> {
   const at = join(out, folder);
-  const passed = (await readdir(at)).filter(
-    (name) => Number(/^step-(\d+)\./.exec(name)?.[1]) <= batch,
-  );
+  const stepOf = (name: string) => Number(/^step-(\d+)\./.exec(name)?.[1]);
+  const passed = (await readdir(at)).filter((name) => stepOf(name) <= batch);
   await Promise.all(passed.map((name) => rm(join(at, name), { force: true })));
+  return passed.filter((name) => name.endsWith(".jsonl")).map(stepOf);
 }
 
 /** What earlier starts have played of a batch. */

@@ -19,6 +19,7 @@ import { evaluationLabel } from "./fixed-evaluations.ts";
 import { waitingGroups } from "./paused-run.ts";
 import { toleratedFailures, type Run } from "./run-play.ts";
 import type { RunWatch } from "./run-watch.ts";
+import { warn } from "../warn.ts";
 
 /** A batch that was played. `overlap` is null where nothing was trained meanwhile. */
 type Played = Pick<PlayedBatch<unknown>, "batch" | "groups" | "fill"> & {
@@ -168,14 +169,19 @@ function playerOf(model: Model, run: Run, watch: RunWatch, onEvent: (event: RunE
   const waiting = new WeakMap<Batch<unknown>, ReturnType<typeof waitingGroups>>();
   const dealt = new WeakMap<Batch<unknown>, ReturnType<typeof createTimes>>();
   const opened = new WeakMap<Batch<unknown>, Promise<KeptRollouts>>();
-  const { folder } = run.context.log;
+  const { folder, records } = run.context.log;
   let isFirst = true;
   /** Of batches before the first that this start plays nothing is needed; of those behind it, until they have trained. */
   async function open(batch: number): Promise<KeptRollouts> {
     const sweeps = isFirst;
     isFirst = false;
     const kept = await keptRollouts(folder, batch);
-    if (sweeps) await dropPassed(folder, batch);
+    for (const step of sweeps ? await dropPassed(folder, batch) : []) {
+      if (records.some((one) => one.type === "step" && one.step === step)) continue;
+      warn(
+        `Step ${step} trained after this run was cut off: the policy has learnt from it, and it has no record in ${folder}.`,
+      );
+    }
     return kept;
   }
   /** Plays what does not wait from before a pause, each scenario in its place. */
