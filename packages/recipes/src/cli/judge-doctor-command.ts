@@ -15,7 +15,7 @@ import {
 import { examineJudges, type JudgeReport } from "../doctor/examine.ts";
 import type { ExaminedJudge } from "../doctor/judge.ts";
 import { functionJudge, namedJudge } from "../doctor/judges.ts";
-import { requireKnownJudge } from "../doctor/own-judges.ts";
+import { requireKnownJudge } from "./own-judges.ts";
 import { reportText } from "../doctor/report-text.ts";
 import type { JudgeMode } from "../train-judge/judge-case.ts";
 import { trainedJudge } from "../train-judge/trained-judge.ts";

@@ -1,7 +1,7 @@
 import { Hone } from "@hone/client";
 import { requireModelRef, type Trajectory } from "@hone/core";
 import { trainedPolicy } from "../train-judge/trained-judge.ts";
-import type { ExaminedJudge } from "./judge.ts";
+import type { ExaminedJudge } from "../doctor/judge.ts";
 
 /**
  * Throws where the name is of a judge on the Hone server, and the server does not know it: before rollouts are played
