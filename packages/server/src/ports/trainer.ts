@@ -18,6 +18,8 @@ export interface Trainer {
    * base or whose numbers are not finite.
    */
   probe(adapter: string): Promise<Probe>;
+  /** How likely the adapter in this folder finds each token but the first of these sequences, at temperature 1. */
+  logprobs(adapter: string, sequences: readonly (readonly number[])[]): Promise<number[][]>;
   /**
    * Whether a step can be planned with this objective of the operator's and these options of its; resolves to the
    * hash of its file. Throws `invalid_request` where it cannot.

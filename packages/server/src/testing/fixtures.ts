@@ -97,6 +97,9 @@ export function fileTrainer(): FileTrainer {
       return ["adapter_config.json", "adapter_model.safetensors"];
     },
     probe: () => Promise.resolve(testProbe),
+    async logprobs(_folder, sequences) {
+      return sequences.map(({ length }) => [...Array(length - 3).fill(-9), -0.5, -0.25]);
+    },
     async train({ stepData, signal, onEvent, onAccepted }) {
       if (!trainer.away) onAccepted();
       await trainer.before.shift()?.(signal);

@@ -12,6 +12,7 @@ const probeTimeoutMs = 300_000;
 /** How long the worker may take to notice an abort: one micro-batch. */
 const abortGraceMs = 30_000;
 
+const sequencesSchema = z.object({ logprobs: z.array(z.array(z.number())) });
 const metricsSchema = z.record(z.string(), z.number().nullable());
 const lineSchema = z.discriminatedUnion("event", [
   z.object({ event: z.literal("stage"), stage: z.string(), seconds: z.number() }),
@@ -103,6 +104,18 @@ export function createTrainerClient(options: {
         if (!(error instanceof WorkerFault) || error.code !== "bad_adapter")
           throw toTrainError(error);
         throw new HoneError(error.message, { code: "bad_adapter", cause: error });
+      }
+    },
+
+    async logprobs(adapter, sequences) {
+      try {
+        const body = JSON.stringify({ adapter, sequences });
+        const response = await post("/logprobs", body, AbortSignal.timeout(probeTimeoutMs));
+        const text = await response.body.text();
+        if (response.statusCode >= 400) throw refused(response.statusCode, text);
+        return sequencesSchema.parse(JSON.parse(text)).logprobs;
+      } catch (error) {
+        throw toTrainError(error);
       }
     },
 

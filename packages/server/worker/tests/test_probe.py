@@ -9,7 +9,7 @@ from train_tiny import VOCABULARY, peft_logprobs, save_policy, tiny_base, traine
 
 from hone_worker.base.adapter_files import WEIGHTS_FILE, fresh_adapter
 from hone_worker.process.errors import HoneWorkerError
-from hone_worker.train.probe import LENGTH, probe, probe_ids
+from hone_worker.train.probe import LENGTH, probe, probe_ids, sequence_logprobs
 
 
 class Tokenizer:
@@ -47,6 +47,15 @@ def test_it_is_what_peft_computes_with_the_same_files(base, policy):
             logits = model(torch.tensor([ids])).logits[0, -1]
     assert found["base"]["next"] == pytest.approx(float(logits.log_softmax(-1).max()), abs=1e-5)
     assert (told - torch.tensor(found["base"]["prompt"])).abs().max() > 0.1
+
+
+def test_of_any_sequences_it_is_what_peft_computes_too(base, policy):
+    sequences = [[3, 1, 4, 1, 5, 9], [2, 7]]
+    model = under_peft(policy)
+    for ids, told in zip(sequences, sequence_logprobs(base, policy, sequences), strict=True):
+        assert len(told) == len(ids) - 1
+        expected = peft_logprobs(model, ids, [1.0] * len(ids))[-len(told) :]
+        assert torch.allclose(torch.tensor(told), expected, atol=1e-5)
 
 
 def test_a_fresh_adapter_answers_as_the_base_does(base, tmp_path):

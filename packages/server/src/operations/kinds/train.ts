@@ -19,6 +19,7 @@ import type { Model } from "../../policies/models.ts";
 import type { LedgerCompletion } from "../../ports/ledger.ts";
 import { workerCode } from "../../ports/trainer.ts";
 import { createPauses } from "../../store/pauses.ts";
+import { differenceMetric, differenceOfEarlier, requireNear } from "./earlier-policy.ts";
 import { onceThere } from "./once-there.ts";
 import { type OperationRecord, updateOperation } from "../records.ts";
 import { seedOf, stepOnWorker } from "./worker-step.ts";
@@ -93,6 +94,8 @@ export const train: OperationKind<TrainRecord> = {
     const { work: stepPlan, outcome, teacher } = stored;
     const taught = stored.taught && new Map(Object.entries(stored.taught));
     for (const message of outcome.warnings) emit({ type: "warning", message });
+    const earlier = await differenceOfEarlier(task, stepPlan, completions);
+    requireNear(earlier, stepPlan.config.max_mismatch);
     const reference = referenceOf(record.op.config);
     const held = teacher
       ? policyName(teacher.model, teacher.step)
@@ -113,6 +116,7 @@ export const train: OperationKind<TrainRecord> = {
         // Of no use once this is committed, and large.
         delete stored.taught;
         const { seed, loss } = stepPlan.config;
+        if (earlier) made.metrics[differenceMetric] ??= earlier.mean;
         return {
           ...{ ...made, seed, cursor: record.op.cursor, objective: madeBy(loss) },
           ...(teacher && { teacher }),
@@ -326,7 +330,7 @@ async function endUntrained(
 }
 
 function mismatchWarnings(metrics: TrainResult["metrics"], dtype: string): string[] {
-  const mean = metrics["sampling/sampling_logp_difference/mean"] ?? 0;
+  const mean = metrics[differenceMetric] ?? 0;
   const limit = dtype === "float32" ? 1e-3 : 0.1;
   if (mean <= limit) return [];
   return [

@@ -27,7 +27,7 @@ from hone_worker.train.operation import Event, train_steps
 from hone_worker.train.options import Strict
 from hone_worker.train.primitives.data import parse_forward, parse_optim
 from hone_worker.train.primitives.operations import forward_backward, optim_step
-from hone_worker.train.probe import probe
+from hone_worker.train.probe import probe, sequence_logprobs
 from hone_worker.train.step_data import parse_step_data
 
 log = logging.getLogger("hone_worker")
@@ -45,6 +45,17 @@ class ObjectiveBody(Strict):
 
 class ProbeBody(Strict):
     adapter: str
+
+
+class LogprobsBody(Strict):
+    adapter: str
+    sequences: Annotated[list[Annotated[list[int], Field(min_length=2)]], Field(min_length=1)]
+
+
+def _absolute(folder: str) -> Path:
+    if not Path(folder).is_absolute():
+        raise HoneWorkerError("Give an absolute path.", code="invalid_request", param="adapter")
+    return Path(folder)
 
 
 def _card(found: CustomObjective) -> dict[str, Any]:
@@ -111,13 +122,19 @@ def routes(base: Base, compute: Compute, memory: TrainerMemory) -> list[Route]:
 
     async def probed(request: Request) -> Response:
         body = await read_body(request, ProbeBody)
-        if not Path(body.adapter).is_absolute():
-            raise HoneWorkerError("Give an absolute path.", code="invalid_request", param="adapter")
-        future = compute.submit(lambda: probe(base, Path(body.adapter)))
+        folder = _absolute(body.adapter)
+        future = compute.submit(lambda: probe(base, folder))
         return JSONResponse(await asyncio.wrap_future(future))
+
+    async def likelihoods(request: Request) -> Response:
+        body = await read_body(request, LogprobsBody)
+        folder = _absolute(body.adapter)
+        future = compute.submit(lambda: sequence_logprobs(base, folder, body.sequences))
+        return JSONResponse({"logprobs": await asyncio.wrap_future(future)})
 
     return [
         Route("/probe", probed, methods=["POST"]),
+        Route("/logprobs", likelihoods, methods=["POST"]),
         Route("/objectives", objectives, methods=["GET"]),
         Route("/objectives", check, methods=["POST"]),
         Route("/train", train, methods=["POST"]),
