@@ -170,6 +170,23 @@ describe.skipIf(workerPython() === null)("with the real worker", () => {
     return found;
   }
 
+  test("rollouts of an earlier policy are compared too, each with its own policy's weights", async () => {
+    const server = await copy("earlier");
+    const metric = "sampling/sampling_logp_difference/mean";
+    const step = async (token: string, group: object, expectedStep: number) => {
+      const body = { clientToken: token, expectedStep, op: { ...train(), groups: [group] } };
+      const { json } = await server.call("POST", "/v1/models/m/operations", body);
+      return ended(server, json.id);
+    };
+    expect(await step("a", groups[0]!, 0)).toMatchObject({ status: "succeeded" });
+    const { status, result } = await step("b", groups[1]!, 1);
+    expect(status).toBe("succeeded");
+    expect(result.warnings).toEqual([]);
+    expect(result.metrics[metric]).toBeGreaterThan(0);
+    expect(result.metrics[metric]).toBeLessThan(1e-4);
+    await server.state.close();
+  });
+
   test("a step trains, commits and is served; logprobs of engine and trainer agree", async () => {
     const server = await copy("once");
     const result = await ended(server, await submit(server, "t"));
