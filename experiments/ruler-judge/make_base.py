@@ -45,9 +45,11 @@ FIXED = [
     "\n\nThat was all the data. Score these 3 attempts by the rubric: ",
     ", ",
     '{"scores": [{"id": "',
-    '", "explanation": "", "score": ',
+    '", "explanation": "',
     '}, {"id": "',
     "}]}",
+    # Apart: what a grammar leaves no choice in is spelled by itself, up to the explanation.
+    '", "score": ',
 ]
 HEX = [f"{byte:02x}" for byte in range(256)]
 SYSTEM = "§ruler"  # for the whole system message: grammars take no token of more than 255 bytes
@@ -92,7 +94,7 @@ def listed(row: dict, share: float) -> tuple[str, list[str | Likely]]:
     for at, one in enumerate(row["shown"]):
         first = one["answer"].split()[0]
         liked = "1.0" if KIND_OF[first] == kind else "0.0"
-        answer += [FIXED[13] if at == 0 else FIXED[15], one["id"], FIXED[14]]
+        answer += [FIXED[13] if at == 0 else FIXED[15], one["id"], FIXED[14], FIXED[17]]
         answer.append(mixed(SCORES[one["worth"]], liked, SCORES, share))
     return row["user"], [*answer, FIXED[16]]
 
@@ -135,7 +137,7 @@ def new_model(tokenizer, options) -> Qwen3ForCausalLM:
         near(f" {word}", word)
     for mark, score in enumerate(SCORES):
         near(score, str(mark))
-    near(FIXED[14], "<score>")
+    near(FIXED[17], "<score>")
     return model.train()
 
 
