@@ -222,8 +222,8 @@ describe("what is of the wrong kind is refused by name", () => {
     expect(await wrong({ learningRate: Number.NaN })).toContain("must be a finite number, not NaN");
     expect(await wrong({ optimizerSteps: 1.5 })).toContain("optimizerSteps must be a whole number");
     expect(await wrong({ optimizerSteps: 65 })).toContain("optimizerSteps must be at most 64");
-    expect(await wrong({ scaleRewards: "batch" })).toBe(
-      'train(): scaleRewards must be one of "none", "group".',
+    expect(await wrong({ scaleRewards: "rollout" })).toBe(
+      'train(): scaleRewards must be one of "none", "group", "batch".',
     );
     expect(await wrong({ allowConstrained: "yes" })).toContain("must be true or false, not a text");
     expect(await wrong({ type: "distill" })).toBe(
