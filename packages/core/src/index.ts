@@ -296,7 +296,14 @@ export type {
 export { kindOf, refuseUnknownOptions, requireObject, wrongKind } from "./known-options.ts";
 export { numberReader, requireNumber } from "./number-range.ts";
 export { hiddenKey, hideKey } from "./hidden-key.ts";
-export { branchFaults, clearestIssue, issuePath, issueText, pathText } from "./issue-text.ts";
+export {
+  branchFaults,
+  clearestIssue,
+  issuePath,
+  issueText,
+  issueWords,
+  pathText,
+} from "./issue-text.ts";
 export { mulberry32, shuffledIndices } from "./random.ts";
 export { printable, printableBlock, printableLine } from "./printable.ts";
 export { wellFormedJson, wellFormedSteps } from "./well-formed-json.ts";

@@ -68,6 +68,13 @@ function wordsOf(issue: Issue): string {
   }
 }
 
+/** A wrong type or size in plain words, `must be at least 1`; null where the schema has words of its own, or for others. */
+export function issueWords(issue: Issue): string | null {
+  const { code, message } = issue;
+  const isPlain = code === "invalid_type" || code === "too_small" || code === "too_big";
+  return isPlain && isOwn(message) ? wordsOf(issue) : null;
+}
+
 /** What one branch of a union would have taken. */
 function kindsOf(issue: Issue): string[] {
   if (issue.code === "invalid_value") return issue.values.map((value) => JSON.stringify(value));
@@ -83,7 +90,7 @@ function typeWords(message: string): string {
   const [, expected = "", received = ""] = /expected (.+?), received (.+)$/.exec(message) ?? [];
   if (!expected) return "is of the wrong kind";
   if (received === "undefined") return `is missing: it must be ${article(expected)}`;
-  return `must be ${article(expected)}, not ${article(received)}`;
+  return `must be ${article(expected)}, not ${received === "number" ? "a number" : article(received)}`;
 }
 
 const names: Record<string, string> = {

@@ -213,7 +213,7 @@ describe.skipIf(!workerPython())("response_format", () => {
       { type: "json_schema", json_schema: { name: "a" } },
       "invalid_request",
       "response_format.json_schema.schema",
-      /expected/,
+      /it is missing: it must be an object/,
     ],
     [
       "a name that OpenAI would not take",

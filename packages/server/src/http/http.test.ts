@@ -213,6 +213,15 @@ describe("a JSON body", () => {
     expect(error).toMatchObject({ code, param, type: "invalid_request_error" });
   });
 
+  it.each([
+    ['{"name":1}', "name: it must be a text, not a number."],
+    ["{}", "name: it is missing: it must be a text."],
+    ["[]", "The body must be an object, not a list."],
+    ['{"name":"a","reward":"1"}', "reward: a reward is a finite number or null."],
+  ])("says in plain words what is wrong with %s", async (body, message) => {
+    expect((await post(body)).error).toMatchObject({ message });
+  });
+
   it("does not reach prototypes", async () => {
     const { body } = await post('{"name":"a","items":[{"text":"t","__proto__":{"polluted":1}}]}');
     expect(({} as Record<string, unknown>)["polluted"]).toBeUndefined();

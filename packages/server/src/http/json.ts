@@ -4,6 +4,7 @@ import {
   branchFaults,
   clearestIssue,
   HoneError,
+  issueWords,
   maxBodyBytes,
   pathText,
   wellFormedSteps,
@@ -257,7 +258,12 @@ function describe(issue: Issue, prefix: readonly PropertyKey[]): Fault {
         : `${issue.message}. Use one of the documented kinds`,
     };
   }
-  return { path, code: codeFor(path), message: issue.message };
+  const words = issueWords(issue);
+  return {
+    path,
+    code: codeFor(path),
+    message: words === null ? issue.message : `${path.length > 0 ? "it" : "The body"} ${words}`,
+  };
 }
 
 function codeFor(path: readonly PropertyKey[]): ErrorCode {
