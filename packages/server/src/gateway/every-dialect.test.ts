@@ -124,7 +124,7 @@ describe.skipIf(!workerPython())("every dialect", () => {
       await chat.say(urlOf("ro_chat"), turns, wish, false);
       await say(turns, wish);
       const [asked, same] = on.engine.requests.map((request) => ({
-        ...{ ...request, signal: null, affinity: null },
+        ...{ ...request, signal: null, affinity: null, onEngine: null },
       }));
       expect(same).toEqual(asked);
       // An engine keeps what the turns of a rollout have in common.
