@@ -5,8 +5,10 @@ import { gather, type RolloutModel } from "@hone/client";
 import OpenAI from "openai";
 import { pino } from "pino";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { Finding } from "../../packages/server/src/cli/doctor/checks.ts";
 import { probeEngine } from "../../packages/server/src/engines/probe.ts";
 import { createCheckpoints } from "../../packages/server/src/policies/checkpoints.ts";
+import { runHere } from "../../packages/server/src/testing/run-cli.ts";
 import { startVllm, type RunningEngine } from "../../packages/server/src/testing/running-engine.ts";
 import { expectSameLogprobs } from "../support/sampler-difference.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
@@ -146,6 +148,21 @@ describe.skipIf(!wanted.includes("vllm"))("the server with --engine vllm", () =>
     const response = await server.fetch("/health");
     return ((await response.json()) as { components: Record<string, never> }).components;
   };
+
+  it("passes its doctor, each engine by itself", async () => {
+    const { code, out, error } = await runHere(["doctor", "--json", "--data-dir", server.dataDir]);
+    const { findings = [] } = (out ? JSON.parse(out) : {}) as { findings?: Finding[] };
+    for (const { check, measured, unit, note } of findings) {
+      console.log(`vllm: doctor: ${check}: ${measured?.toPrecision(2)} ${unit} (${note})`);
+    }
+    expect(code, error).toBe(0);
+    expect(findings).toHaveLength(11);
+    for (const { check, verdict } of findings)
+      expect({ check, verdict }).toEqual({ check, verdict: "ok" });
+    const parity = findings.filter(({ check }) => check.startsWith("parity"));
+    expect(parity).toHaveLength(5);
+    for (const { note } of parity) expect(note).toMatch(/^engine-[12], the worst of 2 engines; /);
+  }, 900_000);
 
   it("goes on when the core of one dies, and gives the new one what is live", async () => {
     const model = await server.hone.model({ name: "words" });
