@@ -31,8 +31,8 @@ const rate = 0.02;
 /** How much clearer than the tolerance two policies must differ, to tell one from the other. */
 const contrast = 5;
 const slowestPublish = 2;
-/** Of answers that take much longer than this, even from a small base. */
-const slowestAbort = 1.5;
+/** Of answers that take much longer than this, even from a small base. What vLLM tells may be a second old. @unit s */
+const slowestAbort = 3;
 /** How long the engine has to begin with them. @unit s */
 const slowestBegin = 15;
 const topP = 0.9;
