@@ -26,6 +26,25 @@ STEP = 32
 _LEAST = 2_000_000
 
 
+if torch.backends.mkldnn.is_available():
+
+    def _onednn(x: Tensor, weight: Tensor) -> Tensor:
+        found: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+        return found
+
+    def _onednn_onto(summand: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+        found: Tensor = torch.ops.mkldnn._linear_pointwise(x, summand, weight, None, "add")
+        return found
+
+else:  # a build without its operators, whose names nothing may mention
+
+    def _onednn(x: Tensor, weight: Tensor) -> Tensor:
+        return torch.mm(x, weight.t())
+
+    def _onednn_onto(summand: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+        return torch.addmm(summand, x, weight.t())
+
+
 @cache
 def wide_kernels() -> bool:
     """Whether this processor's kernels in oneDNN are wider than MKL's for it."""
@@ -41,23 +60,21 @@ def wide_kernels() -> bool:
 def product(x: Tensor, weight: Tensor, wide: bool) -> Tensor:
     """x [rows, in] times weight [out, in] transposed, as a linear layer has it."""
     if wide and _worth(x.shape[0], weight.numel(), weight):
-        found: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
-        return found
+        return _onednn(x, weight)
     return torch.mm(x, weight.t())
 
 
 def product_onto(summand: Tensor, x: Tensor, weight: Tensor, wide: bool) -> Tensor:
     """The same, added to what is there, as a new tensor."""
     if wide and _worth(x.shape[0], weight.numel(), weight):
-        found: Tensor = torch.ops.mkldnn._linear_pointwise(x, summand, weight, None, "add")
-        return found
+        return _onednn_onto(summand, x, weight)
     return torch.addmm(summand, x, weight.t())
 
 
 def add_over_rows(total: Tensor, left: Tensor, right: Tensor, wide: bool) -> None:
     """Adds left [rows, a] transposed times right [rows, b] to the total [a, b]."""
     if wide and _worth(left.shape[0], total.numel(), right):
-        total.add_(torch.ops.mkldnn._linear_pointwise(left.t(), right.t(), None, "none", [], ""))
+        total.add_(_onednn(left.t(), right.t()))
     else:
         total.addmm_(left.t(), right)
 
