@@ -67,6 +67,8 @@ it.each([
     expect(said.mock.calls.join("")).toContain(`${args[0]} is of --compare. Add that`);
     const left = readCommandLine("t.ts", task, [...args, "--compare", "none"]);
     expect(left.run.compare).toEqual([]);
+    // Of a run that goes on, whose own options name the model.
+    expect(readCommandLine("t.ts", task, ["--resume", ...args]).resume).toBe(true);
   } finally {
     said.mockRestore();
     exit.mockRestore();

@@ -265,12 +265,13 @@ export function ownOptions(name: string, value: string | number | boolean): Opti
 
 function readOthers(program: Command, given: Given) {
   const { compare = [], compareKeyEnv: keyVariable, compareTokens: answerTokens } = given;
-  // With `--compare none` a run that goes on keeps what it was begun with.
+  // With `--compare none` a run that goes on keeps what it was begun with, which is read together with this.
   for (const [name, option] of [
     ["compareTokens", "--compare-tokens"],
     ["compareKeyEnv", "--compare-key-env"],
   ] as const) {
-    if (given.compare !== undefined || program.getOptionValueSource(name) !== "cli") continue;
+    if (given.resume || given.compare !== undefined || program.getOptionValueSource(name) !== "cli")
+      continue;
     return program.error(`error: ${option} is of --compare. Add that, or leave it out.`);
   }
   try {

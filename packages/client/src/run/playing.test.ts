@@ -152,8 +152,11 @@ it("plays all of a batch again whose step has failed, with other seeds: its roll
   expect(await playing()).toEqual([]);
 });
 
-it("keeps what was played where the server was away", async () => {
-  await start({ fails: new HoneError("gone", { code: "connection_failed" }) });
+it.each([
+  ["the server was away", "connection_failed"],
+  ["somebody ended the step on the server", "aborted"],
+] as const)("keeps what was played where %s", async (_, code) => {
+  await start({ fails: new HoneError("gone", { code }) });
   const again = await start();
   expect(again.error).toBeNull();
   expect(again.played).toEqual([]);

@@ -66,6 +66,7 @@ export async function dropFailed(out: string, batch: number): Promise<void> {
   const at = join(out, folder);
   const failures = await failuresIn(at, batch);
   await dropKept(out, batch);
+  await mkdir(at, { recursive: true });
   await writeFile(join(at, failuresOf(batch)), `${failures + 1}\n`);
 }
 

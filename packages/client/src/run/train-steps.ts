@@ -89,7 +89,9 @@ export async function trainSteps(
       )
       .catch(async (error: unknown) => {
         // The rollouts themselves may be the reason: then the same ones would fail again in every start.
-        if (!signal.aborted && !isElsewhere(error)) await dropFailed(out, batch.step);
+        if (signal.aborted || isElsewhere(error)) throw error;
+        // Why the step failed is what counts, also on a disk that takes nothing more.
+        await dropFailed(out, batch.step).catch(() => undefined);
         throw error;
       });
     await dropKept(out, batch.step);
@@ -179,7 +181,7 @@ function playerOf(model: Model, run: Run, watch: RunWatch, onEvent: (event: RunE
     for (const step of sweeps ? await dropPassed(folder, batch) : []) {
       if (records.some((one) => one.type === "step" && one.step === step)) continue;
       warn(
-        `Step ${step} trained after this run was cut off: the policy has learnt from it, and it has no record in ${folder}.`,
+        `Step ${step} ended on the server after this run was cut off: what it trained stays, and it has no record in ${folder}.`,
       );
     }
     return kept;
@@ -228,10 +230,12 @@ function playerOf(model: Model, run: Run, watch: RunWatch, onEvent: (event: RunE
   }
 }
 
-/** Reasons of a step's failure that lie in no rollout: the server is away, or has no room. */
+/** Reasons of a step's failure that lie in no rollout: the server is away, has no room, or was told to end it. */
 const elsewhere: ReadonlySet<string> = new Set<ErrorCode>([
   ...(["connection_failed", "timeout", "shutting_down", "worker_unavailable"] as const),
   ...(["renderer_unavailable", "engine_unavailable", "disk_full", "invalid_api_key"] as const),
+  // Somebody ended it on the server, which had its reasons; or the server has too much to do.
+  ...(["aborted", "model_busy", "too_many_requests", "engine_busy"] as const),
 ]);
 
 function isElsewhere(error: unknown): boolean {

@@ -3,6 +3,7 @@ import { fileURLToPath } from "node:url";
 import { afterEach, expect, it, vi } from "vitest";
 import { silent } from "../testing/fixtures.ts";
 import { sampleOne } from "../testing/sampling.ts";
+import { requestsRunning } from "./engine-metrics.ts";
 import { keepVllm, type KeptEngine } from "./kept-engine.ts";
 
 const script = fileURLToPath(new URL("../testing/streaming-child.mjs", import.meta.url));
@@ -42,6 +43,26 @@ it("a vLLM whose core has stopped is found by requests of which each gives up be
   });
   ended.abort();
   await asking;
+});
+
+it("a vLLM that is not there keeps nobody from seeing the others' figures", async () => {
+  const nothing = { admit: async () => undefined, fence: () => undefined, missing: async () => [] };
+  const away = keepVllm({
+    ...{ name: "engine-1", pool: () => nothing, log: silent },
+    child: {
+      name: "vLLM",
+      command: process.execPath,
+      args: [script],
+      unavailable: "engine_unavailable",
+    },
+  });
+  const there = {
+    name: "engine-2",
+    engine: { metrics: async () => "vllm:num_requests_running 3\n" },
+  };
+  const page = await requestsRunning([away, there]);
+  expect(page).toContain('hone_engine_requests_running{engine="engine-2"} 3');
+  expect(page).not.toContain("engine-1");
 });
 
 it("a vLLM that has answered is left alone, however long the reader takes over the first token", async () => {

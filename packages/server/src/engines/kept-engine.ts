@@ -94,7 +94,8 @@ export function keepVllm(
   const release = releaseOf({ ...options, engine: kept.engine });
   const engine: HttpEngine = {
     ...kept.engine,
-    metrics: () => soonEnough(page(kept.rawBaseURL())),
+    // Async: while it is away there is no URL, which is one more way to have no metrics.
+    metrics: async () => await soonEnough(page(kept.rawBaseURL())),
     async *generate(request) {
       let isAwaited = false;
       yield* noteAwaited(kept.engine.generate(request), (is) => {

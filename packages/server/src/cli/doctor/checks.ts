@@ -182,7 +182,7 @@ export async function examine(
     // The worst of the three: two that are right must not hide one that is not.
     const rounds = [before, worstOf(apartIn(pairs)), await again(a)];
     const { engine, mean } = rounds.reduce((worst, round) =>
-      round.mean > worst.mean ? round : worst,
+      Number.isNaN(worst.mean) || round.mean <= worst.mean ? worst : round,
     );
     compared("swap A, B, A", [{ engine, values: [mean] }], whatToDo.swap, told);
   });

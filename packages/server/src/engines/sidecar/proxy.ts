@@ -128,7 +128,8 @@ export async function startProxy(options: {
       return inFlight;
     },
     get awaited() {
-      return [...asked].filter(({ writableNeedDrain }) => !writableNeedDrain).length;
+      // What has been handed over whole waits for its reader alone.
+      return [...asked].filter((one) => !one.writableNeedDrain && !one.writableEnded).length;
     },
     async close() {
       server.close();
