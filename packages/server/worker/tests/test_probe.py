@@ -9,7 +9,8 @@ from train_tiny import VOCABULARY, peft_logprobs, save_policy, tiny_base, traine
 
 from hone_worker.base.adapter_files import WEIGHTS_FILE, fresh_adapter
 from hone_worker.process.errors import HoneWorkerError
-from hone_worker.train.probe import LENGTH, probe, probe_ids, sequence_logprobs
+from hone_worker.train.probe import LENGTH, adapter_weights, probe, probe_ids
+from hone_worker.train.prompt_logprobs import prompt_logprobs
 
 
 class Tokenizer:
@@ -52,7 +53,9 @@ def test_it_is_what_peft_computes_with_the_same_files(base, policy):
 def test_of_any_sequences_it_is_what_peft_computes_too(base, policy):
     sequences = [[3, 1, 4, 1, 5, 9], [2, 7]]
     model = under_peft(policy)
-    for ids, told in zip(sequences, sequence_logprobs(base, policy, sequences), strict=True):
+    weights = adapter_weights(base, policy)
+    for ids in sequences:
+        told = prompt_logprobs(base, weights, ids)
         assert len(told) == len(ids) - 1
         expected = peft_logprobs(model, ids, [1.0] * len(ids))[-len(told) :]
         assert torch.allclose(torch.tensor(told), expected, atol=1e-5)

@@ -14,8 +14,10 @@ import uvicorn
 from engine_process import LIMIT
 from train_tiny import grown_forest, sample_logprobs, save_policy, tiny_base, trained_adapter
 
+from hone_worker.base.decoder_layers import decoder_layers
 from hone_worker.process.compute import Compute
 from hone_worker.process.service import create_app
+from hone_worker.train import routes as train_routes
 from hone_worker.train.memory import TrainerMemory
 from hone_worker.train.routes import routes
 
@@ -143,6 +145,45 @@ def test_another_operation_is_busy_and_a_waiting_one_gives_heartbeats_until_abor
     assert events[-1]["error"]["code"] == "aborted"
     assert not any(e["event"] == "microbatch" for e in events)
     assert os.listdir(staging) == []
+
+
+def test_logprobs_of_sequences_tell_progress_and_let_requests_decode_in_between(service, case, monkeypatch):
+    base, compute, client, _ = service
+    _, given, _ = case
+    sequences = [[3, 1, 4, 1, 5, 9], [2, 7], [1, 8, 2]]
+    happened: list[str] = []
+
+    class Decoder:
+        def has_work(self) -> bool:
+            return 0 < happened.count("computed") < len(sequences)
+
+        def step(self) -> None:
+            time.sleep(0.001)
+            happened.append("decoded")
+
+    ticks: list[int] = []
+    forward = train_routes.prompt_logprobs
+
+    def watched(*args) -> list[float]:
+        happened.append("computed")
+        before = compute.progress
+        found = forward(*args)
+        ticks.append(compute.progress - before)
+        return found
+
+    monkeypatch.setattr(train_routes, "prompt_logprobs", watched)
+    monkeypatch.setattr(compute, "_decoder", Decoder())
+    before = compute.progress
+    response = client.post("/logprobs", json={"adapter": given["checkpoint"], "sequences": sequences})
+    assert response.status_code == 200
+    assert [len(one) for one in response.json()["logprobs"]] == [5, 1, 2]
+    layers = len(decoder_layers(base.model))
+    # Within each forward too, which may take minutes.
+    assert ticks == [layers] * 3
+    assert compute.progress - before == 3 * (layers + 1)
+    first, second, third = (at for at, what in enumerate(happened) if what == "computed")
+    assert "decoded" in happened[first:second]
+    assert "decoded" in happened[second:third]
 
 
 def test_a_client_that_goes_away_ends_its_operation(service, case, held):

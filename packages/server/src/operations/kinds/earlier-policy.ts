@@ -7,9 +7,9 @@ import type { Task } from "./kind.ts";
 /** What the worker says of rollouts of the policy that is trained; of older ones it is said here. */
 export const differenceMetric = "sampling/sampling_logp_difference/mean";
 
-/** So many completions are looked at, of so many tokens at most where there are such: a step is not to wait for this. */
+/** So many completions are looked at, of so many tokens at most: neither a step nor requests are to wait for this. */
 const looked = 2;
-const usualLength = 1024;
+const longest = 1024;
 
 /** How far an engine is from the trainer, on what an earlier policy sampled. */
 export interface EarlierDifference {
@@ -21,7 +21,8 @@ export interface EarlierDifference {
 /**
  * Where a step has no rollouts of the policy that it trains, as where the next batch is played meanwhile, nothing shows
  * whether the engine computes what the trainer does. So the trainer is asked how likely the earlier policy finds two of its
- * completions. Null where the worker sees to it itself, where there is nothing to compare, and where that cannot be told.
+ * completions. Null where the worker sees to it itself, where there is nothing short enough to compare, and where that cannot
+ * be told.
  */
 export async function differenceOfEarlier(
   { context, record }: Pick<Task, "context" | "record">,
@@ -43,6 +44,7 @@ export async function differenceOfEarlier(
     comparable.filter(({ policy }) => stepOf(policy) === step),
     completions,
   );
+  if (chosen.length === 0) return null;
   try {
     const folder = context.checkpoints.path(record.model, step);
     const told = await context.trainer.logprobs(
@@ -78,10 +80,9 @@ function choose(
   some: readonly LedgerCompletion[],
   completions: ReadonlyMap<string, LedgerCompletion>,
 ): { completion: LedgerCompletion; ids: number[] }[] {
-  const all = some.map((completion) => ({ completion, ids: idsOf(completion, completions) }));
-  const usual = all.filter(({ ids }) => ids.length <= usualLength);
-  if (usual.length === 0) return all.toSorted((a, b) => a.ids.length - b.ids.length).slice(0, 1);
-  return usual
+  return some
+    .map((completion) => ({ completion, ids: idsOf(completion, completions) }))
+    .filter(({ ids }) => ids.length <= longest)
     .toSorted((a, b) => b.completion.sampled.length - a.completion.sampled.length)
     .slice(0, looked);
 }

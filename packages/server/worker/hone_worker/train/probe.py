@@ -14,7 +14,6 @@ from hone_worker.base.model import DTYPES, Base
 from hone_worker.process.errors import HoneWorkerError
 from hone_worker.train.forward import logit_shape
 from hone_worker.train.policy_cache import own
-from hone_worker.train.prompt_logprobs import prompt_logprobs
 from hone_worker.train.token_logprobs import token_logprobs
 
 #: Tokens of the prompt: enough that a wrong weight of any layer shows, few enough for a forward of milliseconds.
@@ -31,7 +30,7 @@ def probe(base: Base, folder: Path) -> dict[str, Any]:
     """
     ids = probe_ids(base)
     answers = {
-        "policy": _answer(base, _weights(base, folder), ids),
+        "policy": _answer(base, adapter_weights(base, folder), ids),
         "base": _answer(base, None, ids),
     }
     for value in (*answers["policy"]["prompt"], answers["policy"]["next"]):
@@ -44,13 +43,8 @@ def probe(base: Base, folder: Path) -> dict[str, Any]:
     return {"dtype": dtype, "ids": ids, **answers}
 
 
-def sequence_logprobs(base: Base, folder: Path, sequences: list[list[int]]) -> list[list[float]]:
-    """Of every token but the first of each sequence, with the adapter in a folder. As `probe` otherwise."""
-    weights = _weights(base, folder)
-    return [prompt_logprobs(base, weights, ids) for ids in sequences]
-
-
-def _weights(base: Base, folder: Path) -> LoraWeights:
+def adapter_weights(base: Base, folder: Path) -> LoraWeights:
+    """As an engine reads them. On the compute thread."""
     read = read_adapter(folder, base.model)
     tensors = {path: (own(base, a), own(base, b)) for path, (a, b) in sorted(read.tensors.items())}
     return LoraWeights(read.spec, tensors)

@@ -8,6 +8,7 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Generator
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -17,6 +18,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from hone_worker.base.decoder_layers import telling
+from hone_worker.base.lora import LoraWeights
 from hone_worker.base.model import Base
 from hone_worker.process.compute import Compute
 from hone_worker.process.errors import HoneWorkerError, envelope_of
@@ -27,7 +30,8 @@ from hone_worker.train.operation import Event, train_steps
 from hone_worker.train.options import Strict
 from hone_worker.train.primitives.data import parse_forward, parse_optim
 from hone_worker.train.primitives.operations import forward_backward, optim_step
-from hone_worker.train.probe import probe, sequence_logprobs
+from hone_worker.train.probe import adapter_weights, probe
+from hone_worker.train.prompt_logprobs import prompt_logprobs
 from hone_worker.train.step_data import parse_step_data
 
 log = logging.getLogger("hone_worker")
@@ -129,8 +133,20 @@ def routes(base: Base, compute: Compute, memory: TrainerMemory) -> list[Route]:
     async def likelihoods(request: Request) -> Response:
         body = await read_body(request, LogprobsBody)
         folder = _absolute(body.adapter)
-        future = compute.submit(lambda: sequence_logprobs(base, folder, body.sequences))
-        return JSONResponse({"logprobs": await asyncio.wrap_future(future)})
+        weights = await asyncio.wrap_future(compute.submit(lambda: adapter_weights(base, folder)))
+        found: list[list[float]] = []
+        # One at a time: requests decode in between.
+        for ids in body.sequences:
+            if await request.is_disconnected():
+                return Response(status_code=499)
+            found.append(await asyncio.wrap_future(compute.submit(partial(likelihood, weights, ids))))
+        return JSONResponse({"logprobs": found})
+
+    def likelihood(weights: LoraWeights, ids: list[int]) -> list[float]:
+        with telling(base.model, compute.tick):
+            values = prompt_logprobs(base, weights, ids)
+        compute.tick()
+        return values
 
     return [
         Route("/probe", probed, methods=["POST"]),
