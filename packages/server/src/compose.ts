@@ -121,8 +121,8 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
   const remotes = await connectEngines(options);
   const baseName = options.servedName ?? remotes.base ?? baseNameOf(options.base);
   const keeping = { pool: () => pool, log };
-  const slots = (): number => slotsFor({ ...options, models: state?.countModels() ?? 0 });
-  /** Those of the vLLM that was started last. */
+  const slots = (): number => slotsFor({ ...options, models: state?.modelsInUse() ?? 0 });
+  /** Those of each vLLM that is started here: one that is replaced comes back with as many, which fitted. */
   let startedSlots: number | null = null;
   const named = { servedName: baseName, children };
   const apart = options.engineApart
@@ -131,7 +131,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
   const vllm = options.vllm && {
     ...{ ...options, ...options.vllm, ...named },
     maxLoraRank: () => state?.highestRank() ?? 0,
-    maxLoras: () => (startedSlots = slots()),
+    maxLoras: () => (startedSlots ??= slots()),
     trainer: () => served?.memory ?? null,
     tell: (line: string) => options.onNotice?.(line),
     sleepsIn: options.vllm.sleep ? () => pool : undefined,
@@ -334,6 +334,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
     const inForce = optionRoutes(options.dataDir, () =>
       liveFacts({
         ...{ given: options.given ?? {}, url: options.publicURL(), models, pool: engines },
+        modelsInUse: state?.modelsInUse() ?? 0,
         base: { name: baseName, dtype: about().dtype, renderer: info.name, maxModelLen },
         ...{ memory: about().memory ?? null, engines: joined.list() },
         ...{ bucket: bucket?.status() ?? null, slots: startedSlots, metrics: appOptions().metrics },

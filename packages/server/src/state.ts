@@ -17,6 +17,7 @@ import { operationRoutes } from "./operations/routes.ts";
 import { type Checkpoints, createCheckpoints } from "./policies/checkpoints.ts";
 import { createGradients } from "./policies/gradients.ts";
 import { createModelDeletion } from "./models/deletion.ts";
+import { modelsInUse } from "./models/in-use.ts";
 import { type LivePolicies, createLivePolicies, defaultAdapterMemory } from "./policies/live.ts";
 import { type Models, createModels } from "./policies/models.ts";
 import { createPolicies } from "./models/policies.ts";
@@ -79,7 +80,8 @@ export interface State {
   tinker: Pick<TinkerParts, "models" | "operations">;
   /** Of the adapters of all models; 0 where there is none. */
   highestRank(): number;
-  countModels(): number;
+  /** Models of the base that are played or trained now. */
+  modelsInUse(): number;
   /**
    * To be called each time that an engine or the worker has come up, and awaited before an engine takes traffic:
    * it loads the policies that are served, then goes on with the operations.
@@ -250,7 +252,7 @@ export async function openState(options: StateOptions): Promise<State> {
       routes,
       scoring: { models, checkpoints, live },
       highestRank: () => Math.max(0, ...models.list().map(({ lora }) => lora.r)),
-      countModels: () => models.list().length,
+      modelsInUse: () => modelsInUse(base, { models, live, operations }),
       tinker: {
         models: { ...service, pin: (name, step) => policies.pin(name, step, true) },
         operations: {

@@ -149,7 +149,7 @@ export function serveCommand(): Command {
     )
     .option(
       "--max-staleness <policies>",
-      "how old the rollouts may be that runs train on: vLLM samples from so many policies of a model at a time, and two more (default: 4)",
+      "how old the rollouts may be that runs train on: vLLM samples from so many policies at a time, and two more (default: 4)",
       wholeNumber(0, 100),
     )
     .option(

@@ -7,7 +7,7 @@ import type { Deadlines } from "../supervise/supervisor.ts";
 import { createHttpEngine, type HttpEngine } from "./http-engine.ts";
 import { keepRemoteEngine, keepVllm, type KeptEngine, type Keeping } from "./kept-engine.ts";
 import { guardCards, type CardGuard } from "./vllm/card-memory.ts";
-import { vllmChild } from "./vllm/child.ts";
+import { slotsMemory, vllmChild } from "./vllm/child.ts";
 import { cardsOf, sequencesOf } from "./vllm/flags.ts";
 import { createEngineSleep, type EngineSleep, type EngineSleepOptions } from "./vllm/sleep.ts";
 
@@ -163,7 +163,8 @@ function guardOf(
     ...{ device: options.device, flags: options.flags, name, cards: cards.split(",") },
     needs: () => {
       const { base, step } = options.trainer() ?? { base: 0, step: 0 };
-      return { base: base / cardsEach, step: withTrainer ? step : 0, engines };
+      const slots = slotsMemory(options);
+      return { base: base / cardsEach, step: withTrainer ? step : 0, engines, slots };
     },
     ...{ tell: options.tell, log },
   });

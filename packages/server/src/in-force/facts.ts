@@ -39,7 +39,8 @@ export interface Facts {
   /** Of the worker: base, keys and values, a micro-batch, a step beside an engine on one card. @unit bytes */
   memory: { base: number; kv_cache: number; trainer: number; step: number } | null;
   models: {
-    count: number;
+    /** Those that are played or trained now, of this base. */
+    inUse: number;
     /** 0 without any. */
     highestRank: number;
     /** Weights of each live policy. @unit bytes */

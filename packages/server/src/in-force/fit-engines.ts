@@ -73,11 +73,11 @@ export const engineRules: readonly Rule[] = [
   ({ given, models, slots: started }) => {
     const slots = Number(givenFlag(given.vllmFlags ?? [], "--max-loras")) || started;
     const { maxStaleness } = given;
-    const wanted = wantedSlots({ models: models.count, maxStaleness });
+    const wanted = wantedSlots({ models: models.inUse, maxStaleness });
     return slots !== null && wanted > slots
       ? {
           ...{ options: ["--max-staleness", "--"], verdict: "hint" },
-          message: `vLLM samples from ${slots} policies at a time, and ${counted(models.count, "model")} that train at once on rollouts up to ${counted(maxStaleness ?? defaultMaxStaleness, "step")} old want ${wanted}: requests for the others wait. Train fewer at a time or with less staleness, start the server anew if models were made since, or give --max-loras ${wanted} behind --.`,
+          message: `vLLM samples from ${slots} policies at a time, and ${counted(models.inUse, "model")} in use now, trained on rollouts up to ${counted(maxStaleness ?? defaultMaxStaleness, "step")} old, want ${wanted}: requests for the others wait. Train fewer at a time or with less staleness, or give --max-loras ${wanted} behind --.`,
         }
       : null;
   },

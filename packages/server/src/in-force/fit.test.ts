@@ -30,7 +30,7 @@ const sound: Facts = {
   },
   base: { name: "base", dtype: "float32", renderer: "qwen3", maxModelLen: 4096 },
   memory: { base: 2 * gib, kv_cache: 4 * gib, trainer: gib, step: 0 },
-  models: { count: 1, highestRank: 8, live: [20e6, 20e6] },
+  models: { inUse: 1, highestRank: 8, live: [20e6, 20e6] },
   ...{ engines: [serving], slots: null, evicted: 0, sleep: null, bucket: null },
 };
 
@@ -222,11 +222,11 @@ describe("says what does not fit:", () => {
     ],
     [
       "too few slots",
-      { ...onCards, models: { ...onCards.models, count: 5 } },
+      { ...onCards, models: { ...onCards.models, inUse: 5 } },
       given({ maxStaleness: 1 }),
       "hint",
       "--max-staleness",
-      /from 6 policies at a time, .* up to 1 step old want 15/,
+      /from 6 policies at a time, and 5 models in use now, .* up to 1 step old, want 15/,
     ],
     [
       "too low a rank",

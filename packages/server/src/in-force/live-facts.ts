@@ -9,13 +9,14 @@ export async function liveFacts(
   parts: Pick<Facts, "given" | "base" | "memory" | "slots" | "bucket"> & {
     url: string;
     models: Pick<Models, "list">;
+    modelsInUse: number;
     pool: Pick<EnginePool, "status" | "liveSet">;
     engines: readonly EngineInfo[];
     /** The page of `GET /metrics`. */
     metrics: () => Promise<string>;
   },
 ): Promise<Omit<Facts, "machine">> {
-  const { url, models, pool, engines, metrics, ...rest } = parts;
+  const { url, models, modelsInUse, pool, engines, metrics, ...rest } = parts;
   const fences = new Map(pool.status().map((one) => [one.name, one.fences]));
   const ranks = models.list().map(({ lora }) => lora.r);
   const page = await metrics();
@@ -25,7 +26,7 @@ export async function liveFacts(
     ...rest,
     port: Number(new URL(url).port),
     models: {
-      ...{ count: ranks.length, highestRank: Math.max(0, ...ranks) },
+      ...{ inUse: modelsInUse, highestRank: Math.max(0, ...ranks) },
       live: pool.liveSet.current().adapters.map(({ bytes }) => bytes),
     },
     engines: engines.map(({ name, state, reason, joined }) => ({

@@ -7,7 +7,7 @@ import { keepRemoteEngine, keepVllm, type KeptEngine } from "../kept-engine.ts";
 import { cardsOfReplica } from "../outside.ts";
 import type { EnginePool } from "../pool.ts";
 import { guardCards } from "../vllm/card-memory.ts";
-import { vllmChild } from "../vllm/child.ts";
+import { slotsMemory, vllmChild } from "../vllm/child.ts";
 import { cardsOf, sequencesOf } from "../vllm/flags.ts";
 import { baseBytes, type LocalBase } from "./local-base.ts";
 import type { SidecarOptions } from "./sidecar-options.ts";
@@ -36,10 +36,17 @@ export function keepLocal(
   }
   const { backoffMs, ...given } = engine;
   const cards = cardsOf(given.flags);
+  const adapters = (): Pick<Parameters<typeof vllmChild>[0], "maxLoras" | "maxLoraRank"> => ({
+    maxLoras: given.maxLoras ?? served.slots,
+    maxLoraRank: () => options.maxRank ?? 0,
+  });
   const guard = guardCards({
     ...{ device: given.device, flags: given.flags, name: "vLLM" },
     cards: cardsOfReplica(0, cards).split(","),
-    needs: () => ({ base: baseBytes(local(), served.dtype) / cards, step: 0, engines: 1 }),
+    needs: () => ({
+      ...{ base: baseBytes(local(), served.dtype) / cards, step: 0, engines: 1 },
+      slots: slotsMemory({ ...given, ...adapters(), base: local().source, dtype: served.dtype }),
+    }),
     tell: (line) => options.tell?.(line),
     log,
   });
@@ -54,8 +61,7 @@ export function keepLocal(
         servedName: served.name,
         dtype: served.dtype,
         maxModelLen: options.maxModelLen ?? served.maxModelLen,
-        maxLoras: given.maxLoras ?? served.slots,
-        maxLoraRank: () => options.maxRank ?? 0,
+        ...adapters(),
         memoryShare: () => guard?.share() ?? null,
       }),
       beforeStart: async (signal) => guard?.beforeStart(signal),

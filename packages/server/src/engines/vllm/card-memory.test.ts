@@ -35,6 +35,15 @@ describe("vLLM's share of a card", () => {
     expect(left).toBeGreaterThanOrEqual(gib);
   });
 
+  it("is refused where the policies that it samples from at a time do not fit either", () => {
+    const memory = card(80, 20.5);
+    const many = { ...needs(8, 0), slots: 9 * gib };
+    expect(memoryShare(memory, { ...many, slots: 6 * gib })).toBe(0.23);
+    expect(() => memoryShare(memory, many)).toThrow(
+      "vLLM needs at least 19.0 GiB (the base, 9.0 GiB for policies, and 2 GiB to work with)",
+    );
+  });
+
   it("is refused where the card is too small for both, with the figures and what to do", () => {
     const refused = expect.objectContaining({
       ...{ code: "invalid_config", param: "engine" },

@@ -12,6 +12,8 @@ export interface CardNeeds {
   step: number;
   /** vLLMs that share what is left. */
   engines: number;
+  /** What each vLLM allocates at its start for all policies that it samples from at a time. @default 0 */
+  slots?: number | undefined;
 }
 
 const gibibyte = 1024 ** 3;
@@ -19,7 +21,7 @@ const gibibyte = 1024 ** 3;
 const mostShare = 0.9;
 /** Contexts of CUDA, and what allocators round up. */
 const spared = { least: gibibyte, share: 0.02 };
-/** Besides the weights: activations, graphs, slots for adapters, and keys and values for a few requests. */
+/** Besides weights and slots: activations, graphs, and keys and values for a few requests. */
 const leastWorkspace = 2 * gibibyte;
 /** How long what a server before this one held may take to become free. @unit ms */
 const firstFreeMs = 10_000;
@@ -31,11 +33,13 @@ const firstFreeMs = 10_000;
 export function memoryShare({ total, free }: CardMemory, needs: CardNeeds): number {
   const left = (free - needs.step - Math.max(spared.least, spared.share * total)) / needs.engines;
   const share = Math.min(mostShare, Math.floor((100 * left) / total) / 100);
-  const least = needs.base + leastWorkspace;
+  const slots = needs.slots ?? 0;
+  const least = needs.base + slots + leastWorkspace;
   if (share * total >= least) return share;
   const isShared = needs.step > 0;
   const steps = isShared ? `, a step of the trainer takes ${inGib(needs.step)}` : "";
   const many = needs.engines > 1 ? ` each of ${needs.engines} vLLMs` : " vLLM";
+  const policies = slots > 0 ? `, ${inGib(slots)} for policies,` : "";
   const [what, instead] = isShared
     ? ["too small for both", "Use the embedded engine, which shares the trainer's base, "]
     : [
@@ -44,7 +48,7 @@ export function memoryShare({ total, free }: CardMemory, needs: CardNeeds): numb
       ];
   throw new HoneError(
     `The card is ${what}: of ${inGib(total)}, ${inGib(free)} are free${steps}, and${many} needs at least ` +
-      `${inGib(least)} (the base, and 2 GiB to work with). ${instead}` +
+      `${inGib(least)} (the base${policies} and 2 GiB to work with). ${instead}` +
       "a smaller base, or another card for vLLM; or say yourself what it takes: -- --gpu-memory-utilization 0.4",
     { code: "invalid_config", param: "engine" },
   );
@@ -163,8 +167,7 @@ export function createCardGuard(options: CardGuardOptions): CardGuard {
       if (given !== null) throw held;
       // The trainer may hold its part by now. What is left may still do.
       try {
-        const { base, engines } = needs();
-        share = memoryShare(memory, { base, engines, step: 0 });
+        share = memoryShare(memory, { ...needs(), step: 0 });
       } catch (cause) {
         throw new HoneError(held.message, { code: held.code, cause });
       }

@@ -1,8 +1,8 @@
 import { join } from "node:path";
 import { cacheDir, workerDir } from "../../setup/paths.ts";
 import type { ChildOptions } from "../../supervise/child.ts";
-import { cardsOf } from "./flags.ts";
-import { loraTargets } from "./lora-targets.ts";
+import { cardsOf, givenFlag } from "./flags.ts";
+import { loraTargets, slotBytes } from "./lora-targets.ts";
 import { slotsFor } from "./slots.ts";
 
 interface VllmOptions {
@@ -82,6 +82,17 @@ export function vllmChild(options: VllmOptions): Omit<ChildOptions, "log"> {
 
 function slotsOf(given: VllmOptions["maxLoras"]): number {
   return (typeof given === "function" ? given() : given) ?? slotsFor({ models: 1 });
+}
+
+/** What its policies take on a card, with these options, as far as the base's files tell. @unit bytes */
+export function slotsMemory(
+  options: Pick<VllmOptions, "base" | "dtype" | "maxLoras" | "maxLoraRank" | "flags">,
+): number {
+  const { flags = [] } = options;
+  const slots = Number(givenFlag(flags, "--max-loras")) || slotsOf(options.maxLoras);
+  const rank =
+    Number(givenFlag(flags, "--max-lora-rank")) || slotRank(options.maxLoraRank?.() ?? 0);
+  return slots * slotBytes(options.base, rank, options.dtype ?? "float32");
 }
 
 const threadsBind = (): string => process.env["VLLM_CPU_OMP_THREADS_BIND"] ?? "nobind";

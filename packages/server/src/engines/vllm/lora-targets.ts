@@ -19,15 +19,37 @@ const joined = ["gate_up_proj", "qkv_proj"];
  * samples in that step, and its core dies of a probe that comes beside other requests.
  */
 export function loraTargets(base: string): string[] {
-  const names = new Set<string>();
-  const folder = baseFolder(base);
-  for (const file of folder === null ? [] : weightFiles(folder)) {
-    for (const [name, { shape }] of Object.entries(headerOf(file))) {
-      const inLayer = /\.\d+\.(?:.+\.)?(\w+)\.weight$/.exec(name)?.[1];
-      if (inLayer !== undefined && shape?.length === 2) names.add(inLayer);
-    }
-  }
+  const names = new Set(matricesOf(base).map(({ inLayer }) => inLayer));
   return names.size === 0 ? [...usual, ...joined] : [...names].toSorted();
+}
+
+/**
+ * About what vLLM allocates for each policy that it samples from at a time; 0 where the files of the base are not on this
+ * machine. Experts are left out: whether they have room depends on the model. @unit bytes
+ */
+export function slotBytes(base: string, rank: number, dtype: "float32" | "bfloat16"): number {
+  const rows = matricesOf(base)
+    .filter(({ name }) => !name.includes(".experts."))
+    .reduce((sum, { sides: [out, into] }) => sum + out + into, 0);
+  return rank * rows * (dtype === "float32" ? 4 : 2);
+}
+
+interface Matrix {
+  name: string;
+  inLayer: string;
+  sides: readonly [number, number];
+}
+
+function matricesOf(base: string): Matrix[] {
+  const folder = baseFolder(base);
+  return (folder === null ? [] : weightFiles(folder)).flatMap((file) =>
+    Object.entries(headerOf(file)).flatMap(([name, { shape = [] }]) => {
+      const inLayer = /\.\d+\.(?:.+\.)?(\w+)\.weight$/.exec(name)?.[1];
+      const [out, into] = shape;
+      if (inLayer === undefined || shape.length !== 2) return [];
+      return [{ name, inLayer, sides: [out ?? 0, into ?? 0] as const }];
+    }),
+  );
 }
 
 function headerOf(file: string): z.infer<typeof headerSchema> {

@@ -1,11 +1,12 @@
 import { filtersSchema } from "@hone/core";
 
 export const defaultMaxStaleness = filtersSchema.parse({}).maxStaleness;
-/** Each takes memory from keys and values, and most models of a server that has many are not trained now. */
+/** Each takes memory from keys and values, and is there from vLLM's start on. */
 const mostForMany = 24;
 
 /** What an engine needs slots for. */
 export interface SlotNeeds {
+  /** Those in use. For the first there is room in any case. */
   models: number;
   /** How many policies old the rollouts may be that runs train on. @default 4, as of steps */
   maxStaleness?: number | undefined;
