@@ -36,7 +36,7 @@ describe("a key", () => {
     server = await startRouteServer(routes);
     const hone = server.hone();
     const model = await hone.model({ name: "m" });
-    const shown: unknown[] = [hone, model, model.at(0), model.transport, model.startTrain([])];
+    const shown: unknown[] = [hone, model, model.at(0), model.transport];
     shown.push(new ComparisonModel({ baseURL: `${server.url}/v1`, apiKey: key, model: "m" }));
     shown.push(resolveSettings({ baseURL: server.url, apiKey: key }));
     const groups = await gatherOne(
@@ -60,7 +60,7 @@ describe("a key", () => {
       },
       [1],
     );
-    shown.push(groups);
+    shown.push(groups, model.startTrain(groups));
     for (const one of shown) expect(printed(one)).not.toContain(key);
     expect(printed(shown[5])).toContain("[hidden]");
     for (const { headers } of server.received) {

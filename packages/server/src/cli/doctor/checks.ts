@@ -32,7 +32,7 @@ const rate = 0.02;
 const contrast = 5;
 const slowestPublish = 2;
 /** Of answers that take much longer than this, even from a small base. What vLLM tells may be a second old. @unit s */
-const slowestAbort = 3;
+const slowestAbort = 2;
 /** How long the engine has to begin with them. @unit s */
 const slowestBegin = 15;
 const topP = 0.9;
@@ -233,7 +233,10 @@ async function hungUp({
   }
   const hangUp = new AbortController();
   const tokens = Math.max(16, Math.min(4096, maxModelLen - 64));
-  const reading = subject.stream(prompts[0] ?? "", tokens, hangUp.signal).catch(() => {});
+  // More than are decoded at a time: a small base is soon done with as many.
+  const reading = Promise.all(
+    prompts.slice(0, 2).map((prompt) => subject.stream(prompt, tokens, hangUp.signal)),
+  ).catch(() => {});
   try {
     if (!(await until(slowestBegin, async () => ((await running()) ?? 0) > before))) {
       const note =
