@@ -47,7 +47,7 @@ async function play(name: string, scenarios = colours) {
 
 it("the student's KL to its teacher falls, without any reward", { timeout: 120_000 }, async () => {
   const kls: number[] = [];
-  for (let step = 1; step <= 7; step++) {
+  for (let step = 1; step <= 10; step++) {
     const { model, groups } = await play("student");
     const result = await model.train(groups, {
       type: "distill",
