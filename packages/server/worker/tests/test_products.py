@@ -8,6 +8,7 @@ from test_tree_ways import errors
 from hone_worker.base import fused_layers, fused_linears, layer_math, products
 from hone_worker.base.compute_paths import ComputePaths
 from hone_worker.base.products import add_over_rows, in_steps, product, product_onto, wide_kernels
+from hone_worker.packing.scripted import scripted
 from hone_worker.process.errors import HoneWorkerError
 
 
@@ -86,6 +87,19 @@ def test_scripted_layers_compute_what_they_are_made_of(monkeypatch):
             found = layer_math.project(*given)
             wanted = layer_math.project._torchdynamo_inline(*given)
             assert all(torch.equal(*pair) for pair in zip(found, wanted, strict=True))
+
+
+def test_what_torchscript_does_not_take_goes_through_python():
+    def steps(count: int):
+        yield from range(count)
+
+    def joined(*parts: int, **named: int) -> int:
+        return sum(parts) + sum(named.values())
+
+    sourceless: dict = {}
+    exec("def twice(x: int) -> int:\n    return 2 * x", sourceless)
+    for function in (steps, joined, sourceless["twice"]):
+        assert scripted(function) is function
 
 
 @pytest.mark.parametrize("most", [1, 7, 32, 100, 256])

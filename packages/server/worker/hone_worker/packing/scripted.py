@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TypeVar, cast
 
 import torch
+from torch.jit.frontend import FrontendError
 
 log = logging.getLogger("hone_worker")
 F = TypeVar("F", bound=Callable[..., object])
@@ -26,6 +27,6 @@ def scripted(function: F) -> F:
             # It is deprecated in favour of compilers, which need one of C++. torch is pinned.
             warnings.simplefilter("ignore", DeprecationWarning)
             return cast(F, torch.jit.script(function))
-    except (RuntimeError, AttributeError, TypeError) as error:
+    except (RuntimeError, AttributeError, TypeError, FrontendError, OSError) as error:
         log.warning("%s goes through Python, which is slower: %s", getattr(function, "__name__", "?"), error)
         return function
