@@ -190,6 +190,8 @@ class Compute:
     def _set_threads(self, count: int) -> None:
         # OpenMP keeps this number per thread, so it is set here and not where the process starts.
         if count != self._threads_now:
+            # A thread that has not asked for it yet would take the process's number at its first operation.
+            torch.get_num_threads()
             torch.set_num_threads(count)
             self._threads_now = count
 

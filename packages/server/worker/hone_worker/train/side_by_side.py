@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -21,7 +21,17 @@ T = TypeVar("T")
 
 def can_be_side_by_side(base: Base) -> bool:
     """Whether nothing that this base computes by is made for one thread alone. A GPU is busy with one part."""
-    return base.device.type == "cpu" and base.router.joined is None and base.paths.layer != "compiled"
+    if base.device.type != "cpu" or base.router.joined is not None or base.paths.layer == "compiled":
+        return False
+    return not any(kind == "longrope" or "dynamic" in kind for kind in _rope_types(base))
+
+
+def _rope_types(base: Base) -> set[str]:
+    """Of all layers. Frequencies of some types are replaced in every forward, by its own longest sequence."""
+    config: Any = getattr(base.model.config, "get_text_config", lambda: base.model.config)()
+    given = getattr(config, "rope_parameters", None) or {}
+    kinds = (given, *(each for each in given.values() if isinstance(each, dict)))
+    return {kind["rope_type"] for kind in kinds if kind.get("rope_type")}
 
 
 class SideBySide:
@@ -69,6 +79,8 @@ class SideBySide:
         self._threads = []
 
     def _serve(self) -> None:
+        # A thread takes the process's number the first time that it is asked for, which others change meanwhile.
+        torch.get_num_threads()
         torch.set_num_threads(1)  # OpenMP keeps this number per thread
         while (work := self._work.get()) is not None:
             work()
