@@ -139,6 +139,13 @@ def _share(text: str) -> float:
     return share
 
 
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError("it must be at least 1")
+    return count
+
+
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="hone_worker.worker", description=__doc__)
     parser.add_argument("--base", required=True, help="folder or hub id of the base model")
@@ -165,10 +172,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--threads-train", type=int, help="measured at the start unless given")
     parser.add_argument(
         "--parts-train",
-        type=int,
+        type=_count,
         help="parts of a micro-batch at the same time, each with one thread; 1 where --threads-train is given, measured otherwise",
     )
-    parser.add_argument("--threads-file", type=Path, help="keeps the two measured numbers")
+    parser.add_argument("--threads-file", type=Path, help="keeps the two measured numbers, of this device")
     parser.add_argument(
         "--reward-model",
         action="append",
@@ -230,15 +237,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     reward_models = [_reward_model(text, options, base.dtype) for text in options.reward_model]
     if (options.parts_train or 1) > 1 and not can_be_side_by_side(base):
         raise HoneWorkerError(
-            "--parts-train above 1 is for a processor, with neither lora=joined nor layer=compiled in --paths.",
+            "--parts-train above 1 is for a processor, with neither lora=joined nor layer=compiled in --paths, and "
+            "for a base without dynamic or longrope positions.",
             code="bad_option",
             param="parts_train",
         )
     cores = (
         Cores(options.threads_train, options.parts_train or 1)
         if options.threads_train
-        else remembered(options.threads_file, lambda: measure_cores(base))
+        else remembered(options.threads_file, base.device.type, lambda: measure_cores(base))
     )
+    # The file may be of a start with other paths.
+    parts = (options.parts_train or cores.parts) if can_be_side_by_side(base) else 1
     compute = Compute(
         decode_threads=options.threads_decode or measured(base, rows=16, width=1), train_threads=cores.train
     )
@@ -259,7 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # What another process has filled of its own is counted twice: better than too little.
         reserved=engine.unfilled_bytes if engine else lambda: cache_bytes,
         release_after_step=options.release_after_step,
-        side_by_side=SideBySide(options.parts_train or cores.parts),
+        side_by_side=SideBySide(parts),
     )
     app = create_app(worker_routes(base, compute, engine, boot, reward_models, memory), key)
     compute.start(engine.decoder if engine is not None else None)

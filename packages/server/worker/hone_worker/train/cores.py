@@ -6,7 +6,7 @@ import json
 import logging
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -59,26 +59,37 @@ def _measure_parts(base: Base, train: int) -> int:
                 packed.layout if packable else None,
             )
 
+    def together(count: int) -> float:
+        side_by_side = SideBySide(count)
+        try:
+            return _median_seconds(lambda: side_by_side.run([forward] * count)) / count
+        finally:
+            side_by_side.end()
+
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(train)
-        seconds = {1: _median_seconds(forward)}
+        start = time.perf_counter()
+        forward()
+        if time.perf_counter() - start > BUDGET_SECONDS:
+            # A base so large keeps all cores busy with one part, and nobody waits for the answer.
+            return 1
+        alone = _median_seconds(forward)
     finally:
         torch.set_num_threads(before)
-    counts = [1 << i for i in range(1, most.bit_length()) if 1 << i < most] + [most]
+    return best_count(
+        alone, [1 << i for i in range(1, most.bit_length()) if 1 << i < most] + [most], together
+    )
+
+
+def best_count(alone: float, counts: Sequence[int], together: Callable[[int], float]) -> int:
+    """The last of these numbers up to which each takes clearly less seconds for a part than the one before it."""
+    best, least = 1, alone
     for count in counts:
-        side_by_side = SideBySide(count)
-        seconds[count] = _median_seconds(lambda: side_by_side.run([forward] * count)) / count  # noqa: B023
-        side_by_side.end()
-    return best_count(seconds)
-
-
-def best_count(seconds: Mapping[int, float]) -> int:
-    """The smallest number whose seconds for each no larger one clearly undercuts."""
-    best = 1
-    for count in sorted(seconds):
-        if seconds[count] * WORTH < seconds[best]:
-            best = count
+        seconds = together(count)
+        if seconds * WORTH >= least:
+            break
+        best, least = count, seconds
     return best
 
 
@@ -93,8 +104,8 @@ def _median_seconds(run: Callable[[], object]) -> float:
     return statistics.median(taken)
 
 
-def remembered(path: Path | None, measure: Callable[[], Cores]) -> Cores:
-    """The numbers in the file, else the measured ones, which the file keeps from then on.
+def remembered(path: Path | None, device: str, measure: Callable[[], Cores]) -> Cores:
+    """The numbers in the file, else the measured ones, which the file keeps from then on. `device`: cpu or cuda.
 
     Threads share a sum among them, and where a micro-batch is cut hangs on how many parts go side by side. So the last
     bits of a step depend on both. One that is done again must get the same, even after a restart or on a copy of the
@@ -106,14 +117,15 @@ def remembered(path: Path | None, measure: Callable[[], Cores]) -> Cores:
         known = json.loads(path.read_text())
         # One that earlier versions wrote has no `parts`. Their steps have other bits than ours in any case.
         found = Cores(known["train"], known["parts"])
-        if all(isinstance(count, int) and count >= 1 for count in (found.train, found.parts)):
+        sound = all(isinstance(count, int) and count >= 1 for count in (found.train, found.parts))
+        if sound and known.get("device", "cpu") == device:
             return found
     except (OSError, ValueError, KeyError, TypeError):
         pass  # none yet, or one that a crash cut off
     cores = measure()
     partial = path.with_name(path.name + ".partial")
     try:
-        partial.write_text(json.dumps(asdict(cores)) + "\n")
+        partial.write_text(json.dumps({**asdict(cores), "device": device}) + "\n")
         partial.replace(path)
     except OSError as cause:
         log.warning("the numbers of threads cannot be kept, steps may differ in last bits: %s", cause)
