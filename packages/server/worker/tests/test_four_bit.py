@@ -83,6 +83,7 @@ def test_layers_are_packed_and_the_rest_is_as_it_was():
     rest = {name: p for name, p in packed.model.named_parameters() if p.dtype != torch.uint8}
     assert rest and all(torch.equal(p, plain.model.get_parameter(name)) for name, p in rest.items())
     assert packed.dtype == torch.float32 and packed.weight_bytes < 0.4 * plain.weight_bytes
+    assert packed.parameters == plain.parameters == sum(p.numel() for p in plain.model.parameters())
 
 
 @pytest.mark.parametrize("lora", ["module", "joined"])

@@ -1,5 +1,7 @@
 """On a GPU a micro-batch that does not fit goes through in smaller ones before any layer is computed again."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import train_reference as reference
@@ -150,6 +152,26 @@ def test_parts_keep_together_what_an_objective_looks_at_as_a_whole(base, forest,
         for m in step.micro_batches
     ]
     assert sum(map(len, owners)) == len(set().union(*owners))
+
+
+@pytest.mark.parametrize(
+    ("halves", "room", "expected"),
+    [
+        ([45, 55], 60, [45, 55]),
+        ([45, 55], 50, [100]),  # neither busy nor without what is computed again
+        ([35, 65], 70, [100]),
+        ([50, 55], 52, [50, 55]),
+    ],
+)
+def test_a_part_may_be_a_little_smaller_where_all_parts_fit(halves, room, expected):
+    def one(tokens: int, *parts: int) -> SimpleNamespace:
+        made = [one(part) for part in parts]
+        return SimpleNamespace(
+            tokens=tokens, made=SimpleNamespace(halves=lambda micro_batch: made or [micro_batch])
+        )
+
+    found = fit._parted(one(100, *halves), 50, lambda part: part.tokens <= room)
+    assert [part.tokens for part in found] == expected
 
 
 def ids(*runs: tuple[int, int]) -> torch.Tensor:

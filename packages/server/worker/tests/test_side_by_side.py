@@ -8,10 +8,17 @@ import torch
 from test_parts import chains
 from test_primitives import LOSSES, forward, sequences
 from test_train_memory import files, room_for, run
-from train_tiny import last_gradient, relative_difference, tiny_base, trained_adapter
+from train_tiny import (
+    grown_forest,
+    last_gradient,
+    relative_difference,
+    sample_logprobs,
+    tiny_base,
+    trained_adapter,
+)
 
 from hone_worker.base.compute_paths import ComputePaths
-from hone_worker.train import parts
+from hone_worker.train import fit, operation, parts
 from hone_worker.train.memory import TrainerMemory, measure
 from hone_worker.train.side_by_side import SideBySide, can_be_side_by_side
 
@@ -49,6 +56,26 @@ def test_results_come_in_order_and_each_thread_is_one_of_torchs():
     for thread in threads:
         thread.join(10)
     assert not any(t.is_alive() for t in threads)
+
+
+def test_what_the_caller_sets_between_two_runs_reaches_no_thread_of_a_part():
+    before = torch.get_num_threads()
+    meeting = threading.Barrier(3)
+
+    def call() -> int:
+        meeting.wait(10)  # on a thread each, also on those that had nothing to do before
+        return torch.get_num_threads()
+
+    abreast = SideBySide(3)
+    abreast.run([torch.get_num_threads])
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+        assert abreast.run([call] * 3) == [1, 1, 1]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+        abreast.end()
 
 
 def test_the_first_error_is_raised_once_all_are_over():
@@ -114,6 +141,59 @@ def test_what_has_no_room_beside_others_goes_alone_with_the_same_bytes(
         assert files(tmp_path / name) == files(tmp_path / "abreast"), name
 
 
+def test_a_large_part_has_all_threads_whatever_room_there_is(base, policy, tmp_path, monkeypatch):
+    forest = grown_forest()
+    sample_logprobs(forest, policy, noise=0.3)
+    kept = measure(base, trained_adapter(base).trainable())
+    went: dict[int, set[str]] = {}
+    through = operation.logprobs
+
+    def noted(base, weights, micro_batch, **options):
+        went.setdefault(micro_batch.tokens, set()).add(threading.current_thread().name)
+        return through(base, weights, micro_batch, **options)
+
+    monkeypatch.setattr(operation, "logprobs", noted)
+    # A pass for a reference's logprobs is in it.
+    given = {"plan": [[forest.leaves()]], "loss": {"type": "grpo", "beta": 0.1}}
+    run(base, forest, policy, tmp_path / "small", two(base), **given)
+    sizes = sorted(went)
+    assert len(sizes) > 1 and all(names == {"hone-part"} for names in went.values())
+
+    monkeypatch.setattr(fit, "_LARGE", (sizes[-1] - 1) / parts.PART_TOKENS)
+    # With one thread of its own it has none to gain.
+    run(base, forest, policy, tmp_path / "one", two(base), **given)
+    assert all(names == {"hone-part"} for names in went.values())
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for name, room in (("abreast", 10**10), ("alone", kept.of(sizes[-1], False) + 1)):
+            monkeypatch.setattr(TrainerMemory, "budget", lambda _self: room)  # noqa: B023
+            went.clear()
+            run(base, forest, policy, tmp_path / name, two(base), **given)
+            assert went.pop(sizes[-1]) == {threading.current_thread().name}
+            assert went and all(names == {"hone-part"} for names in went.values())
+    finally:
+        torch.set_num_threads(before)
+    assert files(tmp_path / "abreast") == files(tmp_path / "alone")
+
+
+def test_a_look_goes_beside_others_only_where_there_is_room(base, policy, forest, tmp_path, monkeypatch):
+    together: list[int] = []
+    through = fit.Fit._together
+
+    def noted(self, several, compute):
+        together.append(len(several))
+        return through(self, several, compute)
+
+    monkeypatch.setattr(fit.Fit, "_together", noted)
+    plan = [[forest.leaves()]]
+    for name, room, expected in (("free", 10**9, True), ("full", 1, False)):
+        monkeypatch.setattr(TrainerMemory, "budget", lambda _self: room)  # noqa: B023
+        together.clear()
+        run(base, forest, policy, tmp_path / name, two(base), plan=plan, evaluate=True)
+        assert bool(together) is expected
+
+
 def test_a_part_that_must_be_parted_leaves_the_bytes_of_the_plan_that_says_so(base, policy, forest, tmp_path):
     plan = [[forest.leaves()]]
     with room_for(base, 10, times=2):
@@ -144,8 +224,6 @@ def test_primitives_go_side_by_side_too(base, policy, tmp_path, loss, backward):
 
 
 def test_a_loss_is_never_asked_by_two_threads(base, policy, forest, tmp_path, monkeypatch):
-    from hone_worker.train import operation
-
     busy = threading.Lock()
     threads = set()
     found = operation.objective_of
@@ -195,3 +273,10 @@ def test_each_thread_has_a_route_of_its_own(base):
 def test_ways_that_keep_something_between_layers_go_one_at_a_time():
     assert can_be_side_by_side(tiny_base())
     assert not can_be_side_by_side(tiny_base(ComputePaths(lora="joined")))
+    # Their frequencies are replaced in each forward.
+    for kind, expected in (("llama3", True), ("dynamic", False), ("longrope", False)):
+        base = tiny_base()
+        base.model.config.rope_parameters = {"rope_type": kind, "rope_theta": 1e4}
+        assert can_be_side_by_side(base) is expected
+        base.model.config.rope_parameters = {"full_attention": {"rope_type": kind, "rope_theta": 1e4}}
+        assert can_be_side_by_side(base) is expected

@@ -48,6 +48,13 @@ class Base:
         return scales + sum(parameter.nbytes for parameter in self.model.parameters())
 
     @property
+    def parameters(self) -> int:
+        """Numbers that the base consists of, however many bits each is held in."""
+        packed = (layer.four_bit for layer in self.router.layers.values())
+        more = sum(one.state.shape.numel() - one.packed.numel() for one in packed if one is not None)
+        return int(more + sum(parameter.numel() for parameter in self.model.parameters()))
+
+    @property
     def unpacked_bytes(self) -> int:
         """The largest matrix that is made of 4 bits and let go of. 0 for a base that is not packed."""
         packed = (layer.four_bit for layer in self.router.layers.values())

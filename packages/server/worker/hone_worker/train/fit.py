@@ -7,6 +7,7 @@ import gc
 import logging
 from collections.abc import Callable
 from functools import partial
+from itertools import takewhile
 from typing import Any, TypeVar
 
 import torch
@@ -14,6 +15,7 @@ import torch
 from hone_worker.base.free_memory import out_of_memory
 from hone_worker.base.lora import LoraWeights
 from hone_worker.process.errors import HoneWorkerError
+from hone_worker.train import parts as sizes
 from hone_worker.train.memory import TrainerMemory
 from hone_worker.train.micro_batch import MicroBatch
 
@@ -25,8 +27,13 @@ Event = dict[str, Any]
 #: On a GPU a micro-batch of fewer tokens no longer keeps the device busy, so it is recomputed rather than parted: of a
 #: base of so many parameters, and of a smaller one, whose kernels end sooner.
 LARGE_BASE, LEAST_TOKENS, LEAST_TOKENS_OF_SMALL = 2_000_000_000, 4096, 8192
+#: Halves are never of the same size: what a part may have less, so that a whole of twice as many tokens can be parted.
+_SLACK = 3 / 4
 #: What parts may compute twice, as a share of the whole. To compute every activation again takes a third more time.
 _TWICE = 1 / 8
+#: On a processor a part of more times PART_TOKENS than this (a tree that shares much) has all of torch's threads, so
+#: that it is over in time. It is never beside others: so its bits hang on its tokens and not on the memory.
+_LARGE = 4
 #: Of the budget, what a part may be planned for: by the time it is computed, a little less may be free.
 _ROOM = 0.95
 
@@ -65,7 +72,7 @@ class Fit:
         Before anything is computed: so a step that is redone, whose plan has the parts, computes all of it in them.
         """
         base = self.memory.base
-        least = least_tokens(base.device, sum(p.numel() for p in base.model.parameters()))
+        least = least_tokens(base.device, base.parameters)
         if least is None or self.memory.recompute == "on":
             return
         kept = self.memory.kept(weights)
@@ -110,7 +117,7 @@ class Fit:
                 if len(parts) > 1:
                     self._part(micro_batches, at, parts, "does not fit into the memory that is free")
                     continue
-            done, result = self._alone(micro_batches, lambda: compute(micro_batch, recompute))  # noqa: B023
+            done, result = self._alone(micro_batches, at, lambda: compute(micro_batch, recompute))  # noqa: B023
             if done:
                 self.recomputed += recompute
                 return [result]
@@ -136,12 +143,16 @@ class Fit:
         self, micro_batches: list[MicroBatch], at: int, compute: Callable[[MicroBatch], T]
     ) -> list[T]:
         """The same for a forward without a gradient."""
-        several = micro_batches[at : at + self._most_abreast]
+        several = self._beside(micro_batches, at)
+        if len(several) > 1:
+            budget = min(self._most, self.memory.budget())
+            while len(several) > 1 and sum(map(self.memory.looked_at, several)) > budget:
+                several.pop()
         if len(several) > 1 and (found := self._together(several, compute)):
             return found
         while True:
             micro_batch = micro_batches[at]
-            done, result = self._alone(micro_batches, lambda: compute(micro_batch))  # noqa: B023
+            done, result = self._alone(micro_batches, at, lambda: compute(micro_batch))  # noqa: B023
             if done:
                 return [result]
             _let_go(self.memory)
@@ -150,13 +161,14 @@ class Fit:
                 raise too_little(micro_batch)
             self._part(micro_batches, at, parts, "found too little memory and begins again")
 
-    @property
-    def _most_abreast(self) -> int:
-        return self.memory.side_by_side.count if self._side_by_side else 1
+    def _beside(self, micro_batches: list[MicroBatch], at: int) -> list[MicroBatch]:
+        """Those from this place on that may be computed at the same time, were there room."""
+        count = self.memory.side_by_side.count if self._side_by_side else 1
+        return list(takewhile(lambda m: not _large(m), micro_batches[at : at + count]))
 
     def _abreast(self, weights: LoraWeights, micro_batches: list[MicroBatch], at: int) -> int:
         """How many from this place on have room together. Layers are computed again for one at a time."""
-        several = micro_batches[at : at + self._most_abreast]
+        several = self._beside(micro_batches, at)
         if len(several) < 2 or any(self._recompute(weights, m) for m in several):
             return 1
         kept, budget = self.memory.kept(weights), min(self._most, self.memory.budget())
@@ -176,13 +188,14 @@ class Fit:
             found.append(result)
         return found
 
-    def _alone(self, micro_batches: list[MicroBatch], compute: Callable[[], T]) -> tuple[bool, Any]:
-        """With as many threads of torch's as if others were beside it. The only one of its optimizer step has all.
+    def _alone(self, micro_batches: list[MicroBatch], at: int, compute: Callable[[], T]) -> tuple[bool, Any]:
+        """With as many threads of torch's as if others were beside it. A large one has all, and so has the only one of
+        its optimizer step.
 
         So the last bits do not hang on the memory, and a plan with halves in it gives those of the step that made them.
         """
         side_by_side = self.memory.side_by_side
-        if side_by_side.count == 1 or len(micro_batches) == 1:
+        if side_by_side.count == 1 or len(micro_batches) == 1 or _large(micro_batches[at]):
             return _attempt(compute)
         return side_by_side.run([partial(_attempt, compute)])[0]
 
@@ -217,15 +230,25 @@ class Fit:
         self._events.append({"event": "split", "message": message, "into": into} if into else event)
 
 
+def _large(micro_batch: MicroBatch) -> bool:
+    # With one thread its bits are the same on any, so it may go beside others.
+    return torch.get_num_threads() > 1 and micro_batch.tokens > _LARGE * sizes.PART_TOKENS
+
+
 def _parted(whole: MicroBatch, least: int, fits: Callable[[MicroBatch], bool]) -> list[MicroBatch]:
-    """Parts of at least so many tokens, which fit as far as that goes."""
+    """Parts of at least so many tokens, which fit as far as that goes; of a little fewer only where all of them fit."""
     if fits(whole):
         return [whole]
     halves = whole.made.halves(whole)
     twice = sum(half.tokens for half in halves) - whole.tokens
-    if len(halves) < 2 or min(half.tokens for half in halves) < least or twice > whole.tokens * _TWICE:
+    if (
+        len(halves) < 2
+        or (fewest := min(half.tokens for half in halves)) < least * _SLACK
+        or twice > whole.tokens * _TWICE
+    ):
         return [whole]
-    return [part for half in halves for part in _parted(half, least, fits)]
+    parts = [part for half in halves for part in _parted(half, least, fits)]
+    return parts if fewest >= least or all(map(fits, parts)) else [whole]
 
 
 def _attempt(compute: Callable[[], T]) -> tuple[bool, Any]:

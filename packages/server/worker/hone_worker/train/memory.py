@@ -20,6 +20,7 @@ from hone_worker.packing.pack import pack
 from hone_worker.packing.tree_attention import obstacle
 from hone_worker.process.errors import HoneWorkerError
 from hone_worker.train.forward import hidden_states
+from hone_worker.train.micro_batch import MicroBatch
 from hone_worker.train.policy_cache import PolicyCache
 from hone_worker.train.side_by_side import SideBySide
 from hone_worker.train.token_logprobs import token_logprobs
@@ -32,6 +33,8 @@ PROBES = (32, 96)
 BACKWARD = 1.2
 #: Tensors of a chunk's logits that the loss has at once.
 LOGITS = 4
+#: Tensors as wide as the widest layer that a forward has at once where nothing is kept for a backward.
+AT_HAND = 8
 #: Of the free memory, what no micro-batch is planned to fill: allocators round up, and others allocate too.
 SPARED = 0.1
 #: Tokens of the micro-batch that `step_bytes` counts: the planner's default.
@@ -94,6 +97,14 @@ class TrainerMemory:
         """Bytes that a micro-batch may take now."""
         return max(0, int((free_bytes(self.base.device) - self.reserved()) * (1 - SPARED)))
 
+    def looked_at(self, micro_batch: MicroBatch) -> int:
+        """Bytes that a forward without a gradient is planned to hold at once: by counting, and rather too many."""
+        base = self.base
+        layers = base.router.layers.values()
+        widest = max((max(layer.in_features, layer.out_features) for layer in layers), default=0)
+        at_hand = micro_batch.input_ids.numel() * widest * AT_HAND * 4
+        return at_hand + _logits_bytes(base) + 2 * base.unpacked_bytes
+
     def step_is_over(self) -> None:
         """Gives back what PyTorch's allocator keeps for its next use, where others want it meanwhile."""
         if self.release_after_step and self.base.device.type == "cuda":
@@ -128,11 +139,15 @@ def step_bytes(memory: TrainerMemory) -> int:
     return adapter + activations
 
 
+def _logits_bytes(base: Base) -> int:
+    return LOGITS * base.paths.loss_rows * base.vocab_size * 4
+
+
 def measure(base: Base, weights: LoraWeights) -> Kept:
     """What a forward with a gradient keeps for each token more, of which all are trained."""
     few, many = (_saved_bytes(base, weights, tokens) for tokens in PROBES)
     plain = (many - few) / (PROBES[1] - PROBES[0])
-    logits = LOGITS * base.paths.loss_rows * base.vocab_size * 4
+    logits = _logits_bytes(base)
     layers = len(decoder_layers(base.model))
     unpacked = 2 * base.unpacked_bytes
     if layers == 0:
