@@ -63,7 +63,7 @@ def test_a_good_batch_is_read_with_the_documented_defaults():
         ({"optimizer": {"learning_rate": 1e-3, "momentum": 0.9}}, "optimizer.momentum"),
         ({"loss": {"kl": 0.1}}, "loss.kl"),
         ({"lora": {"r": 4, "alpha": 8, "dropout": 0.1}}, "lora.dropout"),
-        ({"loss": {"scale_rewards": "batch"}}, "loss.scale_rewards"),
+        ({"loss": {"scale_rewards": "all"}}, "loss.scale_rewards"),
         ({"optimizer": {"learning_rate": "1e-3"}}, "optimizer.learning_rate"),
         ({"optimizer": {"learning_rate": 0}}, "optimizer.learning_rate"),
         ({"step": 0}, "step"),
