@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 
 from hone_worker.base.model import Base
-from hone_worker.base.thread_count import BUDGET_SECONDS, RUNS, WORTH, measured, most_threads
+from hone_worker.base.thread_count import BUDGET_SECONDS, WORTH, measured, median_seconds, most_threads
 from hone_worker.packing.attention import NAME
 from hone_worker.packing.pack import pack
 from hone_worker.packing.tree_attention import obstacle
@@ -62,7 +61,7 @@ def _measure_parts(base: Base, train: int) -> int:
     def together(count: int) -> float:
         side_by_side = SideBySide(count)
         try:
-            return _median_seconds(lambda: side_by_side.run([forward] * count)) / count
+            return median_seconds(lambda: side_by_side.run([forward] * count)) / count
         finally:
             side_by_side.end()
 
@@ -74,7 +73,7 @@ def _measure_parts(base: Base, train: int) -> int:
         if time.perf_counter() - start > BUDGET_SECONDS:
             # A base so large keeps all cores busy with one part, and nobody waits for the answer.
             return 1
-        alone = _median_seconds(forward)
+        alone = median_seconds(forward)
     finally:
         torch.set_num_threads(before)
     return best_count(
@@ -91,17 +90,6 @@ def best_count(alone: float, counts: Sequence[int], together: Callable[[int], fl
             break
         best, least = count, seconds
     return best
-
-
-def _median_seconds(run: Callable[[], object]) -> float:
-    run()
-    taken: list[float] = []
-    began = time.monotonic()
-    while len(taken) < RUNS and (not taken or time.monotonic() - began < BUDGET_SECONDS):
-        start = time.perf_counter()
-        run()
-        taken.append(time.perf_counter() - start)
-    return statistics.median(taken)
 
 
 def remembered(path: Path | None, device: str, measure: Callable[[], Cores]) -> Cores:
