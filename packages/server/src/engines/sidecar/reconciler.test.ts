@@ -13,31 +13,33 @@ const adapter = {
   config: "{}",
 };
 
+type Options = Parameters<typeof createReconciler>[0];
+
+/** Of an engine that serves nothing yet and takes loads so. */
+function reconcilerOf(
+  load: ReturnType<Options["pool"]>["load"],
+  onUnavailable: Options["onUnavailable"] = () => undefined,
+) {
+  const current = () => ({ generation: 0, adapters: [] });
+  const liveSet = { current, onChange: () => () => undefined } as never;
+  const cache = { folderOf: async () => "/cache/m@1", trim: async () => undefined } as never;
+  return createReconciler({
+    pool: () => ({ load, unload: () => Promise.resolve(), answerOf: () => null, liveSet }),
+    ...{ cache, base: () => base, onChange: () => undefined, onUnavailable },
+    signal: new AbortController().signal,
+    log: pino({ level: "silent" }),
+  });
+}
+
 it.each([
   ["engine_unavailable", 1],
   ["engine_error", 0],
 ] as const)("an engine whose load ends with %s is looked at %d times", async (code, times) => {
   let looks = 0;
-  const reconciler = createReconciler({
-    pool: () => ({
-      load: () => Promise.reject(new HoneError("It did not answer in time.", { code })),
-      unload: () => Promise.resolve(),
-      answerOf: () => null,
-      liveSet: {
-        current: () => ({ generation: 0, adapters: [] }),
-        onChange: () => () => undefined,
-      } as never,
-    }),
-    cache: {
-      folderOf: () => Promise.resolve("/cache/m@1"),
-      trim: () => Promise.resolve(),
-    } as never,
-    base: () => base,
-    onChange: () => undefined,
-    onUnavailable: () => looks++,
-    signal: new AbortController().signal,
-    log: pino({ level: "silent" }),
-  });
+  const reconciler = reconcilerOf(
+    () => Promise.reject(new HoneError("It did not answer in time.", { code })),
+    () => looks++,
+  );
   reconciler.take({
     known: true,
     generation: 1,
@@ -55,23 +57,7 @@ it.each<[string, { name: string; fingerprint: string | null }, RegExp | null]>([
   ["files that nobody knows", { ...base, fingerprint: null }, null],
 ])("adapters of a base of %s", async (_, told, refusal) => {
   const loaded: string[] = [];
-  const reconciler = createReconciler({
-    pool: () => ({
-      load: async ({ policy }) => void loaded.push(policy),
-      unload: () => Promise.resolve(),
-      answerOf: () => null,
-      liveSet: { current: () => ({ generation: 0, adapters: [] }) } as never,
-    }),
-    cache: {
-      folderOf: () => Promise.resolve("/cache/m@1"),
-      trim: () => Promise.resolve(),
-    } as never,
-    base: () => base,
-    onChange: () => undefined,
-    onUnavailable: () => undefined,
-    signal: new AbortController().signal,
-    log: pino({ level: "silent" }),
-  });
+  const reconciler = reconcilerOf(async ({ policy }) => void loaded.push(policy));
   const live = { known: true as const, generation: 1, probeTolerance: null };
   reconciler.take({ ...live, base: told, adapters: [adapter] });
   await reconciler.apply();
