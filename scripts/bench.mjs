@@ -12,7 +12,8 @@
 // email agent by gold labels, by RULER and by shuffled rewards, email-agents answers through every framework with one
 // policy, mcp trains agents of MCP servers, alarms rigs rewards and looks whether they are caught,
 // good-teacher trains reward models and policies by them, and shows which of them taught, train-judge trains judges by each method,
-// self-judge trains a policy by its own judgements, beside gold for all and for a fifth.
+// self-judge trains a policy by its own judgements, beside gold for all and for a fifth, ruler-judge has RULER ask judges
+// that were trained in another form.
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
@@ -41,7 +42,7 @@ const known = {
   ],
   experiments: [
     ...["seeds", "styles", "learn", "own-judge", "strangers", "sft-rl", "rates", "draws", "email"],
-    ...["train-judge", "self-judge"],
+    ...["train-judge", "self-judge", "ruler-judge"],
     ...["overlap", "email-agents", "mcp", "alarms", "good-teacher"],
   ],
 };

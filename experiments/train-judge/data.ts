@@ -2,13 +2,12 @@ import { readFileSync } from "node:fs";
 import { mulberry32, shuffledIndices, messageText } from "@hone/core";
 import type { ShownCase } from "@hone/recipes";
 
-const kinds = JSON.parse(readFileSync(new URL("words.json", import.meta.url), "utf8")) as Record<
-  string,
-  string[]
->;
+export const kinds = JSON.parse(
+  readFileSync(new URL("words.json", import.meta.url), "utf8"),
+) as Record<string, string[]>;
 
 /** Four words, so many of which are of the kind: that many marks the answer deserves. */
-function answer(kind: string, right: number, random: () => number): string {
+export function answer(kind: string, right: number, random: () => number): string {
   const draw = (words: readonly string[], count: number) =>
     shuffledIndices(words.length, random)
       .slice(0, count)
