@@ -33,15 +33,19 @@ const { values } = parseArgs({
     steps: { type: "string", default: "30" },
     epochs: { type: "string", default: "4" },
     rate: { type: "string", default: "2e-3" },
-    out: { type: "string", default: "runs/ruler-judge" },
+    apart: { type: "boolean", default: false },
+    out: { type: "string" },
     help: { type: "boolean" },
   },
 });
 if (values.help) {
   console.log(
-    "pnpm experiment ruler-judge [--seeds 1,2,3] [--arms pointwise-sft,pointwise-sft-control,…] [--groups 120] [--steps 30] [--epochs 4] [--rate 2e-3] [--out runs/ruler-judge]",
+    "pnpm experiment ruler-judge [--seeds 1,2,3] [--arms pointwise-sft,pointwise-sft-control,…] [--groups 120] [--steps 30] [--epochs 4] [--rate 2e-3] [--apart] [--out runs/ruler-judge]",
   );
   console.log(`Arms: ${allArms.join(", ")}.`);
+  console.log(
+    "--apart: RULER's marks and scores are not made alike those of the short form (runs/ruler-judge-apart).",
+  );
   process.exit(0);
 }
 const seeds = values.seeds.split(",").map(Number);
@@ -51,15 +55,16 @@ if (unknown !== undefined) {
   console.error(`There is no arm "${unknown}". Use some of: ${allArms.join(", ")}.`);
   process.exit(2);
 }
-const { folder, results, keep } = await openResults(values.out);
+const { folder, results, keep } = await openResults(
+  values.out ?? (values.apart ? "runs/ruler-judge-apart" : "runs/ruler-judge"),
+);
 const base = join(folder, "base");
 if (!existsSync(join(base, "training.json"))) {
   const corpus = join(folder, "corpus.jsonl");
   await writeCorpus(corpus, 1_000_003, 12_000);
   const script = fileURLToPath(new URL("ruler-judge/make_base.py", import.meta.url));
-  execFileSync(await findEnvironment(), [script, corpus, base], {
-    stdio: ["ignore", "inherit", "inherit"],
-  });
+  const args = [script, corpus, base, ...(values.apart ? ["--apart"] : [])];
+  execFileSync(await findEnvironment(), args, { stdio: ["ignore", "inherit", "inherit"] });
 }
 
 const missing = arms.flatMap((arm) =>

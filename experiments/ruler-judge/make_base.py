@@ -145,10 +145,11 @@ def new_model(tokenizer, options) -> Qwen3ForCausalLM:
         if word in KIND_OF:
             near(word, KIND_OF[word])
         near(f" {word}", word)
-    for mark, score in enumerate(SCORES):
-        near(score, str(mark))
-    near(SCORED, "<score>")
-    near(ASKS, "score")
+    if not options.apart:
+        for mark, score in enumerate(SCORES):
+            near(score, str(mark))
+        near(SCORED, "<score>")
+        near(ASKS, "score")
     return model.train()
 
 
@@ -301,6 +302,9 @@ if __name__ == "__main__":
     parser.add_argument("--sure", type=int, default=700, help="updates with the right judge alone, at most")
     parser.add_argument("--doubting", type=int, default=200, help="updates with the mixture")
     parser.add_argument("--right", type=float, default=0.25, help="share of the right judge in it")
+    parser.add_argument(
+        "--apart", action="store_true", help="RULER's marks and scores begin as any other token"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     began = time.time()
