@@ -1,5 +1,5 @@
 import { writeFile } from "node:fs/promises";
-import { mulberry32, shuffledIndices, type ChatMessage } from "@hone/core";
+import { messageText, mulberry32, shuffledIndices, type ChatMessage } from "@hone/core";
 import { collectAttempts } from "../../packages/ruler/src/prompt/attempts.ts";
 import { promptParts, userMessage } from "../../packages/ruler/src/prompt/prompt.ts";
 import { defaultRubric } from "../../packages/ruler/src/prompt/rubrics.ts";
@@ -27,7 +27,7 @@ export function questions(seed: number, count: number): Asked[] {
     const parts = promptParts(set, { fence: hex(16), ids }, options);
     const order = shuffledIndices(messages.length, random);
     const shown = order.map((at) => ({
-      ...{ id: ids[at]!, answer: String(messages[at]!.at(-1)!.content), worth: worth[at]! },
+      ...{ id: ids[at]!, answer: messageText(messages[at]!.at(-1)!), worth: worth[at]! },
     }));
     return { system: parts.system, user: userMessage(parts, order), shown };
   });

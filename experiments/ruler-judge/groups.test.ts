@@ -1,9 +1,12 @@
+import { messageText } from "@hone/core";
 import { rulerScoreGroup } from "@hone/ruler";
 import { afterEach, expect, it, vi } from "vitest";
 import { questions, rightAnswers } from "./corpus.ts";
 import { groupsOf, inOrder } from "./groups.ts";
 
-afterEach(() => vi.unstubAllEnvs());
+afterEach(() => {
+  vi.unstubAllEnvs();
+});
 
 it("counts pairs of different worth, and half of one that is told by no score", () => {
   expect(inOrder([0.2, 0.9, 0.5], [0, 4, 4])).toBe(1);
@@ -13,18 +16,22 @@ it("counts pairs of different worth, and half of one that is told by no score", 
 });
 
 it("learns from the very form in which RULER asks", async () => {
+  vi.stubEnv("HONE_RULER_SECRET", "of-the-test");
   const [{ group }] = groupsOf(5, 1) as [ReturnType<typeof groupsOf>[number]];
   const asked: { role: string; content: string }[][] = [];
   const judge = { baseURL: "http://judge.test/v1", apiKey: "key", model: "judge" };
-  await rulerScoreGroup(group, judge, {
+  const scored = rulerScoreGroup(group, judge, {
     cache: false,
-    swallowErrors: true,
+    swallowErrors: false,
     maxRetries: 0,
     fetch: async (_, init) => {
-      asked.push((JSON.parse(String(init?.body)) as { messages: (typeof asked)[number] }).messages);
+      asked.push(
+        (JSON.parse(init?.body as string) as { messages: (typeof asked)[number] }).messages,
+      );
       return await Promise.resolve(new Response("{}", { status: 400 }));
     },
   });
+  await expect(scored).rejects.toThrow("400");
   const [question] = questions(5, 1);
   const form = (text: string | undefined) =>
     text
@@ -41,7 +48,7 @@ it("learns from the very form in which RULER asks", async () => {
 it("demonstrates what each attempt is worth, and in the control what others are", () => {
   const scores = (shuffled: boolean) =>
     rightAnswers(7, 40, shuffled).map(({ messages }) => {
-      const said = JSON.parse(String(messages.at(-1)?.content)) as {
+      const said = JSON.parse(messageText(messages.at(-1)!)) as {
         scores: { id: string; score: number }[];
       };
       return said.scores;
@@ -52,5 +59,6 @@ it("demonstrates what each attempt is worth, and in the control what others are"
   expect(scores(false)).toEqual(worth);
   const flat = (all: { score: number }[][]) => all.flat().map(({ score }) => score);
   expect(flat(scores(true))).not.toEqual(flat(worth));
-  expect(flat(scores(true)).sort()).toEqual(flat(worth).sort());
+  const sorted = (all: number[]) => all.toSorted((a, b) => a - b);
+  expect(sorted(flat(scores(true)))).toEqual(sorted(flat(worth)));
 });

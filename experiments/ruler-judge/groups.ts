@@ -3,7 +3,7 @@ import { mulberry32 } from "@hone/core";
 import { answer, kinds } from "../train-judge/data.ts";
 
 /** Attempts of a group: as many as the base has read judgements of. */
-export const size = 3;
+const size = 3;
 
 /** One task and three different answers to it, and how many of each one's words are of the kind. */
 export interface Judged {

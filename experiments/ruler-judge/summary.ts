@@ -7,7 +7,7 @@ export type Way = "sampled" | "greedy";
 export const keyOf = (arm: string, seed: number, way: Way): string => `${arm} ${seed} ${way}`;
 
 /** What a trained arm is held against beside the base: the same with shuffled labels. */
-export const controlOf = (arm: string): string => `${arm}-control`;
+const controlOf = (arm: string): string => `${arm}-control`;
 
 const share = (value: number) => value.toFixed(2);
 
