@@ -83,9 +83,12 @@ describe.skipIf(process.platform !== "linux")("a child that outlived its server"
     const [core, tracker, other] = text.trim().split("\n").map(Number) as [number, number, number];
     const pidOf = leader.pid as number;
     try {
+      // Each is the shell's copy before it is a program of its own, with its own title and environment.
+      const titles = () =>
+        [core, tracker, other].map((one) => readFileSync(`/proc/${one}/cmdline`, "utf8"));
       await expect
-        .poll(() => readFileSync(`/proc/${core}/cmdline`, "utf8"))
-        .toMatch(/^VLLM::EngineCore/);
+        .poll(titles)
+        .toEqual(["VLLM::EngineCore\u0000600\u0000", ...Array(2).fill("sleep\u0000600\u0000")]);
       takeOverChildren(folder.path, log).note("engine", pidOf);
       process.kill(pidOf, "SIGKILL");
       await gone;
