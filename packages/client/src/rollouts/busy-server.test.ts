@@ -48,21 +48,24 @@ it("a turn is sent again for as long as the engines are full, as the same reques
 
 it("no new rollout begins while the server asks for less", async () => {
   let isFull = true;
+  let refuse = (): void => undefined;
+  const refused = new Promise<void>((resolve) => (refuse = resolve));
   const model = await modelWith((_, response) => {
-    const asked = { ...full, "retry-after-ms": "300" };
+    const asked = { ...full, "retry-after-ms": "2000" };
     if (isFull) sendError(response, 429, "engine_busy", "full", asked);
     else send(response, answer);
     isFull = false;
+    refuse();
   });
   const begun: number[] = [];
   const noted = async (one: RolloutModel, scenario: number) => {
     begun.push(performance.now());
-    // The second one ends while the first one waits.
-    if (scenario === 1) await sleep(50);
+    // The second one ends while the first one waits, which has the time to hear that it shall.
+    if (scenario === 1) await refused.then(() => sleep(600));
     return scenario === 1 ? 1 : await rollout(one);
   };
   await gather(model, noted, [0, 1, 2], { concurrency: 2 });
-  expect(begun[2]! - begun[0]!).toBeGreaterThan(280);
+  expect(begun[2]! - begun[0]!).toBeGreaterThan(1_980);
 });
 
 it("the wait ends with the rollout's time, and the 429 of a proxy is the caller's", async () => {

@@ -128,9 +128,8 @@ describe("a client that is made in one rollout and called in another", () => {
       const jobs: (() => Promise<void>)[] = [];
       let worker: Promise<void> | undefined;
       const work = async () => {
-        for (let idle = 0; idle < 20; idle += 1) {
-          await sleep(2);
-          for (let job = jobs.shift(); job; job = jobs.shift()) await job();
+        for (let done = 0; done < 3; await sleep(2)) {
+          for (let job = jobs.shift(); job; job = jobs.shift(), done += 1) await job();
         }
       };
       const agent = async (m: RolloutModel, n: number) => {

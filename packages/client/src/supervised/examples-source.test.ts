@@ -2,14 +2,19 @@ import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { array, asyncProperty, assert, string } from "fast-check";
-import { afterAll, beforeAll, expect, it } from "vitest";
+import { afterAll, beforeAll, expect, it, vi } from "vitest";
 import { heldOut, openExamples } from "./examples-source.ts";
 
 let folder: string;
 beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), "hone-source-"));
+  // Of this test alone: other processes have files of the same kind in the machine's.
+  vi.stubEnv("TMPDIR", mkdtempSync(join(folder, "tmp-")));
 });
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
+afterAll(() => {
+  vi.unstubAllEnvs();
+  rmSync(folder, { recursive: true, force: true });
+});
 
 const asIs = (value: unknown, _place: string) => value;
 const open = (

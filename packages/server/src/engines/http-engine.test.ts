@@ -16,7 +16,7 @@ describe("driver of the engine contract", () => {
     for (const close of open.splice(0)) await close();
   });
 
-  async function engineOf(handler: Handler): Promise<HttpEngine> {
+  async function engineOf(handler: Handler, controlTimeoutMs = 60_000): Promise<HttpEngine> {
     const server = createServer((request, response) => {
       let body = "";
       request.setEncoding("utf8").on("data", (text: string) => void (body += text));
@@ -28,7 +28,7 @@ describe("driver of the engine contract", () => {
       kind: "vllm",
       baseURL: () => `http://127.0.0.1:${port}`,
       key: () => "secret",
-      controlTimeoutMs: 300,
+      controlTimeoutMs,
     });
     open.push(async () => {
       await engine.close();
@@ -253,7 +253,7 @@ describe("driver of the engine contract", () => {
   );
 
   it("gives up on a list that does not come", async () => {
-    const engine = await engineOf(() => {});
+    const engine = await engineOf(() => {}, 300);
     expect(await codeOf(engine.served())).toBe("engine_unavailable");
   });
 });

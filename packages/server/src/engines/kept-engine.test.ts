@@ -7,13 +7,12 @@ import { requestsRunning } from "./engine-metrics.ts";
 import { keepVllm, type KeptEngine } from "./kept-engine.ts";
 
 const script = fileURLToPath(new URL("../testing/streaming-child.mjs", import.meta.url));
-const limitMs = 400;
 const kept: KeptEngine[] = [];
 afterEach(async () => {
   await Promise.all(kept.splice(0).map((one) => one.stop()));
 });
 
-async function start(env: Record<string, string>): Promise<KeptEngine> {
+async function start(env: Record<string, string>, limitMs: number): Promise<KeptEngine> {
   const nothing = { admit: async () => undefined, fence: () => undefined, missing: async () => [] };
   const one = keepVllm({
     ...{ name: "engine", pool: () => nothing, log: silent },
@@ -29,7 +28,8 @@ async function start(env: Record<string, string>): Promise<KeptEngine> {
 }
 
 it("a vLLM whose core has stopped is found by requests of which each gives up before the limit", async () => {
-  const one = await start({ HOLDS: "" });
+  const limitMs = 400;
+  const one = await start({ HOLDS: "" }, limitMs);
   const ended = new AbortController();
   const asking = (async () => {
     while (!ended.signal.aborted) {
@@ -66,13 +66,14 @@ it("a vLLM that is not there keeps nobody from seeing the others' figures", asyn
 });
 
 it("a vLLM that has answered is left alone, however long the reader takes over the first token", async () => {
-  const one = await start({});
+  const limitMs = 2_000;
+  const one = await start({}, limitMs);
   const ids: number[] = [];
   const signal = new AbortController().signal;
   const request = { model: "m@1", prompt: [1], n: 1, maxTokens: 2, temperature: 1, topP: 1 };
   const rest = { seed: null, stop: [], stopTokenIds: [], stream: true, signal };
   for await (const chunk of one.engine.generate({ ...request, ...rest })) {
-    if (ids.length === 0) await delay(4 * limitMs);
+    if (ids.length === 0) await delay(1.5 * limitMs);
     ids.push(...chunk.tokenIds);
   }
   expect(ids).toEqual([1, 1]);

@@ -280,7 +280,7 @@ describe("an engine with as many requests as it may have", () => {
     router = makeRouter(1);
     shut.b = "fenced";
     const first = sampleOne(router, prompt);
-    await vi.waitFor(() => expect(a.asked).toBe(1));
+    await vi.waitFor(() => expect(a.asked).toBe(1), { timeout: 30_000 });
     const signal = AbortSignal.abort(new Error("gone"));
     await expect(sampleOne(router, { ...prompt, signal })).rejects.toThrow("gone");
     expect(router.figures()[0]).toMatchObject({ waiting: 0, inFlight: 1, rollouts: 0 });

@@ -74,19 +74,19 @@ test("others have their turns during a search, and reads and writes go on beside
   const store = await openStore(folder.path);
   let found: unknown[] = [];
   let searching = false;
+  const beside: boolean[] = [];
   const search = async (): Promise<void> => {
     searching = true;
     found = await store.query(many);
     searching = false;
   };
   const both = async (attempt: number): Promise<void> => {
-    const [, beside] = await Promise.all([
-      search(),
-      store.write([{ sql: insert, args: ["op", attempt, "{}"] }]).then(() => searching),
-    ]);
-    expect(beside).toBe(true);
+    const write = store.write([{ sql: insert, args: ["op", attempt, "{}"] }]);
+    await Promise.all([search(), write.then(() => beside.push(searching))]);
   };
   expect(await longestTurn(both)).toBeLessThan(0.5);
+  // A write that waits for the search is never over before it; a busy disk may hold one up for as long.
+  expect(beside).toContain(true);
   expect(found).toMatchObject([{ n: 333_333_833_333_500_000 }]);
   await store.close();
 });

@@ -141,8 +141,8 @@ it("waits for a slow start as long as it makes progress, and tells what it is at
   }
   await start;
   expect(slow.status()).toMatchObject({ state: "ready", phase: "idle", restarts: 0 });
-  await expect(child("stuck-start", { deadlines: { startingMs: 1_000 } }).start()).rejects.toThrow(
-    "The child did not start: it made no progress for 1 s while loading.",
+  await expect(child("stuck-start", { deadlines: { startingMs: 2_000 } }).start()).rejects.toThrow(
+    "The child did not start: it made no progress for 2 s while loading.",
   );
 });
 
@@ -230,14 +230,14 @@ function canUse(supervised: Supervised): boolean {
 }
 
 it("restarts a child that answers but makes no progress, and leaves one that does alone", async () => {
-  const working = child("", { deadlines: { trainingMs: 400 } });
-  const hanging = child("", { deadlines: { trainingMs: 400 } });
+  const deadlines = { trainingMs: 1_000 };
+  const [working, hanging] = [child("", { deadlines }), child("", { deadlines })];
   await Promise.all([working.start(), hanging.start()]);
   const pids = [pidOf(working), pidOf(hanging)];
   await ask(working, "/work");
   await ask(hanging, "/hang");
   await vi.waitFor(() => expect(hanging.status().restarts).toBe(1), soon);
-  expect(hanging.status().lastFailure).toBe("it made no progress for 0.4 s while training");
+  expect(hanging.status().lastFailure).toBe("it made no progress for 1 s while training");
   await delay(500);
   expect(pidOf(working)).toBe(pids[0]);
   expect(alive(pids[1] as number)).toBe(false);

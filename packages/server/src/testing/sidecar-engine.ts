@@ -16,7 +16,8 @@ export interface SidecarEngine {
   calls: string[];
   /** Between tokens of a stream. @unit ms */
   paceMs: number;
-  /** Streams that were given up before their end. */
+  /** Streams that have begun, and those that were given up before their end. */
+  begun: number;
   aborted: number;
   /** Takes no more requests, and ends those that run. */
   close(): void;
@@ -33,6 +34,7 @@ export async function startSidecarEngine(base = "base", port = 0): Promise<Sidec
     adapters: new Map(),
     calls: [],
     paceMs: 5,
+    begun: 0,
     aborted: 0,
     close() {
       server.closeAllConnections();
@@ -81,6 +83,7 @@ export async function startSidecarEngine(base = "base", port = 0): Promise<Sidec
       response.writeHead(200).end(JSON.stringify(choice(Array(count).fill(token), true)));
       return;
     }
+    engine.begun++;
     response.once("close", () => void (engine.aborted += response.writableFinished ? 0 : 1));
     response.writeHead(200, { "content-type": "text/event-stream" });
     for (let at = 1; at <= count && !response.destroyed; at++) {

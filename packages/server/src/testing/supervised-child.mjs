@@ -53,8 +53,8 @@ const server = createServer((request, response) => {
   );
 });
 if (fault === "slow-start" || fault === "stuck-start") {
-  // Longer than the test's limit for a start, in steps that are much shorter than it.
-  for (let at = 0; at < 15; at++) {
+  // Longer than the test's limit for a start, in steps that are much shorter than it. A start that is stuck has no end.
+  for (let at = 0; at < 15 || fault === "stuck-start"; at++) {
     if (fault === "slow-start") progress = at;
     console.log(JSON.stringify({ phase: at < 8 ? "loading" : "compiling", progress, boot }));
     await new Promise((resolve) => setTimeout(resolve, 200));

@@ -9,7 +9,9 @@ import { startListedEngine, type ListedEngine } from "../../testing/listed-engin
 import { createEnginePool, type EnginePool } from "../pool.ts";
 import { createJoinedEngines, type JoinedEngines } from "./joined-engines.ts";
 
-const soon = { timeout: 20_000, interval: 5 };
+const soon = { timeout: 60_000, interval: 5 };
+/** Of a stop that waits for nobody: whoever hangs would be waited for half a minute. @unit ms */
+const atOnce = 15_000;
 let dataDir: string;
 let engine: ListedEngine;
 let pool: EnginePool;
@@ -120,7 +122,7 @@ it("a server that stops does not wait for an engine that hangs over what it gets
   expect(state()).toEqual(["loading"]);
   const began = performance.now();
   await joined.stop();
-  expect(performance.now() - began).toBeLessThan(5_000);
+  expect(performance.now() - began).toBeLessThan(atOnce);
 });
 
 it("nor for one whose list does not come", async () => {
@@ -131,5 +133,5 @@ it("nor for one whose list does not come", async () => {
   await vi.waitFor(() => expect(engine.listed).toBeGreaterThan(asked), soon);
   const began = performance.now();
   await joined.stop();
-  expect(performance.now() - began).toBeLessThan(5_000);
+  expect(performance.now() - began).toBeLessThan(atOnce);
 });

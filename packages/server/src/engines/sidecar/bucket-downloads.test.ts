@@ -51,7 +51,7 @@ const opened = (url: () => string | null, server = "http://127.0.0.1:7777") =>
   bucketDownloads({
     link: { bucketURL: async () => url() },
     ...{ server, log: silent, signal: new AbortController().signal },
-    limits: { answerMs: 500, stallMs: 200, wholeMs: 700, restMs: 400 },
+    limits: { answerMs: 5_000, stallMs: 700, wholeMs: 1_500, restMs: 1_000 },
   });
 const wanted = () => ({ policy: "m@1", sha256: one.sha256, bytes: one.bytes, rank: 8, config: "" });
 const file = () => join(folder, "weights");

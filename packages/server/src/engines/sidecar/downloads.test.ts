@@ -40,7 +40,7 @@ afterEach(() => {
 
 function openCache() {
   const { port } = server.address() as AddressInfo;
-  const link = linkTo(`http://127.0.0.1:${port}`, "k".repeat(43), { stallMs: 300 });
+  const link = linkTo(`http://127.0.0.1:${port}`, "k".repeat(43), { stallMs: 1_500 });
   return openAdapterCache({
     ...{ folder: join(folder, "cache"), maxBytes: 1e9, log: silent },
     fetch: (sha256) => link.adapter(sha256, new AbortController().signal),
