@@ -54,9 +54,11 @@ const server = createServer((request, response) => {
 });
 if (fault === "slow-start" || fault === "stuck-start") {
   // Longer than the test's limit for a start, in steps that are much shorter than it. A start that is stuck has no end.
-  for (let at = 0; at < 15 || fault === "stuck-start"; at++) {
-    if (fault === "slow-start") progress = at;
-    console.log(JSON.stringify({ phase: at < 8 ? "loading" : "compiling", progress, boot }));
+  const stuck = fault === "stuck-start";
+  for (let at = 0; at < 15 || stuck; at++) {
+    if (!stuck) progress = at;
+    const now = at < 8 || stuck ? "loading" : "compiling";
+    console.log(JSON.stringify({ phase: now, progress, boot }));
     await new Promise((resolve) => setTimeout(resolve, 200));
   }
 }
