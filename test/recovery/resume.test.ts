@@ -23,7 +23,7 @@ let server: TestServer;
 let running: ChildProcess | null = null;
 beforeEach(async () => {
   folder = mkdtempSync(join(tmpdir(), "hone-resume-"));
-  server = await startTestServer(join(folder, "data"), { leaseMs: 1_000, port: await freePort() });
+  server = await startTestServer(join(folder, "data"), { leaseMs: 4_000, port: await freePort() });
 });
 afterEach(async () => {
   running?.kill("SIGKILL");

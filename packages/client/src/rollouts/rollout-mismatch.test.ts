@@ -319,11 +319,11 @@ describe("a call after the rollout's end", () => {
       await say(new OpenAI(m.connection()), "x").catch((e: unknown) => errors.push(e));
       return 1;
     };
-    const [group] = await gather(model, agent, [1], { ...options, timeoutMs: 100 });
+    const [group] = await gather(model, agent, [1], { ...options, timeoutMs: 1_500 });
     expect(group?.exceptions[0]).toMatchObject({ type: "timeout", duringCall: 1 });
     await expect.poll(() => errors.length).toBe(1);
     expect(errors[0]).toMatchObject({ status: 409, code: "rollout_closed" });
-    expect(errors[0].message).toContain("longer than its 100 ms");
+    expect(errors[0].message).toContain("longer than its 1500 ms");
     expect(server.seen("POST /v1/rollouts")).toHaveLength(1);
   });
 });

@@ -23,7 +23,7 @@ const test = stateTest
   /** Resolves once no row names the model or belongs to what does. */
   .extend("cleared", ({ folder }) => async (): Promise<void> => {
     const uncleared = (): number | undefined => rows(folder)["uncleared"];
-    await expect.poll(uncleared, { interval: 10, timeout: 10_000 }).toBe(0);
+    await expect.poll(uncleared, { interval: 10, timeout: 60_000 }).toBe(0);
     expect(Object.values(rows(folder))).toEqual([0, 0, 0, 0, 0, 0, 0, 0]);
   });
 

@@ -78,7 +78,7 @@ async function useEverything(server: TestState): Promise<void> {
   }
   await server.call("DELETE", "/v1/models/m");
   const cleared = () => [...statements].some((sql) => /UPDATE deleted_models/.test(sql));
-  await expect.poll(cleared, { interval: 10, timeout: 10_000 }).toBe(true);
+  await expect.poll(cleared, { interval: 10, timeout: 60_000 }).toBe(true);
   await server.state.close();
 }
 
