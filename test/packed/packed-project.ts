@@ -32,7 +32,7 @@ export interface ServedProject {
   stop(): Promise<void>;
 }
 
-const stopLimitMs = 20_000;
+const stopLimitMs = 60_000;
 
 export function createProject(folder: string): PackedProject {
   mkdirSync(folder, { recursive: true });
