@@ -25,6 +25,9 @@ const colours = ["red", "blue", "green", "white", "black", "brown", "pink", "gre
 const question = (colour: string, thing: string) => `The ${thing} is ${colour}. Which colour?`;
 const rate = { learningRate: 3e-3, warmupSteps: 0 };
 
+/** Each answer has a seed of its own, the same in every run of these tests. */
+let drawn = 0;
+
 /** Four rollouts of each colour, without a reward. */
 async function play(name: string, scenarios = colours) {
   const model = await server.hone.model({ name, lora: { r: 8, alpha: 16 } });
@@ -36,6 +39,7 @@ async function play(name: string, scenarios = colours) {
         model: connection.model,
         messages: [{ role: "user", content: question(colour, "boat") }],
         max_tokens: 16,
+        seed: (drawn += 1),
       });
       return { reward: null };
     },

@@ -10,14 +10,19 @@ import { startTestServer, type TestServer } from "../support/server.ts";
  * loop. With the rewards shuffled within each group it must not get there.
  */
 async function sayYes(model: RolloutModel): Promise<{ reward: number }> {
+  drawn += 1;
   const client = new OpenAI(model.connection());
   const completion = await client.chat.completions.create({
     model: model.connection().model,
     messages: [{ role: "user", content: "Say a word." }],
     max_tokens: 4,
+    seed: drawn,
   });
   return { reward: completion.choices[0]?.message.content?.trim() === "yes" ? 1 : 0 };
 }
+
+/** Each answer has a seed of its own, the same in every run of these tests. */
+let drawn = 0;
 
 async function share(model: Policy, of = 128): Promise<number> {
   const groups = await gather(model, sayYes, [{}], {
