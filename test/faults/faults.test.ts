@@ -35,10 +35,10 @@ describe.skipIf(process.platform !== "linux")("a step that is broken", () => {
   });
 
   it.concurrent("at a random instant", async () => {
-    const seed = Date.now() % 1_000_000;
-    const [trial] = randomTrials(1, seed, reference.workMs);
+    // The first of those that `pnpm faults` tries by default, so that a failure can be looked at again.
+    const [trial] = randomTrials(1, 1, reference.workMs);
     if (!trial) throw new Error("there is no trial");
     const { faults } = await runTrial(template, trial, folder, reference.files);
-    expect(faults, `seed ${seed}: ${trial.victim}, ${trial.name}`).toEqual([]);
+    expect(faults, `${trial.victim}, ${trial.name}`).toEqual([]);
   });
 });
