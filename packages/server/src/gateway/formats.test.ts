@@ -111,7 +111,7 @@ describe.skipIf(!workerPython())("response_format", () => {
     const text = client.completions.create({ model: "m", prompt: content });
     await expect(text).rejects.toMatchObject({ status: 400, param: "prompt" });
     // To tokenise it takes as long as this test may.
-    expect(performance.now() - before).toBeLessThan(10_000);
+    expect(performance.now() - before).toBeLessThan(30_000);
   });
 
   it("streams it as it sends it whole, with the logprobs of what was left to say", async () => {

@@ -20,7 +20,7 @@ it("is counted in time that grows with the tokens, not with the pairs of turns",
   const began = performance.now();
   const splits = splitsOf(completions);
   // Compared with one another they took half a minute.
-  expect(performance.now() - began).toBeLessThan(3_000);
+  expect(performance.now() - began).toBeLessThan(10_000);
   expect(splits?.reasons).toEqual({ cannot_bridge: turns - 1 });
   expect(splits?.tokensAgain).toBeGreaterThan(0);
 });
