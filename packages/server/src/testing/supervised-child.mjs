@@ -55,7 +55,8 @@ const server = createServer((request, response) => {
 if (fault === "slow-start" || fault === "stuck-start") {
   // Longer than the test's limit for a start, in steps that are much shorter than it. A start that is stuck has no end.
   const stuck = fault === "stuck-start";
-  for (let at = 0; at < 15 || stuck; at++) {
+  const steps = stuck ? Infinity : 15;
+  for (let at = 0; at < steps; at++) {
     if (!stuck) progress = at;
     const now = at < 8 || stuck ? "loading" : "compiling";
     console.log(JSON.stringify({ phase: now, progress, boot }));
