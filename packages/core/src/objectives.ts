@@ -35,8 +35,8 @@ export const policyGradientSchema = z.object({
   samplerCorrection: z.enum(corrections).default("token_truncate"),
   /** Lower bound of that weight. @default none */
   samplerCorrectionMin: positive.optional(),
-  /** Upper limit of the importance weight π_o/π_s. */
-  importanceCap: positive.default(2),
+  /** Upper limit of that weight, 2 if it is not given. */
+  importanceCap: positive.optional(),
   /**
    * C of the loss: each rollout's sum over its tokens is divided by it. The mean length of the step's trained rollouts
    * if it is not given, so that the loss is a mean over tokens.
@@ -204,6 +204,7 @@ const conditions: [option: string, other: string, acts: (value: unknown) => bool
   ["std", "scaleRewards", (scale) => scale !== "none"],
   ["samplerCorrectionMin", "samplerCorrection", (mode) => mode !== "none"],
   ["samplerCorrectionMax", "samplerCorrection", (mode) => mode !== "none"],
+  ["importanceCap", "samplerCorrection", (mode) => mode !== "none"],
   ["mismatchMin", "mismatchMask", (mask) => mask !== "none"],
   ["mismatchMax", "mismatchMask", (mask) => mask !== "none"],
   ["klIn", "beta", (beta) => beta !== 0],
@@ -217,8 +218,8 @@ const conditions: [option: string, other: string, acts: (value: unknown) => bool
 const bounds: [low: string, least: number, high: string, most: number][] = [
   ["mismatchMin", 0.5, "mismatchMax", 5],
   ["samplerCorrectionMin", 0, "samplerCorrectionMax", 3],
-  // Of the default objective; all others have no such bound.
-  ["samplerCorrectionMin", 0, "importanceCap", Infinity],
+  // The same bound of the default objective, older than its peers'.
+  ["samplerCorrectionMin", 0, "importanceCap", 2],
 ];
 
 /** Refuses an option that would do nothing, and bounds under which nothing trains. */
@@ -228,10 +229,12 @@ export function actsWith(config: Values, context: z.RefinementCtx): void {
   for (const [option, other, acts] of conditions) {
     if (config[option] === undefined || config[option] === false) continue;
     if (!(other in config) || acts(config[other])) continue;
-    refuse(option, `it does nothing while ${other} is ${JSON.stringify(config[other])}`);
+    const value = JSON.stringify(config[other]);
+    refuse(option, `it does nothing while ${other} is ${value}. Leave it out, or change ${other}`);
   }
+  const lacked = config["type"] === "policy_gradient" ? "samplerCorrectionMax" : "importanceCap";
   for (const [low, least, high, most] of bounds) {
-    if (high === "samplerCorrectionMax" && "importanceCap" in config) continue;
+    if (high === lacked) continue;
     const { [low]: from = least, [high]: to = most } = config as Record<string, number | undefined>;
     if (from < to) continue;
     if (config[low] === undefined) refuse(high, `it must lie above ${low}, which is ${from}`);

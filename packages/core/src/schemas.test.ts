@@ -70,7 +70,6 @@ describe("train configuration", () => {
       config: {
         learningRate: 1e-4,
         warmupSteps: 5,
-        importanceCap: 2,
         maxStaleness: 4,
       },
     });

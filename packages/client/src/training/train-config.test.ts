@@ -33,11 +33,17 @@ test("an option that does nothing is refused by name", () => {
     'train(): the options has the unknown key "importanceLevel".',
   );
   expect(message({ type: "grpo", klIn: "loss" })).toBe(
-    "train(): klIn is wrong: it does nothing while beta is 0.",
+    "train(): klIn is wrong: it does nothing while beta is 0. Leave it out, or change beta.",
   );
   expect(message({ type: "grpo", scaleRewards: "none", std: "sample" })).toBe(
-    'train(): std is wrong: it does nothing while scaleRewards is "none".',
+    'train(): std is wrong: it does nothing while scaleRewards is "none". Leave it out, or change scaleRewards.',
   );
+  expect(message({ samplerCorrection: "none", importanceCap: 2 })).toBe(
+    'train(): importanceCap is wrong: it does nothing while samplerCorrection is "none". ' +
+      "Leave it out, or change samplerCorrection.",
+  );
+  expect(message({ samplerCorrection: "none" })).toBe("");
+  expect(message({ samplerCorrection: "sequence_mask", importanceCap: 3 })).toBe("");
   expect(message({ type: "ppo" })).toMatch(
     /^train\(\): type is wrong: it is one of policy_gradient, grpo, /,
   );
@@ -60,6 +66,7 @@ test("bounds under which nothing would train are refused", () => {
     [{ type: "grpo", delta: 0.5 }, /delta is wrong: it must be above 1/],
     [{ type: "grpo", samplerCorrectionMin: 4 }, /samplerCorrectionMin is wrong: .* which is 3/],
     [{ samplerCorrectionMin: 2.5 }, /samplerCorrectionMin is wrong: .* which is 2/],
+    [{ samplerCorrectionMin: 1.5, importanceCap: 1.2 }, /Min is wrong: .* which is 1.2/],
     [{ mismatchMask: "token", mismatchMin: 6 }, /mismatchMin is wrong: .* which is 5/],
     [{ mismatchMask: "token", mismatchMin: 2, mismatchMax: 2 }, /mismatchMin is wrong/],
     [{ mismatchMask: "token", mismatchMax: 0.3 }, /mismatchMax is wrong: .* which is 0.5/],

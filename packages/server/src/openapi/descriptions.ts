@@ -60,7 +60,7 @@ export const descriptions: Record<string, string> = {
   "policyGradientSchema.scaleRewards": "Divides advantages by the standard deviation of the group's rewards, or of all: ddof 1, + 1e-4, unless `std` is given.",
   "policyGradientSchema.samplerCorrection": "Weighs by π_o/π_s, of a token or of the whole rollout, held within bounds or 0 outside of them.",
   "policyGradientSchema.samplerCorrectionMin": "Lower bound of that weight. @default none",
-  "policyGradientSchema.importanceCap": "Upper limit of the importance weight π_o/π_s.",
+  "policyGradientSchema.importanceCap": "Upper limit of that weight, 2 if it is not given.",
   "policyGradientSchema.normalizerTokens": "C of the loss: each rollout's sum over its tokens is divided by it. The mean length of the step's trained rollouts if it is not given, so that the loss is a mean over tokens.",
   "drGrpoSchema.scaleRewards": "Divides advantages by the standard deviation of the group's rewards, or of all. TRL's `scale_rewards`.",
   "drGrpoSchema.normalizerTokens": "What each rollout's sum over its tokens is divided by. TRL's `max_completion_length`.",

@@ -16,6 +16,7 @@ it("is what a version without objectives stored for the same request", async () 
   const stored = "3c272343dbe68d18ad25fd19ba656760ca0831b43c4a31d3dff4795043ca0efa";
   expect(await operationSha(submit({ learningRate: 1e-4 }))).toBe(stored);
   expect(await operationSha(submit({ learningRate: 1e-4, type: "policy_gradient" }))).toBe(stored);
+  expect(await operationSha(submit({ learningRate: 1e-4, importanceCap: 2 }))).toBe(stored);
   for (const other of [
     { learningRate: 2e-4 },
     { mismatchMask: "token" },
@@ -28,6 +29,7 @@ it("is what a version without objectives stored for the same request", async () 
     ],
     ...[{ baseline: "leave_one_out" }, { samplerCorrection: "none" }],
     { normalizerTokens: 64 },
+    { importanceCap: 3 },
   ]) {
     expect(await operationSha(submit({ learningRate: 1e-4, ...other }))).not.toBe(stored);
   }

@@ -16,16 +16,20 @@ const later = {
 
 /**
  * Earlier versions had one objective, which they did not name, with fewer options: a program that is repeated after
- * an upgrade finds its step. Their constant stands for one that is not given.
+ * an upgrade finds its step. Their constants stand for what is not given.
  */
 function asStoredBefore(op: ParsedSubmit["op"]): unknown {
   if (!("groups" in op) || op.config.type !== "policy_gradient") return op;
-  const { type: _, measureKl, normalizerTokens = 1024, ...config } = op.config;
+  const { type: _, measureKl, normalizerTokens = 1024, importanceCap = 2, ...config } = op.config;
   const asked = Object.entries(config).filter(
     ([name, value]) => value !== (later as Record<string, unknown>)[name],
   );
   return {
     ...op,
-    config: { ...Object.fromEntries(asked), normalizerTokens, ...(measureKl && { measureKl }) },
+    config: {
+      ...Object.fromEntries(asked),
+      ...{ normalizerTokens, importanceCap },
+      ...(measureKl && { measureKl }),
+    },
   };
 }

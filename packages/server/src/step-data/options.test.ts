@@ -92,6 +92,7 @@ describe.skipIf(!workerPython())("options of core and of the worker", () => {
         ...{
           samplerCorrection: ["none", "token_mask", "sequence_truncate"],
           samplerCorrectionMin: [0.5],
+          importanceCap: [1.5],
         },
         ...{
           samplerCorrectionMax: [2],

@@ -24,9 +24,10 @@ def both(seed: int):
     given = {name: value for name, value in given.items() if name not in ("delta", "importanceLevel")}
     given |= {"samplerCorrection": theirs.sampler_correction, "normalizerTokens": 8 + seed % 5}
     cap = given.pop("samplerCorrectionMax", 3.0)
-    ours = PolicyGradient.model_validate({**given, "importanceCap": cap})
-    corrects = {} if theirs.sampler_correction == "none" else {"samplerCorrectionMax": cap}
-    return ours, OBJECTIVES["dr_grpo"].options.model_validate({**given, **corrects}), given
+    corrects = theirs.sampler_correction != "none"
+    ours = PolicyGradient.model_validate({**given, **({"importanceCap": cap} if corrects else {})})
+    bound = {"samplerCorrectionMax": cap} if corrects else {}
+    return ours, OBJECTIVES["dr_grpo"].options.model_validate({**given, **bound}), given
 
 
 def test_with_penalties_masks_and_corrections_it_is_trls_dr_grpo():
@@ -64,7 +65,7 @@ def test_its_advantages_are_the_written_ones(baseline, std):
 def before(inputs, options):
     """As it was computed when it had no options in common with others."""
     low, high = options.epsilon_low, options.epsilon_high
-    weight = weighed(importance(inputs.old, inputs.sampler).clamp(max=options.importance_cap), inputs)
+    weight = weighed(importance(inputs.old, inputs.sampler).clamp(max=options.sampler_correction_max), inputs)
     kept = mismatch_mask(inputs, options)
     weight = weight if kept is None else weight * kept
     values = weight * surrogate(torch.exp(log_ratio(inputs, "token")), inputs.advantages, low, high)
@@ -100,6 +101,9 @@ def test_what_older_plans_hold_is_read_as_it_was():
     assert parse_config(json.dumps(reference.config(loss=plan))).loss == PolicyGradient(
         epsilon_low=0.1, importance_cap=3.0, scale_rewards="group"
     )
+    # The cap of every plan, also where nothing was corrected.
+    idle = {**plan, "importanceCap": 2.0, "samplerCorrection": "none"}
+    assert parse_config(json.dumps(reference.config(loss=idle))).loss.sampler_correction == "none"
     for wrong in ({"samplerCorrectionMin": 2.5}, {"klIn": "reward"}, {"samplerCorrectionMax": 4}):
         with pytest.raises(HoneWorkerError, match="loss"):
             parse_config(json.dumps(reference.config(loss=wrong)))

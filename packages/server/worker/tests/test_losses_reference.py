@@ -29,7 +29,7 @@ def written_out(case, options, a):
         values = -torch.min(ratio * a, ratio.clip(1 - o.epsilon_low, 1 + o.epsilon_high) * a)
     off = (old - sampler).exp()
     if o.type == "policy_gradient":
-        values = values * off.clip(max=o.importance_cap)
+        values = values * off.clip(max=o.sampler_correction_max)
     if o.mismatch_mask == "sequence":
         off = ((old - sampler) * m).sum(1, keepdim=True).div(lengths).exp()
     if o.mismatch_mask != "none":

@@ -52,7 +52,7 @@ def test_a_good_batch_is_read_with_the_documented_defaults():
     assert (config.optimizer.weight_decay, config.optimizer.max_grad_norm) == (0, 1.0)
     assert config.optimizer.warmup_steps == 5
     loss = config.loss
-    assert (loss.epsilon_low, loss.epsilon_high, loss.importance_cap) == (0.2, 0.2, 2)
+    assert (loss.epsilon_low, loss.epsilon_high, loss.sampler_correction_max) == (0.2, 0.2, 2)
     assert (loss.normalizer_tokens, loss.scale_rewards) == (None, "none")
 
 

@@ -18,7 +18,12 @@ from pydantic import Field
 from hone_worker.train.objectives.clipped import clip_ratios, clipped, surrogate
 from hone_worker.train.objectives.objective import LossInputs
 from hone_worker.train.objectives.policy_loss import Mean, TokenLoss, policy_objective
-from hone_worker.train.objectives.policy_options import Correction, PolicyOptions, Unset
+from hone_worker.train.objectives.policy_options import (
+    DEFAULT_IMPORTANCE_CAP,
+    Correction,
+    PolicyOptions,
+    Unset,
+)
 from hone_worker.train.objectives.ratios import log_ratio, sampler_correction, weighed
 from hone_worker.train.options import Positive
 
@@ -27,7 +32,7 @@ class PolicyGradient(PolicyOptions):
     type: Literal["policy_gradient"] = "policy_gradient"
     epsilon_low: Annotated[float, Field(gt=0, le=1)] = 0.2
     epsilon_high: Positive = 0.2
-    importance_cap: Positive = 2.0
+    importance_cap: Positive | Unset = None
     normalizer_tokens: Annotated[int, Field(ge=1)] | Unset = None
     scale_rewards: Literal["none", "group", "batch"] = "none"
     sampler_correction: Correction = "token_truncate"
@@ -36,7 +41,7 @@ class PolicyGradient(PolicyOptions):
     @property
     def sampler_correction_max(self) -> float:
         """Older than its peers' option, and named otherwise."""
-        return self.importance_cap
+        return self.importance_cap or DEFAULT_IMPORTANCE_CAP
 
 
 def token_loss(inputs: LossInputs, options: PolicyGradient) -> TokenLoss:

@@ -19,12 +19,15 @@ Correction = Literal["none", "token_truncate", "token_mask", "sequence_truncate"
 DEFAULT_MISMATCH_MIN, DEFAULT_MISMATCH_MAX = 0.5, 5.0
 #: TRL's `vllm_importance_sampling_clip_max`.
 DEFAULT_CORRECTION_MAX = 3.0
+#: That of the default objective.
+DEFAULT_IMPORTANCE_CAP = 2.0
 
 #: An option acts only while another is one of these values: core's `actsWith`.
 ACTS_WITH: list[tuple[str, str, Callable[[Any], bool]]] = [
     ("std", "scale_rewards", lambda scale: scale != "none"),
     ("sampler_correction_min", "sampler_correction", lambda correction: correction != "none"),
     ("sampler_correction_max", "sampler_correction", lambda correction: correction != "none"),
+    ("importance_cap", "sampler_correction", lambda correction: correction != "none"),
     ("mismatch_min", "mismatch_mask", lambda mask: mask != "none"),
     ("mismatch_max", "mismatch_mask", lambda mask: mask != "none"),
     ("kl_in", "beta", lambda beta: beta > 0),
@@ -51,6 +54,8 @@ class Acting(Options):
         for name, other, acts in ACTS_WITH:
             if name not in fields or other not in fields or getattr(self, name) in (None, False):
                 continue
+            if name == "importance_cap" and getattr(self, name) == DEFAULT_IMPORTANCE_CAP:
+                continue  # plans of earlier versions hold it where nobody gave it
             if not acts(getattr(self, other)):
                 raise ValueError(f"`{fields[name].alias}` does nothing with this `{fields[other].alias}`")
         for (low, least), (high, most) in BOUNDS:
