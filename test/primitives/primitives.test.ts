@@ -166,7 +166,9 @@ it("what cannot be done is refused by name", async () => {
     /data\[0\] has 9000 tokens/,
   );
   const foreign = { ...datum, targets: datum.targets.map(() => 10 ** 6) };
-  await expect(model.forwardBackward([foreign])).rejects.toThrow(/targets/);
+  const refused = model.forwardBackward([datum, foreign]);
+  await expect(refused).rejects.toThrow(/data\[1\]\.targets\[0\] is 1000000, and token ids/);
+  expect(await refused.catch(code)).toBe("invalid_request");
 
   // Gradients of a program that ended before its step are found, or let go of.
   await model.forwardBackward([datum]);

@@ -299,7 +299,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
       remotes.maxModelLen ?? info.maxModelLen,
       info.maxModelLen,
     );
-    base = { ...bits, maxModelLen, sleeps: sleep !== undefined };
+    base = { ...bits, maxModelLen, vocabSize: info.vocabSize, sleeps: sleep !== undefined };
     state = await openState({
       dataDir: options.dataDir,
       lock: options.lock,

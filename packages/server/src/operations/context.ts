@@ -19,6 +19,8 @@ import type { ReadyGate } from "./ready.ts";
 export interface Base {
   name: string;
   maxModelLen: number;
+  /** Token ids are below it. */
+  vocabSize: number;
   dtype: "float32" | "bfloat16";
   quantize?: Quantize | null | undefined;
   /** What generates sleeps while a step trains. @default false */

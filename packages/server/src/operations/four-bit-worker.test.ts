@@ -37,7 +37,10 @@ describe.skipIf(!packs)(
           engine: () => engine,
           trainer: createTrainerClient(reached),
           renderer: createRendererClient({ baseURL: () => "", key: () => "" }),
-          base: { name: "base", maxModelLen: 512, dtype: "float32", quantize: "nf4" },
+          base: {
+            ...{ name: "base", maxModelLen: 512, vocabSize: 512 },
+            ...{ dtype: "float32", quantize: "nf4" },
+          },
         });
         await server.call("PUT", "/v1/models/m", { lora: { r: 32, alpha: 64 }, seed: 3 });
         for (const step of [1, 2]) {

@@ -4,7 +4,7 @@ import { expect } from "vitest";
 import { ended } from "../testing/fixtures.ts";
 import { test } from "../testing/state-test.ts";
 
-const plain = { name: "base", maxModelLen: 512, dtype: "float32" } as const;
+const plain = { name: "base", maxModelLen: 512, vocabSize: 1000, dtype: "float32" } as const;
 const packed = { ...plain, quantize: "nf4" } as const;
 
 test("adapters of a base in other bits are refused by name, and answer again on theirs", async ({

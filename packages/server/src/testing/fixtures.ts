@@ -204,7 +204,7 @@ export async function openTestState(
     const state: State = await openState({
       engines,
       dataDir,
-      base: { ...testBase, maxModelLen: 512 },
+      base: { ...testBase, maxModelLen: 512, vocabSize: 1000 },
       publicURL: () => "http://127.0.0.1:9",
       log: silent,
       ...options,

@@ -286,6 +286,16 @@ def test_what_cannot_be_right_is_refused_by_name(base, policy, tmp_path, changes
     assert refused.value.param == param
 
 
+@pytest.mark.parametrize("foreign", [-1, VOCABULARY])
+@pytest.mark.parametrize("name", ["tokens", "targets"])
+def test_an_id_of_another_vocabulary_is_refused_with_its_place(base, policy, tmp_path, name, foreign):
+    data = sequences(policy)
+    data[1][name][2] = foreign
+    with pytest.raises(HoneWorkerError, match=rf"{name}\[2\] of sequence 1 is {foreign};") as refused:
+        forward(base, data, policy, tmp_path / "staging")
+    assert (refused.value.code, refused.value.param) == ("bad_batch", name)
+
+
 @pytest.mark.parametrize("name", ["importance_sampling", "ppo", "cispo", "dro"])
 def test_without_an_advantage_a_token_adds_nothing_whatever_its_logprob(name):
     logprobs = torch.tensor([-1.0, -2.0, -3.0], requires_grad=True)

@@ -25,12 +25,24 @@ export const forwardBackward = pass(true);
 function pass(backward: boolean): OperationKind<ForwardRecord> {
   return {
     async validate(context, _keyId, _model, op) {
-      for (const [index, { tokens }] of op.data.entries()) {
-        if (tokens.length <= context.base.maxModelLen) continue;
-        throw new HoneError(
-          `data[${index}] has ${tokens.length} tokens, the context holds ${context.base.maxModelLen}. Send shorter sequences.`,
-          { code: "invalid_request", param: `op.data[${index}].tokens` },
-        );
+      const { maxModelLen, vocabSize } = context.base;
+      for (const [index, datum] of op.data.entries()) {
+        const { length } = datum.tokens;
+        if (length > maxModelLen) {
+          throw new HoneError(
+            `data[${index}] has ${length} tokens, the context holds ${maxModelLen}. Send shorter sequences.`,
+            { code: "invalid_request", param: `op.data[${index}].tokens` },
+          );
+        }
+        for (const name of ["tokens", "targets"] as const) {
+          const at = datum[name].findIndex((id) => id >= vocabSize);
+          if (at === -1) continue;
+          const place = `data[${index}].${name}[${at}]`;
+          throw new HoneError(
+            `${place} is ${datum[name][at]}, and token ids of this base are 0 to ${vocabSize - 1}. Encode it with the base's own tokenizer.`,
+            { code: "invalid_request", param: `op.${place}` },
+          );
+        }
       }
       return [];
     },

@@ -129,9 +129,13 @@ def _stop_if(aborted: Callable[[], bool]) -> None:
 def _check_limits(base: Base, data: TokenData) -> None:
     for name in ("tokens", "targets"):
         ids = getattr(data, name)
-        if int(ids.max()) >= base.vocab_size or int(ids.min()) < 0:
+        foreign = ((ids < 0) | (ids >= base.vocab_size)).nonzero()
+        if len(foreign):
+            at = int(foreign[0])
+            sequence = int(torch.searchsorted(data.offsets, at, right=True)) - 1
+            place = f"{name}[{at - int(data.offsets[sequence])}] of sequence {sequence}"
             raise HoneWorkerError(
-                f"`{name}` holds {int(ids.max())} or an id below 0; the base has {base.vocab_size} tokens.",
+                f"{place} is {int(ids[at])}; token ids of this base are 0 to {base.vocab_size - 1}.",
                 code="bad_batch",
                 param=name,
             )
