@@ -3,7 +3,7 @@
 Between two operations that Python calls one after another its lock is let go of and taken again. With a part of a step
 on each of several threads (train/side_by_side.py) that is thousands of times a step, and each time one may wait for the
 other: two threads took longer than one. A scripted function lets go of the lock once. Its operations are the same
-ones, and so are its bits.
+ones, and so are its bits, but that an `addmm` without `out` becomes a product and a sum.
 """
 
 from __future__ import annotations
