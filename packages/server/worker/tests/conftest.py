@@ -12,7 +12,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from train_tiny import save_policy, trained_adapter
+from train_reference import Forest
+from train_tiny import grown_forest, sample_logprobs, save_policy, trained_adapter
 from train_tiny import tiny_base as train_tiny_base
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
@@ -98,3 +99,11 @@ def base() -> Base:
 def policy(base, tmp_path):
     """The folder of a trained policy of the module's `base`."""
     return save_policy(tmp_path / "policy", base, trained_adapter(base))
+
+
+@pytest.fixture
+def forest(policy) -> Forest:
+    """Rollouts whose sampler is somewhat off the policy; a file with others has a fixture of its own."""
+    forest = grown_forest()
+    sample_logprobs(forest, policy, noise=0.3)
+    return forest

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from test_policy_cache import trained_thrice
 from test_train_memory import files, run
-from train_tiny import grown_forest, sample_logprobs, save_policy, tiny_base
+from train_tiny import save_policy, tiny_base
 
 from hone_worker.base.adapter_files import fresh_adapter, read_adapter
 from hone_worker.base.compute_paths import ComputePaths
@@ -42,13 +42,6 @@ def policy(base, tmp_path) -> Path:
         path: (a, 0.02 * torch.randn(b.shape, generator=random)) for path, (a, b) in fresh.tensors.items()
     }
     return save_policy(tmp_path / "policy", base, LoraWeights(LARGE, tensors))
-
-
-@pytest.fixture
-def forest(policy):
-    forest = grown_forest()
-    sample_logprobs(forest, policy, noise=0.3)
-    return forest
 
 
 def by_name(folder: Path, base) -> dict[str, torch.Tensor]:

@@ -13,9 +13,7 @@ from test_policy_cache import trained_thrice
 from test_train_memory import files, run
 from train_reference import Completion, Forest
 from train_tiny import (
-    grown_forest,
     relative_difference,
-    sample_logprobs,
     save_policy,
     tiny_model,
     trained_adapter,
@@ -64,13 +62,6 @@ def pair(lora: str = "module", dtype: torch.dtype = torch.float32) -> tuple[Base
 @pytest.fixture
 def policy(tmp_path):
     return save_policy(tmp_path / "policy", pair()[1], trained_adapter(pair()[1]))
-
-
-@pytest.fixture
-def forest(policy):
-    forest = grown_forest()
-    sample_logprobs(forest, policy, noise=0.3)
-    return forest
 
 
 def test_layers_are_packed_and_the_rest_is_as_it_was():

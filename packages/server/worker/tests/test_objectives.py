@@ -9,7 +9,7 @@ import pytest
 import torch
 import train_reference as reference
 from safetensors.torch import save
-from train_tiny import ByHand, grown_forest, loss_inputs, sample_logprobs
+from train_tiny import ByHand, loss_inputs
 
 from hone_worker.base.adapter_files import read_adapter
 from hone_worker.base.lora import LoraWeights
@@ -25,13 +25,6 @@ from hone_worker.train.options import Options
 from hone_worker.train.rows import mini_batches
 from hone_worker.train.step_data import parse_config, parse_step_data
 from hone_worker.train.token_logprobs import token_logprobs
-
-
-@pytest.fixture
-def forest(policy):
-    forest = grown_forest()
-    sample_logprobs(forest, policy, noise=0.3)
-    return forest
 
 
 def options(tmp_path, policy, forest, **changes):

@@ -6,7 +6,7 @@ import pytest
 import torch
 import train_reference as reference
 from test_train_memory import files, room_for, run
-from train_tiny import grown_forest, last_gradient, relative_difference, sample_logprobs, trained_adapter
+from train_tiny import last_gradient, relative_difference, trained_adapter
 
 from hone_worker.train import fit
 from hone_worker.train.fit import least_tokens
@@ -16,13 +16,6 @@ from hone_worker.train.rows import mini_batches
 from hone_worker.train.step_data import parse_step_data
 
 LEAST = 8
-
-
-@pytest.fixture
-def forest(policy):
-    forest = grown_forest()
-    sample_logprobs(forest, policy, noise=0.3)
-    return forest
 
 
 @pytest.fixture

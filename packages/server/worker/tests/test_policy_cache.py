@@ -10,7 +10,7 @@ import pytest
 import train_reference as reference
 from test_primitives import forward, sequences, step
 from test_train_memory import files, run
-from train_tiny import grown_forest, sample_logprobs, save_policy, trained_adapter
+from train_tiny import save_policy, trained_adapter
 
 from hone_worker.base.adapter_files import WEIGHTS_FILE, read_adapter
 from hone_worker.process.errors import HoneWorkerError
@@ -18,13 +18,6 @@ from hone_worker.train.checkpoint import OPTIMIZER_FILE
 from hone_worker.train.memory import TrainerMemory
 from hone_worker.train.operation import train_steps
 from hone_worker.train.step_data import parse_step_data
-
-
-@pytest.fixture
-def forest(policy):
-    forest = grown_forest()
-    sample_logprobs(forest, policy, noise=0.3)
-    return forest
 
 
 @pytest.fixture

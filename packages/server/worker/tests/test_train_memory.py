@@ -13,10 +13,8 @@ import train_reference as reference
 from engine_process import LIMIT
 from train_reference import Forest
 from train_tiny import (
-    grown_forest,
     last_gradient,
     relative_difference,
-    sample_logprobs,
     save_policy,
     tiny_base,
     trained_adapter,
@@ -41,13 +39,6 @@ from hone_worker.train.rows import mini_batches
 from hone_worker.train.step_data import parse_step_data
 
 GSPO = {"type": "gspo"}
-
-
-@pytest.fixture
-def forest(policy):
-    forest = grown_forest()
-    sample_logprobs(forest, policy, noise=0.3)
-    return forest
 
 
 def run(base, forest: Forest, policy: Path, staging: Path, memory=None, **changes) -> list[dict]:
