@@ -16,7 +16,8 @@ export interface FollowOptions {
 
 /**
  * The events of an operation, each one once and in order, `ended` last. A connection that drops is
- * opened again after the last event seen; where events cannot be had, the operation itself is asked.
+ * opened again after the last event seen; where events cannot be had, the operation itself is asked. Asking waits for a
+ * server that is away where the transport does, for as long as that says.
  */
 export async function* followOperation(
   transport: Transport,
@@ -46,7 +47,10 @@ export async function* followOperation(
         if (lastSeq !== null && event.seq <= lastSeq) continue;
         lastSeq = event.seq;
         yield event;
-        if (event.type === "ended") return;
+        if (event.type === "ended") {
+          transport.wait?.progressed();
+          return;
+        }
       }
     } catch (error) {
       problem = error;
@@ -65,12 +69,13 @@ export async function* followOperation(
           continue;
         }
         // Only the end is known: the events before it are lost with the stream.
+        transport.wait?.progressed();
         yield { type: "ended", seq: (lastSeq ?? 0) + 1, at: Date.now(), operation };
         return;
       }
     } catch (error) {
       throwIfAborted(signal);
-      if (isRefusal(error)) throw error;
+      if (isRefusal(error) || error === transport.wait?.failure) throw error;
       problem = error;
     }
     if (performance.now() - lastContact > giveUpAfterMs) {

@@ -14,6 +14,8 @@ export { patientRequest } from "./patient-request.ts";
 export { backoffMs, isRetryable, mayPass, retryAdvice, retryAfterMs } from "./retry.ts";
 export { findServer } from "./server-key.ts";
 export type { Announced, FoundServer, ServerSources, Wording } from "./server-key.ts";
+export { ServerWait } from "./server-wait.ts";
+export type { ServerWaitOptions } from "./server-wait.ts";
 export { originOf, requireURL, serverURLOf } from "./server-url.ts";
 export { Transport } from "./transport.ts";
 export type {

@@ -8,11 +8,22 @@ export type Handler = (request: IncomingMessage, response: ServerResponse) => un
 export async function startServer(handler: Handler) {
   const server = createServer(handler);
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const { port } = server.address() as AddressInfo;
+  const close = async () => {
+    server.closeAllConnections();
+    await new Promise((resolve) => server.close(resolve));
+  };
   return {
-    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
-    async close() {
-      server.closeAllConnections();
-      await new Promise((resolve) => server.close(resolve));
+    url: `http://127.0.0.1:${port}`,
+    close,
+    /** Goes away as one that is killed, until `isOver`, and comes back on the same port. */
+    async away(isOver: () => boolean) {
+      await close();
+      // Where it never is, the test fails by what it expects.
+      for (let waited = 0; waited < 10_000 && !isOver(); waited += 10) {
+        await new Promise((resolve) => setTimeout(resolve, 10));
+      }
+      await new Promise<void>((resolve) => server.listen(port, "127.0.0.1", resolve));
     },
   };
 }

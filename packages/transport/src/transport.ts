@@ -4,6 +4,7 @@ import { abortError, pause, throwIfAborted, withinLimit } from "./abort.ts";
 import { errorWithoutKey, textWithoutKey } from "./error-without-key.ts";
 import { patientRequest } from "./patient-request.ts";
 import { backoffMs, isRetryable, keepAdvice, retryAfterMs } from "./retry.ts";
+import type { ServerWait } from "./server-wait.ts";
 
 export type Fetch = typeof globalThis.fetch;
 
@@ -45,9 +46,12 @@ export type Method = "GET" | "POST" | "PUT" | "PATCH" | "DELETE";
  */
 export class Transport {
   readonly settings: ConnectionSettings;
+  /** Where there is one, requests wait for a server that is away, and are sent again when it is back. */
+  readonly wait: ServerWait | undefined;
 
-  constructor(settings: ConnectionSettings) {
+  constructor(settings: ConnectionSettings, wait?: ServerWait) {
     this.settings = settings;
+    this.wait = wait;
   }
 
   /** Sends a request and reads its JSON answer. */
@@ -90,6 +94,10 @@ export class Transport {
         return await withinLimit(timeoutMs, options.signal, attempt);
       } catch (cause) {
         const error = asHoneError(cause, options.signal, `${method} ${path}`, timeoutMs);
+        if (mayBeAway(error) && (await this.wait?.untilThere(options.signal))) {
+          retry = -1;
+          continue;
+        }
         if (retry >= maxRetries || !retryable(error)) {
           throw errorWithoutKey(error, this.settings.apiKey);
         }
@@ -124,6 +132,11 @@ export class Transport {
     if (!response.ok) throw await errorOf(response, this.settings.apiKey);
     return response;
   }
+}
+
+/** Whether nobody answered, or somebody in the server's place, or the server while it starts. */
+function mayBeAway({ code, status }: HoneError): boolean {
+  return code === "connection_failed" || (status >= 502 && status <= 504);
 }
 
 /** A circle or a BigInt in what the user gave is no lost connection: no second attempt would pass. */

@@ -15,6 +15,7 @@ import {
   requireList,
   requireSignal,
 } from "../argument-kinds.ts";
+import { playUncut } from "./away-server.ts";
 import { untilFree } from "./busy-server.ts";
 import { ComparisonModel } from "./comparison-model.ts";
 import { runComparison } from "./comparison-run.ts";
@@ -231,11 +232,13 @@ function runnerOf<Scenario>(
   if (policy instanceof ComparisonModel) {
     return (scenario, how) => runComparison(policy, rollout, scenario, how);
   }
+  const { settings, wait } = policy.transport;
   const requests = createRolloutRequests(policy.transport, signal);
-  return async (scenario, how) => {
-    await untilFree(policy.transport.settings, signal);
+  const playOnce = async (scenario: Scenario, how: RolloutRunOptions) => {
+    await untilFree(settings, signal);
     return await runRollout(policy, rollout, scenario, { ...how, requests });
   };
+  return async (scenario, how) => playUncut(wait, signal, () => playOnce(scenario, how));
 }
 
 /** Whether the fault is in the rollout's code, so that a retry would fail too: no reward, or another's client. */

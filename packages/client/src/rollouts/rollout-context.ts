@@ -24,6 +24,8 @@ export class CallCounter {
   refused = 0;
   /** The status of the last call that was answered with an error. */
   refusal: number | null = null;
+  /** Whether the connection of a call broke. */
+  lost = false;
 
   get started(): number {
     return this.#started;

@@ -4,7 +4,13 @@ import { longestTimerMs, throwIfAborted, unlessAborted } from "@hone/transport";
 import type { CallCounter } from "./rollout-context.ts";
 
 export type RolloutEnd =
-  | { trajectory: Trajectory; calls: CallCounter; exception?: undefined }
+  | {
+      trajectory: Trajectory;
+      calls: CallCounter;
+      /** How often the server had been away when it began, where that is known. */
+      outages?: number | undefined;
+      exception?: undefined;
+    }
   | { exception: RolloutException; error: unknown; trajectory?: undefined };
 
 /** Ends when the agent does, or when the signal aborts. An agent that ignores the signal is not waited for. */

@@ -103,14 +103,16 @@ async function sendInRollout(
     );
     if (!response.ok) context.calls.refusal = response.status;
     const streams = response.headers.get("content-type")?.startsWith("text/event-stream") ?? false;
-    if (response.body && streams) return withEnd(response, response.body, context.signal, end);
+    if (response.body && streams) return withEnd(response, response.body, context, end);
     // An answer in one piece is over where it begins.
     end();
     return response;
   } catch (error) {
     // A call that the rollout's end cuts stays open: it is the one that the exception names.
-    if (!context.signal.aborted) end();
-    else if (!call.signal?.aborted) return await refuseLate(context);
+    if (!context.signal.aborted) {
+      context.calls.lost = true;
+      end();
+    } else if (!call.signal?.aborted) return await refuseLate(context);
     throw errorWithoutKey(error, settings.apiKey);
   }
 }
@@ -119,7 +121,7 @@ async function sendInRollout(
 function withEnd(
   response: Response,
   body: NonNullable<Response["body"]>,
-  ending: AbortSignal,
+  { signal: ending, calls }: RolloutContext,
   end: () => void,
 ): Response {
   const reader = body.getReader();
@@ -134,7 +136,10 @@ function withEnd(
         end();
         controller.close();
       } catch (error) {
-        if (!ending.aborted) end();
+        if (!ending.aborted) {
+          calls.lost = true;
+          end();
+        }
         controller.error(error);
       }
     },

@@ -68,6 +68,8 @@ export async function runRollout<Scenario>(
     return { exception: describe(error, null, null), error };
   }
 
+  // Not before: it may have waited for the server.
+  const outages = transport.wait?.outages;
   const ending = new AbortController();
   const context: RolloutContext = {
     rolloutId: info.id,
@@ -93,7 +95,7 @@ export async function runRollout<Scenario>(
     const end = { id: info.id, status: "finished", ...outcome } as const;
     const ended = await options.requests.end(end);
     const trajectory = completions === undefined ? ended : { ...ended, completions };
-    return { trajectory, calls: context.calls };
+    return { trajectory, calls: context.calls, outages };
   } catch (thrown) {
     // An SDK wraps the abort in an error of its own; the reason is what the user needs to read.
     const told = context.signal.aborted ? abortError(context.signal) : thrown;

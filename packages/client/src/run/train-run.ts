@@ -2,6 +2,7 @@ import { writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { HoneError } from "@hone/core";
 import type { TrajectoryGroup } from "@hone/core";
+import { ServerWait, Transport, type ConnectionSettings } from "@hone/transport";
 import {
   optionalBoolean,
   optionalFunction,
@@ -9,7 +10,7 @@ import {
   requireText,
 } from "../argument-kinds.ts";
 import { Hone, requireHone } from "../hone.ts";
-import type { Model } from "../model.ts";
+import { Model } from "../model.ts";
 import { openRunLog, requireSameSettings } from "../run-log/run-log.ts";
 import { trainedSteps } from "../training/batches.ts";
 import { checkOthers, playOthers, requireOthers, type OthersPlayed } from "./other-models.ts";
@@ -35,6 +36,7 @@ import { acceptedChange, writeAccepted } from "./task-change.ts";
 import { openTotals } from "./totals.ts";
 import { addWatchRecord, baseIsStale, readWatchLog } from "./watch-log.ts";
 import { trainSteps } from "./train-steps.ts";
+import { warn } from "../warn.ts";
 
 /**
  * Trains a model on a task from start to verdict: evaluates the base, trains the steps, evaluates the trained
@@ -76,8 +78,10 @@ export async function trainRun<Scenario, Settings extends TaskSettings>(
   );
   // In a run that goes on, a model that fails is left out, and the summary says so.
   if (!begun) await checkOthers(others, rolloutOfOthers(playing), task.heldOut[0], signal);
-  const model = await hone.model({ name, seed: settings.seed }, { signal });
-  const { maxModelLen, base } = await model.info({ signal });
+  const made = await hone.model({ name, seed: settings.seed }, { signal });
+  const { maxModelLen, base, learnt: begunAt } = await made.info({ signal });
+  // Not before: of a URL that is wrong a start says so at once.
+  const model = new Model(waitingTransport(made.transport.settings, signal), name, begunAt);
   if (changed && paused) await writeAccepted(out, changed, paused);
   const log = await requireSameTask(out, () =>
     openRunLog(out, { ...curves, settings: { ...kept, base } }),
@@ -154,6 +158,14 @@ export async function trainRun<Scenario, Settings extends TaskSettings>(
     await totals.save();
     onEvent({ type: "ended" });
   }
+}
+
+/** How long a run waits for a server that is away: it may load a large base. @unit ms */
+const serverWaitMs = 15 * 60_000;
+
+function waitingTransport(settings: ConnectionSettings, signal: AbortSignal): Transport {
+  const wait = new ServerWait(settings, { limitMs: serverWaitMs, tell: warn, signal });
+  return new Transport(settings, wait);
 }
 
 /** How held-out scenarios are answered; the first one decides. */

@@ -42,18 +42,29 @@ export async function startRouteServer(routes: [string, Handler][]) {
     });
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const { port } = server.address() as AddressInfo;
+  const url = `http://127.0.0.1:${port}`;
+  const close = async () => {
+    server.closeAllConnections();
+    await new Promise((resolve) => server.close(resolve));
+  };
   return {
     url,
     received,
+    /** Goes away as one that is killed, until `isOver`, and comes back on the same port. */
+    async away(isOver: () => boolean) {
+      await close();
+      // Where it never is, the test fails by what it expects.
+      for (let waited = 0; waited < 10_000 && !isOver(); waited += 10) {
+        await new Promise((resolve) => setTimeout(resolve, 10));
+      }
+      await new Promise<void>((resolve) => server.listen(port, "127.0.0.1", resolve));
+    },
     /** Requests whose "METHOD path" begins with this. */
     seen: (start: string) => received.filter((r) => `${r.method} ${r.path}`.startsWith(start)),
     hone: (options: Partial<ConstructorParameters<typeof Hone>[0]> = {}) =>
       new Hone({ baseURL: url, apiKey: "the-key", ...options }),
-    close: async () => {
-      server.closeAllConnections();
-      await new Promise((resolve) => server.close(resolve));
-    },
+    close,
   };
 }
 export type RouteServer = Awaited<ReturnType<typeof startRouteServer>>;

@@ -1,0 +1,168 @@
+import { ServerWait, Transport, type Fetch } from "@hone/transport";
+import OpenAI from "openai";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { Model } from "../model.ts";
+import { rolloutRoutes, send, startRouteServer } from "../testing/route-server.ts";
+import { playUncut } from "./away-server.ts";
+import type { GatherEvent } from "./gather.ts";
+import { gather } from "./gather.ts";
+import { CallCounter } from "./rollout-context.ts";
+import type { RolloutEnd } from "./rollout-end.ts";
+import type { RolloutModel } from "./rollout-model.ts";
+import type { Rollout } from "./rollout-run.ts";
+
+const answer = { id: "x", object: "chat.completion", created: 1, model: "m", choices: [] };
+
+type Routes = ReturnType<typeof rolloutRoutes>;
+let server: Awaited<ReturnType<typeof startRouteServer>>;
+let kept: Routes["rollouts"];
+let wait: ServerWait;
+let model: Model;
+let back: Promise<void> | undefined;
+/** Has the server go away at its next chat request, which gets no answer. */
+let goes: boolean;
+let outages: number;
+beforeEach(async () => {
+  back = undefined;
+  goes = false;
+  outages = 0;
+  const { rollouts, routes } = rolloutRoutes({
+    chat: ({ path }, response) => {
+      if (!goes) {
+        rollouts.get(path.split("/")[3] as string)!.completions += 1;
+        return send(response, answer);
+      }
+      goes = false;
+      leave();
+    },
+  });
+  kept = rollouts;
+  server = await startRouteServer(routes);
+  const settings = {
+    ...{ serverURL: server.url, apiKey: "the-key", maxRetries: 0, timeoutMs: 60_000 },
+    fetch: ((input, init) => globalThis.fetch(input, init)) as Fetch,
+  };
+  const { signal } = new AbortController();
+  wait = new ServerWait(settings, { limitMs: 60_000, tell: () => {}, signal });
+  model = new Model(new Transport(settings, wait), "m", 0);
+});
+afterEach(async () => {
+  await back;
+  await server.close();
+});
+
+/** It comes back once that has been noticed. */
+function leave(): void {
+  outages += 1;
+  const now = outages;
+  back = server.away(() => wait.outages === now);
+}
+
+const call = async (one: RolloutModel) => {
+  const { model: name, ...connection } = one.connection();
+  const client = new OpenAI({ ...connection, maxRetries: 0 });
+  await client.chat.completions.create({ model: name, messages: [{ role: "user", content: "?" }] });
+};
+
+/** Gathers from a model that waits for its server, and allows no failure. */
+async function gatherWaiting(rollout: Rollout<string>, scenarios: string[], more = {}) {
+  const events: GatherEvent[] = [];
+  const onProgress = (event: GatherEvent) => void events.push(event);
+  const groups = await gather(model, rollout, scenarios, { groupSize: 1, onProgress, ...more });
+  return { trajectories: groups.flatMap((group) => group.trajectories), events };
+}
+
+describe("while the server is away", () => {
+  it("rollouts are cut off, played again as they were, and counted once", async () => {
+    const attempts: string[] = [];
+    const rollout: Rollout<string> = async (one, scenario, { attempt }) => {
+      attempts.push(`${scenario}${attempt}`);
+      goes = scenario === "b" && outages === 0;
+      await call(one);
+      return { reward: 1 };
+    };
+    const { trajectories, events } = await gatherWaiting(rollout, ["a", "b", "c"], {
+      concurrency: 1,
+    });
+    expect(attempts).toEqual(["a0", "b0", "b0", "c0"]);
+    expect(trajectories.map(({ reward }) => reward)).toEqual([1, 1, 1]);
+    expect(events.map(({ type, done, failed }) => [type, done, failed])).toEqual(
+      [1, 2, 3].map((done) => ["rollout-finished", done, 0]),
+    );
+    // What was cut off is ended on the server, and keeps no policy there.
+    expect([...kept.values()].map(({ status }) => status)).toEqual([
+      ...["finished", "failed", "finished", "finished"],
+    ]);
+  });
+
+  it("an agent that takes a lost call for an answer rewards nothing", async () => {
+    let played = 0;
+    const rollout: Rollout<string> = async (one) => {
+      played += 1;
+      goes = outages === 0;
+      const reward = await call(one).then(
+        () => 1,
+        () => 0,
+      );
+      return { reward };
+    };
+    const { trajectories } = await gatherWaiting(rollout, ["a"]);
+    expect([played, trajectories[0]?.reward]).toEqual([2, 1]);
+  });
+
+  it("a rollout that does not need it is played once", async () => {
+    const played: string[] = [];
+    const rollout: Rollout<string> = async (one, scenario) => {
+      played.push(scenario);
+      if (scenario === "silent") return { reward: 1 };
+      await call(one);
+      leave();
+      return { reward: 1 };
+    };
+    // It is over when the server goes away, and only its end waits.
+    const over = await gatherWaiting(rollout, ["over"]);
+    expect([over.trajectories.length, wait.outages]).toEqual([1, 1]);
+    await back;
+    // It begins when the server is back: nobody sees what its agent calls.
+    leave();
+    const silent = await gatherWaiting(rollout, ["silent"]);
+    expect([silent.trajectories.length, wait.outages]).toEqual([1, 2]);
+    expect(played).toEqual(["over", "silent"]);
+  });
+});
+
+it("a rollout that fails while the server is there counts as failed", async () => {
+  let played = 0;
+  const rollout: Rollout<string> = () => {
+    played += 1;
+    throw new Error("own fault");
+  };
+  await expect(gatherWaiting(rollout, ["a"])).rejects.toMatchObject({
+    code: "too_many_exceptions",
+    message: expect.stringContaining("own fault"),
+  });
+  expect(played).toBe(1);
+});
+
+it("a rollout that ends the server each time counts as failed, while others end well", async () => {
+  let away = false;
+  const fetch: Fetch = async () => {
+    if (!away) return Response.json({});
+    away = false;
+    throw new TypeError("fetch failed");
+  };
+  const { signal } = new AbortController();
+  const settings = { serverURL: "http://hone", apiKey: "k", fetch, maxRetries: 0, timeoutMs: 1000 };
+  const flaky = new ServerWait(settings, { limitMs: 60_000, tell: () => {}, signal });
+  let played = 0;
+  const end = await playUncut(flaky, signal, async () => {
+    played += 1;
+    away = true;
+    await flaky.untilThere();
+    flaky.progressed();
+    const trajectory = { rolloutId: "ro", reward: 0 };
+    return { trajectory, calls: new CallCounter(), outages: flaky.outages - 1 } as RolloutEnd;
+  });
+  expect(played).toBe(4);
+  expect(end.exception).toMatchObject({ type: "connection_failed", rolloutId: "ro" });
+});
