@@ -68,3 +68,12 @@ it("refuses a place where no folder can be, and makes nothing", async () => {
   await requireWritable(join(folder, "deep", "run"));
   expect(readdirSync(folder)).toEqual(["file"]);
 });
+
+it.runIf(existsSync("/proc/self"))("refuses a place where even root can make nothing", async () => {
+  for (const out of ["/proc/hone-run", "/proc/self"]) {
+    await expect(requireWritable(out)).rejects.toMatchObject({
+      ...{ code: "invalid_config", param: "out" },
+      message: expect.stringMatching(/\/proc\S* may not be written into\. Name another folder\.$/),
+    });
+  }
+});

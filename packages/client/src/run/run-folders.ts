@@ -1,5 +1,4 @@
 import {
-  constants,
   existsSync,
   mkdirSync,
   readdirSync,
@@ -7,7 +6,7 @@ import {
   renameSync,
   writeFileSync,
 } from "node:fs";
-import { access, stat } from "node:fs/promises";
+import { mkdtemp, rmdir, stat } from "node:fs/promises";
 import { basename, dirname, extname, join, resolve } from "node:path";
 import { HoneError } from "@hone/core";
 
@@ -59,18 +58,21 @@ export function keepRun({ out, ...command }: RunFolder): void {
   renameSync(`${file}.partial`, file);
 }
 
-/** Refuses a folder that cannot be made or written into, and makes nothing. */
+/** Refuses a folder that cannot be made or written into, and leaves nothing made. */
 export async function requireWritable(out: string): Promise<void> {
   let place = out;
   while (!existsSync(place)) place = dirname(place);
-  const isFolder = (await stat(place)).isDirectory();
-  const mayWrite = await access(place, constants.W_OK).then(
-    () => true,
-    () => false,
-  );
-  if (isFolder && mayWrite) return;
-  const why = isFolder ? `${place} may not be written into` : `${place} is no folder`;
-  throw invalid(`The run's files cannot be kept in ${out}: ${why}. Name another folder.`);
+  const refused = (why: string, cause?: unknown) =>
+    new HoneError(`The run's files cannot be kept in ${out}: ${why}. Name another folder.`, {
+      ...{ code: "invalid_config", param: "out", cause },
+    });
+  if (!(await stat(place)).isDirectory()) throw refused(`${place} is no folder`);
+  try {
+    // Tried, because rights do not say it all: nothing can be made in /proc, and Node would try for ever.
+    await rmdir(await mkdtemp(join(place, ".hone-")));
+  } catch (cause) {
+    throw refused(`${place} may not be written into`, cause);
+  }
 }
 
 /** The run in a folder, or else the newest one of the task in `runs/`. It keeps the name that it began with. */
