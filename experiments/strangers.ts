@@ -4,14 +4,14 @@
 // Before and after training it answers the quickstart's held-out mails, and mails in wordings of strangers, greedily.
 // A stranger is somebody who had seen none of the other mails: inbox/strangers/, and a file put there is one more.
 // What is done stands in FOLDER/results.json, and the same command goes on there.
-import { readFile } from "node:fs/promises";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { compare, evaluationTable, type Hone } from "@hone/client";
 import type { Mail } from "../examples/inbox/src/bills.ts";
 import inbox from "../examples/inbox/src/task.ts";
 import { answer, trainArm } from "./inbox/arm.ts";
 import { openResults } from "./inbox/results.ts";
+import { policyOfRun } from "./inbox/run-policy.ts";
 import { withSmollm2 } from "./inbox/served.ts";
 import { mailsOfStrangers } from "./inbox/strangers.ts";
 
@@ -31,10 +31,10 @@ const sets: Record<string, readonly Mail[]> = {
   shipped: inbox.heldOut,
   ...(await mailsOfStrangers()),
 };
-const arms = values.run === undefined ? trained() : [await learntBy(values.run)];
+const learnt = values.run === undefined ? null : await learntBy(values.run);
+const arms = learnt ? [learnt.arm] : trained();
 const { folder, results, keep } = await openResults(values.out);
-const data = values.run === undefined ? join(folder, "server") : resolve(values.run, "server");
-await withSmollm2(data, async (hone) => {
+await withSmollm2(learnt?.data ?? join(folder, "server"), async (hone) => {
   for (const [arm, make] of [["base", async () => "base"], ...arms] as Arm[]) {
     let made: Promise<string> | undefined;
     // Set by set: a stranger who comes later is all that is asked then.
@@ -71,8 +71,10 @@ function trained(): Arm[] {
 }
 
 /** The newest policy of a run that is through. */
-async function learntBy(run: string): Promise<Arm> {
-  const summary = await readFile(join(run, "summary.json"), "utf8");
-  const { policy } = JSON.parse(summary) as { policy: string };
-  return [policy, async () => policy.replace(/@\d+$/, "")];
+async function learntBy(run: string): Promise<{ arm: Arm; data: string }> {
+  const { policy, data } = await policyOfRun(run).catch((error: unknown) => {
+    console.error((error as Error).message);
+    process.exit(2);
+  });
+  return { arm: [policy, async () => policy.replace(/@\d+$/, "")], data };
 }
