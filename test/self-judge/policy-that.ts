@@ -12,11 +12,12 @@ import {
 /** What the policy answers to the nth judging prompt about a group; null breaks the request. */
 type Says = (group: string, nth: number, order: readonly number[]) => string | null;
 
-/** A server whose policy judges as the test says, and what `score` was told with it. */
+/** A server whose policy judges as the test says, what `score` was told with it, and the seeds of the judgements. */
 export async function policyThat(says: Says) {
   const { rollouts, routes } = rolloutRoutes();
   const answers = new Map<string, string>();
   const asked = new Map<string, number>();
+  const seeds: unknown[] = [];
   const server = await startRouteServer([
     [
       "POST /v1/rollouts/[^/]+/v1/chat/completions",
@@ -25,6 +26,7 @@ export async function policyThat(says: Says) {
         // The candidates are "g0, output 2": the group, and which of its outputs is shown where.
         const order = [...text.matchAll(/"(g\d+), output (\d+)"/g)];
         const group = order[0]?.[1] ?? "";
+        seeds.push(body.seed);
         const nth = asked.get(group) ?? 0;
         asked.set(group, nth + 1);
         const answer = says(
@@ -64,5 +66,5 @@ export async function policyThat(says: Says) {
     ...{ mode: "train", policy, concurrency: 8, signal: new AbortController().signal },
     alsoTrain: (groups) => void also.push(...groups),
   };
-  return { how, also, rollouts };
+  return { how, also, rollouts, seeds };
 }

@@ -131,6 +131,31 @@ it("with parity rewards and reads as Trinity-RFT does", async () => {
   for (const reward of rewardsOf(also[0]!)) expect(reward).toBeCloseTo(1, 12);
 });
 
+it("in a run each judgement has a seed of its own, and the same when the batch is judged again", async () => {
+  const { how, seeds } = await policyThat((_, __, order) => listed(order.map(() => 1)));
+  // Two groups with gold and two without.
+  const fraction = 0.5;
+  const named = Array.from({ length: 40 }, (_, n) => groupOf(`g${n}`, [0, 1]));
+  const hasGold = (one: TrajectoryGroup) => coinOf(0, one.scenario) < fraction;
+  const groups = [
+    ...named.filter(hasGold).slice(0, 2),
+    ...named.filter((one) => !hasGold(one)).slice(0, 2),
+  ];
+  const judge = async (seed?: number) => {
+    seeds.length = 0;
+    const score = judgesOf({ goldFraction: fraction, trustAbove: null, judgementsWithoutGold: 2 });
+    await score(groups, { ...how, seed });
+    return seeds.toSorted();
+  };
+  const first = await judge(7);
+  expect(new Set(first).size).toBe(2 * 4 + 2 * 2);
+  expect(first.every((seed) => Number.isInteger(seed) && Number(seed) >= 0)).toBe(true);
+  expect(await judge(7)).toEqual(first);
+  expect((await judge(8)).filter((seed) => first.includes(seed))).toEqual([]);
+  // Outside of a run nothing is sent unasked.
+  expect(new Set(await judge())).toEqual(new Set([undefined]));
+});
+
 it("evaluates by gold alone, with no judgement", async () => {
   const { how, rollouts } = await policyThat(() => null);
   const gold = ({ reward }: Trajectory) => ({

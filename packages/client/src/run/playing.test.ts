@@ -51,6 +51,7 @@ const dropped = (group: TrajectoryGroup): TrajectoryGroup => ({
 async function start({ killAt = Infinity, fails, judge, steps = 1 }: Start = {}) {
   const ending = new AbortController();
   const played: { scenario: string; seed: unknown; id: string }[] = [];
+  const judged: unknown[] = [];
   let begun = 0;
   const task = defineTask({
     train: ["a", "b"],
@@ -64,7 +65,12 @@ async function start({ killAt = Infinity, fails, judge, steps = 1 }: Start = {})
       played.push({ scenario, seed, id: model.rolloutId });
       return { reward: played.length, metrics: { cost_usd: 1 } };
     },
-    ...(judge && { score: (groups) => groups.map(judge === "down" ? dropped : (one) => one) }),
+    ...(judge && {
+      score(groups, { seed }) {
+        judged.push(seed);
+        return groups.map(judge === "down" ? dropped : (one) => one);
+      },
+    }),
   });
   const { signal } = ending;
   const settings = readSettings(task, { steps, groupSize: 3, concurrency: 1 });
@@ -97,7 +103,7 @@ async function start({ killAt = Infinity, fails, judge, steps = 1 }: Start = {})
   );
   await totals.save();
   const ids = (sent[0] ?? []).map(({ trajectories }) => trajectories.map((one) => one.rolloutId));
-  return { error, played, ids, usd: totals.soFar().usd };
+  return { error, played, judged, ids, usd: totals.soFar().usd };
 }
 
 const playing = async () => await readdir(join(out, "playing"));
@@ -174,4 +180,17 @@ it("keeps what was played where the judge is down, and has it judged in the next
   expect(again.error).toBeNull();
   expect(again.played).toEqual([]);
   expect(again.ids.flat()).toHaveLength(12);
+  // With the seed that failed it might fail in every start. It was asked twice and is asked a third time.
+  const seeds = [...down.judged, ...again.judged] as number[];
+  expect(seeds.every((seed) => Number.isInteger(seed) && seed >= 0 && seed < 2 ** 31)).toBe(true);
+  expect(new Set(seeds).size).toBe(3);
+  expect(await playing()).toEqual([]);
+});
+
+it("has a batch judged with the same seed in every start, and each batch with its own", async () => {
+  const whole = await start({ judge: "up", steps: 2 });
+  await start({ judge: "up", killAt: 5 });
+  const again = await start({ judge: "up" });
+  expect(new Set(whole.judged).size).toBe(2);
+  expect(again.judged).toEqual([whole.judged[0]]);
 });

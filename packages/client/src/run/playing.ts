@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { appendFileSync } from "node:fs";
+import { appendFileSync, writeFileSync } from "node:fs";
 import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { trajectorySchema, wellFormedJson, type Trajectory } from "@hone/core";
@@ -17,8 +17,11 @@ interface Playing {
 export interface KeptRollouts {
   /** How often a step of this batch has failed: what is played after that has other seeds. */
   failures: number;
+  /** How often the judge has failed at this batch: it is asked again with other seeds. */
+  readonly judgeFailures: number;
   find(of: Playing): Trajectory | undefined;
   keep(of: Playing, trajectory: Trajectory): void;
+  noteJudgeFailure(): void;
 }
 
 const folder = "playing";
@@ -26,6 +29,8 @@ const nameOf = (batch: number) => `step-${String(batch + 1).padStart(4, "0")}`;
 const fileOf = (batch: number) => `${nameOf(batch)}.jsonl`;
 /** Holds how often the batch's step has failed. */
 const failuresOf = (batch: number) => `${nameOf(batch)}.failures`;
+/** Holds how often the judge has failed at it. */
+const judgeFailuresOf = (batch: number) => `${nameOf(batch)}.judge-failures`;
 const keyOf = ({ scenario, time, member }: Playing) => `${time} ${member} ${scenarioKey(scenario)}`;
 
 /** Forgets what was played of batches before this one. Gives their steps, as the run's log counts them. */
@@ -43,8 +48,17 @@ export async function keptRollouts(out: string, batch: number): Promise<KeptRoll
   await mkdir(at, { recursive: true });
   const own = fileOf(batch);
   const found = await read(join(at, own));
+  const judgeFile = join(at, judgeFailuresOf(batch));
+  let judgeFailures = await countIn(judgeFile);
   return {
-    failures: await failuresIn(at, batch),
+    failures: await countIn(join(at, failuresOf(batch))),
+    get judgeFailures() {
+      return judgeFailures;
+    },
+    noteJudgeFailure() {
+      judgeFailures += 1;
+      writeFileSync(judgeFile, `${judgeFailures}\n`);
+    },
     find: (of) => found.get(keyOf(of)),
     keep(of, trajectory) {
       const line = wellFormedJson(JSON.stringify({ key: keyOf(of), trajectory }));
@@ -57,21 +71,23 @@ export async function keptRollouts(out: string, batch: number): Promise<KeptRoll
 /** Forgets what was played of a batch, or of all: it has trained, it waits elsewhere, or it is to be played anew. */
 export async function dropKept(out: string, batch?: number): Promise<void> {
   const at = join(out, folder);
-  const gone = batch === undefined ? [at] : [fileOf, failuresOf].map((of) => join(at, of(batch)));
+  const names = [fileOf, failuresOf, judgeFailuresOf];
+  const gone = batch === undefined ? [at] : names.map((of) => join(at, of(batch)));
   await Promise.all(gone.map((path) => rm(path, { recursive: true, force: true })));
 }
 
 /** Forgets what was played of a batch whose step has failed, and remembers that it has. */
 export async function dropFailed(out: string, batch: number): Promise<void> {
   const at = join(out, folder);
-  const failures = await failuresIn(at, batch);
+  const file = join(at, failuresOf(batch));
+  const failures = await countIn(file);
   await dropKept(out, batch);
   await mkdir(at, { recursive: true });
-  await writeFile(join(at, failuresOf(batch)), `${failures + 1}\n`);
+  await writeFile(file, `${failures + 1}\n`);
 }
 
-async function failuresIn(at: string, batch: number): Promise<number> {
-  const count = Number(await textOf(join(at, failuresOf(batch))));
+async function countIn(file: string): Promise<number> {
+  const count = Number(await textOf(file));
   return Number.isSafeInteger(count) && count > 0 ? count : 0;
 }
 
@@ -119,6 +135,20 @@ export function rolloutSeed(
   { attempt, failures = 0 }: Pick<RolloutPlace, "attempt"> & { failures?: number | undefined },
 ): number {
   const parts = [run, of, scenarioKey(scenario), time, member, attempt];
-  const all = JSON.stringify(failures > 0 ? [...parts, failures] : parts);
-  return createHash("sha256").update(all).digest().readUInt32LE() >>> 1;
+  return seedOf(failures > 0 ? [...parts, failures] : parts);
+}
+
+/** The same for who judges the groups of these scenarios. After a judgement that failed it is another one. */
+export function judgingSeed(
+  run: number,
+  of: number | "evaluation",
+  groups: readonly Pick<Playing, "scenario" | "time">[],
+  { failures = 0, judgeFailures = 0 }: Partial<KeptRollouts>,
+): number {
+  const played = groups.map(({ scenario, time }) => [scenarioKey(scenario), time]);
+  return seedOf(["judging", run, of, played, failures, judgeFailures]);
+}
+
+function seedOf(parts: readonly unknown[]): number {
+  return createHash("sha256").update(JSON.stringify(parts)).digest().readUInt32LE() >>> 1;
 }

@@ -11,13 +11,13 @@ import type { Rollout } from "../rollouts/rollout-run.ts";
 import type { RunLog } from "../run-log/run-log.ts";
 import { readGroups } from "../training/group-files.ts";
 import { askHeldOutJudge, askWins } from "./held-out-judge.ts";
-import { judgedGroups, judgeWaits } from "./judging.ts";
+import { judgedGroups, judgeIsDown, judgeWaits } from "./judging.ts";
 import type { OtherModel } from "./other-models.ts";
 import type { RunEvent } from "./run-event.ts";
 import type { RunSettings } from "./run-options.ts";
 import { canBeJudged } from "./summary.ts";
 import type { Task, TaskSettings } from "./task.ts";
-import { createTimes, rolloutSeed, type KeptRollouts } from "./playing.ts";
+import { createTimes, judgingSeed, rolloutSeed, type KeptRollouts } from "./playing.ts";
 import { rolloutWith, type SeededPlace } from "./task-rollout.ts";
 import type { RunTotals, Taken } from "./totals.ts";
 
@@ -107,8 +107,8 @@ export function createRun(context: RunContext) {
     const playing = ({ group, member }: { group: number; member: number }) => {
       return { scenario: scenarios[group], time: times[group] ?? 0, member };
     };
+    const of = dealt?.batch ?? "evaluation";
     const seeded: Rollout<unknown> = (model, scenario, place) => {
-      const of = dealt?.batch ?? "evaluation";
       const failures = dealt?.kept.failures;
       const again = { attempt: place.attempt, failures };
       const seed = rolloutSeed(settings.seed, of, playing(place), again);
@@ -134,6 +134,8 @@ export function createRun(context: RunContext) {
     const { score } = task;
     if (!score) return groups;
     const { concurrency } = settings;
+    const shown = scenarios.map((_, group) => playing({ group, member: 0 }));
+    const seedNow = () => judgingSeed(settings.seed, of, shown, dealt?.kept ?? {});
     // A judge listens to it in each request that waits.
     setMaxListeners(0, ending);
     const judged = async () => {
@@ -141,8 +143,9 @@ export function createRun(context: RunContext) {
       const more: TrajectoryGroup[] | undefined = also && [];
       const alsoTrain = (these: readonly TrajectoryGroup[]) => keepToTrain(more, these);
       const scored = await totals.time("scoring", async () =>
-        score(groups, { mode, policy, concurrency, alsoTrain, signal: ending }),
+        score(groups, { mode, policy, concurrency, alsoTrain, seed: seedNow(), signal: ending }),
       );
+      if (judgeIsDown(scored) !== null) dealt?.kept.noteJudgeFailure();
       for (const { metrics } of scored) {
         const usd = metrics["ruler/cost_usd"] ?? 0;
         totals.addUsd(usd);

@@ -43,6 +43,11 @@ export interface ScoreHow {
    * `metadata.kind` (a text). Throws `invalid_config` in an evaluation, which trains nothing.
    */
   alsoTrain(groups: readonly TrajectoryGroup[]): void;
+  /**
+   * For a judge that samples: another one for each batch of a run, and the same when the run was cut off and has the
+   * batch judged again. After a judgement that failed it is another one. Null or absent outside of a run.
+   */
+  seed?: number | null | undefined;
   signal: AbortSignal;
 }
 

@@ -155,17 +155,27 @@ async function evaluated(group: TrajectoryGroup, settings: Settings): Promise<Tr
   };
 }
 
-/** Has the policy judge each case: a group of judgements for each, in their order. */
+/**
+ * Has the policy judge each case: a group of judgements for each, in their order. In a run each has a seed of its own,
+ * so that a batch which is judged again is judged alike.
+ */
 async function judgements(
   cases: readonly Case[],
   given: Settings & { samples: number; mode: "train" | "eval" },
-  { policy, concurrency, signal }: ScoreHow,
+  { policy, concurrency, seed, signal }: ScoreHow,
 ): Promise<TrajectoryGroup[]> {
   if (cases.length === 0) return [];
   const { samples, mode, prompt, temperature, answerTokens } = given;
-  const rollout = async (model: RolloutModel, { at }: { at: number }) => {
-    const messages = prompt(cases[at]!.toJudge);
-    const request = { messages, temperature, max_tokens: answerTokens };
+  const rollout = async (
+    model: RolloutModel,
+    { at }: { at: number },
+    { member, attempt }: { member: number; attempt: number },
+  ) => {
+    const { group, toJudge } = cases[at]!;
+    const own = `${seed} ${mode} ${stable(group.scenario)} ${at} ${member} ${attempt}`;
+    const seeded = typeof seed === "number" && { seed: hashOf(own) >>> 1 };
+    const messages = prompt(toJudge);
+    const request = { messages, temperature, max_tokens: answerTokens, ...seeded };
     await askModel(model, request, "The policy could not be asked for a judgement");
     return null;
   };
