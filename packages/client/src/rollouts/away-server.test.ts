@@ -1,6 +1,6 @@
 import { ServerWait, Transport, type Fetch } from "@hone/transport";
 import OpenAI from "openai";
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from "vitest";
 import { Model } from "../model.ts";
 import { rolloutRoutes, send, startRouteServer } from "../testing/route-server.ts";
 import { playUncut } from "./away-server.ts";
@@ -144,25 +144,44 @@ it("a rollout that fails while the server is there counts as failed", async () =
   expect(played).toBe(1);
 });
 
+/** A wait on a server whose answers `health` gives; null where nobody answers. */
+function waitOn(health: () => Response | null) {
+  const { signal } = new AbortController();
+  const fetch: Fetch = async () => {
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    const given = health();
+    if (!given) throw new TypeError("fetch failed");
+    return given;
+  };
+  const settings = { serverURL: "http://hone", apiKey: "k", fetch, maxRetries: 0, timeoutMs: 1000 };
+  return { signal, one: new ServerWait(settings, { limitMs: 60_000, tell: () => {}, signal }) };
+}
+
 it("a rollout that ends the server each time counts as failed, while others end well", async () => {
   let away = false;
-  const fetch: Fetch = async () => {
-    if (!away) return Response.json({});
+  const { signal, one } = waitOn(() => {
+    const there = !away;
     away = false;
-    throw new TypeError("fetch failed");
-  };
-  const { signal } = new AbortController();
-  const settings = { serverURL: "http://hone", apiKey: "k", fetch, maxRetries: 0, timeoutMs: 1000 };
-  const flaky = new ServerWait(settings, { limitMs: 60_000, tell: () => {}, signal });
+    return there ? Response.json({}) : null;
+  });
   let played = 0;
-  const end = await playUncut(flaky, signal, async () => {
+  const end = await playUncut(one, signal, async () => {
     played += 1;
     away = true;
-    await flaky.untilThere();
-    flaky.progressed();
+    await one.untilThere();
+    one.progressed();
     const trajectory = { rolloutId: "ro", reward: 0 };
-    return { trajectory, calls: new CallCounter(), outages: flaky.outages - 1 } as RolloutEnd;
+    return { trajectory, calls: new CallCounter(), outages: one.outages - 1 } as RolloutEnd;
   });
   expect(played).toBe(4);
   expect(end.exception).toMatchObject({ type: "connection_failed", rolloutId: "ro" });
+});
+
+it("many that fail at once are no leak of listeners", async () => {
+  const emit = vi.spyOn(process, "emitWarning").mockImplementation(() => {});
+  onTestFinished(() => emit.mockRestore());
+  const { signal, one } = waitOn(() => Response.json({}));
+  const failed = { exception: { message: "no" }, error: null } as unknown as RolloutEnd;
+  await Promise.all(Array.from({ length: 24 }, () => playUncut(one, signal, async () => failed)));
+  expect(emit).not.toHaveBeenCalled();
 });

@@ -1,3 +1,4 @@
+import { setMaxListeners } from "node:events";
 import { HoneError } from "@hone/core";
 import { throwIfAborted, type ServerWait } from "@hone/transport";
 import { describe, type RolloutEnd } from "./rollout-end.ts";
@@ -15,6 +16,8 @@ export async function playUncut(
   play: () => Promise<RolloutEnd>,
 ): Promise<RolloutEnd> {
   if (!wait) return await play();
+  // Each rollout of a gathering listens to it in its wait.
+  setMaxListeners(0, signal);
   for (let cuts = 0; ; cuts += 1) {
     const before = wait.outages;
     const end = await play();

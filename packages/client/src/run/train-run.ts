@@ -81,7 +81,9 @@ export async function trainRun<Scenario, Settings extends TaskSettings>(
   const made = await hone.model({ name, seed: settings.seed }, { signal });
   const { maxModelLen, base, learnt: begunAt } = await made.info({ signal });
   // Not before: of a URL that is wrong a start says so at once.
-  const model = new Model(waitingTransport(made.transport.settings, signal), name, begunAt);
+  const runEnds = new AbortController();
+  const waits = AbortSignal.any([signal, runEnds.signal]);
+  const model = new Model(waitingTransport(made.transport.settings, waits), name, begunAt);
   if (changed && paused) await writeAccepted(out, changed, paused);
   const log = await requireSameTask(out, () =>
     openRunLog(out, { ...curves, settings: { ...kept, base } }),
@@ -155,6 +157,8 @@ export async function trainRun<Scenario, Settings extends TaskSettings>(
     if (others.length === 0) return verdict;
     return await conclude(await playOthers(others, (other) => run.evaluateOther(other), signal));
   } finally {
+    // Nobody waits for the server any more, a lease that was to be renewed neither.
+    runEnds.abort();
     await totals.save();
     onEvent({ type: "ended" });
   }
