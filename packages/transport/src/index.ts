@@ -7,6 +7,7 @@ export {
   unlessAborted,
   withinLimit,
 } from "./abort.ts";
+export type { ConnectionSettings, Fetch } from "./connection-settings.ts";
 export { errorWithoutKey } from "./error-without-key.ts";
 export { followOperation } from "./follow-operation.ts";
 export type { FollowOptions } from "./follow-operation.ts";
@@ -18,10 +19,4 @@ export { ServerWait } from "./server-wait.ts";
 export type { ServerWaitOptions } from "./server-wait.ts";
 export { originOf, requireURL, serverURLOf } from "./server-url.ts";
 export { Transport } from "./transport.ts";
-export type {
-  ConnectionSettings,
-  Fetch,
-  Method,
-  RequestOptions,
-  ResponseSchema,
-} from "./transport.ts";
+export type { Method, RequestOptions, ResponseSchema } from "./transport.ts";

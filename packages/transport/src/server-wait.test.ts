@@ -1,11 +1,12 @@
 import type { OperationEvent } from "@hone/core";
 import { afterEach, describe, expect, it } from "vitest";
 import { z } from "zod";
+import type { Fetch } from "./connection-settings.ts";
 import { followOperation } from "./follow-operation.ts";
 import { send, sendError, startServer } from "./route-server.test-support.ts";
 import type { Handler } from "./route-server.test-support.ts";
 import { ServerWait } from "./server-wait.ts";
-import { Transport, type Fetch } from "./transport.ts";
+import { Transport } from "./transport.ts";
 
 const named = z.object({ name: z.string() });
 const health = (status: string) => ({ status, base: "b", components: {} });

@@ -1,9 +1,9 @@
 import { healthSchema, HoneError } from "@hone/core";
 import { pause, throwIfAborted, TimeLimitReached, unlessAborted, withinLimit } from "./abort.ts";
+import type { ConnectionSettings } from "./connection-settings.ts";
 import { textWithoutKey } from "./error-without-key.ts";
 import { patientRequest } from "./patient-request.ts";
 import { backoffMs } from "./retry.ts";
-import type { ConnectionSettings } from "./transport.ts";
 
 export interface ServerWaitOptions {
   /** How long the server may be away at a time. @unit ms */

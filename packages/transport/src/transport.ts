@@ -1,23 +1,11 @@
 import { HoneError, isErrorCode, issueText } from "@hone/core";
 import type { ErrorCode } from "@hone/core";
 import { abortError, pause, throwIfAborted, withinLimit } from "./abort.ts";
+import type { ConnectionSettings } from "./connection-settings.ts";
 import { errorWithoutKey, textWithoutKey } from "./error-without-key.ts";
 import { patientRequest } from "./patient-request.ts";
 import { backoffMs, isRetryable, keepAdvice, retryAfterMs } from "./retry.ts";
 import type { ServerWait } from "./server-wait.ts";
-
-export type Fetch = typeof globalThis.fetch;
-
-export interface ConnectionSettings {
-  /** The server's origin and path prefix, with no trailing slash and without `/v1`. */
-  serverURL: string;
-  apiKey: string;
-  fetch: Fetch;
-  /** How often a request is sent again after 408, 429, 5xx or a lost connection. */
-  maxRetries: number;
-  /** Limit of one request, event streams excepted. @unit ms */
-  timeoutMs: number;
-}
 
 /** The part of a zod schema that reading a response needs. */
 export interface ResponseSchema<T> {
