@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hone_worker.base.model import Base
 from hone_worker.process.errors import HoneWorkerError
-from hone_worker.schema.json_schema import ANY_OBJECT, source_of, unsupported
+from hone_worker.schema.json_schema import ANY_OBJECT, panics_as_errors, source_of, unsupported
 from hone_worker.schema.schema_process import SchemaChecks
 
 #: A token by its id, in the library's language.
@@ -97,7 +97,8 @@ class Grammars:
     def _made(self, source: str, ends: Iterable[int], marks: frozenset[int] = frozenset()) -> Grammar:
         tokenizer = self._ll_tokenizer()
         try:
-            matcher = LLMatcher(tokenizer, source, log_level=0)
+            with panics_as_errors():
+                matcher = LLMatcher(tokenizer, source, log_level=0)
         except ValueError as error:
             raise unsupported(str(error)) from error
         if problem := matcher.get_error():
@@ -109,9 +110,12 @@ class Grammars:
             if self._read is None:
                 size = max(self.vocab_size, len(self._tokenizer))
                 try:
-                    self._read = LLTokenizer(
-                        _all_special(self._tokenizer), n_vocab=size, eos_token=self._tokenizer.eos_token_id
-                    )
+                    with panics_as_errors():
+                        self._read = LLTokenizer(
+                            _all_special(self._tokenizer),
+                            n_vocab=size,
+                            eos_token=self._tokenizer.eos_token_id,
+                        )
                 except Exception as error:
                     raise failed(
                         "This base's tokenizer is of a kind that no grammar can be made for. Ask without response_format and without a tool call that has to be."
@@ -145,7 +149,8 @@ def mask(
     for row, grammar in zip(rows, grammars, strict=True):
         assert grammar is not None
         try:
-            forbidden.append(~grammar.allowed())
+            with panics_as_errors():
+                forbidden.append(~grammar.allowed())
             places.append(row)
         except HoneWorkerError as error:
             errors[row] = error
