@@ -1,15 +1,19 @@
 import { describe, expect, it } from "vitest";
 import { cardsOfReplica } from "../outside.ts";
-import { cardsOf, checkVllmFlags } from "./flags.ts";
+import { cardsOf, checkVllmFlags, givenFlag } from "./flags.ts";
 
 describe("flags for vLLM", () => {
   it.each([
     ["--dtype", "float16"],
     ["--dtyp=float16"],
+    ["--dt", "float16"],
     ["--logprobs_mode", "raw_logprobs"],
     ["--logprobs-m", "raw_logprobs"],
     ["--quantization", "fp8"],
     ["-q", "fp8"],
+    ["-qfp8"],
+    ["--quantization-config", '{"linear": "fp8"}'],
+    ["--data-parallel-siz=2"],
     ["--max-model-len", "4096"],
     ["--trust-remote-code"],
     ["--config", "flags.yaml"],
@@ -30,6 +34,8 @@ describe("flags for vLLM", () => {
     ["--config-format", "hf"],
     ["--data-parallel-size-local", "1"],
     ["-tp", "2", "--no-enable-prefix-caching"],
+    ["--tensor-par", "2", "--gpu-mem=0.5"],
+    ["--seed", "-1"],
   ])("of the operator's own go to vLLM: %j", (...flags) => {
     expect(() => checkVllmFlags(flags)).not.toThrow();
   });
@@ -40,8 +46,25 @@ describe("flags for vLLM", () => {
     [["--tensor_parallel_size=4", "-pp", "2"], 8],
     [["-tp", "2", "-tp=4"], 4],
     [["-tp", "many"], 1],
+    [["--tensor-par", "2"], 2],
+    [["--tensor_p=2", "--pipe", "3"], 6],
+    [["-t", "2"], 2],
+    [["--seed", "-1", "--tokenizer-mode", "2"], 1],
   ])("%j compute on %d cards", (flags, count) => {
     expect(cardsOf(flags)).toBe(count);
+  });
+
+  it.each<[string[], string, string | undefined]>([
+    [["--max-num-seq", "8"], "--max-num-seqs", "8"],
+    [["--max-num-seqs", "8", "--max_num_se=16"], "--max-num-seqs", "16"],
+    [["--max-num-batched-tokens", "8"], "--max-num-seqs", undefined],
+    [["--max-lora-r", "64"], "--max-lora-rank", "64"],
+    [["--max-lora-rank", "64"], "--max-loras", undefined],
+    [["--kv-cache-mem=1"], "--kv-cache-memory-bytes", "1"],
+    [["--kv-cache-dtype", "fp8"], "--kv-cache-memory-bytes", undefined],
+    [["--", "1"], "--max-loras", undefined],
+  ])("%j: of %s the value is %s", (flags, name, value) => {
+    expect(givenFlag(flags, name)).toBe(value);
   });
 
   it("give each replica cards of its own, of those that are allowed", () => {

@@ -20,6 +20,8 @@ const ours: Readonly<Record<string, string>> = {
   "--quantization":
     "the trainer computes with all bits of the base, and the engine has to sample from the same weights",
   "-q": "the trainer computes with all bits of the base, and the engine has to sample from the same weights",
+  "--quantization-config":
+    "the trainer computes with all bits of the base, and the engine has to sample from the same weights",
   "--lora-modules": "policies are loaded while it runs",
   "--disable-log-stats": "its metrics tell whether it makes progress",
   "--config": "flags from a file would not be looked at; give them one by one",
@@ -43,11 +45,18 @@ export function checkVllmFlags(flags: readonly string[]): void {
   }
 }
 
-/** vLLM takes a name as one of its flags' that begins so, too. */
 function ourName(given: string): string | undefined {
   if (Object.hasOwn(ours, given)) return given;
-  if (!given.startsWith("--") || given.length < 5) return undefined;
-  return Object.keys(ours).find((name) => name.startsWith(given));
+  return Object.keys(ours).find((name) => isTakenFor(name, given));
+}
+
+/**
+ * Whether vLLM takes what was given for this flag: it lets a name be cut short where only one flag begins so, and refuses
+ * the others itself. The value of a flag of one letter may follow at once.
+ */
+function isTakenFor(name: string, given: string): boolean {
+  if (name.startsWith("--")) return given.length > 2 && name.startsWith(given);
+  return name.length === 2 ? given.startsWith(name) : given.length > 1 && name.startsWith(given);
 }
 
 /** How many cards one vLLM with these flags computes on. */
@@ -69,15 +78,16 @@ export function sequencesOf(flags: readonly string[]): number | undefined {
   return Number(givenFlag(flags, "--max-num-seqs")) || undefined;
 }
 
-/** What the operator gave a flag of vLLM's under one of its names. The last one counts. */
+/** What the operator gave a flag of vLLM's under one of its names, or under a beginning of one. The last one counts. */
 export function givenFlag(
   flags: readonly string[],
   ...names: readonly string[]
 ): string | undefined {
   let found: string | undefined;
   flags.forEach((flag, at) => {
-    const [name = "", value = flags[at + 1]] = flag.split("=");
-    if (names.includes(name.startsWith("--") ? name.replaceAll("_", "-") : name)) found = value;
+    const [key = "", value = flags[at + 1]] = flag.split("=");
+    const given = key.startsWith("--") ? key.replaceAll("_", "-") : key;
+    if (names.some((name) => isTakenFor(name, given))) found = value;
   });
   return found;
 }
