@@ -6,7 +6,10 @@ import { findVllm } from "./setup/vllm.ts";
 
 /** Which engines are wanted, or why these options do not go together. */
 export function checkEngines(
-  options: EngineOptions,
+  options: EngineOptions & {
+    engineKey?: string | undefined;
+    publishDeadlineMs?: number | undefined;
+  },
 ): Pick<ComposeOptions, "engineURLs" | "vllm" | "dtype" | "joinedOnly" | "engineApart"> {
   const { engine = "embedded", engineURL = [], replicas, vllmFlags = [] } = options;
   const engineURLs = [engineURL].flat();
@@ -18,6 +21,9 @@ export function checkEngines(
   }
   if (new Set(engineURLs).size < engineURLs.length) {
     refuse("engineURL", "Two engines have the same URL. Give each one once.");
+  }
+  if (engineURLs.length === 0 && options.engineKey !== undefined) {
+    refuse("engineKey", "--engine-key is of engines by --engine-url. Add one, or leave it out.");
   }
   if (engineURLs.length === 0 && options.engineMaxSequences !== undefined) {
     refuse(
@@ -46,6 +52,12 @@ export function checkEngines(
     refuse(
       param,
       `${param} is of the embedded engine. Give vLLM its own flag, such as --gpu-memory-utilization.`,
+    );
+  }
+  if (options.publishDeadlineMs !== undefined && engine === "embedded" && engineURLs.length === 0) {
+    refuse(
+      "publishDeadlineMs",
+      "--publish-deadline is for several engines, of which the others go on without a late one: the embedded engine is always waited for. Leave it out.",
     );
   }
   const engineApart = options.engineProcess === "own";

@@ -45,11 +45,28 @@ test.each([["models"], ["gc"], ["keys", "rotate"]])(
   },
 );
 
+const engine = ["engine", "--join", "http://127.0.0.1:1"];
+const engineByURL = [...engine, "--engine-url", "http://127.0.0.1:2"];
+
 test.each([
   [["export", "m@1", "folder", "--base", "b"], /--base is for --merged and --classifier/],
   [["setup", "--check", "--model", "smollm2"], /'--check' cannot be used with option '--model/],
   [["setup", "--check", "--torch", "cpu"], /'--check' cannot be used with option '--torch/],
   [["serve", "--base", "b", "--engine-key", "k"], /--engine-key is of engines by --engine-url/],
+  [[...engine, "--engine-key", "k"], /--engine-key is of a vLLM by --engine-url: .* Add --engine/],
+  [[...engine, "--engine-max-seqs", "8"], /--engine-max-seqs is of --engine-url/],
+  [
+    [...engineByURL, "--device", "cuda"],
+    /--device is of the vLLM that Hone starts: .* Leave it out/,
+  ],
+  [[...engineByURL, "--max-loras", "8"], /--max-loras and --max-model-len are of the vLLM that/],
+  [[...engineByURL, "--max-model-len", "8"], /--max-loras and --max-model-len are of the vLLM/],
+  [[...engineByURL, "--", "--seed", "1"], /--seed 1 would go to vLLM, which runs already/],
+  [[...engine, "--max-loras", "8", "--", "--max-loras=4"], /--max-loras and -- --max-loras both/],
+  [
+    [...engine, "--max-lora-rank", "8", "--", "--max-lora-r", "4"],
+    /--max-lora-rank and -- --max-lora-rank both decide it/,
+  ],
   [["keys", "--url", "http://127.0.0.1:1"], /--url names a server, and the file of a key lies/],
 ])("an option that would do nothing is refused: %j", async (args, message) => {
   const { code, out, error } = await runHere(args);

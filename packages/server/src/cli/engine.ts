@@ -6,12 +6,17 @@ import { Command, InvalidArgumentError, Option } from "commander";
 import { pino } from "pino";
 import { startSidecar, type RunningSidecar } from "../engines/sidecar/sidecar.ts";
 import type { SidecarOptions } from "../engines/sidecar/sidecar-options.ts";
-import { checkVllmFlags } from "../engines/vllm/flags.ts";
+import { checkVllmFlags, givenFlag } from "../engines/vllm/flags.ts";
 import { findVllm } from "../setup/vllm.ts";
 import { atLeastOne, wholeNumber } from "./number-options.ts";
 import { originURL } from "./origin-url.ts";
 
 const mebibyte = 1024 * 1024;
+/** Options that are flags of vLLM's too: behind `--` they would win, and the sidecar would not know. */
+const decidedTwice = [
+  ["maxLoras", "--max-loras"],
+  ["maxLoraRank", "--max-lora-rank"],
+] as const;
 
 interface EngineFlags {
   join: string;
@@ -104,7 +109,8 @@ Example:
     .action(engine);
 }
 
-async function engine(vllmFlags: string[], flags: EngineFlags): Promise<void> {
+async function engine(vllmFlags: string[], flags: EngineFlags, command: Command): Promise<void> {
+  const options = optionsOf(vllmFlags, flags, (name) => command.getOptionValueSource(name));
   const log = pino(
     { level: flags.logLevel, hooks: { streamWrite: printable } },
     pino.destination({ fd: 2, sync: true }),
@@ -114,7 +120,6 @@ async function engine(vllmFlags: string[], flags: EngineFlags): Promise<void> {
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
     process.on(signal, () => (stop.signal.aborted ? hurry : stop).abort());
   }
-  const options = optionsOf(vllmFlags, flags);
   console.error(`hone: joining ${options.server}`);
   let running: RunningSidecar;
   try {
@@ -141,6 +146,7 @@ async function engine(vllmFlags: string[], flags: EngineFlags): Promise<void> {
 function optionsOf(
   vllmFlags: string[],
   flags: EngineFlags,
+  sourceOf: (option: keyof EngineFlags) => string | undefined,
 ): Omit<SidecarOptions, "tell" | "log" | "signal"> {
   const refuse = (param: string, message: string): never => {
     throw new HoneError(message, { code: "invalid_config", param });
@@ -152,8 +158,28 @@ function optionsOf(
     if (flags.maxLoras !== undefined || flags.maxModelLen !== undefined) {
       refuse("engineURL", "--max-loras and --max-model-len are of the vLLM that Hone starts.");
     }
-  } else if (flags.engineMaxSeqs !== undefined) {
-    refuse("engineMaxSequences", "--engine-max-seqs is of --engine-url. Give -- --max-num-seqs.");
+    if (sourceOf("device") === "cli") {
+      refuse(
+        "device",
+        "--device is of the vLLM that Hone starts: one by --engine-url computes where it was started. Leave it out.",
+      );
+    }
+  } else {
+    if (flags.engineMaxSeqs !== undefined) {
+      refuse("engineMaxSequences", "--engine-max-seqs is of --engine-url. Give -- --max-num-seqs.");
+    }
+    // One of the environment may be there for another engine.
+    if (sourceOf("engineKey") === "cli") {
+      refuse(
+        "engineKey",
+        "--engine-key is of a vLLM by --engine-url: Hone makes a key for the one that it starts. Add --engine-url, or leave it out.",
+      );
+    }
+    for (const [option, name] of decidedTwice) {
+      if (flags[option] !== undefined && givenFlag(vllmFlags, name) !== undefined) {
+        refuse(option, `${name} and -- ${name} both decide it. Leave one out.`);
+      }
+    }
   }
   checkVllmFlags(vllmFlags);
   const { device, maxLoras, engineUrl, engineKey, engineMaxSeqs } = flags;

@@ -330,7 +330,7 @@ function optionsOf(flags: ServeFlags): ServerOptions {
     sleep: flags.sleep,
     maxStaleness: flags.maxStaleness,
     engineURL: flags.engineUrl,
-    engineKey: flags.engineKey,
+    engineKey: flags.engineUrl && flags.engineKey,
     engineMaxSequences: flags.engineMaxSeqs,
     renderer: flags.renderer,
     rewardModels: flags.rewardModel,

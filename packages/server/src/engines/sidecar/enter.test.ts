@@ -86,6 +86,21 @@ it("one that ended before it heard the answer comes in with the same key, with a
   expect(await server.engines()).toHaveLength(1);
 });
 
+it("one that comes again under another name is told that it has one", async () => {
+  await enter(options({ token: await server.token() }));
+  for (const token of [undefined, await server.token()]) {
+    await expect(enter(options({ name: "b", token }))).rejects.toMatchObject({
+      ...{ code: "invalid_config", param: "name" },
+      message: expect.stringMatching(/has joined as "a" .* Leave --name out/),
+    });
+  }
+  expect((await enter(options({ name: undefined }))).identity.name).toBe("a");
+  // Once it was removed it may come as whatever it likes.
+  await server.call("DELETE", "/v1/engines/a");
+  const { identity } = await enter(options({ name: "b", token: await server.token() }));
+  expect(identity.name).toBe("b");
+});
+
 it("one that never got to the server says that it needs a token", async () => {
   const key = `hone_engine_${"k".repeat(43)}`;
   await writeIdentity(join(folder, "a"), { server: server.url, name: null, key });

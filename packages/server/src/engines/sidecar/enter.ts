@@ -22,7 +22,9 @@ export async function enter(
     const link = linkTo(server, kept.key);
     try {
       const identity = { ...kept, name: kept.name };
-      return { identity, link, base: await wait(() => link.base(signal)) };
+      const base = await wait(() => link.base(signal));
+      refuseOtherName(options.name, identity.name, dataDir);
+      return { identity, link, base };
     } catch (error) {
       const isRemoved = HoneError.isInstance(error) && error.code === "invalid_api_key";
       if (!isRemoved || token === undefined) throw error;
@@ -46,4 +48,12 @@ export async function enter(
   await writeIdentity(dataDir, identity);
   const link = linkTo(server, key);
   return { identity, link, base: await wait(() => link.base(signal)) };
+}
+
+function refuseOtherName(wanted: string | undefined, name: string, dataDir: string): void {
+  if (wanted === undefined || wanted === name) return;
+  throw new HoneError(
+    `The engine of ${dataDir} has joined as "${name}" and keeps that name. Leave --name out, or give another --data-dir and a token.`,
+    { code: "invalid_config", param: "name" },
+  );
 }
