@@ -12,10 +12,14 @@ afterEach(async () => {
   await Promise.all(kept.splice(0).map((one) => one.stop()));
 });
 
-async function start(env: Record<string, string>, limitMs: number): Promise<KeptEngine> {
+async function start(
+  env: Record<string, string>,
+  limitMs: number,
+  idleMs?: number,
+): Promise<KeptEngine> {
   const nothing = { admit: async () => undefined, fence: () => undefined, missing: async () => [] };
   const one = keepVllm({
-    ...{ name: "engine", pool: () => nothing, log: silent },
+    ...{ name: "engine", pool: () => nothing, log: silent, idleMs },
     child: {
       ...{ name: "vLLM", command: process.execPath, args: [script], env },
       ...{ unavailable: "engine_unavailable", deadlines: { decodingMs: limitMs } },
@@ -43,6 +47,13 @@ it("a vLLM whose core has stopped is found by requests of which each gives up be
   });
   ended.abort();
   await asking;
+});
+
+it("a vLLM whose core has stopped is found while nobody asks for anything", async () => {
+  const one = await start({ HOLDS: "" }, 400, 100);
+  await vi.waitFor(() => expect(one.status().restarts).toBeGreaterThan(0), {
+    ...{ timeout: 30_000, interval: 20 },
+  });
 });
 
 it("a vLLM that is not there keeps nobody from seeing the others' figures", async () => {

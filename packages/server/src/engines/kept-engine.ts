@@ -7,6 +7,7 @@ import { noteAwaited } from "./awaited.ts";
 import { createHttpEngine, type HttpEngine } from "./http-engine.ts";
 import type { EnginePool } from "./pool.ts";
 import { vllmHealthBeside } from "./vllm/health.ts";
+import { askWhileIdle } from "./vllm/idle-token.ts";
 import { releaseOf } from "./vllm/release.ts";
 import { shareMetrics } from "./vllm/metrics-page.ts";
 import type { EngineSleep } from "./vllm/sleep.ts";
@@ -83,11 +84,17 @@ export function keepVllm(
     /** Requests that wait for it and have reached it on another way than by its driver. */
     awaitedBeside?: (() => number) | undefined;
     sleep?: EngineSleep | undefined;
+    /** How long it may rest before it is asked for a token, which shows whether it stands still. @unit ms @default 15000 */
+    idleMs?: number | undefined;
   },
 ): KeptEngine & { key: () => string } {
   let awaited = 0;
   const page = shareMetrics();
-  const health = vllmHealthBeside(() => awaited + (options.awaitedBeside?.() ?? 0), page);
+  const watched = vllmHealthBeside(() => awaited + (options.awaitedBeside?.() ?? 0), page);
+  // One that sleeps has nothing to answer with.
+  const health = options.sleep
+    ? watched
+    : askWhileIdle(watched, (signal) => askForToken(engine, signal), { everyMs: options.idleMs });
   const onStarted = (): Promise<void> => release.look();
   const child = { pollMs: healthEveryMs, ...options.child };
   const kept = keepChild({ ...options, child, kind: "vllm", health, onStarted });
@@ -106,6 +113,16 @@ export function keepVllm(
   };
   const status = (): ReturnType<KeptEngine["status"]> => ({ ...kept.status(), ...release.shown() });
   return { ...kept, engine, status };
+}
+
+/** Of the bare base. What the token is does not matter, and each vocabulary has a first one. */
+async function askForToken(engine: HttpEngine, signal: AbortSignal): Promise<void> {
+  const { base } = await engine.info();
+  const asked = engine.generate({
+    ...{ model: base, prompt: [0], n: 1, maxTokens: 1, temperature: 0, topP: 1, seed: null },
+    ...{ stop: [], stopTokenIds: [], stream: false, signal },
+  });
+  for await (const _ of asked);
 }
 
 /** For who reads an engine's metrics only as a hint. @unit ms */
