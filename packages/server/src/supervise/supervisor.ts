@@ -255,7 +255,7 @@ export function supervise(options: SupervisorOptions): Supervised {
         state = "failed";
         log.error(
           { child: name, lastFailure },
-          `the ${name} is given up after ${maxFastFailures} restarts`,
+          `the ${name} is given up after ${maxFastFailures} restarts: remove the cause and start this program again`,
         );
         const last = lastFailure?.replace(/\.$/, "") ?? "";
         options.onGivenUp?.(
@@ -300,7 +300,7 @@ export function supervise(options: SupervisorOptions): Supervised {
     // What the child wrote may hold paths and more, so it is only in the log.
     if (state === "failed") {
       throw unavailableError(
-        `it failed ${maxFastFailures} times in a row; the server's log says why`,
+        `it failed ${maxFastFailures} times in a row and is not started again. The server's log says why: remove the cause and start the server again`,
       );
     }
     if (state === "stopped") throw stopped();
