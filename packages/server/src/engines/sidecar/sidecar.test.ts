@@ -11,6 +11,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
+import { pino } from "pino";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import {
   makeAdapter,
@@ -305,6 +306,23 @@ it("a machine that does not come back gives its key back", async () => {
   await sidecar.stop();
   here = [];
   expect(await server.engines()).toEqual([]);
+  expect(readdirSync(join(folder, "a"))).not.toContain("engine.json");
+});
+
+it.each<[string, number]>([
+  ["was removed has no key to give back, and warns of nothing", 0],
+  ["does not reach the server says that its key was not given back", 1],
+])("a machine that does not come back and %s", async (_, count) => {
+  const lines: string[] = [];
+  const log = pino({ level: "warn" }, { write: (line: string) => void lines.push(line) });
+  const { sidecar } = await joinHere("a", { ephemeral: true, log });
+  if (count === 0) await server.call("DELETE", "/v1/engines/a");
+  else await server.close();
+  if (count === 0) await expect(sidecar.failed).rejects.toMatchObject({ code: "invalid_api_key" });
+  await sidecar.stop();
+  here = [];
+  expect(lines.filter((line) => line.includes("gone for good"))).toHaveLength(count);
+  if (count === 0) expect(lines).toEqual([]);
   expect(readdirSync(join(folder, "a"))).not.toContain("engine.json");
 });
 

@@ -168,6 +168,8 @@ async function start(
       await drain({ link, boot, proxy, limitMs: options.drainMs, hurry, log });
       if (options.ephemeral) {
         await link.leave().catch((error: unknown) => {
+          // Of one that was removed the server has no key any more.
+          if (HoneError.isInstance(error) && error.code === "invalid_api_key") return;
           log.warn({ err: error }, "the server was not told that the engine is gone for good");
         });
         forgetIdentity(dataDir);
