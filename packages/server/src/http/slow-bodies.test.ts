@@ -62,7 +62,9 @@ describe("a body", () => {
     const timer = setInterval(() => socket.write("1\r\n \r\n"), 20);
     const text = await closed;
     clearInterval(timer);
-    expect(text).toMatch(/^HTTP\/1.1 408 /);
+    expect(failures).toMatchObject([{ status: 408 }]);
+    // Who still sends when the connection is closed may lose what it has not read yet.
+    expect(text).toMatch(/^(HTTP\/1.1 408 |$)/);
   });
 
   it("whose sender leaves is no fault of ours", async () => {
