@@ -6,7 +6,7 @@ import { delimiter, dirname, join } from "node:path";
 import process from "node:process";
 import { installPackages, root, setUpPython } from "./install.mjs";
 import { endAll, onInterrupt, run } from "./processes.mjs";
-import { countReport, testEnvironment } from "./test-reports.mjs";
+import { printOutcome, readReport, testEnvironment } from "./test-reports.mjs";
 
 const version = process.argv[2] ?? "24.21.0";
 const reports = mkdtempSync(join(tmpdir(), "hone-reports-"));
@@ -40,18 +40,26 @@ const runs = {
 };
 let passed = 0;
 let failed = 0;
+/** @type {import("./test-reports.mjs").Failure[]} */
+const failures = [];
 for (const [name, args] of Object.entries(runs)) {
   console.log(`\n── ${name} on Node ${version}`);
   const report = join(reports, `${name}.json`);
   const reporters = ["--reporter=default", "--reporter=json", `--outputFile.json=${report}`];
   const { status } = await run(node, [...args, ...reporters], { cwd: root, env });
-  const counted = countReport(report) ?? { passed: 0, failed: 0 };
+  const counted = readReport(report) ?? { passed: 0, failed: 0, failures: [] };
   passed += counted.passed;
   failed += counted.failed;
-  if (status !== 0 && counted.failed === 0) failed++;
+  for (const { name: test, why } of counted.failures) {
+    failures.push({ name: `${test} (Node ${version})`, why });
+  }
+  if (status !== 0 && counted.failed === 0) {
+    failed++;
+    failures.push({ name: `${name} on Node ${version}`, why: `status ${status}` });
+  }
 }
 rmSync(reports, { recursive: true, force: true });
-console.log(`${passed} passed, ${failed} failed`);
+printOutcome(passed, failed, failures);
 process.exit(failed > 0 ? 1 : 0);
 
 /** Resolves to the program, null where it cannot be had. */

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { installPackages, root, setUpPython } from "./install.mjs";
 import { endAll, onInterrupt, run } from "./processes.mjs";
-import { countReport, testEnvironment } from "./test-reports.mjs";
+import { printOutcome, readReport, testEnvironment } from "./test-reports.mjs";
 
 onInterrupt(() => {
   void endAll().then(() => process.exit(130));
@@ -91,6 +91,8 @@ const stages = [
 
 let passed = 0;
 let failed = 0;
+/** @type {import("./test-reports.mjs").Failure[]} */
+const failures = [];
 const table = [];
 for (const [name, command, args] of /** @type {[string, string, string[]][]} */ (stages)) {
   console.log(`\n── ${name}`);
@@ -106,14 +108,18 @@ for (const [name, command, args] of /** @type {[string, string, string[]][]} */ 
   if (counted) {
     passed += counted.passed;
     failed += counted.failed;
+    failures.push(...counted.failures);
   }
   if (status === 0 && !counted) passed++;
-  if (status !== 0 && !counted?.failed) failed++;
+  if (status !== 0 && !counted?.failed) {
+    failed++;
+    failures.push({ name, why: `status ${status}` });
+  }
 }
 rmSync(reports, { recursive: true, force: true });
 console.log();
 console.table(table);
-console.log(`${passed} passed, ${failed} failed`);
+printOutcome(passed, failed, failures);
 process.exit(failed > 0 ? 1 : 0);
 
 function count(stage) {
@@ -126,5 +132,5 @@ function count(stage) {
     worker: "worker.xml",
     "GPU bench, without a GPU": "gpu.xml",
   }[stage];
-  return file ? countReport(join(reports, file)) : null;
+  return file ? readReport(join(reports, file)) : null;
 }
