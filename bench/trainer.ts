@@ -102,7 +102,7 @@ const SIDES = ["hone", "hone-one", "trl", "trl-plain", "trl-recompute", "peft", 
 const WORK: Record<string, string> = {
   a: "groups of 8 answers of 64 tokens to a prompt of 192",
   b: "groups of 8 conversations of 20 turns",
-  c: "rows of 256 tokens that share nothing",
+  c: "groups of 8 rows of 256 tokens that share nothing",
 };
 const bases: Record<string, string | undefined> = {
   "1m": at("../models/hone-2048-1m"),

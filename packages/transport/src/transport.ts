@@ -60,7 +60,8 @@ export class Transport {
   /** Opens a stream. One attempt: who follows a stream knows from where to go on. */
   async open(method: Method, path: string, options: RequestOptions = {}): Promise<Response> {
     try {
-      return await this.#send(method, path, options, options.signal);
+      const response = await this.#send(method, path, options, options.signal);
+      return options.signal ? endedBy(options.signal, response) : response;
     } catch (error) {
       const shown = asHoneError(error, options.signal, `${method} ${path}`);
       throw errorWithoutKey(shown, this.settings.apiKey);
@@ -120,6 +121,16 @@ export class Transport {
     if (!response.ok) throw await errorOf(response, this.settings.apiKey);
     return response;
   }
+}
+
+/**
+ * Node's fetch holds a request only weakly once its headers are there: after the garbage collector has taken it, an
+ * abort is lost, and the answer goes on to its end. This listener stays.
+ */
+function endedBy(signal: AbortSignal, response: Response): Response {
+  const body = response.body?.pipeThrough(new TransformStream<Uint8Array>(), { signal });
+  const { status, statusText, headers } = response;
+  return body ? new Response(body, { status, statusText, headers }) : response;
 }
 
 /** Whether nobody answered, or somebody in the server's place, or the server while it starts. */

@@ -32,7 +32,7 @@ const rate = 0.02;
 const contrast = 5;
 const slowestPublish = 2;
 /** Of answers that take much longer than this, even from a small base. What vLLM tells may be a second old. @unit s */
-const slowestAbort = 2;
+const slowestAbort = 4;
 /** How long the engine has to begin with them. @unit s */
 const slowestBegin = 15;
 const topP = 0.9;
