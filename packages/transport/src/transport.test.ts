@@ -135,29 +135,3 @@ describe("answers", () => {
     expect((await ask([away], { maxRetries: 0 })).error?.code).toBe("connection_failed");
   });
 });
-
-describe("a stream", () => {
-  it("ends with its signal, also by a fetch that has forgotten it", async () => {
-    let cancelled: unknown;
-    const forgetful: typeof fetch = () => {
-      const body = new ReadableStream<Uint8Array>({
-        start: (controller) => controller.enqueue(new Uint8Array([1])),
-        cancel: (reason) => void (cancelled = reason),
-      });
-      return Promise.resolve(new Response(body, { status: 201, headers: { "x-a": "b" } }));
-    };
-    const transport = new Transport({
-      ...{ serverURL: "http://127.0.0.1:1", apiKey: "the-key", fetch: forgetful },
-      ...{ maxRetries: 0, timeoutMs: 60_000 },
-    });
-    const hangUp = new AbortController();
-    const response = await transport.open("GET", "/x", { signal: hangUp.signal });
-    expect([response.status, response.headers.get("x-a")]).toEqual([201, "b"]);
-    const reader = response.body?.getReader();
-    expect(await reader?.read()).toEqual({ done: false, value: new Uint8Array([1]) });
-    const waiting = reader?.read();
-    hangUp.abort(new Error("enough"));
-    await expect(waiting).rejects.toThrow("enough");
-    expect(cancelled).toEqual(new Error("enough"));
-  });
-});

@@ -2,6 +2,7 @@ import { HoneError, isErrorCode, issueText } from "@hone/core";
 import type { ErrorCode } from "@hone/core";
 import { abortError, pause, throwIfAborted, withinLimit } from "./abort.ts";
 import type { ConnectionSettings } from "./connection-settings.ts";
+import { endedBy } from "./ended-by.ts";
 import { errorWithoutKey, textWithoutKey } from "./error-without-key.ts";
 import { patientRequest } from "./patient-request.ts";
 import { backoffMs, isRetryable, keepAdvice, retryAfterMs } from "./retry.ts";
@@ -121,16 +122,6 @@ export class Transport {
     if (!response.ok) throw await errorOf(response, this.settings.apiKey);
     return response;
   }
-}
-
-/**
- * Node's fetch holds a request only weakly once its headers are there: after the garbage collector has taken it, an
- * abort is lost, and the answer goes on to its end. This listener stays.
- */
-function endedBy(signal: AbortSignal, response: Response): Response {
-  const body = response.body?.pipeThrough(new TransformStream<Uint8Array>(), { signal });
-  const { status, statusText, headers } = response;
-  return body ? new Response(body, { status, statusText, headers }) : response;
 }
 
 /** Whether nobody answered, or somebody in the server's place, or the server while it starts. */
