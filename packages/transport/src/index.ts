@@ -8,6 +8,7 @@ export {
   withinLimit,
 } from "./abort.ts";
 export type { ConnectionSettings, Fetch } from "./connection-settings.ts";
+export { endedBy } from "./ended-by.ts";
 export { errorWithoutKey } from "./error-without-key.ts";
 export { followOperation } from "./follow-operation.ts";
 export type { FollowOptions } from "./follow-operation.ts";

@@ -7,7 +7,7 @@ import {
 } from "@hone/core";
 import type { ChatMessage, ChatTool, ProviderAnswer, ProviderRequest } from "@hone/core";
 import { createParser } from "eventsource-parser";
-import type { Fetch } from "@hone/transport";
+import { endedBy, type Fetch } from "@hone/transport";
 import type { CallCounter } from "./rollout-context.ts";
 import { warn } from "../warn.ts";
 
@@ -66,7 +66,8 @@ export function recordCalls(
         if (!asked || !response.ok || !response.body) return response;
         const reader = bodyReader();
         over = false;
-        const watched = watch(response.body, {
+        const { body } = endedBy(both, response);
+        const watched = watch(body ?? response.body, {
           part: (bytes) => reader.feed(bytes),
           broken: () => void (signal.aborted || end()),
           over(early) {

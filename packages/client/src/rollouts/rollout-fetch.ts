@@ -1,4 +1,4 @@
-import { errorWithoutKey, originOf, patientRequest } from "@hone/transport";
+import { endedBy, errorWithoutKey, originOf, patientRequest } from "@hone/transport";
 import type { ConnectionSettings, Fetch } from "@hone/transport";
 import { asksForModel, readCall, urlOf, withoutKey } from "../request-call.ts";
 import type { Call } from "../request-call.ts";
@@ -103,7 +103,7 @@ async function sendInRollout(
     );
     if (!response.ok) context.calls.refusal = response.status;
     const streams = response.headers.get("content-type")?.startsWith("text/event-stream") ?? false;
-    if (response.body && streams) return withEnd(response, response.body, context, end);
+    if (streams) return withEnd(endedBy(signal, response), context, end);
     // An answer in one piece is over where it begins.
     end();
     return response;
@@ -120,11 +120,14 @@ async function sendInRollout(
 /** The same response. `end` is called after its last byte, because the call is under way until then. */
 function withEnd(
   response: Response,
-  body: NonNullable<Response["body"]>,
   { signal: ending, calls }: RolloutContext,
   end: () => void,
 ): Response {
-  const reader = body.getReader();
+  const reader = response.body?.getReader();
+  if (!reader) {
+    end();
+    return response;
+  }
   const watched = new ReadableStream<Uint8Array>({
     async pull(controller) {
       try {
