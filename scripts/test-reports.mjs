@@ -82,7 +82,8 @@ function vitestReport(report) {
   let broken = 0;
   for (const file of report.testResults) {
     const path = relative(root, file.name);
-    if (file.status === "failed" && file.assertionResults.length === 0) {
+    // It could not be loaded, or a hook of it failed: then its tests were skipped.
+    if (file.status === "failed" && file.assertionResults.every((t) => t.status !== "failed")) {
       broken++;
       failures.push({ name: path, why: file.message });
     }

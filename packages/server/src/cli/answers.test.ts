@@ -63,10 +63,7 @@ test.each([
   [[...engineByURL, "--max-model-len", "8"], /--max-loras and --max-model-len are of the vLLM/],
   [[...engineByURL, "--", "--seed", "1"], /--seed 1 would go to vLLM, which runs already/],
   [[...engine, "--max-loras", "8", "--", "--max-loras=4"], /--max-loras and -- --max-loras both/],
-  [
-    [...engine, "--max-lora-rank", "8", "--", "--max-lora-r", "4"],
-    /--max-lora-rank and -- --max-lora-rank both decide it/,
-  ],
+  [[...engine, "--", "--max-lora-r", "4"], /does not hear of --max-lora-rank\. Give it before --/],
   [["keys", "--url", "http://127.0.0.1:1"], /--url names a server, and the file of a key lies/],
 ])("an option that would do nothing is refused: %j", async (args, message) => {
   const { code, out, error } = await runHere(args);

@@ -12,12 +12,6 @@ import { atLeastOne, wholeNumber } from "./number-options.ts";
 import { originURL } from "./origin-url.ts";
 
 const mebibyte = 1024 * 1024;
-/** Options that are flags of vLLM's too: behind `--` they would win, and the sidecar would not know. */
-const decidedTwice = [
-  ["maxLoras", "--max-loras"],
-  ["maxLoraRank", "--max-lora-rank"],
-] as const;
-
 interface EngineFlags {
   join: string;
   token?: string;
@@ -175,10 +169,15 @@ function optionsOf(
         "--engine-key is of a vLLM by --engine-url: Hone makes a key for the one that it starts. Add --engine-url, or leave it out.",
       );
     }
-    for (const [option, name] of decidedTwice) {
-      if (flags[option] !== undefined && givenFlag(vllmFlags, name) !== undefined) {
-        refuse(option, `${name} and -- ${name} both decide it. Leave one out.`);
-      }
+    // Behind `--` they would win, and the sidecar would not know.
+    if (flags.maxLoras !== undefined && givenFlag(vllmFlags, "--max-loras") !== undefined) {
+      refuse("maxLoras", "--max-loras and -- --max-loras both decide it. Leave one out.");
+    }
+    if (givenFlag(vllmFlags, "--max-lora-rank") !== undefined) {
+      refuse(
+        "maxLoraRank",
+        "Behind -- the server does not hear of --max-lora-rank. Give it before --.",
+      );
     }
   }
   checkVllmFlags(vllmFlags);

@@ -71,7 +71,7 @@ export function optionsInForce(facts: Facts): OptionInForce[] {
   add("--training-deadline", inSeconds(trainingMs), 300, inSeconds(trainingMs));
   add("--keep", given.keep, defaultKeep, given.keep);
   add("--adapter-memory", adapterMemory, usualMemory, adapterMemory);
-  add("--publish-deadline", deadline, 10, deadline);
+  add("--publish-deadline", deadline, isEmbedded ? null : 10, deadline);
   add("--probe-tolerance", given.probeTolerance, usualTolerance, given.probeTolerance);
   add("--bucket", bucket?.place, null, bucket?.place);
   add("--bucket-endpoint", bucket?.origin, null, bucket?.origin);

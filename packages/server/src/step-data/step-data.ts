@@ -84,8 +84,15 @@ export function trainerConfig(
     loss:
       config.type === "custom"
         ? { ...customObjectiveSchema.parse(config), sha256: sha256 ?? "" }
-        : objectiveSchema.parse(config),
+        : objectiveSchema.parse(acting(config)),
   };
+}
+
+/** A cap of a correction that there is not: earlier versions took it, and their operations are in the log. */
+function acting(config: ResolvedTrainConfig): ResolvedTrainConfig {
+  if (config.type !== "policy_gradient" || config.samplerCorrection !== "none") return config;
+  const { importanceCap: _, ...others } = config;
+  return others;
 }
 
 /** AdamW's part of a step's options, with what the server adds. */

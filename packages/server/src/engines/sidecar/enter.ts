@@ -46,6 +46,8 @@ export async function enter(
   const { name } = await wait(() => join(server, asked, signal));
   const identity = { server, name, key };
   await writeIdentity(dataDir, identity);
+  // An earlier start may have been given its name by an answer that was lost.
+  refuseOtherName(options.name, name, dataDir);
   const link = linkTo(server, key);
   return { identity, link, base: await wait(() => link.base(signal)) };
 }
