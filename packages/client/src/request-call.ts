@@ -70,9 +70,8 @@ export function withoutKey(
 
 /** Whether a call asks for this model. One that asks for another, such as a judge, is not the rollout's. */
 export function asksForModel({ body }: Call, model: string): boolean {
-  const text =
-    body instanceof ArrayBuffer || ArrayBuffer.isView(body) ? new TextDecoder().decode(body) : body;
-  if (typeof text !== "string") return true;
+  const text = textOf(body);
+  if (text === null) return true;
   try {
     const ref: unknown = (JSON.parse(text) as { model?: unknown }).model;
     return typeof ref === "string" && parseModelRef(ref)?.model === model;
@@ -80,4 +79,20 @@ export function asksForModel({ body }: Call, model: string): boolean {
     // The server says better than we could what is wrong with the body.
     return true;
   }
+}
+
+/** How many answers a call asks for. */
+export function choicesOf({ body }: Call): number {
+  try {
+    const n: unknown = (JSON.parse(textOf(body) ?? "{}") as { n?: unknown }).n;
+    return typeof n === "number" && n > 1 ? n : 1;
+  } catch {
+    return 1;
+  }
+}
+
+function textOf(body: Body): string | null {
+  const text =
+    body instanceof ArrayBuffer || ArrayBuffer.isView(body) ? new TextDecoder().decode(body) : body;
+  return typeof text === "string" ? text : null;
 }

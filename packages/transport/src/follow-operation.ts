@@ -33,6 +33,7 @@ export async function* followOperation(
   const contact = () => void (lastContact = performance.now());
   for (;;) {
     let problem: unknown = null;
+    const outages = transport.wait?.outages;
     try {
       for await (const event of readEvents(
         transport,
@@ -77,6 +78,8 @@ export async function* followOperation(
       throwIfAborted(signal);
       if (isRefusal(error) || error === transport.wait?.failure) throw error;
       problem = error;
+      // It was waited for and came back: the time until then is the wait's, which has a limit of its own.
+      if (transport.wait?.outages !== outages) contact();
     }
     if (performance.now() - lastContact > giveUpAfterMs) {
       throw new HoneError(

@@ -80,6 +80,15 @@ describe("a server that is away", () => {
     expect(told).toHaveLength(1);
   });
 
+  it("is not told to be started again where it is starting", async () => {
+    server = await startServer((_, response) => send(response, health("starting"), 503));
+    const { wait, told } = waiting(server.url, { limitMs: 200 });
+    const error = await wait.untilThere().catch(String);
+    expect(error).toMatch(/is still starting after 0 s\. GET \/health says .*--engine joined/);
+    expect(error).not.toContain("Start it again");
+    expect(told).toEqual([expect.stringMatching(/is starting\. Waiting for it, up to 0 s\.$/)]);
+  });
+
   it("is given up where it goes away again and again and nothing ends in between", async () => {
     let asked = 0;
     // Every second request finds nobody.
@@ -117,6 +126,18 @@ describe("a server that is there", () => {
     const { ask, told, wait } = waiting(server.url);
     expect(await ask()).toEqual({ name: "m" });
     expect([told, wait.outages]).toEqual([[], 0]);
+  });
+
+  it.each([
+    ["that a client of this version does not know", { status: "draining" }, false],
+    ["of a proxy", { status: 503, error: "no" }, true],
+  ])("is known by its word in /health: one %s", async (_, answer, isAway) => {
+    server = await startServer((_request, response) => send(response, answer, 503));
+    const { wait, told } = waiting(server.url, { limitMs: 100 });
+    expect(await wait.untilThere().catch(String)).toEqual(
+      isAway ? expect.stringContaining("HTTP status 503") : false,
+    );
+    expect(told).toHaveLength(isAway ? 1 : 0);
   });
 
   it("keeps its errors and their number of retries", async () => {
@@ -172,6 +193,32 @@ describe("an operation", () => {
 
   it("is followed across the server's absence, each event once", async () => {
     expect(await follow(60_000, true)).toEqual({ seen: events, after: [undefined, "1"] });
+  });
+
+  it("is followed further where one error follows an absence longer than it waits", async () => {
+    let [asked, opened] = [0, 0];
+    server = await startServer((request, response) => {
+      if (request.url === "/health") return send(response, health("ok"));
+      if (!request.url?.endsWith("/events")) {
+        asked += 1;
+        return asked === 1 ? response.destroy() : sendError(response, 500, "internal_error");
+      }
+      opened += 1;
+      response.writeHead(200, { "content-type": "text/event-stream" });
+      return response.end(opened === 1 ? "" : events.map(text).join(""));
+    });
+    let looked = 0;
+    // Nobody is there for the first two looks, which takes longer than following waits.
+    const fetch: Fetch = async (input, init) => {
+      if (input === `${server?.url}/health` && (looked += 1) < 3) throw new TypeError("gone");
+      return await globalThis.fetch(input, init);
+    };
+    const { transport } = waiting(server.url, { fetch });
+    const seen: OperationEvent[] = [];
+    for await (const event of followOperation(transport, "op_1", { giveUpAfterMs: 300 })) {
+      seen.push(event);
+    }
+    expect([seen, asked, opened]).toEqual([events, 2, 2]);
   });
 
   it("is given up with what the wait says", async () => {

@@ -1,4 +1,4 @@
-import { healthSchema, HoneError } from "@hone/core";
+import { HoneError } from "@hone/core";
 import { pause, throwIfAborted, TimeLimitReached, unlessAborted, withinLimit } from "./abort.ts";
 import type { ConnectionSettings } from "./connection-settings.ts";
 import { textWithoutKey } from "./error-without-key.ts";
@@ -17,12 +17,19 @@ export interface ServerWaitOptions {
 /** Time in which a server that is there says how it is. @unit ms */
 const answerLimitMs = 10_000;
 
+/** Why a server is not there. */
+interface Absence {
+  why: string;
+  /** It answers that itself: a part is missing, and to start it again would not help. */
+  isStarting: boolean;
+}
+
 /** A server that goes away so often, and nothing ends in between, is ended by what it is asked to do. */
 const mostFruitless = 3;
 
 /**
  * Waits for a server that is away: it was killed, or is being started again. Whoever meets its absence waits here, and
- * all wait for the same return. A server that answers is never waited for, whatever it answers.
+ * all wait for the same return. A server that answers is waited for only while it says that it is starting.
  */
 export class ServerWait {
   readonly #settings: ConnectionSettings;
@@ -66,27 +73,24 @@ export class ServerWait {
     const { limitMs, tell, signal } = this.#options;
     const { serverURL } = this.#settings;
     const from = performance.now();
-    let why = await this.#whyAway();
-    if (why === null) return false;
+    let absence = await this.#absence();
+    if (absence === null) return false;
     this.#outages += 1;
     this.#fruitless += 1;
     if (this.#fruitless > mostFruitless) {
       throw this.#fail(
-        `The server at ${serverURL} went away ${this.#fruitless} times, and no rollout and no operation ended in between (${why}). See in its log what ends it.`,
+        `The server at ${serverURL} went away ${this.#fruitless} times, and no rollout and no operation ended in between (${absence.why}). See in its log what ends it.`,
       );
     }
-    tell(
-      `The server at ${serverURL} does not answer (${why}). Waiting for it, up to ${inWords(limitMs)}.`,
-    );
-    for (let tries = 0; why !== null; tries += 1) {
+    const what = absence.isStarting ? "is starting" : `does not answer (${absence.why})`;
+    tell(`The server at ${serverURL} ${what}. Waiting for it, up to ${inWords(limitMs)}.`);
+    for (let tries = 0; absence !== null; tries += 1) {
       const left = limitMs - (performance.now() - from);
       if (left <= 0) {
-        throw this.#fail(
-          `The server at ${serverURL} did not answer for ${inWords(limitMs)} (${why}). Start it again on its data directory, and then go on with the run: nothing that has ended is lost.`,
-        );
+        throw this.#fail(inVain(serverURL, inWords(limitMs), absence));
       }
       await pause(Math.min(backoffMs(tries), left), signal);
-      why = await this.#whyAway();
+      absence = await this.#absence();
     }
     const seconds = Math.round((performance.now() - from) / 1000);
     tell(`The server at ${serverURL} is back after ${seconds} s.`);
@@ -99,7 +103,7 @@ export class ServerWait {
   }
 
   /** Null where it is there. */
-  async #whyAway(): Promise<string | null> {
+  async #absence(): Promise<Absence | null> {
     const { serverURL, apiKey, fetch } = this.#settings;
     const { signal } = this.#options;
     const ask = async (within: AbortSignal) => {
@@ -118,22 +122,35 @@ export class ServerWait {
       // A key that is not taken, a route that it lacks: what is asked next says so.
       if (status < 500) return null;
       const health = healthOf(text);
-      if (health === "starting") return "it is starting";
-      return health === null ? `HTTP status ${status}` : null;
+      if (health === "starting") return { why: "it is starting", isStarting: true };
+      return health === null ? { why: `HTTP status ${status}`, isStarting: false } : null;
     } catch (error) {
       throwIfAborted(signal);
-      if (error instanceof TimeLimitReached) return `no answer within ${answerLimitMs / 1000} s`;
+      if (error instanceof TimeLimitReached) {
+        return { why: `no answer within ${answerLimitMs / 1000} s`, isStarting: false };
+      }
       const { cause, message } = error as { cause?: unknown; message?: string };
       const said = cause instanceof Error && cause.message ? cause.message : String(message);
-      return textWithoutKey(said, apiKey);
+      return { why: textWithoutKey(said, apiKey), isStarting: false };
     }
   }
 }
 
-/** Null where somebody else answers in the server's place, as a proxy does. */
+function inVain(serverURL: string, time: string, { why, isStarting }: Absence): string {
+  const goOn = "then go on with the run: nothing that has ended is lost.";
+  return isStarting
+    ? `The server at ${serverURL} is still starting after ${time}. GET /health says which part is missing; with \`--engine joined\`, let an engine join. When it is there, ${goOn}`
+    : `The server at ${serverURL} did not answer for ${time} (${why}). Start it again on its data directory, and ${goOn}`;
+}
+
+/**
+ * Its word for how it is. Null where somebody else answers in the server's place, as a proxy does. Only that word is
+ * read: a server of another version may say more, and is there all the same.
+ */
 function healthOf(text: string): string | null {
   try {
-    return healthSchema.parse(JSON.parse(text)).status;
+    const { status } = JSON.parse(text) as { status?: unknown };
+    return typeof status === "string" ? status : null;
   } catch {
     return null;
   }

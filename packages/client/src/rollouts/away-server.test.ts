@@ -2,7 +2,13 @@ import { ServerWait, Transport, type Fetch } from "@hone/transport";
 import OpenAI from "openai";
 import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from "vitest";
 import { Model } from "../model.ts";
-import { rolloutRoutes, send, startRouteServer } from "../testing/route-server.ts";
+import {
+  rolloutRoutes,
+  send,
+  sendError,
+  startRouteServer,
+  type Handler,
+} from "../testing/route-server.ts";
 import { playUncut } from "./away-server.ts";
 import type { GatherEvent } from "./gather.ts";
 import { gather } from "./gather.ts";
@@ -21,15 +27,18 @@ let model: Model;
 let back: Promise<void> | undefined;
 /** Has the server go away at its next chat request, which gets no answer. */
 let goes: boolean;
+/** How another model of the server answers. */
+let aside: Handler;
 let outages: number;
 beforeEach(async () => {
   back = undefined;
   goes = false;
+  aside = (_, response) => send(response, answer);
   outages = 0;
   const { rollouts, routes } = rolloutRoutes({
-    chat: ({ path }, response) => {
+    chat: ({ path, body }, response) => {
       if (!goes) {
-        rollouts.get(path.split("/")[3] as string)!.completions += 1;
+        rollouts.get(path.split("/")[3] as string)!.completions += body.n ?? 1;
         return send(response, answer);
       }
       goes = false;
@@ -37,7 +46,15 @@ beforeEach(async () => {
     },
   });
   kept = rollouts;
-  server = await startRouteServer(routes);
+  server = await startRouteServer([
+    ["POST /v1/chat/completions", (request, response) => aside(request, response)],
+    [
+      "POST /v1/rollouts/[^/]+/v1/messages/count_tokens",
+      (_, response) => send(response, { input_tokens: 1 }),
+    ],
+    ["GET /health", (_, response) => send(response, { status: "ok" })],
+    ...routes,
+  ]);
   const settings = {
     ...{ serverURL: server.url, apiKey: "the-key", maxRetries: 0, timeoutMs: 60_000 },
     fetch: ((input, init) => globalThis.fetch(input, init)) as Fetch,
@@ -58,11 +75,17 @@ function leave(): void {
   back = server.away(() => wait.outages === now);
 }
 
-const call = async (one: RolloutModel) => {
-  const { model: name, ...connection } = one.connection();
+const call = async (one: RolloutModel, more: { n?: number } = {}, to = one.connection()) => {
+  const { model: name, ...connection } = to;
   const client = new OpenAI({ ...connection, maxRetries: 0 });
-  await client.chat.completions.create({ model: name, messages: [{ role: "user", content: "?" }] });
+  const messages = [{ role: "user" as const, content: "?" }];
+  await client.chat.completions.create({ model: name, messages, ...more });
 };
+
+const viaFetch = (one: RolloutModel) => ({
+  ...{ baseURL: `${server.url}/v1`, apiKey: "the-key" },
+  ...{ model: "judge", fetch: one.fetch },
+});
 
 /** Gathers from a model that waits for its server, and allows no failure. */
 async function gatherWaiting(rollout: Rollout<string>, scenarios: string[], more = {}) {
@@ -108,6 +131,89 @@ describe("while the server is away", () => {
     };
     const { trajectories } = await gatherWaiting(rollout, ["a"]);
     expect([played, trajectories[0]?.reward]).toEqual([2, 1]);
+  });
+
+  it("a lost call is what notices it, also if it is back before the rollout ends", async () => {
+    let played = 0;
+    const { trajectories } = await gatherWaiting(
+      async (one) => {
+        played += 1;
+        await call(one);
+        goes = outages === 0;
+        const lost = await call(one).then(
+          () => false,
+          () => true,
+        );
+        await back;
+        return { reward: lost ? 0 : 1 };
+      },
+      ["a"],
+    );
+    expect([played, trajectories[0]?.reward, wait.outages]).toEqual([2, 1, 1]);
+  });
+
+  it.each([
+    ["one answer", {}],
+    ["one choice of two", { n: 2 }],
+  ])("a rollout of which it lost %s is played again", async (_, more) => {
+    let played = 0;
+    const { trajectories } = await gatherWaiting(
+      async (one) => {
+        played += 1;
+        await call(one, more);
+        await call(one);
+        if (outages === 0) {
+          kept.get(one.rolloutId)!.completions -= 1;
+          leave();
+        }
+        return { reward: 1 };
+      },
+      ["a"],
+    );
+    expect([played, trajectories.length]).toEqual([2, 1]);
+  });
+
+  it("a call that counts tokens has no answer that it could lose", async () => {
+    let played = 0;
+    const { trajectories } = await gatherWaiting(
+      async (one) => {
+        played += 1;
+        await call(one);
+        const { baseURL, fetch } = one.connection();
+        const body = JSON.stringify({ model: one.name, messages: [] });
+        await fetch(`${baseURL}/messages/count_tokens`, { method: "POST", body });
+        leave();
+        return { reward: 1 };
+      },
+      ["a"],
+    );
+    expect([played, trajectories.length, wait.outages]).toEqual([1, 1, 1]);
+  });
+
+  const lost: Handler = () => leave();
+  const refused: Handler = (_, response) => {
+    leave();
+    sendError(response, 400, "invalid_request");
+  };
+  it.each([
+    ["lost, by model.at", lost, (one: RolloutModel) => one.at("judge")],
+    ["refused, by model.at", refused, (one: RolloutModel) => one.at("judge")],
+    ["lost, by model.fetch", lost, viaFetch],
+    ["refused, by model.fetch", refused, viaFetch],
+  ])("a call to another model is %s: the rollout is played again", async (_, handler, to) => {
+    let played = 0;
+    const { trajectories } = await gatherWaiting(
+      async (one) => {
+        played += 1;
+        await call(one);
+        if (outages === 0) aside = handler;
+        else aside = (_request, response) => send(response, answer);
+        await call(one, {}, to(one)).catch(() => {});
+        return { reward: 1 };
+      },
+      ["a"],
+    );
+    expect([played, trajectories.length]).toEqual([2, 1]);
   });
 
   it("a rollout that does not need it is played once", async () => {
@@ -170,7 +276,7 @@ it("a rollout that ends the server each time counts as failed, while others end 
     away = true;
     await one.untilThere();
     one.progressed();
-    const trajectory = { rolloutId: "ro", reward: 0 };
+    const trajectory = { rolloutId: "ro", reward: 0, usage: { completions: 0 } };
     return { trajectory, calls: new CallCounter(), outages: one.outages - 1 } as RolloutEnd;
   });
   expect(played).toBe(4);

@@ -24,7 +24,7 @@ export async function playUncut(
     if (end.exception) {
       throwIfAborted(signal);
       await wait.untilThere(signal);
-    }
+    } else await end.calls.asked;
     const isWhole = wait.outages === before || isUnharmed(end, wait);
     if (end.trajectory && isWhole) wait.progressed();
     if (isWhole) return end;
@@ -32,12 +32,16 @@ export async function playUncut(
   }
 }
 
-/** Of an agent whose calls nobody saw nothing is known. */
+/**
+ * Of an agent whose calls nobody saw nothing is known. A server that is killed may lose the last answers, or that they
+ * were delivered: the agent has had them, and they would not train.
+ */
 function isUnharmed(end: RolloutEnd, wait: ServerWait): boolean {
   if (!end.trajectory) return false;
-  const { calls, outages } = end;
+  const { calls, outages, trajectory } = end;
   if (outages === wait.outages) return true;
-  return calls.started > 0 && !calls.lost && calls.refusal === null;
+  const isKept = trajectory.usage.completions >= calls.choices;
+  return calls.started > 0 && !calls.lost && calls.refusal === null && isKept;
 }
 
 function cutOff(end: RolloutEnd): RolloutEnd {

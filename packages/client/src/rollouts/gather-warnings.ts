@@ -72,7 +72,7 @@ function whyIdle(idle: readonly CallCounter[]): string {
   if (idle.some(({ current }) => current !== null)) {
     return "A call was still under way when its rollout returned: await it.";
   }
-  const refusal = idle.find((calls) => calls.refusal !== null)?.refusal;
+  const refusal = idle.find((calls) => calls.started > 0 && calls.refusal !== null)?.refusal;
   if (refusal) {
     return `Their calls were answered with errors (the last one: ${refusal}), which the agent did not pass on: let it throw them.`;
   }

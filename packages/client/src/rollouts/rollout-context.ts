@@ -20,12 +20,22 @@ export interface RolloutContext {
 export class CallCounter {
   #started = 0;
   readonly #open = new Set<number>();
+  readonly #askServer: () => Promise<unknown>;
   /** Calls that were not sent. */
   refused = 0;
-  /** The status of the last call that was answered with an error. */
+  /** How many answers the server should have of the calls: one that asks for several choices gets one of each. */
+  choices = 0;
+  /** The status of the last call that was answered with an error, also by another model of the server. */
   refusal: number | null = null;
-  /** Whether the connection of a call broke. */
+  /** Whether the connection of a call broke, also of one to another model of the server. */
   lost = false;
+  /** Settles once it is known whether the server was away when a call suffered. Never rejects. */
+  asked: Promise<unknown> = Promise.resolve();
+
+  /** `askServer`: asks the server whether it is there. At once, because it may be back before the rollout ends. */
+  constructor(askServer: () => Promise<unknown> = () => Promise.resolve()) {
+    this.#askServer = askServer;
+  }
 
   get started(): number {
     return this.#started;
@@ -38,11 +48,29 @@ export class CallCounter {
     return least;
   }
 
-  begin(): () => void {
+  begin(choices = 1): () => void {
     this.#started += 1;
+    this.choices += choices;
     const call = this.#started;
     this.#open.add(call);
     return () => this.#open.delete(call);
+  }
+
+  /** The server is not asked about a call that its agent ended. */
+  lose(byAgent: boolean): void {
+    this.lost = true;
+    if (!byAgent) this.#ask();
+  }
+
+  refuse(status: number): void {
+    this.refusal = status;
+    // Of somebody in the server's place, or of the server while it starts.
+    if (status >= 502 && status <= 504) this.#ask();
+  }
+
+  #ask(): void {
+    const before = this.asked;
+    this.asked = Promise.all([before, this.#askServer().catch(() => {})]);
   }
 }
 

@@ -1,6 +1,6 @@
 import { endedBy, errorWithoutKey, originOf, patientRequest } from "@hone/transport";
 import type { ConnectionSettings, Fetch } from "@hone/transport";
-import { asksForModel, readCall, urlOf, withoutKey } from "../request-call.ts";
+import { asksForModel, choicesOf, readCall, urlOf, withoutKey } from "../request-call.ts";
 import type { Call } from "../request-call.ts";
 import { sendWhenFree } from "./busy-server.ts";
 import { currentRollout, openRollout } from "./rollout-context.ts";
@@ -46,8 +46,28 @@ function createFetch(settings: ConnectionSettings, owner: RolloutContext | null)
     const stray = other && strayCall(other);
     if (stray) return await refusal(stray, other);
     // Not as it was written: the key goes to the server that the user named.
-    return await settings.fetch(`${settings.serverURL}${ownPath}${url.search}`, call);
+    const send = async () =>
+      await settings.fetch(`${settings.serverURL}${ownPath}${url.search}`, call);
+    return target && context ? await sendBeside(context, call.signal, send) : await send();
   };
+}
+
+/**
+ * Sends a call to another model of the server. It is none of the rollout's, which may suffer from its fate all the same.
+ */
+export async function sendBeside(
+  context: RolloutContext,
+  signal: AbortSignal | null | undefined,
+  send: () => Promise<Response>,
+): Promise<Response> {
+  try {
+    const response = await send();
+    if (!response.ok && !context.signal.aborted) context.calls.refuse(response.status);
+    return watched(response, context, signal);
+  } catch (error) {
+    if (!context.signal.aborted) context.calls.lose(signal?.aborted ?? false);
+    throw error;
+  }
 }
 
 /** Whether the call goes to the owner's own base URL. Then it is the owner's, whichever model it names. */
@@ -67,6 +87,9 @@ const trainingPlane = new Set([
   ...["rollouts", "batch", "models", "states", "operations"],
   ...["score", "reward-models", "gc", "keys"],
 ]);
+
+/** A route of Anthropic's API that goes with the sampling ones and has no answer of the model. */
+const countsTokens = /^messages\/count_tokens(\?|$)/;
 
 /** The route below `/v1/`, and the rollout if the URL is a rollout's. Null for a route that does not sample. */
 function samplingTarget(path: string): { rollout: string | null; route: string } | null {
@@ -94,41 +117,41 @@ async function sendInRollout(
   call: Call,
 ): Promise<Response> {
   if (context.signal.aborted) return await refuseLate(context);
-  const end = context.calls.begin();
+  const end = context.calls.begin(countsTokens.test(route) ? 0 : choicesOf(call));
   const signal = call.signal ? AbortSignal.any([call.signal, context.signal]) : context.signal;
   try {
     const url = `${context.baseURL}/${route}`;
     const response = await sendWhenFree(settings, { ...call, signal }, (sent) =>
       settings.fetch(url, patientRequest(sent)),
     );
-    if (!response.ok) context.calls.refusal = response.status;
-    const streams = response.headers.get("content-type")?.startsWith("text/event-stream") ?? false;
-    if (streams) return withEnd(endedBy(signal, response), context, end);
-    // An answer in one piece is over where it begins.
-    end();
-    return response;
+    if (!response.ok) context.calls.refuse(response.status);
+    return watched(response, context, call.signal, end);
   } catch (error) {
     // A call that the rollout's end cuts stays open: it is the one that the exception names.
     if (!context.signal.aborted) {
-      context.calls.lost = true;
+      context.calls.lose(call.signal?.aborted ?? false);
       end();
     } else if (!call.signal?.aborted) return await refuseLate(context);
     throw errorWithoutKey(error, settings.apiKey);
   }
 }
 
-/** The same response. `end` is called after its last byte, because the call is under way until then. */
-function withEnd(
+/** The same response. `end` is called after a stream's last byte, because the call is under way until then. */
+function watched(
   response: Response,
   { signal: ending, calls }: RolloutContext,
-  end: () => void,
+  own: AbortSignal | null | undefined,
+  end: () => void = () => {},
 ): Response {
-  const reader = response.body?.getReader();
-  if (!reader) {
+  const streams = response.headers.get("content-type")?.startsWith("text/event-stream") ?? false;
+  const given = streams && endedBy(own ? AbortSignal.any([own, ending]) : ending, response).body;
+  if (!given) {
+    // An answer in one piece is over where it begins.
     end();
     return response;
   }
-  const watched = new ReadableStream<Uint8Array>({
+  const reader = given.getReader();
+  const body = new ReadableStream<Uint8Array>({
     async pull(controller) {
       try {
         const part = await reader.read();
@@ -140,7 +163,7 @@ function withEnd(
         controller.close();
       } catch (error) {
         if (!ending.aborted) {
-          calls.lost = true;
+          calls.lose(own?.aborted ?? false);
           end();
         }
         controller.error(error);
@@ -151,7 +174,7 @@ function withEnd(
       await reader.cancel(reason);
     },
   });
-  return new Response(watched, {
+  return new Response(body, {
     status: response.status,
     statusText: response.statusText,
     headers: response.headers,

@@ -1,7 +1,7 @@
 import { hideKey, HoneError } from "@hone/core";
 import type { RolloutInfo, RolloutMode } from "@hone/core";
 import { patientRequest, type ConnectionSettings, type Fetch } from "@hone/transport";
-import { createContextFetch, createRolloutFetch } from "./rollout-fetch.ts";
+import { createContextFetch, createRolloutFetch, sendBeside } from "./rollout-fetch.ts";
 import type { RolloutContext } from "./rollout-context.ts";
 
 /** Fits `new OpenAI(…)` and the options of other OpenAI-compatible SDKs. */
@@ -112,7 +112,11 @@ export function createRolloutModel(
     mode: info.mode,
     signal: context.signal,
     fetch: createContextFetch(settings),
-    server: settings,
+    server: {
+      ...settings,
+      fetch: async (input, init) =>
+        await sendBeside(context, init?.signal, async () => await settings.fetch(input, init)),
+    },
     connection: {
       baseURL: context.baseURL,
       apiKey: settings.apiKey,

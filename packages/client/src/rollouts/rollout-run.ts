@@ -77,7 +77,8 @@ export async function runRollout<Scenario>(
     // Not the server's word for it: the key goes to the server that the user named.
     baseURL: `${transport.settings.serverURL}/v1/rollouts/${info.id}/v1`,
     signal: AbortSignal.any([options.signal, ending.signal]),
-    calls: new CallCounter(),
+    // Not by the context's signal, which aborts when the rollout ends.
+    calls: new CallCounter(async () => await transport.wait?.untilThere(options.signal)),
     parent,
     fail(error) {
       if (!ending.signal.aborted) ending.abort(error);
