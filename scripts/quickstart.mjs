@@ -80,8 +80,9 @@ agent = start(
   ],
   {
     cwd: root,
-    env: { ...process.env, ...connection },
-    stdio: ["ignore", "inherit", "inherit"],
+    // Its input is held open: where this process is killed outright, it ends, and the agent with it.
+    env: { ...process.env, ...connection, HONE_STOP_AT_EOF: "1" },
+    stdio: ["pipe", "inherit", "inherit"],
   },
 );
 const lost = server?.ended.then(() => null) ?? null;

@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 // `npx @hone/client train my-task.ts`: a run of the task in that file, from start to verdict. `probe my-task.ts`
 // looks before a run is paid for.
+import { Socket } from "node:net";
 import { resolve } from "node:path";
 import { HoneError } from "@hone/core";
 import { probeCommand } from "./probe-command.ts";
@@ -44,6 +45,13 @@ function interrupt(): void {
     "\nStopping: closing the rollouts that are open. Once more to leave at once.\n",
   );
   stop.abort();
+}
+
+// For who starts it on a user's behalf and holds its input open: when that one is killed outright, nobody else ends a
+// run, which would wait for its server for a quarter of an hour.
+if (process.env["HONE_STOP_AT_EOF"]) {
+  process.stdin.once("close", interrupt).resume();
+  if (process.stdin instanceof Socket) process.stdin.unref();
 }
 
 const [command, file, ...args] = process.argv.slice(2);
