@@ -129,8 +129,9 @@ describe("a server that is there", () => {
   });
 
   it.each([
-    ["that a client of this version does not know", { status: "draining" }, false],
+    ["that a client of this version does not know", { status: "draining", base: "b" }, false],
     ["of a proxy", { status: 503, error: "no" }, true],
+    ["of a proxy that says it in a word", { status: "Failure", code: 503 }, true],
   ])("is known by its word in /health: one %s", async (_, answer, isAway) => {
     server = await startServer((_request, response) => send(response, answer, 503));
     const { wait, told } = waiting(server.url, { limitMs: 100 });

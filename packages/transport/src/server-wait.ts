@@ -121,7 +121,8 @@ export class ServerWait {
       const { status, text } = await withinLimit(answerLimitMs, signal, ask);
       // A key that is not taken, a route that it lacks: what is asked next says so.
       if (status < 500) return null;
-      const health = healthOf(text);
+      // The server itself answers with 200 or 503 there.
+      const health = status === 503 ? healthOf(text) : null;
       if (health === "starting") return { why: "it is starting", isStarting: true };
       return health === null ? { why: `HTTP status ${status}`, isStarting: false } : null;
     } catch (error) {
@@ -144,13 +145,13 @@ function inVain(serverURL: string, time: string, { why, isStarting }: Absence): 
 }
 
 /**
- * Its word for how it is. Null where somebody else answers in the server's place, as a proxy does. Only that word is
- * read: a server of another version may say more, and is there all the same.
+ * Its word for how it is. Null where somebody else answers in the server's place, as a proxy does: that one names no
+ * base. No more is read: a server of another version may say more, and is there all the same.
  */
 function healthOf(text: string): string | null {
   try {
-    const { status } = JSON.parse(text) as { status?: unknown };
-    return typeof status === "string" ? status : null;
+    const { status, base } = JSON.parse(text) as { status?: unknown; base?: unknown };
+    return typeof status === "string" && typeof base === "string" ? status : null;
   } catch {
     return null;
   }

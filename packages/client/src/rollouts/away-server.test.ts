@@ -191,10 +191,7 @@ describe("while the server is away", () => {
   });
 
   const lost: Handler = () => leave();
-  const refused: Handler = (_, response) => {
-    leave();
-    sendError(response, 400, "invalid_request");
-  };
+  const refused: Handler = (_, response) => sendError(response, 400, "invalid_request");
   it.each([
     ["lost, by model.at", lost, (one: RolloutModel) => one.at("judge")],
     ["refused, by model.at", refused, (one: RolloutModel) => one.at("judge")],
@@ -209,6 +206,8 @@ describe("while the server is away", () => {
         if (outages === 0) aside = handler;
         else aside = (_request, response) => send(response, answer);
         await call(one, {}, to(one)).catch(() => {});
+        // After a refusal only the rollout's end meets the absence.
+        if (outages === 0) leave();
         return { reward: 1 };
       },
       ["a"],

@@ -63,7 +63,8 @@ export async function sendBeside(
   try {
     const response = await send();
     if (!response.ok && !context.signal.aborted) context.calls.refuse(response.status);
-    return watched(response, context, signal);
+    // Its reader may belong to more than this rollout: only its own signal ends it.
+    return watched(response, context, { own: signal, cut: signal });
   } catch (error) {
     if (!context.signal.aborted) context.calls.lose(signal?.aborted ?? false);
     throw error;
@@ -125,7 +126,7 @@ async function sendInRollout(
       settings.fetch(url, patientRequest(sent)),
     );
     if (!response.ok) context.calls.refuse(response.status);
-    return watched(response, context, call.signal, end);
+    return watched(response, context, { own: call.signal, cut: signal }, end);
   } catch (error) {
     // A call that the rollout's end cuts stays open: it is the one that the exception names.
     if (!context.signal.aborted) {
@@ -136,15 +137,20 @@ async function sendInRollout(
   }
 }
 
-/** The same response. `end` is called after a stream's last byte, because the call is under way until then. */
+type Signal = AbortSignal | null | undefined;
+
+/**
+ * The same response. `end` is called after a stream's last byte, because the call is under way until then. `own`: the
+ * caller's signal; `cut`: the one that ends a stream.
+ */
 function watched(
   response: Response,
   { signal: ending, calls }: RolloutContext,
-  own: AbortSignal | null | undefined,
+  { own, cut }: { own: Signal; cut: Signal },
   end: () => void = () => {},
 ): Response {
   const streams = response.headers.get("content-type")?.startsWith("text/event-stream") ?? false;
-  const given = streams && endedBy(own ? AbortSignal.any([own, ending]) : ending, response).body;
+  const given = streams ? (cut ? endedBy(cut, response) : response).body : null;
   if (!given) {
     // An answer in one piece is over where it begins.
     end();

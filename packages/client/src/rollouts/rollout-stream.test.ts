@@ -1,3 +1,4 @@
+import type { ServerResponse } from "node:http";
 import { afterEach, expect, it } from "vitest";
 import {
   gatherOne as gather,
@@ -49,4 +50,39 @@ it("a stream ends with its rollout, also by a fetch that has forgotten its signa
   await closed;
   expect(texts).toEqual(["data: {}\n\n"]);
   expect(groups[0]?.exceptions).toMatchObject([{ type: "timeout" }]);
+});
+
+it("a stream of another model goes on after the rollout that began it: others may read it", async () => {
+  let judge: ServerResponse | undefined;
+  const { routes } = rolloutRoutes();
+  server = await startRouteServer([
+    [
+      "POST /v1/chat/completions",
+      (_, response) => {
+        judge = response;
+        response.writeHead(200, { "content-type": "text/event-stream" });
+        response.write("data: 1\n\n");
+      },
+    ],
+    ...routes,
+  ]);
+  const model = await server.hone().model({ name: "m" });
+  let reader: ReadableStreamDefaultReader<Uint8Array> | undefined;
+  const next = async () => new TextDecoder().decode((await reader?.read())?.value);
+  await gather(
+    model,
+    async (m: RolloutModel) => {
+      const response = await m.fetch(`${server.url}/v1/chat/completions`, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify({ model: "judge", messages: [], stream: true }),
+      });
+      reader = response.body?.getReader();
+      expect(await next()).toBe("data: 1\n\n");
+      return 1;
+    },
+    [0],
+  );
+  judge?.end("data: 2\n\n");
+  expect(await next()).toBe("data: 2\n\n");
 });

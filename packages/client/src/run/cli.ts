@@ -50,8 +50,16 @@ function interrupt(): void {
 // For who starts it on a user's behalf and holds its input open: when that one is killed outright, nobody else ends a
 // run, which would wait for its server for a quarter of an hour.
 if (process.env["HONE_STOP_AT_EOF"]) {
-  process.stdin.once("close", interrupt).resume();
+  // Not for what the task starts in turn.
+  delete process.env["HONE_STOP_AT_EOF"];
+  process.stdin.once("close", endSoon).resume();
   if (process.stdin instanceof Socket) process.stdin.unref();
+}
+
+function endSoon(): void {
+  interrupt();
+  // Nobody is there to ask a second time.
+  setTimeout(() => process.exit(130), 15_000).unref();
 }
 
 const [command, file, ...args] = process.argv.slice(2);
