@@ -1,5 +1,6 @@
 import { givenFlag } from "../engines/vllm/flags.ts";
 import { defaultMaxStaleness, wantedSlots } from "../engines/vllm/slots.ts";
+import { isEmbedded } from "./facts.ts";
 import { counted, type Rule } from "./rule.ts";
 import { vllmsOnOneCard } from "./fit-memory.ts";
 
@@ -24,9 +25,8 @@ export const engineRules: readonly Rule[] = [
 
   ({ given, engines }) => {
     // The embedded engine has no deadline: what fences it is not lateness.
-    const isEmbedded = (given.engine ?? "embedded") === "embedded" && !given.engineURL?.length;
     const late = engines.filter(({ fences }) => fences > 0);
-    if (isEmbedded || late.length === 0) return null;
+    if (isEmbedded(given) || late.length === 0) return null;
     const seconds = (given.publishDeadlineMs ?? 10_000) / 1000;
     const names = late.map(({ name, fences }) => `${name} ${counted(fences, "time")}`).join(", ");
     return {

@@ -2,7 +2,7 @@ import { basename } from "node:path";
 import type { OptionInForce } from "@hone/core";
 import { defaultAdapterMemory } from "../policies/live.ts";
 import { defaultKeep } from "../retention/retention.ts";
-import type { Facts } from "./facts.ts";
+import { isEmbedded, type Facts } from "./facts.ts";
 
 const mebibyte = 1024 ** 2;
 /** Behind these a flag's value may be something that is not for everybody. */
@@ -26,14 +26,14 @@ export function optionsInForce(facts: Facts): OptionInForce[] {
   const list = (some: readonly string[] | undefined): string | null =>
     some && some.length > 0 ? some.join(", ") : null;
   const urls = [given.engineURL ?? []].flat();
-  const isEmbedded = urls.length === 0 && (given.engine ?? "embedded") === "embedded";
+  const embedded = isEmbedded(given);
 
   const trainingMs = given.deadlines?.trainingMs;
   const usualMemory = defaultAdapterMemory / mebibyte;
   const usualTolerance = toleranceOf(base.dtype);
   const inSeconds = (ms: number | undefined): number | undefined => ms && ms / 1000;
   const inMebibytes = (bytes: number | undefined): number | undefined => bytes && bytes / mebibyte;
-  const cache = isEmbedded && memory ? Math.round(memory.kv_cache / mebibyte) : null;
+  const cache = embedded && memory ? Math.round(memory.kv_cache / mebibyte) : null;
   const flags = shownFlags(given.vllmFlags ?? []).join(" ") || null;
   const deadline = inSeconds(given.publishDeadlineMs);
   const adapterMemory = inMebibytes(given.adapterMemory);
@@ -56,7 +56,7 @@ export function optionsInForce(facts: Facts): OptionInForce[] {
   const objectives = list(given.objectives?.map((one) => basename(one)));
   add("--objectives", objectives, null, objectives);
   add("--engine", given.engine, urls.length > 0 ? null : "embedded", given.engine);
-  add("--engine-process", given.engineProcess, isEmbedded ? "trainer" : null, given.engineProcess);
+  add("--engine-process", given.engineProcess, embedded ? "trainer" : null, given.engineProcess);
   add("--replicas", given.replicas, given.engine === "vllm" ? 1 : null, given.replicas);
   const sleep = given.sleep ? "on" : null;
   add("--sleep", sleep, null, sleep);
@@ -71,7 +71,7 @@ export function optionsInForce(facts: Facts): OptionInForce[] {
   add("--training-deadline", inSeconds(trainingMs), 300, inSeconds(trainingMs));
   add("--keep", given.keep, defaultKeep, given.keep);
   add("--adapter-memory", adapterMemory, usualMemory, adapterMemory);
-  add("--publish-deadline", deadline, isEmbedded ? null : 10, deadline);
+  add("--publish-deadline", deadline, embedded ? null : 10, deadline);
   add("--probe-tolerance", given.probeTolerance, usualTolerance, given.probeTolerance);
   add("--bucket", bucket?.place, null, bucket?.place);
   add("--bucket-endpoint", bucket?.origin, null, bucket?.origin);
