@@ -15,10 +15,11 @@ from hone_worker.base.lora import LoraWeights
 from hone_worker.base.model import Base
 from hone_worker.base.score_head import HEAD_FILE, read_head
 from hone_worker.process.errors import HoneWorkerError
+from hone_worker.score.beside import beside
 from hone_worker.train.forward import hidden_states
 from hone_worker.train.policy_cache import own
 
-#: Tokens of one forward, padding included, unless a conversation alone has more. Others decode between two forwards,
+#: Tokens that are scored at once, padding included, unless a conversation alone has more. Others decode in between,
 #: and a CPU takes its time for a base of a billion.
 FORWARD_TOKENS = 1024
 #: Policies whose weights stay in memory: a run asks one again and again, and few runs go on at once.
@@ -72,7 +73,12 @@ class PolicyScorer:
                 raise HoneWorkerError(message, code="context_length_exceeded", param="items")
 
     def score(self, policy: ScoringPolicy, sequences: Sequence[Sequence[int]]) -> list[float]:
-        """One forward: what the head says at the last token of each. On the compute thread."""
+        """What the head says at the last token of each. On the compute thread."""
+        return [
+            value for rows in beside(sequences, self.base.device) for value in self._forward(policy, rows)
+        ]
+
+    def _forward(self, policy: ScoringPolicy, sequences: Sequence[Sequence[int]]) -> list[float]:
         device = self.base.device
         # Causal attention never looks to the right, so the padding needs no mask: any id will do.
         rows = torch.nn.utils.rnn.pad_sequence([torch.tensor(ids) for ids in sequences], batch_first=True)

@@ -14,10 +14,11 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 
 from hone_worker.process.errors import HoneWorkerError
 from hone_worker.render.control_tokens import MarkedTokenizer, plain_text, unmarked
+from hone_worker.score.beside import beside
 
 log = logging.getLogger("hone_worker")
 
-#: Tokens of one forward, padding included. Requests are decoded between two forwards.
+#: Tokens that are scored at once, padding included. Requests are decoded in between.
 FORWARD_TOKENS = 4096
 
 
@@ -100,14 +101,17 @@ class RewardModel:
         return Encoded(kept, len(whole))
 
     def score(self, sequences: Sequence[list[int]], label: int) -> list[float]:
-        """One forward. With one label its logit, else the label's probability."""
+        """With one label its logit, else the label's probability."""
+        device = next(self.model.parameters()).device
+        return [value for rows in beside(sequences, device) for value in self._forward(rows, label, device)]
+
+    def _forward(self, sequences: Sequence[list[int]], label: int, device: torch.device) -> list[float]:
         width = max(len(ids) for ids in sequences)
         ids = torch.full((len(sequences), width), self.pad)
         mask = torch.zeros(len(sequences), width, dtype=torch.long)
         for row, sequence in enumerate(sequences):
             ids[row, : len(sequence)] = torch.tensor(sequence)
             mask[row, : len(sequence)] = 1
-        device = next(self.model.parameters()).device
         with torch.inference_mode():
             logits = self.model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits.float()
         if len(self.labels) == 1:
@@ -120,7 +124,7 @@ class RewardModel:
 
 
 def forwards(lengths: Sequence[int], most: int = FORWARD_TOKENS) -> Iterator[list[int]]:
-    """Indices of sequences that go through the model together: of similar length, within the token limit."""
+    """Indices of sequences that are scored at once: of similar length, within the token limit."""
     together: list[int] = []
     for place in sorted(range(len(lengths)), key=lambda i: lengths[i]):
         if together and lengths[place] * (len(together) + 1) > most:
