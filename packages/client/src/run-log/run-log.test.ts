@@ -240,6 +240,28 @@ describe("a run's log", () => {
     expect(await warned(30, 20)).toBe(15);
   });
 
+  it("tells a warning when it begins, and again only after it had gone away", async () => {
+    let log = await openRunLog(folder);
+    const told: Record<string, number[]> = {};
+    const entropies = [1, 1, 1, 0.05, 0.04, null, 0.03, 0.02, 0.5, 0.05, 0.04];
+    for (const [i, entropy] of entropies.entries()) {
+      // A run that was cut off and goes on knows what it has told.
+      if (i === 7) log = await openRunLog(folder);
+      const open = log.step({ step: i });
+      open.gathered([group([0, 1])]);
+      const made = trained(i + 1, { entropy });
+      const { warnings, lasting } = await open.trained(
+        entropy === null
+          ? { ...made, trained: false, warnings: [] }
+          : { ...made, warnings: [`The mean is ${i}.5e-3.`] },
+      );
+      for (const { code } of warnings) (told[code] ??= []).push(i + 1);
+      expect(lasting?.includes("entropy_low") ?? false).toBe([5, 7, 8, 11].includes(i + 1));
+    }
+    expect(told).toEqual({ server: [1], entropy_low: [4, 10] });
+    expect((await metricsLines())[4]).toMatchObject({ warnings: [], lasting: expect.any(Array) });
+  });
+
   it("counts answers as a whole and shows them cut", async () => {
     const log = await openRunLog(folder);
     const long = group([0, 1, 1], (i) => `${"{".repeat(90)}${i % 2}`);

@@ -25,6 +25,7 @@ import {
 } from "./evaluation-record.ts";
 import { runLines } from "./run-lines.ts";
 import { addStage, type StepRecord, stepRecord } from "./step-record.ts";
+import { toldOnce } from "./told-once.ts";
 
 /** A step that is being played and trained. Its clock starts with `RunLog.step`. */
 export interface StepLog {
@@ -172,9 +173,8 @@ export async function openRunLog(folder: string, options: RunLogOptions = {}): P
           });
           const earlier = steps().filter((other) => other.step < step);
           const evaluations = records.filter((other) => other.type === "evaluation");
-          record.warnings.push(
-            ...adviceFor([...earlier, record], { plannedSteps: planned, evaluations }),
-          );
+          const advice = adviceFor([...earlier, record], { plannedSteps: planned, evaluations });
+          Object.assign(record, toldOnce([...record.warnings, ...advice], earlier));
           await inTurn(async () => {
             await writeGroups(join(folder, "trajectories", stepFile(step)), [...groups, ...also]);
             await write(record);

@@ -47,7 +47,10 @@ export interface StepRecord {
   seconds: Record<string, number>;
   /** What the trainer measured, under its own names: loss, entropy, sampling/… */
   training: Record<string, number | null>;
+  /** What begins to hold with this step. */
   warnings: { code: string; message: string }[];
+  /** Kinds of warnings that were told at an earlier step and hold still: a code, or the server's words. Absent: none. */
+  lasting?: string[] | undefined;
 }
 
 /** What a step's groups of another kind were like; the step's own figures leave them out. */
