@@ -3,7 +3,7 @@ import type { TrajectoryGroup } from "@hone/core";
 
 export async function other(model: Model, groups: TrajectoryGroup[]) {
   // #region other
-  await model.train(groups, { type: "dapo", epsilonHigh: 0.28 });
+  await model.train(groups, { type: "dapo", optimizerSteps: 2, epsilonHigh: 0.28 });
   // #endregion
 }
 

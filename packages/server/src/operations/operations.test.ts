@@ -300,7 +300,7 @@ describe("a step", () => {
     expect((await run(op(group(members)))).result.reasons).toEqual({ no_reward: 1 });
   });
 
-  test("warns of a mismatch, and of optimizer steps that it could not take", async ({
+  test("warns of a mismatch, of optimizer steps that it could not take, and of what then does nothing", async ({
     trainer,
     server,
     run,
@@ -312,11 +312,13 @@ describe("a step", () => {
     };
     const given = {
       ...op(group(await rolloutsWith(server, [0, 1]))),
-      config: { optimizerSteps: 3 },
+      config: { optimizerSteps: 3, epsilonHigh: 0.4 },
     };
     const { result } = await run(given);
-    expect(result.warnings).toHaveLength(2);
-    expect(result.warnings.join("\n")).toMatch(/optimizerSteps is 3[\s\S]*0\.0100/);
+    expect(result.warnings).toHaveLength(3);
+    expect(result.warnings.join("\n")).toMatch(
+      /optimizerSteps is 3[\s\S]*change nothing: epsilonHigh\.[\s\S]*0\.0100/,
+    );
   });
 
   test("a failed publish keeps the learnt step, and `publish` serves it", async ({

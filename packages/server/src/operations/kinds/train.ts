@@ -12,6 +12,7 @@ import {
   type Selection,
   selectForTraining,
 } from "../../step-data/filter.ts";
+import { idleWarning } from "../../step-data/idle-options.ts";
 import { rewardMetrics } from "../../step-data/reward-metrics.ts";
 import { fault } from "../../faults/fault.ts";
 import { checkpointName } from "../../policies/checkpoints.ts";
@@ -256,6 +257,8 @@ async function decidePlan(
       `optimizerSteps is ${config.optimizerSteps}, but only ${plan.length} group(s) train: ${plan.length} step(s) are taken.`,
     );
   }
+  const idle = idleWarning(record.op, plan.length);
+  if (idle !== null) warnings.push(idle);
   record.work = {
     work: {
       rollouts: selection.rollouts,
