@@ -2,10 +2,16 @@
 
 from pathlib import Path
 
+import pytest
+from conftest import save_tiny_base, tiny_tokenizer
 from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from hone_worker.base.model import load_base
+from hone_worker.process.errors import HoneWorkerError
+from hone_worker.render.base import load
 from hone_worker.render.tokens import TokenBytes
+from hone_worker.renderer import Service
 
 BASE = str(Path(__file__).parents[4] / "models" / "hone-2048-1m")
 TEXT = "Say é 日本 🙂\n\n\ta1=2 <|im_end|>x"
@@ -53,3 +59,17 @@ def test_sentencepiece_tokens_join_to_the_text():
 
 def test_an_unused_row_of_the_embedding_is_empty():
     assert TokenBytes(AutoTokenizer.from_pretrained(BASE)).content(5000) == {"token": "", "bytes": []}
+
+
+@pytest.mark.parametrize("more", [-3, 0, 7])
+def test_token_ids_are_those_that_the_model_embeds_however_many_the_tokenizer_has(tmp_path: Path, more: int):
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = "{% for message in messages %}{{ message.content }}<|end|>{% endfor %}"
+    folder = str(save_tiny_base(tmp_path / "base", vocab=len(tokenizer) + more))
+    tokenizer.save_pretrained(folder)
+    service = Service(load(folder, "default"))
+    size = service.info()["vocab_size"]
+    assert size == load_base(folder).vocab_size == len(tokenizer) + more
+    service.check_ids([0, size - 1], "ids")
+    with pytest.raises(HoneWorkerError, match=f"0 to {size - 1}; got {size}"):
+        service.check_ids([size], "ids")

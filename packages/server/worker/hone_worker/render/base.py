@@ -45,7 +45,7 @@ class RenderedBase:
     stop_token_ids: list[int]
     bridges: bool
     max_model_len: int
-    vocab_size: int
+    vocab_size: int  # ids that the model has an embedding of: a tokenizer may have more, or fewer
     longest_token: int | None  # no token stands for more characters of a text; None: not known
     tool_markers: list[str]
     reasoning_markers: list[str]
@@ -87,7 +87,7 @@ def load(base: str, name: str = "auto", options: dict[str, Any] | None = None) -
         tokens=TokenBytes(tokenizer),
         max_model_len=int(text_config.get("max_position_embeddings") or tokenizer.model_max_length),
         longest_token=longest_token(tokenizer),
-        vocab_size=max(int(text_config.get("vocab_size") or 0), len(tokenizer)),
+        vocab_size=int(text_config.get("vocab_size") or len(tokenizer)),
         special_text={int(i): token.content for i, token in added.items() if token.special},
         added_text={int(i): token.content for i, token in added.items()},
         call_marks_are_text=name == "default" or name in TEXT_MARKERS,
