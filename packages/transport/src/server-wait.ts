@@ -158,5 +158,6 @@ function healthOf(text: string): string | null {
 }
 
 function inWords(ms: number): string {
-  return ms < 120_000 ? `${Math.round(ms / 1000)} s` : `${Math.round(ms / 60_000)} minutes`;
+  const isWhole = ms >= 120_000 && ms % 60_000 === 0;
+  return isWhole ? `${ms / 60_000} minutes` : `${Math.round(ms / 1000)} s`;
 }

@@ -113,6 +113,38 @@ it("goes on when its server is back, and counts nothing twice", async () => {
   expect(told().filter((one) => /is back after/.test(one))).toHaveLength(3);
 });
 
+it.each([
+  [0, /^1 of 2 rollouts failed and maxExceptions allows 0\. .*connection_failed/, 0],
+  [1000, /did not answer for 1 s \(.*Start it again on its data directory/, 1],
+])("waits %i ms for a server that goes away", async (serverWaitMs, message, warnings) => {
+  const emit = vi.spyOn(process, "emitWarning").mockImplementation(() => {});
+  onTestFinished(() => emit.mockRestore());
+  const state: Handler = (_, response) => send(response, modelInfo(null));
+  server = await startRouteServer([
+    ["(PUT /v1/models/m|GET /v1/models/m/state)", state],
+    ...rolloutRoutes().routes,
+  ]);
+  let played = 0;
+  const task = defineTask({
+    ...{ train: ["a"], heldOut: ["c", "d"], options: { concurrency: 1 } },
+    async rollout(model) {
+      played += 1;
+      await server.close();
+      const { baseURL, fetch, model: name } = model.connection();
+      const body = JSON.stringify({ model: name, messages: [{ role: "user", content: "?" }] });
+      await fetch(`${baseURL}/chat/completions`, { method: "POST", body });
+      return 1;
+    },
+  });
+  await expect(
+    trainRun(task, {
+      ...{ name: "m", out, ungated: true, serverWaitMs, hone: server.hone({ maxRetries: 0 }) },
+    }),
+  ).rejects.toThrow(message);
+  expect(played).toBe(1);
+  expect(emit).toHaveBeenCalledTimes(warnings);
+});
+
 it("says at once that there is no server where none has been", async () => {
   server = await startRouteServer([]);
   await server.close();

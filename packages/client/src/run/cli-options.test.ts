@@ -43,6 +43,15 @@ it("plays ahead by --overlap, as far as it says", () => {
   ]).toEqual([undefined, true, { ahead: 2 }, false]);
 });
 
+it("waits for a server as many seconds as it is told, or as the task says", () => {
+  const read = (options: object, ...args: string[]) =>
+    readCommandLine("t.ts", { ...task, options }, args).run.serverWaitMs;
+  expect(read({})).toBe(900_000);
+  expect(read({ serverWaitMs: 1500 })).toBe(1500);
+  expect(read({ serverWaitMs: 1500 }, "--server-wait", "0")).toBe(0);
+  expect(read({}, "--server-wait", "3600")).toBe(3_600_000);
+});
+
 it("switches a setting on and off, so that the options of a run that goes on can take back earlier ones", () => {
   expect(settingsOf("--shaped")).toMatchObject({ shaped: true });
   expect(settingsOf("--shaped", "--no-shaped")).toMatchObject({ shaped: false });

@@ -44,6 +44,12 @@ export function readCommandLine(
     .option("--resume", "go on with the run in --out, or with the newest one of the task")
     .option("--seed <n>", "of adapter and order of scenarios", whole(0, 1e6), defaults.seed)
     .option("--shuffle-rewards", "the control: rewards change places within their group")
+    .option(
+      "--server-wait <seconds>",
+      "how long to wait for a server that goes away, at a time; 0: not at all",
+      whole(0),
+      defaults.serverWaitMs / 1000,
+    )
     .option("--server-data <folder>", "the server's data folder, to say where the adapter lies")
     .optionsGroup("Training:")
     .option("--steps <n>", "training steps of the whole run", whole(0), defaults.steps)
@@ -166,6 +172,7 @@ export function readCommandLine(
       ...{ name: given.name, out: given.out, ungated: given.ungated ?? false },
       shuffleRewards: given.shuffleRewards ?? false,
       learningRate: given.lr,
+      serverWaitMs: given.serverWait * 1000,
       schedule: scheduleOf(given, defaults.schedule),
       ...stoppingOf(given),
       acceptChange: given.acceptChange ?? false,
@@ -183,6 +190,7 @@ type Given = Omit<RunSettings, "schedule"> & {
   out?: string;
   resume?: boolean;
   lr: number;
+  serverWait: number;
   schedule: Schedule["type"];
   lastRate?: number;
   shuffleRewards?: boolean;

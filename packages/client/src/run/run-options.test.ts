@@ -32,6 +32,12 @@ it.each<[Record<string, unknown>, RegExp]>([
   expect(() => readSettings({ ...task, options: { train } }, {})).toThrow(message);
 });
 
+it.each([-1, 0.5, Infinity, Number.NaN, "900"])("waits no %o ms for a server", (serverWaitMs) => {
+  expect(() => readSettings(task, { serverWaitMs } as object)).toThrow(
+    expect.objectContaining({ code: "invalid_config", param: "serverWaitMs" }),
+  );
+});
+
 it("takes the values of the task's own settings that the task can play", () => {
   const own = {
     settings: { size: 3, target: 64 },

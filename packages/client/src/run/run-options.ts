@@ -98,6 +98,11 @@ export interface RunSettings {
    * it, its verdict paid for, and goes on with a larger one. @default no limit
    */
   budget: Budget;
+  /**
+   * How long the run waits for a server that goes away, at a time; 0: not at all. What it waits is in the run's times
+   * and in its budget. @unit ms @default 900,000: the server may load a large base
+   */
+  serverWaitMs: number;
   /** Seed of the adapter's first weights and of the order of the scenarios. @default 0 */
   seed: number;
 }
@@ -139,6 +144,7 @@ const defaults: RunSettings = {
   ...{ train: {}, verdict: "greedy", heldOut: Infinity, evalEvery: 0, evalHeldOut: 64, seed: 0 },
   ...{ fill: false, curriculum: false, overlap: false },
   ...{ goals: {}, stopWhen: [], onAlarm: "warn", ignoreAlarms: [], budget: {} },
+  serverWaitMs: 15 * 60_000,
 };
 
 /** The options of `trainRun` that are no settings. */
@@ -219,6 +225,7 @@ function checkSettings(settings: RunSettings): void {
       ["answerTokens", 1],
       ["evalEvery", 0],
       ["evalHeldOut", 2],
+      ["serverWaitMs", 0],
       ["seed", 0],
     ] as const),
   ]) {

@@ -2,7 +2,7 @@ import { writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { HoneError } from "@hone/core";
 import type { TrajectoryGroup } from "@hone/core";
-import { ServerWait, Transport, type ConnectionSettings } from "@hone/transport";
+import { ServerWait, Transport } from "@hone/transport";
 import {
   optionalBoolean,
   optionalFunction,
@@ -83,7 +83,8 @@ export async function trainRun<Scenario, Settings extends TaskSettings>(
   // Not before: of a URL that is wrong a start says so at once.
   const runEnds = new AbortController();
   const waits = AbortSignal.any([signal, runEnds.signal]);
-  const model = new Model(waitingTransport(made.transport.settings, waits), name, begunAt);
+  const transport = waitingTransport(made.transport, settings.serverWaitMs, waits);
+  const model = new Model(transport, name, begunAt);
   if (changed && paused) await writeAccepted(out, changed, paused);
   const log = await requireSameTask(out, () =>
     openRunLog(out, { ...curves, settings: { ...kept, base } }),
@@ -164,12 +165,12 @@ export async function trainRun<Scenario, Settings extends TaskSettings>(
   }
 }
 
-/** How long a run waits for a server that is away: it may load a large base. @unit ms */
-const serverWaitMs = 15 * 60_000;
-
-function waitingTransport(settings: ConnectionSettings, signal: AbortSignal): Transport {
-  const wait = new ServerWait(settings, { limitMs: serverWaitMs, tell: warn, signal });
-  return new Transport(settings, wait);
+function waitingTransport(from: Transport, limitMs: number, signal: AbortSignal): Transport {
+  if (limitMs === 0) return from;
+  return new Transport(
+    from.settings,
+    new ServerWait(from.settings, { limitMs, tell: warn, signal }),
+  );
 }
 
 /** How held-out scenarios are answered; the first one decides. */
