@@ -52,3 +52,8 @@ export interface EngineOptions {
   /** How many sequences each of them batches: its `--max-num-seqs`. The bound of its requests begins there. @default 256 */
   engineMaxSequences?: number | undefined;
 }
+
+/** Whether Hone's own engine samples: none was named, and there is none by URL. */
+export function isEmbedded({ engine = "embedded", engineURL = [] }: EngineOptions): boolean {
+  return engine === "embedded" && [engineURL].flat().length === 0;
+}

@@ -1,6 +1,6 @@
 import { HoneError } from "@hone/core";
 import type { ComposeOptions } from "./compose.ts";
-import type { EngineOptions } from "./engine-options.ts";
+import { isEmbedded, type EngineOptions } from "./engine-options.ts";
 import { checkVllmFlags, givenFlag } from "./engines/vllm/flags.ts";
 import { findVllm } from "./setup/vllm.ts";
 
@@ -13,6 +13,7 @@ export function checkEngines(
 ): Pick<ComposeOptions, "engineURLs" | "vllm" | "dtype" | "joinedOnly" | "engineApart"> {
   const { engine = "embedded", engineURL = [], replicas, vllmFlags = [] } = options;
   const engineURLs = [engineURL].flat();
+  const own = isEmbedded(options);
   const refuse = (param: string, message: string): never => {
     throw new HoneError(message, { code: "invalid_config", param });
   };
@@ -40,28 +41,27 @@ export function checkEngines(
   if (options.maxStaleness !== undefined && givenFlag(vllmFlags, "--max-loras") !== undefined) {
     refuse("maxStaleness", "--max-staleness and -- --max-loras both decide it. Leave one out.");
   }
-  if (options.quantize && (engine !== "embedded" || engineURLs.length > 0)) {
+  if (options.quantize && !own) {
     refuse(
       "quantize",
       "A base in 4 bits is for the embedded engine: what vLLM serves has other weights, so its samples would not be those of the policy that is trained. Leave out --quantize or vLLM.",
     );
   }
   for (const param of ["kvCacheMib", "engineShare"] as const) {
-    if (options[param] === undefined || (engine === "embedded" && engineURLs.length === 0))
-      continue;
+    if (options[param] === undefined || own) continue;
     refuse(
       param,
       `${param} is of the embedded engine. Give vLLM its own flag, such as --gpu-memory-utilization.`,
     );
   }
-  if (options.publishDeadlineMs !== undefined && engine === "embedded" && engineURLs.length === 0) {
+  if (options.publishDeadlineMs !== undefined && own) {
     refuse(
       "publishDeadlineMs",
       "--publish-deadline is for several engines, of which the others go on without a late one: the embedded engine is always waited for. Leave it out.",
     );
   }
   const engineApart = options.engineProcess === "own";
-  if (options.engineProcess !== undefined && (engine !== "embedded" || engineURLs.length > 0)) {
+  if (options.engineProcess !== undefined && !own) {
     refuse(
       "engineProcess",
       "--engine-process is of the embedded engine: others have a process of their own. Leave it out.",
@@ -73,10 +73,7 @@ export function checkEngines(
       "--engine-process own is for --device cpu: on a card the engine and the trainer share the base's weights. Leave it out, or generate with --engine vllm.",
     );
   }
-  if (
-    /(^|,)\s*decode\s*=/.test(options.paths ?? "") &&
-    (engine !== "embedded" || engineURLs.length > 0)
-  ) {
+  if (/(^|,)\s*decode\s*=/.test(options.paths ?? "") && !own) {
     refuse(
       "paths",
       "--paths decode=… is of the embedded engine: others decode in their own way. Leave decode out.",

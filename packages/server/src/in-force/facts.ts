@@ -22,11 +22,6 @@ export interface GivenOptions extends EngineOptions {
   deadlines?: { trainingMs?: number | undefined } | undefined;
 }
 
-/** Whether Hone's own engine samples: none was named, and there is none by URL. */
-export function isEmbedded({ engine = "embedded", engineURL = [] }: EngineOptions): boolean {
-  return engine === "embedded" && [engineURL].flat().length === 0;
-}
-
 /** What is the case now, beside what was given. */
 export interface Facts {
   given: GivenOptions;

@@ -1,6 +1,6 @@
 import { givenFlag } from "../engines/vllm/flags.ts";
 import { defaultMaxStaleness, wantedSlots } from "../engines/vllm/slots.ts";
-import { isEmbedded } from "./facts.ts";
+import { isEmbedded } from "../engine-options.ts";
 import { counted, type Rule } from "./rule.ts";
 import { vllmsOnOneCard } from "./fit-memory.ts";
 

@@ -2,7 +2,8 @@ import { basename } from "node:path";
 import type { OptionInForce } from "@hone/core";
 import { defaultAdapterMemory } from "../policies/live.ts";
 import { defaultKeep } from "../retention/retention.ts";
-import { isEmbedded, type Facts } from "./facts.ts";
+import { isEmbedded } from "../engine-options.ts";
+import type { Facts } from "./facts.ts";
 
 const mebibyte = 1024 ** 2;
 /** Behind these a flag's value may be something that is not for everybody. */
