@@ -144,7 +144,7 @@ function tellOfWait(policy: string, emit: Emit): (error: HoneError, leftMs: numb
     const left = `${Math.ceil(leftMs / 60_000)} min`;
     emit({
       type: "warning",
-      message: `${policy} is not served yet: ${reason} It is tried again for up to ${left}; the policy before it answers meanwhile.`,
+      message: `${policy} is not served yet: ${reason} It is tried again for up to ${left}, also by a server that is started again meanwhile; until then the name means the policy before it.`,
     });
   };
 }

@@ -40,7 +40,7 @@ test("a publication for which the only engine was late is tried again, though th
   expect(await server.model()).toMatchObject({ learnt: 1, served: 1 });
   const told = await (await server.app.request(`/v1/operations/${id}/events`)).text();
   expect(told).toContain(
-    `m@1 is not served yet: ${late().message} It is tried again for up to 10 min; the policy before it answers meanwhile.`,
+    `m@1 is not served yet: ${late().message} It is tried again for up to 10 min, also by a server that is started again meanwhile; until then the name means the policy before it.`,
   );
 });
 
