@@ -1,6 +1,14 @@
 // The runs of the quickstart, each in a folder of its own with a model name of its own.
-import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { basename, join, resolve as absolute } from "node:path";
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
+import { basename, dirname, join, resolve as absolute } from "node:path";
 import { fail, root } from "./install.mjs";
 
 const runs = join(root, "runs");
@@ -68,6 +76,24 @@ function todaysName(arg) {
   return arg
     .replace(/^--verdict-seeds(?=$|=)/, "--held-out")
     .replace(/^--eval-seeds(?=$|=)/, "--eval-held-out");
+}
+
+/**
+ * Makes the run's folder with its missing parents. Node's own recursive `mkdir` tries for ever where root may write
+ * and the system lets nobody make anything, such as in /proc.
+ *
+ * @param {string} out
+ */
+export function makeRunFolder(out) {
+  if (existsSync(out) && statSync(out).isDirectory()) return;
+  makeRunFolder(dirname(out));
+  try {
+    mkdirSync(out);
+  } catch (error) {
+    fail(
+      `The folder ${out} cannot be made (${/** @type {Error} */ (error).message}). Name another one.`,
+    );
+  }
 }
 
 /** @param {Run} run */

@@ -2,14 +2,21 @@
 // missing, starts a server on a free loopback port, trains the example's agent, and stops the server.
 // Everything that it writes is in one folder. Ctrl-C leaves no process behind.
 // `-- --resume [FOLDER]` goes on with the run in that folder, or with the newest, where its last step ended.
-import { existsSync, mkdirSync, openSync, readFileSync, statSync } from "node:fs";
+import { existsSync, openSync, readFileSync, statSync } from "node:fs";
 import process from "node:process";
 import { createInterface } from "node:readline";
 import { isAbsolute, join } from "node:path";
 import { fail, installPackages, root, setUpModel, setUpPython, tsx } from "./install.mjs";
 import { end, endAll, onInterrupt, run, send, start } from "./processes.mjs";
 import { broughtModels, examples, servedWith } from "./quickstart-examples.mjs";
-import { chooseRun, forgetRun, putBack, savedRun, saveRun } from "./quickstart-runs.mjs";
+import {
+  chooseRun,
+  forgetRun,
+  makeRunFolder,
+  putBack,
+  savedRun,
+  saveRun,
+} from "./quickstart-runs.mjs";
 
 /** How long the agent may take to close its games after Ctrl-C, and the server to stop. */
 const agentLimitMs = 15_000;
@@ -58,7 +65,7 @@ const wanted = chosen.base ?? story.base;
 const base = broughtModels.includes(wanted) ? await setUpModel(wanted) : wanted;
 const serverData = join(out, "server");
 const begun = existsSync(join(out, "command.json"));
-mkdirSync(out, { recursive: true });
+makeRunFolder(out);
 const before = savedRun(out);
 const totalsBefore = changedAt("totals.json");
 saveRun(chosen);

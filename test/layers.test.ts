@@ -12,7 +12,7 @@ import { pythonImports } from "./support/python-imports.ts";
 /** Which of our packages a package may import, and which of its files may import what only Node has. */
 const packages: Record<string, { ours: string[]; node: RegExp }> = {
   core: { ours: [], node: /\.test\.ts$/ },
-  transport: { ours: ["core"], node: /^node\.ts$|\.test(-support)?\.ts$/ },
+  transport: { ours: ["core"], node: /^(folder-)?node\.ts$|\.test(-support)?\.ts$/ },
   client: { ours: ["core", "transport"], node: /./ },
   ruler: {
     ours: ["core", "transport"],

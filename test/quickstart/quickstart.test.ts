@@ -213,6 +213,22 @@ it.skipIf(!linux)("a start that was refused is no run that goes on", async () =>
   expect(readdirSync(out).filter((name) => name.endsWith(".json"))).toEqual([]);
 });
 
+it.skipIf(!linux)("a folder in which nothing can be made is refused", async () => {
+  const folder = out;
+  try {
+    out = "/proc/hone-quickstart/run";
+    const { child } = quickstart([process.execPath, "scripts/quickstart.mjs", ...small]);
+    const ended = exitOf(child);
+    await says(
+      child,
+      /The folder \/proc\/hone-quickstart cannot be made \(.*\)\. Name another one\./,
+    );
+    expect(await ended).toBe(1);
+  } finally {
+    out = folder;
+  }
+});
+
 it("refuses a verdict over a handful of games before anything is served", async () => {
   const program = [
     "--conditions=@hone/source",

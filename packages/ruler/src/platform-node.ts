@@ -1,8 +1,8 @@
 import { randomBytes } from "node:crypto";
-import { link, mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { link, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import process from "node:process";
-import { announcedServer, defaultDataDir } from "@hone/transport/node";
+import { announcedServer, defaultDataDir, makeFolder } from "@hone/transport/node";
 import type { AnswerStore, Platform } from "./platform.ts";
 
 let secretOfProcess: string | undefined;
@@ -14,7 +14,7 @@ async function installSecret(): Promise<string> {
   try {
     const secret = await readSecret(path);
     if (secret) return secret;
-    await mkdir(defaultDataDir(), { recursive: true, mode: 0o700 });
+    makeFolder(defaultDataDir(), { mode: 0o700 });
     // Of processes that make it at once, one places it, whole, and all read that one.
     const partial = `${path}.${randomBytes(6).toString("hex")}.partial`;
     await writeFile(partial, `${randomBytes(32).toString("hex")}\n`, { mode: 0o600 });
@@ -58,7 +58,7 @@ function answerStore(folder: string | undefined): AnswerStore {
       const path = pathOf(key);
       const partial = `${path}.${randomBytes(6).toString("hex")}.partial`;
       // Answers quote trajectories: only their owner may read them.
-      await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+      makeFolder(dirname(path), { mode: 0o700 });
       try {
         await writeFile(partial, value, { mode: 0o600 });
         await rename(partial, path);

@@ -1,11 +1,11 @@
-import { existsSync, mkdirSync, statSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
 import type { Server } from "node:http";
 import { isAbsolute, join, resolve } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { createAdaptorServer } from "@hono/node-server";
 import { HoneError, type Keep } from "@hone/core";
 import { unlessAborted } from "@hone/transport";
-import { announce, defaultDataDir, withdraw } from "@hone/transport/node";
+import { announce, defaultDataDir, makeFolder, withdraw } from "@hone/transport/node";
 import { pino, type Logger } from "pino";
 import { shuttingDown } from "./app.ts";
 import { compose, type Composition } from "./compose.ts";
@@ -261,16 +261,8 @@ function checkModel(base: string, param: string): string {
 }
 
 function makeDataDir(dataDir: string): void {
-  let mode: number;
-  try {
-    mkdirSync(dataDir, { recursive: true, mode: 0o700 });
-    mode = statSync(dataDir).mode;
-  } catch (cause) {
-    throw new HoneError(
-      `The data directory ${dataDir} cannot be made (${(cause as Error).message}). Name another one.`,
-      { code: "invalid_config", cause },
-    );
-  }
+  makeFolder(dataDir, { what: "data directory", mode: 0o700 });
+  const { mode } = statSync(dataDir);
   // Whoever can write into it can put another key or database in the place of ours. Where the sticky bit is set,
   // as on /tmp, nobody can touch what is another's.
   const isShared = (mode & 0o1002) === 0o002;

@@ -5,6 +5,8 @@ import process from "node:process";
 import { z } from "zod";
 import type { Announced } from "./server-key.ts";
 
+export { makeFolder } from "./folder-node.ts";
+
 /** What a running server says of itself in `server.json` of its data directory, for programs of the same machine. */
 export interface Announcement {
   /** Where programs of this machine reach it, without `/v1`. */

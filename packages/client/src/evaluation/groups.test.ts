@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -44,6 +45,15 @@ describe("group files", () => {
     } finally {
       await rm(folder, { recursive: true });
     }
+  });
+
+  it.runIf(existsSync("/proc/self"))("are refused where no folder can be made", async () => {
+    await expect(writeGroups("/proc/hone/step-1.jsonl", [])).rejects.toMatchObject({
+      ...{ code: "invalid_config", param: "path" },
+      message: expect.stringMatching(
+        /^The folder \/proc\/hone cannot be made .* Name another one\.$/,
+      ),
+    });
   });
 
   it("are read of all steps of a run, in their order, and of no evaluation", async () => {

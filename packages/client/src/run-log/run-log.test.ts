@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { appendFile, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -29,6 +30,12 @@ const metricsLines = async () =>
     .map((line) => JSON.parse(line) as Record<string, unknown>);
 
 describe("a run's log", () => {
+  it.runIf(existsSync("/proc/self"))("is refused where no folder can be made", async () => {
+    await expect(openRunLog("/proc/hone")).rejects.toMatchObject({
+      ...{ code: "invalid_config", param: "folder" },
+    });
+  });
+
   it("refuses an evaluation's option that it does not know, and writes nothing", async () => {
     const log = await openRunLog(folder);
     for (const [label, options] of [

@@ -1,4 +1,4 @@
-import { appendFile, mkdir, readFile, rename, writeFile } from "node:fs/promises";
+import { appendFile, readFile, rename, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import {
   HoneError,
@@ -8,6 +8,7 @@ import {
   wellFormedJson,
 } from "@hone/core";
 import type { OperationEvent, TrainResult, TrajectoryGroup } from "@hone/core";
+import { makeFolder } from "@hone/transport/node";
 import { writeGroups } from "../training/group-files.ts";
 import { requireGroups, requireList, requireText } from "../argument-kinds.ts";
 import type { CurriculumShares } from "../training/curriculum.ts";
@@ -98,7 +99,7 @@ export async function openRunLog(folder: string, options: RunLogOptions = {}): P
   requireText("openRunLog()", folder, "folder");
   refuseUnknownOptions("openRunLog()", options, ["settings", "references", "panels"]);
   const known = await requireSameSettings(folder, options.settings);
-  await mkdir(join(folder, "trajectories"), { recursive: true });
+  makeFolder(join(folder, "trajectories"), { param: "folder" });
   if (options.settings && !known) {
     await replace(join(folder, settingsFile), `${JSON.stringify(options.settings, null, 2)}\n`);
   }

@@ -1,14 +1,8 @@
-import {
-  existsSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  writeFileSync,
-} from "node:fs";
+import { existsSync, readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { mkdtemp, rmdir, stat } from "node:fs/promises";
 import { basename, dirname, extname, join, resolve } from "node:path";
 import { HoneError } from "@hone/core";
+import { makeFolder } from "@hone/transport/node";
 
 /** A run as its command.json keeps it: what `--resume` goes on with. */
 interface Command {
@@ -51,7 +45,7 @@ export function newRun(task: string, given: Named, args: readonly string[]): Run
 }
 
 export function keepRun({ out, ...command }: RunFolder): void {
-  mkdirSync(out, { recursive: true });
+  makeFolder(out, { param: "out" });
   const file = join(out, commandFile);
   // Whole or not at all: the run may be killed at any moment.
   writeFileSync(`${file}.partial`, `${JSON.stringify(command, null, 2)}\n`);

@@ -1,14 +1,15 @@
-import { mkdir, readdir, readFile, rename, stat, writeFile } from "node:fs/promises";
+import { readdir, readFile, rename, stat, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { groupSchema, HoneError, issueText, newId, wellFormedJson } from "@hone/core";
 import type { TrajectoryGroup } from "@hone/core";
+import { makeFolder } from "@hone/transport/node";
 import { requireGroups, requireText } from "../argument-kinds.ts";
 
 /** Writes groups as JSON lines, a line for each group. The file appears whole or not at all. */
 export async function writeGroups(path: string, groups: readonly TrajectoryGroup[]): Promise<void> {
   requireText("writeGroups()", path, "path");
   requireGroups("writeGroups()", groups);
-  await mkdir(dirname(path), { recursive: true });
+  makeFolder(dirname(path), { param: "path" });
   const lines = groups.map((group) => `${wellFormedJson(JSON.stringify(group))}\n`);
   const partial = `${path}.${newId("run")}.partial`;
   await writeFile(partial, lines.join(""));

@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -41,6 +42,19 @@ it("the small set goes through the stages that need no server, and through none 
   expect(await run(...labels)).toBe(0);
   expect(printed).toMatch(/was made before, of the same: nothing to do/);
   await expect(run(...labels, "--seed", "2")).rejects.toThrow(/seed 0, not 2/);
+});
+
+it.runIf(existsSync("/proc/self"))("files go where a folder can be made", async () => {
+  const refused = { code: "invalid_config", param: "out" };
+  for (const args of [
+    ["small-set", "--out", "/proc/hone"],
+    ["--out", "/proc/hone", "--name", "m"],
+  ]) {
+    await expect(run(...args)).rejects.toMatchObject(refused);
+  }
+  await run("small-set", "--out", folder, "--pairs", "20");
+  const labels = ["relabel", "--in", file("preferences.jsonl"), "--scorer", file("scorer.mjs")];
+  await expect(run(...labels, "--out", "/proc/hone/labelled.jsonl")).rejects.toMatchObject(refused);
 });
 
 it.each([

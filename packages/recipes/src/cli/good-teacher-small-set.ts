@@ -1,6 +1,7 @@
-import { mkdir, writeFile } from "node:fs/promises";
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Command } from "commander";
+import { makeFolder } from "@hone/client/run";
 import { smallSet } from "../good-teacher/small-set.ts";
 import { jsonLines } from "../good-teacher/stage.ts";
 import * as options from "./good-teacher-options.ts";
@@ -24,7 +25,7 @@ export function smallSetCommand(): Command {
 
 /** The same files for the same seed, whenever they are written. */
 export async function writeSmallSet(folder: string, seed: number, pairs?: number) {
-  await mkdir(folder, { recursive: true });
+  makeFolder(folder, { param: "out" });
   const set = smallSet({ pairs, seed });
   const file = (name: string) => join(folder, name);
   await writeFile(file("preferences.jsonl"), jsonLines(set.preferences));

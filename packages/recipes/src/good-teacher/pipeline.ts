@@ -1,7 +1,7 @@
-import { mkdir, writeFile } from "node:fs/promises";
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Hone, SupervisedEvent } from "@hone/client";
-import type { RunEvent } from "@hone/client/run";
+import { makeFolder, type RunEvent } from "@hone/client/run";
 import { namedJudge, type JudgeNames } from "../doctor/judges.ts";
 import { evaluate, normalise } from "./evaluate.ts";
 import { generate } from "./generate.ts";
@@ -58,7 +58,7 @@ export async function goodTeacher(
 ): Promise<{ rows: TeacherRow[]; order: TeacherOrder }> {
   const { hone, names = {}, out, name, shares, others, settings, signal, onEvent } = options;
   const { seed, concurrency, temperature, answerTokens } = settings;
-  await mkdir(out, { recursive: true });
+  makeFolder(out, { param: "out" });
   const file = (of: string) => join(out, of);
   const stage = async (path: string, run: (out: string) => Promise<boolean>) => {
     signal.throwIfAborted();

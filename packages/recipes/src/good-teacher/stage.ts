@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
-import { appendFile, mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { appendFile, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { dirname } from "node:path";
+import { makeFolder } from "@hone/client/run";
 import { HoneError, newId, wellFormedJson } from "@hone/core";
 
 /** A step of the pipeline: files and options in, one file out. */
@@ -59,7 +60,7 @@ export async function runStage<Done>(
       throw refused(`${out} has been changed since "${name}" made it.`, out);
     }
   }
-  await mkdir(dirname(out), { recursive: true });
+  makeFolder(dirname(out), { param: "out" });
   await replace(`${out}.stage.json`, JSON.stringify(wanted, null, 2));
   const partial = `${out}.partial`;
   const text = await make(await progressOf<Done>(partial));

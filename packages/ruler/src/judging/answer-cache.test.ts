@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -42,6 +43,12 @@ describe("the cache of answers", () => {
       "ruler/prompt_tokens": 0,
       "ruler/cost_usd": 0,
     });
+  });
+
+  it.runIf(existsSync("/proc/self"))("does without where no folder can be made", async () => {
+    vi.stubEnv("HONE_HOME", "/proc/hone");
+    const judged = await rulerScoreGroup(groupOf("0.1", "0.5"), judge.endpoint);
+    expect(rewardsOf(judged)).toEqual([0.1, 0.5]);
   });
 
   it("asks again for other content, rubric, seed, parameters and model", async () => {

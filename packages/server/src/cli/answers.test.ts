@@ -74,10 +74,11 @@ test.each([
 test("export into what is no folder", async () => {
   const file = join(parent, "file");
   writeFileSync(file, "");
-  for (const folder of [file, join(file, "deep")]) {
+  const system = existsSync("/proc/self") ? ["/proc/hone-export", "/proc/hone/export"] : [];
+  for (const folder of [file, join(file, "deep"), ...system]) {
     const { code, out, error } = await runHere(["export", "m@1", folder]);
     expect({ code, out }).toEqual({ code: 1, out: "" });
-    expect(error).toMatch(/^hone: .*file\S* cannot be a folder \(.*\)\. Name a new folder\.\n$/);
+    expect(error).toMatch(/^hone: The folder \S+ cannot be made \(.*\)\. Name another one\.\n$/);
   }
 });
 

@@ -2,17 +2,17 @@ import { createHash } from "node:crypto";
 import {
   createWriteStream,
   existsSync,
-  mkdirSync,
   readdirSync,
   realpathSync,
   renameSync,
   rmdirSync,
   rmSync,
 } from "node:fs";
-import { dirname, resolve } from "node:path";
+import { resolve } from "node:path";
 import { Readable, Transform } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { HoneError, healthSchema, policyDetailSchema, type PolicyDetail } from "@hone/core";
+import { makeFolder } from "@hone/transport/node";
 import type { Command } from "commander";
 import { headName } from "../ports/live-set.ts";
 import { mergeAdapter } from "../setup/merge.ts";
@@ -121,7 +121,7 @@ async function download(
       code: "policy_not_found",
     });
   }
-  mkdirSync(folder, { recursive: true });
+  makeFolder(folder);
   for (const name of files) {
     const expected = policy.files[name];
     if (!expected) {
@@ -196,15 +196,14 @@ function moveTo(folder: string, finished: string): void {
   renameSync(finished, folder);
 }
 
+/** Tried, because rights do not say where the system lets nobody make anything. Its parents stay. */
 function requireEmpty(folder: string): void {
-  try {
-    mkdirSync(dirname(folder), { recursive: true });
-    if (!existsSync(folder) || readdirSync(folder).length === 0) return;
-  } catch (cause) {
-    throw new HoneError(
-      `${folder} cannot be a folder (${(cause as Error).message}). Name a new folder.`,
-      { code: "invalid_config", cause },
-    );
+  const isThere = existsSync(folder);
+  makeFolder(folder);
+  if (!isThere) {
+    rmdirSync(folder);
+    return;
   }
+  if (readdirSync(folder).length === 0) return;
   throw new HoneError(`${folder} is not empty. Name a new folder.`, { code: "invalid_config" });
 }

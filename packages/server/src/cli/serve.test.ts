@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { createServer as createHttpServer } from "node:http";
 import { createServer, type AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
@@ -95,6 +95,12 @@ describe.skipIf(!workerPython())("serve says in one line", () => {
   ])("that %j do not go together", async (args, message) => {
     const dataDir = mkdtempSync(join(parent, "data-"));
     expect(await refusal(["--base", base, "--data-dir", dataDir, ...args])).toMatch(message);
+  });
+
+  test.runIf(existsSync("/proc/self"))("that the data directory cannot be made", async () => {
+    expect(await refusal(["--base", base, "--data-dir", "/proc/hone/data"])).toMatch(
+      /^hone: The data directory \/proc\/hone\/data cannot be made \(.*\)\. Name another one\.$/,
+    );
   });
 
   test("how vLLM is installed, where it is not", async () => {

@@ -1,4 +1,4 @@
-import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
 import { afterAll, beforeEach, expect, it, vi } from "vitest";
@@ -31,6 +31,14 @@ it.runIf(process.platform === "linux")("chooses by the driver", async () => {
   // What the tool prints where the module is not loaded.
   withDriver("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.", 9);
   expect(await chooseTorch()).toMatchObject({ build: "cpu", why: "no NVIDIA driver was found" });
+});
+
+it.runIf(existsSync("/proc/self"))("says that the cache cannot be made", async () => {
+  vi.stubEnv("HONE_CACHE", "/proc/hone");
+  const choice = await chooseTorch("cpu");
+  expect(() => rememberTorch(choice)).toThrow(
+    /^The folder \/proc\/hone cannot be made .* Name another one/,
+  );
 });
 
 it("keeps to what was asked for until it is told otherwise", async () => {

@@ -1,6 +1,7 @@
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { HoneError } from "@hone/core";
+import { makeFolder } from "@hone/transport/node";
 import { z } from "zod";
 import { nvidiaDriver } from "./nvidia.ts";
 import { cacheDir } from "./paths.ts";
@@ -121,6 +122,6 @@ export function rememberTorch({ asked, build }: TorchChoice): void {
     rmSync(memoryFile(), { force: true });
     return;
   }
-  mkdirSync(cacheDir(), { recursive: true });
+  makeFolder(cacheDir());
   writeFileSync(memoryFile(), `${JSON.stringify({ torch: build })}\n`);
 }

@@ -1,9 +1,10 @@
 import { spawn } from "node:child_process";
-import { mkdirSync, rmSync } from "node:fs";
+import { rmSync } from "node:fs";
 import { dirname } from "node:path";
 import { createInterface } from "node:readline";
 import { setTimeout as delay } from "node:timers/promises";
 import { HoneError } from "@hone/core";
+import { makeFolder } from "@hone/transport/node";
 import Database from "libsql";
 import { isComplete, markComplete, type EnvironmentPlan } from "./environment.ts";
 
@@ -159,7 +160,7 @@ export async function failureOf(
  * ends with its holder however that dies.
  */
 export async function lock({ dir }: { dir: string }, options: SetupOptions): Promise<() => void> {
-  mkdirSync(dirname(dir), { recursive: true });
+  makeFolder(dirname(dir));
   const database = new Database(`${dir}.lock`);
   let said = false;
   for (;;) {

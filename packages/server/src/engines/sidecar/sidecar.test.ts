@@ -338,6 +338,20 @@ it("an engine of another base, or without a token, does not join", async () => {
   });
 });
 
+it.runIf(existsSync("/proc/self"))("says that its data directory cannot be made", async () => {
+  await expect(
+    startSidecar({
+      ...{ server: server.url, token: await server.token(), base: join(folder, "base") },
+      ...{ engine: { url: "http://127.0.0.1:9", key: null }, dataDir: "/proc/hone" },
+      ...{ listen: { host: "127.0.0.1", port: 0 }, cacheBytes: 1e9, drainMs: 0, ephemeral: false },
+      ...{ log: silent, signal: new AbortController().signal },
+    }),
+  ).rejects.toMatchObject({
+    code: "invalid_config",
+    message: expect.stringMatching(/^The data directory \/proc\/hone cannot be made/),
+  });
+});
+
 it("who gives up while vLLM starts waits for it no more, and leaves nothing behind", async () => {
   const python = join(folder, "python");
   const note = join(folder, "pid");

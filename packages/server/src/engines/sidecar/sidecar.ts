@@ -1,7 +1,7 @@
 import { randomBytes, randomUUID } from "node:crypto";
-import { mkdirSync } from "node:fs";
 import { join as joinPath, resolve } from "node:path";
 import { HoneError } from "@hone/core";
+import { makeFolder } from "@hone/transport/node";
 import { ownAddresses, isUnspecified, urlOf } from "../../http/own-address.ts";
 import { lockDataDir } from "../../store/lock.ts";
 import type { KeptEngine } from "../kept-engine.ts";
@@ -36,7 +36,7 @@ const replica = "engine";
 /** Joins a server with an engine on this machine. Resolves once the server knows it. */
 export async function startSidecar(options: SidecarOptions): Promise<RunningSidecar> {
   const dataDir = resolve(options.dataDir);
-  mkdirSync(dataDir, { recursive: true, mode: 0o700 });
+  makeFolder(dataDir, { what: "data directory", mode: 0o700 });
   const lock = lockDataDir(dataDir);
   const undo: (() => unknown)[] = [() => lock.release()];
   const undoAll = async (): Promise<void> => {
