@@ -30,11 +30,12 @@ const task = defineTask({
     { n: -2, hopeless: false },
   ],
   shuffle: false,
-  async rollout(model, { n, hopeless }, { temperature, answerTokens }) {
+  async rollout(model, { n, hopeless }, { temperature, answerTokens, seed }) {
     const connection = model.connection();
     const completion = await new OpenAI(connection).chat.completions.create(
       {
-        ...{ model: connection.model, temperature, max_tokens: answerTokens },
+        // Seeded: four equal answers would be a group that does not train.
+        ...{ model: connection.model, temperature, max_tokens: answerTokens, seed: seed ?? null },
         messages: [{ role: "user", content: `Say the number ${n}.` }],
       },
       { signal: model.signal },

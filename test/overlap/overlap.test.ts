@@ -143,8 +143,11 @@ it("what another program makes stale is played again, before its step or with th
     { maxStaleness: 1 },
   )) {
     expect(overlap.staleness?.max).toBeLessThanOrEqual(1);
-    // After this batch was given: only the server can know.
-    if (seen.length === 2) await stepsOf(other, 2);
+    // After this batch was given, and with the rollouts of the next one behind it: only the server can know.
+    if (seen.length === 2) {
+      await played(5);
+      await stepsOf(other, 2);
+    }
     const result = await model.train(groups, {
       ...{ batch, maxStaleness: 1, maxTokensPerMicroBatch: 2048 },
     });

@@ -4,13 +4,16 @@ import OpenAI from "openai";
 
 // A task that the base of the repository learns in seconds, as a user would write it.
 
+/** What is drawn is the same in every run of the tests, in a probe as well, which gives no seeds. */
+let drawn = 0;
+
 const prompts = Array.from({ length: 40 }, (_, number) => `Say a word. ${number}`);
 
 export default defineTask({
   ...splitScenarios(prompts, { heldOut: 16 }),
   metric: "yes",
   slice: (prompt) => (prompt.length > 13 ? "two digits" : "one digit"),
-  async rollout(model, content, { temperature }) {
+  async rollout(model, content, { temperature, seed }) {
     const connection = model.connection();
     const completion = await new OpenAI(connection).chat.completions.create(
       {
@@ -18,6 +21,7 @@ export default defineTask({
         messages: [{ role: "user", content }],
         max_tokens: 4,
         temperature,
+        seed: seed ?? (drawn += 1),
       },
       { signal: model.signal },
     );

@@ -366,7 +366,8 @@ it("who gives up while vLLM starts waits for it no more, and leaves nothing behi
     ...{ log: silent, signal: giveUp.signal },
   });
   const ended = starting.catch((error: unknown) => error);
-  await vi.waitFor(() => expect(existsSync(note)).toBe(true), soon);
+  // The shell makes the file before it writes into it.
+  await vi.waitFor(() => expect(readFileSync(note, "utf8")).toMatch(/^\d+\n$/), soon);
   const pid = Number(readFileSync(note, "utf8"));
   giveUp.abort();
   expect(await ended).toMatchObject({ code: "aborted" });
