@@ -179,6 +179,28 @@ def test_calls_that_come_many_at_once_take_turns_with_the_decoder(compute: Compu
     assert steps == sorted(set(steps))
 
 
+def test_calls_have_the_same_threads_whatever_ran_before_them() -> None:
+    decoding: list[int] = []
+
+    class Once:
+        def has_work(self) -> bool:
+            return not decoding
+
+        def step(self) -> None:
+            decoding.append(torch.get_num_threads())
+
+    compute = Compute(decode_threads=1, train_threads=2)
+    first = compute.submit(torch.get_num_threads)
+    compute.start(Once())
+    try:
+        assert first.result(LIMIT) == 2
+        assert compute.submit(torch.get_num_threads).result(LIMIT) == 2
+    finally:
+        compute.stop()
+        compute.join(LIMIT)
+    assert decoding == [1]
+
+
 def test_a_forward_that_scores_tells_how_far_it_is(tiny_base: Base, compute: Compute) -> None:
     engine = Engine(tiny_base, compute, cache_bytes=1 << 24, scorer=prompt_logprobs)
     compute.start(engine.decoder)

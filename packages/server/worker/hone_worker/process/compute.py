@@ -156,6 +156,8 @@ class Compute:
     def _call(self, call: Callable[[], Any], future: Future[Any]) -> None:
         if not future.set_running_or_notify_cancel():
             return
+        # Threads share a sum among them: a score must not hang on whether somebody decoded before it.
+        self._set_threads(self.train_threads)
         try:
             result = call()
         except BaseException as error:
