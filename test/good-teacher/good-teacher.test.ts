@@ -87,13 +87,14 @@ async function run(changed: Partial<GoodTeacherOptions> = {}) {
 }
 
 it("goes from preferences to the table; a stage that is made again after an interruption makes the same file", async () => {
-  // Stopped while the policy is sampled.
+  // Stopped while the policy is sampled, with the first of its answers there.
   const stop = new AbortController();
+  let stage = "";
   const stopped = run({
     signal: stop.signal,
     onEvent(event) {
-      if (event.type === "stage" && event.file === "outputs.jsonl")
-        setTimeout(() => stop.abort(), 300);
+      if (event.type === "stage") stage = event.file;
+      if (stage === "outputs.jsonl" && event.type === "scored") stop.abort();
     },
   });
   await expect(stopped).rejects.toThrow(/abort/i);
