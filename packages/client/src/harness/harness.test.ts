@@ -60,6 +60,11 @@ const alive = (pid: number): boolean => {
 const lasting = (file: string) =>
   `require("node:child_process").spawn("/bin/sh", ["-c", "trap '' TERM; echo $$ > ${file}; while :; do sleep 1; done"], {stdio: "ignore"});`;
 const noted = (file: string): number => Number(readFileSync(file, "utf8"));
+/** Whoever was killed is there until the system lets it die. */
+const dies = async (file: string): Promise<void> => {
+  expect(noted(file)).toBeGreaterThan(0);
+  await vi.waitUntil(() => !alive(noted(file)), { timeout: 30_000 });
+};
 
 it("asks the rollout's model, in a folder of its own whose texts stay", async () => {
   vi.stubEnv("OPENAI_API_KEY", "of-the-user");
@@ -104,10 +109,11 @@ it("asks the rollout's model, in a folder of its own whose texts stay", async ()
 it("leaves nothing running when the program ends before what it started", async () => {
   const file = join(notes, "pid");
   const { run } = await played(
-    `${lasting(file)} setInterval(() => require("node:fs").existsSync("${file}") && process.exit(0), 20);`,
+    `${lasting(file)} const { existsSync, statSync } = require("node:fs");
+    setInterval(() => existsSync("${file}") && statSync("${file}").size > 0 && process.exit(0), 20);`,
   );
   expect(run?.exitCode).toBe(0);
-  expect(alive(noted(file))).toBe(false);
+  await dies(file);
 });
 
 it("kills all of it when the rollout is out of time, and removes the folder", async () => {
@@ -123,7 +129,7 @@ it("kills all of it when the rollout is out of time, and removes the folder", as
   await vi.waitUntil(() => end.failure, { timeout: 30_000 });
   expect(end.failure).toMatchObject({ code: "timeout" });
   expect(end.run).toBeUndefined();
-  expect(alive(noted(file))).toBe(false);
+  await dies(file);
   expect(existsSync(readFileSync(where, "utf8"))).toBe(false);
 });
 
@@ -202,5 +208,5 @@ it("ends with this process, even where that is killed", async () => {
   expect(alive(noted(file))).toBe(true);
   child.kill("SIGKILL");
   await once(child, "exit");
-  await vi.waitUntil(() => !alive(noted(file)), { timeout: 30_000 });
+  await dies(file);
 });
