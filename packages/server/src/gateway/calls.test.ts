@@ -1,18 +1,11 @@
 import OpenAI from "openai";
 import { zodResponseFormat } from "openai/helpers/zod";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { beforeAll, describe, expect, it } from "vitest";
 import { z } from "zod";
-import { createRendererClient, type RendererClient } from "../renderer/http-renderer.ts";
-import type { Child } from "../supervise/child.ts";
-import {
-  startEmbedded,
-  startRendererChild,
-  workerPython,
-  type RunningEngine,
-} from "../testing/running-engine.ts";
+import { useEmbeddedGateway } from "../testing/embedded-gateway.ts";
+import { workerPython } from "../testing/running-engine.ts";
 import { createScriptedEngine } from "../testing/scripted-engine.ts";
-import { serveGateway, type ServedGateway } from "../testing/served-gateway.ts";
-import { adapterAt } from "../testing/adapters.ts";
+import { serveGateway } from "../testing/served-gateway.ts";
 
 type Message = OpenAI.ChatCompletionMessageParam;
 type Asked = Partial<OpenAI.ChatCompletionCreateParamsNonStreaming>;
@@ -29,24 +22,11 @@ const named = (name: string) => ({ type: "function" as const, function: { name }
 
 // The policy is a tiny one that calls nothing of its own accord: what is called here, the grammar held.
 describe.skipIf(!workerPython())("calls that have to be", () => {
-  let child: Child;
-  let renderer: RendererClient;
-  let running: RunningEngine;
-  let gateway: ServedGateway;
+  const on = useEmbeddedGateway();
   let client: OpenAI;
 
-  beforeAll(async () => {
-    [child, running] = await Promise.all([startRendererChild(), startEmbedded()]);
-    renderer = createRendererClient({ baseURL: () => child.baseURL, key: () => child.key });
-    await running.engine.load(adapterAt("m@1", `${running.adapters}/mild`));
-    gateway = await serveGateway(running.engine, renderer);
-    client = gateway.client("ro_1");
-  });
-  afterAll(async () => {
-    await gateway?.close();
-    await renderer?.close();
-    await running?.stop();
-    await child?.stop();
+  beforeAll(() => {
+    client = on.gateway.client("ro_1");
   });
 
   const ask = { model: "m", messages: [question], tools, max_tokens: 400 };
@@ -69,7 +49,7 @@ describe.skipIf(!workerPython())("calls that have to be", () => {
         expect(calls.length).toBeGreaterThan(0);
         for (const { name, args } of calls) schemas[name as "move"].parse(args);
       }
-      expect(gateway.ledger.of("ro_1").at(-1)).toMatchObject({ constrained: true, tools });
+      expect(on.gateway.ledger.of("ro_1").at(-1)).toMatchObject({ constrained: true, tools });
     },
   );
 
@@ -103,12 +83,12 @@ describe.skipIf(!workerPython())("calls that have to be", () => {
     });
     expect(tool_choice).toEqual({ type: "function", name: "stay" });
     expect(output).toEqual([expect.objectContaining({ type: "function_call", name: "stay" })]);
-    expect(gateway.ledger.of("ro_1").at(-1)).toMatchObject({ constrained: true });
+    expect(on.gateway.ledger.of("ro_1").at(-1)).toMatchObject({ constrained: true });
   });
 
   it("ends with the first call where only one may be, and goes on from there", async () => {
-    const engine = createScriptedEngine(renderer);
-    const scripted = await serveGateway(engine, renderer);
+    const engine = createScriptedEngine(on.renderer);
+    const scripted = await serveGateway(engine, on.renderer);
     const call = { name: "move", arguments: '{"way": "left", "steps": 1}' };
     const tool_calls = [{ id: "c", type: "function" as const, function: call }];
     // As an engine ends it at that token: the answer's own end was not sampled.
@@ -122,7 +102,7 @@ describe.skipIf(!workerPython())("calls that have to be", () => {
       finish_reason: "tool_calls",
       message: { content: null, tool_calls: [{ function: call }] },
     });
-    const { callEnd, stopTokenIds } = await renderer.info();
+    const { callEnd, stopTokenIds } = await on.renderer.info();
     expect(engine.requests[0]!.stopTokenIds).toEqual([...stopTokenIds, callEnd!.id]);
     expect(engine.requests[0]!.format).toBeNull();
     const { message } = said.choices[0]!;
@@ -174,7 +154,7 @@ describe.skipIf(!workerPython())("calls that have to be", () => {
       messages: [question, choice!.message, result],
       max_tokens: 4,
     });
-    const [first, second] = gateway.ledger.of("ro_1").slice(-2);
+    const [first, second] = on.gateway.ledger.of("ro_1").slice(-2);
     expect(second).toMatchObject({ parentId: first!.id, splitReason: null, constrained: false });
   });
 

@@ -2,19 +2,12 @@ import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
 import { generateText, Output } from "ai";
 import OpenAI from "openai";
 import { zodResponseFormat } from "openai/helpers/zod";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { beforeAll, describe, expect, it } from "vitest";
 import { z } from "zod";
-import {
-  startEmbedded,
-  startRendererChild,
-  workerPython,
-  type RunningEngine,
-} from "../testing/running-engine.ts";
-import { createRendererClient, type RendererClient } from "../renderer/http-renderer.ts";
-import type { Child } from "../supervise/child.ts";
+import { useEmbeddedGateway } from "../testing/embedded-gateway.ts";
+import { workerPython } from "../testing/running-engine.ts";
 import { createScriptedEngine } from "../testing/scripted-engine.ts";
-import { serveGateway, type ServedGateway } from "../testing/served-gateway.ts";
-import { adapterAt } from "../testing/adapters.ts";
+import { serveGateway } from "../testing/served-gateway.ts";
 
 type Message = OpenAI.ChatCompletionMessageParam;
 const question: Message = { role: "user", content: "Which way?" };
@@ -22,24 +15,11 @@ const move = z.strictObject({ way: z.enum(["left", "right"]), sure: z.boolean() 
 const format = zodResponseFormat(move, "move");
 
 describe.skipIf(!workerPython())("response_format", () => {
-  let child: Child;
-  let renderer: RendererClient;
-  let running: RunningEngine;
-  let gateway: ServedGateway;
+  const on = useEmbeddedGateway();
   let client: OpenAI;
 
-  beforeAll(async () => {
-    [child, running] = await Promise.all([startRendererChild(), startEmbedded()]);
-    renderer = createRendererClient({ baseURL: () => child.baseURL, key: () => child.key });
-    await running.engine.load(adapterAt("m@1", `${running.adapters}/mild`));
-    gateway = await serveGateway(running.engine, renderer);
-    client = gateway.client("ro_1");
-  });
-  afterAll(async () => {
-    await gateway?.close();
-    await renderer?.close();
-    await running?.stop();
-    await child?.stop();
+  beforeAll(() => {
+    client = on.gateway.client("ro_1");
   });
 
   const ask = { model: "m", messages: [question], max_tokens: 60, seed: 4 };
@@ -49,13 +29,13 @@ describe.skipIf(!workerPython())("response_format", () => {
     const { message, finish_reason: finish } = choices[0]!;
     expect(finish).toBe("stop");
     expect(move.parse(message.parsed)).toEqual(JSON.parse(message.content!));
-    expect(gateway.ledger.of("ro_1").at(-1)).toMatchObject({
+    expect(on.gateway.ledger.of("ro_1").at(-1)).toMatchObject({
       constrained: true,
       delivered: true,
       answer: { role: "assistant", content: message.content },
     });
     await client.chat.completions.create(ask);
-    expect(gateway.ledger.of("ro_1").at(-1)).toMatchObject({ constrained: false });
+    expect(on.gateway.ledger.of("ro_1").at(-1)).toMatchObject({ constrained: false });
   });
 
   it.each([
@@ -151,14 +131,14 @@ describe.skipIf(!workerPython())("response_format", () => {
       [ask, text].map((request) => client.chat.completions.create(request)),
     );
     expect(same!.choices[0]!.message.content).toBe(free!.choices[0]!.message.content);
-    expect(gateway.ledger.of("ro_1").slice(-2)).toMatchObject([
+    expect(on.gateway.ledger.of("ro_1").slice(-2)).toMatchObject([
       { constrained: false },
       { constrained: false },
     ]);
   });
 
   it("goes on from it token for token", async () => {
-    const inRollout = gateway.client("ro_2");
+    const inRollout = on.gateway.client("ro_2");
     const first = await inRollout.chat.completions.create({ ...ask, response_format: format });
     const messages: Message[] = [
       question,
@@ -166,14 +146,14 @@ describe.skipIf(!workerPython())("response_format", () => {
       { role: "user", content: "And now?" },
     ];
     await inRollout.chat.completions.create({ ...ask, messages });
-    const [one, two] = gateway.ledger.of("ro_2");
+    const [one, two] = on.gateway.ledger.of("ro_2");
     expect(two).toMatchObject({ parentId: one!.id, splitReason: null, constrained: false });
   });
 
   it("serves the AI SDK's objects", async () => {
     const provider = createOpenAICompatible({
       name: "hone",
-      baseURL: `${gateway.baseURL}/v1/rollouts/ro_1/v1`,
+      baseURL: `${on.gateway.baseURL}/v1/rollouts/ro_1/v1`,
       apiKey: "key",
       supportsStructuredOutputs: true,
     });
@@ -238,7 +218,7 @@ describe.skipIf(!workerPython())("response_format", () => {
     ],
     ["another type", { type: "regex" }, "invalid_request", "response_format.type", /json_schema/],
   ])("refuses %s", async (_, wanted, code, param, said) => {
-    const before = gateway.ledger.of("ro_1").length;
+    const before = on.gateway.ledger.of("ro_1").length;
     for (const stream of [false, true]) {
       const failure = await client.chat.completions
         .create({ ...ask, stream, response_format: wanted as never })
@@ -247,7 +227,7 @@ describe.skipIf(!workerPython())("response_format", () => {
       expect(failure).toMatchObject({ status: 400, code, param });
       expect((failure as Error).message).toMatch(said);
     }
-    expect(gateway.ledger.of("ro_1")).toHaveLength(before);
+    expect(on.gateway.ledger.of("ro_1")).toHaveLength(before);
   });
 
   it("leaves no room for a call beside tools that may not be called", async () => {
@@ -260,8 +240,8 @@ describe.skipIf(!workerPython())("response_format", () => {
   it.each([false, true])(
     "takes what the answer says of tool calls for text, streaming %s",
     async (stream) => {
-      const engine = createScriptedEngine(renderer);
-      const scripted = await serveGateway(engine, renderer);
+      const engine = createScriptedEngine(on.renderer);
+      const scripted = await serveGateway(engine, on.renderer);
       // A model may spell a mark of its template inside of a string.
       const content = '{"say": "<think>no</think> <tool_call>{\\"name\\": \\"go\\"}</tool_call>"}';
       engine.lines.push({ answer: { content } });

@@ -1,18 +1,12 @@
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
 import { generateText, streamText } from "ai";
 import OpenAI from "openai";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import {
-  startEmbedded,
-  startRendererChild,
-  workerPython,
-  type RunningEngine,
-} from "../testing/running-engine.ts";
+import { beforeAll, describe, expect, it } from "vitest";
+import { useEmbeddedGateway } from "../testing/embedded-gateway.ts";
+import { workerPython } from "../testing/running-engine.ts";
 import type { LedgerCompletion } from "../ports/ledger.ts";
-import { createRendererClient, type RendererClient } from "../renderer/http-renderer.ts";
-import type { Child } from "../supervise/child.ts";
 import { fullPrompt } from "../conversation/prompt.ts";
-import { serveGateway, type ServedGateway } from "../testing/served-gateway.ts";
+import { serveGateway } from "../testing/served-gateway.ts";
 import { adapterAt } from "../testing/adapters.ts";
 
 type Message = OpenAI.ChatCompletionMessageParam;
@@ -26,24 +20,11 @@ const question: Message = { role: "user", content: rules };
 
 // Everything is real: renderer, worker, model, HTTP, clients. Tests run in order; the last one kills the worker.
 describe.skipIf(!workerPython())("gateway over the embedded engine", { shuffle: false }, () => {
-  let child: Child;
-  let renderer: RendererClient;
-  let running: RunningEngine;
-  let gateway: ServedGateway;
+  const on = useEmbeddedGateway();
   let client: OpenAI;
 
-  beforeAll(async () => {
-    [child, running] = await Promise.all([startRendererChild(), startEmbedded()]);
-    renderer = createRendererClient({ baseURL: () => child.baseURL, key: () => child.key });
-    await running.engine.load(adapterAt("m@1", `${running.adapters}/mild`));
-    gateway = await serveGateway(running.engine, renderer);
-    client = gateway.client("ro_1");
-  });
-  afterAll(async () => {
-    await gateway?.close();
-    await renderer?.close();
-    await running?.stop();
-    await child?.stop();
+  beforeAll(() => {
+    client = on.gateway.client("ro_1");
   });
 
   const chatty = { model: "m", messages: [question], temperature: 1.5 };
@@ -72,7 +53,7 @@ describe.skipIf(!workerPython())("gateway over the embedded engine", { shuffle: 
     });
     const { prompt_tokens: prompt, completion_tokens: sampled, total_tokens: total } = data.usage!;
     expect(prompt + sampled).toBe(total);
-    const [completion] = gateway.ledger.of("ro_1");
+    const [completion] = on.gateway.ledger.of("ro_1");
     expect(completion!.promptSuffix).toHaveLength(prompt);
     expect(completion!.sampled).toHaveLength(sampled);
     expect(completion).toMatchObject({ policy: "m@1", temperature: 1, topP: 1, delivered: true });
@@ -93,7 +74,7 @@ describe.skipIf(!workerPython())("gateway over the embedded engine", { shuffle: 
     expect(streamed.usage).toEqual(whole.usage);
     expect(usages.at(-1)).toEqual([0, true]);
     expect(usages.slice(0, -1).every((seen) => String(seen) === "1,false")).toBe(true);
-    const [a, b] = gateway.ledger.of("ro_1").slice(-2);
+    const [a, b] = on.gateway.ledger.of("ro_1").slice(-2);
     expect(b!.sampled).toEqual(a!.sampled);
     expect(b!.answer).toEqual(a!.answer);
   });
@@ -104,9 +85,9 @@ describe.skipIf(!workerPython())("gateway over the embedded engine", { shuffle: 
       ? await client.chat.completions.stream(request).finalChatCompletion()
       : await client.chat.completions.create(request);
     const tokens = choices[0]!.logprobs!.content!;
-    const completion = gateway.ledger.of("ro_1").at(-1)!;
+    const completion = on.gateway.ledger.of("ro_1").at(-1)!;
     expect(Float32Array.from(tokens.map((token) => token.logprob))).toEqual(completion.logprobs);
-    const { stopTokenIds } = await renderer.info();
+    const { stopTokenIds } = await on.renderer.info();
     const visible = tokens.filter((_, i) => !stopTokenIds.includes(completion.sampled[i]!));
     const bytes = Buffer.from(visible.flatMap((token) => token.bytes ?? []));
     expect(bytes.toString()).toContain(choices[0]!.message.content!.slice(0, 3));
@@ -119,7 +100,7 @@ describe.skipIf(!workerPython())("gateway over the embedded engine", { shuffle: 
       max_completion_tokens: 5,
     });
     expect(choices.map((choice) => choice.index)).toEqual([0, 1, 2]);
-    for (const completion of gateway.ledger.of("ro_1").slice(-3)) {
+    for (const completion of on.gateway.ledger.of("ro_1").slice(-3)) {
       expect(completion.sampled.length).toBeLessThanOrEqual(5);
       expect(completion.choices).toBe(3);
     }
@@ -140,7 +121,7 @@ describe.skipIf(!workerPython())("gateway over the embedded engine", { shuffle: 
   });
 
   it("plays 20 turns of which each begins with the one before, token for token", async () => {
-    const player = gateway.client("ro_2");
+    const player = on.gateway.client("ro_2");
     const messages: Message[] = [question];
     for (let turn = 1; turn <= 20; turn++) {
       const { choices } = await player.chat.completions.create({
@@ -150,7 +131,7 @@ describe.skipIf(!workerPython())("gateway over the embedded engine", { shuffle: 
       });
       messages.push(choices[0]!.message, { role: "user", content: board(turn) });
     }
-    const all = gateway.ledger.of("ro_2");
+    const all = on.gateway.ledger.of("ro_2");
     for (const [i, completion] of all.entries()) {
       expect(completion.splitReason).toBeNull();
       if (i === 0) continue;
@@ -160,7 +141,7 @@ describe.skipIf(!workerPython())("gateway over the embedded engine", { shuffle: 
       expect(fullPrompt(completion, all).slice(0, before.length)).toEqual(before);
     }
     expect(all).toHaveLength(20);
-    expect(gateway.counters.splits.cannot_bridge).toBe(0);
+    expect(on.gateway.counters.splits.cannot_bridge).toBe(0);
   });
 
   it("raises openai-node's own error classes", async () => {
@@ -174,7 +155,7 @@ describe.skipIf(!workerPython())("gateway over the embedded engine", { shuffle: 
   });
 
   it("lists models under both base URLs", async () => {
-    for (const each of [client, gateway.client()]) {
+    for (const each of [client, on.gateway.client()]) {
       const ids = [];
       for await (const model of each.models.list()) ids.push(model.id);
       expect(ids).toEqual(["m", "m@1"]);
@@ -186,7 +167,7 @@ describe.skipIf(!workerPython())("gateway over the embedded engine", { shuffle: 
   it("serves the AI SDK", async () => {
     const provider = createOpenAICompatible({
       name: "hone",
-      baseURL: `${gateway.baseURL}/v1/rollouts/ro_3/v1`,
+      baseURL: `${on.gateway.baseURL}/v1/rollouts/ro_3/v1`,
       includeUsage: true,
     });
     const prompt = rules;
@@ -195,8 +176,8 @@ describe.skipIf(!workerPython())("gateway over the embedded engine", { shuffle: 
       prompt,
       maxOutputTokens: 6,
     });
-    expect(text).toBe(gateway.ledger.of("ro_3")[0]!.answer.content);
-    expect(usage.outputTokens).toBe(gateway.ledger.of("ro_3")[0]!.sampled.length);
+    expect(text).toBe(on.gateway.ledger.of("ro_3")[0]!.answer.content);
+    expect(usage.outputTokens).toBe(on.gateway.ledger.of("ro_3")[0]!.sampled.length);
     const stream = streamText({
       model: provider("m"),
       prompt,
@@ -205,16 +186,16 @@ describe.skipIf(!workerPython())("gateway over the embedded engine", { shuffle: 
     });
     let streamed = "";
     for await (const piece of stream.textStream) streamed += piece;
-    expect(streamed).toBe(gateway.ledger.of("ro_3")[1]!.answer.content);
-    expect((await stream.usage).outputTokens).toBe(gateway.ledger.of("ro_3")[1]!.sampled.length);
+    expect(streamed).toBe(on.gateway.ledger.of("ro_3")[1]!.answer.content);
+    expect((await stream.usage).outputTokens).toBe(on.gateway.ledger.of("ro_3")[1]!.sampled.length);
   });
 
   /** A talker says the same token until the context is full. */
   const talk = { model: "m", messages: [question], temperature: 0, stream: true as const };
 
   it("stops the worker's decoding when the reader leaves", async () => {
-    await running.engine.load(adapterAt("m@2", `${running.adapters}/say-100`));
-    const talker = await serveGateway(running.engine, renderer, "m@2");
+    await on.running.engine.load(adapterAt("m@2", `${on.running.adapters}/say-100`));
+    const talker = await serveGateway(on.running.engine, on.renderer, "m@2");
     const whole = await talker
       .client("ro_whole")
       .chat.completions.create({ ...talk, stream: false });
@@ -238,7 +219,7 @@ describe.skipIf(!workerPython())("gateway over the embedded engine", { shuffle: 
   });
 
   it("never ends a stream cleanly when the worker dies", async () => {
-    const talker = await serveGateway(running.engine, renderer, "m@2");
+    const talker = await serveGateway(on.running.engine, on.renderer, "m@2");
     const { usage } = await talker.client().chat.completions.create({ ...talk, stream: false });
     // More at once take longer: the worker is not done when the first token of the first kills it.
     const ends = await Promise.all(
@@ -247,7 +228,7 @@ describe.skipIf(!workerPython())("gateway over the embedded engine", { shuffle: 
         try {
           const stream = await talker.client(id).chat.completions.create({ ...talk, n: 4 });
           for await (const chunk of stream) {
-            if (chunk.choices.length > 0) void running.child.kill();
+            if (chunk.choices.length > 0) void on.running.child.kill();
           }
           return { id, failure: null };
         } catch (error) {
@@ -277,8 +258,8 @@ describe.skipIf(!workerPython())("gateway over the embedded engine", { shuffle: 
   });
 
   async function decoding(): Promise<number> {
-    const response = await fetch(`${running.child.baseURL}/metrics`, {
-      headers: { authorization: `Bearer ${running.child.key}` },
+    const response = await fetch(`${on.running.child.baseURL}/metrics`, {
+      headers: { authorization: `Bearer ${on.running.child.key}` },
     });
     return Number(/^vllm:num_requests_running\S* (\S+)/m.exec(await response.text())?.[1]);
   }

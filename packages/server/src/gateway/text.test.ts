@@ -1,18 +1,10 @@
 import OpenAI from "openai";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import {
-  startEmbedded,
-  startRendererChild,
-  workerPython,
-  type RunningEngine,
-} from "../testing/running-engine.ts";
+import { beforeAll, describe, expect, it } from "vitest";
+import { useEmbeddedGateway } from "../testing/embedded-gateway.ts";
+import { workerPython } from "../testing/running-engine.ts";
 import { conversations } from "../ledger/trajectory.ts";
 import { masksOf } from "../step-data/filter.ts";
-import { createRendererClient, type RendererClient } from "../renderer/http-renderer.ts";
-import type { Child } from "../supervise/child.ts";
 import { fullPrompt } from "../conversation/prompt.ts";
-import { serveGateway, type ServedGateway } from "../testing/served-gateway.ts";
-import { adapterAt } from "../testing/adapters.ts";
 
 /** vLLM's extension, which openai-node does not know. */
 interface Ids {
@@ -26,31 +18,18 @@ const prompt = "a1=. a2=4 a3=2\nlegal: up down left\nThe best move is";
 
 // Renderer, worker, model, HTTP and client are the real ones.
 describe.skipIf(!workerPython())("plain prompts", () => {
-  let child: Child;
-  let renderer: RendererClient;
-  let running: RunningEngine;
-  let gateway: ServedGateway;
+  const on = useEmbeddedGateway();
   let client: OpenAI;
   let made = 0;
 
-  beforeAll(async () => {
-    [child, running] = await Promise.all([startRendererChild(), startEmbedded()]);
-    renderer = createRendererClient({ baseURL: () => child.baseURL, key: () => child.key });
-    await running.engine.load(adapterAt("m@1", `${running.adapters}/mild`));
-    gateway = await serveGateway(running.engine, renderer);
-    client = gateway.client();
-  });
-  afterAll(async () => {
-    await gateway?.close();
-    await renderer?.close();
-    await running?.stop();
-    await child?.stop();
+  beforeAll(() => {
+    client = on.gateway.client();
   });
 
   const base: Params = { model: "m", prompt, temperature: 1.2, seed: 5, max_tokens: 24 };
   const rollout = () => {
     const id = `ro_t${++made}`;
-    return { client: gateway.client(id), recorded: () => gateway.ledger.of(id) };
+    return { client: on.gateway.client(id), recorded: () => on.gateway.ledger.of(id) };
   };
   const refusal = (rest: Record<string, unknown>) =>
     client.completions
@@ -71,7 +50,7 @@ describe.skipIf(!workerPython())("plain prompts", () => {
       ],
       usage: expect.any(Object),
     });
-    const ids = await renderer.encode(prompt);
+    const ids = await on.renderer.encode(prompt);
     const { prompt_tokens: asked, completion_tokens: sampled, total_tokens: total } = data.usage!;
     expect(asked).toBe(ids.length);
     expect(total).toBe(asked + sampled);
@@ -85,7 +64,7 @@ describe.skipIf(!workerPython())("plain prompts", () => {
   });
 
   it("takes text, its token ids, and a list of one of either alike", async () => {
-    const ids = await renderer.encode(prompt);
+    const ids = await on.renderer.encode(prompt);
     const texts = [];
     for (const given of [prompt, ids, [prompt], [ids]]) {
       const { choices } = await client.completions.create({ ...base, prompt: given });
@@ -217,7 +196,7 @@ describe.skipIf(!workerPython())("plain prompts", () => {
       messages: [{ role: "user", content: prompt }],
       answer: { role: "assistant", content: first.choices[0]!.text },
     });
-    const more = await renderer.encode("\nlegal: up\nThe best move is");
+    const more = await on.renderer.encode("\nlegal: up\nThe best move is");
     await player.completions.create({ ...base, prompt: [...before, ...more] });
     await player.completions.create({ ...base, prompt: before });
     await player.completions.create({ ...base, prompt: [...before.slice(0, -1), ...more] });
