@@ -16,10 +16,7 @@ from train_tiny import (
     peft_logprobs,
     peft_parameters,
     relative_difference,
-    save_policy,
-    tiny_base,
     train,
-    trained_adapter,
     under_peft,
 )
 
@@ -37,16 +34,6 @@ LOSSES = [
     {"type": "cispo", "clipLow": 0.9, "clipHigh": 1.05},
     {"type": "dro", "beta": 0.7},
 ]
-
-
-@pytest.fixture(scope="module")
-def base():
-    return tiny_base()
-
-
-@pytest.fixture
-def policy(base, tmp_path):
-    return save_policy(tmp_path / "policy", base, trained_adapter(base))
 
 
 def sequences(policy: Path, seed: int = 5) -> list[dict[str, list]]:

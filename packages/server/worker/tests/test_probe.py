@@ -30,11 +30,6 @@ def base():
     return replace(tiny_base(), tokenizer=Tokenizer())
 
 
-@pytest.fixture
-def policy(base, tmp_path):
-    return save_policy(tmp_path / "policy", base, trained_adapter(base))
-
-
 def test_it_is_what_peft_computes_with_the_same_files(base, policy):
     found = probe(base, policy)
     ids = found["ids"]
