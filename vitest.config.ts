@@ -34,8 +34,13 @@ export default defineConfig({
     testTimeout: 300_000,
     hookTimeout: 300_000,
     expect: { poll: { timeout: 30_000 } },
-    // Without it the ruler would make one, in the home of whoever runs the tests.
-    env: { HONE_RULER_SECRET: "of-the-tests" },
+    env: {
+      // Without it the ruler would make one, in the home of whoever runs the tests.
+      HONE_RULER_SECRET: "of-the-tests",
+      // As `npm test` has it: each server would measure how many threads are worth it, and two that are compared
+      // could find different ones, and so other last bits.
+      OMP_NUM_THREADS: "1",
+    },
     maxWorkers: 2,
   },
 });
