@@ -61,11 +61,11 @@ const prompts: string[] = Array.from({ length: 40 }, (_, number) => \`Say a word
 
 export default defineTask({
   ...splitScenarios(prompts, { heldOut: 16 }),
-  async rollout(model, content: string, { temperature }: RolloutHow) {
+  async rollout(model, content: string, { temperature, seed }: RolloutHow) {
     const { baseURL, apiKey, model: name } = model.connection();
     const headers = { authorization: "Bearer " + apiKey, "content-type": "application/json" };
     const messages = [{ role: "user", content }];
-    const body = JSON.stringify({ model: name, messages, max_tokens: 4, temperature });
+    const body = JSON.stringify({ model: name, messages, max_tokens: 4, temperature, seed });
     const response = await fetch(baseURL + "/chat/completions", { method: "POST", headers, body });
     return (await response.json()).choices[0].message.content === "yes" ? 1 : 0;
   },
