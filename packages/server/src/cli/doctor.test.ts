@@ -51,7 +51,7 @@ const allChecks = [
   ...["prompt under A, then B", "disconnect, abort", "publish"],
 ];
 
-describe.skipIf(!workerPython())("doctor", { timeout: 120_000 }, () => {
+describe.skipIf(!workerPython())("doctor", () => {
   it("finds nothing wrong with the embedded engine, and leaves nothing behind", async () => {
     const { server, dataDir } = await serve("embedded");
     const { code, out, error } = await runHere(["doctor", "--data-dir", dataDir]);
