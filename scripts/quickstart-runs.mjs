@@ -4,6 +4,7 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  rmdirSync,
   rmSync,
   statSync,
   writeFileSync,
@@ -90,10 +91,23 @@ export function makeRunFolder(out) {
   try {
     mkdirSync(out);
   } catch (error) {
+    // Another quickstart may have made it meanwhile.
+    if (existsSync(out) && statSync(out).isDirectory()) return;
     fail(
       `The folder ${out} cannot be made (${/** @type {Error} */ (error).message}). Name another one.`,
     );
   }
+}
+
+/**
+ * Ends the program where the run's folder could not be made. Its parents stay.
+ *
+ * @param {string} out
+ */
+export function tryRunFolder(out) {
+  if (existsSync(out)) return;
+  makeRunFolder(out);
+  rmdirSync(out);
 }
 
 /** @param {Run} run */

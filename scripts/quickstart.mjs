@@ -16,6 +16,7 @@ import {
   putBack,
   savedRun,
   saveRun,
+  tryRunFolder,
 } from "./quickstart-runs.mjs";
 
 /** How long the agent may take to close its games after Ctrl-C, and the server to stop. */
@@ -60,6 +61,8 @@ if (chosen.help) {
   );
   process.exit((await run(process.execPath, [...example, "--help"], { cwd: root })).status);
 }
+// Now, not behind the minutes that a first set-up takes.
+tryRunFolder(out);
 const python = await setUpPython();
 const wanted = chosen.base ?? story.base;
 const base = broughtModels.includes(wanted) ? await setUpModel(wanted) : wanted;

@@ -154,10 +154,12 @@ describe("advice", () => {
   it("tells rollouts without a reward from rewards that do not differ", () => {
     const none = { ...good, reward: null, variance: { groups: 0, of: 8 } };
     const [warning] = adviceFor([none, none, none]);
-    expect(warning?.code).toBe("no_variance");
+    expect(warning?.code).toBe("no_rewards");
     expect(warning?.message).toMatch(/^None of the rollouts of the last 24 groups has a reward/);
     const down = { ...none, reasons: { judge_failed: 8 } };
-    expect(adviceFor([down])[0]?.message).toMatch(/^The judge failed at 8 of the last 8 groups/);
+    const [judge] = adviceFor([down]);
+    expect(judge?.code).toBe("judge_fails");
+    expect(judge?.message).toMatch(/^The judge failed at 8 of the last 8 groups/);
     const failing = { ...none, reward: { mean: 0, std: 0, low: 0, high: 0 } };
     expect(adviceFor([none, failing])[0]?.message).toContain("(mean reward 0.0)");
   });

@@ -7,6 +7,8 @@ import type { StepRecord } from "./step-record.ts";
 export interface Warning {
   code:
     | "no_variance"
+    | "no_rewards"
+    | "judge_fails"
     | "fill_bound"
     | "one_answer"
     | "length_drift"
@@ -44,22 +46,36 @@ export function adviceFor(history: readonly StepRecord[], run: RunSoFar = {}): W
 
 type Rule = (now: StepRecord, history: readonly StepRecord[], run: RunSoFar) => string | null;
 
-function variance(_: StepRecord, history: readonly StepRecord[]): string | null {
+/** The last groups where few of them can train; null where that is not so. */
+function fewTrain(history: readonly StepRecord[]) {
   const recent = history.slice(-3);
   const groups = recent.reduce((sum, { variance: { groups: live } }) => sum + live, 0);
   const of = recent.reduce((sum, step) => sum + step.variance.of, 0);
   if (of === 0 || groups / of >= 0.25) return null;
   const levels = recent.flatMap(({ reward }) => (reward ? [reward.mean] : []));
   const failed = recent.reduce((sum, { reasons }) => sum + (reasons["judge_failed"] ?? 0), 0);
-  if (levels.length === 0 && failed > 0) {
-    return `The judge failed at ${failed} of the last ${of} groups, and nothing trains: what it said stands in the logs of their trajectories' files.`;
-  }
-  if (levels.length === 0) {
-    return (
-      `None of the rollouts of the last ${of} groups has a reward, so that nothing trains: return a number from the ` +
-      "rollout, or have a judge score the groups before they are trained on."
-    );
-  }
+  return { groups, of, levels, failed };
+}
+
+function judging(_: StepRecord, history: readonly StepRecord[]): string | null {
+  const few = fewTrain(history);
+  if (!few || few.levels.length > 0 || few.failed === 0) return null;
+  return `The judge failed at ${few.failed} of the last ${few.of} groups, and nothing trains: what it said stands in the logs of their trajectories' files.`;
+}
+
+function rewarding(_: StepRecord, history: readonly StepRecord[]): string | null {
+  const few = fewTrain(history);
+  if (!few || few.levels.length > 0 || few.failed > 0) return null;
+  return (
+    `None of the rollouts of the last ${few.of} groups has a reward, so that nothing trains: return a number from the ` +
+    "rollout, or have a judge score the groups before they are trained on."
+  );
+}
+
+function variance(_: StepRecord, history: readonly StepRecord[]): string | null {
+  const few = fewTrain(history);
+  if (!few || few.levels.length === 0) return null;
+  const { groups, of, levels } = few;
   return (
     `Rewards differ in only ${groups} of the last ${of} groups (mean reward ${mean(levels).toPrecision(2)}): equal rewards teach nothing. ` +
     "Where all fail, make the task easier or the reward finer; where all succeed, take harder scenarios or stop; " +
@@ -333,6 +349,8 @@ function overlapWaits(_: StepRecord, history: readonly StepRecord[]): string | n
 }
 
 const rules: readonly [Warning["code"], Rule][] = [
+  ["judge_fails", judging],
+  ["no_rewards", rewarding],
   ["no_variance", variance],
   ["fill_bound", unfilled],
   ["one_answer", oneAnswer],

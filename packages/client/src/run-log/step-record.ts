@@ -49,7 +49,8 @@ export interface StepRecord {
   training: Record<string, number | null>;
   /** What begins to hold with this step. */
   warnings: { code: string; message: string }[];
-  /** Kinds of warnings that were told at an earlier step and hold still: a code, or the server's words. Absent: none. */
+  /** Kinds of warnings that were told at an earlier step and hold still: a code, or the server's words
+   * with # for numbers. Absent: none. */
   lasting?: string[] | undefined;
 }
 

@@ -172,7 +172,7 @@ export function readCommandLine(
       ...{ name: given.name, out: given.out, ungated: given.ungated ?? false },
       shuffleRewards: given.shuffleRewards ?? false,
       learningRate: given.lr,
-      serverWaitMs: given.serverWait * 1000,
+      serverWaitMs: Math.round(given.serverWait * 1000),
       schedule: scheduleOf(given, defaults.schedule),
       ...stoppingOf(given),
       acceptChange: given.acceptChange ?? false,

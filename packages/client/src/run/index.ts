@@ -10,6 +10,7 @@ export type {
 } from "./task.ts";
 export { trainRun } from "./train-run.ts";
 export { taskRollout } from "./task-rollout.ts";
+/** @internal For Hone's own packages. */
 export { makeFolder } from "@hone/transport/node";
 export { loadTask, readTypeScript } from "./task-file.ts";
 export type { LoadedTask } from "./task-file.ts";

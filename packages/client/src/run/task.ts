@@ -226,8 +226,8 @@ function requireKind(name: string, value: unknown, usual: string | number | bool
 /** Names that a run, its stored settings or its command line use for something else. */
 const takenNames = new Set<string>([
   ...[...settingNames, ...ownNames, ...Object.keys(taskChanges), "base"],
-  ...["resume", "lr", "lastRate", "compareKeyEnv", "compareTokens", "serverData", "help"],
-  ...["goalTarget", "goalMargin", "goalWinRate", "goalPlateau", "goalSecondary"],
+  ...["resume", "lr", "lastRate", "compareKeyEnv", "compareTokens", "serverData", "serverWait"],
+  ...["help", "goalTarget", "goalMargin", "goalWinRate", "goalPlateau", "goalSecondary"],
   ...["ignoreAlarm", "usdPerHour", "gpus"],
   ...["budgetUsd", "budgetGpuSeconds", "budgetSteps"],
 ]);

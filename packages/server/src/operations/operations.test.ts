@@ -317,7 +317,7 @@ describe("a step", () => {
     const { result } = await run(given);
     expect(result.warnings).toHaveLength(3);
     expect(result.warnings.join("\n")).toMatch(
-      /optimizerSteps is 3[\s\S]*change nothing: epsilonHigh\.[\s\S]*0\.0100/,
+      /optimizerSteps is 3[\s\S]*change nothing: epsilonHigh\. They act in steps[\s\S]*0\.0100/,
     );
   });
 

@@ -148,7 +148,7 @@ function product<Lists extends readonly (readonly unknown[])[]>(...lists: Lists)
 }
 
 describe.skipIf(!workerPython())("options beside the worker's losses", () => {
-  it("are told exactly where the gradient is the same without them", { timeout: 120_000 }, () => {
+  it("are told exactly where the gradient is the same without them", () => {
     const all = product(cases(), [1, 2]);
     const same = JSON.parse(
       execFileSync(workerPython()!, ["-c", script], {

@@ -56,10 +56,10 @@ export function idleWarning(
   );
   const names = idleOptions(config, { optimizerSteps, ownAdvantages });
   if (names.length === 0) return null;
-  return (
-    `With one optimizer step the policy is still that of the step's beginning, so these change nothing: ${names.join(", ")}. ` +
-    "Leave them out, or set optimizerSteps to 2 or more."
-  );
+  const are = `With one optimizer step the policy is still that of the step's beginning, so these change nothing: ${names.join(", ")}.`;
+  return config.optimizerSteps > 1
+    ? `${are} They act in steps in which more groups train.`
+    : `${are} Leave them out, or set optimizerSteps to 2 or more.`;
 }
 
 /** VESPO's weight is of the rollout's ratio to the sampler, of which the correction is the other part. */

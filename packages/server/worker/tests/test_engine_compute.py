@@ -189,6 +189,7 @@ def test_calls_have_the_same_threads_whatever_ran_before_them() -> None:
         def step(self) -> None:
             decoding.append(torch.get_num_threads())
 
+    before = torch.get_num_threads()
     compute = Compute(decode_threads=1, train_threads=2)
     first = compute.submit(torch.get_num_threads)
     compute.start(Once())
@@ -198,6 +199,8 @@ def test_calls_have_the_same_threads_whatever_ran_before_them() -> None:
     finally:
         compute.stop()
         compute.join(LIMIT)
+        # Of the process, too: threads that do not set theirs would have it.
+        torch.set_num_threads(before)
     assert decoding == [1]
 
 
