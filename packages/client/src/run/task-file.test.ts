@@ -79,8 +79,11 @@ it("says that there is no such file", async () => {
   await expect(loadTask(folder)).rejects.toThrow(/is no file: name the task's file in it\.$/);
 });
 
-it.each(["base", "metric", "seed", "noColor", "help", "serverWait"])("has no setting called %s", (name) => {
-  const rollout = () => Promise.resolve(1);
-  const named = { train: [1], heldOut: [2, 3], rollout, settings: { [name]: 1 } };
-  expect(() => requireTask("defineTask()", named)).toThrow(`cannot be called "${name}"`);
-});
+it.each(["base", "metric", "seed", "noColor", "help", "serverWait"])(
+  "has no setting called %s",
+  (name) => {
+    const rollout = () => Promise.resolve(1);
+    const named = { train: [1], heldOut: [2, 3], rollout, settings: { [name]: 1 } };
+    expect(() => requireTask("defineTask()", named)).toThrow(`cannot be called "${name}"`);
+  },
+);
